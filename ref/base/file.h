@@ -1,0 +1,60 @@
+/* file.h - the only place that talks to the operating system about files.
+ *
+ * Reading: a whole file as (pointer, length), mapped read-only. Writing: to "PATH.tmp-PID" in the same directory, fsync,
+ * rename, fsync of the directory, so that a reader sees the old file or the new one and never a part (interfaces.md B5).
+ * Every call goes through a counter, so that tests can fail or kill the process at the n-th I/O call. */
+#ifndef HYB_FILE_H
+#define HYB_FILE_H
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "base/err.h"
+
+typedef struct {
+    const unsigned char *data; /* file bytes; "" when the file is empty */
+    size_t size;
+    int mapped; /* internal */
+} File;
+
+/* Regular files only (a directory or a fifo is refused by name). ERR_IO with strerror on failure; f is zeroed then. */
+int file_open(File *f, const char *path, Err *e);
+void file_close(File *f); /* also fine on a zeroed File */
+
+int file_exists(const char *path); /* 1 regular file, 2 directory, 0 nothing (or not visible) */
+int file_mkdirs(const char *path, Err *e); /* like mkdir -p */
+int file_remove_tree(const char *path, Err *e); /* rm -r of a directory we own; refuses to follow links */
+int file_rename(const char *from, const char *to, Err *e); /* rename + fsync of the parent directory */
+int file_sync_dir(const char *path, Err *e);
+/* Names in a directory, sorted bytewise, without . and ..; free each and the array with file_list_free. */
+int file_list(char ***names, size_t *n, const char *path, Err *e);
+void file_list_free(char **names, size_t n);
+/* dst = dir/name, checked for truncation. */
+int file_join(char *dst, size_t cap, const char *dir, const char *name, Err *e);
+int file_copy(const char *from, const char *to, Err *e); /* atomic, byte for byte */
+
+/* Atomic writer. file_create -> file_write ... -> file_commit, or file_abort (removes the temporary file). After an error in
+ * any of them only file_abort is needed; commit aborts by itself when it fails. */
+typedef struct {
+    int fd;
+    char path[1024], tmp[1088];
+    size_t written;
+    uint32_t crc; /* CRC-32C of everything written so far */
+    unsigned char *buf;
+    size_t fill;
+} FileWriter;
+int file_create(FileWriter *w, const char *path, Err *e);
+int file_write(FileWriter *w, const void *data, size_t n, Err *e);
+int file_commit(FileWriter *w, Err *e);
+void file_abort(FileWriter *w);
+int file_write_all(const char *path, const void *data, size_t n, Err *e); /* the three in one */
+
+/* Append log: opened with O_APPEND, each line written with one write(2). */
+int file_append(const char *path, const void *data, size_t n, Err *e);
+
+uint32_t file_crc32c(uint32_t crc, const void *data, size_t n); /* start with 0 */
+
+/* Tests: HYBRIDIZE_FAIL_IO=n makes the n-th I/O call (1-based, counted over write, fsync, rename, open for writing, mkdir)
+ * fail with EIO; HYBRIDIZE_KILL_IO=n sends this process SIGKILL just before it. */
+long file_io_calls(void);
+
+#endif
