@@ -1,0 +1,48 @@
+/* backend.h - where tensors live and who computes: a name, an op table, and memory. Model and method code knows nothing else.
+ *
+ * "ref64" double reference (the oracle), "ref32" float reference, "cpu" OpenMP float (the default), "cuda[:i]" when built with it. */
+#ifndef HYB_BACKEND_H
+#define HYB_BACKEND_H
+#include "base/err.h"
+#include "io/dtype.h"
+#include "ops/ops.h"
+
+typedef struct Backend Backend;
+struct Backend {
+    const char *name;
+    const Ops *op;
+    DType real_type, wide_type; /* DT_F64, DT_F32, DT_BF16 */
+    size_t real_size, wide_size;
+    /* Device memory; bytes == 0 is fine. alloc zeroes. `what` names the thing in the ERR_MEMORY message. */
+    int (*alloc)(Backend *b, void **p, size_t bytes, const char *what, Err *e);
+    void (*release)(Backend *b, void *p);
+    void (*zero)(Backend *b, void *p, size_t bytes);
+    void (*upload)(Backend *b, void *device, const void *host, size_t bytes);
+    void (*download)(Backend *b, void *host, const void *device, size_t bytes);
+    void (*move)(Backend *b, void *dst, const void *src, size_t bytes); /* device to device; may overlap */
+    int (*sync)(Backend *b, Err *e); /* waits; returns the first error latched by a launch, naming the kernel */
+    void (*close)(Backend *b);
+    int host;    /* 1: device pointers are host pointers */
+    int threads; /* what the backend will use */
+    void *state;
+};
+
+/* Opens by name. threads <= 0: all cores. ERR_USAGE with the list of names (and the nearest) if unknown; ERR_DEVICE if CUDA is not built in or absent. */
+int backend_open(Backend **b, const char *name, int threads, Err *e);
+void backend_close(Backend *b);
+/* Registers the opener of the CUDA backend; called by tools when cuda/ was built (ref never includes cuda/). */
+typedef int (*BackendOpen)(Backend **b, const char *name, int threads, Err *e);
+
+/* Pointer arithmetic that model code may not do itself. */
+static inline Real *real_at(const Backend *b, Real *p, size_t i) { return (Real *)((char *)p + i * b->real_size); }
+static inline const Real *creal_at(const Backend *b, const Real *p, size_t i) { return (const Real *)((const char *)p + i * b->real_size); }
+static inline Wide *wide_at(const Backend *b, Wide *p, size_t i) { return (Wide *)((char *)p + i * b->wide_size); }
+static inline const Wide *cwide_at(const Backend *b, const Wide *p, size_t i) { return (const Wide *)((const char *)p + i * b->wide_size); }
+
+/* Conversion at the border, in blocks through a small host buffer: n elements of a host array of `type` to or from the device. */
+int real_put(Backend *b, Real *dst, DType type, const void *src, size_t n, Err *e);
+int real_get(Backend *b, DType type, void *dst, const Real *src, size_t n, Err *e);
+int wide_put(Backend *b, Wide *dst, DType type, const void *src, size_t n, Err *e);
+int wide_get(Backend *b, DType type, void *dst, const Wide *src, size_t n, Err *e);
+
+#endif
