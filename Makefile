@@ -15,20 +15,22 @@ LDLIBS += -lm
 # ---- sources: ref/ is the program, cpu/ only faster ops; op files are included by their one translation unit ----
 REF    = $(filter-out ref/ops/%,$(wildcard ref/*/*.c)) $(wildcard ref/ops/backend*.c)
 CPU    = $(wildcard cpu/cpu_ops.c)
-TOOLS  = $(wildcard tools/*.c)
+CMDS   = tools/main.c $(wildcard tools/cmd_*.c)
+TOOLS  = $(filter-out $(CMDS),$(wildcard tools/*.c))
 TESTS  = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 LIBOBJ = $(REF:%.c=$(B)/%.o) $(B)/ref/ops/ref_ops32.o $(B)/ref/ops/ref_ops64.o $(CPU:%.c=$(B)/%.o)
-TESTLIB = $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 
 .DEFAULT_GOAL := all
 all: hybridize ## build ./hybridize (the default)
 
 hybridize: $(B)/hybridize
 	@cp -f $< $@
-$(B)/hybridize: $(TOOLS:%.c=$(B)/%.o) $(B)/libhyb.a
+$(B)/hybridize: $(CMDS:%.c=$(B)/%.o) $(B)/libtools.a $(B)/libhyb.a
 	$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(B)/libhyb.a: $(LIBOBJ)
+	@rm -f $@ && ar rcs $@ $^
+$(B)/libtools.a: $(TOOLS:%.c=$(B)/%.o)
 	@rm -f $@ && ar rcs $@ $^
 
 $(B)/ref/ops/ref_ops32.o: ref/ops/ref_ops.c
@@ -44,7 +46,7 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLFLAGS) -c $< -o $@
 
-$(B)/tests/%: $(B)/tests/%.o $(TESTLIB) $(B)/libhyb.a
+$(B)/tests/%: $(B)/tests/%.o $(B)/libtools.a $(B)/libhyb.a
 	$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(shell pkg-config --libs check 2>/dev/null || echo -lcheck) $(LDLIBS) -o $@
 
 help: ## this list
