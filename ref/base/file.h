@@ -16,13 +16,18 @@ typedef struct {
     int mapped; /* internal */
 } File;
 
-/* Regular files only (a directory or a fifo is refused by name). ERR_IO with strerror on failure; f is zeroed then. */
+/* Regular files only (a directory or a fifo is refused by name). ERR_IO with strerror on failure; f is zeroed then.
+ * The file must not be shortened by another process while it is open (the system would raise SIGBUS). */
 int file_open(File *f, const char *path, Err *e);
 void file_close(File *f); /* also fine on a zeroed File */
 
 int file_exists(const char *path); /* 1 regular file, 2 directory, 0 nothing (or not visible) */
 int file_mkdirs(const char *path, Err *e); /* like mkdir -p */
-int file_remove_tree(const char *path, Err *e); /* rm -r of a directory we own; refuses to follow links */
+/* rm -r of a directory we own (at most 16 deep): links in it are removed, not followed; nothing there is fine too. */
+int file_remove_tree(const char *path, Err *e);
+int file_remove(const char *path, Err *e); /* one file; nothing there is fine too */
+/* Removes what crashed writers left in dir: regular files named "*.tmp-DIGITS". Call it when no other process writes there. */
+int file_remove_temps(const char *dir, Err *e);
 int file_rename(const char *from, const char *to, Err *e); /* rename + fsync of the parent directory */
 int file_sync_dir(const char *path, Err *e);
 /* Names in a directory, sorted bytewise, without . and ..; free each and the array with file_list_free. */
@@ -53,8 +58,9 @@ int file_append(const char *path, const void *data, size_t n, Err *e);
 
 uint32_t file_crc32c(uint32_t crc, const void *data, size_t n); /* start with 0 */
 
-/* Tests: HYBRIDIZE_FAIL_IO=n makes the n-th I/O call (1-based, counted over write, fsync, rename, open for writing, mkdir)
- * fail with EIO; HYBRIDIZE_KILL_IO=n sends this process SIGKILL just before it. */
+/* Tests: HYBRIDIZE_FAIL_IO=n makes the n-th I/O call (1-based, counted over write, fsync, rename, open for writing, mkdir,
+ * unlink, rmdir) fail with EIO; "n:ENOSPC" with a full disk; "n:SHORT" and "n:EINTR" make a write (an fsync) incomplete or
+ * interrupted once, which must do no harm. HYBRIDIZE_KILL_IO=n sends this process SIGKILL just before the n-th call. */
 long file_io_calls(void);
 
 #endif
