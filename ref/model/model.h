@@ -1,0 +1,87 @@
+/* model.h - the hybrid decoder: parameters on a backend, forward, hand-written backward.
+ *
+ *   x = embed[ids];  for every layer:  x += mixer(rmsnorm(x));  x += down(SiLU(gate n) up n), n = rmsnorm(x);  h = rmsnorm(x)
+ *
+ * Model = weights and gradients; Pass = the activations of one (B,T) batch. Losses (head included) are ops on h: see method/loss.h. */
+#ifndef HYB_MODEL_H
+#define HYB_MODEL_H
+#include "base/arena.h"
+#include "model/config.h"
+#include "model/mixer.h"
+#include "model/params.h"
+
+typedef enum { GRAD_NONE, GRAD_MIXERS, GRAD_ALL } GradKind; /* frozen teacher, stage 1, stages 2 and 3 */
+typedef struct {
+    Backend *be;
+    Config c;
+    Params p;
+    GradKind grad;
+    int chunk;        /* of chunked mixers, default 64 */
+    Wide *rope;       /* table for c.max_positions positions at most; grown by pass_open / decode_open when T needs more */
+    int rope_rows;
+    void *weight_mem, *grad_mem;
+    size_t weight_bytes, grad_bytes;
+} Model;
+
+/* Allocates (zeroed) weights and, as grad says, gradients. config_check is run first. */
+int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e);
+void model_close(Model *m); /* fine on a zeroed Model */
+void model_zero_grad(Model *m);
+/* Finds a parameter by its full name: info and slot copies; returns 0 if absent. */
+int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot);
+/* Fresh weights: INIT_* of every parameter; std of INIT_NORMAL: embed_std for the embedding, gain/sqrt(cols) for the rest, residual ones / sqrt(2L).
+ * A pure function of (config, seed): each parameter has its own stream, keyed by its name. mixers_only: only the parameters of
+ * linear mixers that have nothing to copy from. */
+int model_init(Model *m, uint64_t seed, double embed_std, double gain, int mixers_only, Err *e);
+/* Whole-parameter copies between host arrays of any float type and the device. */
+int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e);
+int param_get(Backend *be, const ParamInfo *i, const Param *p, DType type, void *host, Err *e);
+
+/* ---------------------------------------------------------------- one batch */
+enum { PASS_TRAIN = 1, PASS_CHECKPOINT = 2 }; /* keep for backward; keep only layer inputs and recompute each layer in backward */
+typedef struct {
+    Real *x;               /* (N,C) input of the layer (residual stream) */
+    Real *n1; Wide *r1;    /* normed input of the mixer, reciprocal rms */
+    MixerActs mix;
+    Real *x2;              /* after the mixer's residual */
+    Real *n2; Wide *r2;
+    Real *gate, *up, *act; /* (N,F) */
+} LayerActs;
+typedef struct {
+    int B, T, N;
+    unsigned flags;
+    int *ids, *start;      /* device (N); start is NULL unless set by pass_input */
+    int *start_mem;
+    LayerActs *layer;      /* (L), host array; without PASS_TRAIN all point into the same memory */
+    Real *x;               /* (N,C) output of the last layer */
+    Real *h; Wide *r;      /* (N,C) final normed hidden state, reciprocal rms */
+    MixerCall call;        /* scratch */
+    Real *dx, *dn, *dact[3]; /* backward scratch: (N,C), (N,C), 3 x (N,F) */
+    Real *mix_out;         /* (N,C) */
+    Backend *be;
+    void *mem;
+    size_t bytes;
+} Pass;
+
+/* Bytes pass_open will allocate, counted by the same placing function. */
+size_t pass_bytes(const Model *m, int B, int T, unsigned flags);
+int pass_open(Pass *p, Model *m, int B, int T, unsigned flags, Err *e);
+void pass_close(Pass *p);
+/* Uploads ids (N) and start (N or NULL). ids must be in [0,VOC): checked, ERR_INPUT. */
+int pass_input(Pass *p, const Model *m, const int *ids, const int *start, Err *e);
+
+/* Runs the whole stack on the pass's ids; p->h holds the result. */
+void model_forward(const Model *m, Pass *p);
+/* dh (N,C) = dL/dh; adds to every parameter gradient. p must be the PASS_TRAIN pass of the last model_forward. dh is not changed. */
+void model_backward(Model *m, Pass *p, const Real *dh);
+
+/* The pieces, for stage 1 and for selectors that swap or gate single layers. */
+void model_embed(const Model *m, Pass *p, Real *x);                          /* x = embed[ids] */
+void layer_norm_in(const Model *m, Pass *p, int l, const Real *x);           /* n1, r1 of layer l from x */
+void layer_mixer(const Model *m, Pass *p, int l, Real *y);                   /* y = mixer_l(n1) */
+void layer_mlp(const Model *m, Pass *p, int l, Real *x_out);                 /* x_out = x2 + mlp(rmsnorm(x2)) */
+void layer_forward(const Model *m, Pass *p, int l, const Real *x, Real *x_out); /* all of layer l: fills layer[l], x_out may be layer[l+1].x */
+void layer_backward(Model *m, Pass *p, int l, Real *dx);                     /* dx: in dL/d(output), out dL/d(input) */
+MixerCall *layer_call(const Model *m, Pass *p, int l);                       /* the MixerCall of layer l (scratch shared) */
+
+#endif
