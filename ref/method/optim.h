@@ -1,0 +1,41 @@
+/* optim.h - AdamW over a model's trainable parameters, with learning-rate groups, clipping and schedules (method.md 1.5). */
+#ifndef HYB_OPTIM_H
+#define HYB_OPTIM_H
+#include "model/model.h"
+
+typedef enum { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_HOLD_LINEAR } ScheduleKind;
+typedef struct {
+    ScheduleKind kind;
+    int64_t warmup;   /* steps of linear warm-up from 0 */
+    double final;     /* fraction of lr at the end (cosine, linear) */
+    double hold;      /* HOLD_LINEAR: constant until this fraction of the steps, then linear to `final` */
+} Schedule;
+/* Factor on lr for the step that follows `done` completed steps of `total`. COSINE: final + (1-final) (1+cos(pi done/total))/2, as in the
+ * official code (k completed steps). */
+double schedule_factor(const Schedule *s, int64_t done, int64_t total);
+
+typedef struct {
+    double lr, lr_attn; /* lr_attn: parameters of the token mixer (official: every name containing "attn", attn_norm included) */
+    double beta1, beta2, eps, decay, clip; /* clip 0: off */
+    Schedule schedule;
+    int official_groups; /* 1: attn_norm in the lr_attn group, and decay on everything */
+} OptimConfig;
+
+typedef struct {
+    Model *m;
+    OptimConfig c;
+    int64_t step; /* completed steps */
+    Wide *m1, *m2, *master; /* over all trainable parameters, in walk order; master NULL where real == wide */
+    double *sum;  /* device scratch */
+    size_t n, bytes;
+    void *mem;
+} Optim;
+
+size_t optim_bytes(const Model *m);
+int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e);
+void optim_close(Optim *o);
+/* One step of `total`: global norm of all gradients (returned), scale to clip, AdamW, gradients zeroed. ERR_NUMERIC if the norm is not
+ * finite, naming the first parameter whose gradient is not; nothing is changed then. */
+int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e);
+
+#endif
