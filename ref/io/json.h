@@ -24,6 +24,10 @@ typedef int JsonRef; /* index of a node; -1 = absent; every accessor accepts -1 
 
 /* Parses; on failure *j is zeroed and e says FILE:LINE:COL. The text may be freed afterwards. */
 int json_parse(Json *j, const char *text, size_t len, const char *file, Err *e);
+/* JSON_LAST_WINS takes an object with the same key twice, as Python does: json_get finds the last, json_next shows all. For
+ * conformance tests (RFC 8259 leaves it open) and for looking at what other tools accept; our own readers never use it. */
+enum { JSON_LAST_WINS = 1 };
+int json_parse_flags(Json *j, const char *text, size_t len, const char *file, unsigned flags, Err *e);
 int json_open(Json *j, const char *path, Err *e); /* file_open + json_parse */
 void json_free(Json *j);
 
@@ -54,6 +58,7 @@ typedef struct {
     size_t len, cap;
     int depth, pretty, failed; /* failed: out of memory; check once at the end through json_out_end */
     char comma[130];
+    int begun; /* internal: the key is written, the value follows */
 } JsonOut;
 void json_out_begin(JsonOut *o, int pretty);
 void json_out_object(JsonOut *o, const char *key); /* key NULL inside arrays and at the root */

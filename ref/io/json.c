@@ -1,0 +1,608 @@
+/* json.c - the strict JSON reader. See json.h; the writer is json_out.c.
+ *
+ * Three ideas keep it short and safe. (1) scan_bounds() walks the text once, counting what can become nodes,
+ * string bytes and members; the parser then fills blocks of exactly that size and never grows anything. (2)
+ * An explicit stack of 128 levels instead of recursion. (3) Members of objects with more than SMALL members
+ * go into one hash table of (object, key), which finds duplicates while parsing and members afterwards.
+ * Numbers: integers by hand, 64 bits exactly; reals by strtod, correctly rounded in glibc. The decimal point
+ * of strtod depends on the locale, but a C program is in the "C" locale until it calls setlocale, which this
+ * program never does. */
+#include "io/json.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/utf8.h"
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_DEPTH = 128, SMALL = 8 };
+
+struct JsonNode {
+    int kind;
+    JsonRef next;          /* sibling, -1 after the last */
+    uint32_t key, key_len; /* into strings; members of objects only */
+    union {
+        int64_t i;
+        uint64_t u;
+        double d;
+        struct {
+            uint32_t at, len;
+        } s;
+        struct {
+            JsonRef first;
+            uint32_t n;
+        } c;
+    } v;
+};
+
+typedef struct {
+    JsonRef object, child;
+} Slot; /* child + 1, so that zeroed means empty */
+typedef struct {
+    uint64_t seed;
+    size_t mask;
+    Slot slot[];
+} Index;
+
+/* ---- the index ---- */
+
+/* Seeded by an address, which address-space randomisation varies: a file cannot be made to collide on
+ * purpose. The seed decides only where a member is stored, never what is found or in which order. */
+static uint64_t key_hash(uint64_t seed, JsonRef object, const char *key, size_t len) {
+    uint64_t h = seed ^ (uint64_t)(unsigned)object * UINT64_C(0x9e3779b97f4a7c15) ^ len;
+    for (;;) {
+        uint64_t w = 0;
+        size_t n = len < 8 ? len : 8;
+        memcpy(&w, key, n);
+        h = (h ^ w) * UINT64_C(0xff51afd7ed558ccd);
+        h = (h ^ h >> 32) * UINT64_C(0xc4ceb9fe1a85ec53);
+        h ^= h >> 29;
+        if (len <= 8) return h;
+        key += n;
+        len -= n;
+    }
+}
+
+static int key_is(const Json *j, JsonRef child, const char *key, size_t len) {
+    const JsonNode *m = &j->node[child];
+    return m->key_len == len && !memcmp(j->strings + m->key, key, len);
+}
+
+/* The slot that holds (object, key), or the empty one where it belongs. The table is never more than 2/3
+ * full. */
+static Slot *index_slot(const Json *j, JsonRef object, const char *key, size_t len) {
+    Index *x = j->index;
+    size_t i = (size_t)key_hash(x->seed, object, key, len) & x->mask;
+    while (x->slot[i].child && !(x->slot[i].object == object && key_is(j, x->slot[i].child - 1, key, len)))
+        i = (i + 1) & x->mask;
+    return &x->slot[i];
+}
+
+static void index_put(const Json *j, JsonRef object, JsonRef child) {
+    const JsonNode *m = &j->node[child];
+    *index_slot(j, object, j->strings + m->key, m->key_len) = (Slot){object, child + 1};
+}
+
+JsonRef json_get(const Json *j, JsonRef object, const char *key) {
+    if (json_kind(j, object) != JSON_OBJECT) return -1;
+    size_t len = strlen(key);
+    const JsonNode *o = &j->node[object];
+    if (o->v.c.n > SMALL) return index_slot(j, object, key, len)->child - 1;
+    JsonRef found = -1; /* the last one, for JSON_LAST_WINS */
+    for (JsonRef c = o->v.c.first; c >= 0; c = j->node[c].next)
+        if (key_is(j, c, key, len)) found = c;
+    return found;
+}
+
+/* ---- the parser ---- */
+
+typedef struct {
+    Json *j;
+    const unsigned char *t; /* text */
+    size_t len, at;
+    size_t nodes, bytes; /* capacities of j->node and j->strings */
+    size_t used;         /* of strings */
+    unsigned flags;
+    int depth;
+    struct {
+        JsonRef container, last;
+    } stack[MAX_DEPTH + 1];
+    Err *e;
+} Parser;
+
+static int parse_fail(Parser *p, size_t at, const char *what) {
+    size_t line = 1, column = 1;
+    for (size_t i = 0; i < at && i < p->len; i++) {
+        if (p->t[i] == '\n') line++, column = 1;
+        else column += (p->t[i] & 0xc0) != 0x80; /* characters, not bytes */
+    }
+    return err_set(p->e, ERR_INPUT, "%s:%zu:%zu: %s", p->j->file, line, column, what);
+}
+
+/* What stands at p->at, and what was wanted there. */
+static int parse_unexpected(Parser *p, const char *wanted) {
+    char msg[160];
+    if (p->at >= p->len) snprintf(msg, sizeof msg, "the text ends too early, expected %s", wanted);
+    else if (p->t[p->at] > 0x20 && p->t[p->at] < 0x7f)
+        snprintf(msg, sizeof msg, "got '%c', expected %s", p->t[p->at], wanted);
+    else snprintf(msg, sizeof msg, "got byte 0x%02x, expected %s", p->t[p->at], wanted);
+    return parse_fail(p, p->at, msg);
+}
+
+static int peek(const Parser *p) { return p->at < p->len ? p->t[p->at] : -1; }
+
+static void skip_space(Parser *p) {
+    while (p->at < p->len &&
+           (p->t[p->at] == ' ' || p->t[p->at] == '\n' || p->t[p->at] == '\t' || p->t[p->at] == '\r'))
+        p->at++;
+}
+
+/* Upper bounds of nodes, string bytes (with a NUL each) and members. A value starts at the root or after one
+ * of [ { , and the scan sees the same quotes as the parser up to the first error. It stops where the parser
+ * is bound to stop (a comma without a value, too deep), so that garbage cannot ask for much memory: a node
+ * takes at least two bytes of text. */
+static void scan_bounds(const unsigned char *t, size_t len, size_t *nodes, size_t *bytes, size_t *members) {
+    int depth = 0;
+    unsigned char last = '[';
+    *nodes = 1;
+    *bytes = 1;
+    *members = 0;
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = t[i];
+        if (c == ' ' || c == '\n' || c == '\t' || c == '\r') continue;
+        if (c == '"') {
+            size_t start = i;
+            for (i++; i < len && t[i] != '"'; i++) i += t[i] == '\\';
+            *bytes += i - start + 1;
+        } else if (c == ',') {
+            if (last == ',' || last == '[' || last == '{' || last == ':') return;
+            ++*nodes;
+        } else if (c == '[' || c == '{') {
+            if (++depth > MAX_DEPTH) return;
+            ++*nodes;
+        } else if (c == ']' || c == '}') {
+            depth--;
+        } else if (c == ':') {
+            ++*members;
+        }
+        last = c;
+    }
+}
+
+/* The four hex digits at p->at, or -1. */
+static int parse_hex4(Parser *p) {
+    int v = 0;
+    if (p->len - p->at < 4) return -1;
+    for (int i = 0; i < 4; i++) {
+        int c = p->t[p->at + (size_t)i];
+        int d = c >= '0' && c <= '9'                 ? c - '0'
+                : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                     : -1;
+        if (d < 0) return -1;
+        v = v * 16 + d;
+    }
+    p->at += 4;
+    return v;
+}
+
+/* After "\u": appends the character, reading the second half of a surrogate pair. */
+static int parse_unicode(Parser *p, char *s, size_t *n) {
+    size_t start = p->at - 2;
+    int c = parse_hex4(p);
+    if (c < 0) return parse_fail(p, start, "\\u needs four hexadecimal digits");
+    if (c >= 0xdc00 && c <= 0xdfff)
+        return parse_fail(p, start, "second half of a surrogate pair without a first");
+    if (c >= 0xd800 && c <= 0xdbff) {
+        int low = -1;
+        if (p->len - p->at >= 6 && p->t[p->at] == '\\' && p->t[p->at + 1] == 'u') {
+            p->at += 2;
+            low = parse_hex4(p);
+        }
+        if (low < 0xdc00 || low > 0xdfff)
+            return parse_fail(p, start, "first half of a surrogate pair without a second");
+        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+    }
+    if (c < 0x80) s[(*n)++] = (char)c;
+    else {
+        int extra = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+        static const int lead[] = {0, 0xc0, 0xe0, 0xf0};
+        s[(*n)++] = (char)(lead[extra] | c >> 6 * extra);
+        while (extra--) s[(*n)++] = (char)(0x80 | (c >> 6 * extra & 0x3f));
+    }
+    return OK;
+}
+
+/* The string whose opening quote is at p->at, decoded into j->strings. */
+static int parse_string(Parser *p, uint32_t *at, uint32_t *len) {
+    char *s = p->j->strings + p->used;
+    size_t n = 0;
+    for (p->at++;;) {
+        if (p->at >= p->len) return parse_unexpected(p, "the end of a string");
+        unsigned char c = p->t[p->at];
+        if (c == '"') break;
+        if (c < 0x20)
+            return parse_fail(p, p->at, "control character in a string: it must be written as \\uXXXX");
+        if (c != '\\') {
+            size_t w = utf8_length(p->t + p->at, p->len - p->at);
+            if (!w) return parse_fail(p, p->at, "invalid UTF-8 in a string");
+            while (w--) s[n++] = (char)p->t[p->at++];
+            continue;
+        }
+        static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+        p->at++;
+        int escape = peek(p);
+        const char *k = escape > 0 ? strchr(from, escape) : NULL;
+        if (k) s[n++] = to[k - from], p->at++;
+        else if (escape != 'u') return parse_unexpected(p, "one of \"\\/bfnrtu after the backslash");
+        else {
+            p->at++;
+            TRY(parse_unicode(p, s, &n));
+        }
+    }
+    p->at++;
+    s[n] = 0;
+    *at = (uint32_t)p->used;
+    *len = (uint32_t)n;
+    p->used += n + 1;
+    return OK;
+}
+
+static size_t skip_digits(Parser *p) {
+    size_t start = p->at;
+    while (p->at < p->len && p->t[p->at] >= '0' && p->t[p->at] <= '9') p->at++;
+    return p->at - start;
+}
+
+/* The real number in text[0..n), which is known to be a JSON number. */
+static int real_value(Parser *p, const unsigned char *text, size_t n, double *out) {
+    char small[64];
+    void *big = NULL;
+    if (n >= sizeof small) TRY(mem_alloc(&big, n + 1, "JSON number", p->e));
+    char *s = big ? big : small;
+    memcpy(s, text, n);
+    s[n] = 0;
+    *out = strtod(
+        s, NULL); /* an exponent out of range gives +-inf or 0, which the typed access refuses or takes */
+    mem_free(big);
+    return OK;
+}
+
+static int parse_number(Parser *p, JsonNode *node) {
+    size_t start = p->at;
+    int negative = peek(p) == '-', real = 0;
+    p->at += (size_t)negative;
+    size_t first = p->at, digits = skip_digits(p);
+    if (!digits)
+        return parse_unexpected(p, peek(p) == 'I' ? "a digit (Python's -Infinity is not JSON)" : "a digit");
+    if (digits > 1 && p->t[first] == '0') return parse_fail(p, first, "a number must not start with 0");
+    size_t end = p->at;
+    if (peek(p) == '.') {
+        real = 1;
+        p->at++;
+        if (!skip_digits(p)) return parse_unexpected(p, "a digit after the decimal point");
+    }
+    if (peek(p) == 'e' || peek(p) == 'E') {
+        real = 1;
+        p->at++;
+        if (peek(p) == '+' || peek(p) == '-') p->at++;
+        if (!skip_digits(p)) return parse_unexpected(p, "a digit in the exponent");
+    }
+    uint64_t u = 0;
+    for (size_t i = first; i < end && !real; i++) {
+        unsigned d = p->t[i] - '0';
+        if (u > (UINT64_MAX - d) / 10) real = 1; /* does not fit 64 bits: kept as a real */
+        else u = u * 10 + d;
+    }
+    if (negative && u > (uint64_t)INT64_MAX + 1) real = 1;
+    if (real) {
+        node->kind = JSON_REAL;
+        return real_value(p, p->t + start, p->at - start, &node->v.d);
+    }
+    node->kind = !negative && u > INT64_MAX ? JSON_UINT : JSON_INT;
+    if (negative) node->v.i = u ? -(int64_t)(u - 1) - 1 : 0;
+    else node->v.u = u;
+    return OK;
+}
+
+static int parse_word(Parser *p, JsonNode *node) {
+    static const struct {
+        const char *word;
+        int kind;
+    } words[] = {{"null", JSON_NULL}, {"true", JSON_TRUE}, {"false", JSON_FALSE}};
+    for (size_t i = 0; i < 3; i++) {
+        size_t n = strlen(words[i].word);
+        if (p->len - p->at < n || memcmp(p->t + p->at, words[i].word, n)) continue;
+        node->kind = words[i].kind;
+        p->at += n;
+        return OK;
+    }
+    int c = peek(p);
+    if (c == 'N' || c == 'I') return parse_unexpected(p, "a value (Python's NaN and Infinity are not JSON)");
+    if (c == '/') return parse_unexpected(p, "a value (comments are not JSON)");
+    return parse_unexpected(p, "a value");
+}
+
+/* "key": of the innermost object, checked against its other keys. */
+static int parse_key(Parser *p, uint32_t *at, uint32_t *len) {
+    Json *j = p->j;
+    JsonRef object = p->stack[p->depth].container, same = -1;
+    skip_space(p);
+    size_t start = p->at;
+    if (peek(p) != '"') return parse_unexpected(p, "a key in double quotes");
+    TRY(parse_string(p, at, len));
+    const char *key = j->strings + *at;
+    if (!(p->flags & JSON_LAST_WINS)) {
+        if (j->node[object].v.c.n > SMALL) same = index_slot(j, object, key, *len)->child - 1;
+        else
+            for (JsonRef c = j->node[object].v.c.first; c >= 0 && same < 0; c = j->node[c].next)
+                if (key_is(j, c, key, *len)) same = c;
+    }
+    if (same >= 0) {
+        char msg[200];
+        snprintf(msg, sizeof msg, "key \"%.120s\" appears twice in one object", key);
+        return parse_fail(p, start, msg);
+    }
+    skip_space(p);
+    if (peek(p) != ':') return parse_unexpected(p, "':' after the key");
+    p->at++;
+    return OK;
+}
+
+/* A new node, chained to the innermost container. */
+static int node_new(Parser *p, uint32_t key, uint32_t key_len, JsonRef *out) {
+    Json *j = p->j;
+    if (j->n >= p->nodes || p->used > p->bytes)
+        return parse_fail(p, p->at, "internal: more values than scanned");
+    JsonRef r = (JsonRef)j->n++, box = p->stack[p->depth].container;
+    j->node[r] = (JsonNode){.next = -1, .key = key, .key_len = key_len};
+    *out = r;
+    if (box < 0) return OK;
+    JsonNode *c = &j->node[box];
+    if (p->stack[p->depth].last < 0) c->v.c.first = r;
+    else j->node[p->stack[p->depth].last].next = r;
+    p->stack[p->depth].last = r;
+    c->v.c.n++;
+    if (c->kind != JSON_OBJECT || c->v.c.n <= SMALL) return OK;
+    if (c->v.c.n == SMALL + 1)
+        for (JsonRef m = c->v.c.first; m >= 0; m = j->node[m].next) index_put(j, box, m);
+    else index_put(j, box, r);
+    return OK;
+}
+
+/* After a complete value: closes containers until a comma asks for the next value; *more = 0 at the end of
+ * the root. */
+static int parse_after(Parser *p, int *more) {
+    while (p->depth) {
+        int object = p->j->node[p->stack[p->depth].container].kind == JSON_OBJECT;
+        skip_space(p);
+        int c = peek(p);
+        if (c == ',') {
+            p->at++;
+            *more = 1;
+            return OK;
+        }
+        if (c != (object ? '}' : ']')) return parse_unexpected(p, object ? "',' or '}'" : "',' or ']'");
+        p->at++;
+        p->depth--;
+    }
+    *more = 0;
+    return OK;
+}
+
+static int parse_document(Parser *p) {
+    int more = 1;
+    p->stack[0].container = p->stack[0].last = -1;
+    while (more) {
+        uint32_t key = 0, key_len = 0;
+        if (p->depth && p->j->node[p->stack[p->depth].container].kind == JSON_OBJECT)
+            TRY(parse_key(p, &key, &key_len));
+        skip_space(p);
+        JsonRef r = 0;
+        TRY(node_new(p, key, key_len, &r));
+        JsonNode *node = &p->j->node[r];
+        int c = peek(p);
+        if (c == '[' || c == '{') {
+            if (p->depth == MAX_DEPTH) return parse_fail(p, p->at, "nested more than 128 deep");
+            node->kind = c == '{' ? JSON_OBJECT : JSON_ARRAY;
+            node->v.c.first = -1;
+            p->at++;
+            skip_space(p);
+            if (peek(p) != (c == '{' ? '}' : ']')) {
+                p->depth++;
+                p->stack[p->depth].container = r;
+                p->stack[p->depth].last = -1;
+                continue;
+            }
+            p->at++;
+        } else if (c == '"') {
+            node->kind = JSON_STRING;
+            TRY(parse_string(p, &node->v.s.at, &node->v.s.len));
+        } else if (c == '-' || (c >= '0' && c <= '9')) {
+            TRY(parse_number(p, node));
+        } else TRY(parse_word(p, node));
+        TRY(parse_after(p, &more));
+    }
+    skip_space(p);
+    return p->at < p->len ? parse_unexpected(p, "nothing after the end of the document") : OK;
+}
+
+static int parse_begin(Parser *p) {
+    static const unsigned char bom[] = {0xef, 0xbb, 0xbf};
+    Json *j = p->j;
+    if (p->len >= 3 && !memcmp(p->t, bom, 3))
+        return parse_fail(p, 0, "starts with a byte order mark, which JSON does not allow");
+    if (p->len >= (size_t)INT_MAX) return parse_fail(p, 0, "JSON text of 2 GiB or more is not supported");
+    size_t members, slots = 16;
+    scan_bounds(p->t, p->len, &p->nodes, &p->bytes, &members);
+    while (slots < members + members / 2) slots *= 2;
+    void *node, *strings, *index;
+    TRY(mem_alloc(&node, p->nodes * sizeof *j->node, j->file, p->e));
+    j->node = node;
+    TRY(mem_alloc(&strings, p->bytes + 1, j->file, p->e));
+    j->strings = strings;
+    TRY(mem_alloc(&index, sizeof(Index) + slots * sizeof(Slot), j->file, p->e));
+    j->index = index;
+    *(Index *)index =
+        (Index){.seed = (uint64_t)(uintptr_t)strings * UINT64_C(0x9e3779b97f4a7c15), .mask = slots - 1};
+    return parse_document(p);
+}
+
+int json_parse_flags(Json *j, const char *text, size_t len, const char *file, unsigned flags, Err *e) {
+    memset(j, 0, sizeof *j);
+    snprintf(j->file, sizeof j->file, "%s", file);
+    Parser p = {.j = j, .t = (const unsigned char *)text, .len = len, .flags = flags, .e = e};
+    int rc = parse_begin(&p);
+    if (rc) json_free(j);
+    return rc;
+}
+
+int json_parse(Json *j, const char *text, size_t len, const char *file, Err *e) {
+    return json_parse_flags(j, text, len, file, 0, e);
+}
+
+int json_open(Json *j, const char *path, Err *e) {
+    File f;
+    memset(j, 0, sizeof *j);
+    TRY(file_open(&f, path, e));
+    int rc = json_parse(j, (const char *)f.data, f.size, path, e);
+    file_close(&f);
+    return rc;
+}
+
+void json_free(Json *j) {
+    mem_free(j->node);
+    mem_free(j->strings);
+    mem_free(j->index);
+    memset(j, 0, sizeof *j);
+}
+
+/* ---- access ---- */
+
+static const JsonNode *node_at(const Json *j, JsonRef r) {
+    return r >= 0 && (size_t)r < j->n ? &j->node[r] : NULL;
+}
+
+JsonKind json_kind(const Json *j, JsonRef r) {
+    const JsonNode *n = node_at(j, r);
+    return n ? (JsonKind)n->kind : JSON_NULL;
+}
+
+static int is_container(const JsonNode *n) { return n && (n->kind == JSON_ARRAY || n->kind == JSON_OBJECT); }
+
+size_t json_size(const Json *j, JsonRef r) {
+    const JsonNode *n = node_at(j, r);
+    return is_container(n) ? n->v.c.n : 0;
+}
+
+JsonRef json_first(const Json *j, JsonRef container) {
+    const JsonNode *n = node_at(j, container);
+    return is_container(n) ? n->v.c.first : -1;
+}
+
+JsonRef json_next(const Json *j, JsonRef child) {
+    const JsonNode *n = node_at(j, child);
+    return n ? n->next : -1;
+}
+
+const char *json_key(const Json *j, JsonRef child, size_t *len) {
+    const JsonNode *n = node_at(j, child);
+    if (len) *len = n ? n->key_len : 0;
+    return n ? j->strings + n->key : "";
+}
+
+const char *json_str(const Json *j, JsonRef r, size_t *len) {
+    const JsonNode *n = node_at(j, r);
+    int is = n && n->kind == JSON_STRING;
+    if (len) *len = is ? n->v.s.len : 0;
+    return is ? j->strings + n->v.s.at : NULL;
+}
+
+/* ---- typed access ---- */
+
+static int want_fail(const Json *j, JsonRef r, const char *what, const char *wanted, Err *e) {
+    static const char *const names[] = {"null", "false",    "true",     "",         "",
+                                        "",     "a string", "an array", "an object"};
+    const JsonNode *n = node_at(j, r);
+    char number[40];
+    const char *got = n ? names[n->kind] : "nothing (the key is missing)";
+    if (n && n->kind >= JSON_INT && n->kind <= JSON_REAL) {
+        if (n->kind == JSON_INT) snprintf(number, sizeof number, "%lld", (long long)n->v.i);
+        else if (n->kind == JSON_UINT) snprintf(number, sizeof number, "%llu", (unsigned long long)n->v.u);
+        else snprintf(number, sizeof number, "the real number %.9g", n->v.d);
+        got = number;
+    }
+    return err_set(e, ERR_INPUT, "%s: %s: got %s, expected %s", j->file, what, got, wanted);
+}
+
+int json_want_int(const Json *j, JsonRef r, const char *what, int64_t lo, int64_t hi, int64_t *out, Err *e) {
+    const JsonNode *n = node_at(j, r);
+    if (n && n->kind == JSON_INT && n->v.i >= lo && n->v.i <= hi) {
+        *out = n->v.i;
+        return OK;
+    }
+    char wanted[96];
+    if (lo == INT64_MIN && hi == INT64_MAX) snprintf(wanted, sizeof wanted, "an integer");
+    else if (hi == INT64_MAX) snprintf(wanted, sizeof wanted, "an integer >= %lld", (long long)lo);
+    else snprintf(wanted, sizeof wanted, "an integer in [%lld, %lld]", (long long)lo, (long long)hi);
+    return want_fail(j, r, what, wanted, e);
+}
+
+int json_want_u64(const Json *j, JsonRef r, const char *what, uint64_t *out, Err *e) {
+    const JsonNode *n = node_at(j, r);
+    if (!n || !((n->kind == JSON_INT && n->v.i >= 0) || n->kind == JSON_UINT))
+        return want_fail(j, r, what, "an integer >= 0", e);
+    *out = n->kind == JSON_INT ? (uint64_t)n->v.i : n->v.u;
+    return OK;
+}
+
+int json_want_real(const Json *j, JsonRef r, const char *what, double *out, Err *e) {
+    const JsonNode *n = node_at(j, r);
+    if (n && n->kind == JSON_INT) *out = (double)n->v.i;
+    else if (n && n->kind == JSON_UINT) *out = (double)n->v.u;
+    else if (n && n->kind == JSON_REAL && isfinite(n->v.d)) *out = n->v.d;
+    else return want_fail(j, r, what, "a finite number", e);
+    return OK;
+}
+
+int json_want_bool(const Json *j, JsonRef r, const char *what, int *out, Err *e) {
+    const JsonNode *n = node_at(j, r);
+    if (!n || (n->kind != JSON_TRUE && n->kind != JSON_FALSE))
+        return want_fail(j, r, what, "true or false", e);
+    *out = n->kind == JSON_TRUE;
+    return OK;
+}
+
+int json_want_str(const Json *j, JsonRef r, const char *what, const char **out, size_t *len, Err *e) {
+    const char *s = json_str(j, r, len);
+    if (!s) return want_fail(j, r, what, "a string", e);
+    *out = s;
+    return OK;
+}
+
+/* The member to read, or -1 when *out is to stay as it is. */
+static JsonRef optional(const Json *j, JsonRef object, const char *key) {
+    JsonRef r = json_get(j, object, key);
+    return json_kind(j, r) == JSON_NULL ? -1 : r;
+}
+
+int json_opt_int(const Json *j, JsonRef object, const char *key, int64_t lo, int64_t hi, int64_t *out,
+                 Err *e) {
+    JsonRef r = optional(j, object, key);
+    return r < 0 ? OK : json_want_int(j, r, key, lo, hi, out, e);
+}
+
+int json_opt_real(const Json *j, JsonRef object, const char *key, double *out, Err *e) {
+    JsonRef r = optional(j, object, key);
+    return r < 0 ? OK : json_want_real(j, r, key, out, e);
+}
+
+int json_opt_bool(const Json *j, JsonRef object, const char *key, int *out, Err *e) {
+    JsonRef r = optional(j, object, key);
+    return r < 0 ? OK : json_want_bool(j, r, key, out, e);
+}
+
+int json_opt_str(const Json *j, JsonRef object, const char *key, const char **out, Err *e) {
+    JsonRef r = optional(j, object, key);
+    return r < 0 ? OK : json_want_str(j, r, key, out, NULL, e);
+}
