@@ -9,6 +9,7 @@
  * program never does. */
 #include "io/json.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 #include <limits.h>
@@ -50,18 +51,7 @@ typedef struct {
 /* Seeded by an address, which address-space randomisation varies: a file cannot be made to collide on
  * purpose. The seed decides only where a member is stored, never what is found or in which order. */
 static uint64_t key_hash(uint64_t seed, JsonRef object, const char *key, size_t len) {
-    uint64_t h = seed ^ (uint64_t)(unsigned)object * UINT64_C(0x9e3779b97f4a7c15) ^ len;
-    for (;;) {
-        uint64_t w = 0;
-        size_t n = len < 8 ? len : 8;
-        memcpy(&w, key, n);
-        h = (h ^ w) * UINT64_C(0xff51afd7ed558ccd);
-        h = (h ^ h >> 32) * UINT64_C(0xc4ceb9fe1a85ec53);
-        h ^= h >> 29;
-        if (len <= 8) return h;
-        key += n;
-        len -= n;
-    }
+    return hash_bytes(seed + (uint64_t)(unsigned)object * UINT64_C(0x9e3779b97f4a7c15), key, len);
 }
 
 static int key_is(const Json *j, JsonRef child, const char *key, size_t len) {

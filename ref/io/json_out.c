@@ -32,7 +32,7 @@ static void emit_string(JsonOut *o, const char *s, size_t n) {
         if (k) {
             snprintf(escape, sizeof escape, "\\%c", to[k - from]);
             emit(o, escape, 2);
-        } else if (p[i] < 0x20 || p[i] == 0x7f) {
+        } else if (p[i] < 0x20) {
             snprintf(escape, sizeof escape, "\\u%04x", p[i]);
             emit(o, escape, 6);
         } else if ((w = utf8_length(p + i, n - i)) > 0) {
