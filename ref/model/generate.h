@@ -11,6 +11,7 @@ typedef struct {
     Model *m;
     int B, capacity, past; /* past: tokens consumed so far */
     MixerState *state;     /* (L) */
+    Real *logits;          /* (B,VOC) */
     Pass pass;             /* inference pass for up to `step` tokens at once */
     int step;
     void *mem;

@@ -34,7 +34,8 @@ typedef struct { /* everything a mixer call needs besides its tensors */
     int B, T;
     int chunk;           /* of chunked ops */
     Real *tmp[4];        /* scratch, (N, max(C, H*D)) each, free between calls */
-    Wide *wtmp[4];       /* scratch, (N, H * max(1, D)) each */
+    Wide *wtmp[2];       /* scratch, (N, H), or (N, H*D) if any layer decays per channel */
+    Wide *dstate;        /* scratch, (B,H,D,D) */
     void *work;          /* op workspace */
 } MixerCall;
 

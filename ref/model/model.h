@@ -33,6 +33,8 @@ int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot);
  * A pure function of (config, seed): each parameter has its own stream, keyed by its name. mixers_only: only the parameters of
  * linear mixers that have nothing to copy from. */
 int model_init(Model *m, uint64_t seed, double embed_std, double gain, int mixers_only, Err *e);
+/* The rope table covers positions 0..rows-1 afterwards (pass_open and decode_open call it). */
+int model_rope(Model *m, int rows, Err *e);
 /* Whole-parameter copies between host arrays of any float type and the device. */
 int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e);
 int param_get(Backend *be, const ParamInfo *i, const Param *p, DType type, void *host, Err *e);
@@ -57,7 +59,8 @@ typedef struct {
     Real *h; Wide *r;      /* (N,C) final normed hidden state, reciprocal rms */
     MixerCall call;        /* scratch */
     Real *dx, *dn, *dact[3]; /* backward scratch: (N,C), (N,C), 3 x (N,F) */
-    Real *mix_out;         /* (N,C) */
+    Real *mix_out;         /* (N,C) output of a mixer or MLP before it joins the residual stream */
+    Real *recompute;       /* (N,C) PASS_CHECKPOINT: where a layer run again puts its output */
     Backend *be;
     void *mem;
     size_t bytes;

@@ -33,10 +33,9 @@ typedef struct {
 typedef enum { /* how a parameter starts in a fresh student, or in a fresh teacher */
     INIT_NORMAL,   /* matrices of a model made from scratch: N(0, std^2), std given by pretrain */
     INIT_ONES, INIT_ZEROS,
-    INIT_FAN_IN,   /* U(-1/sqrt(cols), 1/sqrt(cols)): torch.nn.Linear's default (method.md 2.1.1) */
+    INIT_FAN_IN,   /* U(-1/sqrt(fan), 1/sqrt(fan)): default of torch.nn.Linear and Conv1d (method.md 2.1.1) */
     INIT_A_LOG,    /* log U(0,16) */
-    INIT_DT_BIAS,  /* softplus^-1 of dt, dt log-uniform in [1e-3, 1e-1], >= 1e-4 */
-    INIT_CONV      /* U(-1/sqrt(W), 1/sqrt(W)) */
+    INIT_DT_BIAS   /* softplus^-1 of dt, dt log-uniform in [1e-3, 1e-1], >= 1e-4 */
 } InitKind;
 typedef enum { COPY_NONE, COPY_SAME, COPY_EXPAND } CopyKind; /* from the teacher's softmax layer: not, as it is, (Hk*D, C) -> (H*D, C) */
 
@@ -50,6 +49,7 @@ typedef struct {
     int decays;      /* 1: matrices; 0: norms, gates' A_log and dt_bias, biases, convolutions (clean weight decay) */
     int residual;    /* 1: writes into the residual stream (o, down): pretrain divides its init by sqrt(2L) */
     InitKind init;
+    size_t fan;      /* of INIT_FAN_IN and INIT_NORMAL: inputs of one output */
     CopyKind copy;   /* how a student gets it from the teacher, whose parameter has the name `from` (same layer) */
     const char *from;
 } ParamInfo;
@@ -62,11 +62,10 @@ static inline Param *params_head(Params *p) { return p->head.n ? &p->head : &p->
 
 /* Used by mixers' walk functions: fills info.name from layer and suffix and calls the visitor. */
 typedef struct { ParamVisit visit; void *ctx; int layer; } Walk;
+/* shape by rank: 1 (n0), 2 (n0,n1), 3 (n0,1,n1); info brings init, copy, ...; the rest is filled in here. */
 int walk_param(const Walk *w, Param *slot, const char *suffix, int rank, size_t n0, size_t n1, ParamInfo info);
 
 size_t params_count(const Config *c);                                    /* number of scalars */
-size_t params_bytes(const Config *c, const Backend *be);                 /* weights */
-/* Lays weights (and gradients of those for which trains() is true) over one arena each. */
-typedef int (*ParamFilter)(const ParamInfo *info);
+size_t params_bytes(const Config *c, const Backend *be);                 /* of the weights, each padded to 64 bytes */
 
 #endif

@@ -1,0 +1,53 @@
+/* config.c - every precondition of the ops, checked once. */
+#include "model/config.h"
+#include "model/mixer.h"
+#include <math.h>
+
+static int check_int(int v, int lo, int hi, const char *field, const char *where, Err *e) {
+    if (v >= lo && v <= hi) return OK;
+    return err_set(e, ERR_INPUT, "%s: %s: got %d, expected %d to %d", where, field, v, lo, hi);
+}
+
+static int check_real(double v, double lo, double hi, const char *field, const char *where, Err *e) {
+    if (isfinite(v) && v >= lo && v <= hi) return OK;
+    return err_set(e, ERR_INPUT, "%s: %s: got %g, expected %g to %g", where, field, v, lo, hi);
+}
+
+static int rope_check(const Rope *r, const char *where, Err *e) {
+    TRY(check_real(r->theta, 1, 1e15, "rope_theta", where, e));
+    if (r->kind != ROPE_PLAIN) TRY(check_real(r->factor, 1, 1e6, "rope_scaling.factor", where, e));
+    if (r->kind != ROPE_LLAMA3) return OK;
+    TRY(check_real(r->low_freq, 1e-6, 1e6, "rope_scaling.low_freq_factor", where, e));
+    TRY(check_real(r->high_freq, 1e-6, 1e6, "rope_scaling.high_freq_factor", where, e));
+    if (!(r->high_freq > r->low_freq))
+        return err_set(e, ERR_INPUT, "%s: rope_scaling.high_freq_factor: got %g, expected more than low_freq_factor %g", where,
+                       r->high_freq, r->low_freq);
+    return check_int(r->original, 1, 1 << 30, "rope_scaling.original_max_position_embeddings", where, e);
+}
+
+int config_check(const Config *c, const char *where, Err *e) {
+    const int wide = 1 << 20;
+    TRY(check_int(c->L, 1, MAX_LAYERS, "num_hidden_layers", where, e));
+    TRY(check_int(c->C, 1, wide, "hidden_size", where, e));
+    TRY(check_int(c->H, 1, 4096, "num_attention_heads", where, e));
+    TRY(check_int(c->Hk, 1, c->H, "num_key_value_heads", where, e));
+    TRY(check_int(c->D, 2, 1024, "head_dim", where, e));
+    TRY(check_int(c->F, 1, wide, "intermediate_size", where, e));
+    TRY(check_int(c->VOC, 1, 1 << 24, "vocab_size", where, e));
+    TRY(check_int(c->max_positions, 1, 1 << 30, "max_position_embeddings", where, e));
+    TRY(check_int(c->window, 0, 1 << 30, "sliding_window", where, e));
+    if (c->H % c->Hk)
+        return err_set(e, ERR_INPUT, "%s: num_key_value_heads: %d does not divide num_attention_heads %d", where, c->Hk, c->H);
+    if (c->D % 2) return err_set(e, ERR_INPUT, "%s: head_dim: got %d, expected an even number (rotary pairs)", where, c->D);
+    TRY(check_int(c->H * c->D, 1, wide, "num_attention_heads * head_dim", where, e));
+    TRY(check_real(c->norm_eps, 1e-30, 1, "rms_norm_eps", where, e));
+    TRY(check_real(c->o_norm_eps, 1e-30, 1, "o_norm_eps", where, e));
+    TRY(rope_check(&c->rope, where, e));
+    for (int l = 0; l < c->L; l++) {
+        const Mixer *m = mixer_at(c->mixer[l]);
+        if (!m) return err_set(e, ERR_INPUT, "%s: layer %d: mixer %d is not in the table", where, l, c->mixer[l]);
+        if (m->linear) TRY(check_int(c->D, 2, 256, "head_dim of a linear layer", where, e));
+        if (m->linear) TRY(check_int(c->conv_width, 1, 8, "conv_size", where, e));
+    }
+    return OK;
+}

@@ -1,0 +1,22 @@
+/* mixer_linear.h - what all linear mixers share: projections named as the teacher's, and chunk states in and out. */
+#ifndef HYB_MIXER_LINEAR_H
+#define HYB_MIXER_LINEAR_H
+#include "model/mixer.h"
+
+/* q, k, v projections of H heads each: q copied from the teacher, k and v expanded from its Hk heads (method.md 2.5). */
+int linear_walk_qkv(const Config *c, MixerParams *p, const Walk *w);
+int linear_walk_o(const Config *c, MixerParams *p, const Walk *w);
+
+DeltaDims linear_dims(const MixerCall *k);
+/* states[0] of every (batch, head) = 0, or from / to a generation's (B,H,K,V) state. */
+void linear_state_zero(const MixerCall *k, Wide *states);
+void linear_state_load(const MixerCall *k, Wide *states, const Wide *state);
+void linear_state_save(const MixerCall *k, Wide *state, const Wide *states);
+
+/* Output side, shared by gdn and gla: y = W_o (gated) norm(o); gate may be absent (n == 0), and so may the norm. */
+void linear_output_place(const Config *c, const Backend *be, MixerActs *a, Arena *arena, size_t N, int gate, int norm);
+void linear_output_forward(const MixerCall *k, MixerActs *a, Real *y, const Real *x);
+/* tmp[0] = dL/d o (zeroed first); uses tmp[1], tmp[2]; adds to dx through the gate, and to the parameters. */
+void linear_output_backward(const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x);
+
+#endif

@@ -1,0 +1,155 @@
+/* mixer_softmax.c - causal softmax attention with grouped queries: what the teacher has, and what the selected layers keep.
+ *
+ *   q, k, v = W x (+ bias);  [Qwen3: q, k = rmsnorm per head];  q, k = rope;  o = attention(q, k, v);  y = W_o o (+ bias)
+ * Variants by config: qkv_bias (Qwen2), o_bias, qk_norm (Qwen3), window (Mistral). */
+#include "model/mixer.h"
+#include <math.h>
+
+static int softmax_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk *w) {
+    (void)m;
+    const size_t C = c->C, Q = (size_t)c->H * c->D, K = (size_t)c->Hk * c->D;
+    const ParamInfo matrix = {.mixer = 1, .decays = 1, .init = INIT_NORMAL, .copy = COPY_SAME};
+    const ParamInfo bias = {.mixer = 1, .init = INIT_ZEROS, .copy = COPY_SAME}, norm = {.mixer = 1, .init = INIT_ONES, .copy = COPY_SAME};
+    ParamInfo out = matrix;
+    out.residual = 1;
+    TRY(walk_param(w, &p->q, "attn.q_proj.weight", 2, Q, C, matrix));
+    if (c->qkv_bias) TRY(walk_param(w, &p->q_bias, "attn.q_proj.bias", 1, Q, 0, bias));
+    TRY(walk_param(w, &p->k, "attn.k_proj.weight", 2, K, C, matrix));
+    if (c->qkv_bias) TRY(walk_param(w, &p->k_bias, "attn.k_proj.bias", 1, K, 0, bias));
+    TRY(walk_param(w, &p->v, "attn.v_proj.weight", 2, K, C, matrix));
+    if (c->qkv_bias) TRY(walk_param(w, &p->v_bias, "attn.v_proj.bias", 1, K, 0, bias));
+    if (c->qk_norm) TRY(walk_param(w, &p->q_norm, "attn.q_norm.weight", 1, c->D, 0, norm));
+    if (c->qk_norm) TRY(walk_param(w, &p->k_norm, "attn.k_norm.weight", 1, c->D, 0, norm));
+    TRY(walk_param(w, &p->o, "attn.o_proj.weight", 2, C, Q, out));
+    if (c->o_bias) TRY(walk_param(w, &p->o_bias, "attn.o_proj.bias", 1, C, 0, bias));
+    return OK;
+}
+
+/* Without q/k norm the projections are rotated in place: backward needs only what attention saw. */
+static void softmax_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk,
+                          int train) {
+    (void)m, (void)chunk, (void)train;
+    const size_t N = (size_t)B * T, Q = N * c->H * c->D, K = N * c->Hk * c->D;
+    a->q = arena_take(arena, Q, be->real_size);
+    a->k = arena_take(arena, K, be->real_size);
+    a->v = arena_take(arena, K, be->real_size);
+    a->qs = a->q;
+    a->ks = a->k;
+    if (c->qk_norm) {
+        a->qs = arena_take(arena, Q, be->real_size);
+        a->ks = arena_take(arena, K, be->real_size);
+        a->q_r = arena_take(arena, N * c->H, be->wide_size);
+        a->k_r = arena_take(arena, N * c->Hk, be->wide_size);
+    }
+    a->o = arena_take(arena, Q, be->real_size);
+    a->lse = arena_take(arena, N * c->H, be->wide_size);
+}
+
+static AttnDims softmax_dims(const Config *c, int B, int T, int past, int stride) {
+    return (AttnDims){.B = B, .T = T, .past = past, .stride = stride, .H = c->H, .Hk = c->Hk, .D = c->D, .window = c->window};
+}
+
+static size_t softmax_work(const Mixer *m, const Config *c, int B, int T, int chunk) {
+    (void)m, (void)chunk;
+    const AttnDims d = softmax_dims(c, B, T, 0, 0);
+    return attention_work(&d);
+}
+
+/* Projections, q/k norm and rope for T tokens of which the first stands at position pos. */
+static void softmax_qkv(const MixerCall *k, MixerActs *a, const Real *x, int pos) {
+    const Ops *op = k->be->op;
+    const Config *c = k->c;
+    const MixerParams *p = k->p;
+    const int N = k->B * k->T, Q = c->H * c->D, K = c->Hk * c->D;
+    op->linear_forward(a->q, x, p->q.w, p->q_bias.w, N, c->C, Q);
+    op->linear_forward(a->k, x, p->k.w, p->k_bias.w, N, c->C, K);
+    op->linear_forward(a->v, x, p->v.w, p->v_bias.w, N, c->C, K);
+    if (c->qk_norm) {
+        op->rmsnorm_forward(a->qs, a->q_r, a->q, p->q_norm.w, c->norm_eps, N * c->H, c->D);
+        op->rmsnorm_forward(a->ks, a->k_r, a->k, p->k_norm.w, c->norm_eps, N * c->Hk, c->D);
+    }
+    op->rope_forward(a->qs, a->qs, k->rope, pos, k->B, k->T, c->H, c->D);
+    op->rope_forward(a->ks, a->ks, k->rope, pos, k->B, k->T, c->Hk, c->D);
+}
+
+static void softmax_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
+    (void)m;
+    const Config *c = k->c;
+    const AttnDims d = softmax_dims(c, k->B, k->T, 0, 0);
+    softmax_qkv(k, a, x, 0);
+    k->be->op->attention_forward(a->o, a->lse, a->qs, a->ks, a->v, k->start, 1 / sqrt(c->D), k->work, &d);
+    k->be->op->linear_forward(y, a->o, k->p->o.w, k->p->o_bias.w, k->B * k->T, c->H * c->D, c->C);
+}
+
+/* From the gradient of one rotated projection back to its input: un-rotate, undo the per-head norm, then the matrix. */
+static void softmax_proj_backward(const MixerCall *k, const Param *w, const Param *bias, const Param *norm, const Real *pre,
+                                  const Wide *r, int heads, Real *dx, Real *dq, Real *tmp, const Real *x) {
+    const Ops *op = k->be->op;
+    const Config *c = k->c;
+    const int N = k->B * k->T;
+    const size_t bytes = (size_t)N * heads * c->D * k->be->real_size;
+    Real *d = tmp;
+    k->be->zero(k->be, tmp, bytes);
+    op->rope_backward(tmp, dq, k->rope, 0, k->B, k->T, heads, c->D);
+    if (c->qk_norm) {
+        k->be->zero(k->be, dq, bytes);
+        op->rmsnorm_backward(dq, norm->g, tmp, pre, norm->w, r, N * heads, c->D);
+        d = dq;
+    }
+    op->linear_backward(dx, w->g, bias->g, d, x, w->w, N, c->C, heads * c->D);
+}
+
+static void softmax_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
+    (void)m;
+    Backend *be = k->be;
+    const Config *c = k->c;
+    const MixerParams *p = k->p;
+    const int N = k->B * k->T, Q = c->H * c->D, K = c->Hk * c->D;
+    const AttnDims d = softmax_dims(c, k->B, k->T, 0, 0);
+    Real *dout = k->tmp[0], *dq = k->tmp[1], *dk = k->tmp[2], *dv = k->tmp[3];
+    be->zero(be, dout, (size_t)N * Q * be->real_size);
+    be->zero(be, dq, (size_t)N * Q * be->real_size);
+    be->zero(be, dk, (size_t)N * K * be->real_size);
+    be->zero(be, dv, (size_t)N * K * be->real_size);
+    be->op->linear_backward(dout, p->o.g, p->o_bias.g, dy, a->o, p->o.w, N, Q, c->C);
+    be->op->attention_backward(dq, dk, dv, dout, a->o, a->lse, a->qs, a->ks, a->v, k->start, 1 / sqrt(c->D), k->work, &d);
+    softmax_proj_backward(k, &p->q, &p->q_bias, &p->q_norm, a->q, a->q_r, c->H, dx, dq, k->tmp[0], x);
+    softmax_proj_backward(k, &p->k, &p->k_bias, &p->k_norm, a->k, a->k_r, c->Hk, dx, dk, k->tmp[0], x);
+    be->op->linear_backward(dx, p->v.g, p->v_bias.g, dv, x, p->v.w, N, c->C, K);
+}
+
+static void softmax_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B, int capacity) {
+    (void)m;
+    const size_t n = (size_t)B * capacity * c->Hk * c->D;
+    s->k_cache = arena_take(arena, n, be->real_size);
+    s->v_cache = arena_take(arena, n, be->real_size);
+}
+
+static void softmax_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past,
+                           int capacity) {
+    (void)m;
+    Backend *be = k->be;
+    const Config *c = k->c;
+    const size_t row = (size_t)c->Hk * c->D, bytes = k->T * row * be->real_size;
+    const AttnDims d = softmax_dims(c, k->B, k->T, past, capacity);
+    softmax_qkv(k, a, x, past);
+    for (int b = 0; b < k->B; b++) {
+        const size_t to = ((size_t)b * capacity + past) * row, from = (size_t)b * k->T * row;
+        be->move(be, real_at(be, s->k_cache, to), creal_at(be, a->ks, from), bytes);
+        be->move(be, real_at(be, s->v_cache, to), creal_at(be, a->v, from), bytes);
+    }
+    be->op->attention_forward(a->o, a->lse, a->qs, s->k_cache, s->v_cache, NULL, 1 / sqrt(c->D), k->work, &d);
+    be->op->linear_forward(y, a->o, k->p->o.w, k->p->o_bias.w, k->B * k->T, c->H * c->D, c->C);
+}
+
+const Mixer mixer_softmax = {
+    .name = "softmax",
+    .label = "softmax attention",
+    .walk = softmax_walk,
+    .place = softmax_place,
+    .work = softmax_work,
+    .forward = softmax_forward,
+    .backward = softmax_backward,
+    .place_state = softmax_place_state,
+    .extend = softmax_extend,
+};

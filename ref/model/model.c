@@ -1,0 +1,273 @@
+/* model.c - weights on a backend: allocation, initialisation, and the decoder's forward and backward. */
+#include "model/model.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include <math.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- weights and gradients */
+
+typedef struct { const Backend *be; GradKind grad; Arena weights, grads; int wides; } Place;
+
+/* Weights in `real` first, those in `wide` behind them, so that each kind is one run of memory. */
+static int place_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Place *p = ctx;
+    const int trains = p->grad == GRAD_ALL || (p->grad == GRAD_MIXERS && info->mixer);
+    if (info->wide != p->wides) return OK;
+    slot->n = info->n;
+    slot->w = arena_take(&p->weights, info->n, info->wide ? p->be->wide_size : p->be->real_size);
+    slot->g = trains ? arena_take(&p->grads, info->n, p->be->wide_size) : NULL;
+    return OK;
+}
+
+static void params_place(Model *m, Place *p) {
+    for (p->wides = 0; p->wides < 2; p->wides++) params_walk(&m->c, &m->p, place_visit, p);
+}
+
+int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
+    memset(m, 0, sizeof *m);
+    TRY(config_check(c, "config", e));
+    Place p = {.be = be, .grad = grad};
+    m->be = be;
+    m->c = *c;
+    m->grad = grad;
+    m->chunk = 64;
+    void *layers;
+    TRY(mem_alloc(&layers, (size_t)c->L * sizeof(LayerParams), "layer table", e));
+    m->p.layer = layers;
+    params_place(m, &p); // measures
+    m->weight_bytes = p.weights.used;
+    m->grad_bytes = p.grads.used;
+    if (p.weights.overflow || p.grads.overflow) {
+        model_close(m);
+        return err_set(e, ERR_MEMORY, "model: its parameters need more bytes than this machine can address");
+    }
+    if (be->alloc(be, &m->weight_mem, m->weight_bytes, "weights", e) ||
+        (m->grad_bytes && be->alloc(be, &m->grad_mem, m->grad_bytes, "gradients", e))) {
+        model_close(m);
+        return e ? e->code : ERR_MEMORY;
+    }
+    arena_begin(&p.weights, m->weight_mem, m->weight_bytes);
+    arena_begin(&p.grads, m->grad_mem, m->grad_bytes);
+    params_place(m, &p); // lays out
+    return OK;
+}
+
+void model_close(Model *m) {
+    if (m->be) {
+        m->be->release(m->be, m->weight_mem);
+        m->be->release(m->be, m->grad_mem);
+        m->be->release(m->be, m->rope);
+    }
+    mem_free(m->p.layer);
+    memset(m, 0, sizeof *m);
+}
+
+void model_zero_grad(Model *m) {
+    if (m->grad_bytes) m->be->zero(m->be, m->grad_mem, m->grad_bytes);
+}
+
+typedef struct { const char *name; ParamInfo info; Param slot; char found; } Find;
+static int find_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Find *f = ctx;
+    if (strcmp(f->name, info->name)) return OK;
+    f->info = *info;
+    f->info.name = f->name;
+    f->slot = *slot;
+    return f->found = 1;
+}
+int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot) {
+    Find f = {.name = name};
+    Params p = m->p; // the walk wants a mutable list; nothing is changed
+    params_walk(&m->c, &p, find_visit, &f);
+    if (!f.found) return 0;
+    if (info) *info = f.info;
+    if (slot) *slot = f.slot;
+    return 1;
+}
+
+int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e) {
+    return i->wide ? wide_put(be, p->ww, type, host, i->n, e) : real_put(be, p->w, type, host, i->n, e);
+}
+int param_get(Backend *be, const ParamInfo *i, const Param *p, DType type, void *host, Err *e) {
+    return i->wide ? wide_get(be, type, host, p->ww, i->n, e) : real_get(be, type, host, p->w, i->n, e);
+}
+
+/* ---------------------------------------------------------------- initialisation */
+
+typedef struct { Model *m; uint64_t seed; double embed_std, gain; int mixers_only; Err *e; } Init;
+
+static uint64_t name_hash(const char *s) { // FNV-1a
+    uint64_t h = 14695981039346656037u;
+    for (; *s; s++) h = (h ^ (unsigned char)*s) * 1099511628211u;
+    return h;
+}
+
+static double init_value(const Init *a, const ParamInfo *i, Rng *r) {
+    const double fan = i->fan ? (double)i->fan : 1;
+    switch (i->init) {
+    case INIT_ONES: return 1;
+    case INIT_ZEROS: return 0;
+    case INIT_FAN_IN: return (2 * rng_uniform(r) - 1) / sqrt(fan);
+    case INIT_A_LOG: return log(fmax(16 * rng_uniform(r), 1e-4)); // U may come near 0, where log would run away
+    case INIT_DT_BIAS: {
+        const double dt = fmax(exp(rng_uniform(r) * (log(0.1) - log(0.001)) + log(0.001)), 1e-4);
+        return dt + log(-expm1(-dt)); // the inverse of softplus
+    }
+    case INIT_NORMAL: break;
+    }
+    if (i->layer < 0 && !strcmp(i->name, "model.embeddings.weight")) return a->embed_std * rng_normal(r);
+    return a->gain / sqrt(fan) * (i->residual ? 1 / sqrt(2.0 * a->m->c.L) : 1) * rng_normal(r);
+}
+
+static int init_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Init *a = ctx;
+    if (a->mixers_only && !(info->mixer && info->copy == COPY_NONE)) return OK;
+    Rng r;
+    rng_seed3(&r, a->seed, name_hash(info->name), 0);
+    void *mem;
+    TRY(mem_alloc(&mem, info->n * sizeof(double), info->name, a->e));
+    double *x = mem;
+    for (size_t i = 0; i < info->n; i++) x[i] = init_value(a, info, &r);
+    const int rc = param_put(a->m->be, info, slot, DT_F64, x, a->e);
+    mem_free(mem);
+    return rc;
+}
+
+int model_init(Model *m, uint64_t seed, double embed_std, double gain, int mixers_only, Err *e) {
+    Init a = {m, seed, embed_std, gain, mixers_only, e};
+    return params_walk(&m->c, &m->p, init_visit, &a);
+}
+
+/* ---------------------------------------------------------------- rope table */
+
+/* Frequency of pair i, with the context-extension rules of linear and llama3 scaling (method.md 1.8; Llama 3.1 model card code). */
+static double rope_frequency(const Rope *r, int i, int D) {
+    const double f = pow(r->theta, -2.0 * i / D);
+    if (r->kind == ROPE_LINEAR) return f / r->factor;
+    if (r->kind != ROPE_LLAMA3) return f;
+    const double wavelength = 2 * acos(-1) / f;
+    if (wavelength < r->original / r->high_freq) return f;            // turns often: keep
+    if (wavelength > r->original / r->low_freq) return f / r->factor; // never turns once in the original context: stretch
+    const double s = (r->original / wavelength - r->low_freq) / (r->high_freq - r->low_freq);
+    return (1 - s) * f / r->factor + s * f;
+}
+
+/* Makes sure that positions 0..rows-1 are in the table. */
+int model_rope(Model *m, int rows, Err *e) {
+    if (rows <= m->rope_rows) return OK;
+    const int half = m->c.D / 2;
+    const size_t n = (size_t)rows * half * 2;
+    void *host, *table;
+    TRY(mem_alloc(&host, n * sizeof(double), "rope table", e));
+    double *t = host;
+    for (int i = 0; i < half; i++) {
+        const double f = rope_frequency(&m->c.rope, i, m->c.D);
+        for (int pos = 0; pos < rows; pos++) {
+            t[((size_t)pos * half + i) * 2] = cos(pos * f);
+            t[((size_t)pos * half + i) * 2 + 1] = sin(pos * f);
+        }
+    }
+    int rc = m->be->alloc(m->be, &table, n * m->be->wide_size, "rope table", e);
+    if (!rc && (rc = wide_put(m->be, table, DT_F64, host, n, e))) m->be->release(m->be, table);
+    mem_free(host);
+    if (rc) return rc;
+    m->be->release(m->be, m->rope);
+    m->rope = table;
+    m->rope_rows = rows;
+    return OK;
+}
+
+/* ---------------------------------------------------------------- one layer */
+
+MixerCall *layer_call(const Model *m, Pass *p, int l) {
+    p->call.be = m->be;
+    p->call.c = &m->c;
+    p->call.p = &m->p.layer[l].mix;
+    p->call.rope = m->rope;
+    p->call.start = p->start;
+    p->call.B = p->B;
+    p->call.T = p->T;
+    p->call.chunk = m->chunk;
+    return &p->call;
+}
+
+void model_embed(const Model *m, Pass *p, Real *x) {
+    m->be->op->embed_forward(x, m->p.embed.w, p->ids, p->N, m->c.C, m->c.VOC);
+}
+
+void layer_norm_in(const Model *m, Pass *p, int l, const Real *x) {
+    LayerActs *a = &p->layer[l];
+    m->be->op->rmsnorm_forward(a->n1, a->r1, x, m->p.layer[l].attn_norm.w, m->c.norm_eps, p->N, m->c.C);
+}
+
+void layer_mixer(const Model *m, Pass *p, int l, Real *y) {
+    const Mixer *mix = mixer_at(m->c.mixer[l]);
+    mix->forward(mix, layer_call(m, p, l), &p->layer[l].mix, y, p->layer[l].n1);
+}
+
+void layer_mlp(const Model *m, Pass *p, int l, Real *x_out) {
+    const Ops *op = m->be->op;
+    const LayerParams *w = &m->p.layer[l];
+    LayerActs *a = &p->layer[l];
+    const int N = p->N, C = m->c.C, F = m->c.F;
+    op->rmsnorm_forward(a->n2, a->r2, a->x2, w->mlp_norm.w, m->c.norm_eps, N, C);
+    op->linear_forward(a->gate, a->n2, w->gate.w, NULL, N, C, F);
+    op->linear_forward(a->up, a->n2, w->up.w, NULL, N, C, F);
+    op->swiglu_forward(a->act, a->gate, a->up, (size_t)N * F);
+    op->linear_forward(p->mix_out, a->act, w->down.w, NULL, N, F, C);
+    op->add(x_out, a->x2, p->mix_out, (size_t)N * C);
+}
+
+void layer_forward(const Model *m, Pass *p, int l, const Real *x, Real *x_out) {
+    layer_norm_in(m, p, l, x);
+    layer_mixer(m, p, l, p->mix_out);
+    m->be->op->add(p->layer[l].x2, x, p->mix_out, (size_t)p->N * m->c.C);
+    layer_mlp(m, p, l, x_out);
+}
+
+void layer_backward(Model *m, Pass *p, int l, Real *dx) {
+    Backend *be = m->be;
+    const Ops *op = be->op;
+    LayerParams *w = &m->p.layer[l];
+    LayerActs *a = &p->layer[l];
+    const int N = p->N, C = m->c.C, F = m->c.F;
+    const size_t f = (size_t)N * F, c = (size_t)N * C;
+    Real *dact = p->dact[0], *dgate = p->dact[1], *dup = p->dact[2];
+    // x_out = x2 + down(swiglu(gate n2, up n2)): dx is dL/dx2 already, the branch adds to it
+    be->zero(be, dact, f * be->real_size);
+    be->zero(be, dgate, f * be->real_size);
+    be->zero(be, dup, f * be->real_size);
+    be->zero(be, p->dn, c * be->real_size);
+    op->linear_backward(dact, w->down.g, NULL, dx, a->act, w->down.w, N, F, C);
+    op->swiglu_backward(dgate, dup, dact, a->gate, a->up, f);
+    op->linear_backward(p->dn, w->gate.g, NULL, dgate, a->n2, w->gate.w, N, C, F);
+    op->linear_backward(p->dn, w->up.g, NULL, dup, a->n2, w->up.w, N, C, F);
+    op->rmsnorm_backward(dx, w->mlp_norm.g, p->dn, a->x2, w->mlp_norm.w, a->r2, N, C);
+    // x2 = x + mixer(n1)
+    const Mixer *mix = mixer_at(m->c.mixer[l]);
+    be->zero(be, p->dn, c * be->real_size);
+    mix->backward(mix, layer_call(m, p, l), &a->mix, p->dn, dx, a->n1);
+    op->rmsnorm_backward(dx, w->attn_norm.g, p->dn, a->x, w->attn_norm.w, a->r1, N, C);
+}
+
+/* ---------------------------------------------------------------- the stack */
+
+void model_forward(const Model *m, Pass *p) {
+    const int L = m->c.L;
+    model_embed(m, p, p->layer[0].x);
+    for (int l = 0; l < L; l++) layer_forward(m, p, l, p->layer[l].x, l + 1 < L ? p->layer[l + 1].x : p->x);
+    m->be->op->rmsnorm_forward(p->h, p->r, p->x, m->p.norm.w, m->c.norm_eps, p->N, m->c.C);
+}
+
+void model_backward(Model *m, Pass *p, const Real *dh) {
+    Backend *be = m->be;
+    be->zero(be, p->dx, (size_t)p->N * m->c.C * be->real_size);
+    be->op->rmsnorm_backward(p->dx, m->p.norm.g, dh, p->x, m->p.norm.w, p->r, p->N, m->c.C);
+    for (int l = m->c.L - 1; l >= 0; l--) {
+        // only layer inputs were kept: run the layer again, into the memory all layers share
+        if (p->flags & PASS_CHECKPOINT) layer_forward(m, p, l, p->layer[l].x, p->recompute);
+        layer_backward(m, p, l, p->dx);
+    }
+    if (m->p.embed.g) be->op->embed_backward(m->p.embed.g, p->dx, p->ids, p->N, m->c.C, m->c.VOC);
+}
