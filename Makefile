@@ -42,6 +42,7 @@ $(B)/ref/ops/ref_ops64.o: ref/ops/ref_ops.c
 $(B)/cpu/%.o: cpu/%.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLFLAGS) -O3 $(OMP) -c $< -o $@
+$(B)/tools/main.o: ALLFLAGS += -DGIT_ID='"$(shell git rev-parse --short=12 HEAD 2>/dev/null)"'
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLFLAGS) -c $< -o $@
@@ -49,10 +50,36 @@ $(B)/%.o: %.c
 $(B)/tests/%: $(B)/tests/%.o $(B)/libtools.a $(B)/libhyb.a
 	$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(shell pkg-config --libs check 2>/dev/null || echo -lcheck) $(LDLIBS) -o $@
 
+# ---- tests ----
+test: libcheck $(TESTS:%=$(B)/tests/%) hybridize ## build and run every test (installs libcheck with apt-get if it is missing and it may)
+	@tests/run.sh $(B)/test-logs $(TESTS:%=$(B)/tests/%)
+asan: ## the same tests under the address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory test B=build/asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" CFLAGS="-DDEBUG $(CFLAGS)"
+debug: ## unoptimised build for a debugger: build/debug/hybridize
+	@$(MAKE) --no-print-directory build/debug/hybridize B=build/debug OPT="-O0 -g3 -DDEBUG -fsanitize=address,undefined"
+mutate: ## break every op on purpose, one line at a time, and require the tests to notice (minutes)
+	@tests/mutate.sh
+fuzz: ## run each libFuzzer target for FUZZ_SECONDS (30) seconds; needs clang
+	@tests/fuzz.sh $(or $(FUZZ_SECONDS),30)
+lint: ## rules of the house: dependencies, banned functions, warnings as errors with gcc and clang
+	@tests/lint.sh
+	@for cc in gcc clang; do command -v $$cc >/dev/null || continue; for f in $(REF) $(CMDS) $(TOOLS); do \
+	  $$cc -std=c11 -D_GNU_SOURCE -O1 -fsyntax-only $(filter-out -Werror,$(WARN)) -Werror -Iref -I. $$f || exit 1; done; \
+	  for b in 32 64; do $$cc -std=c11 -D_GNU_SOURCE -fsyntax-only $(filter-out -Werror,$(WARN)) -Werror -DBITS=$$b -Iref -I. ref/ops/ref_ops.c || exit 1; done; done
+	@echo "lint ok"
+format: ## clang-format (version 14) over all C sources
+	@clang-format --version | grep -q 'version 14' || echo "note: written for clang-format 14"
+	clang-format -i $(wildcard ref/*/*.[ch] tools/*.[ch] cpu/*.[ch] tests/*.[ch])
+libcheck:
+	@printf '#include <check.h>\n' | $(CC) -E - >/dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq check pkg-config; \
+	  else echo "make test needs libcheck: install the package 'check' (Debian, Ubuntu: sudo apt-get install check)" >&2; exit 1; fi; }
+
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n",$$1,$$2}' $(firstword $(MAKEFILE_LIST))
-clean: ## remove build/
+clean: ## remove everything that make made
 	rm -rf build hybridize
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all help clean
+.PHONY: all help clean test asan debug mutate fuzz lint format libcheck
 .SECONDARY:
+-include cuda/rules.mk

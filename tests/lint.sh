@@ -1,0 +1,24 @@
+#!/bin/sh
+# lint.sh - the rules of the house that a compiler does not know. Prints what breaks one, with file and line; exit 1 if anything does.
+bad=0
+complain() { # complain TEXT: reads grep's findings from stdin
+    found=$(cat)
+    [ -z "$found" ] && return
+    echo "lint: $1"
+    echo "$found" | head -n 20 | sed 's/^/    /'
+    bad=1
+}
+# One direction of dependency: tools -> ref, cpu -> ref headers, cuda -> ref headers, tests -> all.
+grep -rnE '#include "' ref --include=*.c --include=*.h | grep -vE '#include "(base|io|text|ops|model|method|eval)/' | complain "ref/ includes something outside ref/"
+grep -rnE '#include "(method|eval|model|text)/' ref/base ref/io/json.* ref/io/dtype.* ref/io/safetensors.* ref/ops ref/text 2>/dev/null | grep -v 'include "text/' | complain "a lower room of ref/ includes a higher one"
+grep -rnE '#include "(tools|tests|cuda)/' cpu --include=*.c --include=*.h | complain "cpu/ includes something other than ref and cpu"
+grep -rnE '#include "(tools|tests|cpu)/' cuda 2>/dev/null | complain "cuda/ includes something other than ref and cuda"
+# ref/ is plain C: no SIMD, no threads, no operating system outside base/.
+grep -rnE '#pragma|<omp.h>|<pthread|<immintrin|__builtin_ia32' ref | complain "ref/ uses threads, SIMD or pragmas"
+grep -rnE '#include <(unistd|fcntl|dirent|signal|sys/[a-z]+)\.h>' ref | grep -v '^ref/base/' | complain "a system call outside ref/base"
+grep -rnE '\b(malloc|calloc|realloc|free)\(' ref --include=*.c | grep -vE '^ref/base/mem.c' | complain "allocation outside base/mem.c"
+grep -rnE '\b(printf|fprintf|puts|putchar|exit|abort|assert)\(' ref --include=*.c | grep -vE 'snprintf|static_assert|^[^:]*:[0-9]+: *(//|\*)' | complain "the library prints, exits or asserts"
+grep -rnE '\b(strcpy|strcat|sprintf|gets|atoi|atof|strtok|setlocale)\(' ref cpu tools tests --include=*.c --include=*.h | complain "banned function"
+grep -rnE -e '-ffast-math|-Ofast' Makefile cpu cuda ref tools 2>/dev/null | grep -vE '(no|never|No|Never|without|need).*(-ffast-math|-Ofast)' | complain "-ffast-math"
+grep -rnE '.{141,}' ref cpu tools --include=*.c --include=*.h | cut -c1-100 | complain "a line over 140 columns"
+exit $bad

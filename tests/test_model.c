@@ -1,0 +1,366 @@
+/* test_model.c - the whole decoder: every parameter tensor against float64 differences, in every mixer; recomputation, document
+ * boundaries, generation against the full forward. */
+#include "base/mem.h"
+#include "base/rng.h"
+#include "model/generate.h"
+#include "model/model.h"
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static Config tiny(const char *mixer0, const char *mixer1) {
+    Config c = {.family = "llama", .C = 8, .L = 2, .H = 4, .Hk = 2, .D = 2, .F = 12, .VOC = 11, .tied = 1, .max_positions = 64};
+    c.norm_eps = 1e-5;
+    c.o_norm_eps = 1e-5;
+    c.rope = (Rope){.kind = ROPE_PLAIN, .theta = 100};
+    c.conv_width = 4;
+    c.bos = -1;
+    c.mixer[0] = mixer_find(mixer0);
+    c.mixer[1] = mixer_find(mixer1);
+    ck_assert_int_ge(c.mixer[0], 0);
+    ck_assert_int_ge(c.mixer[1], 0);
+    return c;
+}
+
+/* A model with its pass, and the loss sum_n weight_n xent_n on random targets. */
+typedef struct {
+    Backend *be;
+    Model m;
+    Pass p;
+    int N, *target;
+    void *loss, *weight, *dh, *work, *dev_target;
+    HeadDims d;
+    double host_weight[64];
+} Rig;
+
+static void ok(int rc, const Err *e) {
+    if (rc) ck_abort_msg("%s (%s)", e->msg, e->hint);
+}
+
+static void rig_open(Rig *r, const Config *c, const char *backend, int B, int T, unsigned flags, const int *start) {
+    Err e = {0};
+    memset(r, 0, sizeof *r);
+    ok(backend_open(&r->be, backend, 1, &e), &e);
+    ok(model_open(&r->m, c, r->be, GRAD_ALL, &e), &e);
+    r->m.chunk = 3;
+    ok(model_init(&r->m, 7, 0.7, 1.0, 0, &e), &e);
+    ok(pass_open(&r->p, &r->m, B, T, PASS_TRAIN | flags, &e), &e);
+    r->N = B * T;
+    int ids[64];
+    static int target[64];
+    Rng g;
+    rng_seed(&g, 3);
+    for (int n = 0; n < r->N; n++) {
+        ids[n] = (int)rng_below(&g, c->VOC);
+        target[n] = (int)rng_below(&g, c->VOC);
+        r->host_weight[n] = n == 1 ? 0 : rng_normal(&g);
+    }
+    ok(pass_input(&r->p, &r->m, ids, start, &e), &e);
+    r->d = (HeadDims){.N = r->N, .C = c->C, .VOC = c->VOC, .block = 4};
+    ok(r->be->alloc(r->be, &r->loss, r->N * r->be->wide_size, "t", &e), &e);
+    ok(r->be->alloc(r->be, &r->weight, r->N * r->be->wide_size, "t", &e), &e);
+    ok(r->be->alloc(r->be, &r->dh, (size_t)r->N * c->C * r->be->real_size, "t", &e), &e);
+    ok(r->be->alloc(r->be, &r->work, head_work(&r->d), "t", &e), &e);
+    ok(r->be->alloc(r->be, &r->dev_target, r->N * sizeof(int), "t", &e), &e);
+    ok(wide_put(r->be, r->weight, DT_F64, r->host_weight, r->N, &e), &e);
+    r->be->upload(r->be, r->dev_target, target, r->N * sizeof(int));
+}
+
+static void rig_close(Rig *r) {
+    void *mem[] = {r->loss, r->weight, r->dh, r->work, r->dev_target};
+    for (int i = 0; i < 5; i++) r->be->release(r->be, mem[i]);
+    pass_close(&r->p);
+    model_close(&r->m);
+    backend_close(r->be);
+}
+
+static double rig_loss(Rig *r, int backward) {
+    Err e = {0};
+    double loss[64], sum = 0;
+    Param *head = params_head(&r->m.p);
+    model_forward(&r->m, &r->p);
+    if (backward) {
+        model_zero_grad(&r->m);
+        r->be->zero(r->be, r->dh, (size_t)r->N * r->m.c.C * r->be->real_size);
+    }
+    r->be->op->head_xent(r->loss, NULL, backward ? r->dh : NULL, backward ? head->g : NULL, r->p.h, head->w, r->dev_target, r->weight,
+                         r->work, &r->d);
+    if (backward) model_backward(&r->m, &r->p, r->dh);
+    ok(wide_get(r->be, DT_F64, loss, r->loss, r->N, &e), &e);
+    for (int n = 0; n < r->N; n++) sum += loss[n] * r->host_weight[n];
+    return sum;
+}
+
+typedef struct { Rig *r; double worst; char where[160]; int tensors; } Diff;
+static int diff_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Diff *d = ctx;
+    Rig *r = d->r;
+    Err e = {0};
+    double *w = calloc(info->n, sizeof *w), *g = calloc(info->n, sizeof *g), num = 0, den = 0;
+    ok(param_get(r->be, info, slot, DT_F64, w, &e), &e);
+    ok(wide_get(r->be, DT_F64, g, slot->g, info->n, &e), &e);
+    for (size_t i = 0; i < info->n; i++) {
+        const double keep = w[i], h = 1e-5;
+        w[i] = keep + h;
+        ok(param_put(r->be, info, slot, DT_F64, w, &e), &e);
+        const double up = rig_loss(r, 0);
+        w[i] = keep - h;
+        ok(param_put(r->be, info, slot, DT_F64, w, &e), &e);
+        const double down = rig_loss(r, 0);
+        w[i] = keep;
+        const double fd = (up - down) / (2 * h);
+        num += (fd - g[i]) * (fd - g[i]);
+        den += fd * fd;
+    }
+    ok(param_put(r->be, info, slot, DT_F64, w, &e), &e);
+    const double rel = sqrt(num) / (sqrt(den) + 1e-30);
+    ck_assert_msg(den > 0, "%s: the loss does not depend on it", info->name);
+    if (!(rel <= d->worst)) {
+        d->worst = rel;
+        snprintf(d->where, sizeof d->where, "%s", info->name);
+    }
+    ck_assert_msg(rel < 1e-7, "%s: relative error %g", info->name, rel);
+    d->tensors++;
+    free(w);
+    free(g);
+    return OK;
+}
+
+static void gradients(const Config *c, const char *label, unsigned flags, const int *start) {
+    Rig r;
+    rig_open(&r, c, "ref64", 2, 7, flags, start);
+    rig_loss(&r, 1);
+    Diff d = {.r = &r};
+    params_walk(c, &r.m.p, diff_visit, &d);
+    printf("ok  gradients %-28s %2d tensors, worst %.1e of 1e-7 (%s)\n", label, d.tensors, d.worst, d.where);
+    rig_close(&r);
+}
+
+START_TEST(test_gradients) {
+    const char *names[] = {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v6", "gla_v1"};
+    for (int i = 0; i < 6; i++) {
+        const Config c = tiny("softmax", names[i]);
+        gradients(&c, names[i], 0, NULL);
+    }
+    const Config rev = tiny("gdn_v4", "softmax");
+    gradients(&rev, "gdn_v4 below softmax", 0, NULL);
+}
+END_TEST
+
+START_TEST(test_gradients_variants) {
+    const int start[14] = {0, 0, 2, 2, 2, 5, 5, 0, 1, 2, 2, 2, 2, 2};
+    Config c = tiny("softmax", "gdn_v4");
+    gradients(&c, "recomputed", PASS_CHECKPOINT, NULL);
+    gradients(&c, "documents", 0, start);
+    c = tiny("softmax", "gdn_v3");
+    gradients(&c, "documents, convolution", 0, start);
+    c = tiny("softmax", "gla_v1");
+    gradients(&c, "documents, gla", 0, start);
+    c = tiny("softmax", "gdn_v4");
+    c.tied = 0;
+    c.qkv_bias = c.linear_bias = c.o_bias = 1;
+    gradients(&c, "untied, biases (qwen2)", 0, NULL);
+    c = tiny("softmax", "softmax");
+    c.qk_norm = 1;
+    c.D = 4; // H*D = 16 != C
+    gradients(&c, "q/k norm, wide heads (qwen3)", 0, NULL);
+    c = tiny("softmax", "gdn_v4");
+    c.D = 4;
+    c.window = 3;
+    gradients(&c, "window (mistral), wide heads", 0, NULL);
+    c = tiny("softmax", "gdn_v4");
+    c.rope = (Rope){.kind = ROPE_LLAMA3, .theta = 100, .factor = 8, .low_freq = 1, .high_freq = 4, .original = 16};
+    gradients(&c, "llama3 rope", 0, NULL);
+}
+END_TEST
+
+/* Recomputing layers in backward must give the same bits as keeping them. */
+START_TEST(test_checkpoint_bits) {
+    const Config c = tiny("gdn_v4", "softmax");
+    Rig a, b;
+    rig_open(&a, &c, "ref32", 2, 7, 0, NULL);
+    rig_open(&b, &c, "ref32", 2, 7, PASS_CHECKPOINT, NULL);
+    ck_assert(rig_loss(&a, 1) == rig_loss(&b, 1));
+    ck_assert_int_eq(memcmp(a.m.grad_mem, b.m.grad_mem, a.m.grad_bytes), 0);
+    ck_assert_msg(b.p.bytes < a.p.bytes, "recomputation saves nothing: %zu bytes against %zu", b.p.bytes, a.p.bytes);
+    rig_close(&a);
+    rig_close(&b);
+}
+END_TEST
+
+/* Two documents in one window give what each gives alone: attention, state and convolution all stop at the boundary. (Rope is relative.) */
+START_TEST(test_documents) {
+    const char *names[] = {"softmax", "gdn_v3", "gdn_v4", "gla_v1"};
+    for (int i = 0; i < 4; i++) {
+        const Config c = tiny(names[i], "softmax");
+        Err e = {0};
+        Rig r, one;
+        const int start[7] = {0, 0, 0, 3, 3, 3, 3};
+        rig_open(&r, &c, "ref64", 1, 7, 0, start);
+        rig_open(&one, &c, "ref64", 1, 4, 0, NULL);
+        int ids[7];
+        r.be->download(r.be, ids, r.p.ids, sizeof ids);
+        ok(pass_input(&one.p, &one.m, ids + 3, NULL, &e), &e);
+        model_forward(&r.m, &r.p);
+        model_forward(&one.m, &one.p);
+        double ha[56], hb[32];
+        ok(real_get(r.be, DT_F64, ha, r.p.h, 56, &e), &e);
+        ok(real_get(one.be, DT_F64, hb, one.p.h, 32, &e), &e);
+        for (int k = 0; k < 32; k++) ck_assert_msg(fabs(ha[24 + k] - hb[k]) < 1e-11, "%s: element %d differs", names[i], k);
+        rig_close(&r);
+        rig_close(&one);
+    }
+}
+END_TEST
+
+/* Prefill in pieces of any size, then token by token, must give the logits of the full forward at every position. */
+START_TEST(test_generation) {
+    const char *names[] = {"softmax", "gdn_v1", "gdn_v3", "gdn_v4", "gdn_v6", "gla_v1"};
+    enum { T = 13, B = 2 };
+    for (int i = 0; i < 6; i++) {
+        Config c = tiny(names[i], "softmax");
+        c.window = i == 3 ? 4 : 0;
+        c.qk_norm = i == 1;
+        Rig r;
+        Err e = {0};
+        rig_open(&r, &c, "ref64", B, T, 0, NULL);
+        model_forward(&r.m, &r.p);
+        int ids[B * T];
+        r.be->download(r.be, ids, r.p.ids, sizeof ids);
+        void *full;
+        ok(r.be->alloc(r.be, &full, (size_t)B * T * c.VOC * r.be->real_size, "t", &e), &e);
+        r.be->op->linear_forward(full, r.p.h, params_head(&r.m.p)->w, NULL, B * T, c.C, c.VOC);
+        float want[B * T * 11], got[B * 11];
+        ok(real_get(r.be, DT_F32, want, full, (size_t)B * T * c.VOC, &e), &e);
+        for (int prefill = 1; prefill <= 9; prefill += 4) {
+            Decode d;
+            ok(decode_open(&d, &r.m, B, T, 5, &e), &e);
+            for (int round = 0; round < 2; round++) { // the second round after a reset
+                decode_reset(&d);
+                for (int done = 0; done < T;) {
+                    const int t = done ? 1 : prefill;
+                    int piece[B * T];
+                    for (int b = 0; b < B; b++) memcpy(piece + b * t, ids + b * T + done, t * sizeof(int));
+                    ok(decode_extend(&d, piece, t, got, &e), &e);
+                    done += t;
+                    for (int b = 0; b < B; b++)
+                        for (int v = 0; v < 11; v++)
+                            ck_assert_msg(fabsf(got[b * 11 + v] - want[(b * T + done - 1) * 11 + v]) < 1e-6f, "%s: token %d, sequence %d",
+                                          names[i], done - 1, b);
+                }
+            }
+            int more[B] = {0, 0};
+            ck_assert_int_eq(decode_extend(&d, more, 1, NULL, &e), ERR_USAGE); // no room left
+            e = (Err){0};
+            decode_close(&d);
+        }
+        r.be->release(r.be, full);
+        rig_close(&r);
+    }
+}
+END_TEST
+
+START_TEST(test_sampling) {
+    const float logits[6] = {0, 2, 1, 2, -INFINITY, NAN};
+    Rng r;
+    Err e = {0};
+    int id, count[6] = {0};
+    rng_seed(&r, 1);
+    ck_assert_int_eq(sample(&(Sampler){0}, &r, logits, 6, &id, &e), OK);
+    ck_assert_int_eq(id, 1); // the first maximum
+    for (int i = 0; i < 20000; i++) {
+        ck_assert_int_eq(sample(&(Sampler){.temperature = 1, .top_p = 1}, &r, logits, 6, &id, &e), OK);
+        count[id]++;
+    }
+    const double z = 2 * exp(2) + exp(1) + 1;
+    ck_assert_int_eq(count[4] + count[5], 0);
+    ck_assert_double_eq_tol(count[1] / 20000., exp(2) / z, 0.015);
+    ck_assert_double_eq_tol(count[2] / 20000., exp(1) / z, 0.015);
+    ck_assert_double_eq_tol(count[0] / 20000., 1 / z, 0.01);
+    for (int i = 0; i < 200; i++) {
+        sample(&(Sampler){.temperature = 1, .top_p = 1, .top_k = 2}, &r, logits, 6, &id, &e);
+        ck_assert(id == 1 || id == 3);
+        sample(&(Sampler){.temperature = 1, .top_p = 0.4}, &r, logits, 6, &id, &e);
+        ck_assert_int_eq(id, 1);
+    }
+    const float bad[2] = {NAN, INFINITY};
+    ck_assert_int_eq(sample(&(Sampler){0}, &r, bad, 2, &id, &e), ERR_NUMERIC);
+}
+END_TEST
+
+START_TEST(test_bad_config) {
+    Backend *be;
+    Model m;
+    Err e = {0};
+    ok(backend_open(&be, "ref32", 1, &e), &e);
+    Config bad[6];
+    for (int i = 0; i < 6; i++) bad[i] = tiny("softmax", "gdn_v4");
+    bad[0].D = 3;
+    bad[1].Hk = 3;
+    bad[2].norm_eps = NAN;
+    bad[3].mixer[1] = 99;
+    bad[4].L = 0;
+    bad[5].rope.theta = INFINITY;
+    const char *field[] = {"head_dim", "num_key_value_heads", "rms_norm_eps", "layer 1", "num_hidden_layers", "rope_theta"};
+    for (int i = 0; i < 6; i++) {
+        e = (Err){0};
+        ck_assert_int_eq(model_open(&m, &bad[i], be, GRAD_NONE, &e), ERR_INPUT);
+        ck_assert_msg(strstr(e.msg, field[i]), "'%s' does not name %s", e.msg, field[i]);
+        model_close(&m);
+    }
+    backend_close(be);
+}
+END_TEST
+
+/* Every allocation that opening a model, a pass or a decode makes is failed once: a clean error, nothing leaked (ASan), nothing half built. */
+START_TEST(test_out_of_memory) {
+    const Config c = tiny("softmax", "gdn_v4");
+    int failed = 0;
+    for (long n = 0;; n++) {
+        Backend *be = NULL;
+        Model m = {0};
+        Pass p = {0};
+        Decode d = {0};
+        Err e = {0};
+        const size_t before = mem_now();
+        mem_fail_after(n);
+        int rc = backend_open(&be, "ref32", 1, &e);
+        if (!rc) rc = model_open(&m, &c, be, GRAD_ALL, &e);
+        if (!rc) rc = model_init(&m, 1, 1, 1, 0, &e);
+        if (!rc) rc = pass_open(&p, &m, 1, 5, PASS_TRAIN, &e);
+        if (!rc) rc = decode_open(&d, &m, 1, 5, 2, &e);
+        mem_fail_after(-1);
+        decode_close(&d);
+        pass_close(&p);
+        model_close(&m);
+        backend_close(be);
+        ck_assert_uint_eq(mem_now(), before);
+        if (!rc) break;
+        ck_assert_int_eq(rc, ERR_MEMORY);
+        failed++;
+    }
+    ck_assert_int_gt(failed, 5);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("model");
+    TCase *t = tcase_create("model");
+    tcase_set_timeout(t, 120);
+    tcase_add_test(t, test_gradients);
+    tcase_add_test(t, test_gradients_variants);
+    tcase_add_test(t, test_checkpoint_bits);
+    tcase_add_test(t, test_documents);
+    tcase_add_test(t, test_generation);
+    tcase_add_test(t, test_sampling);
+    tcase_add_test(t, test_bad_config);
+    tcase_add_test(t, test_out_of_memory);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    const int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
