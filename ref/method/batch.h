@@ -1,0 +1,29 @@
+/* batch.h - what a step reads: rows of text and rows of the recall game, as a pure function of (seed, index). Nothing to save. */
+#ifndef HYB_BATCH_H
+#define HYB_BATCH_H
+#include "text/dataset.h"
+
+/* The text of a run. The last `heldout` part of the tokens is never trained on; the cut is one token position for every T. */
+typedef struct {
+    const Dataset *d;
+    uint64_t seed;
+    double heldout; /* fraction of the tokens, e.g. 0.05 */
+    int boundaries; /* 1: attention and states begin anew at each document (clean); 0: they run on (official) */
+} TextStream;
+
+/* Windows of T tokens on the training side, or on the held-out side. ERR_INPUT when there is not one (names tokens and T). */
+int stream_split(Split *out, const TextStream *s, int T, int heldout, Err *e);
+
+typedef struct {
+    int B, T, N;
+    int *ids, *target, *start; /* host (B,T): tokens, next tokens, see ops_decl.h `start` */
+    void *mem;
+} Batch;
+int batch_open(Batch *b, int B, int T, Err *e);
+void batch_close(Batch *b); /* fine on a zeroed Batch */
+/* Batch number `index` of the stream. Held-out batches use a seed of their own kind: the same for every model that is compared. */
+int batch_text(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e);
+/* What model code wants as `start`: NULL when documents are not kept apart. */
+static inline const int *batch_start(const Batch *b, const TextStream *s) { return s->boundaries ? b->start : NULL; }
+
+#endif

@@ -1,0 +1,49 @@
+/* distill.h - stages 2 and 3: the whole student learns the teacher's next-token distribution (KL), or the text itself
+ * (cross-entropy, at a longer context). Source: method.md 1.4. */
+#ifndef HYB_DISTILL_H
+#define HYB_DISTILL_H
+#include "method/batch.h"
+#include "method/loss.h"
+#include "method/teacher.h"
+#include "method/train.h"
+
+typedef struct {
+    Model *student;
+    Teacher *teacher; /* NULL: stage 3, cross-entropy */
+    double tau;
+    TextStream data;
+    int micro;
+    Pass pass;
+    Loss loss;
+    Batch batch;
+    float *weight;    /* (N) scale/N */
+} Distill;
+
+/* student: GRAD_ALL. teacher: opened for (micro_batch_size, train_seq_len), or NULL. checkpointing: keep layer inputs only. */
+int distill_open(Distill *d, Model *student, Teacher *teacher, const TextStream *data, const StageOptions *o, double tau,
+                 int checkpointing, Err *e);
+void distill_close(Distill *d);
+Task distill_task(Distill *d, const char *run); /* stage "stage2" or "stage3" */
+
+/* The fixed held-out batches by which every student is judged: the same tokens for all, so differences are paired. */
+typedef struct {
+    TextStream data;
+    Teacher teacher;
+    Model *teacher_model;
+    Batch batch;
+    int B, T, batches;
+    double teacher_ce; /* nats per token on the same batches; NAN until heldout_run ran once with ce */
+} Heldout;
+typedef struct {
+    double kl, kl_se;   /* mean over batches of the mean over tokens (nats), tau = 1; its standard error over batches */
+    double ce, ce_se;   /* cross-entropy on the text (nats per token) */
+    int batches;
+    double batch_kl[256], batch_ce[256];
+} HeldoutResult;
+enum { HELDOUT_MAX = 256 };
+/* batches is lowered to what the held-out text has (at least 1), raised to no more than HELDOUT_MAX. cache: bytes of teacher states kept. */
+int heldout_open(Heldout *h, Model *teacher, const TextStream *data, int B, int T, int batches, size_t cache, Err *e);
+void heldout_close(Heldout *h);
+int heldout_run(Heldout *h, Model *student, HeldoutResult *r, Err *e);
+
+#endif
