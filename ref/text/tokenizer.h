@@ -30,12 +30,18 @@ enum {
     TOKENIZE_SPECIAL = 1,   /* apply the post-processor (BOS, EOS) */
     TOKENIZE_NO_PARSE = 2   /* text that looks like a special token stays text (untrusted input) */
 };
-/* Appends the ids of text to *ids. Invalid UTF-8 is replaced by U+FFFD first, as Hugging Face's lossy readers do. Time is
- * O(n log n) in the longest piece. Errors: ERR_MEMORY; ERR_INPUT when a character has no id and the vocabulary has no unk. */
+/* Appends the ids of text to *ids. Invalid UTF-8 is replaced by U+FFFD first, as Hugging Face's lossy readers do (one for each
+ * "maximal subpart"). A character (byte-level: a byte) that has no id becomes unk; where the vocabulary has no unk it is dropped, as
+ * Hugging Face does (SmolLM lacks a few bytes that only unassigned and control characters use). Time is O(n log n) in the longest
+ * piece, times the longest added token. Errors: ERR_MEMORY; ERR_INPUT for a piece of more than 2^30 characters. On error *ids is
+ * as before. */
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t len, int flags, Ids *ids, Err *e);
-/* Appends the bytes of ids to a growing buffer (*text, NUL-terminated, free with mem_free). skip_special drops special tokens. */
+/* Appends the text of ids to a growing buffer (*text, NUL-terminated, free with mem_free; start with NULL and *len 0). skip_special
+ * drops special tokens. Always valid UTF-8: bytes that are not become U+FFFD. Ids that are no token are passed over, as in Hugging
+ * Face: embeddings are often padded beyond the vocabulary. */
 int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_special, char **text, size_t *len, Err *e);
-/* The raw bytes one id stands for, without any first-token space rule or U+FFFD replacement (streaming output); returns length <= cap. */
+/* The raw bytes one id stands for, without any first-token space rule or U+FFFD replacement (streaming output); returns their
+ * number, cut at cap. No token of a real vocabulary is longer than 512 bytes. */
 size_t tokenizer_bytes(const Tokenizer *t, int id, char *buf, size_t cap);
 
 #endif
