@@ -16,11 +16,11 @@ typedef struct {
     Config config;
     Safetensors *shard; /* opened and validated */
     int n_shards;
-    void *index; /* tensor name -> shard, only when there is an index.json */
+    int fla;     /* names in the files are fla's, not transformers' */
 } HfModel;
 
-/* Opens and validates everything except the numbers: config fields, shard names (B2: a single component [A-Za-z0-9._-]+.safetensors,
- * no links out of the directory), every parameter of the walk present exactly once with the shape that the config wants; unknown tensors
+/* Opens and validates everything except the numbers: config fields, shard names (a single component [A-Za-z0-9._-]+.safetensors; links
+ * are followed, since the Hugging Face cache is made of them), index and shards agree entry by entry, every parameter of the walk present exactly once with the shape that the config wants; unknown tensors
  * are refused by name except known harmless ones (rotary_emb.inv_freq, a head equal to the tied embedding). */
 int hf_open(HfModel *h, const char *dir, Err *e);
 void hf_close(HfModel *h);
