@@ -9,7 +9,8 @@ typedef struct {
     int N, block;
     Wide *loss, *weight; /* (N) device */
     int *target, *top;   /* (N) device */
-    double *sum;         /* device */
+    double *rows;        /* (N) host: the losses of the last call */
+    float *uniform;      /* (N) host: 1/N */
     Real *dh;            /* (N,C) gradient for model_backward */
     void *work, *mem;
     size_t bytes;

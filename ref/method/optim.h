@@ -26,7 +26,7 @@ typedef struct {
     OptimConfig c;
     int64_t step; /* completed steps */
     Wide *m1, *m2, *master; /* over all trainable parameters, in walk order; master NULL where real == wide */
-    double *sum;  /* device scratch */
+    double *sum;  /* device scratch, one number a parameter */
     size_t n, bytes;
     void *mem;
 } Optim;
@@ -37,5 +37,12 @@ void optim_close(Optim *o);
 /* One step of `total`: global norm of all gradients (returned), scale to clip, AdamW, gradients zeroed. ERR_NUMERIC if the norm is not
  * finite, naming the first parameter whose gradient is not; nothing is changed then. */
 int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e);
+
+
+/* Visits every trainable parameter with the place of its numbers in m1, m2 and master (checkpoints). */
+typedef int (*OptimVisit)(void *ctx, const ParamInfo *info, Param *slot, size_t at);
+int optim_walk(const Optim *o, OptimVisit visit, void *ctx);
+/* Whether this parameter's weight is a rounded copy of a master. */
+static inline int optim_has_master(const Optim *o, const ParamInfo *info) { return o->master && !info->wide; }
 
 #endif

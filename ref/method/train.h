@@ -22,6 +22,7 @@ typedef struct Task {
     void (*log)(void *ctx, JsonOut *row); /* more members for a log row (layer_losses, ...). May be NULL. */
     double *extra;                        /* (n_extra) numbers that belong to the state, saved in checkpoints. May be NULL. */
     int n_extra;
+    int64_t epoch_tokens;                 /* tokens of one pass over the data, for the log's `epoch`; 0: unknown */
 } Task;
 
 typedef enum { NAN_STOP, NAN_SKIP } NanPolicy;

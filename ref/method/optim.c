@@ -1,0 +1,158 @@
+/* optim.c - AdamW, clipping and schedules. See optim.h. */
+#include "method/optim.h"
+#include <math.h>
+#include <string.h>
+
+double schedule_factor(const Schedule *s, int64_t done, int64_t total) {
+    if (done < s->warmup) return (double)(done + 1) / (double)s->warmup;
+    if (s->kind == SCHEDULE_CONSTANT || total <= 0) return 1;
+    double p = (double)done / (double)total, f = s->final;
+    if (s->kind == SCHEDULE_HOLD_LINEAR) return p < s->hold ? 1 : 1 - (1 - f) * (p - s->hold) / (1 - s->hold);
+    if (total > s->warmup) p = (double)(done - s->warmup) / (double)(total - s->warmup);
+    if (s->kind == SCHEDULE_LINEAR) return 1 - (1 - f) * p;
+    return f + (1 - f) * 0.5 * (1 + cos(acos(-1) * p));
+}
+
+typedef struct { const Optim *o; size_t at; OptimVisit visit; void *ctx; } Walker;
+
+static int walker_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Walker *w = ctx;
+    if (!slot->g) return OK;
+    const size_t at = w->at;
+    w->at += (info->n + 15) / 16 * 16; // every parameter begins on a cache line
+    return w->visit ? w->visit(w->ctx, info, slot, at) : OK;
+}
+
+int optim_walk(const Optim *o, OptimVisit visit, void *ctx) {
+    Walker w = {o, 0, visit, ctx};
+    return params_walk(&o->m->c, &o->m->p, walker_visit, &w);
+}
+
+static int count_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    size_t *n = ctx;
+    if (slot->g) n[0] += (info->n + 15) / 16 * 16, n[1]++;
+    return OK;
+}
+
+static void optim_place(Optim *o, Arena *a, size_t params) {
+    const Backend *be = o->m->be;
+    o->m1 = arena_take(a, o->n, be->wide_size);
+    o->m2 = arena_take(a, o->n, be->wide_size);
+    o->master = be->real_type == be->wide_type ? NULL : arena_take(a, o->n, be->wide_size);
+    o->sum = arena_take(a, params, sizeof(double));
+}
+
+/* Measures: o->n and the bytes. */
+static size_t optim_measure(Optim *o, Model *m, size_t *params) {
+    size_t n[2] = {0, 0};
+    params_walk(&m->c, &m->p, count_visit, n);
+    o->m = m;
+    o->n = n[0];
+    *params = n[1];
+    Arena a = {0};
+    optim_place(o, &a, n[1]);
+    return a.used;
+}
+
+size_t optim_bytes(const Model *m) {
+    Model copy = *m; // the walk wants a mutable list; nothing is changed
+    Optim o = {0};
+    size_t params;
+    return optim_measure(&o, &copy, &params);
+}
+
+/* Master copies begin as the weights, converted in blocks over the host: once per run. */
+typedef struct { Optim *o; Err *e; } Masters;
+static int master_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
+    Masters *k = ctx;
+    Backend *be = k->o->m->be;
+    if (!optim_has_master(k->o, info)) return OK;
+    double block[512];
+    for (size_t i = 0; i < info->n; i += 512) {
+        const size_t n = info->n - i < 512 ? info->n - i : 512;
+        TRY(real_get(be, DT_F64, block, creal_at(be, slot->w, i), n, k->e));
+        TRY(wide_put(be, wide_at(be, k->o->master, at + i), DT_F64, block, n, k->e));
+    }
+    return OK;
+}
+
+int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e) {
+    memset(o, 0, sizeof *o);
+    size_t params;
+    const size_t bytes = optim_measure(o, m, &params);
+    o->c = *c;
+    o->bytes = bytes;
+    if (m->be->alloc(m->be, &o->mem, bytes, "optimiser state", e)) {
+        memset(o, 0, sizeof *o);
+        return e ? e->code : ERR_MEMORY;
+    }
+    Arena a = {0};
+    arena_begin(&a, o->mem, bytes);
+    optim_place(o, &a, params);
+    Masters k = {o, e};
+    const int rc = o->master ? optim_walk(o, master_visit, &k) : OK;
+    if (rc) optim_close(o);
+    return rc;
+}
+
+void optim_close(Optim *o) {
+    if (o->m) o->m->be->release(o->m->be, o->mem);
+    memset(o, 0, sizeof *o);
+}
+
+typedef struct {
+    Optim *o;
+    int i;           /* parameters seen */
+    double square;   /* sum of all squared gradients */
+    char bad[160];   /* first parameter whose gradient is not finite */
+    double factor, scale;
+} Step;
+
+static int sumsq_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
+    Step *s = ctx;
+    (void)at;
+    s->o->m->be->op->sumsq(s->o->sum + s->i++, slot->g, info->n);
+    return OK;
+}
+static int norm_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
+    Step *s = ctx;
+    Backend *be = s->o->m->be;
+    double v;
+    (void)slot, (void)at;
+    be->download(be, &v, s->o->sum + s->i++, sizeof v);
+    if (!isfinite(v) && !s->bad[0]) strncpy(s->bad, info->name, sizeof s->bad - 1);
+    s->square += v;
+    return OK;
+}
+
+/* The official groups go by the name, so that attn_norm learns as fast as attention, and decay reaches everything (method.md 1.5). */
+static int update_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
+    const Step *s = ctx;
+    Optim *o = s->o;
+    Backend *be = o->m->be;
+    const OptimConfig *c = &o->c;
+    const int attn = c->official_groups ? strstr(info->name, "attn") != NULL : info->mixer;
+    const double lr = (attn ? c->lr_attn : c->lr) * s->factor, decay = c->official_groups || info->decays ? c->decay : 0;
+    const int master = optim_has_master(o, info);
+    be->op->adamw(master ? wide_at(be, o->master, at) : slot->ww, master ? slot->w : NULL, wide_at(be, o->m1, at),
+                  wide_at(be, o->m2, at), slot->g, s->scale, lr, c->beta1, c->beta2, c->eps, decay, o->step, info->n);
+    return OK;
+}
+
+int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e) {
+    Step s = {.o = o, .scale = 1, .factor = schedule_factor(&o->c.schedule, o->step, total)};
+    optim_walk(o, sumsq_visit, &s);
+    s.i = 0;
+    optim_walk(o, norm_visit, &s);
+    const double norm = sqrt(s.square);
+    *grad_norm = norm;
+    *lr = o->c.lr_attn * s.factor;
+    if (o->m->grad == GRAD_ALL) *lr = o->c.lr * s.factor;
+    if (s.bad[0] || !isfinite(norm))
+        return err_set(e, ERR_NUMERIC, "%s: its gradient is not finite", s.bad[0] ? s.bad : "sum of all parameters");
+    if (o->c.clip > 0 && norm > o->c.clip) s.scale = o->c.clip / (norm + 1e-6);
+    o->step++;
+    optim_walk(o, update_visit, &s);
+    model_zero_grad(o->m);
+    return OK;
+}
