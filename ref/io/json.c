@@ -284,13 +284,14 @@ static int parse_number(Parser *p, JsonNode *node) {
         if (u > (UINT64_MAX - d) / 10) real = 1; /* does not fit 64 bits: kept as a real */
         else u = u * 10 + d;
     }
-    if (negative && u > (uint64_t)INT64_MAX + 1) real = 1;
+    if (negative && (u > (uint64_t)INT64_MAX + 1 || !u))
+        real = 1; /* -0 is a real too: an integer would lose its sign */
     if (real) {
         node->kind = JSON_REAL;
         return real_value(p, p->t + start, p->at - start, &node->v.d);
     }
     node->kind = !negative && u > INT64_MAX ? JSON_UINT : JSON_INT;
-    if (negative) node->v.i = u ? -(int64_t)(u - 1) - 1 : 0;
+    if (negative) node->v.i = -(int64_t)(u - 1) - 1;
     else node->v.u = u;
     return OK;
 }

@@ -7,8 +7,8 @@
 #include "io/safetensors.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "base/utf8.h"
 #include "io/json.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,6 +66,15 @@ static int bad_tensor(const Safetensors *s, const Tensor *t, const char *what, E
     return err_set(e, ERR_INPUT, "%s: tensor '%.200s': %s", s->path, t->name, what);
 }
 
+/* A field of the wrong type: what json_want_* said, with the tensor's name. Composed only now: there may be a
+ * million tensors. */
+static int bad_field(const Json *j, JsonRef r, const Tensor *t, const char *field, int64_t hi, Err *e) {
+    char what[300];
+    int64_t any;
+    snprintf(what, sizeof what, "tensor '%.200s': %s", t->name, field);
+    return json_want_int(j, r, what, 0, hi, &any, e);
+}
+
 static int read_shape(const Safetensors *s, const Json *j, JsonRef shape, Tensor *t, Err *e) {
     if (json_kind(j, shape) != JSON_ARRAY) return bad_tensor(s, t, "shape is missing or not an array", e);
     if (json_size(j, shape) > TENSOR_MAX_RANK)
@@ -73,8 +82,8 @@ static int read_shape(const Safetensors *s, const Json *j, JsonRef shape, Tensor
                        t->name, json_size(j, shape), TENSOR_MAX_RANK);
     for (JsonRef r = json_first(j, shape); r >= 0; r = json_next(j, r)) {
         int64_t dim;
-        if (json_want_int(j, r, "shape", 0, (int64_t)MAX_SIZE, &dim, e))
-            return err_prefix(e, "tensor '%.200s'", t->name);
+        if (json_want_int(j, r, "shape", 0, (int64_t)MAX_SIZE, &dim, NULL))
+            return bad_field(j, r, t, "shape", (int64_t)MAX_SIZE, e);
         t->shape[t->rank++] = (size_t)dim;
     }
     return OK;
@@ -88,8 +97,8 @@ static int read_entry(const Safetensors *s, const Json *j, JsonRef r, Tensor *t,
     size_t len = 0;
     uint64_t at[2];
     if (json_kind(j, r) != JSON_OBJECT) return bad_tensor(s, t, "the header entry is not an object", e);
-    if (json_want_str(j, json_get(j, r, "dtype"), "dtype", &type, &len, e))
-        return err_prefix(e, "tensor '%.200s'", t->name);
+    if (json_want_str(j, json_get(j, r, "dtype"), "dtype", &type, &len, NULL))
+        return bad_tensor(s, t, "dtype is missing or not a string", e);
     int dtype = dtype_parse(type, len);
     if (dtype < 0)
         return err_set(e, ERR_INPUT, "%s: tensor '%.200s': unknown dtype '%.40s'", s->path, t->name, type);
@@ -99,7 +108,8 @@ static int read_entry(const Safetensors *s, const Json *j, JsonRef r, Tensor *t,
     if (json_kind(j, offsets) != JSON_ARRAY || json_size(j, offsets) != 2)
         return bad_tensor(s, t, "data_offsets is missing or not an array of 2", e);
     for (int i = 0; i < 2; i++, o = json_next(j, o))
-        if (json_want_u64(j, o, "data_offsets", &at[i], e)) return err_prefix(e, "tensor '%.200s'", t->name);
+        if (json_want_u64(j, o, "data_offsets", &at[i], NULL))
+            return bad_field(j, o, t, "data_offsets", INT64_MAX, e);
     if (!shape_bytes(t, &t->count, &t->bytes))
         return bad_tensor(s, t, "shape x dtype is too large or no whole number of bytes", e);
     if (at[1] < at[0] || at[1] > MAX_SIZE)
@@ -136,7 +146,9 @@ static int read_metadata(Safetensors *s, const Json *j, JsonRef meta, char **poo
     for (JsonRef r = json_first(j, meta); r >= 0; r = json_next(j, r), s->n_meta++) {
         size_t key_len, len;
         const char *key = json_key(j, r, &key_len), *value;
-        if (json_want_str(j, r, key, &value, &len, e)) return err_prefix(e, "__metadata__");
+        if (json_want_str(j, r, key, &value, &len, NULL))
+            return err_set(e, ERR_INPUT, "%s: __metadata__: the value of '%.200s' is not a string", s->path,
+                           key);
         s->meta_key[s->n_meta] = *pool;
         TRY(pool_put(s, pool, key, key_len, e));
         s->meta_value[s->n_meta] = *pool;

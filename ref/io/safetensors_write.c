@@ -12,10 +12,10 @@ enum { MAX_HEADER = 100000000, MAX_NAME = 4096, PIECE = 4 << 20 };
 /* The reference sorts by its own list of types, which runs from small to large alignment, the largest first.
  */
 static int dtype_rank(DType t) {
-    static const DType order[] = {DT_BOOL,    DT_F4,      DT_F6_E2M3,     DT_F6_E3M2,     DT_U8,      DT_I8,
-                                  DT_F8_E5M2, DT_F8_E4M3, DT_F8_E5M2FNUZ, DT_F8_E4M3FNUZ, DT_F8_E8M0, DT_I16,
-                                  DT_U16,     DT_F16,     DT_BF16,        DT_I32,         DT_U32,     DT_F32,
-                                  DT_C64,     DT_F64,     DT_I64,         DT_U64};
+    static const DType order[] = {DT_BOOL,    DT_F4,      DT_F6_E2M3, DT_F6_E3M2,     DT_U8,          DT_I8,
+                                  DT_F8_E5M2, DT_F8_E4M3, DT_F8_E8M0, DT_F8_E4M3FNUZ, DT_F8_E5M2FNUZ, DT_I16,
+                                  DT_U16,     DT_F16,     DT_BF16,    DT_I32,         DT_U32,         DT_F32,
+                                  DT_C64,     DT_F64,     DT_I64,     DT_U64};
     for (int i = 0; i < DT_COUNT; i++)
         if (order[i] == t) return i;
     return -1;
