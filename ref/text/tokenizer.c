@@ -1,6 +1,7 @@
 /* tokenizer.c - text -> ids. Reading the file: tokenizer_load.c; ids -> text: tokenizer_decode.c. */
 #include <string.h>
 #include "base/mem.h"
+#include "text/dataset.h"
 #include "text/tokenizer_parts.h"
 
 /* Printable Latin-1 stands for itself; the other 68 bytes are, in order, U+0100 ... U+0143. */
@@ -156,15 +157,15 @@ void steps_normalize(const NormStep *step, int n_steps, const char *s, size_t n,
         textbuf_put(out, s, n);
         return;
     }
-    TextBuf next = {0};
-    if (step->kind == NORM_NFC) nfc_normalize(&next, s, n);
-    else if (step->kind == NORM_REPLACE) put_replaced(&next, &step->from, &step->to, s, n);
+    TextBuf next = {0}, *to = n_steps == 1 ? out : &next;
+    if (step->kind == NORM_NFC) nfc_normalize(to, s, n);
+    else if (step->kind == NORM_REPLACE) put_replaced(to, &step->from, &step->to, s, n);
     else {
-        textbuf_put(&next, step->to.s, step->to.n);
-        textbuf_put(&next, s, n);
+        textbuf_put(to, step->to.s, step->to.n);
+        textbuf_put(to, s, n);
     }
+    if (n_steps > 1 && !next.failed) steps_normalize(step + 1, n_steps - 1, next.text, next.len, out);
     if (next.failed) out->failed = 1;
-    else steps_normalize(step + 1, n_steps - 1, next.text, next.len, out);
     textbuf_free(&next);
 }
 
@@ -283,3 +284,5 @@ const char *tokenizer_token(const Tokenizer *t, int id, size_t *len) {
     *len = k ? k->len : 0;
     return k ? t->vocab.text.text + k->at : NULL;
 }
+
+uint64_t tokenizer_hash(const Tokenizer *t) { return t->hash; }

@@ -20,7 +20,7 @@ void tokenizer_close(Tokenizer *t);
 int tokenizer_size(const Tokenizer *t); /* largest id + 1, added tokens included */
 /* Special ids by what tokenizer_config.json / config.json say is the caller's business; this finds a token's id, -1 if absent. */
 int tokenizer_id(const Tokenizer *t, const char *token, size_t len);
-const char *tokenizer_token(const Tokenizer *t, int id, size_t *len); /* its text in the vocabulary; NULL if id is unused */
+const char *tokenizer_token(const Tokenizer *t, int id, size_t *len); /* its text in the vocabulary, NUL-terminated; NULL if id is unused */
 
 typedef struct { int *id; size_t n, cap; } Ids; /* zero-initialise; free with ids_free */
 void ids_free(Ids *ids);

@@ -53,6 +53,7 @@ int vocab_add(Vocab *v, const char *s, size_t n, int id, int in_model, Err *e) {
     TRY(vocab_reserve(v, e));
     const size_t at = v->text.len;
     textbuf_put(&v->text, s, n);
+    textbuf_put(&v->text, "", 1); // tokens are NUL-terminated, too
     TRY(textbuf_end(&v->text, e));
     const size_t i = vocab_slot(v, s, n);
     v->entry[v->n] = (VocabEntry){.at = at, .len = n, .id = id, .in_model = in_model};
