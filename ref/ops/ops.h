@@ -34,6 +34,15 @@ enum { ALIGN_NORM, ALIGN_SQUARED };
 #undef real
 #undef wide
 
+typedef struct Bf16 Bf16; /* completed in cuda/bf16.h only */
+#define OPS Ops16
+#define real Bf16
+#define wide float
+#include "ops/ops_decl.h"
+#undef OPS
+#undef real
+#undef wide
+
 typedef struct Real Real; /* never completed */
 typedef struct Wide Wide;
 #define OPS Ops

@@ -1,0 +1,29 @@
+/* choose.h - which version of an op runs for which shape. The plain versions take every shape. */
+static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start, double scale, void *work,
+                              const AttnDims *d) {
+    (void)work;
+    attention_forward_plain(o, lse, q, k, v, start, scale, d);
+}
+static void attention_backward(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse, const real *q, const real *k,
+                               const real *v, const int *start, double scale, void *work, const AttnDims *d) {
+    attention_backward_plain(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
+}
+static void delta_rule_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
+                               const int *start, double scale, void *work, const DeltaDims *d) {
+    (void)work;
+    delta_rule_forward_plain(o, states, q, k, v, g, beta, start, scale, d);
+}
+static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout, const wide *states,
+                                const real *q, const real *k, const real *v, const wide *g, const wide *beta, const int *start, double scale,
+                                void *work, const DeltaDims *d) {
+    delta_rule_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+}
+static void gla_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const int *start, double scale,
+                        void *work, const DeltaDims *d) {
+    (void)work;
+    gla_forward_plain(o, states, q, k, v, g, start, scale, d);
+}
+static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout, const wide *states, const real *q,
+                         const real *k, const real *v, const wide *g, const int *start, double scale, void *work, const DeltaDims *d) {
+    gla_backward_plain(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
+}

@@ -1,0 +1,219 @@
+/* cuda_backend.cu - device memory, the stream, and the latched error behind every launch.
+ *
+ * Ops carry no context and cannot fail (ops_decl.h), so what they need from the device lives in one Device here: a stream, a scratch
+ * buffer, and the first error. Launches and copies only latch; sync() hands the error to the caller with the kernel's name. */
+#include "cuda_backend.h"
+#include "launch.h"
+#include "matmul.h"
+#include "base/mem.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef CUDA_EMU
+#define SIDE(name) cuda_emu_##name
+#define PREFIX "cuda-emu"
+#else
+#define SIDE(name) cuda_##name
+#define PREFIX "cuda"
+#endif
+extern "C" {
+extern const Ops32 SIDE(ops32);
+extern const Ops16 SIDE(ops16);
+}
+
+namespace CUDA_SIDE {
+struct Device {
+    int users, index;
+    cudaStream_t stream;
+    void *scratch;
+    char error[512], about[256];
+    int sm;
+};
+static Device device;
+
+cudaStream_t cuda_stream() { return device.stream; }
+void *cuda_scratch() { return device.scratch; }
+int cuda_check(cudaError_t code, const char *what) {
+    if (code == cudaSuccess) return 0;
+    if (!device.error[0]) snprintf(device.error, sizeof device.error, "%s: %s", what, cudaGetErrorString(code));
+    return 1;
+}
+int cuda_latch(const char *what) { return cuda_check(cudaGetLastError(), what); }
+int cuda_shared_limit(const void *kernel, size_t bytes, const char *what) {
+#ifdef CUDA_EMU
+    (void)kernel, (void)bytes, (void)what;
+    return 0;
+#else
+    if (bytes <= 48 * 1024) return 0;
+    return cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), what);
+#endif
+}
+} // namespace CUDA_SIDE
+
+// ---- memory: each block remembers its size in front of it would cost alignment, so sizes are kept in a list ----
+struct Held { void *p; size_t bytes; };
+struct State { Held *held; size_t n, room, now, peak; char name[32]; };
+
+static int cuda_alloc(Backend *b, void **p, size_t bytes, const char *what, Err *e) {
+    State *s = (State *)b->state;
+    *p = NULL;
+    if (s->n == s->room) {
+        void *list = s->held;
+        TRY(mem_grow(&list, s->room * sizeof(Held), (2 * s->room + 64) * sizeof(Held), "list of device blocks", e));
+        s->held = (Held *)list, s->room = 2 * s->room + 64;
+    }
+    const cudaError_t code = cudaMalloc(p, bytes ? bytes : 1);
+    if (code != cudaSuccess) {
+        size_t left = 0, total = 0;
+        cudaMemGetInfo(&left, &total);
+        cudaGetLastError(); // an allocation that failed is not a device error
+        *p = NULL;
+        err_set(e, ERR_MEMORY, "%s: %s: got %.2f GB free, expected %.2f GB more (%.2f GB held of %.2f GB)", b->name, what, left / 1e9, bytes / 1e9, s->now / 1e9, total / 1e9);
+        return err_hint(e, "smaller micro-batch, shorter sequences, or activation checkpointing");
+    }
+    cuda_check(cudaMemsetAsync(*p, 0, bytes, cuda_stream()), "zeroing a new block");
+    s->held[s->n++] = {*p, bytes};
+    s->now += bytes;
+    if (s->now > s->peak) s->peak = s->now;
+    return OK;
+}
+static void cuda_release(Backend *b, void *p) {
+    State *s = (State *)b->state;
+    if (!p) return;
+    for (size_t i = s->n; i-- > 0;)
+        if (s->held[i].p == p) {
+            s->now -= s->held[i].bytes;
+            s->held[i] = s->held[--s->n];
+            cuda_check(cudaStreamSynchronize(cuda_stream()), "releasing memory"); // a kernel may still be using it
+            cuda_check(cudaFree(p), "releasing memory");
+            return;
+        }
+    cuda_check(cudaErrorInvalidValue, "releasing a pointer that this backend never gave out");
+}
+static void cuda_zero(Backend *, void *p, size_t bytes) {
+    if (bytes) cuda_check(cudaMemsetAsync(p, 0, bytes, cuda_stream()), "zeroing");
+}
+static void cuda_upload(Backend *, void *to, const void *from, size_t bytes) {
+    if (bytes) cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream()), "upload"); // pageable: staged before it returns
+}
+static void cuda_download(Backend *, void *to, const void *from, size_t bytes) {
+    if (!bytes) return;
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream()), "download");
+    cuda_check(cudaStreamSynchronize(cuda_stream()), "download");
+}
+/* Overlapping blocks go through the scratch buffer, piece by piece, in the order that never overwrites what is still to be read. */
+static void cuda_move(Backend *, void *to, const void *from, size_t bytes) {
+    char *d = (char *)to;
+    const char *s = (const char *)from;
+    const bool overlap = d < s + bytes && s < d + bytes;
+    if (!bytes || d == s) return;
+    if (!overlap) {
+        cuda_check(cudaMemcpyAsync(d, s, bytes, cudaMemcpyDeviceToDevice, cuda_stream()), "move");
+        return;
+    }
+    for (size_t done = 0; done < bytes;) {
+        const size_t n = bytes - done < (size_t)CUDA_SCRATCH ? bytes - done : (size_t)CUDA_SCRATCH, at = d < s ? done : bytes - done - n;
+        cuda_check(cudaMemcpyAsync(cuda_scratch(), s + at, n, cudaMemcpyDeviceToDevice, cuda_stream()), "move");
+        cuda_check(cudaMemcpyAsync(d + at, cuda_scratch(), n, cudaMemcpyDeviceToDevice, cuda_stream()), "move");
+        done += n;
+    }
+}
+static int cuda_sync(Backend *b, Err *e) {
+    cuda_check(cudaStreamSynchronize(cuda_stream()), "waiting for the device");
+    if (!device.error[0]) return OK;
+    const int rc = err_set(e, ERR_DEVICE, "%s: %s", b->name, device.error);
+#ifdef CUDA_EMU
+    device.error[0] = 0; // an emulated device recovers
+    emu::error_clear();
+#endif
+    return rc;
+}
+
+// ---- opening and closing ----
+static int device_open(int index, const char *name, Err *e) {
+    if (device.users) {
+        if (device.index != index) return err_set(e, ERR_DEVICE, "%s: device: got a second device, expected device %d, which is open", name, device.index);
+        device.users++;
+        return OK;
+    }
+    memset(&device, 0, sizeof device);
+    int n = 0;
+    const cudaError_t code = cudaGetDeviceCount(&n);
+    if (code != cudaSuccess || index >= n) {
+        cudaGetLastError();
+        err_set(e, ERR_DEVICE, "%s: device: got %s, %d found, expected device %d", name, code == cudaSuccess ? "no such device" : cudaGetErrorString(code), n, index);
+        return err_hint(e, "check nvidia-smi; without a GPU use --device cpu");
+    }
+    cudaDeviceProp about;
+    cuda_check(cudaSetDevice(index), "choosing the device");
+    cuda_check(cudaGetDeviceProperties(&about, index), "device properties");
+    cuda_check(cudaStreamCreate(&device.stream), "creating a stream");
+    cuda_check(cudaMalloc(&device.scratch, CUDA_SCRATCH), "scratch buffer");
+    if (device.error[0]) return err_set(e, ERR_DEVICE, "%s: %s", name, device.error);
+    matmul_open();
+    snprintf(device.about, sizeof device.about, "%.200s, %.0f GB, sm_%d%d, products by %s", about.name, about.totalGlobalMem / 1e9, about.major, about.minor, matmul_about());
+    device.index = index, device.users = 1, device.sm = about.multiProcessorCount;
+    return OK;
+}
+static void cuda_close(Backend *b) {
+    State *s = (State *)b->state;
+    while (s->n) cuda_release(b, s->held[s->n - 1].p);
+    mem_free(s->held);
+    mem_free(s);
+    mem_free(b);
+    if (--device.users) return;
+    matmul_close();
+    cudaFree(device.scratch);
+    cudaStreamDestroy(device.stream);
+    memset(&device, 0, sizeof device);
+}
+
+/* "PREFIX", "PREFIX-bf16", each with an optional ":index". */
+static int name_parse(const char *name, int *bits, int *index, Err *e) {
+    const char *p = name + (strncmp(name, PREFIX, strlen(PREFIX)) ? 0 : strlen(PREFIX));
+    *bits = 32, *index = 0;
+    if (p > name && !strncmp(p, "-bf16", 5)) *bits = 16, p += 5;
+    if (p > name && *p == ':' && p[1] >= '0' && p[1] <= '9') {
+        char *end;
+        *index = (int)strtol(p + 1, &end, 10);
+        p = end;
+    }
+    if (p > name && !*p) return OK;
+    return err_set(e, ERR_USAGE, "backend: got \"%.40s\", expected " PREFIX "[-bf16][:index]", name);
+}
+
+extern "C" int SIDE(backend_open)(Backend **out, const char *name, int threads, Err *e) {
+    (void)threads;
+    int bits, index;
+    void *p, *q;
+    *out = NULL;
+    TRY(name_parse(name, &bits, &index, e));
+    TRY(device_open(index, name, e));
+    const int rc = mem_alloc(&p, sizeof(Backend), "backend", e);
+    if (rc || mem_alloc(&q, sizeof(State), "backend", e)) {
+        if (!rc) mem_free(p);
+        device.users--;
+        return ERR_MEMORY;
+    }
+    Backend *b = (Backend *)p;
+    State *s = (State *)q;
+    snprintf(s->name, sizeof s->name, "%.31s", name);
+    b->name = s->name, b->state = s;
+    b->op = bits == 16 ? (const Ops *)&SIDE(ops16) : (const Ops *)&SIDE(ops32);
+    b->real_type = bits == 16 ? DT_BF16 : DT_F32, b->wide_type = DT_F32;
+    b->real_size = bits / 8, b->wide_size = 4;
+    b->alloc = cuda_alloc, b->release = cuda_release, b->zero = cuda_zero, b->upload = cuda_upload, b->download = cuda_download;
+    b->move = cuda_move, b->sync = cuda_sync, b->close = cuda_close;
+    b->host = 0, b->threads = device.sm;
+    *out = b;
+    return OK;
+}
+extern "C" void SIDE(backend_memory)(const Backend *b, size_t *now, size_t *peak) {
+    const State *s = (const State *)b->state;
+    *now = s->now, *peak = s->peak;
+}
+extern "C" const char *SIDE(backend_describe)(const Backend *) { return device.about; }
+#ifdef CUDA_EMU
+extern "C" void cuda_emu_seed(unsigned long long seed) { emu::seed(seed); }
+#endif

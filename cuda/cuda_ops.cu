@@ -1,0 +1,63 @@
+/* cuda_ops.cu - the one translation unit of the ops, compiled once with -DBITS=32 (real = float) and once with -DBITS=16 (real = bf16),
+ * and exporting their table. The names are those of ref/ops; a signature that differs does not compile. */
+#include "ops/ops.h"
+#include "launch.h"
+#include "matmul.h"
+#include "pack.h"
+#include "column_sum.h"
+#include "mma.h"
+#include <math.h>
+
+#if BITS == 16
+typedef Bf16 real;
+#else
+typedef float real;
+#endif
+typedef float wide;
+
+namespace { // kernels of the two precisions have the same names
+#include "matmul.cu"
+#include "arith.cu"
+#include "embed.cu"
+#include "linear.cu"
+#include "rmsnorm.cu"
+#include "l2norm.cu"
+#include "swiglu.cu"
+#include "rope.cu"
+#include "attention.cu"
+#include "conv.cu"
+#include "gate.cu"
+#include "chunk.h"
+#include "delta_rule.cu"
+#include "gla.cu"
+#include "head.h"
+#include "xent.cu"
+#include "kl.cu"
+#include "align_loss.cu"
+#include "adamw.cu"
+#include "choose.h"
+} // namespace
+
+#ifdef CUDA_EMU
+#define TABLE(bits) cuda_emu_ops##bits
+#else
+#define TABLE(bits) cuda_ops##bits
+#endif
+#if BITS == 16
+#define OPS_TABLE const Ops16 TABLE(16)
+#else
+#define OPS_TABLE const Ops32 TABLE(32)
+#endif
+extern "C" {
+extern OPS_TABLE;
+OPS_TABLE = {
+    add, accumulate, sum, sumsq,
+    embed_forward, embed_backward, linear_forward, linear_backward,
+    rmsnorm_forward, rmsnorm_backward, gated_rmsnorm_forward, gated_rmsnorm_backward, l2norm_forward, l2norm_backward,
+    silu_forward, silu_backward, swiglu_forward, swiglu_backward, rope_forward, rope_backward,
+    attention_forward, attention_backward, conv_forward, conv_backward,
+    delta_gate_forward, delta_gate_backward, delta_rule_forward, delta_rule_backward,
+    gla_gate_forward, gla_gate_backward, gla_forward, gla_backward,
+    head_xent, head_kl, align_loss, adamw,
+};
+}

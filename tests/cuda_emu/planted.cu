@@ -1,0 +1,118 @@
+/* planted.cu - kernels with one planted bug each (PLANT selects it), and their right versions (PLANT 0): the emulator must report
+ * the bugs and only them. Compiled by g++ once per bug; test_cuda_emu.c drives them through plant_run. */
+#include "mma.h"
+
+#ifndef PLANT
+#define PLANT 0
+#endif
+enum { NONE, MISSING_BARRIER, DIVERGENT_BARRIER, OUT_OF_BOUNDS, RACE, UNINITIALISED, WRONG_FRAGMENT, MISSING_WAIT, SHARED_OUTSIDE,
+       DIVERGENT_SHUFFLE, WARP_RACE };
+
+/* Reverses n floats through shared memory, one block. */
+__global__ void reverse_kernel(float *y, const float *x, int n) {
+    SHARED(float, tile, 256);
+    const int i = threadIdx.x;
+    if (PLANT != UNINITIALISED || i != 5) tile[PLANT == SHARED_OUTSIDE ? i + 200 : i] = i < n ? x[PLANT == OUT_OF_BOUNDS ? i + n : i] : 0.0f;
+    if (PLANT == DIVERGENT_BARRIER) {
+        if (i < 40) __syncthreads();
+    } else if (PLANT != MISSING_BARRIER) __syncthreads();
+    if (i < n) y[i] = tile[n - 1 - i];
+    if (PLANT == RACE) tile[i] = 0.0f; // others may still be reading it
+}
+
+/* Sum of each warp's 32 values; then every lane hands a value to its neighbour through shared memory. */
+__global__ void neighbour_kernel(float *y, const float *x) {
+    SHARED(float, seat, 64);
+    const int i = threadIdx.x, lane = i % 32;
+    float v = x[i];
+    if (PLANT == DIVERGENT_SHUFFLE) {
+        if (lane != 7) v = warp_sum(v);
+    } else v = warp_sum(v);
+    seat[i] = v + lane;
+    if (PLANT != WARP_RACE) __syncwarp();
+    y[i] = seat[(i & ~31) | ((lane + 1) & 31)];
+}
+
+/* y (16 x 8) = a (16 x 16) b (16 x 8) with one bf16 instruction; a comes through cp.async and ldmatrix. b is given transposed (8 x 16). */
+__global__ void product_kernel(float *y, const Bf16 *a, const Bf16 *b) {
+    SHARED(Bf16, tile, 16 * 16);
+    const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
+    cp_async16(tile + 8 * lane, a + 8 * lane, true);
+    cp_async_commit();
+    if (PLANT != MISSING_WAIT) cp_async_wait<0>();
+    __syncthreads();
+    unsigned ra[4];
+    ldmatrix<4, false>(ra, tile + 16 * (lane % 16) + 8 * (lane / 16));
+    if (PLANT == WRONG_FRAGMENT) { const unsigned z = ra[1]; ra[1] = ra[2], ra[2] = z; }
+    if (PLANT == MISSING_WAIT) cp_async_wait<0>();
+    const Bf16 *row = b + 16 * g + 2 * t;
+    float d[4] = {0, 0, 0, 0};
+    mma_bf16(d, ra, bf16_pair(row[0], row[1]), bf16_pair(row[8], row[9]));
+    for (int i = 0; i < 4; i++) y[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = d[i];
+}
+
+/* The same in tf32: two steps of 8; operands straight from global memory. */
+__global__ void product_tf32_kernel(float *y, const float *a, const float *b) {
+    const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
+    float d[4] = {0, 0, 0, 0};
+    for (int k = 0; k < 16; k += 8) {
+        const unsigned ra[4] = {to_tf32(a[g * 16 + k + t]), to_tf32(a[(g + 8) * 16 + k + t]), to_tf32(a[g * 16 + k + t + 4]),
+                                to_tf32(a[(g + 8) * 16 + k + t + 4])};
+        mma_tf32(d, ra, to_tf32(b[g * 16 + k + t]), to_tf32(b[g * 16 + k + t + 4]));
+    }
+    for (int i = 0; i < 4; i++) y[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = d[i];
+}
+
+/* Loads 8 x 8 tiles with every form of ldmatrix and writes what each lane got: y[form][lane][element]. */
+__global__ void ldmatrix_kernel(float *y) {
+    SHARED(Bf16, tile, 32 * 8);
+    const int lane = threadIdx.x;
+    for (int c = 0; c < 8; c++) tile[8 * lane + c] = (float)(lane + 0.125f * c);
+    __syncthreads();
+    unsigned r[4], s[4], u[2], w[1];
+    ldmatrix<4, false>(r, tile + 8 * lane);
+    ldmatrix<4, true>(s, tile + 8 * lane);
+    ldmatrix<2, true>(u, tile + 8 * lane);
+    ldmatrix<1, false>(w, tile + 8 * lane);
+    for (int m = 0; m < 4; m++)
+        for (int i = 0; i < 2; i++) {
+            y[(0 * 32 + lane) * 8 + 2 * m + i] = __uint_as_float((r[m] >> 16 * i) << 16);
+            y[(1 * 32 + lane) * 8 + 2 * m + i] = __uint_as_float((s[m] >> 16 * i) << 16);
+            y[(2 * 32 + lane) * 8 + 2 * m + i] = m < 2 ? __uint_as_float((u[m % 2] >> 16 * i) << 16) : 0.0f;
+            y[(3 * 32 + lane) * 8 + 2 * m + i] = m < 1 ? __uint_as_float((w[0] >> 16 * i) << 16) : 0.0f;
+        }
+}
+
+/* Votes, shuffles of every kind, reductions, counting barrier, atomics: one number each. 96 threads. */
+__global__ void vote_kernel(int *y) {
+    SHARED(int, total, 1);
+    const int i = threadIdx.x, lane = i % 32;
+    if (i == 0) total[0] = 0;
+    __syncthreads();
+    atomicAdd(total + 0, i);
+    atomicAdd(&y[20], 1);
+    const int counted = __syncthreads_count(i % 3 == 0), any = __syncthreads_or(i == 95), all = __syncthreads_and(i < 95);
+    const unsigned even = __ballot_sync(FULL, lane % 2 == 0);
+    const int up = __shfl_up_sync(FULL, lane, 3), down = __shfl_down_sync(FULL, lane, 3), x = __shfl_xor_sync(FULL, lane, 5);
+    const int broadcast = __shfl_sync(FULL, lane * 2, 9), inside = __shfl_sync(FULL, lane, 1, 8), add = __reduce_add_sync(FULL, lane);
+    int half = 0;
+    if (lane < 16) half = __shfl_xor_sync(0xffffu, lane, 1); // part of a warp
+    if (i == 70) { // lane 6 of warp 2
+        const int r[14] = {counted, any, all, (int)even, up, down, x, broadcast, inside, add, half, total[0], __any_sync(1u << 6, 1), __all_sync(1u << 6, 0)};
+        for (int k = 0; k < 14; k++) y[k] = r[k];
+    }
+}
+
+extern "C" {
+void PLANT_NAME(int which, void *y, const void *a, const void *b, int n);
+void PLANT_NAME(int which, void *y, const void *a, const void *b, int n) {
+    switch (which) {
+    case 0: LAUNCH(reverse_kernel, 1, 128, 0, (float *)y, (const float *)a, n); break;
+    case 1: LAUNCH(neighbour_kernel, 1, 64, 0, (float *)y, (const float *)a); break;
+    case 2: LAUNCH(product_kernel, 1, 32, 0, (float *)y, (const Bf16 *)a, (const Bf16 *)b); break;
+    case 3: LAUNCH(product_tf32_kernel, 1, 32, 0, (float *)y, (const float *)a, (const float *)b); break;
+    case 4: LAUNCH(ldmatrix_kernel, 1, 32, 0, (float *)y); break;
+    case 5: LAUNCH(vote_kernel, 1, 96, 0, (int *)y); break;
+    }
+}
+}
