@@ -10,7 +10,6 @@
 #define HYB_CHECKPOINT_H
 #include "method/optim.h"
 
-enum { CHECKPOINT_EXTRA = 4096 }; /* doubles that a task may keep */
 typedef struct {
     char stage[64], run[64];
     int64_t step;         /* steps done; the optimiser's own count may be lower by `skipped` */

@@ -17,8 +17,8 @@ typedef struct Task {
     /* Adds scale * d(mean loss)/d(parameters) of micro-batch `micro` of step `step` (from 0) to the gradients. *loss = mean loss,
      * unscaled; *tokens = tokens read. Must be a pure function of its arguments, the weights and `extra`. */
     int (*gradients)(void *ctx, int64_t step, int micro, double scale, double *loss, int64_t *tokens, Err *e);
-    /* After the update of step `done` (from 1): evaluations, curriculum. May be NULL. */
-    int (*after)(void *ctx, int64_t done, int64_t tokens, Err *e);
+    /* After the update of step `done` (from 1): evaluations, curriculum. recent: mean loss of the last 10 steps. May be NULL. */
+    int (*after)(void *ctx, int64_t done, int64_t tokens, double recent, Err *e);
     void (*log)(void *ctx, JsonOut *row); /* more members for a log row (layer_losses, ...). May be NULL. */
     double *extra;                        /* (n_extra) numbers that belong to the state, saved in checkpoints. May be NULL. */
     int n_extra;

@@ -1,0 +1,169 @@
+/* recall.c - the recall game: generator and probe. See recall.h. */
+#include "eval/recall.h"
+#include "base/mem.h"
+#include "method/loss.h"
+#include <string.h>
+
+/* ---------------------------------------------------------------- generator */
+
+static int set_check(const int *id, int n, int VOC, const char *what, Err *e) {
+    for (int i = 0; i < n; i++) {
+        if (id[i] < 0 || id[i] >= VOC) return err_set(e, ERR_USAGE, "recall: %s: got id %d, expected 0 to %d", what, id[i], VOC - 1);
+        for (int k = 0; k < i; k++)
+            if (id[k] == id[i]) return err_set(e, ERR_USAGE, "recall: %s: id %d is there twice", what, id[i]);
+    }
+    return OK;
+}
+
+int recall_check(const RecallSpec *s, int n_max, int VOC, Err *e) {
+    const int most = s->disjoint ? s->n_key - 1 : s->n_key;
+    TRY(set_check(s->key, s->n_key, VOC, "keys", e));
+    if (!s->disjoint) TRY(set_check(s->value, s->n_value, VOC, "values", e));
+    if (!s->disjoint && s->n_value < 1) return err_set(e, ERR_USAGE, "recall: the set of values is empty");
+    if (n_max < 1 || n_max > most)
+        return err_set(e, ERR_USAGE, "recall: got %d pairs, expected 1 to %d (there are %d keys)", n_max, most, s->n_key);
+    return OK;
+}
+
+int recall_row(const RecallSpec *s, Rng *r, int n, int T, int *ids, int *target, float *weight, int *scratch) {
+    int *pool = scratch, *value = scratch + s->n_key, asked = 0;
+    memcpy(pool, s->key, (size_t)s->n_key * sizeof *pool);
+    for (int i = 0; i < n; i++) { // the first n of a shuffle: distinct keys
+        const int j = i + (int)rng_below(r, (uint64_t)(s->n_key - i)), t = pool[i];
+        pool[i] = pool[j];
+        pool[j] = t;
+    }
+    for (int i = 0; i < n; i++)
+        value[i] = s->disjoint ? pool[n + (int)rng_below(r, (uint64_t)(s->n_key - n))] : s->value[rng_below(r, (uint64_t)s->n_value)];
+    for (int i = 0, pair = 0; i <= T; i++) { // T + 1 tokens: target is one ahead
+        if (i % 2 == 0) pair = i / 2 < n ? i / 2 : (int)rng_below(r, (uint64_t)n);
+        const int id = i % 2 ? value[pair] : pool[pair];
+        if (i < T) ids[i] = id;
+        if (i > 0) target[i - 1] = id;
+    }
+    for (int t = 0; t < T; t++) {
+        weight[t] = t % 2 == 0 && t / 2 >= n; // at a key of the query part the next token is the asked value
+        asked += weight[t] != 0;
+    }
+    return asked;
+}
+
+/* ---------------------------------------------------------------- alphabets */
+
+int recall_alphabet(int **ids, int *n, const Tokenizer *t, const char *set, Err *e) {
+    const size_t len = strlen(set);
+    void *mem;
+    *ids = NULL;
+    *n = 0;
+    TRY(mem_alloc(&mem, 256 * sizeof(int), "recall alphabet", e));
+    int *out = mem, rc = OK;
+    for (size_t i = 0; i < len && !rc; i++) {
+        unsigned char from = (unsigned char)set[i], to = from;
+        if (i + 2 < len && set[i + 1] == '-') to = (unsigned char)set[i += 2];
+        if (to < from) rc = err_set(e, ERR_USAGE, "recall set '%s': the range %c-%c runs backwards", set, from, to);
+        for (int c = from; c <= to && !rc; c++) {
+            const char text[1] = {(char)c};
+            Ids one = {0};
+            rc = tokenizer_encode(t, text, 1, TOKENIZE_NO_PARSE, &one, e);
+            if (!rc && (one.n != 1 || *n == 256))
+                rc = err_set(e, ERR_USAGE, "recall set '%s': '%c' is %zu tokens of this tokenizer, expected 1", set, c, one.n);
+            if (!rc) out[(*n)++] = one.id[0];
+            ids_free(&one);
+        }
+    }
+    if (rc) {
+        mem_free(mem);
+        *n = 0;
+        return rc;
+    }
+    *ids = out;
+    return OK;
+}
+
+/* ---------------------------------------------------------------- probe */
+
+int recall_open(Recall *r, const RecallSpec *s, const int *n, int n_n, int rows, int queries, uint64_t seed, int VOC, Err *e) {
+    memset(r, 0, sizeof *r);
+    if (n_n < 1 || n_n > RECALL_MAX_N)
+        return err_set(e, ERR_USAGE, "recall: got %d numbers of pairs, expected 1 to %d", n_n, RECALL_MAX_N);
+    for (int i = 0; i < n_n; i++) TRY(recall_check(s, n[i], VOC, e));
+    const size_t values = s->disjoint ? 0 : (size_t)s->n_value;
+    void *mem;
+    TRY(mem_alloc(&mem, ((size_t)s->n_key + values) * sizeof(int), "recall alphabet", e));
+    r->ids_mem = mem;
+    memcpy(r->ids_mem, s->key, (size_t)s->n_key * sizeof(int));
+    if (values) memcpy(r->ids_mem + s->n_key, s->value, values * sizeof(int));
+    r->spec = (RecallSpec){r->ids_mem, r->ids_mem + s->n_key, s->n_key, (int)values, s->disjoint};
+    for (int i = 0; i < n_n; i++) r->n[i] = n[i];
+    r->n_n = n_n;
+    r->rows = rows > 0 ? rows : 64;
+    r->queries = queries > 0 ? queries : 16;
+    r->batch = r->rows < 32 ? r->rows : 32;
+    r->seed = seed;
+    return OK;
+}
+
+void recall_close(Recall *r) {
+    mem_free(r->ids_mem);
+    memset(r, 0, sizeof *r);
+}
+
+typedef struct { Pass pass; Loss loss; int *ids, *target, *top, *scratch; float *weight; void *mem; } Probe;
+
+static void probe_close(Probe *k) {
+    pass_close(&k->pass);
+    loss_close(&k->loss);
+    mem_free(k->mem);
+}
+
+static int probe_open(Probe *k, const Recall *r, Model *m, int T, Err *e) {
+    const size_t N = (size_t)r->batch * T;
+    memset(k, 0, sizeof *k);
+    TRY(mem_alloc(&k->mem, (4 * N + (size_t)r->spec.n_key * 2) * sizeof(int), "recall batch", e));
+    k->ids = k->mem;
+    k->target = k->ids + N;
+    k->top = k->target + N;
+    k->weight = (float *)(k->top + N);
+    k->scratch = (int *)(k->weight + N);
+    TRY(pass_open(&k->pass, m, r->batch, T, 0, e));
+    return loss_open(&k->loss, m, 0, (int)N, e);
+}
+
+/* Sequences first .. first + batch - 1 of those with n pairs; those beyond r->rows fill the batch and are not counted. */
+static int probe_batch(Probe *k, const Recall *r, Model *m, RecallForward forward, void *ctx, int n, int T, int first, long *asked,
+                       long *right, Err *e) {
+    for (int b = 0; b < r->batch; b++) {
+        const size_t at = (size_t)b * T;
+        Rng rng;
+        rng_seed3(&rng, r->seed, (uint64_t)n, (uint64_t)(first + b));
+        recall_row(&r->spec, &rng, n, T, k->ids + at, k->target + at, k->weight + at, k->scratch);
+        if (first + b >= r->rows) memset(k->weight + at, 0, (size_t)T * sizeof *k->weight);
+    }
+    double unused;
+    TRY(pass_input(&k->pass, m, k->ids, NULL, e));
+    if (forward) forward(ctx, m, &k->pass);
+    else model_forward(m, &k->pass);
+    TRY(loss_xent(&k->loss, m, &k->pass, k->target, k->weight, 0, &unused, NULL, k->top, e));
+    for (int i = 0; i < k->pass.N; i++)
+        if (k->weight[i] != 0) ++*asked, *right += k->top[i] == k->target[i];
+    return OK;
+}
+
+int recall_run(const Recall *r, Model *m, RecallForward forward, void *ctx, double *accuracy, double *mean, Err *e) {
+    double sum = 0;
+    for (int i = 0; i < r->n_n; i++) {
+        const int n = r->n[i], T = 2 * n + 2 * r->queries;
+        long asked = 0, right = 0;
+        Probe k;
+        int rc = probe_open(&k, r, m, T, e);
+        for (int first = 0; first < r->rows && !rc; first += r->batch)
+            rc = probe_batch(&k, r, m, forward, ctx, n, T, first, &asked, &right, e);
+        probe_close(&k);
+        if (!rc) rc = m->be->sync(m->be, e);
+        if (rc) return rc;
+        accuracy[i] = (double)right / (double)asked;
+        sum += accuracy[i] / r->n_n;
+    }
+    if (mean) *mean = sum;
+    return OK;
+}

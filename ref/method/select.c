@@ -1,0 +1,207 @@
+/* select.c - the selectors: one row in a table each. See select.h. */
+#include "method/select.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- counts, tops, layouts */
+
+int select_count(int L, double ratio) {
+    const double k = floor(L * ratio + 0.5);
+    return k < 0 ? 0 : k > L ? L : (int)k;
+}
+
+void select_top(const double *score, int L, int K, int *keep) {
+    for (int l = 0; l < L; l++) keep[l] = 0;
+    for (int i = 0; i < K && i < L; i++) {
+        int best = -1;
+        for (int l = 0; l < L; l++) {
+            if (keep[l]) continue;
+            // strictly better only, so that the lower layer wins a tie; NAN is worse than everything
+            if (best < 0 || score[l] > score[best] || (isnan(score[best]) && !isnan(score[l]))) best = l;
+        }
+        keep[best] = 1;
+    }
+}
+
+int select_uniform(int L, int K, int *keep) {
+    const int stride = K > 1 ? (L - 1) / (K - 1) : 1; // the largest with which K layers from 0 on fit
+    for (int i = 0; i < K; i++) keep[i * stride] = 1;
+    return OK;
+}
+
+int select_uniform_last(int L, int K, int *keep) {
+    for (int i = 1; i <= K; i++) keep[(int)((long)i * L / K) - 1] = 1;
+    return OK;
+}
+
+int select_check_list(const int *list, int n, int L, int K, const char *what, Err *e) {
+    if (K >= 0 && n != K) return err_set(e, ERR_USAGE, "%s: got %d layers, expected %d", what, n, K);
+    for (int i = 0; i < n; i++) {
+        if (list[i] < 0 || list[i] >= L) return err_set(e, ERR_USAGE, "%s: got layer %d, expected 0 to %d", what, list[i], L - 1);
+        for (int k = 0; k < i; k++)
+            if (list[k] == list[i]) return err_set(e, ERR_USAGE, "%s: layer %d is there twice", what, list[i]);
+    }
+    return OK;
+}
+
+/* ---------------------------------------------------------------- zero-ablation of the teacher */
+
+typedef struct { int layer; } Ablation;
+
+/* model_forward, except that one mixer's output is zero: the residual and the MLP still run. */
+static void ablation_forward(void *ctx, const Model *m, Pass *p) {
+    const Ablation *a = ctx;
+    Backend *be = m->be;
+    const size_t n = (size_t)p->N * m->c.C;
+    model_embed(m, p, p->layer[0].x);
+    for (int l = 0; l < m->c.L; l++) {
+        Real *x = p->layer[l].x, *out = l + 1 < m->c.L ? p->layer[l + 1].x : p->x;
+        layer_norm_in(m, p, l, x);
+        layer_mixer(m, p, l, p->mix_out);
+        if (l == a->layer) be->zero(be, p->mix_out, n * be->real_size);
+        be->op->add(p->layer[l].x2, x, p->mix_out, n);
+        layer_mlp(m, p, l, out);
+    }
+    be->op->rmsnorm_forward(p->h, p->r, p->x, m->p.norm.w, m->c.norm_eps, p->N, m->c.C);
+}
+
+int select_ablation(Model *teacher, Recall *recall, double *importance, Err *e) {
+    double accuracy[RECALL_MAX_N], base, mean;
+    TRY(recall_run(recall, teacher, NULL, NULL, accuracy, &base, e));
+    for (int l = 0; l < teacher->c.L; l++) {
+        Ablation a = {l};
+        TRY(recall_run(recall, teacher, ablation_forward, &a, accuracy, &mean, e));
+        importance[l] = base - mean;
+    }
+    return OK;
+}
+
+/* ---------------------------------------------------------------- the selectors */
+
+static int choose_score(const SelectInput *in, int *keep, Err *e) {
+    double score[MAX_LAYERS];
+    (void)e;
+    for (int l = 0; l < in->L; l++) score[l] = in->score[l].score;
+    if (in->importance) memcpy(in->importance, score, (size_t)in->L * sizeof *score);
+    select_top(score, in->L, in->K, keep);
+    return OK;
+}
+
+static int choose_uniform(const SelectInput *in, int *keep, Err *e) {
+    (void)e;
+    return select_uniform(in->L, in->K, keep);
+}
+
+static int choose_uniform_last(const SelectInput *in, int *keep, Err *e) {
+    (void)e;
+    return select_uniform_last(in->L, in->K, keep);
+}
+
+static int choose_stride(const SelectInput *in, int *keep, Err *e) {
+    if (in->stride < 1 || in->first < 0)
+        return err_set(e, ERR_USAGE, "uniform_stride: got first %d and stride %d, expected >= 0 and >= 1", in->first, in->stride);
+    const long last = in->first + (long)(in->K - 1) * in->stride;
+    if (in->K > 0 && last >= in->L)
+        return err_set(e, ERR_USAGE, "uniform_stride: layer %ld is needed, the model has %d", last, in->L);
+    for (int i = 0; i < in->K; i++) keep[in->first + i * in->stride] = 1;
+    return OK;
+}
+
+static int choose_random(const SelectInput *in, int *keep, Err *e) {
+    int order[MAX_LAYERS];
+    Rng r;
+    (void)e;
+    rng_seed3(&r, in->seed, 0x73656c, 0);
+    for (int l = 0; l < in->L; l++) order[l] = l;
+    rng_shuffle(&r, order, (size_t)in->L);
+    for (int i = 0; i < in->K; i++) keep[order[i]] = 1;
+    return OK;
+}
+
+static int choose_explicit(const SelectInput *in, int *keep, Err *e) {
+    TRY(select_check_list(in->list, in->n_list, in->L, in->K, "keep_full_attention_layers", e));
+    for (int i = 0; i < in->n_list; i++) keep[in->list[i]] = 1;
+    return OK;
+}
+
+static int choose_ablation(const SelectInput *in, int *keep, Err *e) {
+    double importance[MAX_LAYERS];
+    TRY(select_ablation(in->teacher, in->recall, importance, e));
+    if (in->importance) memcpy(in->importance, importance, (size_t)in->L * sizeof *importance);
+    select_top(importance, in->L, in->K, keep);
+    return OK;
+}
+
+static int choose_none(const SelectInput *in, int *keep, Err *e) {
+    (void)in, (void)keep, (void)e;
+    return OK;
+}
+
+static int choose_all(const SelectInput *in, int *keep, Err *e) {
+    (void)e;
+    for (int l = 0; l < in->L; l++) keep[l] = 1;
+    return OK;
+}
+
+/* A new selector: write choose_NAME above, add a row here. */
+static const Selector SELECTORS[] = {
+    {"ga_s2", "KL-guided: one-swap KL to the teacher", 1, 0, choose_score},
+    {"uniform", "evenly spaced from layer 0", 0, 0, choose_uniform},
+    {"uniform_last", "evenly spaced, last layer of each group", 0, 0, choose_uniform_last},
+    {"uniform_stride", "a given first layer and stride", 0, 0, choose_stride},
+    {"random", "drawn from the seed", 0, 0, choose_random},
+    {"explicit", "the given list", 0, 0, choose_explicit},
+    {"ablation", "drop in recall when the teacher's mixer is set to zero", 0, 1, choose_ablation},
+    {"none", "all layers linear", 0, 0, choose_none},
+    {"all", "all layers softmax", 0, 0, choose_all},
+};
+
+int selector_count(void) { return (int)(sizeof SELECTORS / sizeof *SELECTORS); }
+const Selector *selector_at(int i) { return i >= 0 && i < selector_count() ? &SELECTORS[i] : NULL; }
+const Selector *selector_find(const char *name) {
+    for (int i = 0; i < selector_count(); i++)
+        if (!strcmp(SELECTORS[i].name, name)) return &SELECTORS[i];
+    return NULL;
+}
+
+int select_layers(const Selector *s, const SelectInput *in, int *keep, Err *e) {
+    if (in->K < 0 || in->K > in->L)
+        return err_set(e, ERR_USAGE, "%s: got %d softmax layers, expected 0 to %d", s->name, in->K, in->L);
+    if (s->needs_score && !in->score) return err_set(e, ERR_USAGE, "%s: needs layer scores", s->name);
+    if (s->needs_recall && (!in->recall || !in->teacher)) {
+        err_set(e, ERR_USAGE, "%s: needs the teacher and a recall probe", s->name);
+        return err_hint(e, "set recall_keys");
+    }
+    for (int l = 0; l < in->L; l++) {
+        keep[l] = 0;
+        if (in->importance) in->importance[l] = NAN;
+    }
+    return s->choose(in, keep, e);
+}
+
+/* ---------------------------------------------------------------- agreement */
+
+double select_kendall(const int *a, const int *b, int L) {
+    int place[MAX_LAYERS];
+    long sum = 0;
+    for (int i = 0; i < L; i++) place[b[i]] = i;
+    for (int i = 0; i < L; i++)
+        for (int j = i + 1; j < L; j++) sum += place[a[i]] < place[a[j]] ? 1 : -1;
+    return L > 1 ? 2.0 * (double)sum / ((double)L * (L - 1)) : 1;
+}
+
+double select_jaccard(const int *a, const int *b, int L, int K) {
+    int seen[MAX_LAYERS] = {0}, both = 0;
+    if (K > L) K = L;
+    for (int i = 0; i < K; i++) seen[a[i]] = 1;
+    for (int i = 0; i < K; i++) both += seen[b[i]];
+    return K > 0 ? (double)both / (2 * K - both) : 1;
+}
+
+void select_text(char *dst, size_t cap, const int *keep, int L) {
+    size_t n = 0;
+    if (cap) dst[0] = 0;
+    for (int l = 0; l < L && n < cap; l++)
+        if (keep[l]) n += (size_t)snprintf(dst + n, cap - n, "%s%d", n ? "," : "", l);
+}
