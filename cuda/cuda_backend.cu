@@ -5,7 +5,6 @@
 #include "cuda_backend.h"
 #include "launch.h"
 #include "matmul.h"
-#include "base/mem.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,7 +50,7 @@ int cuda_shared_limit(const void *kernel, size_t bytes, const char *what) {
 }
 } // namespace CUDA_SIDE
 
-// ---- memory: each block remembers its size in front of it would cost alignment, so sizes are kept in a list ----
+// ---- memory; sizes are kept in a list, since a size in front of a block would cost its alignment ----
 struct Held { void *p; size_t bytes; };
 struct State { Held *held; size_t n, room, now, peak; char name[32]; };
 

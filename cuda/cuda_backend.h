@@ -4,10 +4,13 @@
  * emulator (tests/cuda_emu/). One device per process; both precisions may be open at once and share its stream. */
 #ifndef HYB_CUDA_BACKEND_H
 #define HYB_CUDA_BACKEND_H
-#include "ops/backend.h"
+#include <stddef.h>
+#include <stdint.h>
 #ifdef __cplusplus
 extern "C" {
 #endif
+#include "base/mem.h"
+#include "ops/backend.h"
 int cuda_backend_open(Backend **b, const char *name, int threads, Err *e);
 int cuda_emu_backend_open(Backend **b, const char *name, int threads, Err *e);
 /* Bytes held now and at most since the backend was opened. */

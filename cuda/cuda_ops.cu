@@ -17,7 +17,7 @@ typedef float wide;
 
 namespace { // kernels of the two precisions have the same names
 #include "matmul.cu"
-#include "arith.cu"
+#include "add.cu"
 #include "embed.cu"
 #include "linear.cu"
 #include "rmsnorm.cu"

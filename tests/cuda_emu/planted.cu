@@ -1,21 +1,13 @@
 /* planted.cu - kernels with one planted bug each (PLANT selects it), and their right versions (PLANT 0): the emulator must report
- * the bugs and only them. Compiled by g++ once per bug; test_cuda_emu.c drives them through plant_run. */
-#include "mma.h"
-
-#ifndef PLANT
-#define PLANT 0
-#endif
-enum { NONE, MISSING_BARRIER, DIVERGENT_BARRIER, OUT_OF_BOUNDS, RACE, UNINITIALISED, WRONG_FRAGMENT, MISSING_WAIT, SHARED_OUTSIDE,
-       DIVERGENT_SHUFFLE, WARP_RACE };
+ * the bugs and only them. Included once per bug by planted_all.cc. */
 
 /* Reverses n floats through shared memory, one block. */
 __global__ void reverse_kernel(float *y, const float *x, int n) {
     SHARED(float, tile, 256);
     const int i = threadIdx.x;
     if (PLANT != UNINITIALISED || i != 5) tile[PLANT == SHARED_OUTSIDE ? i + 200 : i] = i < n ? x[PLANT == OUT_OF_BOUNDS ? i + n : i] : 0.0f;
-    if (PLANT == DIVERGENT_BARRIER) {
-        if (i < 40) __syncthreads();
-    } else if (PLANT != MISSING_BARRIER) __syncthreads();
+    if (PLANT == DIVERGENT_BARRIER && i >= 40) return;
+    if (PLANT != MISSING_BARRIER) __syncthreads();
     if (i < n) y[i] = tile[n - 1 - i];
     if (PLANT == RACE) tile[i] = 0.0f; // others may still be reading it
 }
@@ -103,16 +95,13 @@ __global__ void vote_kernel(int *y) {
     }
 }
 
-extern "C" {
-void PLANT_NAME(int which, void *y, const void *a, const void *b, int n);
-void PLANT_NAME(int which, void *y, const void *a, const void *b, int n) {
+static void planted(int which, void *y, const void *a, const void *b, int n) {
     switch (which) {
-    case 0: LAUNCH(reverse_kernel, 1, 128, 0, (float *)y, (const float *)a, n); break;
-    case 1: LAUNCH(neighbour_kernel, 1, 64, 0, (float *)y, (const float *)a); break;
-    case 2: LAUNCH(product_kernel, 1, 32, 0, (float *)y, (const Bf16 *)a, (const Bf16 *)b); break;
-    case 3: LAUNCH(product_tf32_kernel, 1, 32, 0, (float *)y, (const float *)a, (const float *)b); break;
-    case 4: LAUNCH(ldmatrix_kernel, 1, 32, 0, (float *)y); break;
-    case 5: LAUNCH(vote_kernel, 1, 96, 0, (int *)y); break;
+    case REVERSE: LAUNCH(reverse_kernel, 1, 128, 0, (float *)y, (const float *)a, n); break;
+    case NEIGHBOUR: LAUNCH(neighbour_kernel, 1, 64, 0, (float *)y, (const float *)a); break;
+    case PRODUCT: LAUNCH(product_kernel, 1, 32, 0, (float *)y, (const Bf16 *)a, (const Bf16 *)b); break;
+    case PRODUCT_TF32: LAUNCH(product_tf32_kernel, 1, 32, 0, (float *)y, (const float *)a, (const float *)b); break;
+    case MATRICES: LAUNCH(ldmatrix_kernel, 1, 32, 0, (float *)y); break;
+    case VOTES: LAUNCH(vote_kernel, 1, 96, 0, (int *)y); break;
     }
-}
 }

@@ -1,4 +1,4 @@
-/* arith.cu - add, accumulate, sum, sumsq. */
+/* add.cu - add, accumulate, sum, sumsq. */
 __global__ void add_kernel(real *y, const real *a, const real *b, size_t n) {
     const size_t i = pack_index();
     if (i >= n) return;
