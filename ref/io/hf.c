@@ -263,16 +263,17 @@ void hf_close(HfModel *h) {
     memset(h, 0, sizeof *h);
 }
 
-static int finite_check(const HfModel *h, const Tensor *t, Err *e) {
+int tensor_check_finite(const Tensor *t, const char *file, Err *e) {
     double block[512];
     const size_t size = dtype_bits(t->dtype) / 8;
+    if (!is_float(t->dtype)) return OK;
     for (size_t at = 0; at < t->count; at += 512) {
         const size_t n = t->count - at < 512 ? t->count - at : 512;
         dtype_convert(DT_F64, block, t->dtype, t->data + at * size, n);
         for (size_t i = 0; i < n; i++)
             if (!isfinite(block[i]))
-                return err_set(e, ERR_NUMERIC, "%s: tensor \"%s\": element %zu is %s, expected finite numbers", file_of(h, t), t->name,
-                               at + i, isnan(block[i]) ? "NaN" : "infinite");
+                return err_set(e, ERR_NUMERIC, "%s: tensor \"%s\": element %zu is %s, expected finite numbers", file, t->name, at + i,
+                               isnan(block[i]) ? "NaN" : "infinite");
     }
     return OK;
 }
@@ -282,7 +283,7 @@ static int load_param(void *ctx, const ParamInfo *info, Param *slot) {
     const Load *l = ctx;
     const Tensor *t = hf_tensor(l->h, info->name);
     if (!t || t->count != info->n) return err_set(l->e, ERR_INPUT, "%s: tensor \"%s\" is missing", l->h->dir, info->name);
-    if (l->finite) TRY(finite_check(l->h, t, l->e));
+    if (l->finite) TRY(tensor_check_finite(t, file_of(l->h, t), l->e));
     return param_put(l->be, info, slot, t->dtype, t->data, l->e);
 }
 

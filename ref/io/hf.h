@@ -35,6 +35,9 @@ int hf_load_model(Model *m, const char *dir, Backend *be, GradKind grad, Err *e)
 /* Host tensor of parameter `name` (fla names) in any of the supported layouts, for inspection; NULL if absent. */
 const Tensor *hf_tensor(const HfModel *h, const char *fla_name);
 
+/* ERR_NUMERIC naming the first NaN or infinity of a floating-point tensor; `file` is for the message. */
+int tensor_check_finite(const Tensor *t, const char *file, Err *e);
+
 typedef struct {
     const char *format;   /* "fla" (hybrids) or "hf" (all-softmax models: Llama, Qwen2, Qwen3 names); NULL: whichever fits */
     DType dtype;          /* of matrices and norms; A_log and dt_bias are always F32 */

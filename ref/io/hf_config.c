@@ -155,10 +155,11 @@ static int windows_count(const Config *c, const Json *j, int on, int *slide, Err
 
 static int window_read(Config *c, const Json *j, int qwen, Err *e) {
     const JsonRef r = json_get(j, 0, "sliding_window");
-    int window = r < 0 ? 4096 : 0, on = !qwen, slide = c->L;
+    int window = r < 0 ? 4096 : 0, on = !qwen, slide;
     TRY(hf_opt_int(j, 0, "sliding_window", 1, BIG, &window, e));
     if (qwen) TRY(json_opt_bool(j, 0, "use_sliding_window", &on, e));
     if (!on || !window) window = 0;
+    slide = window ? c->L : 0;
     if (qwen) TRY(windows_count(c, j, window > 0, &slide, e));
     if (slide && !window)
         return refuse(j, "layer_types", "sliding_attention", "full_attention: use_sliding_window is off", e);

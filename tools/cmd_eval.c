@@ -1,0 +1,208 @@
+/* cmd_eval.c - how good is a model: perplexity on a text, distance to its teacher, recall. */
+#include "base/mem.h"
+#include "eval/perplexity.h"
+#include "eval/recall.h"
+#include "io/hf.h"
+#include "io/json.h"
+#include "tools/session.h"
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+enum { TASK_PPL, TASK_KL, TASK_RECALL };
+typedef struct {
+    int task, seq_len, batch_size, recall_rows, recall_queries;
+    char text[1024], ids[1024], teacher[1024], recall_keys[128], recall_values[128], recall_n[64];
+    int64_t max_tokens;
+} Options;
+#define AT(f) offsetof(Options, f)
+static const Option rows[] = {
+    {"task", "what to measure", OPT_CHOICE, AT(task), 0, 0, "ppl|kl|recall", 0},
+    {"text", "text file (ppl, kl): the whole file is one stream of tokens", OPT_TEXT, AT(text), 0, 1024, NULL, 0},
+    {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_TEXT, AT(ids), 0, 1024, NULL, 0},
+    {"seq_len", "window length in tokens", OPT_INT, AT(seq_len), 2, 1 << 24, NULL, 0},
+    {"batch_size", "windows at once, 0 = about 2048 tokens", OPT_INT, AT(batch_size), 0, 65536, NULL, 0},
+    {"max_tokens", "only the first so many tokens, 0 = all", OPT_I64, AT(max_tokens), 0, 1e15, NULL, 0},
+    {"teacher", "model directory of the teacher (kl)", OPT_TEXT, AT(teacher), 0, 1024, NULL, 0},
+    {"recall_keys", "characters that keys are drawn from (recall)", OPT_TEXT, AT(recall_keys), 0, 128, NULL, 0},
+    {"recall_values", "characters of values; empty: the keys' set", OPT_TEXT, AT(recall_values), 0, 128, NULL, 0},
+    {"recall_n", "numbers of pairs", OPT_TEXT, AT(recall_n), 0, 64, NULL, 0},
+    {"recall_rows", "sequences per number of pairs", OPT_INT, AT(recall_rows), 1, 1 << 20, NULL, 0},
+    {"recall_queries", "questions per sequence", OPT_INT, AT(recall_queries), 1, 1 << 20, NULL, 0},
+};
+static const OptionTable table = {rows, sizeof rows / sizeof *rows};
+static const OptionTable *get_table(void) { return &table; }
+static void defaults(void *p) {
+    Options *o = p;
+    o->seq_len = 512;
+    o->recall_rows = 64;
+    o->recall_queries = 16;
+    snprintf(o->recall_keys, sizeof o->recall_keys, "A-Za-z");
+    snprintf(o->recall_n, sizeof o->recall_n, "4,8,16");
+}
+static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
+
+static int ids_open(Ids *ids, const Session *s, const Options *o, Err *e) {
+    if (!o->text[0] == !o->ids[0]) {
+        err_set(e, ERR_USAGE, "eval: %s", o->text[0] ? "--text and --ids exclude each other" : "--text FILE or --ids FILE is required");
+        return err_hint(e, "usage: hybridize eval --task ppl -m MODEL --text FILE --seq-len N");
+    }
+    if (o->ids[0]) TRY(session_json_ids(ids, o->ids, s->m.c.VOC, e));
+    else TRY(session_text_ids(ids, s->tokenizer, o->text, e));
+    if (o->max_tokens && ids->n > (size_t)o->max_tokens) ids->n = (size_t)o->max_tokens;
+    return OK;
+}
+
+/* ---- results ---- */
+
+static void ppl_json(JsonOut *o, const Perplexity *r) {
+    json_out_real(o, "nll_per_token", r->nll);
+    json_out_real(o, "nll_stderr", r->nll_se);
+    json_out_real(o, "perplexity", r->perplexity);
+    json_out_real(o, "accuracy", r->accuracy);
+    json_out_int(o, "predictions", r->predictions);
+    json_out_int(o, "windows", r->windows);
+    json_out_int(o, "seq_len", r->T);
+}
+
+static void ppl_text(const char *who, const Perplexity *r) {
+    printf("%s%snll_per_token  %.6f", who, *who ? " " : "", r->nll);
+    if (isfinite(r->nll_se)) printf(" +- %.6f", r->nll_se);
+    printf("\n%s%sperplexity     %.6f\n%s%saccuracy       %.4f\n%s%spredictions    %lld in %lld windows of %d\n", who, *who ? " " : "",
+           r->perplexity, who, *who ? " " : "", r->accuracy, who, *who ? " " : "", (long long)r->predictions, (long long)r->windows, r->T);
+}
+
+static int json_begin(JsonOut *o, const Cli *c, const char *task) {
+    json_out_begin(o, 1);
+    json_out_object(o, NULL);
+    json_out_str(o, "task", task);
+    json_out_str(o, "model", c->common.model);
+    json_out_str(o, "device", c->common.device);
+    return OK;
+}
+static int json_end(JsonOut *o, Err *e) {
+    json_out_close(o);
+    const int rc = json_out_end(o, e);
+    if (!rc) puts(o->text);
+    json_out_free(o);
+    return rc;
+}
+
+static int run_ppl(Cli *c, Session *s, Err *e) {
+    const Options *o = c->options[0];
+    Ids ids = {0};
+    Perplexity r = {0};
+    JsonOut out;
+    int rc = ids_open(&ids, s, o, e);
+    if (!rc) rc = perplexity_run(&r, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);
+    if (!rc && c->common.json) {
+        json_begin(&out, c, "ppl");
+        ppl_json(&out, &r);
+        rc = json_end(&out, e);
+    } else if (!rc)
+        ppl_text("", &r);
+    ids_free(&ids);
+    return rc;
+}
+
+static int run_kl(Cli *c, Session *s, Err *e) {
+    const Options *o = c->options[0];
+    Ids ids = {0};
+    Model teacher = {0};
+    Divergence r = {0};
+    JsonOut out;
+    TRY(cli_require(c, o->teacher, "--teacher DIR", e));
+    int rc = ids_open(&ids, s, o, e);
+    if (!rc) rc = hf_load_model(&teacher, o->teacher, s->be, GRAD_NONE, e);
+    if (!rc) rc = divergence_run(&r, &teacher, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);
+    if (!rc && c->common.json) {
+        json_begin(&out, c, "kl");
+        json_out_str(&out, "teacher", o->teacher);
+        json_out_real(&out, "kl_per_token", r.kl);
+        json_out_real(&out, "kl_stderr", r.kl_se);
+        json_out_real(&out, "top1_agreement", r.agreement);
+        ppl_json(&out, &r.student);
+        json_out_object(&out, "teacher_result");
+        ppl_json(&out, &r.teacher);
+        json_out_close(&out);
+        rc = json_end(&out, e);
+    } else if (!rc) {
+        printf("kl_per_token   %.6f", r.kl);
+        if (isfinite(r.kl_se)) printf(" +- %.6f", r.kl_se);
+        printf("\ntop1_agreement %.4f\n", r.agreement);
+        ppl_text("student", &r.student);
+        ppl_text("teacher", &r.teacher);
+    }
+    model_close(&teacher);
+    ids_free(&ids);
+    return rc;
+}
+
+/* ---- recall ---- */
+
+static int list_parse(int *n, int *count, const char *text, Err *e) {
+    for (const char *p = text; *p; p += *p == ',') {
+        int v = 0;
+        while (*p >= '0' && *p <= '9' && v < 100000) v = v * 10 + *p++ - '0';
+        if (!v || (*p && *p != ',') || *count == RECALL_MAX_N)
+            return err_set(e, ERR_USAGE, "recall_n: got \"%s\", expected at most %d numbers like 4,8,16", text, RECALL_MAX_N);
+        n[(*count)++] = v;
+    }
+    return *count ? OK : err_set(e, ERR_USAGE, "recall_n: expected numbers like 4,8,16");
+}
+
+static int run_recall(Cli *c, Session *s, Err *e) {
+    const Options *o = c->options[0];
+    int n[RECALL_MAX_N], count = 0, *key = NULL, *value = NULL;
+    double accuracy[RECALL_MAX_N], mean = 0;
+    RecallSpec spec = {.disjoint = !o->recall_values[0]};
+    Recall r = {0};
+    JsonOut out;
+    TRY(list_parse(n, &count, o->recall_n, e));
+    int rc = recall_alphabet(&key, &spec.n_key, s->tokenizer, o->recall_keys, e);
+    if (!rc && o->recall_values[0]) rc = recall_alphabet(&value, &spec.n_value, s->tokenizer, o->recall_values, e);
+    spec.key = key;
+    spec.value = value;
+    if (!rc) rc = recall_open(&r, &spec, n, count, o->recall_rows, o->recall_queries, c->common.seed, s->m.c.VOC, e);
+    if (!rc) rc = recall_run(&r, &s->m, NULL, NULL, accuracy, &mean, e);
+    if (!rc && c->common.json) {
+        json_begin(&out, c, "recall");
+        json_out_object(&out, "accuracy");
+        for (int i = 0; i < count; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "%d", n[i]);
+            json_out_real(&out, name, accuracy[i]);
+        }
+        json_out_close(&out);
+        json_out_real(&out, "mean", mean);
+        rc = json_end(&out, e);
+    } else if (!rc) {
+        for (int i = 0; i < count; i++) printf("recall %3d pairs  %.4f\n", n[i], accuracy[i]);
+        printf("recall mean       %.4f\n", mean);
+    }
+    recall_close(&r);
+    mem_free(key);
+    mem_free(value);
+    return rc;
+}
+
+static int eval(Cli *c, Err *e) {
+    const Options *o = c->options[0];
+    Session s;
+    TRY(session_open(&s, c, o->task == TASK_RECALL || !o->ids[0], e));
+    const int rc = o->task == TASK_PPL ? run_ppl(c, &s, e) : o->task == TASK_KL ? run_kl(c, &s, e) : run_recall(c, &s, e);
+    session_close(&s);
+    return rc;
+}
+
+const Command cmd_eval = {
+    .name = "eval",
+    .summary = "Measures a model: perplexity on a text, KL to its teacher, or recall.",
+    .usage = "--task ppl|kl|recall -m MODEL (--text FILE | --ids FILE.json) [--seq-len N] [options]",
+    .details = "ppl, kl: the token stream (no special tokens added) is cut into consecutive windows of N tokens, the last partial one dropped\n"
+               "unless it is the only one; each window starts from a fresh state; positions 2..N are predicted. Units are nats.\n"
+               "recall: k1 v1 ... kn vn, then keys again: how often is the right value the most likely token?",
+    .common = CLI_MODEL | CLI_SEED | CLI_BACKEND | CLI_JSON,
+    .options = {&options},
+    .run = eval,
+};

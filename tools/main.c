@@ -1,0 +1,95 @@
+/* main.c - hybridize: one binary, one subcommand at a time. */
+#include "base/mem.h"
+#include "tools/cli.h"
+#include <string.h>
+
+#ifndef GIT_ID
+#define GIT_ID ""
+#endif
+
+extern const Command cmd_run, cmd_pretrain, cmd_align, cmd_score, cmd_select, cmd_distill, cmd_eval, cmd_generate, cmd_tokenize, cmd_detokenize,
+    cmd_inspect, cmd_gradcheck, cmd_bench;
+static const Command *const commands[] = {
+    &cmd_run, &cmd_pretrain, &cmd_align, &cmd_score, &cmd_select, &cmd_distill, &cmd_eval, &cmd_generate, &cmd_tokenize, &cmd_detokenize,
+    &cmd_inspect, &cmd_gradcheck, &cmd_bench};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static void overview(FILE *to) {
+    fputs("usage: hybridize COMMAND [options]\n\n"
+          "Turns a softmax Transformer into a hybrid of softmax and linear attention, and finds out which layers must stay softmax.\n\n"
+          "commands:\n", to);
+    for (int i = 0; i < COMMANDS; i++) fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
+    fputs("  help        This text, or the options of a command: hybridize help COMMAND\n\n"
+          "  -h, --help      this text\n"
+          "  -V, --version   version, compiler, backends\n", to);
+    cli_exit_codes(to);
+}
+
+static void version(void) {
+    printf("hybridize %s%s%s%s\n", HYB_VERSION, *GIT_ID ? " (" : "", GIT_ID, *GIT_ID ? ")" : "");
+#if defined(__clang__)
+    printf("compiler: clang %s\n", __clang_version__);
+#elif defined(__GNUC__)
+    printf("compiler: gcc %s\n", __VERSION__);
+#endif
+#ifdef HAVE_CUDA
+    puts("backends: cpu ref32 ref64 cuda");
+#else
+    puts("backends: cpu ref32 ref64");
+#endif
+}
+
+static const Command *find(const char *name, Err *e) {
+    const char *names[COMMANDS + 1] = {"help"};
+    for (int i = 0; i < COMMANDS; i++) {
+        if (!strcmp(commands[i]->name, name)) return commands[i];
+        names[i + 1] = commands[i]->name;
+    }
+    err_set(e, ERR_USAGE, "unknown command \"%s\"", name);
+    const char *near = cli_nearest(name, names, COMMANDS + 1);
+    if (near) err_hint(e, "did you mean hybridize %s?", near);
+    else err_hint(e, "hybridize --help lists the commands");
+    return NULL;
+}
+
+static int help(int argc, char **argv, Err *e) {
+    if (argc > 1) return err_set(e, ERR_USAGE, "help: expected one command");
+    if (!argc) return overview(stdout), OK;
+    const Command *c = find(argv[0], e);
+    if (c) cli_help(c, stdout);
+    return c ? OK : e->code;
+}
+
+static int command(const Command *k, int argc, char **argv, Err *e) {
+    Cli c;
+    TRY(cli_parse(&c, k, argc, argv, e));
+    int rc = OK;
+    if (c.help) cli_help(k, stdout);
+    else if (c.common.dry_run) rc = cli_print_config(&c, stdout, e);
+    else {
+        c.stop = cli_stop();
+        rc = k->run(&c, e);
+        fputs(progress_break(&c.pace), stderr);
+    }
+    cli_close(&c);
+    return rc;
+}
+
+int main(int argc, char **argv) {
+    Err e = {0};
+    int rc = OK;
+    if (argc < 2) {
+        overview(stderr);
+        return ERR_USAGE;
+    }
+    const char *name = argv[1];
+    if (!strcmp(name, "-h") || !strcmp(name, "--help")) overview(stdout);
+    else if (!strcmp(name, "-V") || !strcmp(name, "--version")) version();
+    else if (!strcmp(name, "help")) rc = help(argc - 2, argv + 2, &e);
+    else {
+        const Command *k = find(name, &e);
+        rc = k ? command(k, argc - 2, argv + 2, &e) : e.code;
+    }
+    if (!rc) rc = cli_flush(&e);
+    return rc ? cli_fail(&e) : OK;
+}

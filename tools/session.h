@@ -1,0 +1,23 @@
+/* session.h - what several commands begin with: a backend, a model, its tokenizer, a text as token ids. */
+#ifndef HYB_SESSION_H
+#define HYB_SESSION_H
+#include "model/model.h"
+#include "text/tokenizer.h"
+#include "tools/cli.h"
+
+typedef struct { /* zero-initialise; session_close is always fine */
+    Backend *be;
+    Model m;
+    Tokenizer *tokenizer;
+} Session;
+/* Backend by the common flags, frozen model from c->common.model, its tokenizer if tokenizer is 1. */
+int session_open(Session *s, const Cli *c, int tokenizer, Err *e);
+void session_close(Session *s);
+/* tokenizer.json of a model directory (or the file itself). */
+int session_tokenizer(Tokenizer **t, const char *dir, Err *e);
+/* The whole file as one text, without special tokens. */
+int session_text_ids(Ids *ids, const Tokenizer *t, const char *path, Err *e);
+/* A JSON file: a list of ids, or an object whose member "ids" is one. Every id in [0, VOC). */
+int session_json_ids(Ids *ids, const char *path, int VOC, Err *e);
+
+#endif
