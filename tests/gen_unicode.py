@@ -8,6 +8,7 @@ Unicode version; `pip install unicodedata2==16.0.0` gives the version that the c
 one of the regex engine in Hugging Face tokenizers 0.23). The header states the version.
 """
 import sys
+import zlib
 
 try:
     import unicodedata2 as ucd
@@ -66,7 +67,22 @@ def emit(kind, name, values, form):
     print(line + "\n};")
 
 
+def digest(first, last):
+    """Adler-32 of the NFC of six strings with each character; what tests/test_unicode.c computes with ours."""
+    out = 1
+    for c in range(first, last):
+        if not 0xD800 <= c < 0xE000:
+            x = chr(c)
+            for s in (x, "a" + x + "\u0316", "a\u0301" + x, x + "\u0345\u0301", "\u1100" + x, "\uac00" + x):
+                out = zlib.adler32(ucd.normalize("NFC", s).encode(), out)
+    return out
+
+
 def main():
+    if sys.argv[1:] == ["--digest"]:
+        for first, last in ((0, 0x3400), (0xA000, 0x12000), (0x16000, 0x17000), (0x1D000, 0x1F000), (0x2F000, 0x30000)):
+            print(f"{{0x{first:X}, 0x{last:X}, 0x{digest(first, last):08X}}}")
+        return
     table, composed = decompositions()
     second = {table[i][2] for i in composed}
     runs = []

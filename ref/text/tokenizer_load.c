@@ -498,7 +498,7 @@ static uint64_t hash_rules(const Tokenizer *t) {
     for (int i = 0; i < t->n_pre; i++)
         hash_int(&h, (int64_t)t->pre[i].kind << 16 | (int64_t)t->pre[i].split << 8 | (int64_t)t->pre[i].prepend);
     const int flags = t->byte_level | t->byte_fallback << 1 | t->fuse_unk << 2 | t->ignore_merges << 3;
-    hash_int(&h, (int64_t)t->unk << 8 | flags);
+    hash_int(&h, (int64_t)t->unk * 256 + flags);
     for (size_t i = 0; i < t->prefix.n; i++) hash_int(&h, t->prefix.id[i]);
     hash_int(&h, -1);
     for (size_t i = 0; i < t->suffix.n; i++) hash_int(&h, t->suffix.id[i]);
