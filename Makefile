@@ -42,6 +42,8 @@ $(B)/ref/ops/ref_ops64.o: ref/ops/ref_ops.c
 $(B)/cpu/%.o: cpu/%.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLFLAGS) -O3 $(OMP) -c $< -o $@
+$(B)/ref/ops/backend.o: ALLFLAGS += $(if $(CPU),,-DHYB_NO_CPU)
+$(B)/ref/ops/backend.o: $(CPU)
 $(B)/tools/main.o: ALLFLAGS += -DGIT_ID='"$(shell git rev-parse --short=12 HEAD 2>/dev/null)"'
 $(B)/%.o: %.c
 	@mkdir -p $(@D)

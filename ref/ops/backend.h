@@ -30,8 +30,13 @@ struct Backend {
 /* Opens by name. threads <= 0: all cores. ERR_USAGE with the list of names (and the nearest) if unknown; ERR_DEVICE if CUDA is not built in or absent. */
 int backend_open(Backend **b, const char *name, int threads, Err *e);
 void backend_close(Backend *b);
-/* Registers the opener of the CUDA backend; called by tools when cuda/ was built (ref never includes cuda/). */
+/* Adds the opener of a backend that ref/ must not know, e.g. "cuda" (then also asked for "cuda:1", "cuda-bf16") or "cuda-emu"; the longest
+ * name that fits is asked. Called by tools and tests before anything is opened; at most 8; the string must stay. */
 typedef int (*BackendOpen)(Backend **b, const char *name, int threads, Err *e);
+void backend_register(const char *name, BackendOpen open);
+/* From cpu/cpu_ops.c: sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number. The count is OpenMP's
+ * own, one per process: the "cpu" backend opened last decides. Results do not depend on it. */
+int cpu_threads(int threads);
 
 /* Pointer arithmetic that model code may not do itself. */
 static inline Real *real_at(const Backend *b, Real *p, size_t i) { return (Real *)((char *)p + i * b->real_size); }

@@ -8,7 +8,7 @@
  * Rules that hold for all of them
  *   order        outputs, inputs, saved, scalars, workspace, dims. Scalars are double. Layouts are row-major, last index fastest.
  *   direction    forward overwrites, backward ADDS to every gradient it is given; exceptions are named.
- *   optional     a gradient pointer that is NULL is not wanted and costs nothing; other NULLs are allowed only where said.
+ *   optional     NULL is allowed only where said; a gradient pointer that is NULL is not wanted and costs nothing.
  *   purity       no globals, no allocation, no I/O, cannot fail. Preconditions are checked once, when the model is built.
  *   determinism  every output element is produced in a fixed order, whatever the number of threads.
  *   aliasing     none, unless said. Inputs are not changed.
@@ -16,6 +16,7 @@
  * Dims: B batch, T time, N = B*T rows, C model width, H heads, Hk key/value heads, D softmax head size, K/V key and value size of
  * a linear head, F ffn width, VOC vocabulary. start: (B,T) index within the row of the first token of the document that
  * token t belongs to (0 <= start[t] <= t, non-decreasing; a document's state and attention begin there); NULL = all 0.
+ * Token 0 of a row always continues from what the caller gives (states[0], tail_in): only a token t > 0 with start[t] == t forgets.
  * Gradients are `d` + name. Row pointers in the code are named by what is fixed: x_n, q_bth. */
 
 /* No include guard: included once per precision. */

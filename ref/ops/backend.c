@@ -1,0 +1,164 @@
+/* backend.c - the backends in host memory, the list of openers, and conversion at the border. See backend.h. */
+#include "ops/backend.h"
+#include "base/mem.h"
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef HYB_NO_CPU /* built without cpu/: only speed is lost */
+#define ops_cpu32 ops_ref32
+int cpu_threads(int threads) { return (void)threads, 1; }
+#endif
+
+/* ---- host memory ---- */
+
+static int host_alloc(Backend *b, void **p, size_t bytes, const char *what, Err *e) {
+    (void)b;
+    return mem_alloc(p, bytes, what, e);
+}
+static void host_release(Backend *b, void *p) {
+    (void)b;
+    mem_free(p);
+}
+static void host_zero(Backend *b, void *p, size_t bytes) {
+    (void)b;
+    if (bytes) memset(p, 0, bytes);
+}
+static void host_move(Backend *b, void *dst, const void *src, size_t bytes) {
+    (void)b;
+    if (bytes) memmove(dst, src, bytes);
+}
+static int host_sync(Backend *b, Err *e) { return (void)b, (void)e, OK; }
+static void host_close(Backend *b) { mem_free(b); }
+
+/* One row a host backend. A table is read through `Ops` with its own element types behind Real and Wide (ops.h). */
+typedef struct {
+    const char *name;
+    const void *op;
+    DType type;
+    size_t size;
+    int parallel;
+} HostRow;
+static const HostRow host_rows[] = {
+    {"ref64", &ops_ref64, DT_F64, 8, 0},
+    {"ref32", &ops_ref32, DT_F32, 4, 0},
+    {"cpu", &ops_cpu32, DT_F32, 4, 1},
+};
+enum { HOST_ROWS = sizeof host_rows / sizeof *host_rows };
+
+static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
+    void *p;
+    TRY(mem_alloc(&p, sizeof(Backend), "backend", e));
+    Backend *b = p;
+    *b = (Backend){.name = row->name, .op = row->op, .real_type = row->type, .wide_type = row->type, .real_size = row->size,
+                   .wide_size = row->size, .alloc = host_alloc, .release = host_release, .zero = host_zero, .upload = host_move,
+                   .download = host_move, .move = host_move, .sync = host_sync, .close = host_close, .host = 1,
+                   .threads = row->parallel ? cpu_threads(threads) : 1};
+    *out = b;
+    return OK;
+}
+
+/* ---- opening by name ---- */
+
+enum { MAX_OPENERS = 8 };
+static struct { const char *name; BackendOpen open; } openers[MAX_OPENERS]; /* set once by tools, before anything runs */
+
+void backend_register(const char *name, BackendOpen open) {
+    for (int i = 0; i < MAX_OPENERS; i++)
+        if (!openers[i].name || !strcmp(openers[i].name, name)) {
+            openers[i].name = name, openers[i].open = open;
+            return;
+        }
+}
+
+/* "cuda" opens "cuda", "cuda:1" and "cuda-bf16"; of several that fit, the longest. */
+static BackendOpen opener_find(const char *name) {
+    BackendOpen best = NULL;
+    size_t longest = 0;
+    for (int i = 0; i < MAX_OPENERS && openers[i].name; i++) {
+        const size_t n = strlen(openers[i].name);
+        if (n > longest && !strncmp(name, openers[i].name, n) && (!name[n] || name[n] == ':' || name[n] == '-'))
+            best = openers[i].open, longest = n;
+    }
+    return best;
+}
+
+static int backend_unknown(const char *name, Err *e) {
+    if (!strncmp(name, "cuda", 4)) {
+        err_set(e, ERR_DEVICE, "%s: backend: not built in", name);
+        return err_hint(e, "build where nvcc is on the PATH, or use --device cpu");
+    }
+    const char *near = NULL;
+    size_t most = 1; /* characters in common from the front; fewer than two are no hint */
+    for (int i = 0; i < HOST_ROWS; i++) {
+        size_t n = 0;
+        while (name[n] && name[n] == host_rows[i].name[n]) n++;
+        if (n > most) most = n, near = host_rows[i].name;
+    }
+    err_set(e, ERR_USAGE, "%.40s: backend: got an unknown name, expected ref64, ref32, cpu or cuda[:index]", name);
+    return near ? err_hint(e, "did you mean %s?", near) : ERR_USAGE;
+}
+
+int backend_open(Backend **b, const char *name, int threads, Err *e) {
+    *b = NULL;
+    for (int i = 0; i < HOST_ROWS; i++)
+        if (!strcmp(name, host_rows[i].name)) return host_open(b, &host_rows[i], threads, e);
+    const BackendOpen open = opener_find(name);
+    if (open) return open(b, name, threads, e);
+    return backend_unknown(name, e);
+}
+
+void backend_close(Backend *b) {
+    if (b) b->close(b);
+}
+
+/* ---- conversion at the border ---- */
+
+enum { BORDER = 16 * 1024 }; /* bytes of host buffer on each side of a conversion */
+
+static int border_sizes(size_t *near, size_t *count, DType host, size_t device_size, Err *e) {
+    char probe[8] = {0}, to[8];
+    *near = (size_t)dtype_bits(host) / 8;
+    if (dtype_convert(DT_F64, to, host, probe, 1)) return err_set(e, ERR_INPUT, "dtype %s: got no number type to convert, expected F16, BF16, F32 or F64", dtype_name(host));
+    const size_t widest = *near > device_size ? *near : device_size;
+    *count = BORDER / widest;
+    return OK;
+}
+
+static int put(Backend *b, void *dst, DType device, size_t size, DType type, const void *src, size_t n, Err *e) {
+    size_t near, block;
+    char buffer[BORDER];
+    TRY(border_sizes(&near, &block, type, size, e));
+    if (type == device) return b->upload(b, dst, src, n * size), OK;
+    for (size_t i = 0; i < n; i += block) {
+        const size_t m = n - i < block ? n - i : block;
+        dtype_convert(device, buffer, type, (const char *)src + i * near, m);
+        b->upload(b, (char *)dst + i * size, buffer, m * size);
+    }
+    return OK;
+}
+
+static int get(Backend *b, DType type, void *dst, DType device, size_t size, const void *src, size_t n, Err *e) {
+    size_t near, block;
+    char buffer[BORDER];
+    TRY(border_sizes(&near, &block, type, size, e));
+    if (type == device) return b->download(b, dst, src, n * size), OK;
+    for (size_t i = 0; i < n; i += block) {
+        const size_t m = n - i < block ? n - i : block;
+        b->download(b, buffer, (const char *)src + i * size, m * size);
+        dtype_convert(type, (char *)dst + i * near, device, buffer, m);
+    }
+    return OK;
+}
+
+int real_put(Backend *b, Real *dst, DType type, const void *src, size_t n, Err *e) {
+    return put(b, dst, b->real_type, b->real_size, type, src, n, e);
+}
+int real_get(Backend *b, DType type, void *dst, const Real *src, size_t n, Err *e) {
+    return get(b, type, dst, b->real_type, b->real_size, src, n, e);
+}
+int wide_put(Backend *b, Wide *dst, DType type, const void *src, size_t n, Err *e) {
+    return put(b, dst, b->wide_type, b->wide_size, type, src, n, e);
+}
+int wide_get(Backend *b, DType type, void *dst, const Wide *src, size_t n, Err *e) {
+    return get(b, type, dst, b->wide_type, b->wide_size, src, n, e);
+}
