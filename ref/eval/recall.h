@@ -18,7 +18,7 @@ typedef struct { /* token ids to draw from */
 /* ERR_USAGE when n pairs cannot be drawn, an id is outside [0, VOC) or twice in a set. */
 int recall_check(const RecallSpec *s, int n_max, int VOC, Err *e);
 /* One sequence of T tokens with n pairs: ids (T), target (T) next tokens, weight (T) 1 at positions whose next token is an asked value,
- * else 0. Returns the number of ones. Needs 2 n < T + 1 for at least one query. scratch: n_key + n_value ints. */
+ * else 0. Returns the number of ones. Needs 2 n < T + 1 for at least one query. scratch: 2 n_key ints. */
 int recall_row(const RecallSpec *s, Rng *r, int n, int T, int *ids, int *target, float *weight, int *scratch);
 
 enum { RECALL_MAX_N = 16 };

@@ -1,8 +1,9 @@
 /* pretrain.h - a small softmax teacher from scratch: text, and the recall game as a curriculum (evaluation.md 8.1).
  *
- * A batch is text rows and recall rows; loss = CE_text + lambda CE_recall, separate means, recall only on asked values. A curriculum
- * level sets T, the number of pairs and the mix; the next one begins when the running recall accuracy passes the threshold (or after max_steps).
- * Everything is a pure function of (seed, step, level); level, its first step and the running accuracy are in the checkpoint. */
+ * A batch is text rows and recall rows; loss = CE_text + lambda CE_recall, separate means, recall only on asked values. A level of the
+ * curriculum sets T, the number of pairs and the mix; the next one begins when the running recall accuracy passes the threshold (or
+ * after max_steps). Everything is a pure function of (seed, step, level); level, its first step and the running accuracy are part
+ * of the checkpoint. */
 #ifndef HYB_PRETRAIN_H
 #define HYB_PRETRAIN_H
 #include "eval/recall.h"
@@ -11,64 +12,67 @@
 #include "method/options.h"
 #include "method/train.h"
 
-enum { PRETRAIN_LEVELS = 8 };
+enum { PRETRAIN_LEVELS = 6 };
 typedef struct {
-    int T, n_min, n_max;   /* tokens a row, pairs a recall row (uniform in [n_min, n_max]) */
-    int text_rows, recall_rows;
-    int names_rows;        /* of text_rows: text with an invented cast of speakers, whose names repeat (0: plain text only) */
-    double threshold;      /* running accuracy that ends the level; the last level ends with the run */
-    int64_t min_steps, max_steps; /* at least, and at most (0: no limit) so many steps */
-    int layers;            /* only the first so many layers exist in this level; 0: all */
+    int T, n_min, n_max;        /* tokens a row, pairs a recall row (uniform in [n_min, n_max]) */
+    int text_rows, recall_rows; /* of a step; one of them may be 0 */
+    double threshold;           /* running accuracy that ends the level (mean over about 10 steps); the last level ends with the run */
+    int64_t min_steps, max_steps; /* at least, and (unless 0) at most so many steps */
+    int layers;                 /* only the first so many layers run in this level; 0: all */
 } PretrainLevel;
 
 typedef struct {
     /* shape; the teacher is a plain Llama */
-    int hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, intermediate_size, vocab_size;
+    int hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, intermediate_size, vocab_size; /* vocab 0: the tokenizer's */
     int max_position_embeddings, tie_word_embeddings;
     double rms_norm_eps, rope_theta;
-    double embed_std, gain; /* 1.0 and 0.7: with a small embedding, random layers swamp the token's identity and induction never forms */
+    double embed_std, gain; /* 1.0, 0.7: beside a small embedding, random layers drown the token's identity and induction never forms */
     /* data */
     double heldout, lambda;
-    int level_count;
+    int levels;
     PretrainLevel level[PRETRAIN_LEVELS];
     char recall_keys[128], recall_values[128]; /* character sets; values "": drawn from the keys' set, disjoint in each row */
     char recall_n[64];                         /* numbers of pairs of the probe, "4,8,16,24" */
     uint64_t seed;
-    /* training: steps, lr, ...; batch sizes come from the levels */
-    StageOptions stage;
-    int64_t save_every, eval_every;
+    StageOptions stage; /* steps, lr, ...; batch_size, micro_batch_size and train_seq_len come from the levels */
+    int64_t save_every, eval_every; /* steps; 0: 100 */
+    int log_every;
 } PretrainOptions;
 
 void pretrain_defaults(PretrainOptions *o);
-const OptionTable *pretrain_table(void); /* levels as "level0.T", ... */
+const OptionTable *pretrain_table(void); /* levels as "level0.T", ...; training as "stage.lr", ... */
 int pretrain_check(const PretrainOptions *o, Err *e);
-/* The teacher's Config. tokenizer ids of bos and eos: -1. */
-int pretrain_config(Config *c, const PretrainOptions *o, Err *e);
+/* The teacher's Config. vocab: of the tokenizer. */
+int pretrain_config(Config *c, const PretrainOptions *o, int vocab, Err *e);
 
 typedef struct {
-    const PretrainOptions *o;
+    PretrainOptions o;
     Model *m;
-    Model view;     /* m with the level's number of layers */
+    Model view;       /* m with the level's number of layers */
     TextStream data;
     RecallSpec spec;
-    int *sets;      /* memory of spec */
-    int level_open; /* level that pass, loss and arrays were made for */
+    int *keys, *values; /* memory of spec */
+    Recall probe;
+    int open;         /* level that the pass, the loss and the arrays were made for; -1: none */
     Pass pass;
     Loss loss;
-    int *ids, *target, *scratch, *top;
+    void *mem;
+    int *ids, *target, *start, *top, *scratch;
     float *weight, *rows;
-    double *extra;  /* level, its first step, running accuracy, then the sums of text loss, recall loss, accuracy, rows since the last log row */
-    double text_ce, recall; /* last evaluation */
-    Recall probe;
-    int64_t eval_every;
-    double probe_acc[RECALL_MAX_N];
+    double *extra;    /* see pretrain.c */
+    int64_t steps;
 } Pretrain;
 
-/* m: made by pretrain_config and model_init, GRAD_ALL. */
+/* m: made by pretrain_config and model_init(m, seed, embed_std, gain, 0), GRAD_ALL. */
 int pretrain_open(Pretrain *p, Model *m, const Dataset *d, const Tokenizer *t, const PretrainOptions *o, Err *e);
 void pretrain_close(Pretrain *p);
 Task pretrain_task(Pretrain *p);
-/* Held-out text loss (nats per token) and recall by number of pairs, now. */
-int pretrain_evaluate(Pretrain *p, double *text_ce, double *accuracy /* (probe.n_n) */, Err *e);
+/* The options of the loop that goes with it: stage with sizes filled in, save_every, log_every, fingerprint of all options. */
+TrainOptions pretrain_train_options(const Pretrain *p);
+/* Held-out text loss (nats per token) and recall accuracy by number of pairs (probe.n_n), now. */
+int pretrain_evaluate(Pretrain *p, double *text_ce, double *accuracy, Err *e);
+
+/* "4,8,16" -> numbers in [lo, hi]; ERR_USAGE naming the option. */
+int list_parse(const char *text, int *out, int cap, int *n, int lo, int hi, const char *what, Err *e);
 
 #endif

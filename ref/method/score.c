@@ -239,7 +239,7 @@ static void order_layers(const double *value, int L, int *order) {
 }
 
 void score_rank(LayerScore *s, int L) {
-    double value[MAX_LAYERS];
+    double value[MAX_LAYERS] = {0};
     int order[MAX_LAYERS];
     for (int l = 0; l < L; l++) value[l] = s[l].score;
     order_layers(value, L, order);
@@ -247,7 +247,7 @@ void score_rank(LayerScore *s, int L) {
 }
 
 int score_order_at(const LayerScore *s, int L, int p, int official, int *order) {
-    double value[MAX_LAYERS];
+    double value[MAX_LAYERS] = {0};
     for (int l = 0; l < L; l++) {
         if (p >= s[l].points) return 0;
         value[l] = -(official ? s[l].point[p].running : s[l].point[p].kl);
