@@ -1,12 +1,13 @@
 /* pipeline.h - the whole method in one function: stage 1 -> scores -> selection -> stage 2 (-> stage 3) -> evaluation -> model.
  *
  * What a run leaves behind (design.md 7), and by what it is resumed:
- *   run.json          resolved options, seed, versions, hashes of the inputs; another set of options is refused, key by key
- *   log.jsonl         every stage's rows
- *   data/             tokens of the text
- *   checkpoints/      stage1/, scores/layer-N(.json), students/NAME(.json)
- *   ranking.json      layers, scores, ranks;   trajectory.csv: layer, step, tokens, kl, rank
- *   model/            the distilled hybrid;    results.json: one row per student; written last: a run with it is finished */
+ *   run.json          resolved options, seed, versions, hashes of the inputs; a run with other options is refused, key by key
+ *   log.jsonl         every stage's rows (train.h)
+ *   data/text.tok     the text as tokens
+ *   checkpoints/      stage1/ (kept), scores/layer-N.json, students/NAME.json; checkpoints of what is in progress
+ *   ranking.json      layers with scores and ranks;   trajectory.csv: rank of each layer over the scoring tokens
+ *   model/            the distilled hybrid;           results.json: one row per student, written last: a run that has it is finished
+ * Read pipeline_run first, then select.c, distill.c, model.c. */
 #ifndef HYB_PIPELINE_H
 #define HYB_PIPELINE_H
 #include "method/align.h"
@@ -16,39 +17,45 @@
 #include "method/transfer.h"
 
 typedef struct {
-    /* what goes in and where it goes */
+    /* what goes in */
     char teacher[1024];            /* model directory */
-    char text[1024];               /* text or JSONL file, or a token shard (.tok) */
+    char text[1024];               /* text or JSONL file, or token shard (.tok) */
+    char document_separator[64];   /* of a plain text; "": the file is one document */
     char student_init_ckpt[1024];  /* finished stage-1 student (model directory): stage 1 is skipped */
     char student[32];              /* linear mixer: student_name of the official code, "gdn_v4" */
     /* choices (method.md section 9) */
-    int kv_repeat, stage1_loss, official_score, official_groups, document_boundaries, add_eos, keep_biases;
-    double temperature, weight_decay, heldout;
-    int64_t max_tokens; /* of the text; 0: all */
+    int kv_repeat;                 /* KvRepeat */
+    int stage1_loss;               /* ALIGN_NORM, ALIGN_SQUARED */
+    int official_score;            /* 1: rank by the running training KL instead of the held-out KL */
+    int document_boundaries;       /* 1: attention and states begin anew at each document */
+    int add_eos;                   /* 1: the teacher's EOS after each document */
+    int keep_biases;               /* 1: linear layers keep the teacher's q/k/v biases */
+    double temperature, heldout;   /* tau of the KL; fraction of the text that is never trained on */
+    int64_t max_tokens;            /* of the text; 0: all */
     /* budgets */
-    StageOptions stage1, score, stage2, stage3; /* stage3.steps == 0 and target_tokens == 0: no stage 3 */
-    int64_t eval_every;            /* of scoring runs, see ScoreOptions */
-    int eval_batches, eval_batch_size, eval_seq_len; /* held-out batches; seq 0: as stage 2 */
+    StageOptions stage1, score, stage2, stage3; /* stage3 without steps and target_tokens: none */
+    int64_t eval_every;            /* steps between the points of a scoring run's trajectory; 0: steps/8 */
+    int eval_batches, eval_batch_size, eval_seq_len; /* held-out batches; sizes 0: as stage 2 */
     /* selection */
     char selector[32];             /* of the main student: "ga_s2" */
     char keep_full_attention_layers[2048]; /* of selector "explicit": "3,7" */
     int k;                         /* softmax layers; -1: from softmax_ratio */
     double softmax_ratio;
-    int uniform_stride, uniform_first;
-    char students[256];            /* further students to compare: "none,uniform,random,ablation" */
+    int uniform_first, uniform_stride;
+    char students[256];            /* further students to compare with: "none,uniform,random,ablation" */
     /* recall probe */
-    char recall_keys[128], recall_values[128], recall_n[64]; /* keys "": no probe; values "": from keys' set, disjoint */
+    char recall_keys[128], recall_values[128], recall_n[64]; /* keys "": no probe; values "": from the keys' set, disjoint */
     int recall_rows;
     uint64_t seed;
     /* how it runs: no influence on any number */
     int64_t save_every, cache_mb;
-    int keep_last, checkpointing, log_every, keep_checkpoints;
-    int nan_skip, max_skips;
-    int save_dtype;                /* "auto|float32|bfloat16|float16" */
+    int keep_last, checkpointing, keep_checkpoints, save_dtype;
+    int log_every, nan_skip, max_skips;
 } PipelineOptions;
 
+/* Defaults: the clean choices and a small budget that suits small models (pipeline_options.c says what differs from official). */
 void pipeline_defaults(PipelineOptions *o);
-/* The official code's choices, one assignment each (method.md 1.5 and 9). */
+/* The official code's choices and hyperparameters, one assignment each (method.md 1.5 and 9). */
 void pipeline_official(PipelineOptions *o);
 const OptionTable *pipeline_table(void);
 int pipeline_check(const PipelineOptions *o, Err *e);
@@ -57,39 +64,55 @@ typedef struct {
     char name[64];      /* "teacher", "stage1", or the selector's name */
     int keep[MAX_LAYERS], K, L;
     HeldoutResult held;
-    double recall[RECALL_MAX_N], recall_mean;
-    double seconds;     /* of training it, selection not included */
-    double select_seconds;
+    double recall[RECALL_MAX_N], recall_mean; /* NAN: no probe */
+    double seconds;        /* of its training (stages 2 and 3) */
+    double select_seconds; /* of choosing its layers: scoring runs, ablation */
     int64_t tokens;
-    size_t peak_bytes, parameters, cache_bytes_per_token, state_bytes;
+    size_t peak_bytes;     /* most memory in use while it was trained */
+    size_t counted_bytes;  /* what weights, gradients, optimiser and activations of all models in use need by count */
+    size_t parameters, cache_bytes_per_token, state_bytes; /* of the model; cache and state per sequence when generating */
 } StudentRow;
 
 enum { PIPELINE_STUDENTS = 16 };
 typedef struct {
-    int L, K, finished_before; /* 1: results.json was there, nothing was done */
+    int L, K;
+    int finished_before; /* 1: results.json was there, nothing was done */
     int rows;
     StudentRow row[PIPELINE_STUDENTS]; /* 0: teacher, 1: stage-1 student, 2: the main student, then the others */
     int recall_n[RECALL_MAX_N], n_n;
-    double seconds;
-    size_t peak_bytes;
+    double seconds;        /* of all training, scoring included */
 } PipelineResult;
 
 typedef struct {
-    const Progress *progress;
-    volatile sig_atomic_t *stop;
-    Warn note;     /* one line for a person: what begins, what was found done, warnings */
+    const Progress *progress;    /* may be NULL */
+    volatile sig_atomic_t *stop; /* may be NULL */
+    Warn note;                   /* one line for a person: what begins, what was found done, warnings; may be NULL */
     void *ctx;
-    int allow_config_change;
-    const char *version; /* for run.json */
+    int allow_config_change;     /* 1: other options than run.json's are taken over instead of refused */
+    const char *version;         /* for run.json */
 } PipelineHooks;
 
-/* Runs, or goes on with, the run in `dir`. result may be NULL. */
-int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const PipelineHooks *h, PipelineResult *result, Err *e);
-/* The first parts alone, on the same directory (commands align, score, select): stops after the named part. */
 typedef enum { PIPELINE_ALIGN, PIPELINE_SCORE, PIPELINE_SELECT, PIPELINE_ALL } PipelineEnd;
-int pipeline_run_until(const PipelineOptions *o, const char *dir, Backend *be, const PipelineHooks *h, PipelineEnd end,
-                       PipelineResult *result, Err *e);
-/* Reads a finished run's results.json. */
-int pipeline_results(PipelineResult *r, const char *dir, Err *e);
+/* Runs the run in `dir`, or goes on with it, up to and including `end` (commands align, score, select and run; align leaves the
+ * stage-1 student in DIR/model). result (PIPELINE_ALL only) may be NULL. h may be NULL. */
+int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const PipelineHooks *h, PipelineEnd end, PipelineResult *result,
+                 Err *e);
+
+/* ---- the files of a run (pipeline_files.c) ---- */
+/* Options of an existing run; *found = 0 when there is no run.json. */
+int pipeline_options_read(PipelineOptions *o, const char *dir, int *found, Err *e);
+/* A finished run's results.json. */
+int pipeline_results_read(PipelineResult *r, const char *dir, Err *e);
+/* ranking.json: s (MAX_LAYERS) gets layer, score, se, rank, tokens, seconds and the trajectory. selector, keep: what was chosen. */
+int ranking_read(LayerScore *s, int *L, const char *dir, Err *e);
+int ranking_write(const LayerScore *s, int L, const char *selector, const int *keep, int official, const char *dir, Err *e);
+int trajectory_write(const LayerScore *s, int L, int official, const char *dir, Err *e);
+int row_write(const StudentRow *r, const int *recall_n, int n_n, uint64_t fingerprint, const char *path, Err *e);
+int row_read(StudentRow *r, uint64_t *fingerprint, int n_n, const char *path, Err *e);
+int results_write(const PipelineResult *r, const char *dir, Err *e);
+/* What goes in: name, size, CRC-32C of every file that decides the numbers; its hash. */
+int inputs_hash(uint64_t *hash, JsonOut *j /* may be NULL */, const PipelineOptions *o, Err *e);
+/* Compares with DIR/run.json, or writes it. */
+int run_file(const PipelineOptions *o, const char *dir, const char *backend, const PipelineHooks *h, uint64_t *inputs, Err *e);
 
 #endif
