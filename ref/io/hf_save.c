@@ -139,18 +139,25 @@ static int tokenizer_copy(const char *from, const char *dir, Err *e) {
 /* ---- the directory ---- */
 
 /* A directory may be written over when its config.json says that we wrote it. */
-static int is_ours(const char *dir) {
+static int is_ours(const char *dir, int *ours, Err *e) {
     char path[1024];
     Json j = {0};
-    if (file_join(path, sizeof path, dir, "config.json", NULL) || json_open(&j, path, NULL)) return 0;
-    const int ours = json_kind(&j, json_get(&j, 0, "hybridize")) == JSON_OBJECT;
+    Err why = {0};
+    *ours = 0;
+    TRY(file_join(path, sizeof path, dir, "config.json", e));
+    const int rc = json_open(&j, path, &why);
+    if (rc == ERR_MEMORY) return err_set(e, rc, "%s", why.msg);
+    if (!rc) *ours = json_kind(&j, json_get(&j, 0, "hybridize")) == JSON_OBJECT;
     json_free(&j);
-    return ours;
+    return OK;
 }
 
 static int target_check(const char *dir, Err *e) {
     const int kind = file_exists(dir);
-    if (!kind || (kind == 2 && is_ours(dir))) return OK;
+    int ours = 0;
+    if (!kind) return OK;
+    if (kind == 2) TRY(is_ours(dir, &ours, e));
+    if (ours) return OK;
     err_set(e, ERR_USAGE, "%s: exists and is not a model written by hybridize", dir);
     return err_hint(e, "choose another output directory, or remove this one yourself");
 }
@@ -184,9 +191,11 @@ static int directory_write(Save *s, const char *dir, const HfSaveOptions *o, cha
         rc = file_remove_tree(old, e);
         if (!rc) rc = file_rename(dir, old, e);
     }
-    if (!rc && (rc = file_rename(fresh, dir, e)) && file_exists(old) && !file_exists(dir)) file_rename(old, dir, NULL);
-    if (rc) file_remove_tree(fresh, NULL);
-    return rc ? rc : file_remove_tree(old, e);
+    if (!rc) rc = file_rename(fresh, dir, e);
+    if (!rc) return file_remove_tree(old, e);
+    if (!file_exists(dir) && file_exists(old)) file_rename(old, dir, NULL);
+    file_remove_tree(fresh, NULL);
+    return rc;
 }
 
 int hf_save(const Model *m, const char *dir, const HfSaveOptions *o, char *notes, size_t cap, Err *e) {

@@ -218,7 +218,7 @@ weights("tensor_no_embedding", 3, "embed_tokens", safetensors(without("model.emb
 weights("tensor_no_head", 3, "lm_head.weight", W, dict(BASE, tie_word_embeddings=False))
 weights("tensor_extra", 3, "score.weight", safetensors(dict(T, **{"score.weight": [2, 8]})))
 weights("tensor_extra_layer", 3, "model.layers.1", safetensors(llama_tensors(BASE, 2)))
-weights("tensor_bias", 3, "q_proj.bias", safetensors(llama_tensors(BASE, 1, True)))
+weights("tensor_bias", 3, "_proj.bias", safetensors(llama_tensors(BASE, 1, True)))
 weights("tensor_no_bias", 3, "q_proj.bias", W, dict(BASE, model_type="qwen2"))
 weights("tensor_head_differs", 3, "lm_head.weight",
         safetensors(dict(T, **{"lm_head.weight": [16, 8]}), data={"lm_head.weight": numbers(128, 77)}))

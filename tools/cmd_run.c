@@ -1,0 +1,148 @@
+/* cmd_run.c - the whole method, and its first parts alone: run, select, score, align. All work on one run directory and go on where it stands. */
+#include "base/file.h"
+#include "io/json.h"
+#include "method/pipeline.h"
+#include "tools/run_dir.h"
+#include <math.h>
+#include <string.h>
+
+static void defaults(void *o) { pipeline_defaults(o); }
+static void official(void *o) { pipeline_official(o); }
+static const CliOptions options = {pipeline_table, sizeof(PipelineOptions), defaults, official};
+static const CliAlias aliases[] = {{"model", "teacher"}, {"data", "text"}, {NULL, NULL}};
+
+/* ---- what is printed at the end ---- */
+
+static void row_print(const StudentRow *s, const PipelineResult *r) {
+    char layers[256];
+    select_text(layers, sizeof layers, s->keep, r->L);
+    if (strlen(layers) > 24) memcpy(layers + 21, "...", 4);
+    printf("%-14s %2d  %-24s %9.5f", s->name, s->K, layers, s->held.kl);
+    if (isfinite(s->held.kl_se)) printf(" +- %-8.5f", s->held.kl_se);
+    else printf("%12s", "");
+    printf(" %8.4f", s->held.ce);
+    if (r->n_n) printf("  %6.3f", s->recall_mean);
+    printf("  %7.1f s\n", s->seconds);
+}
+
+static void table_print(const PipelineResult *r) {
+    printf("%-14s %2s  %-24s %9s %11s %8s%s  %9s\n", "student", "K", "softmax layers", "KL", "", "text", r->n_n ? "  recall" : "", "training");
+    for (int i = 0; i < r->rows; i++) row_print(&r->row[i], r);
+    printf("%.1f s, peak memory %.1f MiB%s\n", r->seconds, (double)r->peak_bytes / 1048576,
+           r->finished_before ? " (was finished before; nothing was done)" : "");
+}
+
+/* A JSON file of the run, as it is. */
+static int file_print(const Cli *c, const char *name, Err *e) {
+    char path[1024];
+    File f;
+    TRY(run_path(path, sizeof path, c, name, e));
+    TRY(file_open(&f, path, e));
+    fwrite(f.data, 1, f.size, stdout);
+    if (f.size && f.data[f.size - 1] != '\n') putchar('\n');
+    file_close(&f);
+    return OK;
+}
+
+static int ranking_print(const Cli *c, Err *e) {
+    char path[1024];
+    Json j;
+    TRY(run_path(path, sizeof path, c, "ranking.json", e));
+    TRY(json_open(&j, path, e));
+    int rc = OK;
+    printf("%5s %5s %12s\n", "rank", "layer", "score");
+    for (JsonRef r = json_first(&j, json_get(&j, 0, "layers")); r >= 0 && !rc; r = json_next(&j, r)) {
+        int64_t layer = 0, rank = 0;
+        double score = NAN;
+        rc = json_want_int(&j, json_get(&j, r, "layer"), "layer", 0, MAX_LAYERS, &layer, e);
+        if (!rc) rc = json_opt_int(&j, r, "rank", 0, MAX_LAYERS, &rank, e);
+        if (!rc) rc = json_opt_real(&j, r, "score", &score, e);
+        if (!rc) printf("%5d %5d %12.6f\n", (int)rank, (int)layer, score);
+    }
+    json_free(&j);
+    return rc;
+}
+
+static int print(const Cli *c, PipelineEnd end, const PipelineResult *r, Err *e) {
+    if (end == PIPELINE_ALIGN) return OK;
+    if (end == PIPELINE_ALL && !c->common.json) return table_print(r), OK;
+    if (c->common.json) return file_print(c, end == PIPELINE_ALL ? "results.json" : "ranking.json", e);
+    return ranking_print(c, e);
+}
+
+/* ---- the commands ---- */
+
+static int run_to(Cli *c, PipelineEnd end, Err *e) {
+    PipelineOptions *o = c->options[0];
+    static PipelineResult result; // large
+    Backend *be = NULL;
+    const PipelineHooks hooks = {.progress = &c->progress, .stop = c->stop, .note = cli_note, .ctx = c,
+                                 .allow_config_change = c->common.allow_config_change, .version = HYB_VERSION};
+    TRY(cli_require(c, o->teacher, "-m TEACHER", e));
+    TRY(cli_require(c, o->text, "--text FILE", e));
+    TRY(cli_require(c, c->common.output, "-o RUNDIR", e));
+    TRY(pipeline_check(o, e));
+    if (file_exists(o->teacher) != 2) return err_set(e, ERR_IO, "%s: not a directory", o->teacher);
+    if (file_exists(o->text) != 1) return err_set(e, ERR_IO, "%s: not a file", o->text);
+    TRY(run_dir_open(c, "run.json", e));
+    int rc = cli_backend(c, &be, e);
+    if (!rc) rc = pipeline_run_until(o, c->common.output, be, &hooks, end, &result, e);
+    backend_close(be);
+    if (rc == ERR_SIGINT || rc == ERR_SIGTERM) err_hint(e, "go on with the same command and --resume");
+    return rc ? rc : print(c, end, &result, e);
+}
+
+static int run_all(Cli *c, Err *e) { return run_to(c, PIPELINE_ALL, e); }
+static int run_align(Cli *c, Err *e) { return run_to(c, PIPELINE_ALIGN, e); }
+static int run_score(Cli *c, Err *e) { return run_to(c, PIPELINE_SCORE, e); }
+static int run_select(Cli *c, Err *e) { return run_to(c, PIPELINE_SELECT, e); }
+
+enum { COMMON = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG };
+#define DIRECTORY "RUNDIR is shared by align, score, select and run: each does what is still missing, and --resume goes on after a stop."
+
+const Command cmd_run = {
+    .name = "run",
+    .summary = "The whole method: align, score every layer, select, distil, evaluate; leaves the hybrid in RUNDIR/model.",
+    .usage = "-m TEACHER --text FILE -o RUNDIR [--softmax-ratio 0.25] [options]",
+    .details = DIRECTORY,
+    .common = COMMON,
+    .alias = aliases,
+    .options = {&options},
+    .run = run_all,
+};
+const Command cmd_align = {
+    .name = "align",
+    .summary = "Stage 1: every linear layer learns to answer as the teacher's attention does.",
+    .usage = "-m TEACHER --text FILE -o RUNDIR [options]",
+    .details = DIRECTORY,
+    .common = COMMON,
+    .section = "stage1",
+    .hidden = "score. stage2. stage3. ",
+    .alias = aliases,
+    .options = {&options},
+    .run = run_align,
+};
+const Command cmd_score = {
+    .name = "score",
+    .summary = "Scores layers: what does it bring to give this one its softmax attention back? (GA-S2)",
+    .usage = "-m TEACHER --text FILE -o RUNDIR [options]",
+    .details = DIRECTORY,
+    .common = COMMON,
+    .section = "score",
+    .hidden = "stage2. stage3. ",
+    .alias = aliases,
+    .options = {&options},
+    .run = run_score,
+};
+const Command cmd_select = {
+    .name = "select",
+    .summary = "Chooses the layers that stay softmax, by scores or by another selector; writes ranking.json.",
+    .usage = "-m TEACHER --text FILE -o RUNDIR [--softmax-ratio 0.25 | --k N] [options]",
+    .details = DIRECTORY,
+    .common = COMMON,
+    .section = "score",
+    .hidden = "stage2. stage3. ",
+    .alias = aliases,
+    .options = {&options},
+    .run = run_select,
+};

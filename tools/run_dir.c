@@ -1,0 +1,154 @@
+/* run_dir.c - see run_dir.h. */
+#include "tools/run_dir.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "io/hf.h"
+#include "method/checkpoint.h"
+#include <string.h>
+
+int run_path(char *dst, size_t cap, const Cli *c, const char *name, Err *e) { return file_join(dst, cap, c->common.output, name, e); }
+
+static int is_empty(const char *dir) {
+    char **names;
+    size_t n = 1;
+    if (!file_list(&names, &n, dir, NULL)) file_list_free(names, n);
+    return n == 0;
+}
+
+int run_dir_open(const Cli *c, const char *mark, Err *e) {
+    const char *dir = c->common.output;
+    char path[1024];
+    TRY(cli_require(c, dir, "-o RUNDIR", e));
+    TRY(run_path(path, sizeof path, c, mark, e));
+    const int kind = file_exists(dir), ours = file_exists(path) == 1;
+    if (kind == 1) return err_set(e, ERR_USAGE, "%s: is a file, expected a directory", dir);
+    if (ours && c->common.overwrite) TRY(file_remove_tree(dir, e));
+    else if (ours && !c->common.resume) {
+        err_set(e, ERR_USAGE, "%s: holds an earlier run", dir);
+        return err_hint(e, "--resume goes on with it, --overwrite removes it, or choose another -o");
+    } else if (kind == 2 && !ours && !is_empty(dir)) {
+        err_set(e, ERR_USAGE, "%s: exists, is not empty and is no run of this command (no %s)", dir, mark);
+        return err_hint(e, "choose another -o");
+    }
+    return file_mkdirs(dir, e);
+}
+
+/* ---- data ---- */
+
+static int is_shard(const char *path, int *yes, Err *e) {
+    File f;
+    TRY(file_open(&f, path, e));
+    *yes = f.size >= 7 && !memcmp(f.data, "HYBTOK1", 7);
+    file_close(&f);
+    return OK;
+}
+
+int run_data_open(Dataset *d, const Cli *c, const char *text, const Tokenizer *t, const ShardOptions *o, Err *e) {
+    char dir[1024], path[1024], line[1300];
+    int shard = 0;
+    ShardStats stats;
+    const char *use = path;
+    TRY(cli_require(c, text, "--text FILE", e));
+    TRY(is_shard(text, &shard, e));
+    if (shard) use = text;
+    else {
+        TRY(run_path(dir, sizeof dir, c, "data", e));
+        TRY(file_mkdirs(dir, e));
+        TRY(file_join(path, sizeof path, dir, "text.tok", e));
+        if (file_exists(path) != 1) {
+            TRY(shard_write(path, text, t, o, &stats, e));
+            snprintf(line, sizeof line, "%s: %llu tokens in %llu documents", text, (unsigned long long)stats.tokens,
+                     (unsigned long long)stats.documents);
+            cli_note((void *)(uintptr_t)c, line);
+        }
+    }
+    TRY(dataset_open(d, &use, 1, e));
+    if (!t || d->shard[0].tok_hash == tokenizer_hash(t)) return OK;
+    err_set(e, ERR_INPUT, "%s: was made with another tokenizer", use);
+    dataset_close(d);
+    return err_hint(e, "make it again from the text");
+}
+
+uint64_t run_data_hash(const Dataset *d) {
+    uint64_t h = 0;
+    for (int i = 0; i < d->n_shards; i++) { // the header holds the payload's CRC
+        const File *f = &d->shard[i].file;
+        h = fingerprint_bytes(h, f->data, f->size < 64 ? f->size : 64);
+    }
+    return h;
+}
+
+int run_model_hash(uint64_t *h, const char *dir, Err *e) {
+    HfModel m;
+    TRY(hf_open(&m, dir, e));
+    for (int s = 0; s < m.n_shards; s++) {
+        const uint32_t crc = file_crc32c(0, m.shard[s].file.data, m.shard[s].file.size);
+        *h = fingerprint_bytes(*h, &crc, sizeof crc);
+    }
+    hf_close(&m);
+    return OK;
+}
+
+/* ---- training ---- */
+
+int run_train_options(TrainOptions *t, RunPaths *p, const Cli *c, const char *name, const StageOptions *stage, Err *e) {
+    char dir[1024];
+    *t = (TrainOptions){.stage = *stage, .log_path = p->log, .dir = p->checkpoints, .progress = &c->progress, .stop = c->stop};
+    t->warn = cli_note;
+    t->warn_ctx = (void *)(uintptr_t)c;
+    TRY(run_path(p->log, sizeof p->log, c, "log.jsonl", e));
+    TRY(run_path(dir, sizeof dir, c, "checkpoints", e));
+    TRY(file_join(p->checkpoints, sizeof p->checkpoints, dir, name, e));
+    return file_mkdirs(p->checkpoints, e);
+}
+
+/* ---- run.json ---- */
+
+static uint64_t options_hash(const Cli *c) {
+    uint64_t h = fingerprint_bytes(0, &c->common.seed, sizeof c->common.seed);
+    for (int k = 0; k < 2 && c->command->options[k]; k++) {
+        const uint64_t part = options_fingerprint(c->command->options[k]->table(), c->options[k]);
+        h = fingerprint_bytes(h, &part, sizeof part);
+    }
+    return h;
+}
+
+static int run_json_check(const Cli *c, const char *path, uint64_t hash, Err *e) {
+    Json j;
+    uint64_t was = 0;
+    TRY(json_open(&j, path, e));
+    const char *name = json_str(&j, json_get(&j, 0, "command"), NULL);
+    int rc = OK;
+    if (!name || strcmp(name, c->command->name))
+        rc = err_set(e, ERR_USAGE, "%s: is a run of \"%s\", not of \"%s\"", path, name ? name : "?", c->command->name);
+    if (!rc) rc = json_want_u64(&j, json_get(&j, 0, "options_hash"), "options_hash", &was, e);
+    if (!rc && was != hash && !c->common.allow_config_change) {
+        rc = err_set(e, ERR_USAGE, "%s: was begun with other options", path);
+        err_hint(e, "compare with --dry-run; --allow-config-change goes on all the same");
+    }
+    json_free(&j);
+    return rc;
+}
+
+int run_json_write(const Cli *c, Err *e) {
+    char path[1024], utc[32];
+    JsonOut o;
+    const uint64_t hash = options_hash(c);
+    TRY(run_path(path, sizeof path, c, "run.json", e));
+    if (file_exists(path) == 1) return run_json_check(c, path, hash, e);
+    log_utc(utc, sizeof utc);
+    json_out_begin(&o, 1);
+    json_out_object(&o, NULL);
+    json_out_str(&o, "command", c->command->name);
+    json_out_str(&o, "version", HYB_VERSION);
+    json_out_str(&o, "begun", utc);
+    json_out_u64(&o, "options_hash", hash);
+    json_out_u64(&o, "seed", c->common.seed);
+    json_out_str(&o, "device", c->common.device);
+    for (int k = 0; k < 2 && c->command->options[k]; k++) options_write(c->command->options[k]->table(), c->options[k], &o);
+    json_out_close(&o);
+    int rc = json_out_end(&o, e);
+    if (!rc) rc = file_write_all(path, o.text, o.len, e);
+    json_out_free(&o);
+    return rc;
+}
