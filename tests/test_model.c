@@ -93,35 +93,46 @@ static double rig_loss(Rig *r, int backward) {
     return sum;
 }
 
+/* Central difference over four points with step h: its error falls with h^4, its rounding grows with 1/h. */
+static double difference(Rig *r, const ParamInfo *info, const Param *slot, double *w, size_t i, double h) {
+    Err e = {0};
+    const double keep = w[i], at[4] = {keep + h, keep - h, keep + 2 * h, keep - 2 * h};
+    double f[4];
+    for (int k = 0; k < 4; k++) {
+        w[i] = at[k];
+        ok(param_put(r->be, info, slot, DT_F64, w, &e), &e);
+        f[k] = rig_loss(r, 0);
+    }
+    w[i] = keep;
+    return (8 * (f[0] - f[1]) - (f[2] - f[3])) / (12 * h);
+}
+
+/* Relative error of the gradient of one tensor. Two step sizes, because tensors of small gradient are drowned in rounding at the one and
+ * those of strong curvature (norms of nearly zero vectors) in truncation at the other; a wrong gradient agrees with neither. */
 typedef struct { Rig *r; double worst; char where[160]; int tensors; } Diff;
 static int diff_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Diff *d = ctx;
     Rig *r = d->r;
     Err e = {0};
-    double *w = calloc(info->n, sizeof *w), *g = calloc(info->n, sizeof *g), num = 0, den = 0;
+    double *w = calloc(info->n, sizeof *w), *g = calloc(info->n, sizeof *g), rel = INFINITY;
     ok(param_get(r->be, info, slot, DT_F64, w, &e), &e);
     ok(wide_get(r->be, DT_F64, g, slot->g, info->n, &e), &e);
-    for (size_t i = 0; i < info->n; i++) {
-        const double keep = w[i], h = 1e-5;
-        w[i] = keep + h;
-        ok(param_put(r->be, info, slot, DT_F64, w, &e), &e);
-        const double up = rig_loss(r, 0);
-        w[i] = keep - h;
-        ok(param_put(r->be, info, slot, DT_F64, w, &e), &e);
-        const double down = rig_loss(r, 0);
-        w[i] = keep;
-        const double fd = (up - down) / (2 * h);
-        num += (fd - g[i]) * (fd - g[i]);
-        den += fd * fd;
+    for (double h = 2e-5; h < 1e-3 && rel >= 1e-8; h *= 10) {
+        double num = 0, den = 0;
+        for (size_t i = 0; i < info->n; i++) {
+            const double fd = difference(r, info, slot, w, i, h);
+            num += (fd - g[i]) * (fd - g[i]);
+            den += fd * fd;
+        }
+        ck_assert_msg(den > 0, "%s: the loss does not depend on it", info->name);
+        rel = fmin(rel, sqrt(num / den));
     }
     ok(param_put(r->be, info, slot, DT_F64, w, &e), &e);
-    const double rel = sqrt(num) / (sqrt(den) + 1e-30);
-    ck_assert_msg(den > 0, "%s: the loss does not depend on it", info->name);
-    if (!(rel <= d->worst)) {
+    ck_assert_msg(rel < 1e-7, "%s: relative error %g", info->name, rel);
+    if (rel > d->worst) {
         d->worst = rel;
         snprintf(d->where, sizeof d->where, "%s", info->name);
     }
-    ck_assert_msg(rel < 1e-7, "%s: relative error %g", info->name, rel);
     d->tensors++;
     free(w);
     free(g);
@@ -282,7 +293,7 @@ START_TEST(test_sampling) {
     for (int i = 0; i < 200; i++) {
         sample(&(Sampler){.temperature = 1, .top_p = 1, .top_k = 2}, &r, logits, 6, &id, &e);
         ck_assert(id == 1 || id == 3);
-        sample(&(Sampler){.temperature = 1, .top_p = 0.4}, &r, logits, 6, &id, &e);
+        sample(&(Sampler){.temperature = 1, .top_p = 0.3}, &r, logits, 6, &id, &e);
         ck_assert_int_eq(id, 1);
     }
     const float bad[2] = {NAN, INFINITY};
