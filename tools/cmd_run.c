@@ -86,7 +86,7 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     if (file_exists(o->text) != 1) return err_set(e, ERR_IO, "%s: not a file", o->text);
     TRY(run_dir_open(c, "run.json", e));
     int rc = cli_backend(c, &be, e);
-    if (!rc) rc = pipeline_run_until(o, c->common.output, be, &hooks, end, &result, e);
+    if (!rc) rc = pipeline_run(o, c->common.output, be, &hooks, end, &result, e);
     backend_close(be);
     if (rc == ERR_SIGINT || rc == ERR_SIGTERM) err_hint(e, "go on with the same command and --resume");
     return rc ? rc : print(c, end, &result, e);
