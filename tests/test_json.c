@@ -595,7 +595,7 @@ START_TEST(test_mutations) {
     for (int t = 0; t < 30000; t++) {
         size_t n = sizeof sample - 1;
         memcpy(text, sample, n);
-        for (uint64_t k = 1 + rng_below(&r, 3); k; k--) {
+        for (uint64_t k = 1 + rng_below(&r, 3); k && n; k--) {
             size_t at = (size_t)rng_below(&r, n);
             uint64_t what = rng_below(&r, 4);
             if (what == 0) text[at] = alphabet[rng_below(&r, sizeof alphabet)];

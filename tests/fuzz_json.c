@@ -1,0 +1,53 @@
+/* fuzz_json.c - any bytes as JSON: no crash, no leak; what is accepted is a fixed point of parse and write. */
+#include "base/mem.h"
+#include "io/json.h"
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);
+
+/* Every node once, by the public accessors, members also by key. Returns how many there were. */
+static size_t visit(const Json *j, JsonRef r) {
+    size_t n = 1, children = 0, len;
+    for (JsonRef c = json_first(j, r); c >= 0; c = json_next(j, c), children++) {
+        const char *key = json_key(j, c, &len);
+        if (json_kind(j, r) == JSON_OBJECT && strlen(key) == len && json_get(j, r, key) < c) abort(); /* a later twin is fine */
+        if (c <= r) abort();
+        n += visit(j, c);
+    }
+    const char *s = json_str(j, r, &len);
+    if (s && s[len]) abort();
+    if (children != json_size(j, r)) abort();
+    return n;
+}
+
+static void write_again(const Json *j, JsonOut *o) {
+    json_out_begin(o, 0);
+    json_out_node(o, NULL, j, 0);
+    if (json_out_end(o, NULL)) abort();
+}
+
+int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) {
+    Json j, again;
+    JsonOut a, b;
+    Err e = {0};
+    size_t before = mem_now();
+    int rc = json_parse(&j, (const char *)data, size, "fuzz", &e);
+    if (rc && (rc != ERR_INPUT || !e.msg[0] || j.node)) abort();
+    int lenient = json_parse_flags(&again, (const char *)data, size, "fuzz", JSON_LAST_WINS, NULL);
+    if (lenient && !rc) abort();
+    if (!lenient && visit(&again, 0) != again.n) abort();
+    json_free(&again);
+    if (!rc) {
+        write_again(&j, &a);
+        if (json_parse(&again, a.text, a.len, "again", NULL) || again.n != j.n) abort();
+        write_again(&again, &b);
+        if (a.len != b.len || memcmp(a.text, b.text, a.len)) abort();
+        json_out_free(&a);
+        json_out_free(&b);
+        json_free(&again);
+        json_free(&j);
+    }
+    if (mem_now() != before) abort();
+    return 0;
+}
