@@ -14,7 +14,7 @@ LDLIBS += -lm
 
 # ---- sources: ref/ is the program, cpu/ only faster ops; op files are included by their one translation unit ----
 REF    = $(filter-out ref/ops/%,$(wildcard ref/*/*.c)) $(wildcard ref/ops/backend*.c)
-CPU    = $(wildcard cpu/cpu_ops.c)
+CPU    = $(wildcard cpu/cpu_*.c) # one translation unit an instruction set, and the one that picks
 CMDS   = tools/main.c $(wildcard tools/cmd_*.c)
 TOOLS  = $(filter-out $(CMDS),$(wildcard tools/*.c))
 TESTS  = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))

@@ -1,0 +1,411 @@
+/* delta_rule.c - the gated delta rule by chunks of at most 64 tokens, on the products of tile.h; (batch, key head) in parallel.
+ *
+ * With G_i the sum of g over the chunk's rows up to i, Gam_ij = e^{G_i - G_j} (i >= j, same document; else 0), in_i = e^{G_i} (0 if the
+ * document began inside the chunk), out_i = e^{G_n - G_i} (0 if another document began after i), and S the state before:
+ *   M  = tril(beta (K K^T o Gam), -1)      V' = (I + M)^{-1} beta (V - in o (K S))     by forward substitution, no inverse
+ *   P  = scale tril(Q K^T o Gam)           O  = (scale in o Q) S + P V'
+ *   S <- e^{G_n} S + (out o K)^T V'
+ * Backward, dS belonging to the state after, W = (I + M)^{-T} dV' by backward substitution:
+ *   dV' = (out o K) dS + P^T dO            dV = dR = beta W           dbeta_i = W_i . R_i + sum_j dM_ij (K K^T o Gam)_ij
+ *   dP  = dO V'^T,  dM = -W V'^T           E = beta dM o Gam (strictly lower),  F = scale dP o Gam (lower)
+ *   dQ  = F K + scale in o (dO S^T)        dK = F^T Q + (E + E^T) K + out o (V' dS^T) - in o (dR S^T)
+ *   dG  = rows(Z) - columns(Z) + Q.(dQ's state part) + K.(-in o dR S^T) - K.(out o V' dS^T),  Z = E o K K^T + F o Q K^T
+ *         the last row also gets sum_j K_j.(out o V' dS^T)_j + e^{G_n} <S, dS>;  dg = sums of dG from the end of the chunk
+ *   dS <- e^{G_n} dS + Q^T (scale in o dO) - K^T (in o dR)
+ * Source: performance.md 5.1, 5.2 (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), with the inverse replaced by two substitutions. */
+#include "ops/ops.h"
+#include "parallel.h"
+#include "tile.h"
+
+enum { CT = 64, SOLVE = 8, CUT = 16 }; // rows of a chunk, of a substitution block, of a triangular product's strip
+
+typedef struct {
+    const float *q, *k, *v, *g, *beta;
+    const int *start;                   // from this chunk's first token, or NULL
+    size_t ldq, ldv, ldg, K, V, n, t0;  // floats between tokens; n rows
+    float scale;
+} Chunk;
+
+typedef struct {
+    float hi[CT], lo[CT], in[CT], out[CT], first[CT], beta[CT], last; // G = hi + lo; last: e^{G_n} or 0
+} Decay;
+
+INLINE size_t pad16(size_t n) { return (n + 15) & ~(size_t)15; }
+
+static void decay_make(Decay *d, const Chunk *c) {
+    double G = 0;
+    float seen[CT];
+    for (size_t i = 0; i < CT; i++) { // rows past n repeat the last one, harmlessly
+        const size_t r = i < c->n ? i : c->n - 1;
+        if (i < c->n) G += c->g[r * c->ldg];
+        const size_t begin = c->start ? (size_t)c->start[r] : 0;
+        d->hi[i] = (float)G, d->lo[i] = (float)(G - (double)d->hi[i]);
+        d->first[i] = begin > c->t0 ? (float)(begin - c->t0) : 0;
+        seen[i] = begin == 0 || begin < c->t0;
+        d->beta[i] = c->beta[r * c->ldg];
+    }
+    const float last_first = d->first[c->n - 1];
+    for (size_t i = 0; i < CT; i++) d->out[i] = (float)i >= last_first;
+    for (size_t i = 0; i < CT; i += VW) {
+        const vf hi = vload(d->hi + i), lo = vload(d->lo + i);
+        vstore(d->in + i, vexp(hi) * (vset(1) + lo) * vload(seen + i));
+        const vf e = (vset(d->hi[c->n - 1]) - hi) + (vset(d->lo[c->n - 1]) - lo);
+        vstore(d->out + i, vexp(vmin(vset(0), e)) * vload(d->out + i));
+    }
+    d->last = d->in[c->n - 1];
+}
+
+static const float IOTA[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+/* Gam_ij for j..j+VW-1, j <= i and in the same document */
+INLINE vf decay_row(const Decay *d, size_t i, size_t j) {
+    const vf lane = vload(IOTA) + vset((float)j), e = (vset(d->hi[i]) - vload(d->hi + j)) + (vset(d->lo[i]) - vload(d->lo + j));
+    const vf gam = vless(lane, vset(d->first[i]), vset(0), vexp(vmin(vset(0), e)));
+    return vless(vset((float)i), lane, vset(0), gam);
+}
+INLINE vf strictly(vf x, size_t i, size_t j) { return vless(vload(IOTA) + vset((float)j), vset((float)i), x, vset(0)); }
+
+/* out = A X^T on and below the diagonal, by panels; x_t is X^T (K, ldx) */
+static void lower_product(float *out, const float *a, size_t lda, const float *x_t, size_t ldx, size_t n, size_t k) {
+    for (size_t j = 0; j < n; j += 2 * VW)
+        panel_mul(out + j * CT + j, CT, a + j * lda, lda, ROWS, x_t + j, ldx, n - j, n - j < 2 * VW ? n - j : 2 * VW, k, 0);
+}
+/* y += L x, y += L^T x for lower triangular L (CT columns a row) */
+static void lower_apply(float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
+    for (size_t i = 0; i < n; i += CUT) {
+        const size_t m = n - i < CUT ? n - i : CUT;
+        block_mul(y + i * ldy, ldy, l + i * CT, CT, ROWS, x, ldx, m, width, i + m, 1);
+    }
+}
+static void lower_apply_transposed(float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
+    for (size_t j = 0; j < n; j += CUT)
+        block_mul(y + j * ldy, ldy, l + j * CT + j, CT, COLS, x + j * ldx, ldx, n - j < CUT ? n - j : CUT, width, n - j, 1);
+}
+
+/* One 8-row block of (I + M) y = y, or of its transpose, in registers; m holds -M. */
+static void solve_block(float *y, const float *m, size_t V) {
+    for (size_t c = 0; c < V; c += VW) {
+        const size_t k = V - c;
+        float *p = y + c;
+        vf x0 = vget(p, k), x1 = vget(p + V, k), x2 = vget(p + 2 * V, k), x3 = vget(p + 3 * V, k);
+        vf x4 = vget(p + 4 * V, k), x5 = vget(p + 5 * V, k), x6 = vget(p + 6 * V, k), x7 = vget(p + 7 * V, k);
+        const float *m1 = m + CT, *m2 = m1 + CT, *m3 = m2 + CT, *m4 = m3 + CT, *m5 = m4 + CT, *m6 = m5 + CT, *m7 = m6 + CT;
+        x1 = vfma(vset(m1[0]), x0, x1), x2 = vfma(vset(m2[0]), x0, x2), x3 = vfma(vset(m3[0]), x0, x3), x4 = vfma(vset(m4[0]), x0, x4);
+        x5 = vfma(vset(m5[0]), x0, x5), x6 = vfma(vset(m6[0]), x0, x6), x7 = vfma(vset(m7[0]), x0, x7), x2 = vfma(vset(m2[1]), x1, x2);
+        x3 = vfma(vset(m3[1]), x1, x3), x4 = vfma(vset(m4[1]), x1, x4), x5 = vfma(vset(m5[1]), x1, x5), x6 = vfma(vset(m6[1]), x1, x6);
+        x7 = vfma(vset(m7[1]), x1, x7), x3 = vfma(vset(m3[2]), x2, x3), x4 = vfma(vset(m4[2]), x2, x4), x5 = vfma(vset(m5[2]), x2, x5);
+        x6 = vfma(vset(m6[2]), x2, x6), x7 = vfma(vset(m7[2]), x2, x7), x4 = vfma(vset(m4[3]), x3, x4), x5 = vfma(vset(m5[3]), x3, x5);
+        x6 = vfma(vset(m6[3]), x3, x6), x7 = vfma(vset(m7[3]), x3, x7), x5 = vfma(vset(m5[4]), x4, x5), x6 = vfma(vset(m6[4]), x4, x6);
+        x7 = vfma(vset(m7[4]), x4, x7), x6 = vfma(vset(m6[5]), x5, x6), x7 = vfma(vset(m7[5]), x5, x7), x7 = vfma(vset(m7[6]), x6, x7);
+        vput(p + V, x1, k), vput(p + 2 * V, x2, k), vput(p + 3 * V, x3, k), vput(p + 4 * V, x4, k);
+        vput(p + 5 * V, x5, k), vput(p + 6 * V, x6, k), vput(p + 7 * V, x7, k);
+    }
+}
+static void solve_block_transposed(float *y, const float *m, size_t V) {
+    for (size_t c = 0; c < V; c += VW) {
+        const size_t k = V - c;
+        float *p = y + c;
+        vf x0 = vget(p, k), x1 = vget(p + V, k), x2 = vget(p + 2 * V, k), x3 = vget(p + 3 * V, k);
+        vf x4 = vget(p + 4 * V, k), x5 = vget(p + 5 * V, k), x6 = vget(p + 6 * V, k), x7 = vget(p + 7 * V, k);
+        const float *m1 = m + CT, *m2 = m1 + CT, *m3 = m2 + CT, *m4 = m3 + CT, *m5 = m4 + CT, *m6 = m5 + CT, *m7 = m6 + CT;
+        x6 = vfma(vset(m7[6]), x7, x6), x5 = vfma(vset(m7[5]), x7, x5), x4 = vfma(vset(m7[4]), x7, x4), x3 = vfma(vset(m7[3]), x7, x3);
+        x2 = vfma(vset(m7[2]), x7, x2), x1 = vfma(vset(m7[1]), x7, x1), x0 = vfma(vset(m7[0]), x7, x0), x5 = vfma(vset(m6[5]), x6, x5);
+        x4 = vfma(vset(m6[4]), x6, x4), x3 = vfma(vset(m6[3]), x6, x3), x2 = vfma(vset(m6[2]), x6, x2), x1 = vfma(vset(m6[1]), x6, x1);
+        x0 = vfma(vset(m6[0]), x6, x0), x4 = vfma(vset(m5[4]), x5, x4), x3 = vfma(vset(m5[3]), x5, x3), x2 = vfma(vset(m5[2]), x5, x2);
+        x1 = vfma(vset(m5[1]), x5, x1), x0 = vfma(vset(m5[0]), x5, x0), x3 = vfma(vset(m4[3]), x4, x3), x2 = vfma(vset(m4[2]), x4, x2);
+        x1 = vfma(vset(m4[1]), x4, x1), x0 = vfma(vset(m4[0]), x4, x0), x2 = vfma(vset(m3[2]), x3, x2), x1 = vfma(vset(m3[1]), x3, x1);
+        x0 = vfma(vset(m3[0]), x3, x0), x1 = vfma(vset(m2[1]), x2, x1), x0 = vfma(vset(m2[0]), x2, x0), x0 = vfma(vset(m1[0]), x1, x0);
+        vput(p, x0, k), vput(p + V, x1, k), vput(p + 2 * V, x2, k), vput(p + 3 * V, x3, k);
+        vput(p + 4 * V, x4, k), vput(p + 5 * V, x5, k), vput(p + 6 * V, x6, k);
+    }
+}
+/* The last, shorter block: y_i += sum_j m_ij y_j one row at a time, from above or (transposed) from below. */
+static void solve_rest(float *y, const float *m, size_t V, size_t n, int transposed) {
+    for (size_t s = 1; s < n; s++) {
+        const size_t i = transposed ? n - 1 - s : s;
+        for (size_t j = transposed ? i + 1 : 0; j < (transposed ? n : i); j++) {
+            const vf f = vset(transposed ? m[j * CT + i] : m[i * CT + j]);
+            for (size_t c = 0; c < V; c += VW) vput(y + i * V + c, vfma(f, vget(y + j * V + c, V - c), vget(y + i * V + c, V - c)), V - c);
+        }
+    }
+}
+/* (I + M) x = y in place, m = -M */
+static void solve(float *y, const float *m, size_t n, size_t V) {
+    for (size_t i = 0; i < n; i += SOLVE) {
+        const size_t b = n - i < SOLVE ? n - i : SOLVE;
+        if (i) block_mul(y + i * V, V, m + i * CT, CT, ROWS, y, V, b, V, i, 1);
+        if (b == SOLVE) solve_block(y + i * V, m + i * CT + i, V);
+        else solve_rest(y + i * V, m + i * CT + i, V, b, 0);
+    }
+}
+/* (I + M)^T x = y in place */
+static void solve_transposed(float *y, const float *m, size_t n, size_t V) {
+    for (size_t i = (n - 1) / SOLVE * SOLVE;; i -= SOLVE) {
+        const size_t b = n - i < SOLVE ? n - i : SOLVE, next = i + b;
+        if (next < n) block_mul(y + i * V, V, m + next * CT + i, CT, COLS, y + next * V, V, b, V, n - next, 1);
+        if (b == SOLVE) solve_block_transposed(y + i * V, m + i * CT + i, V);
+        else solve_rest(y + i * V, m + i * CT + i, V, b, 1);
+        if (i == 0) return;
+    }
+}
+
+/* y_i = f_i * s * x_i, rows of `width` */
+static void rows_times(float *y, const float *x, size_t ldx, const float *f, float s, size_t n, size_t width) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < width; c += VW) vput(y + i * width + c, vget(x + i * ldx + c, width - c) * vset(f[i] * s), width - c);
+}
+static void scale_all(float *y, const float *x, float f, size_t n) {
+    for (size_t i = 0; i < n; i += VW) vput(y + i, vget(x + i, n - i) * vset(f), n - i);
+}
+
+/* r = V - in o (K S), and y = beta r */
+static void residual(float *r, float *y, const Chunk *c, const Decay *d, const float *S) {
+    block_mul(r, c->V, c->k, c->ldq, ROWS, S, c->V, c->n, c->V, c->K, 0);
+    for (size_t i = 0; i < c->n; i++)
+        for (size_t e = 0; e < c->V; e += VW) {
+            const size_t k = c->V - e, at = i * c->V + e;
+            const vf x = vfnma(vset(d->in[i]), vget(r + at, k), vget(c->v + i * c->ldv + e, k));
+            vput(r + at, x, k);
+            vput(y + at, x * vset(d->beta[i]), k);
+        }
+}
+
+/* S' = e^{G_n} S + (out o K)^T V' */
+static void state_next(float *S_next, const float *S, const Chunk *c, const Decay *d, float *k_out, const float *v_new) {
+    rows_times(k_out, c->k, c->ldq, d->out, 1, c->n, c->K);
+    scale_all(S_next, S, d->last, c->K * c->V);
+    block_mul(S_next, c->V, k_out, c->K, COLS, v_new, c->V, c->K, c->V, c->n, 1);
+}
+
+/* m = -M, p = P (p may be NULL) from the raw products already there */
+static void decay_apply(float *m, float *p, const Chunk *c, const Decay *d) {
+    for (size_t i = 0; i < c->n; i++)
+        for (size_t j = 0; j < (p ? pad16(c->n) : pad16(i + 1)) && j < pad16(i + 1); j += VW) {
+            const vf gam = decay_row(d, i, j);
+            float *m_i = m + i * CT + j;
+            vstore(m_i, strictly(vload(m_i) * gam * vset(-d->beta[i]), i, j));
+            if (p) vstore(p + i * CT + j, vload(p + i * CT + j) * gam * vset(c->scale));
+        }
+}
+
+/* One chunk; o NULL: only the next state. work: K^T (K, pad16 n), 2 (n, K), 2 (n, V) */
+static void chunk_forward(float *o, float *S_next, const float *S, const Chunk *c, float *work) {
+    Decay d;
+    float m[CT * CT], p[CT * CT];
+    const size_t ldt = pad16(c->n);
+    float *k_t = work, *row = k_t + ldt * c->K, *r = row + c->n * c->K, *v_new = r + c->n * c->V;
+    decay_make(&d, c);
+    transpose(k_t, ldt, c->k, c->ldq, c->n, c->K);
+    lower_product(m, c->k, c->ldq, k_t, ldt, c->n, c->K);
+    if (o) lower_product(p, c->q, c->ldq, k_t, ldt, c->n, c->K);
+    decay_apply(m, o ? p : NULL, c, &d);
+    residual(r, v_new, c, &d, S);
+    solve(v_new, m, c->n, c->V);
+    if (o) {
+        rows_times(row, c->q, c->ldq, d.in, c->scale, c->n, c->K);
+        block_mul(o, c->ldv, row, c->K, ROWS, S, c->V, c->n, c->V, c->K, 0);
+        lower_apply(o, c->ldv, p, v_new, c->V, c->n, c->V);
+    }
+    state_next(S_next, S, c, &d, row, v_new);
+}
+
+/* ---- backward ---- */
+
+typedef struct { float *dq, *dk, *dv, *dg, *dbeta; const float *dout; } ChunkGrad; // rows as far apart as those of q, k, v, g, v
+
+typedef struct {
+    float gam[CT * CT], kk[CT * CT], qk[CT * CT], m[CT * CT], p[CT * CT]; // Gam, K K^T, Q K^T, -M, P
+    float E[CT * CT], F[CT * CT];                                       // dM and dP on the way
+    double dG[CT];
+} Squares;
+
+static void squares_make(Squares *s, const Chunk *c, const Decay *d) {
+    for (size_t i = 0; i < c->n; i++)
+        for (size_t j = 0; j < pad16(i + 1); j += VW) {
+            const size_t at = i * CT + j;
+            const vf gam = decay_row(d, i, j);
+            vstore(s->gam + at, gam);
+            vstore(s->m + at, strictly(vload(s->kk + at) * gam * vset(-d->beta[i]), i, j));
+            vstore(s->p + at, vless(vset((float)i), vload(IOTA) + vset((float)j), vset(0), vload(s->qk + at) * gam * vset(c->scale)));
+        }
+}
+
+/* From E = W V'^T (= -dM) and F = dP: the final E and F, row and column sums of Z into dG, and dbeta's second term. */
+static void squares_backward(Squares *s, float *dbeta, const Chunk *c, const Decay *d) {
+    float columns[CT] = {0};
+    for (size_t i = 0; i < c->n; i++) {
+        vf rows = vset(0), b = vset(0);
+        for (size_t j = 0; j < pad16(i + 1); j += VW) {
+            const size_t at = i * CT + j;
+            const vf gam = vload(s->gam + at), below = vset((float)i), lane = vload(IOTA) + vset((float)j);
+            const vf e = strictly(vset(0) - vload(s->E + at) * gam, i, j);
+            const vf f = vless(below, lane, vset(0), vload(s->F + at) * gam * vset(c->scale)), ekk = strictly(e * vload(s->kk + at), i, j);
+            const vf z = vfma(ekk, vset(d->beta[i]), strictly(f * vload(s->qk + at), i, j));
+            vstore(s->E + at, e * vset(d->beta[i]));
+            vstore(s->F + at, f);
+            vstore(columns + j, vload(columns + j) + z);
+            rows = rows + z, b = b + ekk;
+        }
+        s->dG[i] = vsum(rows);
+        dbeta[i * c->ldg] += vsum(b);
+    }
+    for (size_t i = 0; i < c->n; i++) s->dG[i] -= columns[i];
+}
+
+/* dG_i += sign a_i . x_i, returns the sum over i */
+static double dots_add(double *dG, double sign, const float *a, size_t lda, const float *x, size_t n, size_t width) {
+    double total = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double t = row_dot(a + i * lda, x + i * width, width);
+        dG[i] += sign * t, total += t;
+    }
+    return total;
+}
+static void rows_add(float *y, size_t ldy, const float *x, size_t n, size_t width) {
+    for (size_t i = 0; i < n; i++) accumulate_run(y + i * ldy, x + i * width, 1, width);
+}
+
+/* dS: gradient of the state after on entry, of the state before, S, on return. */
+static void chunk_backward(const ChunkGrad *g, float *dS, const float *S, const Chunk *c, float *work) {
+    Decay d;
+    Squares s;
+    const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
+    float *k_t = work, *v_t = k_t + ldt * K, *r = v_t + ldt * V, *v_new = r + n * V, *w = v_new + n * V, *x = w + n * V, *u = x + n * V,
+          *y = u + n * K, *S_t = y + n * K, *dS_t = S_t + K * V;
+    decay_make(&d, c);
+    transpose(k_t, ldt, c->k, c->ldq, n, K);
+    lower_product(s.kk, c->k, c->ldq, k_t, ldt, n, K);
+    lower_product(s.qk, c->q, c->ldq, k_t, ldt, n, K);
+    squares_make(&s, c, &d);
+    residual(r, v_new, c, &d, S);
+    solve(v_new, s.m, n, V);
+
+    rows_times(u, c->k, c->ldq, d.out, 1, n, K); // dV' = (out o K) dS + P^T dO, W
+    block_mul(w, V, u, K, ROWS, dS, V, n, V, K, 0);
+    lower_apply_transposed(w, V, s.p, g->dout, c->ldv, n, V);
+    solve_transposed(w, s.m, n, V);
+
+    transpose(v_t, ldt, v_new, V, n, V);
+    lower_product(s.F, g->dout, c->ldv, v_t, ldt, n, V);
+    lower_product(s.E, w, V, v_t, ldt, n, V);
+    squares_backward(&s, g->dbeta, c, &d);
+    for (size_t i = 0; i < n; i++) g->dbeta[i * c->ldg] += row_dot(w + i * V, r + i * V, V);
+
+    transpose(S_t, K, S, V, K, V);
+    transpose(dS_t, K, dS, V, K, V);
+    rows_times(r, g->dout, c->ldv, d.in, c->scale, n, V); // dQ = scale in o (dO S^T) + F K
+    block_mul(u, K, r, V, ROWS, S_t, K, n, K, V, 0);
+    dots_add(s.dG, 1, c->q, c->ldq, u, n, K);
+    lower_apply(u, K, s.F, c->k, c->ldq, n, K);
+    rows_add(g->dq, c->ldq, u, n, K);
+
+    for (size_t i = 0; i < n; i++) // dV = beta W; x = -in o dR
+        for (size_t e = 0; e < V; e += VW) {
+            const vf dr = vget(w + i * V + e, V - e) * vset(d.beta[i]);
+            float *dv = g->dv + i * c->ldv + e;
+            vput(dv, vget(dv, V - e) + dr, V - e);
+            vput(x + i * V + e, dr * vset(-d.in[i]), V - e);
+        }
+    block_mul(u, K, x, V, ROWS, S_t, K, n, K, V, 0);
+    dots_add(s.dG, 1, c->k, c->ldq, u, n, K);
+    block_mul(y, K, v_new, V, ROWS, dS_t, K, n, K, V, 0);
+    rows_times(y, y, K, d.out, 1, n, K);
+    s.dG[n - 1] += dots_add(s.dG, -1, c->k, c->ldq, y, n, K) + (double)d.last * row_dot(S, dS, K * V);
+    lower_apply_transposed(u, K, s.F, c->q, c->ldq, n, K);
+    lower_apply(u, K, s.E, c->k, c->ldq, n, K);
+    lower_apply_transposed(u, K, s.E, c->k, c->ldq, n, K);
+    rows_add(g->dk, c->ldq, u, n, K);
+    rows_add(g->dk, c->ldq, y, n, K);
+
+    scale_all(dS, dS, d.last, K * V);
+    block_mul(dS, V, c->q, c->ldq, COLS, r, V, K, V, n, 1);
+    block_mul(dS, V, c->k, c->ldq, COLS, x, V, K, V, n, 1);
+    double dg = 0;
+    for (size_t i = n; i-- > 0;) g->dg[i * c->ldg] += (float)(dg += s.dG[i]);
+}
+
+/* ---- one batch element and head ---- */
+
+typedef struct {
+    const float *q, *k, *v, *g, *beta; // first token of this batch element and head
+    const int *start;
+    float *states, *work;
+    float scale;
+    const DeltaDims *d;
+} DeltaHead;
+
+/* rows [t, end) as a chunk */
+static Chunk chunk_at(const DeltaHead *h, size_t t, size_t end) {
+    const size_t ldq = (size_t)h->d->Hk * h->d->K, ldv = (size_t)h->d->H * h->d->V, ldg = h->d->H;
+    return (Chunk){h->q + t * ldq, h->k + t * ldq, h->v + t * ldv, h->g + t * ldg, h->beta + t * ldg, h->start ? h->start + t : NULL,
+                   ldq, ldv, ldg, h->d->K, h->d->V, end - t < CT ? end - t : CT, t, h->scale};
+}
+static size_t chunk_end(const DeltaHead *h, size_t c) {
+    const size_t end = (c + 1) * h->d->chunk;
+    return end < (size_t)h->d->T ? end : (size_t)h->d->T;
+}
+
+static void delta_head_forward(float *o, const DeltaHead *h) {
+    const size_t state = (size_t)h->d->K * h->d->V, chunk = h->d->chunk;
+    for (size_t c = 0; c < (size_t)delta_chunks(h->d); c++) {
+        const float *S = h->states + c * state;
+        float *next = h->states + (c + 1) * state;
+        for (size_t t = c * chunk; t < chunk_end(h, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
+            const Chunk piece = chunk_at(h, t, chunk_end(h, c));
+            chunk_forward(o + t * piece.ldv, next, S, &piece, h->work);
+        }
+    }
+}
+
+static void delta_head_backward(const ChunkGrad *g, float *dS, const DeltaHead *h) {
+    const size_t state = (size_t)h->d->K * h->d->V, chunk = h->d->chunk;
+    float *inner = h->work, *work = inner + 3 * state; // states inside a chunk: 256 / 64 - 1
+    for (size_t c = delta_chunks(h->d); c-- > 0;) {
+        const size_t from = c * chunk, end = chunk_end(h, c), pieces = (end - from + CT - 1) / CT;
+        const float *S = h->states + c * state;
+        for (size_t i = 0; i + 1 < pieces; i++) {
+            const Chunk piece = chunk_at(h, from + i * CT, end);
+            chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
+        }
+        for (size_t i = pieces; i-- > 0;) {
+            const size_t t = from + i * CT;
+            const Chunk p = chunk_at(h, t, end);
+            const ChunkGrad at = {g->dq + t * p.ldq, g->dk + t * p.ldq, g->dv + t * p.ldv, g->dg + t * p.ldg, g->dbeta + t * p.ldg,
+                                  g->dout + t * p.ldv};
+            chunk_backward(&at, dS, i ? inner + (i - 1) * state : S, &p, work);
+        }
+    }
+}
+
+static DeltaHead delta_head(float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
+                            const int *start, double scale, void *work, const DeltaDims *d, size_t b, size_t h) {
+    const size_t bt = b * d->T, kh = h / (d->H / d->Hk), bh = b * d->H + h, state = (size_t)d->K * d->V;
+    return (DeltaHead){q + (bt * d->Hk + kh) * d->K, k + (bt * d->Hk + kh) * d->K, v + (bt * d->H + h) * d->V, g + bt * d->H + h,
+                       beta + bt * d->H + h, start ? start + bt : NULL, states + bh * (delta_chunks(d) + 1) * state,
+                       (float *)((char *)work + delta_rule_work(d) / ((size_t)d->B * d->H) * bh), (float)scale, d};
+}
+
+static void delta_rule_forward(float *o, float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
+                               const int *start, double scale, void *work, const DeltaDims *d) {
+#pragma omp parallel for schedule(dynamic)
+    for (size_t u = 0; u < (size_t)d->B * d->H; u++) {
+        const size_t b = u / d->H, h = u % d->H;
+        const DeltaHead head = delta_head(states, q, k, v, g, beta, start, scale, work, d, b, h);
+        delta_head_forward(o + (b * d->T * d->H + h) * d->V, &head);
+    }
+}
+
+static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout,
+                                const float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
+                                const int *start, double scale, void *work, const DeltaDims *d) {
+    const size_t group = (size_t)d->H / d->Hk;
+#pragma omp parallel for schedule(dynamic)
+    for (size_t u = 0; u < (size_t)d->B * d->Hk; u++)
+        for (size_t i = 0; i < group; i++) { // heads that share dq and dk follow each other
+            const size_t b = u / d->Hk, hk = u % d->Hk, h = hk * group + i, bt = b * d->T;
+            const DeltaHead head = delta_head((float *)states, q, k, v, g, beta, start, scale, work, d, b, h);
+            const ChunkGrad grad = {dq + (bt * d->Hk + hk) * d->K, dk + (bt * d->Hk + hk) * d->K, dv + (bt * d->H + h) * d->V,
+                                    dg + bt * d->H + h, dbeta + bt * d->H + h, dout + (bt * d->H + h) * d->V};
+            delta_head_backward(&grad, dstate + (b * d->H + h) * d->K * d->V, &head);
+        }
+}

@@ -1,0 +1,34 @@
+/* gemm.h - C (M,N) = or += A B, threaded over blocks of C. */
+#ifndef HYB_CPU_GEMM_H
+#define HYB_CPU_GEMM_H
+#include "tile.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+INLINE int threads_max(void) {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+typedef struct {
+    float *c;
+    size_t ldc;
+    const float *a;
+    size_t lda;
+    int by; // ROWS: a is (M,K); COLS: a is (K,M)
+    const float *b;
+    size_t ldb;
+    int trans; // 0: b is (K,N); 1: b is (N,K)
+    size_t M, N, K;
+    int add;           // 0: C = , 1: C +=
+    const float *bias; // (N) or NULL, added to every row
+} Gemm;
+
+static void gemm(const Gemm *g);
+#endif

@@ -1,0 +1,33 @@
+/* l2norm.c - rows scaled to length one. */
+#include "parallel.h"
+#include <math.h>
+
+static void l2_rows(float *y, float *r, const float *x, float eps, size_t N, size_t C) {
+    for (size_t n = 0; n < N; n++, x += C, y += C) {
+        r[n] = 1 / sqrtf(row_dot(x, x, C) + eps);
+        for (size_t c = 0; c < C; c += VW) vput(y + c, vget(x + c, C - c) * vset(r[n]), C - c);
+    }
+}
+static void l2norm_forward(float *y, float *r, const float *x, double eps, int N, int C) {
+#pragma omp parallel for if ((size_t)N * C > ALONE)
+    for (size_t b = 0; b < row_blocks(N); b++) {
+        const size_t n = b * ROW_BLOCK;
+        l2_rows(y + n * C, r + n, x + n * C, (float)eps, block_size(b, ROW_BLOCK, N), C);
+    }
+}
+static void l2_rows_backward(float *dx, const float *dy, const float *y, const float *r, size_t N, size_t C) {
+    for (size_t n = 0; n < N; n++, dx += C, dy += C, y += C) {
+        const float dot = row_dot(dy, y, C);
+        for (size_t c = 0; c < C; c += VW) {
+            const size_t k = C - c;
+            vput(dx + c, vfma(vset(r[n]), vfnma(vget(y + c, k), vset(dot), vget(dy + c, k)), vget(dx + c, k)), k);
+        }
+    }
+}
+static void l2norm_backward(float *dx, const float *dy, const float *y, const float *r, int N, int C) {
+#pragma omp parallel for if ((size_t)N * C > ALONE)
+    for (size_t b = 0; b < row_blocks(N); b++) {
+        const size_t n = b * ROW_BLOCK;
+        l2_rows_backward(dx + n * C, dy + n * C, y + n * C, r + n, block_size(b, ROW_BLOCK, N), C);
+    }
+}
