@@ -1,0 +1,261 @@
+/* shard_write.c - text -> token shard. The header stands first and needs counts and checksum, so the input is tokenised twice: once to count,
+ * once to write. Memory: one document, and 8 bytes for each document. */
+#include <string.h>
+#include "base/mem.h"
+#include "io/json.h"
+#include "text/dataset.h"
+#include "text/shard_parts.h"
+
+/* ---- a text file -> documents ---- */
+
+typedef struct {
+    const char *path;
+    const ShardOptions *o;
+    int jsonl;
+    File file;
+    size_t at, line;
+    Json json; /* of the current line: holds the text */
+} Documents;
+
+static int is_jsonl(const char *path) {
+    const size_t n = strlen(path);
+    return n >= 6 && !strcmp(path + n - 6, ".jsonl");
+}
+
+static int documents_open(Documents *d, const char *path, const ShardOptions *o, Err *e) {
+    *d = (Documents){.path = path, .o = o, .jsonl = is_jsonl(path)};
+    return file_open(&d->file, path, e);
+}
+
+static void documents_close(Documents *d) {
+    json_free(&d->json);
+    file_close(&d->file);
+}
+
+/* The text of one line: a string, or the named member of an object. */
+static int line_text(Documents *d, const char *s, size_t n, const char **text, size_t *len, Err *e) {
+    const char *field = d->o->field ? d->o->field : "text";
+    Err why = {0};
+    json_free(&d->json);
+    int rc = json_parse(&d->json, s, n, "line", &why);
+    if (rc == ERR_MEMORY) return err_set(e, rc, "%s", why.msg);
+    if (rc) return err_set(e, rc, "%s: line %zu: %s", d->path, d->line, why.msg);
+    const JsonRef r = json_kind(&d->json, 0) == JSON_STRING ? 0 : json_get(&d->json, 0, field);
+    *text = json_str(&d->json, r, len);
+    if (*text) return OK;
+    return err_set(e, ERR_INPUT, "%s: line %zu: expected a string or an object with a string '%s'", d->path, d->line, field);
+}
+
+static int is_blank(const char *s, size_t n) {
+    while (n && (*s == ' ' || *s == '\t' || *s == '\r')) s++, n--;
+    return n == 0;
+}
+
+/* The next document that is not empty: *text = NULL at the end. Valid until the next call. */
+static int documents_next(Documents *d, const char **text, size_t *len, Err *e) {
+    const char *split = d->jsonl ? "\n" : d->o->split;
+    const size_t n_split = split ? strlen(split) : 0;
+    while (d->at < d->file.size) {
+        const char *s = (const char *)d->file.data + d->at;
+        const size_t left = d->file.size - d->at;
+        const char *end = n_split ? memmem(s, left, split, n_split) : NULL;
+        const size_t n = end ? (size_t)(end - s) : left;
+        d->at += end ? n + n_split : n;
+        d->line++;
+        if (d->jsonl ? is_blank(s, n) : n == 0) continue;
+        *text = s;
+        *len = n;
+        if (d->jsonl) TRY(line_text(d, s, n, text, len, e));
+        if (*len) return OK;
+    }
+    *text = NULL;
+    return OK;
+}
+
+/* ---- one pass over all documents ---- */
+
+typedef int Sink(void *ctx, const Ids *ids, Err *e);
+typedef struct {
+    Documents docs;
+    const Tokenizer *t;
+    const ShardOptions *o;
+    Ids ids;
+    uint64_t tokens;
+    size_t done_before, done_total, shown; /* of the progress */
+} Pass;
+
+static void pass_show(Pass *p, int last) {
+    const size_t done = p->done_before + p->docs.at;
+    if (!p->o->progress || (!last && done - p->shown < 1 << 20)) return;
+    p->shown = done;
+    p->o->progress(p->o->ctx, done, p->done_total, (size_t)p->tokens);
+}
+
+static int pass_run(Pass *p, Sink *sink, void *ctx, Err *e) {
+    const size_t most = p->o->max_tokens;
+    for (const char *s = ""; !most || p->tokens < most;) {
+        size_t n;
+        TRY(documents_next(&p->docs, &s, &n, e));
+        if (!s) break;
+        p->ids.n = 0;
+        TRY(tokenizer_encode(p->t, s, n, 0, &p->ids, e));
+        if (p->o->add_eos >= 0) TRY(ids_push(&p->ids, p->o->add_eos, e));
+        if (most && p->ids.n > most - p->tokens) p->ids.n = (size_t)(most - p->tokens);
+        if (!p->ids.n) continue; // nothing but characters that the vocabulary drops
+        p->tokens += p->ids.n;
+        TRY(sink(ctx, &p->ids, e));
+        pass_show(p, 0);
+    }
+    pass_show(p, 1);
+    return OK;
+}
+
+static int pass(const char *input, const Tokenizer *t, const ShardOptions *o, int second, Sink *sink, void *ctx, uint64_t *bytes, Err *e) {
+    Pass p = {.t = t, .o = o};
+    TRY(documents_open(&p.docs, input, o, e));
+    p.done_before = second ? p.docs.file.size : 0;
+    p.done_total = 2 * p.docs.file.size;
+    p.shown = p.done_before;
+    const int rc = pass_run(&p, sink, ctx, e);
+    *bytes = p.docs.at;
+    ids_free(&p.ids);
+    documents_close(&p.docs);
+    return rc;
+}
+
+/* ---- the file ---- */
+
+typedef struct {
+    int width, vocab;
+    uint64_t *end; /* of each document */
+    size_t n, cap;
+    uint64_t tokens;
+    uint32_t crc; /* of the tokens */
+    FileWriter w;
+} Out;
+
+/* Little-endian bytes of ids, in blocks; `to` takes them. */
+static int ids_bytes(const int *ids, size_t n, int width, int (*to)(Out *, const unsigned char *, size_t, Err *), Out *out, Err *e) {
+    unsigned char block[4096];
+    size_t k = 0;
+    for (size_t i = 0; i < n; i++) {
+        le_put(block + k, width, (uint64_t)ids[i]);
+        k += (size_t)width;
+        if (k < sizeof block && i + 1 < n) continue;
+        TRY(to(out, block, k, e));
+        k = 0;
+    }
+    return OK;
+}
+
+static int to_crc(Out *out, const unsigned char *b, size_t n, Err *e) {
+    (void)e;
+    out->crc = file_crc32c(out->crc, b, n);
+    return OK;
+}
+
+static int to_file(Out *out, const unsigned char *b, size_t n, Err *e) { return file_write(&out->w, b, n, e); }
+
+static int out_count(void *ctx, const Ids *ids, Err *e) {
+    Out *out = ctx;
+    if (out->n == out->cap) {
+        const size_t cap = out->cap * 2 + 1024;
+        TRY(mem_grow((void **)&out->end, out->cap * 8, cap * 8, "document ends", e));
+        out->cap = cap;
+    }
+    out->tokens += ids->n;
+    out->end[out->n++] = out->tokens;
+    return ids_bytes(ids->id, ids->n, out->width, to_crc, out, e);
+}
+
+static int out_write(void *ctx, const Ids *ids, Err *e) {
+    Out *out = ctx;
+    return ids_bytes(ids->id, ids->n, out->width, to_file, out, e);
+}
+
+/* CRC of a || b from those of a and b: the CRC is affine in its start value, so a's part is a || zeros without the zeros alone. */
+static uint32_t crc_join(uint32_t a, uint32_t b, uint64_t len_b) {
+    static const unsigned char zero[4096];
+    uint32_t with = a, alone = 0;
+    for (uint64_t k; len_b; len_b -= k) {
+        k = len_b < sizeof zero ? len_b : sizeof zero;
+        with = file_crc32c(with, zero, (size_t)k);
+        alone = file_crc32c(alone, zero, (size_t)k);
+    }
+    return with ^ alone ^ b;
+}
+
+/* Creates the file and writes all that stands before the tokens. */
+static int out_begin(Out *out, const char *path, uint64_t hash, Err *e) {
+    unsigned char head[SHARD_HEAD], end[8];
+    uint32_t crc = 0;
+    for (size_t i = 0; i < out->n; i++) {
+        le_put(end, 8, out->end[i]);
+        crc = file_crc32c(crc, end, 8);
+    }
+    memcpy(head, SHARD_MAGIC, 8);
+    le_put(head + AT_VERSION, 4, SHARD_VERSION);
+    le_put(head + AT_WIDTH, 4, (uint64_t)out->width);
+    le_put(head + AT_TOKENS, 8, out->tokens);
+    le_put(head + AT_DOCUMENTS, 8, out->n);
+    le_put(head + AT_VOCAB, 4, (uint64_t)out->vocab);
+    le_put(head + AT_CRC, 4, crc_join(crc, out->crc, out->tokens * (uint64_t)out->width));
+    le_put(head + AT_HASH, 8, hash);
+    TRY(file_create(&out->w, path, e));
+    TRY(file_write(&out->w, head, sizeof head, e));
+    for (size_t i = 0; i < out->n; i++) {
+        le_put(end, 8, out->end[i]);
+        TRY(file_write(&out->w, end, 8, e));
+    }
+    return OK;
+}
+
+static int write_text(Out *out, const char *path, const char *input, const Tokenizer *t, const ShardOptions *o, ShardStats *stats, Err *e) {
+    uint64_t bytes;
+    TRY(pass(input, t, o, 0, out_count, out, &bytes, e));
+    if (!out->n) return err_set(e, ERR_INPUT, "%s: holds no text", input);
+    TRY(out_begin(out, path, tokenizer_hash(t), e));
+    TRY(pass(input, t, o, 1, out_write, out, &bytes, e));
+    if (out->w.written != SHARD_HEAD + 8 * out->n + out->tokens * (size_t)out->width)
+        return err_set(e, ERR_IO, "%s: changed while it was read", input);
+    TRY(file_commit(&out->w, e));
+    if (stats) *stats = (ShardStats){.tokens = out->tokens, .documents = out->n, .bytes = bytes};
+    return OK;
+}
+
+int shard_write(const char *path, const char *input, const Tokenizer *t, const ShardOptions *o, ShardStats *stats, Err *e) {
+    const int vocab = tokenizer_size(t);
+    if (stats) *stats = (ShardStats){0};
+    if (o->add_eos >= vocab) return err_set(e, ERR_USAGE, "end-of-text id %d: the vocabulary ends at %d", o->add_eos, vocab - 1);
+    Out out = {.vocab = vocab, .width = shard_width(vocab)};
+    const int rc = write_text(&out, path, input, t, o, stats, e);
+    if (rc) file_abort(&out.w);
+    mem_free(out.end);
+    return rc;
+}
+
+static int check_ids(const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs, int vocab, Err *e) {
+    if (vocab < 1 || vocab > 1 << 24) return err_set(e, ERR_INPUT, "vocabulary of %d, expected 1 to 2^24", vocab);
+    if (!n || !n_docs || doc_end[n_docs - 1] != n) return err_set(e, ERR_INPUT, "documents do not end where the %zu ids end", n);
+    for (size_t i = 0; i < n_docs; i++)
+        if (doc_end[i] <= (i ? doc_end[i - 1] : 0)) return err_set(e, ERR_INPUT, "document %zu is empty or ends before it begins", i);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= vocab) return err_set(e, ERR_INPUT, "id %zu is %d, expected one in [0, %d)", i, ids[i], vocab);
+    return OK;
+}
+
+int shard_write_ids(const char *path, const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs, int vocab, uint64_t tok_hash, Err *e) {
+    Out out = {.vocab = vocab, .width = shard_width(vocab), .n = n_docs, .tokens = n};
+    size_t bytes;
+    TRY(check_ids(ids, n, doc_end, n_docs, vocab, e));
+    TRY(mem_mul(&bytes, n_docs, 8, "document ends", e));
+    TRY(mem_alloc((void **)&out.end, bytes, "document ends", e));
+    memcpy(out.end, doc_end, bytes);
+    int rc = ids_bytes(ids, n, out.width, to_crc, &out, e);
+    if (!rc) rc = out_begin(&out, path, tok_hash, e);
+    if (!rc) rc = ids_bytes(ids, n, out.width, to_file, &out, e);
+    if (!rc) rc = file_commit(&out.w, e);
+    if (rc) file_abort(&out.w);
+    mem_free(out.end);
+    return rc;
+}
