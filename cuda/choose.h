@@ -1,11 +1,23 @@
 /* choose.h - which version of an op runs for which shape. The plain versions take every shape. */
+#if BITS == 16
+/* Asynchronous copies and 16-byte accesses need their pointers aligned. */
+static bool aligned(const void *a, const void *b, const void *c) { return (((size_t)a | (size_t)b | (size_t)c) & 15) == 0; }
+#endif
 static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start, double scale, void *work,
                               const AttnDims *d) {
     (void)work;
+#if BITS == 16
+    if (d->D == 64 && aligned(q, k, v)) return flash_forward<64>(o, lse, q, k, v, start, scale, d);
+    if (d->D == 128 && aligned(q, k, v)) return flash_forward<128>(o, lse, q, k, v, start, scale, d);
+#endif
     attention_forward_plain(o, lse, q, k, v, start, scale, d);
 }
 static void attention_backward(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse, const real *q, const real *k,
                                const real *v, const int *start, double scale, void *work, const AttnDims *d) {
+#if BITS == 16
+    if (d->D == 64 && aligned(q, k, v) && aligned(dout, o, q)) return flash_backward<64>(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
+    if (d->D == 128 && aligned(q, k, v) && aligned(dout, o, q)) return flash_backward<128>(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
+#endif
     attention_backward_plain(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
 }
 static void delta_rule_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,

@@ -7,10 +7,13 @@ struct DeltaArgs {
 static DeltaArgs delta_args(const DeltaDims *d, double scale) {
     return {d->T, d->H, d->Hk, d->K, d->V, d->chunk, delta_chunks(d), (float)scale, delta_rule_work(d) / sizeof(float) / ((size_t)d->B * d->H)};
 }
-/* Does token t begin a document, so that the state before it counts as zero? Without starts nothing does: states[0] is carried on. */
-__device__ bool begins(const int *start, int b, int T, int t) { return start && start[(size_t)b * T + t] == t; }
-/* First token of t's document, or -1 (before everything) without starts. */
-__device__ int begin_of(const int *start, int b, int T, int t) { return start ? start[(size_t)b * T + t] : -1; }
+/* Does token t forget what came before? Token 0 of a row never does: it goes on from states[0]. */
+__device__ bool begins(const int *start, int b, int T, int t) { return start && t > 0 && start[(size_t)b * T + t] == t; }
+/* First token of t's document, or -1 if that lies before this call. */
+__device__ int begin_of(const int *start, int b, int T, int t) {
+    const int s = start ? start[(size_t)b * T + t] : 0;
+    return s > 0 ? s : -1;
+}
 
 /* out (M,N) = a (M,K) b (K,N) in global memory by the whole block, one element a thread at a time: element (i,k) of a is at
  * a[i * ai + k * ak], (k,j) of b at b[k * bk + j * bj], so a transpose is a swap of strides. put(i, j, sum) says what happens to each element. */

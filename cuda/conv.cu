@@ -1,7 +1,10 @@
 /* conv.cu - short causal depthwise convolution: one thread an element, neighbours in c together. */
 enum { CONV_THREADS = 256 };
-/* Is the tap at time p (of the row that token t of batch b is in) inside t's document? */
-__device__ bool tap_visible(const int *start, size_t b, int T, int t, int p) { return start ? p >= start[b * T + t] : true; }
+/* Is the tap at time p inside the document of token t? One that starts at 0 may have begun before this call. */
+__device__ bool tap_visible(const int *start, size_t b, int T, int t, int p) {
+    const int first = start ? start[b * T + t] : 0;
+    return first == 0 || p >= first;
+}
 
 __global__ void conv_forward_kernel(real *y, const real *x, const real *w, const real *tail_in, const int *start, int T, int C, int W, size_t n) {
     const size_t i = (size_t)blockIdx.x * CONV_THREADS + threadIdx.x;

@@ -5,7 +5,7 @@
 #include "matmul.h"
 #include "pack.h"
 #include "column_sum.h"
-#include "mma.h"
+#include "tile.h"
 #include <math.h>
 
 #if BITS == 16
@@ -25,6 +25,9 @@ namespace { // kernels of the two precisions have the same names
 #include "swiglu.cu"
 #include "rope.cu"
 #include "attention.cu"
+#if BITS == 16
+#include "attention_mma.cu"
+#endif
 #include "conv.cu"
 #include "gate.cu"
 #include "chunk.h"

@@ -10,10 +10,10 @@
  *   A = gam o (I + strict(beta K K^T))^{-1},  A_b = A diag(beta),  R = V - in o (K S),  V' = A_b R,  P = s gam o (Q K^T)
  *   dV' = P^T dO + out o (K dS)            dR = A_b^T dV'                       dV += dR
  *   dP = s gam o (dO V'^T)                 dQ = dP K + s in o (dO S^T)
- *   dK = dP^T Q + out o (V' dS^T) - in o (dR S^T) + (E + E^T) K,   E = beta o dM o gam,   dM = -strict(A^T (dV' R^T diag(beta)) A^T)
+ *   dK = dP^T Q + dK_s - in o (dR S^T) + (E + E^T) K,  dK_s = out o (V' dS^T),   E = beta o dM o gam,   dM = -strict(A^T (dV' R^T diag(beta)) A^T)
  *   dbeta_j = sum_i (dV' R^T o A)_ij + sum_i (dM o gam o K K^T)_ji
- *   dG = rows(Q o dQ) - rows(K o (dP^T Q + dK_s)) + rows(K o dK_in) + rows(X) - columns(X),  X = E o K K^T;
- *        the chunk's last row also gets all <S, dS> + sum K o dK_s;   dg = reverse cumulative sum of dG
+ *   dg_t = sum over i >= t of (in_i's share + sum over j < t of L_ij), L the gradient of the exponents of gam_ij:
+ *   L = (dO V'^T) o P + E o K K^T, in the chunk's last row also K_j . dK_s,j;  in's share: q_i . dQ_in + k_i . dK_in, last row also all <S, dS>
  *   dS = all dS + Q^T (s in o dO) - K^T (in o dR) */
 enum { RECUR_COLUMNS = 32, DELTA_THREADS = 256 };
 
@@ -64,17 +64,19 @@ static void delta_rule_forward_plain(real *o, wide *states, const real *q, const
 
 /* The tiles of one (batch, head) in the workspace. */
 struct DeltaTiles {
-    wide *KK, *A, *P, *dP, *dA, *X, *tmp; // (chunk, chunk)
+    wide *KK, *A, *P, *dP, *dA, *X, *tmp, *L; // (chunk, chunk)
     wide *R, *U, *dU, *dR, *Ks, *dQ, *dK; // (chunk, K or V); U is V'
-    wide *G, *in, *out, *dG, *all;        // (chunk); all has one element
+    wide *in, *out, *din, *all; // (chunk); din: gradient of in's exponent; all has one element
+    double *G;                  // (chunk): its differences must keep the digits of a weak decay behind a strong one
 };
 __device__ DeltaTiles delta_tiles(wide *w, int c, int width) {
     DeltaTiles t;
-    wide **square[] = {&t.KK, &t.A, &t.P, &t.dP, &t.dA, &t.X, &t.tmp}, **tall[] = {&t.R, &t.U, &t.dU, &t.dR, &t.Ks, &t.dQ, &t.dK};
-    wide **line[] = {&t.G, &t.in, &t.out, &t.dG, &t.all};
-    for (int i = 0; i < 7; i++) *square[i] = w, w += (size_t)c * c;
+    wide **square[] = {&t.KK, &t.A, &t.P, &t.dP, &t.dA, &t.X, &t.tmp, &t.L}, **tall[] = {&t.R, &t.U, &t.dU, &t.dR, &t.Ks, &t.dQ, &t.dK};
+    wide **line[] = {&t.in, &t.out, &t.din, &t.all};
+    t.G = (double *)w, w += 2 * c; // the workspace begins at a double
+    for (int i = 0; i < 8; i++) *square[i] = w, w += (size_t)c * c;
     for (int i = 0; i < 7; i++) *tall[i] = w, w += (size_t)c * width;
-    for (int i = 0; i < 5; i++) *line[i] = w, w += c;
+    for (int i = 0; i < 4; i++) *line[i] = w, w += c;
     return t;
 }
 /* One head and chunk: where its rows begin, and their strides. */
@@ -88,20 +90,20 @@ struct DeltaChunk {
 /* G, in, out, all. */
 __device__ void delta_decays(const DeltaTiles &w, const DeltaChunk &c, const int *start, int T) {
     if (threadIdx.x == 0) {
-        float sum = 0;
+        double sum = 0;
         for (int i = 0; i < c.n; i++) w.G[i] = sum += c.g[(size_t)i * c.s1];
         const int last = begin_of(start, c.b, T, c.t0 + c.n - 1);
         for (int i = 0; i < c.n; i++) {
-            w.in[i] = begin_of(start, c.b, T, c.t0 + i) >= c.t0 ? 0.0f : expf(w.G[i]);
-            w.out[i] = last > c.t0 + i ? 0.0f : expf(sum - w.G[i]);
+            w.in[i] = begin_of(start, c.b, T, c.t0 + i) >= c.t0 ? 0.0f : expf((float)w.G[i]);
+            w.out[i] = last > c.t0 + i ? 0.0f : expf((float)(sum - w.G[i]));
         }
-        w.all[0] = last >= c.t0 ? 0.0f : expf(sum);
+        w.all[0] = last >= c.t0 ? 0.0f : expf((float)sum);
     }
     __syncthreads();
 }
 /* gam_ij for i >= j. */
 __device__ float delta_gam(const DeltaTiles &w, const DeltaChunk &c, const int *start, int T, int i, int j) {
-    return begin_of(start, c.b, T, c.t0 + i) > c.t0 + j ? 0.0f : expf(w.G[i] - w.G[j]);
+    return begin_of(start, c.b, T, c.t0 + i) > c.t0 + j ? 0.0f : expf((float)(w.G[i] - w.G[j]));
 }
 /* A = gam o (I + strict(beta K K^T))^{-1}: a thread solves a column by forward substitution. */
 __device__ void delta_inverse(const DeltaTiles &w, const DeltaChunk &c, const int *start, int T) {
@@ -146,8 +148,11 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
         w.dR[i * V + j] = c.beta[(size_t)i * c.s1] * s;
         if (dv) dv[(size_t)i * c.sv + j] = (float)dv[(size_t)i * c.sv + j] + w.dR[i * V + j];
     });
-    // dP = s gam o (dO V'^T);  dA_b = dV' R^T
-    tile_product(c.dout, c.sv, 1, w.U, 1, V, n, n, V, [&](int i, int j, float s) { w.dP[i * n + j] = j <= i ? a.scale * delta_gam(w, c, start, a.T, i, j) * s : 0.0f; });
+    // dP = s gam o (dO V'^T), L's first part;  dA_b = dV' R^T
+    tile_product(c.dout, c.sv, 1, w.U, 1, V, n, n, V, [&](int i, int j, float s) {
+        w.dP[i * n + j] = j <= i ? a.scale * delta_gam(w, c, start, a.T, i, j) * s : 0.0f;
+        w.L[i * n + j] = s * w.P[i * n + j];
+    });
     tile_product(w.dU, V, 1, w.R, 1, V, n, n, V, [&](int i, int j, float s) { w.dA[i * n + j] = s; });
     __syncthreads();
     // dM = -strict(A^T (dA_b diag(beta)) A^T), kept as X = E / beta = dM o gam
@@ -159,49 +164,49 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
     // dK_s = out o (V' dS^T), kept apart for the last row of dG
     tile_product(w.U, V, 1, c.dS, 1, V, n, K, V, [&](int i, int j, float s) { w.Ks[i * K + j] = w.out[i] * s; });
     __syncthreads();
-    tile_product(c.dout, c.sv, 1, c.S, 1, V, n, K, V, [&](int i, int j, float s) { w.dQ[i * K + j] += a.scale * w.in[i] * s; });
     tile_product(w.dP, 1, n, c.q, c.sq, 1, n, K, n, [&](int i, int j, float s) { w.dK[i * K + j] = s + w.Ks[i * K + j]; });
-    __syncthreads();
-    // the two sums over K that dG needs before dK is complete, and dbeta
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        float s = 0, db = 0;
-        for (int j = 0; j < K; j++) s += (float)c.q[(size_t)i * c.sq + j] * w.dQ[i * K + j] - (float)c.k[(size_t)i * c.sq + j] * w.dK[i * K + j];
-        for (int m = 0; m < n; m++) {
-            const float bm = c.beta[(size_t)m * c.s1], bi = c.beta[(size_t)i * c.s1];
-            if (m < i) s += bi * w.X[i * n + m] * w.KK[i * n + m], db += w.X[i * n + m] * w.KK[i * n + m];
-            if (m > i) s -= bm * w.X[m * n + i] * w.KK[m * n + i];
-            db += w.dA[m * n + i] * w.A[m * n + i];
-        }
-        w.dG[i] = s;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) { // dbeta
+        float db = 0;
+        for (int m = 0; m < n; m++) db += w.X[i * n + m] * w.KK[i * n + m] + w.dA[m * n + i] * w.A[m * n + i];
         if (dbeta) dbeta[(size_t)i * c.s1] += db;
+        w.din[i] = 0;
     }
     __syncthreads();
-    // dK_in = -in o (dR S^T), whose share of dG has the other sign; the rest of dK
+    // the two products with S: dQ_in = s in o (dO S^T), dK_in = -in o (dR S^T), kept apart in dU and R (n x max(K, V)), no longer needed
+    tile_product(c.dout, c.sv, 1, c.S, 1, V, n, K, V, [&](int i, int j, float s) { w.dU[i * K + j] = a.scale * w.in[i] * s; });
+    tile_product(w.dR, V, 1, c.S, 1, V, n, K, V, [&](int i, int j, float s) { w.R[i * K + j] = -w.in[i] * s; });
+    // L's second part
+    for (int e = threadIdx.x; e < n * n; e += blockDim.x) w.L[e] += c.beta[(size_t)(e / n) * c.s1] * w.X[e] * w.KK[e];
+    __syncthreads();
     for (int e = threadIdx.x; e < n * K; e += blockDim.x) {
         const int i = e / K, j = e % K;
-        float s = 0, z = 0;
-        for (int m = 0; m < V; m++) s -= w.dR[i * V + m] * c.S[(size_t)j * V + m];
-        for (int m = 0; m < n; m++) // (E + E^T) K, E = diag(beta) X
+        float z = 0; // (E + E^T) K, E = diag(beta) X
+        for (int m = 0; m < n; m++)
             z += (c.beta[(size_t)i * c.s1] * w.X[i * n + m] + c.beta[(size_t)m * c.s1] * w.X[m * n + i]) * (float)c.k[(size_t)m * c.sq + j];
-        w.R[e] = w.in[i] * s; // R is not needed any more and has room: chunk x max(K, V)
-        w.dK[e] += w.in[i] * s + z;
+        w.dQ[e] += w.dU[e];
+        w.dK[e] += w.R[e] + z;
+    }
+    float tail = 0; // all <S, dS>
+    for (int e = threadIdx.x; e < K * V; e += blockDim.x) tail += w.all[0] * c.S[e] * c.dS[e];
+    tail = block_sum(tail);
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        float in = i == n - 1 ? tail : 0.0f, last = 0;
+        for (int j = 0; j < K; j++) {
+            const float k_ij = c.k[(size_t)i * c.sq + j];
+            in += (float)c.q[(size_t)i * c.sq + j] * w.dU[i * K + j] + k_ij * w.R[i * K + j];
+            last += k_ij * w.Ks[i * K + j];
+        }
+        w.din[i] = in;
+        w.L[(n - 1) * n + i] += last;
     }
     __syncthreads();
-    // the chunk's last row: all <S, dS> + sum K o dK_s
-    float tail = 0;
-    for (int e = threadIdx.x; e < K * V; e += blockDim.x) tail += w.all[0] * c.S[e] * c.dS[e];
-    for (int e = threadIdx.x; e < n * K; e += blockDim.x) tail += (float)c.k[(size_t)(e / K) * c.sq + e % K] * w.Ks[e];
-    tail = block_sum(tail);
-    if (threadIdx.x == 0) {
+    for (int t = threadIdx.x; t < n && dg; t += blockDim.x) { // every pair j < t <= i has g_t in its exponent; pairs across a start are zero
         float s = 0;
-        for (int i = n - 1; i >= 0; i--) {
-            float d = w.dG[i] + (i == n - 1 ? tail : 0.0f);
-            for (int j = 0; j < K; j++) d += (float)c.k[(size_t)i * c.sq + j] * w.R[i * K + j];
-            s += d;
-            const bool first = begins(start, c.b, a.T, c.t0 + i); // its decay multiplies a zero state
-            if (dg && !first) dg[(size_t)i * c.s1] += s;
-            if (first) s = 0;
+        for (int i = t; i < n; i++) {
+            s += w.din[i];
+            for (int j = 0; j < t; j++) s += w.L[i * n + j];
         }
+        dg[(size_t)t * c.s1] += s;
     }
     // dS = all dS + Q^T (s in o dO) - K^T (in o dR)
     for (int e = threadIdx.x; e < K * V; e += blockDim.x) {

@@ -2,9 +2,9 @@
  *
  * Forward, and dv and dstate: columns of S (and of dS) are independent, so a thread owns a column, as in delta_rule.cu.
  * dq, dk, dg: rows of S are independent too, so here a thread owns a key channel. Per chunk from the last to the first, a forward sweep
- * from the stored state gives S_t and so dq; a backward sweep gives dk, and dg from
- *   dg_t = dg_{t+1} + q_t dq_t - k_t dk_t,   starting behind the chunk with rows(dS o S),   0 at a document's start,
- * which holds because <dS_t, S_t> splits both into q dq + (what t+1 sees) and k dk + dg_t. */
+ * from the stored state gives S_t and so dq. The backward sweep gives dk, and dg = <dS, e^g S_prev>, for which S_prev is needed
+ * in reverse order: the forward sweep leaves S every 8 tokens in the workspace, and each run of 8 is done again from there. (The
+ * shorter way, dg_t = dg_{t+1} + q_t dq_t - k_t dk_t, subtracts large numbers where the decay is strong.) */
 __global__ void gla_forward_kernel(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const int *start, DeltaArgs a) {
     DYNAMIC_SHARED(float, cursor);
     SHARED_PTR(float) S = shared_take<float>(cursor, a.K * RECUR_COLUMNS);
@@ -71,18 +71,39 @@ __global__ void gla_dv_kernel(real *dv, wide *dstate, const real *dout, const re
     for (int i = 0; i < a.K; i++) d[(size_t)i * a.V] = S[i * RECUR_COLUMNS + x];
 }
 
+enum { GLA_RUN = 8 };
+/* What a thread of gla_rows_kernel needs to do one token: its channel, the rows of v and dout in shared memory. */
+struct GlaRow { float decay, q, k; };
+__device__ GlaRow gla_row(SHARED_PTR(float) vs, SHARED_PTR(float) os, const real *q, const real *k, const real *v, const real *dout, const wide *g,
+                          const int *start, int b, int t, int h, int hk, const DeltaArgs &a) {
+    const size_t bt = (size_t)b * a.T + t, row = (bt * a.H + h) * a.V, at = (bt * a.Hk + hk) * a.K + threadIdx.x;
+    __syncthreads();
+    for (int j = threadIdx.x; j < a.V; j += blockDim.x) vs[j] = v[row + j], os[j] = dout[row + j];
+    __syncthreads();
+    if ((int)threadIdx.x >= a.K) return {0, 0, 0};
+    return {begins(start, b, a.T, t) ? 0.0f : expf(g[at]), (float)q[at], (float)k[at]};
+}
+/* S = decay S + k v^T for the thread's row, kept as S[v][thread]. */
+__device__ void gla_step(SHARED_PTR(float) S, SHARED_PTR(float) vs, const GlaRow &r, int V) {
+    const int x = threadIdx.x, width = blockDim.x;
+    for (int j = 0; j < V; j++) S[j * width + x] = (r.decay != 0 ? r.decay * S[j * width + x] : 0.0f) + r.k * vs[j];
+}
+
 /* dq, dk, dg of one (batch, key head), a thread a key channel, the heads of the group one after another. */
 __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate, const real *dout, const wide *states, const real *q, const real *k,
                                 const real *v, const wide *g, const int *start, wide *work, DeltaArgs a) {
     DYNAMIC_SHARED(float, cursor);
-    SHARED_PTR(float) S = shared_take<float>(cursor, (size_t)a.V * blockDim.x); // S[v][key], a thread's own column
+    const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, x = threadIdx.x, width = blockDim.x;
+    SHARED_PTR(float) S = shared_take<float>(cursor, (size_t)a.V * width); // S[v][key], a thread's own column
+    SHARED_PTR(float) D = shared_take<float>(cursor, (size_t)a.V * width); // dS, likewise
     SHARED_PTR(float) vs = shared_take<float>(cursor, a.V);
     SHARED_PTR(float) os = shared_take<float>(cursor, a.V);
-    const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, x = threadIdx.x, width = blockDim.x;
     const bool mine = x < a.K;
     const size_t KV = (size_t)a.K * a.V, bh0 = (size_t)b * a.H + hk * group;
-    wide *sums = work + bh0 * a.worker + KV, *dqs = sums, *sum_q = dqs + (size_t)a.chunk * a.K, *sum_k = sum_q + (size_t)a.chunk * a.K;
-    for (int h = 0; h < group; h++) // each head's dS lives at the beginning of its own region
+    const int runs = (a.chunk + GLA_RUN - 1) / GLA_RUN;
+    // each head's dS lives at the beginning of its own region; the rest of the first head's region is shared by the group
+    wide *sum_q = work + bh0 * a.worker + KV, *sum_k = sum_q + (size_t)a.chunk * a.K, *mark = sum_k + (size_t)a.chunk * a.K, *run = mark + runs * KV;
+    for (int h = 0; h < group; h++)
         for (size_t e = x; e < KV; e += width) work[(bh0 + h) * a.worker + e] = dstate[(bh0 + h) * KV + e];
     __syncthreads();
     for (int c = a.NC - 1; c >= 0; c--) {
@@ -90,49 +111,40 @@ __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate
         for (int h = 0; h < group; h++) {
             const wide *from = states + ((bh0 + h) * (a.NC + 1) + c) * KV + (size_t)x * a.V;
             wide *dS = work + (bh0 + h) * a.worker + (size_t)x * a.V;
-            for (int j = 0; j < a.V; j++) S[j * width + x] = mine ? from[j] : 0.0f;
-            for (int i = 0; i < n; i++) { // forward: S_t, dq_t
-                const size_t bt = (size_t)b * a.T + t0 + i, row = (bt * a.H + hk * group + h) * a.V, at = (bt * a.Hk + hk) * a.K + x;
-                __syncthreads();
-                for (int j = x; j < a.V; j += width) vs[j] = v[row + j], os[j] = dout[row + j];
-                __syncthreads();
-                const float decay = !mine || begins(start, b, a.T, t0 + i) ? 0.0f : expf(g[at]), k_t = mine ? (float)k[at] : 0.0f;
-                float s = 0;
-                for (int j = 0; j < a.V; j++) {
-                    const float p = (decay != 0 ? decay * S[j * width + x] : 0.0f) + k_t * vs[j];
-                    S[j * width + x] = p;
-                    s += p * os[j];
-                }
-                if (mine) {
-                    dqs[i * a.K + x] = a.scale * s;
-                    sum_q[i * a.K + x] = (h ? (float)sum_q[i * a.K + x] : 0.0f) + a.scale * s;
-                }
-            }
-            float run = 0; // rows(dS o S) behind the chunk
-            for (int j = 0; j < a.V && mine; j++) {
-                run += dS[j] * S[j * width + x];
-                S[j * width + x] = dS[j]; // from here on the array holds dS
-            }
-            for (int i = n - 1; i >= 0; i--) { // backward: dS_t, dk_t, dg_t
-                const size_t bt = (size_t)b * a.T + t0 + i, row = (bt * a.H + hk * group + h) * a.V, at = (bt * a.Hk + hk) * a.K + x;
-                __syncthreads();
-                for (int j = x; j < a.V; j += width) vs[j] = v[row + j], os[j] = dout[row + j];
-                __syncthreads();
+            for (int j = 0; j < a.V && mine; j++) S[j * width + x] = from[j], D[j * width + x] = dS[j];
+            for (int i = 0; i < n; i++) { // forward: S_t and dq_t
+                const GlaRow r = gla_row(vs, os, q, k, v, dout, g, start, b, t0 + i, hk * group + h, hk, a);
                 if (!mine) continue;
-                const bool fresh = begins(start, b, a.T, t0 + i);
-                const float decay = fresh ? 0.0f : expf(g[at]), q_t = q[at], k_t = k[at];
+                if (i % GLA_RUN == 0)
+                    for (int j = 0; j < a.V; j++) mark[i / GLA_RUN * KV + (size_t)j * a.K + x] = S[j * width + x];
+                gla_step(S, vs, r, a.V);
                 float s = 0;
-                for (int j = 0; j < a.V; j++) {
-                    const float d = S[j * width + x] + a.scale * q_t * os[j];
-                    s += d * vs[j];
-                    S[j * width + x] = decay * d;
-                }
-                sum_k[i * a.K + x] = (h ? (float)sum_k[i * a.K + x] : 0.0f) + s;
-                run += q_t * dqs[i * a.K + x] - k_t * s;
-                if (fresh) run = 0;
-                if (dg) dg[at] += run;
+                for (int j = 0; j < a.V; j++) s += S[j * width + x] * os[j];
+                sum_q[i * a.K + x] = (h ? (float)sum_q[i * a.K + x] : 0.0f) + a.scale * s;
             }
-            for (int j = 0; j < a.V && mine; j++) dS[j] = S[j * width + x];
+            for (int first = (n - 1) / GLA_RUN * GLA_RUN; first >= 0; first -= GLA_RUN) {
+                const int last = min(first + GLA_RUN, n);
+                for (int j = 0; j < a.V && mine; j++) S[j * width + x] = mark[first / GLA_RUN * KV + (size_t)j * a.K + x];
+                for (int i = first; i < last; i++) { // forward again, keeping every S before its token
+                    for (int j = 0; j < a.V && mine; j++) run[(i - first) * KV + (size_t)j * a.K + x] = S[j * width + x];
+                    const GlaRow r = gla_row(vs, os, q, k, v, dout, g, start, b, t0 + i, hk * group + h, hk, a);
+                    if (mine) gla_step(S, vs, r, a.V);
+                }
+                for (int i = last - 1; i >= first; i--) { // backward: dS_t, dk_t, dg_t
+                    const GlaRow r = gla_row(vs, os, q, k, v, dout, g, start, b, t0 + i, hk * group + h, hk, a);
+                    if (!mine) continue;
+                    float s = 0, z = 0;
+                    for (int j = 0; j < a.V; j++) {
+                        const float d = D[j * width + x] + a.scale * r.q * os[j];
+                        s += d * vs[j];                                              // dk = dS v
+                        z += d * run[(i - first) * KV + (size_t)j * a.K + x];        // dg = <dS, e^g S_prev>
+                        D[j * width + x] = r.decay * d;
+                    }
+                    sum_k[i * a.K + x] = (h ? (float)sum_k[i * a.K + x] : 0.0f) + s;
+                    if (dg) dg[(((size_t)b * a.T + t0 + i) * a.Hk + hk) * a.K + x] += r.decay * z;
+                }
+            }
+            for (int j = 0; j < a.V && mine; j++) dS[j] = D[j * width + x];
         }
         for (int i = 0; i < n && mine; i++) {
             const size_t at = (((size_t)b * a.T + t0 + i) * a.Hk + hk) * a.K + x;
@@ -144,7 +156,7 @@ __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate
 static void gla_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout, const wide *states, const real *q, const real *k,
                                const real *v, const wide *g, const int *start, double scale, void *work, const DeltaDims *d) {
     const unsigned threads = ceil_div(d->K, WARP) * WARP;
-    const size_t rows = ((size_t)d->V * (threads + 2) + 16) * sizeof(float), columns = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
+    const size_t rows = ((size_t)d->V * (2 * threads + 2) + 16) * sizeof(float), columns = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
     if (dq || dk || dg)
         LAUNCH(gla_rows_kernel, d->B * d->Hk, threads, rows, dq, dk, dg, dstate, dout, states, q, k, v, g, start, (wide *)work, delta_args(d, scale));
     LAUNCH(gla_dv_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, columns, dv, dstate, dout, q, k, g, start, delta_args(d, scale));

@@ -1,0 +1,53 @@
+/* tile.h - tiles of bf16 in shared memory and the operands that a warp loads from them (layouts: mma.h).
+ *
+ * A tile of R rows and D columns has its rows LD = D + 8 elements apart: 16 bytes more than a multiple of 128, so the eight rows that
+ * one ldmatrix phase reads lie in eight different groups of banks. */
+#ifndef HYB_CUDA_TILE_H
+#define HYB_CUDA_TILE_H
+#include "mma.h"
+
+template <int D> struct Tile {
+    enum { LD = D + 8 };
+    static constexpr size_t elements(int rows) { return (size_t)rows * LD; }
+};
+
+/* Starts copying rows [0, valid) of a matrix (rows `stride` elements apart) into a tile of `rows` rows; the others become zero. */
+template <int D> __device__ void tile_fetch(SHARED_PTR(Bf16) tile, const Bf16 *from, size_t stride, int rows, int valid, int threads) {
+    for (int e = threadIdx.x; e < rows * (D / 8); e += threads) {
+        const int r = e / (D / 8), c = e % (D / 8) * 8;
+        cp_async16(tile + r * Tile<D>::LD + c, from + (r < valid ? r * stride + c : 0), r < valid);
+    }
+}
+
+/* A operand: rows m0..m0+15, columns k0..k0+15 of a tile. */
+template <int D> __device__ void load_a(unsigned (&a)[4], SHARED_PTR(Bf16) tile, int m0, int k0) {
+    const int lane = threadIdx.x % WARP;
+    ldmatrix<4, false>(a, tile + (m0 + lane % 16) * Tile<D>::LD + k0 + lane / 16 * 8);
+}
+/* A operand from a tile that holds its transpose: A(m, k) = tile(k, m). */
+template <int D> __device__ void load_a_transposed(unsigned (&a)[4], SHARED_PTR(Bf16) tile, int m0, int k0) {
+    const int lane = threadIdx.x % WARP;
+    ldmatrix<4, true>(a, tile + (k0 + lane % 8 + lane / 16 * 8) * Tile<D>::LD + m0 + lane / 8 % 2 * 8);
+}
+/* B operands of two neighbouring 16 x 8 blocks, columns n0..n0+15, from a tile that holds B transposed: B(k, n) = tile(n, k).
+ * b[0], b[1] belong to the first block, b[2], b[3] to the second. */
+template <int D> __device__ void load_b(unsigned (&b)[4], SHARED_PTR(Bf16) tile, int n0, int k0) {
+    const int lane = threadIdx.x % WARP;
+    ldmatrix<4, false>(b, tile + (n0 + lane % 8 + lane / 16 * 8) * Tile<D>::LD + k0 + lane / 8 % 2 * 8);
+}
+/* The same from a tile that holds B as it is: B(k, n) = tile(k, n). */
+template <int D> __device__ void load_b_straight(unsigned (&b)[4], SHARED_PTR(Bf16) tile, int k0, int n0) {
+    const int lane = threadIdx.x % WARP;
+    ldmatrix<4, true>(b, tile + (k0 + lane % 16) * Tile<D>::LD + n0 + lane / 16 * 8);
+}
+/* Two neighbouring 16 x 8 accumulators as the A operand of a following product. */
+__device__ void pack_a(unsigned (&a)[4], const float (&left)[4], const float (&right)[4]) {
+    a[0] = bf16_pair(left[0], left[1]), a[1] = bf16_pair(left[2], left[3]);
+    a[2] = bf16_pair(right[0], right[1]), a[3] = bf16_pair(right[2], right[3]);
+}
+/* Writes an accumulator into a tile, rounded: rows m0 + g and m0 + g + 8, columns n0 + 2t, n0 + 2t + 1. */
+template <int D> __device__ void store_c(SHARED_PTR(Bf16) tile, const float (&c)[4], int m0, int n0) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; i++) tile[(m0 + g + i / 2 * 8) * Tile<D>::LD + n0 + 2 * t + i % 2] = Bf16(c[i]);
+}
+#endif
