@@ -69,7 +69,12 @@ static int find(Cli *c, const char *name, Found *f) {
         if (name_same(a->from, name)) name = a->to;
     if (find_exact(c, name, f)) return 1;
     if (!c->command->section) return 0;
-    return snprintf(full, sizeof full, "%s.%s", c->command->section, name) < (int)sizeof full && find_exact(c, full, f);
+    const char *section = c->command->section, *star = strchr(section, '*');
+    char stage[8] = "";
+    Found which;
+    if (star && find_exact(c, "stage", &which)) options_get(which.row, which.options, stage, sizeof stage);
+    const int plain = star ? (int)(star - section) : (int)strlen(section);
+    return snprintf(full, sizeof full, "%.*s%s.%s", plain, section, stage, name) < (int)sizeof full && find_exact(c, full, f);
 }
 
 /* Unknown: the nearest name, or the full names that end in this one. */
@@ -224,7 +229,7 @@ static int flag_apply(Cli *c, char **argv, int argc, int *i, int first, const ch
         value = argv[++*i];
     }
     if (is_config) return *config = value, OK;
-    if (first) return OK;
+    if (first && strcmp(name, "stage")) return OK; // which section plain names mean must be known first
     if (is_set) return set_pair(c, value, e);
     return cli_set(c, name, value, e);
 }

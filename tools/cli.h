@@ -41,7 +41,7 @@ typedef struct {
     const char *details;                /* paragraphs for --help, or NULL */
     unsigned common;
     int max_args;          /* positional arguments */
-    const char *section;   /* "stage1": --lr means --stage1.lr here; or NULL */
+    const char *section;   /* "stage1": --lr means --stage1.lr here; "stage*": of the stage that --stage says; or NULL */
     const char *hidden;    /* "stage2. stage3. ": accepted, but not listed by --help */
     const CliAlias *alias; /* ended by {NULL, NULL}; may be NULL */
     const CliOptions *options[2];

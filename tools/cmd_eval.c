@@ -4,6 +4,7 @@
 #include "eval/recall.h"
 #include "io/hf.h"
 #include "io/json.h"
+#include "method/pretrain.h"
 #include "tools/session.h"
 #include <math.h>
 #include <stddef.h>
@@ -140,17 +141,6 @@ static int run_kl(Cli *c, Session *s, Err *e) {
 
 /* ---- recall ---- */
 
-static int list_parse(int *n, int *count, const char *text, Err *e) {
-    for (const char *p = text; *p; p += *p == ',') {
-        int v = 0;
-        while (*p >= '0' && *p <= '9' && v < 100000) v = v * 10 + *p++ - '0';
-        if (!v || (*p && *p != ',') || *count == RECALL_MAX_N)
-            return err_set(e, ERR_USAGE, "recall_n: got \"%s\", expected at most %d numbers like 4,8,16", text, RECALL_MAX_N);
-        n[(*count)++] = v;
-    }
-    return *count ? OK : err_set(e, ERR_USAGE, "recall_n: expected numbers like 4,8,16");
-}
-
 static int run_recall(Cli *c, Session *s, Err *e) {
     const Options *o = c->options[0];
     int n[RECALL_MAX_N], count = 0, *key = NULL, *value = NULL;
@@ -158,7 +148,7 @@ static int run_recall(Cli *c, Session *s, Err *e) {
     RecallSpec spec = {.disjoint = !o->recall_values[0]};
     Recall r = {0};
     JsonOut out;
-    TRY(list_parse(n, &count, o->recall_n, e));
+    TRY(list_parse(o->recall_n, n, RECALL_MAX_N, &count, 1, 1 << 20, "recall_n", e));
     int rc = recall_alphabet(&key, &spec.n_key, s->tokenizer, o->recall_keys, e);
     if (!rc && o->recall_values[0]) rc = recall_alphabet(&value, &spec.n_value, s->tokenizer, o->recall_values, e);
     spec.key = key;

@@ -1,5 +1,6 @@
 /* cmd_run.c - the whole method, and its first parts alone: run, select, score, align. All work on one run directory and go on where it stands. */
 #include "base/file.h"
+#include "base/mem.h"
 #include "io/json.h"
 #include "method/pipeline.h"
 #include "tools/run_dir.h"
@@ -28,8 +29,14 @@ static void row_print(const StudentRow *s, const PipelineResult *r) {
 static void table_print(const PipelineResult *r) {
     printf("%-14s %2s  %-24s %9s %11s %8s%s  %9s\n", "student", "K", "softmax layers", "KL", "", "text", r->n_n ? "  recall" : "", "training");
     for (int i = 0; i < r->rows; i++) row_print(&r->row[i], r);
-    printf("%.1f s, peak memory %.1f MiB%s\n", r->seconds, (double)r->peak_bytes / 1048576,
-           r->finished_before ? " (was finished before; nothing was done)" : "");
+    size_t peak = 0, counted = 0;
+    for (int i = 0; i < r->rows; i++) {
+        if (r->row[i].peak_bytes <= peak) continue;
+        peak = r->row[i].peak_bytes;
+        counted = r->row[i].counted_bytes;
+    }
+    printf("%.1f s of training; peak memory %.1f MiB, %.1f MiB by count%s\n", r->seconds, (double)peak / 1048576, (double)counted / 1048576,
+           r->finished_before ? " (finished before; nothing was done)" : "");
 }
 
 /* A JSON file of the run, as it is. */
@@ -45,21 +52,16 @@ static int file_print(const Cli *c, const char *name, Err *e) {
 }
 
 static int ranking_print(const Cli *c, Err *e) {
-    char path[1024];
-    Json j;
-    TRY(run_path(path, sizeof path, c, "ranking.json", e));
-    TRY(json_open(&j, path, e));
-    int rc = OK;
-    printf("%5s %5s %12s\n", "rank", "layer", "score");
-    for (JsonRef r = json_first(&j, json_get(&j, 0, "layers")); r >= 0 && !rc; r = json_next(&j, r)) {
-        int64_t layer = 0, rank = 0;
-        double score = NAN;
-        rc = json_want_int(&j, json_get(&j, r, "layer"), "layer", 0, MAX_LAYERS, &layer, e);
-        if (!rc) rc = json_opt_int(&j, r, "rank", 0, MAX_LAYERS, &rank, e);
-        if (!rc) rc = json_opt_real(&j, r, "score", &score, e);
-        if (!rc) printf("%5d %5d %12.6f\n", (int)rank, (int)layer, score);
-    }
-    json_free(&j);
+    void *p;
+    int L = 0;
+    TRY(mem_alloc(&p, MAX_LAYERS * sizeof(LayerScore), "scores", e));
+    LayerScore *s = p;
+    const int rc = ranking_read(s, &L, c->common.output, e);
+    if (!rc) printf("%5s %5s %12s %10s\n", "rank", "layer", "score", "+-");
+    for (int rank = 1; rank <= L && !rc; rank++)
+        for (int l = 0; l < L; l++)
+            if (s[l].rank == rank) printf("%5d %5d %12.6f %10.6f\n", rank, s[l].layer, s[l].score, s[l].se);
+    mem_free(p);
     return rc;
 }
 
@@ -74,7 +76,7 @@ static int print(const Cli *c, PipelineEnd end, const PipelineResult *r, Err *e)
 
 static int run_to(Cli *c, PipelineEnd end, Err *e) {
     PipelineOptions *o = c->options[0];
-    static PipelineResult result; // large
+    void *result = NULL;
     Backend *be = NULL;
     const PipelineHooks hooks = {.progress = &c->progress, .stop = c->stop, .note = cli_note, .ctx = c,
                                  .allow_config_change = c->common.allow_config_change, .version = HYB_VERSION};
@@ -84,12 +86,15 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     TRY(pipeline_check(o, e));
     if (file_exists(o->teacher) != 2) return err_set(e, ERR_IO, "%s: not a directory", o->teacher);
     if (file_exists(o->text) != 1) return err_set(e, ERR_IO, "%s: not a file", o->text);
-    TRY(run_dir_open(c, "run.json", e));
+    TRY(run_dir_open(c, "run.json", end == PIPELINE_SCORE || end == PIPELINE_SELECT, e));
     int rc = cli_backend(c, &be, e);
-    if (!rc) rc = pipeline_run(o, c->common.output, be, &hooks, end, &result, e);
-    backend_close(be);
+    if (!rc) rc = mem_alloc(&result, sizeof(PipelineResult), "results", e);
+    if (!rc) rc = pipeline_run(o, c->common.output, be, &hooks, end, result, e);
     if (rc == ERR_SIGINT || rc == ERR_SIGTERM) err_hint(e, "go on with the same command and --resume");
-    return rc ? rc : print(c, end, &result, e);
+    if (!rc) rc = print(c, end, result, e);
+    mem_free(result);
+    backend_close(be);
+    return rc;
 }
 
 static int run_all(Cli *c, Err *e) { return run_to(c, PIPELINE_ALL, e); }

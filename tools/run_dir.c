@@ -15,7 +15,7 @@ static int is_empty(const char *dir) {
     return n == 0;
 }
 
-int run_dir_open(const Cli *c, const char *mark, Err *e) {
+int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
     const char *dir = c->common.output;
     char path[1024];
     TRY(cli_require(c, dir, "-o RUNDIR", e));
@@ -23,7 +23,7 @@ int run_dir_open(const Cli *c, const char *mark, Err *e) {
     const int kind = file_exists(dir), ours = file_exists(path) == 1;
     if (kind == 1) return err_set(e, ERR_USAGE, "%s: is a file, expected a directory", dir);
     if (ours && c->common.overwrite) TRY(file_remove_tree(dir, e));
-    else if (ours && !c->common.resume) {
+    else if (ours && !c->common.resume && !go_on) {
         err_set(e, ERR_USAGE, "%s: holds an earlier run", dir);
         return err_hint(e, "--resume goes on with it, --overwrite removes it, or choose another -o");
     } else if (kind == 2 && !ours && !is_empty(dir)) {

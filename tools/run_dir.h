@@ -6,8 +6,8 @@
 #include "tools/cli.h"
 
 /* May this command write into c->common.output? An earlier run there needs --resume or --overwrite (which removes it); anything that is not
- * a run of ours is refused. `mark`: the file by which a run is known. Makes the directory. */
-int run_dir_open(const Cli *c, const char *mark, Err *e);
+ * a run of ours is refused. `mark`: the file by which a run is known. go_on: this command continues a run unasked. Makes the directory. */
+int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e);
 /* DIR/NAME, checked for length. */
 int run_path(char *dst, size_t cap, const Cli *c, const char *name, Err *e);
 
