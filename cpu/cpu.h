@@ -1,14 +1,22 @@
-/* cpu.h - what cpu/ offers besides ops_cpu32 (ops/ops.h): its paths by name, and threads. */
+/* cpu.h - what cpu/ offers besides ops_cpu32 (ops/ops.h): its paths, the machine's ceilings, and threads. */
 #ifndef HYB_CPU_H
 #define HYB_CPU_H
 #include "ops/ops.h"
 
-/* One table a path; an op that a path does not speed up is NULL. The first two exist on x86-64 only. */
-extern const Ops32 ops_cpu_avx512, ops_cpu_avx2, ops_cpu_plain;
+/* cpu/ for one instruction set. An op that it does not speed up is NULL in the table. */
+typedef struct {
+    const char *name;
+    Ops32 ops;
+    double (*fma)(size_t rounds);              /* fused multiply-adds in registers, on all threads; returns the operations done */
+    float (*read)(const float *x, size_t n);   /* a sum, at the speed of memory */
+} CpuPath;
+extern const CpuPath cpu_avx512, cpu_avx2, cpu_plain; /* the first two exist on x86-64 only */
 
-/* The path that ops_cpu32 takes: "avx512", "avx2" or "plain". Chosen at the first call: the best that this CPU has, or, if
- * the environment variable HYBRIDIZE_CPU names one, that one or the best below it. */
-const char *cpu_path(void);
+/* What ops_cpu32 uses. Chosen at the first call: the best that this CPU runs, or, if the environment variable HYBRIDIZE_CPU
+ * names one (avx512, avx2, plain), that one or the best below it. */
+const CpuPath *cpu_path(void);
+/* By name; NULL if there is none or this CPU does not run it. */
+const CpuPath *cpu_path_named(const char *name);
 
 /* Threads that the ops will use; <= 0: all cores. Returns what it is now. (Results do not depend on it.) */
 int cpu_threads(int n);

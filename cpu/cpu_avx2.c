@@ -7,7 +7,8 @@
 #pragma GCC target("avx2,fma")
 #endif
 #define SIMD 256
-#define OPS_PATH ops_cpu_avx2
+#define CPU_PATH cpu_avx2
+#define NAME "avx2"
 #include "cpu/path.h"
 #if defined(__clang__)
 #pragma clang attribute pop

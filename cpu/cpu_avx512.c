@@ -7,7 +7,8 @@
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #endif
 #define SIMD 512
-#define OPS_PATH ops_cpu_avx512
+#define CPU_PATH cpu_avx512
+#define NAME "avx512"
 #include "cpu/path.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,8 +1,5 @@
-/* cpu_ops.c - ops_cpu32: picks the path once, and sends every op there, or to the reference where the path
- * has none.
- *
- * A const table cannot hold what is known only when the program runs, so its functions are these one-line
- * doors. */
+/* cpu_ops.c - ops_cpu32: picks the path once, and sends every op there, or to the reference where the path has none.
+ * A const table cannot hold what is known only when the program runs, so its functions are these one-line doors. */
 #include "cpu/cpu.h"
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -10,11 +7,6 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-
-typedef struct {
-    const char *name;
-    const Ops32 *ops;
-} Path;
 
 static int path_runs(const char *name) {
 #ifdef __x86_64__
@@ -26,30 +18,34 @@ static int path_runs(const char *name) {
     return !strcmp(name, "plain");
 }
 
-static const Path PATHS[] = {
+static const CpuPath *const PATHS[] = {
 #ifdef __x86_64__
-    {"avx512", &ops_cpu_avx512},
-    {"avx2", &ops_cpu_avx2},
+    &cpu_avx512,
+    &cpu_avx2,
 #endif
-    {"plain", &ops_cpu_plain},
+    &cpu_plain,
 };
 enum { PATH_COUNT = sizeof PATHS / sizeof PATHS[0] };
 
-static const Path *path_choose(void) {
+static const CpuPath *path_choose(void) {
     const char *want = getenv("HYBRIDIZE_CPU");
     size_t i = 0;
-    while (want && i < PATH_COUNT && strcmp(PATHS[i].name, want)) i++;
+    while (want && i < PATH_COUNT && strcmp(PATHS[i]->name, want)) i++;
     if (i == PATH_COUNT) i = 0; // no such name: as if it were not set
-    while (!path_runs(PATHS[i].name)) i++;
-    return &PATHS[i];
+    while (!path_runs(PATHS[i]->name)) i++;
+    return PATHS[i];
 }
-static const Path *path(void) {
-    static _Atomic(const Path *) chosen; // every thread would choose the same
-    const Path *p = atomic_load_explicit(&chosen, memory_order_relaxed);
+const CpuPath *cpu_path(void) {
+    static _Atomic(const CpuPath *) chosen; // every thread would choose the same
+    const CpuPath *p = atomic_load_explicit(&chosen, memory_order_relaxed);
     if (!p) atomic_store_explicit(&chosen, p = path_choose(), memory_order_relaxed);
     return p;
 }
-const char *cpu_path(void) { return path()->name; }
+const CpuPath *cpu_path_named(const char *name) {
+    for (size_t i = 0; i < PATH_COUNT; i++)
+        if (!strcmp(PATHS[i]->name, name) && path_runs(name)) return PATHS[i];
+    return NULL;
+}
 
 int cpu_threads(int n) {
 #ifdef _OPENMP
@@ -61,7 +57,7 @@ int cpu_threads(int n) {
 #endif
 }
 
-#define OP(name) (path()->ops->name ? path()->ops->name : ops_ref32.name)
+#define OP(name) (cpu_path()->ops.name ? cpu_path()->ops.name : ops_ref32.name)
 
 static void add(float *y, const float *a, const float *b, size_t n) { OP(add)(y, a, b, n); }
 static void accumulate(float *y, const float *x, double alpha, size_t n) { OP(accumulate)(y, x, alpha, n); }

@@ -1,4 +1,5 @@
 /* cpu_plain.c - cpu/ in 4-lane vectors of whatever the compiler's target offers (SSE2, NEON, scalars): any machine runs it. */
 #define SIMD 128
-#define OPS_PATH ops_cpu_plain
+#define CPU_PATH cpu_plain
+#define NAME "plain"
 #include "cpu/path.h"

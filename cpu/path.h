@@ -1,5 +1,5 @@
-/* path.h - all of cpu/ for one instruction set: included by cpu_avx512.c, cpu_avx2.c and cpu_plain.c with SIMD (vector bits) and OPS_PATH
- * (the table's name) defined. A NULL in the table is an op that cpu/ does not speed up: cpu_ops.c takes the reference's. */
+/* path.h - all of cpu/ for one instruction set: included by cpu_avx512.c, cpu_avx2.c and cpu_plain.c with SIMD (vector bits), CPU_PATH
+ * (what is exported) and its NAME defined. */
 #include "cpu/add.c"
 #include "cpu/gemm.c"
 #include "cpu/linear.c"
@@ -16,41 +16,47 @@
 #include "cpu/kl.c"
 #include "cpu/align_loss.c"
 #include "cpu/adamw.c"
+#include "cpu/peak.c"
 #include "cpu/cpu.h"
 
-const Ops32 OPS_PATH = {
-    .add = add,
-    .accumulate = accumulate,
-    .sum = sum,
-    .sumsq = sumsq,
-    .embed_forward = embed_forward,
-    .embed_backward = embed_backward,
-    .linear_forward = linear_forward,
-    .linear_backward = linear_backward,
-    .rmsnorm_forward = rmsnorm_forward,
-    .rmsnorm_backward = rmsnorm_backward,
-    .gated_rmsnorm_forward = gated_rmsnorm_forward,
-    .gated_rmsnorm_backward = gated_rmsnorm_backward,
-    .l2norm_forward = l2norm_forward,
-    .l2norm_backward = l2norm_backward,
-    .silu_forward = silu_forward,
-    .silu_backward = silu_backward,
-    .swiglu_forward = swiglu_forward,
-    .swiglu_backward = swiglu_backward,
-    .rope_forward = rope_forward,
-    .rope_backward = rope_backward,
-    .attention_forward = attention_forward,
-    .attention_backward = attention_backward,
-    .conv_forward = conv_forward,
-    .conv_backward = conv_backward,
-    .delta_gate_forward = delta_gate_forward,
-    .delta_gate_backward = delta_gate_backward,
-    .delta_rule_forward = delta_rule_forward,
-    .delta_rule_backward = delta_rule_backward,
-    .gla_gate_forward = gla_gate_forward,
-    .gla_gate_backward = gla_gate_backward,
-    .head_xent = head_xent,
-    .head_kl = head_kl,
-    .align_loss = align_loss,
-    .adamw = adamw,
+const CpuPath CPU_PATH = {
+    .name = NAME,
+    .fma = fma_run,
+    .read = read_run,
+    .ops = {
+        .add = add,
+        .accumulate = accumulate,
+        .sum = sum,
+        .sumsq = sumsq,
+        .embed_forward = embed_forward,
+        .embed_backward = embed_backward,
+        .linear_forward = linear_forward,
+        .linear_backward = linear_backward,
+        .rmsnorm_forward = rmsnorm_forward,
+        .rmsnorm_backward = rmsnorm_backward,
+        .gated_rmsnorm_forward = gated_rmsnorm_forward,
+        .gated_rmsnorm_backward = gated_rmsnorm_backward,
+        .l2norm_forward = l2norm_forward,
+        .l2norm_backward = l2norm_backward,
+        .silu_forward = silu_forward,
+        .silu_backward = silu_backward,
+        .swiglu_forward = swiglu_forward,
+        .swiglu_backward = swiglu_backward,
+        .rope_forward = rope_forward,
+        .rope_backward = rope_backward,
+        .attention_forward = attention_forward,
+        .attention_backward = attention_backward,
+        .conv_forward = conv_forward,
+        .conv_backward = conv_backward,
+        .delta_gate_forward = delta_gate_forward,
+        .delta_gate_backward = delta_gate_backward,
+        .delta_rule_forward = delta_rule_forward,
+        .delta_rule_backward = delta_rule_backward,
+        .gla_gate_forward = gla_gate_forward,
+        .gla_gate_backward = gla_gate_backward,
+        .head_xent = head_xent,
+        .head_kl = head_kl,
+        .align_loss = align_loss,
+        .adamw = adamw,
+    },
 };
