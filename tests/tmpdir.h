@@ -12,7 +12,7 @@ static inline void tmpdir_begin(void) {
     const char *base = getenv("TMPDIR") ? getenv("TMPDIR") : "build";
     Err e = {0};
     ck_assert_msg(!file_mkdirs(base, &e), "%s", e.msg);
-    snprintf(tmpdir, sizeof tmpdir, "%s/test-XXXXXX", base);
+    snprintf(tmpdir, sizeof tmpdir, "%s/unit-XXXXXX", base);
     ck_assert_ptr_nonnull(mkdtemp(tmpdir));
 }
 

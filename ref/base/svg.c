@@ -72,17 +72,17 @@ void svg_bars(TextBuf *b, const SvgPlot *p, const SvgBar *bar, size_t n, size_t 
     size_t every = widest > cell ? (size_t)ceil(widest / cell) : 1;
     for (size_t i = 0; i < n; i++) {
         double x = r.left + cell * (double)i;
-        if (isfinite(bar[i].value)) put_bar(b, &bar[i], &y, &r, x + 0.12 * cell, 0.76 * cell);
+        if (svg_usable(&y, bar[i].value)) put_bar(b, &bar[i], &y, &r, x + 0.12 * cell, 0.76 * cell);
         SvgText style = {"middle", SVG_INK, SVG_SMALL, bar[i].highlight, 0};
         if (i % every == 0) svg_text(b, x + cell / 2, r.bottom + 16, style, bar[i].label);
     }
     double zero = svg_axis_at(&y, 0, r.bottom, r.top),
-           cut = isfinite(cut_value) ? svg_axis_at(&y, cut_value, r.bottom, r.top) : 0;
+           cut = svg_usable(&y, cut_value) ? svg_axis_at(&y, cut_value, r.bottom, r.top) : 0;
     svg_stroke(b, r.left, zero, r.right, zero, SVG_INK, 1, 0);
     if (cut_after && cut_after < n)
         svg_stroke(b, r.left + cell * (double)cut_after, r.top, r.left + cell * (double)cut_after, r.bottom,
                    SVG_DARK, 1.5, 1);
-    if (isfinite(cut_value)) svg_stroke(b, r.left, cut, r.right, cut, SVG_DARK, 1.5, 1);
+    if (svg_usable(&y, cut_value)) svg_stroke(b, r.left, cut, r.right, cut, SVG_DARK, 1.5, 1);
     svg_end(b);
 }
 
@@ -211,7 +211,7 @@ void svg_bump(TextBuf *b, const SvgPlot *p, const char *const *name, size_t n, c
             double px = 0, py = 0;
             for (size_t t = 0; t < n_x; t++) {
                 int k = rank[i * n_x + t];
-                if (k < 1 || (size_t)k > n || !isfinite(x[t])) continue;
+                if (k < 1 || (size_t)k > n || !svg_usable(&ax, x[t])) continue;
                 px = svg_axis_at(&ax, x[t], r.left, r.right);
                 py = r.top + row * (k - 0.5);
                 textbuf_printf(b, "%s%.6g %.6g", drawing++ ? "L" : "<path d=\"M", px, py);
@@ -244,7 +244,7 @@ static void heat_colour(char *dst, size_t cap, double t, int *dark) {
 static void put_heat_cell(TextBuf *b, double v, double t, double x, double y, double w, double h) {
     char colour[8], s[32];
     int dark;
-    if (!isfinite(v)) {
+    if (!(fabs(v) <= 1e300)) {
         textbuf_printf(
             b,
             "<rect x=\"%.6g\" y=\"%.6g\" width=\"%.6g\" height=\"%.6g\" fill=\"#ffffff\" stroke=\"%s\"/>\n",

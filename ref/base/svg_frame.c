@@ -80,7 +80,9 @@ double svg_text_width(const char *s, int size) {
 
 SvgAxis svg_axis(int log) { return (SvgAxis){.lo = 1, .hi = 0, .log = log}; }
 
-int svg_usable(const SvgAxis *a, double v) { return isfinite(v) && (!a->log || v > 0); }
+int svg_usable(const SvgAxis *a, double v) {
+    return fabs(v) <= 1e300 && (!a->log || v > 0); /* beyond, the width of a range would be infinite */
+}
 
 double svg_axis_at(const SvgAxis *a, double v, double from, double to) {
     double lo = a->log ? log10(a->lo) : a->lo, hi = a->log ? log10(a->hi) : a->hi, at = a->log ? log10(v) : v;

@@ -40,7 +40,7 @@ void svg_marker(TextBuf *b, double x, double y, size_t style, const char *colour
 double svg_text_width(const char *s, int size); /* roughly, in pixels: no font is at hand to measure with */
 
 SvgAxis svg_axis(int log);
-int svg_usable(const SvgAxis *a, double v);   /* finite, and positive on a log axis */
+int svg_usable(const SvgAxis *a, double v);   /* finite (up to 1e300), and positive on a log axis */
 void svg_axis_take(SvgAxis *a, double v);     /* widens the range; values that are not usable do nothing */
 void svg_axis_finish(SvgAxis *a, int wanted); /* rounds the range outwards to about `wanted` ticks */
 double svg_axis_at(const SvgAxis *a, double v, double from,
