@@ -29,8 +29,8 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward_mma_kernel(Bf16 *
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) ks[2], vs[2];
     for (int s = 0; s < 2; s++) {
-        ks[s] = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_KEYS));
-        vs[s] = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_KEYS));
+        ks[s] = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
+        vs[s] = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
     }
     const int tile = gridDim.x - 1 - blockIdx.x, t0 = tile * FLASH_ROWS; // the longest rows first
     const int b = blockIdx.y / a.H, h = blockIdx.y % a.H, hk = h / (a.H / a.Hk), lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward_mma_kernel(Bf16 *
 }
 
 template <int D> static void flash_forward(Bf16 *o, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start, double scale, const AttnDims *d) {
-    const size_t shared = 4 * Tile<D>::elements(FLASH_KEYS) * sizeof(Bf16);
+    const size_t shared = 4 * FLASH_KEYS * Tile<D>::LD * sizeof(Bf16);
     LAUNCH(flash_forward_mma_kernel<D>, dim3(ceil_div(d->T, FLASH_ROWS), d->B * d->H), FLASH_THREADS, shared, o, lse, q, k, v, start, attn_args(d, scale));
 }
 
@@ -143,13 +143,13 @@ template <int D>
 __global__ void __launch_bounds__(FLASH_THREADS) flash_dkv_mma_kernel(Bf16 *dk, Bf16 *dv, const Bf16 *dout, const float *lse, const float *delta, const Bf16 *q,
                                                                       const Bf16 *k, const Bf16 *v, const int *start, AttnArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
-    SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_KEYS));
-    SHARED_PTR(Bf16) vs = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_KEYS));
+    SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
+    SHARED_PTR(Bf16) vs = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
     SHARED_PTR(Bf16) qs[2], os[2];
     SHARED_PTR(float) stat[2]; // lse in base 2, delta, first visible key: 3 x 32
     for (int s = 0; s < 2; s++) {
-        qs[s] = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_BACK));
-        os[s] = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_BACK));
+        qs[s] = shared_take<Bf16>(cursor, FLASH_BACK * Tile<D>::LD);
+        os[s] = shared_take<Bf16>(cursor, FLASH_BACK * Tile<D>::LD);
         stat[s] = shared_take<float>(cursor, 3 * FLASH_BACK);
     }
     const int b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, group = a.H / a.Hk, j0 = blockIdx.x * FLASH_KEYS, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -241,12 +241,12 @@ template <int D>
 __global__ void __launch_bounds__(FLASH_THREADS) flash_dq_mma_kernel(Bf16 *dq, const Bf16 *dout, const float *lse, const float *delta, const Bf16 *q, const Bf16 *k,
                                                                      const Bf16 *v, const int *start, AttnArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
-    SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_ROWS));
-    SHARED_PTR(Bf16) os = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_ROWS));
+    SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, FLASH_ROWS * Tile<D>::LD);
+    SHARED_PTR(Bf16) os = shared_take<Bf16>(cursor, FLASH_ROWS * Tile<D>::LD);
     SHARED_PTR(Bf16) ks[2], vs[2];
     for (int s = 0; s < 2; s++) {
-        ks[s] = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_BACK));
-        vs[s] = shared_take<Bf16>(cursor, Tile<D>::elements(FLASH_BACK));
+        ks[s] = shared_take<Bf16>(cursor, FLASH_BACK * Tile<D>::LD);
+        vs[s] = shared_take<Bf16>(cursor, FLASH_BACK * Tile<D>::LD);
     }
     const int tile = gridDim.x - 1 - blockIdx.x, t0 = tile * FLASH_ROWS, rows = min((int)FLASH_ROWS, a.T - t0);
     const int b = blockIdx.y / a.H, h = blockIdx.y % a.H, hk = h / (a.H / a.Hk), lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -327,7 +327,7 @@ template <int D>
 static void flash_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, const Bf16 *dout, const Bf16 *o, const float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                            const int *start, double scale, void *work, const AttnDims *d) {
     const AttnArgs a = attn_args(d, scale);
-    const size_t rows = (size_t)d->B * d->T * d->H, keys = Tile<D>::elements(FLASH_KEYS) * sizeof(Bf16), back = Tile<D>::elements(FLASH_BACK) * sizeof(Bf16);
+    const size_t rows = (size_t)d->B * d->T * d->H, keys = FLASH_KEYS * Tile<D>::LD * sizeof(Bf16), back = FLASH_BACK * Tile<D>::LD * sizeof(Bf16);
     float *delta = (float *)work;
     LAUNCH(attention_delta_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, delta, dout, o, D, rows);
     if (dk || dv)

@@ -23,6 +23,12 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *dout, c
 static void delta_rule_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
                                const int *start, double scale, void *work, const DeltaDims *d) {
     (void)work;
+#if BITS == 16
+    if (d->chunk == GDN_C && d->V % GDN_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
+        if (d->K == 64) return gdn_forward<64>(o, states, q, k, v, g, beta, start, scale, work, d);
+        if (d->K == 128) return gdn_forward<128>(o, states, q, k, v, g, beta, start, scale, work, d);
+    }
+#endif
     delta_rule_forward_plain(o, states, q, k, v, g, beta, start, scale, d);
 }
 static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout, const wide *states,

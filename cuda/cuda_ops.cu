@@ -32,6 +32,9 @@ namespace { // kernels of the two precisions have the same names
 #include "gate.cu"
 #include "chunk.h"
 #include "delta_rule.cu"
+#if BITS == 16
+#include "delta_rule_mma.cu"
+#endif
 #include "gla.cu"
 #include "head.h"
 #include "xent.cu"

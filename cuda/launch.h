@@ -48,7 +48,8 @@ using namespace CUDA_SIDE;
         cuda_latch(#kernel);                                                                                           \
     } while (0)
 #define SHARED(type, name, n) __shared__ __align__(16) type name[n]
-#define SHARED_PTR(type) type *
+template <class T> using SharedPointer = T *;
+#define SHARED_PTR(type) SharedPointer<type>
 #define DYNAMIC_SHARED(type, name)                                                                                     \
     extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                            \
     type *name = (type *)dynamic_shared_memory

@@ -7,8 +7,7 @@
 #include "mma.h"
 
 template <int D> struct Tile {
-    enum { LD = D + 8 };
-    static constexpr size_t elements(int rows) { return (size_t)rows * LD; }
+    enum { LD = D + 8 }; // R rows take R * LD elements
 };
 
 /* Starts copying rows [0, valid) of a matrix (rows `stride` elements apart) into a tile of `rows` rows; the others become zero. */

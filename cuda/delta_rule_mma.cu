@@ -1,0 +1,338 @@
+/* delta_rule_mma.cu - the gated delta rule forward for BF16, chunks of 64, on the matrix unit: the no-WU form with the ungated inverse
+ * (FlashQLA, FlashInfer), in two kernels.
+ *
+ * prepare, one block per chunk and head, all in parallel: A_b = gam o (I + strict(beta K K^T))^{-1} diag(beta) and P = s gam o (Q K^T), both
+ * 64 x 64 and left in the workspace in bf16. The inverse has no exponentials in it: 16 x 16 diagonal blocks by forward substitution
+ * in float, then T21 = -T22 (M21 T11) from 16 to 32 to 64 in tf32.
+ * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared memory:
+ *   R = V - in o (K S);  V' = A_b R;  O = s in o (Q S) + P V';  S = all S + K^T (out o V')
+ * Columns of S are independent, so a head with V = 128 is two blocks. */
+enum { GDN_C = 64, GDN_COLS = 64, GDN_PREPARE = 128, GDN_SCAN = 256, GDN_LD = GDN_C + 4 };
+
+/* Decays of a chunk of n <= 64 rows, by the first warp: G as double, since its differences must keep the digits of a weak decay behind a
+ * strong one; from[i] the first token of i's document within the chunk, or -1. Rows n.. get g = 0. */
+struct GdnDecays {
+    SHARED_PTR(double) G;
+    SHARED_PTR(int) from;
+    SHARED_PTR(float) beta;
+};
+__device__ void gdn_decays(const GdnDecays &d, const wide *g, const wide *beta, const int *start, int b, int t0, int n, int step, const DeltaArgs &a) {
+    if (threadIdx.x >= WARP) return;
+    const int lane = threadIdx.x, i0 = 2 * lane, i1 = i0 + 1;
+    const double g0 = i0 < n ? g[(size_t)i0 * step] : 0.0, g1 = i1 < n ? g[(size_t)i1 * step] : 0.0;
+    double run = g0 + g1;
+    for (int m = 1; m < WARP; m *= 2) {
+        const double left = __shfl_up_sync(FULL, run, m);
+        if (lane >= m) run += left;
+    }
+    d.G[i0] = run - g1;
+    d.G[i1] = run;
+    for (int i = i0; i <= i1; i++) {
+        d.beta[i] = i < n ? beta[(size_t)i * step] : 0.0f;
+        d.from[i] = begin_of(start, b, a.T, t0 + min(i, n - 1)) - t0; // below 0: before the chunk
+    }
+}
+__device__ float gdn_gam(const GdnDecays &d, int i, int j) { return (int)d.from[i] > j ? 0.0f : __expf((float)(d.G[i] - d.G[j])); }
+
+// ---- prepare ----
+/* c (16 x 8) += a (16 x k) b (k x 8), float tiles of leading dimension GDN_LD in shared memory, as tf32. */
+__device__ void gdn_product_tf32(float (&c)[4], SHARED_PTR(float) a, SHARED_PTR(float) b, int k) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    for (int k0 = 0; k0 < k; k0 += 8) {
+        const unsigned ra[4] = {to_tf32(a[g * GDN_LD + k0 + t]), to_tf32(a[(g + 8) * GDN_LD + k0 + t]), to_tf32(a[g * GDN_LD + k0 + t + 4]),
+                                to_tf32(a[(g + 8) * GDN_LD + k0 + t + 4])};
+        mma_tf32(c, ra, to_tf32(b[(k0 + t) * GDN_LD + g]), to_tf32(b[(k0 + t + 4) * GDN_LD + g]));
+    }
+}
+__device__ void gdn_store_float(SHARED_PTR(float) to, const float (&c)[4], float sign) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    for (int e = 0; e < 4; e++) to[(g + e / 2 * 8) * GDN_LD + 2 * t + e % 2] = sign * c[e];
+}
+/* Merges two inverted diagonal blocks of `size` rows at row r0: T21 = -T22 (M21 T11), this warp the 8 columns from c0 on. */
+template <int size> __device__ void gdn_merge(SHARED_PTR(float) T, SHARED_PTR(float) M, int r0, int c0) {
+    SHARED_PTR(float) low = T + (r0 + size) * GDN_LD + c0; // where T21 goes, and M21 T11 on the way
+    float x[size / 16][4] = {};
+    for (int m = 0; m < size / 16; m++) gdn_product_tf32(x[m], M + (r0 + size + 16 * m) * GDN_LD + r0, T + r0 * GDN_LD + c0, size);
+    for (int m = 0; m < size / 16; m++) gdn_store_float(low + 16 * m * GDN_LD, x[m], 1.0f);
+    __syncwarp();
+    float y[size / 16][4] = {};
+    for (int m = 0; m < size / 16; m++) gdn_product_tf32(y[m], T + (r0 + size + 16 * m) * GDN_LD + r0 + size, low, size);
+    __syncwarp();
+    for (int m = 0; m < size / 16; m++) gdn_store_float(low + 16 * m * GDN_LD, y[m], -1.0f);
+}
+/* T = (I + M)^{-1} for a strictly lower 64 x 64 M; T's upper triangle must be zero. Four warps. */
+__device__ void gdn_inverse(SHARED_PTR(float) T, SHARED_PTR(float) M) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    if (lane < 16) { // column `lane` of this warp's 16 x 16 diagonal block
+        SHARED_PTR(float) m = M + warp * 16 * (GDN_LD + 1);
+        float x[16];
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            x[i] = i == lane ? 1.0f : 0.0f;
+#pragma unroll
+            for (int k = 0; k < i; k++) x[i] -= m[i * GDN_LD + k] * x[k];
+        }
+        SHARED_PTR(float) to = T + warp * 16 * (GDN_LD + 1) + lane;
+#pragma unroll
+        for (int i = 0; i < 16; i++) to[i * GDN_LD] = x[i];
+    }
+    __syncthreads();
+    gdn_merge<16>(T, M, warp / 2 * 32, warp / 2 * 32 + warp % 2 * 8);
+    __syncthreads();
+    gdn_merge<32>(T, M, 0, warp * 8);
+    __syncthreads();
+}
+
+/* Where chunk c of (batch, head) has its two 64 x 64 matrices. */
+__device__ Bf16 *gdn_pair(Bf16 *work, size_t bh, int c, int chunks) { return work + (bh * chunks + c) * 2 * GDN_C * GDN_C; }
+
+template <int K>
+__global__ void __launch_bounds__(GDN_PREPARE) gdn_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const wide *beta, const int *start,
+                                                                      int first_chunk, int chunks, DeltaArgs a) {
+    DYNAMIC_SHARED(Bf16, cursor);
+    SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
+    SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
+    SHARED_PTR(float) M = shared_take<float>(cursor, GDN_C * GDN_LD);
+    SHARED_PTR(float) T = shared_take<float>(cursor, GDN_C * GDN_LD);
+    SHARED(double, G, GDN_C);
+    SHARED(int, from, GDN_C);
+    SHARED(float, betas, GDN_C);
+    const GdnDecays dec = {G, from, betas};
+    const int c = first_chunk + blockIdx.x, t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int b = blockIdx.y / a.H, h = blockIdx.y % a.H, hk = h / (a.H / a.Hk);
+    const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
+    tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_PREPARE);
+    tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GDN_C, n, GDN_PREPARE);
+    cp_async_commit();
+    gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n, a.H, a);
+    for (int e = threadIdx.x; e < GDN_C * GDN_LD; e += GDN_PREPARE) T[e] = 0.0f;
+    cp_async_wait<0>();
+    __syncthreads();
+
+    float kk[GDN_C / 8][4] = {}, qk[GDN_C / 8][4] = {};
+#pragma unroll
+    for (int i = 0; i < K / 16; i++) {
+        unsigned ka[4], qa[4];
+        load_a<K>(ka, ks, warp * 16, i * 16);
+        load_a<K>(qa, qs, warp * 16, i * 16);
+#pragma unroll
+        for (int m = 0; m < GDN_C / 16; m++) {
+            unsigned kb[4];
+            load_b<K>(kb, ks, m * 16, i * 16);
+            mma_bf16(kk[2 * m], ka, kb[0], kb[1]);
+            mma_bf16(kk[2 * m + 1], ka, kb[2], kb[3]);
+            mma_bf16(qk[2 * m], qa, kb[0], kb[1]);
+            mma_bf16(qk[2 * m + 1], qa, kb[2], kb[3]);
+        }
+    }
+    Bf16 *out_A = gdn_pair(work, blockIdx.y, blockIdx.x, chunks), *out_P = out_A + GDN_C * GDN_C;
+#pragma unroll
+    for (int m = 0; m < GDN_C / 8; m++)
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+            const int i = warp * 16 + lane / 4 + e / 2 * 8, j = m * 8 + lane % 4 * 2;
+            float p[2];
+            for (int x = 0; x < 2; x++) {
+                M[i * GDN_LD + j + x] = j + x < i ? betas[i] * kk[m][e + x] : 0.0f;
+                p[x] = j + x <= i ? a.scale * gdn_gam(dec, i, j + x) * qk[m][e + x] : 0.0f;
+            }
+            *(unsigned *)(out_P + i * GDN_C + j) = bf16_pair(p[0], p[1]);
+        }
+    __syncthreads();
+    gdn_inverse(T, M);
+    for (int e = threadIdx.x * 2; e < GDN_C * GDN_C; e += GDN_PREPARE * 2) {
+        const int i = e / GDN_C, j = e % GDN_C;
+        float x[2];
+        for (int y = 0; y < 2; y++) x[y] = j + y <= i ? gdn_gam(dec, i, j + y) * T[i * GDN_LD + j + y] * betas[j + y] : 0.0f;
+        *(unsigned *)(out_A + e) = bf16_pair(x[0], x[1]);
+    }
+}
+
+// ---- scan ----
+/* Everything that a stage of the ring holds. */
+template <int K> struct GdnStage { SHARED_PTR(Bf16) q, k, v, A, P; };
+template <int K>
+__device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, const Bf16 *v, const Bf16 *pair, int b, int h, int c, int v0, const DeltaArgs &a) {
+    const int t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), hk = h / (a.H / a.Hk);
+    const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
+    tile_fetch<K>(s.k, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_SCAN);
+    tile_fetch<K>(s.q, q + at, (size_t)a.Hk * K, GDN_C, n, GDN_SCAN);
+    tile_fetch<GDN_COLS>(s.v, v + (bt * a.H + h) * a.V + v0, (size_t)a.H * a.V, GDN_C, n, GDN_SCAN);
+    tile_fetch<GDN_C>(s.A, pair, GDN_C, GDN_C, GDN_C, GDN_SCAN);
+    tile_fetch<GDN_C>(s.P, pair + GDN_C * GDN_C, GDN_C, GDN_C, GDN_C, GDN_SCAN);
+    cp_async_commit();
+}
+
+template <int K>
+__global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *states, Bf16 *work, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                                                                const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
+    enum { COLS = GDN_COLS, HALF = COLS / 2, NB = HALF / 8 }; // warps 0-3 have the left half of the columns, 4-7 the right
+    DYNAMIC_SHARED(Bf16, cursor);
+    GdnStage<K> stage[2];
+    for (int s = 0; s < 2; s++) {
+        stage[s].q = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
+        stage[s].k = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
+        stage[s].v = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD);
+        stage[s].A = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
+        stage[s].P = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
+    }
+    SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);     // S, rounded
+    SHARED_PTR(Bf16) Rs = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // R, then out o V'
+    SHARED_PTR(Bf16) Us = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // V'
+    SHARED(double, G, GDN_C);
+    SHARED(int, from, GDN_C);
+    SHARED(float, betas, GDN_C);
+    const GdnDecays dec = {G, from, betas};
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP, g8 = lane / 4, t2 = lane % 4 * 2;
+    const int row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF; // rows row*16.. of a chunk, columns left..
+    wide *state = states + ((size_t)bh * (a.NC + 1) + first_chunk) * K * a.V + v0;
+
+    float S[K / 64][NB][4]; // rows 16 (row + 4 m) .. of S
+#pragma unroll
+    for (int m = 0; m < K / 64; m++)
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) S[m][n][e] = state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2 + e % 2];
+    gdn_fetch<K>(stage[0], q, k, v, gdn_pair(work, bh, 0, chunks), b, h, first_chunk, v0, a);
+    for (int x = 0; x < chunks; x++) {
+        const int c = first_chunk + x, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
+        const GdnStage<K> &w = stage[x % 2];
+        const size_t bt = (size_t)b * a.T + t0;
+        if (x + 1 < chunks) gdn_fetch<K>(stage[(x + 1) % 2], q, k, v, gdn_pair(work, bh, x + 1, chunks), b, h, c + 1, v0, a);
+        gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
+#pragma unroll
+        for (int m = 0; m < K / 64; m++)
+#pragma unroll
+            for (int n = 0; n < NB; n++) store_c<COLS>(Ss, S[m][n], 16 * (row + 4 * m), left + n * 8);
+        if (x + 1 < chunks) cp_async_wait<1>();
+        else cp_async_wait<0>();
+        __syncthreads();
+        // K S and Q S for this warp's 16 rows
+        float ks[NB][4] = {}, acc[NB][4] = {};
+#pragma unroll
+        for (int i = 0; i < K / 16; i++) {
+            unsigned ka[4], qa[4];
+            load_a<K>(ka, w.k, row * 16, i * 16);
+            load_a<K>(qa, w.q, row * 16, i * 16);
+#pragma unroll
+            for (int n = 0; n < NB / 2; n++) {
+                unsigned sb[4];
+                load_b_straight<COLS>(sb, Ss, i * 16, left + n * 16);
+                mma_bf16(ks[2 * n], ka, sb[0], sb[1]);
+                mma_bf16(ks[2 * n + 1], ka, sb[2], sb[3]);
+                mma_bf16(acc[2 * n], qa, sb[0], sb[1]);
+                mma_bf16(acc[2 * n + 1], qa, sb[2], sb[3]);
+            }
+        }
+        float in[2], out[2], all;
+        const double end = G[GDN_C - 1];
+        const int last_from = from[GDN_C - 1];
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int i = row * 16 + g8 + 8 * e;
+            in[e] = (int)from[i] >= 0 ? 0.0f : __expf((float)G[i]);
+            out[e] = last_from > i ? 0.0f : __expf((float)(end - G[i]));
+        }
+        all = last_from >= 0 ? 0.0f : __expf((float)end);
+        // R = V - in o K S;  acc = s in o Q S
+#pragma unroll
+        for (int n = 0; n < NB; n++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const float v_ij = w.v[(row * 16 + g8 + e / 2 * 8) * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
+                ks[n][e] = v_ij - in[e / 2] * ks[n][e];
+                acc[n][e] *= a.scale * in[e / 2];
+            }
+            store_c<COLS>(Rs, ks[n], row * 16, left + n * 8);
+        }
+        __syncthreads();
+        // V' = A_b R
+        float u[NB][4] = {};
+#pragma unroll
+        for (int i = 0; i < GDN_C / 16; i++) {
+            unsigned aa[4];
+            load_a<GDN_C>(aa, w.A, row * 16, i * 16);
+#pragma unroll
+            for (int n = 0; n < NB / 2; n++) {
+                unsigned rb[4];
+                load_b_straight<COLS>(rb, Rs, i * 16, left + n * 16);
+                mma_bf16(u[2 * n], aa, rb[0], rb[1]);
+                mma_bf16(u[2 * n + 1], aa, rb[2], rb[3]);
+            }
+        }
+        __syncthreads(); // R has been read
+#pragma unroll
+        for (int n = 0; n < NB; n++) {
+            store_c<COLS>(Us, u[n], row * 16, left + n * 8);
+#pragma unroll
+            for (int e = 0; e < 4; e++) u[n][e] *= out[e / 2];
+            store_c<COLS>(Rs, u[n], row * 16, left + n * 8);
+        }
+        __syncthreads();
+        // O = s in o (Q S) + P V'
+#pragma unroll
+        for (int i = 0; i < GDN_C / 16; i++) {
+            unsigned pa[4];
+            load_a<GDN_C>(pa, w.P, row * 16, i * 16);
+#pragma unroll
+            for (int n = 0; n < NB / 2; n++) {
+                unsigned ub[4];
+                load_b_straight<COLS>(ub, Us, i * 16, left + n * 16);
+                mma_bf16(acc[2 * n], pa, ub[0], ub[1]);
+                mma_bf16(acc[2 * n + 1], pa, ub[2], ub[3]);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e += 2) {
+                const int i = row * 16 + g8 + e / 2 * 8;
+                if (i < n_rows) *(unsigned *)(o + ((bt + i) * a.H + h) * a.V + v0 + left + n * 8 + t2) = bf16_pair(acc[n][e], acc[n][e + 1]);
+            }
+        // S = all S + K^T (out o V')
+        state += (size_t)K * a.V;
+#pragma unroll
+        for (int m = 0; m < K / 64; m++) {
+#pragma unroll
+            for (int n = 0; n < NB; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) S[m][n][e] *= all;
+#pragma unroll
+            for (int i = 0; i < GDN_C / 16; i++) {
+                unsigned ka[4];
+                load_a_transposed<K>(ka, w.k, 16 * (row + 4 * m), i * 16);
+#pragma unroll
+                for (int n = 0; n < NB / 2; n++) {
+                    unsigned ub[4];
+                    load_b_straight<COLS>(ub, Rs, i * 16, left + n * 16);
+                    mma_bf16(S[m][2 * n], ka, ub[0], ub[1]);
+                    mma_bf16(S[m][2 * n + 1], ka, ub[2], ub[3]);
+                }
+            }
+#pragma unroll
+            for (int n = 0; n < NB; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e += 2) {
+                    float *to = state + (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2;
+                    *(float2 *)to = make_float2(S[m][n][e], S[m][n][e + 1]);
+                }
+        }
+        __syncthreads(); // the stage, Ss and Rs may be written again
+    }
+}
+
+template <int K>
+static void gdn_forward(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g, const wide *beta, const int *start, double scale,
+                        void *work, const DeltaDims *d) {
+    const DeltaArgs a = delta_args(d, scale);
+    const size_t pair = 2 * GDN_C * GDN_C * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD, tile_c = GDN_C * Tile<GDN_C>::LD;
+    const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * GDN_LD * sizeof(float);
+    const size_t shared_scan = (2 * (2 * tile_k + 3 * tile_c) + K * Tile<GDN_COLS>::LD + 2 * tile_c) * sizeof(Bf16);
+    const int most = (int)(a.worker * sizeof(float) / pair); // chunks that the workspace has room for, per head
+    for (int first = 0; first < a.NC; first += most) {
+        const int chunks = a.NC - first < most ? a.NC - first : most;
+        LAUNCH(gdn_prepare_mma_kernel<K>, dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, (Bf16 *)work, q, k, g, beta, start, first, chunks, a);
+        LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, shared_scan, o, states, (Bf16 *)work, q, k, v, g, beta, start, first, chunks, a);
+    }
+}
