@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/text_buf.h"
 #include "io/json.h"
 #include "tests/tmpdir.h"
 #include <float.h>
@@ -297,21 +298,20 @@ END_TEST
 START_TEST(test_objects) {
     // Small ones by comparing, large ones by hash; the same key in different objects; nested objects between members.
     enum { N = 5000 };
-    static char text[N * 60];
     char key[32];
     Json j;
     Err e = {0};
-    size_t n = 0;
     for (int members = 1; members <= N; members = members < 20 ? members + 1 : members * 4) {
-        n = 0;
-        text[n++] = '{';
-        for (int i = 0; i < members; i++) n += (size_t)sprintf(text + n, "%s\"key%d\":{\"key%d\":%d,\"x\":[%d]}", i ? "," : "", i, i, -i, i);
-        text[n++] = '}';
-        ok(json_parse(&j, text, n, "f", &e), &e);
+        TextBuf b = {0};
+        for (int i = 0; i < members; i++) textbuf_printf(&b, "%c\"key%d\":{\"key%d\":%d,\"x\":[%d]}", i ? ',' : '{', i, i, -i, i);
+        textbuf_puts(&b, "}");
+        ok(textbuf_end(&b, &e), &e);
+        ok(json_parse(&j, b.text, b.len, "f", &e), &e);
+        textbuf_free(&b);
         ck_assert_uint_eq(json_size(&j, 0), members);
         int i = 0;
         for (JsonRef r = json_first(&j, 0); r >= 0; r = json_next(&j, r), i++) {
-            sprintf(key, "key%d", i);
+            snprintf(key, sizeof key, "key%d", i);
             int64_t v = 0;
             ck_assert_str_eq(json_key(&j, r, NULL), key);
             ck_assert_int_eq(json_get(&j, 0, key), r);
@@ -327,11 +327,11 @@ START_TEST(test_objects) {
     }
     // Both of a repeated key can be seen on request, and the last is found, in small objects and in large ones.
     for (int members = 2; members < 30; members += 9) {
-        n = 0;
-        text[n++] = '{';
-        for (int i = 0; i < members; i++) n += (size_t)sprintf(text + n, "%s\"k%d\":%d", i ? "," : "", i, i);
-        n += (size_t)sprintf(text + n, ",\"k1\":100}");
-        ok(json_parse_flags(&j, text, n, "f", JSON_LAST_WINS, &e), &e);
+        TextBuf b = {0};
+        for (int i = 0; i < members; i++) textbuf_printf(&b, "%c\"k%d\":%d", i ? ',' : '{', i, i);
+        textbuf_puts(&b, ",\"k1\":100}");
+        ok(json_parse_flags(&j, b.text, b.len, "f", JSON_LAST_WINS, &e), &e);
+        textbuf_free(&b);
         int64_t v = 0;
         ok(json_want_int(&j, json_get(&j, 0, "k1"), "k1", 0, 100, &v, &e), &e);
         ck_assert_int_eq(v, 100);

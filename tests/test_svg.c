@@ -90,11 +90,11 @@ static void check_picture(const TextBuf *b) {
     ck_assert_int_eq(sscanf(b->text, "<svg xmlns=\"http://www.w3.org/2000/svg\" version=\"1.1\" width=\"%lf\" height=\"%lf\"", &w, &h), 2);
     ck_assert(w > 0 && h > 0 && w < 5000 && h < 5000);
     ck_assert_ptr_nonnull(strstr(b->text, "<rect width=\"")); // the white ground
-    for (const char *s = b->text; (s = strstr(s, "font-size=\"")); s++) ck_assert_int_ge(atoi(s + 11), 11);
+    for (const char *s = b->text; (s = strstr(s, "font-size=\"")); s++) ck_assert_int_ge(strtol(s + 11, NULL, 10), 11);
     static const char *const at[] = {" x=\"", " x1=\"", " x2=\"", " y=\"", " y1=\"", " y2=\"", " d=\"M", " width=\"", " height=\""};
     for (int k = 0; k < 9; k++)
         for (const char *s = b->text; (s = strstr(s, at[k])); s++) {
-            double v = atof(s + strlen(at[k]));
+            double v = strtod(s + strlen(at[k]), NULL);
             int across = k < 3 || k == 6 || k == 7;
             ck_assert_msg(v >= -1e-9 && v <= (across ? w : h) + 1e-9, "%.30s is outside %g x %g", s, w, h);
         }
