@@ -61,11 +61,13 @@ void pretrain_defaults(PretrainOptions *o) {
                            .intermediate_size = 172, .max_position_embeddings = 512, .rms_norm_eps = 1e-5, .rope_theta = 10000,
                            .embed_std = 1, .gain = 0.7, .heldout = 0.05, .lambda = 0.5, .levels = 3, .seed = 42, .eval_every = 100,
                            .save_every = 200, .log_every = 10, .recall_keys = "A-Za-z", .recall_n = "4,8,16,24"};
-    // recall alone on short rows until induction has formed, then with text, then longer (evaluation.md 8.1)
-    o->level[0] = (PretrainLevel){.T = 32, .n_min = 2, .n_max = 4, .recall_rows = 128, .threshold = 0.8};
-    o->level[1] = (PretrainLevel){.T = 64, .n_min = 2, .n_max = 16, .text_rows = 24, .recall_rows = 24, .threshold = 0.8, .min_steps = 100};
+    // recall alone on short rows until induction has formed, then with text, then longer (evaluation.md 8.1); in three layers only, so
+    // that recall lives in one previous-token layer and one induction layer, and later layers need not copy it
+    o->level[0] = (PretrainLevel){.T = 32, .n_min = 2, .n_max = 4, .recall_rows = 128, .threshold = 0.8, .layers = 3};
+    o->level[1] = (PretrainLevel){.T = 64, .n_min = 2, .n_max = 16, .text_rows = 24, .recall_rows = 24, .threshold = 0.8, .min_steps = 100,
+                                  .layers = 3};
     o->level[2] = (PretrainLevel){.T = 128, .n_min = 2, .n_max = 24, .text_rows = 12, .recall_rows = 12, .threshold = 2};
-    o->stage = (StageOptions){.steps = 2000, .batch_size = 1, .micro_batch_size = 1, .train_seq_len = 1};
+    o->stage = (StageOptions){.steps = 1300, .batch_size = 1, .micro_batch_size = 1, .train_seq_len = 1};
     o->stage.optim = (OptimConfig){.lr = 3e-3, .lr_attn = 3e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.05, .clip = 1};
     o->stage.optim.schedule = (Schedule){.kind = SCHEDULE_HOLD_LINEAR, .warmup = 50, .final = 0.05, .hold = 0.6};
 }

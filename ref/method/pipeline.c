@@ -1,0 +1,488 @@
+/* pipeline.c - the whole method, in the order of the paper's Algorithm 1 (method.md 1.2). See pipeline.h. */
+#include "method/pipeline.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "io/hf.h"
+#include "method/pretrain.h"
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Everything that a run has open. */
+typedef struct {
+    const PipelineOptions *o;
+    const PipelineHooks *h;
+    const char *dir;
+    Backend *be;
+    Tokenizer *tokenizer;
+    Dataset data;
+    TextStream text;
+    Model teacher, start; /* start: the stage-1 student, frozen */
+    Heldout heldout;
+    Recall recall;        /* n_n == 0: no probe */
+    LayerScore *score;    /* (L), NULL until scored */
+    uint64_t inputs, base; /* hash of the files; of what all stages depend on */
+    PipelineResult *r;
+} Pipeline;
+
+static void note(const Pipeline *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void note(const Pipeline *p, const char *fmt, ...) {
+    char line[512];
+    va_list ap;
+    if (!p->h->note) return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    p->h->note(p->h->ctx, line);
+}
+
+/* dir/a or dir/a/b */
+static int path_join(const Pipeline *p, char *dst, size_t cap, const char *a, const char *b, Err *e) {
+    char name[256];
+    snprintf(name, sizeof name, "%s%s%s", a, b ? "/" : "", b ? b : "");
+    return file_join(dst, cap, p->dir, name, e);
+}
+
+static int stopped(const Pipeline *p, Err *e) {
+    if (!p->h->stop || !*p->h->stop) return OK;
+    return err_set(e, 128 + (int)*p->h->stop, "stopped between two stages; the same command goes on from here");
+}
+
+static TrainOptions train_options(const Pipeline *p, const StageOptions *stage, const char *dir, const char *log, uint64_t fingerprint) {
+    const PipelineOptions *o = p->o;
+    return (TrainOptions){.stage = *stage, .log_every = o->log_every, .log_path = log, .dir = dir, .save_every = o->save_every,
+                          .keep_last = o->keep_last, .nan = o->nan_skip ? NAN_SKIP : NAN_STOP, .max_skips = o->max_skips,
+                          .fingerprint = fingerprint, .progress = p->h->progress, .stop = p->h->stop, .warn = p->h->note,
+                          .warn_ctx = p->h->ctx};
+}
+
+/* ---------------------------------------------------------------- what goes in */
+
+static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
+    const PipelineOptions *o = p->o;
+    const size_t n = strlen(o->text);
+    if (n > 4 && !strcmp(o->text + n - 4, ".tok")) {
+        snprintf(path, cap, "%s", o->text);
+        return OK;
+    }
+    TRY(path_join(p, path, cap, "data", NULL, e));
+    TRY(file_mkdirs(path, e));
+    TRY(path_join(p, path, cap, "data", "text.tok", e));
+    if (file_exists(path)) return OK; // written atomically: there means complete
+    note(p, "tokenizing %s", o->text);
+    const int eos = o->add_eos && p->teacher.c.n_eos > 0 ? p->teacher.c.eos[0] : -1;
+    const ShardOptions shard = {.add_eos = eos, .split = o->document_separator[0] ? o->document_separator : NULL,
+                                .max_tokens = (size_t)o->max_tokens};
+    return shard_write(path, o->text, p->tokenizer, &shard, NULL, e);
+}
+
+static int data_open(Pipeline *p, Err *e) {
+    char path[1200];
+    TRY(tokenizer_open(&p->tokenizer, p->o->teacher, e));
+    TRY(data_shard(p, path, sizeof path, e));
+    const char *paths[1] = {path};
+    TRY(dataset_open(&p->data, paths, 1, e));
+    if (p->data.shard[0].tok_hash != tokenizer_hash(p->tokenizer))
+        return err_set(e, ERR_INPUT, "%s: was made with another tokenizer than the teacher's", path);
+    if (p->data.shard[0].vocab > p->teacher.c.VOC)
+        return err_set(e, ERR_INPUT, "%s: ids up to %d, the teacher has %d", path, p->data.shard[0].vocab - 1, p->teacher.c.VOC);
+    p->text = (TextStream){&p->data, p->o->seed, p->o->heldout, p->o->document_boundaries};
+    return OK;
+}
+
+/* The probes by which every student is judged. */
+static int probes_open(Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    const int B = o->eval_batch_size ? o->eval_batch_size : o->stage2.micro_batch_size;
+    const int T = o->eval_seq_len ? o->eval_seq_len : o->stage2.train_seq_len;
+    TRY(heldout_open(&p->heldout, &p->teacher, &p->text, B, T, o->eval_batches, (size_t)o->cache_mb << 19, e));
+    if (!o->recall_keys[0]) return OK;
+    RecallSpec s = {.disjoint = !o->recall_values[0]};
+    int *keys = NULL, *values = NULL, n[RECALL_MAX_N], n_n = 0;
+    int rc = recall_alphabet(&keys, &s.n_key, p->tokenizer, o->recall_keys, e);
+    if (!rc && !s.disjoint) rc = recall_alphabet(&values, &s.n_value, p->tokenizer, o->recall_values, e);
+    if (!rc) rc = list_parse(o->recall_n, n, RECALL_MAX_N, &n_n, 1, 1 << 16, "recall_n", e);
+    s.key = keys;
+    s.value = values;
+    if (!rc) rc = recall_open(&p->recall, &s, n, n_n, o->recall_rows, 16, 77, p->teacher.c.VOC, e);
+    mem_free(keys);
+    mem_free(values);
+    return rc;
+}
+
+/* What every stage depends on besides its own options: a change of anything else leaves finished stages valid. */
+static uint64_t base_fingerprint(const Pipeline *p) {
+    static const char *const keys[] = {"document_separator", "student", "kv_repeat", "stage1_loss", "document_boundaries", "add_eos",
+                                       "keep_biases", "heldout", "max_tokens", "seed", "log_every", "nan_skip", "max_skips"};
+    char text[1024];
+    uint64_t h = fingerprint_bytes(0, &p->inputs, sizeof p->inputs);
+    const OptionTable *t = pipeline_table();
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        options_get(options_find(t, keys[i]), p->o, text, sizeof text);
+        h = fingerprint_text(h, text);
+    }
+    for (int i = 0; i < t->n; i++) { // stage 1 is what all later stages start from
+        if (strncmp(t->row[i].key, "stage1.", 7)) continue;
+        options_get(&t->row[i], p->o, text, sizeof text);
+        h = fingerprint_text(h, text);
+    }
+    return h;
+}
+
+static int inputs_open(Pipeline *p, Err *e) {
+    TRY(file_mkdirs(p->dir, e));
+    TRY(file_remove_temps(p->dir, e));
+    TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
+    p->base = base_fingerprint(p);
+    TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, GRAD_NONE, e));
+    for (int l = 0; l < p->teacher.c.L; l++)
+        if (p->teacher.c.mixer[l]) return err_set(e, ERR_INPUT, "%s: layer %d is linear; a teacher has softmax attention everywhere", p->o->teacher, l);
+    p->r->L = p->teacher.c.L;
+    p->r->K = p->o->k >= 0 ? p->o->k : select_count(p->r->L, p->o->softmax_ratio);
+    if (p->r->K > p->r->L) return err_set(e, ERR_USAGE, "k: got %d, the teacher has %d layers", p->r->K, p->r->L);
+    TRY(data_open(p, e));
+    TRY(probes_open(p, e));
+    p->r->n_n = p->recall.n_n;
+    memcpy(p->r->recall_n, p->recall.n, sizeof p->r->recall_n);
+    return OK;
+}
+
+static void pipeline_close(Pipeline *p) {
+    recall_close(&p->recall);
+    heldout_close(&p->heldout);
+    model_close(&p->start);
+    model_close(&p->teacher);
+    dataset_close(&p->data);
+    tokenizer_close(p->tokenizer);
+    mem_free(p->score);
+}
+
+/* ---------------------------------------------------------------- stage 1 */
+
+static int start_config(Pipeline *p, Config *c, Err *e) {
+    int mixer[MAX_LAYERS];
+    for (int l = 0; l < p->teacher.c.L; l++) mixer[l] = mixer_find(p->o->student);
+    TRY(transfer_config(c, &p->teacher.c, mixer, e));
+    c->linear_bias = p->o->keep_biases && c->qkv_bias;
+    return OK;
+}
+
+static int start_given(Pipeline *p, Err *e) {
+    const Config *t = &p->teacher.c, *c = &p->start.c;
+    TRY(hf_load_model(&p->start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
+    for (int l = 0; l < c->L; l++)
+        if (c->mixer[l] != mixer_find(p->o->student))
+            return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l, mixer_at(c->mixer[l])->name, p->o->student);
+    if (c->L != t->L || c->C != t->C || c->VOC != t->VOC || c->H != t->H || c->Hk != t->Hk || c->D != t->D || c->F != t->F)
+        return err_set(e, ERR_INPUT, "%s: has another shape than the teacher", p->o->student_init_ckpt);
+    return OK;
+}
+
+static int align_run(Pipeline *p, const Config *c, const char *dir, const char *log, TrainResult *t, Err *e) {
+    Model student;
+    Align a;
+    TRY(model_open(&student, c, p->be, GRAD_MIXERS, e));
+    int rc = transfer_weights(&student, &p->teacher, p->o->kv_repeat, p->o->seed, e);
+    if (!rc && !(rc = align_open(&a, &p->teacher, &student, &p->text, &p->o->stage1, p->o->stage1_loss, e))) {
+        const Task task = align_task(&a);
+        const TrainOptions train = train_options(p, &p->o->stage1, dir, log, p->base);
+        rc = train_run(&task, &train, t, e);
+        align_close(&a);
+    }
+    model_close(&student);
+    return rc;
+}
+
+/* Stage 1: all mixers linear, each aligned with the attention it replaces. Leaves the frozen stage-1 student in p->start. */
+static int stage1(Pipeline *p, Err *e) {
+    char dir[1200], log[1200];
+    Config c;
+    TrainResult t;
+    int found;
+    if (p->o->student_init_ckpt[0]) return start_given(p, e);
+    TRY(path_join(p, dir, sizeof dir, "checkpoints", "stage1", e));
+    TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
+    TRY(start_config(p, &c, e));
+    note(p, "stage 1: aligning %d %s layers with their attention, %lld steps", c.L, p->o->student, (long long)stage_steps(&p->o->stage1));
+    TRY(align_run(p, &c, dir, log, &t, e));
+    p->r->seconds += t.seconds;
+    TRY(model_open(&p->start, &c, p->be, GRAD_NONE, e));
+    TRY(checkpoint_weights(dir, &p->start, &found, p->h->note, p->h->ctx, e));
+    return found ? OK : err_set(e, ERR_IO, "%s: no checkpoint of the finished stage 1", dir);
+}
+
+/* ---------------------------------------------------------------- scores */
+
+static int names_ask(const char *list, const char *name) {
+    const size_t n = strlen(name);
+    for (const char *s = list; *s;) {
+        const size_t len = strcspn(s, ",");
+        if (len == n && !memcmp(s, name, n)) return 1;
+        s += len + (s[len] == ',');
+    }
+    return 0;
+}
+
+/* GA-S2 scores of all layers, if any selector wants them. */
+static int scores(Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    char dir[1200], log[1200];
+    int want = 0;
+    for (int i = 0; i < selector_count(); i++) {
+        const Selector *s = selector_at(i);
+        want |= s->needs_score && (!strcmp(s->name, o->selector) || names_ask(o->students, s->name));
+    }
+    if (!want) return OK;
+    TRY(path_join(p, dir, sizeof dir, "checkpoints", "scores", e));
+    TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
+    void *mem;
+    TRY(mem_alloc(&mem, (size_t)p->r->L * sizeof(LayerScore), "layer scores", e));
+    p->score = mem;
+    const ScoreOptions s = {.train = train_options(p, &o->score, dir, log, p->base), .tau = o->temperature, .checkpointing = o->checkpointing,
+                            .official = o->official_score, .eval_every = o->eval_every, .cache = (size_t)o->cache_mb << 19};
+    note(p, "scoring: each of %d layers back to softmax, %lld steps", p->r->L, (long long)stage_steps(&o->score));
+    TRY(score_layers(p->score, &p->teacher, &p->start, &p->text, &p->heldout, &s, e));
+    for (int l = 0; l < p->r->L; l++) p->r->seconds += p->score[l].seconds;
+    return OK;
+}
+
+/* ---------------------------------------------------------------- selection */
+
+/* keep (L) of one selector; *seconds: what choosing cost. */
+static int choose(Pipeline *p, const char *name, int *keep, double *seconds, Err *e) {
+    const PipelineOptions *o = p->o;
+    const Selector *s = selector_find(name);
+    int list[MAX_LAYERS];
+    SelectInput in = {.L = p->r->L, .K = p->r->K, .score = p->score, .list = list, .stride = o->uniform_stride, .first = o->uniform_first,
+                      .seed = o->seed, .teacher = &p->teacher, .recall = p->recall.n_n ? &p->recall : NULL};
+    if (!strcmp(name, "explicit")) {
+        TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &in.n_list, 0, p->r->L - 1, "keep_full_attention_layers", e));
+        in.K = in.n_list;
+    }
+    const double begin = log_now();
+    TRY(select_layers(s, &in, keep, e));
+    *seconds = s->needs_recall ? log_now() - begin : 0;
+    for (int l = 0; s->needs_score && l < p->r->L; l++) *seconds += p->score[l].seconds;
+    return OK;
+}
+
+static int selection(Pipeline *p, int *keep, double *seconds, Err *e) {
+    char text[256];
+    TRY(choose(p, p->o->selector, keep, seconds, e));
+    select_text(text, sizeof text, keep, p->r->L);
+    note(p, "selected by %s: layers %s", p->o->selector, text[0] ? text : "none");
+    if (!p->score) return OK;
+    TRY(ranking_write(p->score, p->r->L, p->o->selector, keep, p->o->official_score, p->dir, e));
+    return trajectory_write(p->score, p->r->L, p->o->official_score, p->dir, e);
+}
+
+/* ---------------------------------------------------------------- students */
+
+/* KL, text loss, recall, sizes of a model. */
+static int evaluate(Pipeline *p, Model *m, StudentRow *row, Err *e) {
+    const Config *c = &m->c;
+    TRY(heldout_run(&p->heldout, m, &row->held, e));
+    row->recall_mean = NAN;
+    if (p->recall.n_n) TRY(recall_run(&p->recall, m, NULL, NULL, row->recall, &row->recall_mean, e));
+    row->L = c->L;
+    row->parameters = params_count(c);
+    for (int l = 0; l < c->L; l++) {
+        row->keep[l] = !c->mixer[l];
+        row->K += !c->mixer[l];
+        if (c->mixer[l]) row->state_bytes += (size_t)c->H * c->D * c->D * p->be->wide_size;
+        else row->cache_bytes_per_token += 2 * (size_t)c->Hk * c->D * p->be->real_size;
+    }
+    return OK;
+}
+
+/* One of stages 2 and 3 on an open student. */
+static int distill_stage(Pipeline *p, Model *m, const StageOptions *stage, int with_teacher, const char *name, const char *dir,
+                         uint64_t fingerprint, StudentRow *row, Err *e) {
+    char log[1200];
+    Teacher teacher = {0};
+    Distill d;
+    TrainResult t = {0};
+    TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
+    if (with_teacher) TRY(teacher_open(&teacher, &p->teacher, stage->micro_batch_size, stage->train_seq_len, 0, 0, e));
+    int rc = distill_open(&d, m, with_teacher ? &teacher : NULL, &p->text, stage, p->o->temperature, p->o->checkpointing, e);
+    if (!rc) {
+        const Task task = distill_task(&d, name);
+        const TrainOptions train = train_options(p, stage, dir, log, fingerprint);
+        const size_t bytes = m->weight_bytes + m->grad_bytes + optim_bytes(m) + d.pass.bytes + d.loss.bytes + teacher.pass.bytes +
+                             p->teacher.weight_bytes + p->start.weight_bytes + p->heldout.teacher.pass.bytes + p->heldout.teacher.kept;
+        if (bytes > row->counted_bytes) row->counted_bytes = bytes;
+        rc = train_run(&task, &train, &t, e);
+        distill_close(&d);
+    }
+    if (with_teacher) teacher_close(&teacher);
+    row->seconds += t.seconds;
+    row->tokens += t.tokens;
+    return rc;
+}
+
+static int model_save(Pipeline *p, const Model *m, Err *e) {
+    static const DType types[] = {DT_F32, DT_F32, DT_BF16, DT_F16};
+    char dir[1200], notes[1024] = "";
+    HfSaveOptions save = {.dtype = p->o->save_dtype ? types[p->o->save_dtype] : p->teacher.c.dtype, .tokenizer_from = p->o->teacher};
+    TRY(path_join(p, dir, sizeof dir, "model", NULL, e));
+    TRY(hf_save(m, dir, &save, notes, sizeof notes, e));
+    if (notes[0]) note(p, "model/: %s", notes);
+    return OK;
+}
+
+/* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and model/ for the main one. */
+static int student_train(Pipeline *p, const char *name, const int *keep, int is_main, uint64_t fingerprint, const char *dir, StudentRow *row,
+                         Err *e) {
+    const PipelineOptions *o = p->o;
+    char stage_dir[1300];
+    Model m;
+    mem_peak_reset();
+    TRY(hybrid_open(&m, &p->teacher, &p->start, keep, GRAD_ALL, e));
+    snprintf(stage_dir, sizeof stage_dir, "%s/stage2", dir);
+    int rc = distill_stage(p, &m, &o->stage2, 1, name, stage_dir, fingerprint, row, e);
+    if (!rc && (o->stage3.steps || o->stage3.target_tokens)) {
+        snprintf(stage_dir, sizeof stage_dir, "%s/stage3", dir);
+        rc = distill_stage(p, &m, &o->stage3, 0, name, stage_dir, fingerprint, row, e);
+    }
+    row->peak_bytes = mem_peak();
+    if (!rc) rc = evaluate(p, &m, row, e);
+    if (!rc && is_main) rc = model_save(p, &m, e);
+    model_close(&m);
+    return rc;
+}
+
+/* Of the options that decide a student's numbers and are not part of p->base. */
+static uint64_t student_fingerprint(const Pipeline *p, const char *name, const int *keep) {
+    static const char *const keys[] = {"temperature", "eval_batches", "eval_batch_size", "eval_seq_len", "recall_keys", "recall_values",
+                                       "recall_n", "recall_rows"};
+    char text[1024];
+    uint64_t h = fingerprint_text(p->base, name);
+    const OptionTable *t = pipeline_table();
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        options_get(options_find(t, keys[i]), p->o, text, sizeof text);
+        h = fingerprint_text(h, text);
+    }
+    for (int i = 0; i < t->n; i++) {
+        if (strncmp(t->row[i].key, "stage2.", 7) && strncmp(t->row[i].key, "stage3.", 7)) continue;
+        options_get(&t->row[i], p->o, text, sizeof text);
+        h = fingerprint_text(h, text);
+    }
+    return keep ? fingerprint_bytes(h, keep, (size_t)p->r->L * sizeof *keep) : h;
+}
+
+/* An earlier row with the same layers: the same start, data and steps give the same student, bit for bit. */
+static const StudentRow *row_same(const Pipeline *p, const int *keep) {
+    for (int i = 2; i < p->r->rows; i++)
+        if (!memcmp(p->r->row[i].keep, keep, (size_t)p->r->L * sizeof *keep)) return &p->r->row[i];
+    return NULL;
+}
+
+/* Adds one row: read if it is finished, else made and written. keep NULL: no training, `m` is measured as it is. */
+static int student(Pipeline *p, const char *name, Model *m, const int *keep, double select_seconds, Err *e) {
+    char file[1200], dir[1200], json[80];
+    StudentRow *row = &p->r->row[p->r->rows];
+    const uint64_t want = student_fingerprint(p, name, keep);
+    uint64_t got = want;
+    const StudentRow *same = keep ? row_same(p, keep) : NULL;
+    memset(row, 0, sizeof *row);
+    snprintf(json, sizeof json, "students/%s.json", name);
+    TRY(stopped(p, e));
+    TRY(path_join(p, dir, sizeof dir, "checkpoints", "students", e));
+    TRY(file_mkdirs(dir, e));
+    TRY(path_join(p, file, sizeof file, "checkpoints", json, e));
+    snprintf(json, sizeof json, "students/%s", name);
+    TRY(path_join(p, dir, sizeof dir, "checkpoints", json, e));
+    if (file_exists(file)) {
+        TRY(row_read(row, &got, p->r->n_n, file, e));
+        if (got != want) return err_set(e, ERR_USAGE, "%s: was made with other options, data or teacher", file);
+    } else {
+        if (same) *row = *same;
+        else if (!keep) TRY(evaluate(p, m, row, e));
+        else {
+            char text[256];
+            select_text(text, sizeof text, keep, p->r->L);
+            note(p, "stage 2: %s, softmax layers %s", name, text[0] ? text : "none");
+            TRY(student_train(p, name, keep, p->r->rows == 2, want, dir, row, e));
+        }
+        snprintf(row->name, sizeof row->name, "%s", name);
+        row->select_seconds = select_seconds;
+        TRY(row_write(row, p->r->recall_n, p->r->n_n, want, file, e));
+    }
+    if (!p->o->keep_checkpoints) TRY(file_remove_tree(dir, e));
+    if (keep && !same) p->r->seconds += row->seconds;
+    p->r->rows++;
+    return OK;
+}
+
+/* The teacher and the stage-1 student as they are, the main student, and those to compare it with. */
+static int students(Pipeline *p, const int *keep, double select_seconds, Err *e) {
+    TRY(student(p, "teacher", &p->teacher, NULL, 0, e));
+    TRY(student(p, "stage1", &p->start, NULL, 0, e));
+    TRY(student(p, p->o->selector, NULL, keep, select_seconds, e));
+    for (const char *s = p->o->students; *s;) {
+        char name[32];
+        int other[MAX_LAYERS] = {0};
+        double seconds;
+        const size_t len = strcspn(s, ",");
+        snprintf(name, sizeof name, "%.*s", (int)len, s);
+        s += len + (s[len] == ',');
+        if (!strcmp(name, p->o->selector)) continue;
+        TRY(choose(p, name, other, &seconds, e));
+        TRY(student(p, name, NULL, other, seconds, e));
+    }
+    return OK;
+}
+
+/* ---------------------------------------------------------------- all of it */
+
+static int pipeline_all(Pipeline *p, PipelineEnd end, Err *e) {
+    int keep[MAX_LAYERS] = {0};
+    double select_seconds;
+    TRY(inputs_open(p, e));
+    TRY(stopped(p, e));
+    TRY(stage1(p, e));
+    if (end == PIPELINE_ALIGN) return model_save(p, &p->start, e);
+    TRY(stopped(p, e));
+    TRY(scores(p, e));
+    if (end == PIPELINE_SCORE && !p->score) return OK;
+    TRY(selection(p, keep, &select_seconds, e));
+    if (end != PIPELINE_ALL) return OK;
+    TRY(students(p, keep, select_seconds, e));
+    return results_write(p->r, p->dir, e);
+}
+
+/* A finished run with these options is left as it is. */
+static int pipeline_finished(const PipelineOptions *o, const char *dir, const PipelineHooks *h, PipelineResult *r, int *finished, Err *e) {
+    char path[1200];
+    PipelineOptions was;
+    int found = 0;
+    *finished = 0;
+    TRY(file_join(path, sizeof path, dir, "results.json", e));
+    if (!file_exists(path)) return OK;
+    TRY(pipeline_options_read(&was, dir, &found, e));
+    if (!found) return err_set(e, ERR_INPUT, "%s: results.json is there but run.json is not", dir);
+    if (options_differ(pipeline_table(), &was, o) && h->allow_config_change) return file_remove(path, e); // more is wanted of it
+    if (options_differ(pipeline_table(), &was, o)) return OK; // run_file() will say which option
+    TRY(pipeline_results_read(r, dir, e));
+    r->finished_before = *finished = 1;
+    return OK;
+}
+
+int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const PipelineHooks *h, PipelineEnd end, PipelineResult *result,
+                 Err *e) {
+    static const PipelineHooks silent = {0};
+    const PipelineHooks *hooks = h ? h : &silent;
+    void *mem;
+    int finished = 0;
+    TRY(pipeline_check(o, e));
+    TRY(mem_alloc(&mem, sizeof(PipelineResult), "results", e));
+    Pipeline p = {.o = o, .h = hooks, .dir = dir, .be = be, .r = mem};
+    int rc = pipeline_finished(o, dir, hooks, p.r, &finished, e);
+    if (!rc && finished) note(&p, "%s: this run is finished; nothing to do", dir);
+    if (!rc && !finished) rc = pipeline_all(&p, end, e);
+    if (!rc && result) *result = *p.r;
+    pipeline_close(&p);
+    mem_free(mem);
+    return rc;
+}
