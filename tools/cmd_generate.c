@@ -56,15 +56,22 @@ static int is_eos(const Config *c, int id) {
     return 0;
 }
 
-static void put_token(const Session *s, int id, int *newline) {
-    char bytes[1024];
-    const size_t n = tokenizer_bytes(s->tokenizer, id, bytes, sizeof bytes);
-    fwrite(bytes, 1, n, stdout);
+/* As the bytes come; first: nothing stands before it, so the tokenizer's rule for the beginning of a text holds. */
+static int put_token(const Session *s, int id, int first, int *newline, Err *e) {
+    char bytes[1024], *text = NULL;
+    size_t n = 0;
+    if (first) TRY(tokenizer_decode(s->tokenizer, &id, 1, 0, &text, &n, e));
+    else n = tokenizer_bytes(s->tokenizer, id, bytes, sizeof bytes);
+    const char *out = first ? text : bytes;
+    fwrite(out, 1, n, stdout);
     fflush(stdout);
-    if (n) *newline = bytes[n - 1] == '\n';
+    if (n) *newline = out[n - 1] == '\n';
+    mem_free(text);
+    return OK;
 }
 
-static int decode_run(Cli *c, const Session *s, Decode *d, const Ids *ids, float *logits, int *made, int *newline, Err *e) {
+/* any: text stands before the first new token. */
+static int decode_run(Cli *c, const Session *s, Decode *d, const Ids *ids, int any, float *logits, int *made, int *newline, Err *e) {
     const Options *o = c->options[0];
     const Sampler sampler = {o->greedy ? 0 : o->temperature, o->top_k, o->top_p, c->common.seed};
     Rng rng;
@@ -78,7 +85,7 @@ static int decode_run(Cli *c, const Session *s, Decode *d, const Ids *ids, float
         if (*c->stop) return err_set(e, *c->stop == SIGINT ? ERR_SIGINT : ERR_SIGTERM, "stopped");
         TRY(sample(&sampler, &rng, logits, s->m.c.VOC, &id, e));
         if (is_eos(&s->m.c, id) && !o->ignore_eos) break;
-        put_token(s, id, newline);
+        TRY(put_token(s, id, !*made && !any, newline, e));
         if (*made + 1 < o->max_new_tokens) TRY(decode_extend(d, &id, 1, logits, e));
     }
     return OK;
@@ -114,7 +121,7 @@ static int generate(Cli *c, Err *e) {
         fwrite(text, 1, len, stdout);
         newline = len && text[len - 1] == '\n';
     }
-    if (!rc) rc = decode_run(c, &s, &d, &ids, logits, &made, &newline, e);
+    if (!rc) rc = decode_run(c, &s, &d, &ids, len > 0, logits, &made, &newline, e);
     if ((made || len) && !newline) putchar('\n');
     if (!rc && o->stats) stats(c, &d, ids.n, made, log_now() - began);
     decode_close(&d);
