@@ -91,6 +91,7 @@ START_TEST(test_reject) {
         {"\"\xed\xa0\x80\"", "1:2", "UTF-8"},
         {"\"\xe2\x82\"", "1:2", "UTF-8"},
         {"\xef\xbb\xbf{}", "1:1", "byte order mark"},
+        {"\xef\xbb\xbf", "1:1", "byte order mark"},
         {"{\n  \"a\": 1,\n  \"\xc3\xa9\xe5\xb1\x82\": x\n}", "3:9", "expected a value"}, // columns count characters
         {"{\"a\":1,\"b\":2,\"a\":3}", "1:14", "\"a\" appears twice"},
         {"{\"a\":1,\"\\u0061\":3}", "1:8", "\"a\" appears twice"},

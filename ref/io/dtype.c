@@ -101,7 +101,7 @@ static void store(void *p, size_t bytes, uint64_t v) {
     else memcpy(p, &v2, 2);
 }
 
-/* The two conversions that loading and saving bf16 models consist of, without the detour through double. */
+/* The conversions that loading and saving models mostly consist of, without the detour through double. */
 static void bf16_to_f32(unsigned char *dst, const unsigned char *src, size_t n) {
     for (size_t i = 0; i < n; i++) {
         uint32_t x = (uint32_t)load(src + 2 * i, 2) << 16;
@@ -118,6 +118,16 @@ static void f32_to_bf16(unsigned char *dst, const unsigned char *src, size_t n) 
     }
 }
 
+static void f16_to_f32(unsigned char *dst, const unsigned char *src, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t x = (uint32_t)load(src + 2 * i, 2), exp = x & 0x7c00;
+        uint32_t y = (x & 0x8000) << 16 | ((x & 0x7fff) + (112 << 10))
+                                              << 13; /* normal: move, bias 15 becomes 127 */
+        if (exp == 0 || exp == 0x7c00) y = (uint32_t)narrow(widen(x, 5, 10), 8, 23);
+        memcpy(dst + 4 * i, &y, 4);
+    }
+}
+
 int dtype_convert(DType dst_type, void *dst, DType src_type, const void *src, size_t n) {
     if ((unsigned)dst_type >= DT_COUNT || (unsigned)src_type >= DT_COUNT) return -1;
     int de = layout[dst_type].exp, df = layout[dst_type].frac, se = layout[src_type].exp,
@@ -129,6 +139,7 @@ int dtype_convert(DType dst_type, void *dst, DType src_type, const void *src, si
     if (!n) return 0;
     if (dst_type == src_type) memmove(d, s, n * db);
     else if (src_type == DT_BF16 && dst_type == DT_F32) bf16_to_f32(d, s, n);
+    else if (src_type == DT_F16 && dst_type == DT_F32) f16_to_f32(d, s, n);
     else if (src_type == DT_F32 && dst_type == DT_BF16) f32_to_bf16(d, s, n);
     else
         for (size_t i = 0; i < n; i++) {

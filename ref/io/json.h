@@ -3,7 +3,8 @@
  * Parses (pointer, length) into a flat array of nodes: no recursion, depth <= 128, one pass, linear time, key lookup by hash
  * for large objects. Refuses: duplicate keys, trailing bytes, comments, NaN/Infinity (the message names Python), lone
  * surrogates, invalid UTF-8, a BOM. Integers keep all 64 bits (never through a double). Strings may contain NUL: use the length.
- * Messages carry line and column. */
+ * Messages carry line and column. Memory: all taken before parsing, 24 bytes a value plus the strings plus 12 to 24 bytes a member,
+ * so at most about 12 bytes per byte of hostile text; real tokenizer.json files take 2 to 3. */
 #ifndef HYB_JSON_H
 #define HYB_JSON_H
 #include <stddef.h>
