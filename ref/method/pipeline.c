@@ -224,11 +224,10 @@ static int names_ask(const char *list, const char *name) {
     return 0;
 }
 
-/* GA-S2 scores of all layers, if any selector wants them. */
-static int scores(Pipeline *p, Err *e) {
+/* GA-S2 scores of all layers, if any selector wants them, or `want` says so. */
+static int scores(Pipeline *p, int want, Err *e) {
     const PipelineOptions *o = p->o;
     char dir[1200], log[1200];
-    int want = 0;
     for (int i = 0; i < selector_count(); i++) {
         const Selector *s = selector_at(i);
         want |= s->needs_score && (!strcmp(s->name, o->selector) || names_ask(o->students, s->name));
@@ -444,8 +443,7 @@ static int pipeline_all(Pipeline *p, PipelineEnd end, Err *e) {
     TRY(stage1(p, e));
     if (end == PIPELINE_ALIGN) return model_save(p, &p->start, e);
     TRY(stopped(p, e));
-    TRY(scores(p, e));
-    if (end == PIPELINE_SCORE && !p->score) return OK;
+    TRY(scores(p, end == PIPELINE_SCORE, e));
     TRY(selection(p, keep, &select_seconds, e));
     if (end != PIPELINE_ALL) return OK;
     TRY(students(p, keep, select_seconds, e));

@@ -201,7 +201,7 @@ static int layer_done(Scoring *k, int layer, LayerScore *out, Err *e) {
     const ScorePoint *last = &out->point[out->points - 1];
     out->running = last->running;
     out->se = last->kl_se;
-    out->score = -(k->o->official ? last->running : last->kl);
+    out->score = 0 - (k->o->official ? last->running : last->kl); // 0 - x: a KL of 0 is not written as -0
     return file_remove_tree(dir, e); // also what a crash left behind a finished layer
 }
 
