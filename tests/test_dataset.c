@@ -1,4 +1,5 @@
-/* test_dataset.c - shards: written, read, damaged; batches: every window once an epoch, pure, split and documents respected. */
+/* test_dataset.c - shards: written, read, damaged; batches: every window once an epoch, pure, split and
+ * documents respected. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,8 @@ START_TEST(ids_both_widths) {
     int got[5], start[5];
     ck_assert_msg(!shard_write_ids(path, ids, 5, ends, 2, vocab[_i], 99, &e), "%s", e.msg);
     ck_assert_msg(!shard_open(&s, path, &e), "%s", e.msg);
-    ck_assert(s.tokens == 5 && s.documents == 2 && s.vocab == vocab[_i] && s.width == (_i < 2 ? 2 : 4) && s.tok_hash == 99);
+    ck_assert(s.tokens == 5 && s.documents == 2 && s.vocab == vocab[_i] && s.width == (_i < 2 ? 2 : 4) &&
+              s.tok_hash == 99);
     ck_assert_uint_eq(s.file.size, 48 + 16 + 5 * (size_t)s.width);
     shard_close(&s);
     ck_assert(!dataset_open(&d, &path, 1, &e));
@@ -111,15 +113,20 @@ START_TEST(text_files) {
     o.max_tokens = 4;
     ck_assert(!shard_write(at("t"), at("a.txt"), t, &o, &st, &e));
     ck_assert_str_eq(documents("t"), "one$|");
-    put("b.txt", "a\xFF" "b", 3); // bad UTF-8 in text is replaced
+    put("b.txt",
+        "a\xFF"
+        "b",
+        3); // bad UTF-8 in text is replaced
     ck_assert(!shard_write(at("t"), at("b.txt"), t, &plain, &st, &e));
-    ck_assert_str_eq(documents("t"), "a\xEF\xBF\xBD" "b|");
+    ck_assert_str_eq(documents("t"), "a\xEF\xBF\xBD"
+                                     "b|");
     tokenizer_close(t);
 }
 END_TEST
 
 START_TEST(jsonl_files) {
-    static const char text[] = "{\"id\": 1, \"text\": \"one\"}\r\n\"two\"\n\n  \n{\"text\":\"\"}\n{\"text\":\"l\\nf\\u00e9\"}";
+    static const char text[] =
+        "{\"id\": 1, \"text\": \"one\"}\r\n\"two\"\n\n  \n{\"text\":\"\"}\n{\"text\":\"l\\nf\\u00e9\"}";
     static const char other[] = "{\"text\": 3, \"body\": \"b\"}\n";
     Err e = {0};
     Tokenizer *t;
@@ -138,9 +145,13 @@ START_TEST(jsonl_files) {
 END_TEST
 
 START_TEST(bad_inputs) {
-    static const struct { const char *name, *text, *says; int code; } c[] = {
+    static const struct {
+        const char *name, *text, *says;
+        int code;
+    } c[] = {
         {"x.jsonl", "\"a\"\n\n{\"text\": \"b\"\n\"c\"\n", "line 3", ERR_INPUT},
-        {"x.jsonl", "\"a\"\n{\"txt\": \"b\"}\n", "line 2: expected a string or an object with a string 'text'", ERR_INPUT},
+        {"x.jsonl", "\"a\"\n{\"txt\": \"b\"}\n",
+         "line 2: expected a string or an object with a string 'text'", ERR_INPUT},
         {"x.jsonl", "{\"text\": null}", "line 1", ERR_INPUT},
         {"x.jsonl", "[\"text\"]", "line 1", ERR_INPUT},
         {"x.jsonl", "\"a\"\n\"\xFF\"", "line 2", ERR_INPUT},
@@ -179,15 +190,36 @@ static void set(unsigned char *p, int bytes, uint64_t x) {
 }
 
 START_TEST(damaged) {
-    /* where, bytes, value, says; crc: the checksum is made right again, so that the check behind it is reached */
-    static const struct { int at, bytes, crc; uint64_t value; const char *says; } c[] = {
-        {0, 1, 0, 'h', "is not a token shard"}, {8, 4, 0, 2, "version 2"}, {12, 4, 0, 3, "3 bytes a token"}, {12, 4, 0, 0, "0 bytes a token"},
-        {12, 4, 0, 4, "cut short or damaged"}, {16, 8, 0, 9, "cut short or damaged"}, {16, 8, 0, UINT64_MAX, "cut short or damaged"},
-        {16, 8, 0, (uint64_t)1 << 63, "cut short or damaged"}, {24, 8, 0, 1, "cut short or damaged"}, {24, 8, 0, (uint64_t)1 << 61, "cut short or damaged"},
-        {24, 8, 0, ((uint64_t)1 << 61) + 2, "cut short or damaged"}, {32, 4, 0, 0, "vocabulary of 0"}, {32, 4, 0, UINT32_MAX, "vocabulary of 4294967295"}, {36, 4, 0, 0, "checksum"}, {48, 1, 0, 2, "checksum"},
-        {64, 1, 0, 1, "checksum"}, {48, 8, 1, 0, "document 0 ends before it begins"}, {48, 8, 1, 8, "document 1 ends before it begins"},
-        {48, 8, 1, UINT64_MAX, "document 1 ends before it begins"}, {56, 8, 1, 7, "the last document ends at 7"}, {56, 8, 1, 9, "the last document ends at 9"},
-        {64, 2, 1, 100, "token 0 is outside"}, {78, 2, 1, 65535, "token 7 is outside"}, {32, 4, 1, 3, "token 3 is outside"}};
+    /* where, bytes, value, says; crc: the checksum is made right again, so that the check behind it is
+     * reached */
+    static const struct {
+        int at, bytes, crc;
+        uint64_t value;
+        const char *says;
+    } c[] = {{0, 1, 0, 'h', "is not a token shard"},
+             {8, 4, 0, 2, "version 2"},
+             {12, 4, 0, 3, "3 bytes a token"},
+             {12, 4, 0, 0, "0 bytes a token"},
+             {12, 4, 0, 4, "cut short or damaged"},
+             {16, 8, 0, 9, "cut short or damaged"},
+             {16, 8, 0, UINT64_MAX, "cut short or damaged"},
+             {16, 8, 0, (uint64_t)1 << 63, "cut short or damaged"},
+             {24, 8, 0, 1, "cut short or damaged"},
+             {24, 8, 0, (uint64_t)1 << 61, "cut short or damaged"},
+             {24, 8, 0, ((uint64_t)1 << 61) + 2, "cut short or damaged"},
+             {32, 4, 0, 0, "vocabulary of 0"},
+             {32, 4, 0, UINT32_MAX, "vocabulary of 4294967295"},
+             {36, 4, 0, 0, "checksum"},
+             {48, 1, 0, 2, "checksum"},
+             {64, 1, 0, 1, "checksum"},
+             {48, 8, 1, 0, "document 0 ends before it begins"},
+             {48, 8, 1, 8, "document 1 ends before it begins"},
+             {48, 8, 1, UINT64_MAX, "document 1 ends before it begins"},
+             {56, 8, 1, 7, "the last document ends at 7"},
+             {56, 8, 1, 9, "the last document ends at 9"},
+             {64, 2, 1, 100, "token 0 is outside"},
+             {78, 2, 1, 65535, "token 7 is outside"},
+             {32, 4, 1, 3, "token 3 is outside"}};
     const uint64_t ends[] = {3, 8};
     Err e = {0};
     File f;
@@ -203,7 +235,8 @@ START_TEST(damaged) {
     Shard s;
     const char *path = at("bad");
     Dataset d;
-    ck_assert_msg(shard_open(&s, path, &e) == ERR_INPUT && strstr(e.msg, c[_i].says), "case %d: '%s', want '%s'", _i, e.msg, c[_i].says);
+    ck_assert_msg(shard_open(&s, path, &e) == ERR_INPUT && strstr(e.msg, c[_i].says),
+                  "case %d: '%s', want '%s'", _i, e.msg, c[_i].says);
     ck_assert(!s.file.data && !s.tokens);
     e = (Err){0};
     ck_assert_int_eq(dataset_open(&d, &path, 1, &e), ERR_INPUT);
@@ -234,7 +267,9 @@ START_TEST(cut_or_flipped) { // any length but the right one, and any flipped bi
         b[bit / 8] ^= (unsigned char)(1 << bit % 8);
         put("bad", (const char *)b, 80);
         const int field = bit / 8; // vocabulary (if ids still fit) and hash are free to be anything
-        ck_assert_msg(shard_open(&s, at("bad"), &why) == ERR_INPUT || (field >= 32 && field < 36) || field >= 40, "bit %d", bit);
+        ck_assert_msg(shard_open(&s, at("bad"), &why) == ERR_INPUT || (field >= 32 && field < 36) ||
+                          field >= 40,
+                      "bit %d", bit);
         ck_assert_msg(!s.file.data || field < 48, "bit %d of the payload", bit);
         shard_close(&s);
     }
@@ -247,7 +282,8 @@ START_TEST(other_tokenizer) {
     Dataset d;
     const int ids[] = {0, 1};
     const uint64_t end = 2;
-    ck_assert(!shard_write_ids(at("p"), ids, 2, &end, 1, 7, 1, &e) && !shard_write_ids(at("q"), ids, 2, &end, 1, 7, 2, &e) &&
+    ck_assert(!shard_write_ids(at("p"), ids, 2, &end, 1, 7, 1, &e) &&
+              !shard_write_ids(at("q"), ids, 2, &end, 1, 7, 2, &e) &&
               !shard_write_ids(at("r"), ids, 2, &end, 1, 8, 1, &e));
     const char *pq[] = {at("p"), at("q")}, *pr[] = {at("p"), at("r")};
     ck_assert_int_eq(dataset_open(&d, pq, 2, &e), ERR_INPUT);
@@ -296,8 +332,11 @@ END_TEST
 /* ---- batches ---- */
 
 START_TEST(every_window_once) {
-    static const struct { int tokens, T, B; Split split; } c[] = {{1001, 10, 4, {0, 0}}, {1000, 10, 3, {0, 0}}, {1009, 7, 5, {3, 50}}, {1009, 7, 5, {100, 0}},
-                                                                  {21, 10, 1, {0, 0}},   {11, 10, 2, {0, 0}},   {5000, 1, 64, {0, 0}},  {4000, 3, 9, {1000, 9999}}};
+    static const struct {
+        int tokens, T, B;
+        Split split;
+    } c[] = {{1001, 10, 4, {0, 0}}, {1000, 10, 3, {0, 0}}, {1009, 7, 5, {3, 50}}, {1009, 7, 5, {100, 0}},
+             {21, 10, 1, {0, 0}},   {11, 10, 2, {0, 0}},   {5000, 1, 64, {0, 0}}, {4000, 3, 9, {1000, 9999}}};
     Err e = {0};
     Dataset d;
     const uint64_t ends[] = {(uint64_t)c[_i].tokens};
@@ -307,7 +346,8 @@ START_TEST(every_window_once) {
     ck_assert(!dataset_open(&d, &path, 1, &e));
     const uint64_t windows = dataset_windows(&d, T), first = c[_i].split.first;
     ck_assert_uint_eq(windows, (uint64_t)(c[_i].tokens - 1) / (uint64_t)T);
-    const uint64_t count = c[_i].split.count && first + c[_i].split.count < windows ? c[_i].split.count : windows - first;
+    const uint64_t count =
+        c[_i].split.count && first + c[_i].split.count < windows ? c[_i].split.count : windows - first;
     int *seen = calloc(windows, sizeof *seen), *order = calloc(2 * count, sizeof *order), wrong = 0;
     int *ids = malloc(sizeof(int) * (size_t)(3 * B * T)), *target = ids + B * T, *start = target + B * T;
     uint64_t drawn = 0, step = 0;
@@ -315,7 +355,9 @@ START_TEST(every_window_once) {
         dataset_batch(&d, &c[_i].split, 11, step, B, T, ids, target, start);
         for (int b = 0; b < B && drawn < 2 * count; b++, drawn++) {
             const int w = ids[b * T] / T;
-            for (int i = 0; i < T; i++) wrong += ids[b * T + i] != w * T + i || target[b * T + i] != w * T + i + 1 || start[b * T + i] != 0;
+            for (int i = 0; i < T; i++)
+                wrong += ids[b * T + i] != w * T + i || target[b * T + i] != w * T + i + 1 ||
+                         start[b * T + i] != 0;
             order[drawn] = w;
             if (drawn < count) seen[w]++;
         }
@@ -323,9 +365,11 @@ START_TEST(every_window_once) {
     ck_assert_int_eq(wrong, 0);
     for (uint64_t w = 0; w < windows; w++) wrong += seen[w] != (w >= first && w < first + count);
     ck_assert_int_eq(wrong, 0); // one epoch: every window of the split once, no other
-    if (count > 20) ck_assert(memcmp(order, order + count, count * sizeof *order)); // the next epoch has another order
+    if (count > 20)
+        ck_assert(memcmp(order, order + count, count * sizeof *order)); // the next epoch has another order
     int *again = malloc(sizeof(int) * (size_t)(3 * B * T));
-    dataset_batch(&d, &c[_i].split, 11, step - 1, B, T, again, again + B * T, again + 2 * B * T); // pure: asked later, the same
+    dataset_batch(&d, &c[_i].split, 11, step - 1, B, T, again, again + B * T,
+                  again + 2 * B * T); // pure: asked later, the same
     ck_assert_mem_eq(again, ids, sizeof(int) * (size_t)(3 * B * T));
     dataset_batch(&d, &c[_i].split, 11, step - 1, B, T, again, again + B * T, NULL);
     ck_assert_mem_eq(again, ids, sizeof(int) * (size_t)(2 * B * T));
@@ -341,7 +385,8 @@ START_TEST(every_window_once) {
 }
 END_TEST
 
-START_TEST(order_is_random) { // first windows of many seeds are uniform, neighbours are not kept: chi-square far from both ends
+START_TEST(order_is_random) { // first windows of many seeds are uniform, neighbours are not kept: chi-square
+                              // far from both ends
     enum { W = 37, SEEDS = 3700 };
     const uint64_t ends[] = {W + 1};
     Err e = {0};
@@ -358,7 +403,8 @@ START_TEST(order_is_random) { // first windows of many seeds are uniform, neighb
     }
     double chi = 0;
     for (int w = 0; w < W; w++) chi += (hits[w] - 100.0) * (hits[w] - 100.0) / 100.0;
-    ck_assert_msg(chi > 10 && chi < 90, "chi-square %g with 36 degrees of freedom", chi); // 1e-5 at either side
+    ck_assert_msg(chi > 10 && chi < 90, "chi-square %g with 36 degrees of freedom",
+                  chi); // 1e-5 at either side
     ck_assert_msg(kept > 40 && kept < 170, "%d neighbours of about 100", kept);
     dataset_close(&d);
 }
@@ -408,7 +454,7 @@ START_TEST(many_documents) { // 100,000 documents; memory is that of one documen
     ShardOptions o = plain;
     o.progress = count_calls;
     o.ctx = calls;
-    for (int i = 0; i < DOCS; i++) n += (size_t)sprintf(text + n, "{\"text\":\"document %d\"}\n", i);
+    for (int i = 0; i < DOCS; i++) n += (size_t)snprintf(text + n, 32, "{\"text\":\"document %d\"}\n", i);
     put("m.jsonl", text, n);
     ck_assert(!tokenizer_byte(&t, &e));
     const double begin = seconds();
@@ -453,7 +499,8 @@ START_TEST(failing_memory) { // every allocation of writing and opening fails on
 }
 END_TEST
 
-START_TEST(failing_io) { // every call that writes fails once: ERR_IO, the old file stays, no temporary file is left
+START_TEST(
+    failing_io) { // every call that writes fails once: ERR_IO, the old file stays, no temporary file is left
     Tokenizer *t;
     Err e = {0};
     ck_assert(!tokenizer_byte(&t, &e));
@@ -470,7 +517,8 @@ START_TEST(failing_io) { // every call that writes fails once: ERR_IO, the old f
         unsetenv("HYBRIDIZE_FAIL_IO");
         ck_assert_msg(!rc || rc == ERR_IO, "call %d: %d %s", n, rc, e.msg);
         ck_assert(!file_list(&names, &count, dir, &(Err){0}));
-        for (size_t i = 0; i < count; i++) ck_assert_msg(!strstr(names[i], ".tmp"), "call %d leaves %s", n, names[i]);
+        for (size_t i = 0; i < count; i++)
+            ck_assert_msg(!strstr(names[i], ".tmp"), "call %d leaves %s", n, names[i]);
         file_list_free(names, count);
         ck_assert_int_lt(n, 50);
     }
@@ -480,7 +528,7 @@ START_TEST(failing_io) { // every call that writes fails once: ERR_IO, the old f
 END_TEST
 
 static void make_dir(void) {
-    strcpy(dir, "build/test_dataset.XXXXXX");
+    snprintf(dir, sizeof dir, "build/test_dataset.XXXXXX");
     Err e = {0};
     if (file_mkdirs("build", &e) || !mkdtemp(dir)) ck_abort_msg("no directory for files");
 }

@@ -1,5 +1,6 @@
-/* test_tokenizer.c - ids against Hugging Face's: small tokenizers in testdata/tok (tests/peers/tokenizer_cases.py made them), and, where
- * the shared data is at hand, the real vocabularies; then loading of broken files, limits, failing memory. */
+/* test_tokenizer.c - ids against Hugging Face's: small tokenizers in testdata/tok
+ * (tests/peers/tokenizer_cases.py made them), and, where the shared data is at hand, the real vocabularies;
+ * then loading of broken files, limits, failing memory. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,13 +26,16 @@ static void same_ids(const char *what, size_t k, const Ids *got, const Json *j, 
         json_want_int(j, r, "id", 0, 1 << 24, &id, NULL);
         same = got->id[i] == id;
     }
-    ck_assert_msg(same, "%s: text %zu: %zu ids, want %zu; first difference at or before %zu", what, k, got->n, json_size(j, want), i);
+    ck_assert_msg(same, "%s: text %zu: %zu ids, want %zu; first difference at or before %zu", what, k, got->n,
+                  json_size(j, want), i);
 }
 
 /* ---- testdata/tok ---- */
 
-static const char *const small[] = {"llama3", "qwen_added", "added_plain", "gpt2_space", "smol", "holes", "spm", "spm_some_bytes",
-                                    "spm_unk", "spm_normalized", "meta_first", "meta_always", "meta_never", "meta_nounk"};
+static const char *const small[] = {"llama3",     "qwen_added",     "added_plain", "gpt2_space",
+                                    "smol",       "holes",          "spm",         "spm_some_bytes",
+                                    "spm_unk",    "spm_normalized", "meta_first",  "meta_always",
+                                    "meta_never", "meta_nounk"};
 
 static void small_open(const char *name, Json *j, Tokenizer **t) {
     char path[256];
@@ -52,7 +56,8 @@ START_TEST(small_cases) {
     small_open(small[_i], &j, &t);
     size_t k = 0;
     for (JsonRef c = json_first(&j, json_get(&j, 0, "cases")); c >= 0; c = json_next(&j, c), k++) {
-        const JsonRef text = json_first(&j, c), flags = json_next(&j, text), ids = json_next(&j, flags), back = json_next(&j, ids);
+        const JsonRef text = json_first(&j, c), flags = json_next(&j, text), ids = json_next(&j, flags),
+                      back = json_next(&j, ids);
         Err e = {0};
         Ids got = {0};
         int64_t f;
@@ -63,7 +68,8 @@ START_TEST(small_cases) {
         ck_assert_msg(!tokenizer_encode(t, s, n, (int)f, &got, &e), "%s", e.msg);
         same_ids(small[_i], k, &got, &j, ids);
         ck_assert(!tokenizer_decode(t, got.id, got.n, 0, &out, &len, &e));
-        ck_assert_msg(!want || (len == m && !memcmp(out, want, m)), "%s: text %zu decodes to '%s', want '%s'", small[_i], k, out, want);
+        ck_assert_msg(!want || (len == m && !memcmp(out, want, m)), "%s: text %zu decodes to '%s', want '%s'",
+                      small[_i], k, out, want);
         mem_free(out);
         ids_free(&got);
     }
@@ -75,13 +81,23 @@ END_TEST
 
 /* ---- real vocabularies ---- */
 
-static const struct { const char *ids, *tokenizer; int inverts; } golden[] = {
-    {"GPT-2", "tokenizers/GPT-2", 1}, {"Llama-3", "tokenizers/Llama-3.1", 1}, {"Llama-3.1", "tokenizers/Llama-3.1", 1},
-    {"Llama-3.2", "tokenizers/Llama-3.1", 1}, {"Qwen2.5", "tokenizers/Qwen2.5", 0}, {"Qwen3", "tokenizers/Qwen3", 0},
-    {"SmolLM", "tokenizers/SmolLM", 0}, {"Mistral-7B-v0.1_as-lenml-llama2", "tokenizers/Mistral-7B-v0.1_as-lenml-llama2", 0},
-    {"TinyStories-656K", "models/TinyStories-656K", 0}, {"babyllama-105", "models/babyllama-105", 0}, {"stories260K", "models/stories260K", 0}};
+static const struct {
+    const char *ids, *tokenizer;
+    int inverts;
+} golden[] = {{"GPT-2", "tokenizers/GPT-2", 1},
+              {"Llama-3", "tokenizers/Llama-3.1", 1},
+              {"Llama-3.1", "tokenizers/Llama-3.1", 1},
+              {"Llama-3.2", "tokenizers/Llama-3.1", 1},
+              {"Qwen2.5", "tokenizers/Qwen2.5", 0},
+              {"Qwen3", "tokenizers/Qwen3", 0},
+              {"SmolLM", "tokenizers/SmolLM", 0},
+              {"Mistral-7B-v0.1_as-lenml-llama2", "tokenizers/Mistral-7B-v0.1_as-lenml-llama2", 0},
+              {"TinyStories-656K", "models/TinyStories-656K", 0},
+              {"babyllama-105", "models/babyllama-105", 0},
+              {"stories260K", "models/stories260K", 0}};
 
-/* The golden ids come from a JavaScript implementation whose Digits splits at \d; that of tokenizers 0.23 splits at \p{N}, and so do we. */
+/* The golden ids come from a JavaScript implementation whose Digits splits at \d; that of tokenizers 0.23
+ * splits at \p{N}, and so do we. */
 static void same_numbers(const Ids *got) {
     static const int want[] = {16738, 216, 43124, 216, 173, 235, 250};
     ck_assert_uint_eq(got->n, 7);
@@ -103,7 +119,8 @@ START_TEST(golden_texts) {
     ck_assert_msg(!tokenizer_open(&t, shared(path, golden[_i].tokenizer), &e), "%s", e.msg);
     size_t k = 0;
     JsonRef want = json_first(&ids, 0);
-    for (JsonRef r = json_first(&texts, 0); r >= 0; r = json_next(&texts, r), want = json_next(&ids, want), k++) {
+    for (JsonRef r = json_first(&texts, 0); r >= 0;
+         r = json_next(&texts, r), want = json_next(&ids, want), k++) {
         size_t n, len = 0;
         const char *s = json_str(&texts, r, &n);
         char *out = NULL;
@@ -112,7 +129,8 @@ START_TEST(golden_texts) {
         if (k == 51 && !strcmp(golden[_i].ids, "SmolLM")) same_numbers(&got);
         else same_ids(golden[_i].ids, k, &got, &ids, want);
         ck_assert(!tokenizer_decode(t, got.id, got.n, 0, &out, &len, &e));
-        ck_assert_msg(!golden[_i].inverts || (len == n && !memcmp(out, s, n)), "%s: text %zu decodes to '%s'", golden[_i].ids, k, out);
+        ck_assert_msg(!golden[_i].inverts || (len == n && !memcmp(out, s, n)), "%s: text %zu decodes to '%s'",
+                      golden[_i].ids, k, out);
         mem_free(out);
         ids_free(&got);
     }
@@ -123,11 +141,13 @@ START_TEST(golden_texts) {
 }
 END_TEST
 
-static const struct { const char *name, *tokenizer; } llama_cpp[] = {{"llama-bpe", "tokenizers/Llama-3.1"},
-                                                                     {"qwen2", "tokenizers/Qwen2.5"},
-                                                                     {"deepseek-r1-qwen", "tokenizers/Qwen2.5"},
-                                                                     {"gpt-2", "tokenizers/GPT-2"},
-                                                                     {"gpt-2", "conformance/llama.cpp-vocab/gpt-2-tokenizer"}};
+static const struct {
+    const char *name, *tokenizer;
+} llama_cpp[] = {{"llama-bpe", "tokenizers/Llama-3.1"},
+                 {"qwen2", "tokenizers/Qwen2.5"},
+                 {"deepseek-r1-qwen", "tokenizers/Qwen2.5"},
+                 {"gpt-2", "tokenizers/GPT-2"},
+                 {"gpt-2", "conformance/llama.cpp-vocab/gpt-2-tokenizer"}};
 
 START_TEST(llama_cpp_texts) {
     static const char separator[] = "\n__ggml_vocab_test__\n";
@@ -146,12 +166,14 @@ START_TEST(llama_cpp_texts) {
     ck_assert_msg(!tokenizer_open(&t, shared(path, llama_cpp[_i].tokenizer), &e), "%s", e.msg);
     const char *s = (const char *)in.data, *w = (const char *)out.data, *end = s + in.size;
     int texts = 0;
-    for (const char *next; s < end && (next = memmem(s, (size_t)(end - s), separator, strlen(separator))); texts++) {
+    for (const char *next; s < end && (next = memmem(s, (size_t)(end - s), separator, strlen(separator)));
+         texts++) {
         Ids got = {0};
         ck_assert(!tokenizer_encode(t, s, (size_t)(next - s), 0, &got, &e));
         for (size_t i = 0; i < got.n; i++) {
             char *stop;
-            ck_assert_msg(strtol(w, &stop, 10) == got.id[i] && stop > w, "%s: text %d, id %zu is %d", llama_cpp[_i].name, texts, i, got.id[i]);
+            ck_assert_msg(strtol(w, &stop, 10) == got.id[i] && stop > w, "%s: text %d, id %zu is %d",
+                          llama_cpp[_i].name, texts, i, got.id[i]);
             w = stop;
         }
         while (*w == ' ') w++;
@@ -169,24 +191,34 @@ END_TEST
 /* ---- files that must be refused, and why ---- */
 
 /* A small file whose parts can be replaced; NULL leaves the default. */
-typedef struct { const char *top, *added, *norm, *pre, *post, *decoder, *model, *vocab, *merges; } Parts;
+typedef struct {
+    const char *top, *added, *norm, *pre, *post, *decoder, *model, *vocab, *merges;
+} Parts;
 
 static int build(Tokenizer **t, const Parts *p, Err *e) {
     char text[8192];
-    const int n = snprintf(text, sizeof text,
-                           "{%s\"added_tokens\":%s,\"normalizer\":%s,\"pre_tokenizer\":%s,\"post_processor\":%s,\"decoder\":%s,"
-                           "\"model\":{%s,\"vocab\":%s,\"merges\":%s}}",
-                           p->top ? p->top : "", p->added ? p->added : "[]", p->norm ? p->norm : "null", p->pre ? p->pre : "null",
-                           p->post ? p->post : "null", p->decoder ? p->decoder : "{\"type\":\"ByteLevel\"}",
-                           p->model ? p->model : "\"type\":\"BPE\"", p->vocab ? p->vocab : "{\"a\":0,\"b\":1,\"ab\":2,\"c\":3}",
-                           p->merges ? p->merges : "[\"a b\"]");
+    const int n = snprintf(
+        text, sizeof text,
+        "{%s\"added_tokens\":%s,\"normalizer\":%s,\"pre_tokenizer\":%s,\"post_processor\":%s,\"decoder\":%s,"
+        "\"model\":{%s,\"vocab\":%s,\"merges\":%s}}",
+        p->top ? p->top : "", p->added ? p->added : "[]", p->norm ? p->norm : "null",
+        p->pre ? p->pre : "null", p->post ? p->post : "null",
+        p->decoder ? p->decoder : "{\"type\":\"ByteLevel\"}", p->model ? p->model : "\"type\":\"BPE\"",
+        p->vocab ? p->vocab : "{\"a\":0,\"b\":1,\"ab\":2,\"c\":3}", p->merges ? p->merges : "[\"a b\"]");
     ck_assert_int_lt(n, (int)sizeof text);
     return tokenizer_parse(t, text, (size_t)n, "t.json", e);
 }
 
-#define ADDED(id, content) "[{\"id\":" id ",\"content\":\"" content "\",\"special\":true,\"normalized\":false,\"single_word\":false,\"lstrip\":false,\"rstrip\":false}]"
-#define TEMPLATE(single, special) "{\"type\":\"TemplateProcessing\",\"single\":" single ",\"special_tokens\":" special "}"
-static const struct { Parts p; const char *names; } bad[] = {
+#define ADDED(id, content)                                                                                   \
+    "[{\"id\":" id ",\"content\":\"" content                                                                 \
+    "\",\"special\":true,\"normalized\":false,\"single_word\":false,\"lstrip\":false,\"rstrip\":false}]"
+#define TEMPLATE(single, special)                                                                            \
+    "{\"type\":\"TemplateProcessing\",\"single\":" single ",\"special_tokens\":" special "}"
+#define GROW "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aaaaaaaaaaaa\"}"
+static const struct {
+    Parts p;
+    const char *names;
+} bad[] = {
     {{.top = "\"version\":\"2.0\","}, "version: '2.0'"},
     {{.top = "\"truncation\":{\"max_length\":8},"}, "truncation"},
     {{.top = "\"padding\":{\"strategy\":{\"Fixed\":8}},"}, "padding"},
@@ -196,7 +228,8 @@ static const struct { Parts p; const char *names; } bad[] = {
     {{.model = "\"type\":\"WordLevel\""}, "model.type: 'WordLevel'"},
     {{.model = "\"type\":7"}, "type: got 7"},
     {{.model = "\"type\":\"BPE\",\"dropout\":0.1"}, "model.dropout"},
-    {{.model = "\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\""}, "model.continuing_subword_prefix: got '##'"},
+    {{.model = "\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\""},
+     "model.continuing_subword_prefix: got '##'"},
     {{.model = "\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\""}, "model.end_of_word_suffix: got '</w>'"},
     {{.model = "\"type\":\"BPE\",\"fuse_unk\":1"}, "fuse_unk"},
     {{.model = "\"type\":\"BPE\",\"byte_fallback\":\"yes\""}, "byte_fallback"},
@@ -239,27 +272,44 @@ static const struct { Parts p; const char *names; } bad[] = {
     {{.norm = "[]"}, "normalizer: expected an object"},
     {{.norm = "{\"type\":\"\"}"}, "normalizer: its type is empty"},
     {{.norm = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Strip\"}]}"}, "normalizer: 'Strip'"},
-    {{.norm = "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" \"},\"content\":\"x\"}"}, "Replace by a regex"},
+    {{.norm = "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" \"},\"content\":\"x\"}"},
+     "Replace by a regex"},
     {{.norm = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"x\"}"}, "empty pattern"},
+    {{.norm = "{\"type\":\"Sequence\"}"}, "expected an array 'normalizers'"},
+    {{.norm = "{\"type\":\"Sequence\",\"normalizers\":[" GROW "," GROW "]}"}, "more than 64 times longer"},
+    {{.pre = "{\"type\":\"Sequence\",\"pretokenizers\":{}}"}, "expected an array 'pretokenizers'"},
+    {{.post = "{\"type\":\"Sequence\"}"}, "expected an array 'processors'"},
+    {{.post = "{\"type\":\"TemplateProcessing\"}"}, "expected an array 'single'"},
+    {{.decoder = "{\"type\":\"Sequence\"}"}, "expected an array 'decoders'"},
     {{.norm = "{\"type\":\"Prepend\"}"}, "normalizer: prepend: got nothing"},
     {{.pre = "{\"type\":\"Whitespace\"}"}, "pre_tokenizer: 'Whitespace'"},
-    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{L}+|x\"},\"behavior\":\"Isolated\"}"}, "the regex: '\\p{L}+|x'"},
-    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":\"Isolated\"}"}, "pattern.Regex: got nothing"},
-    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x\"},\"behavior\":\"Removed\"}"}, "behavior: 'Removed'"},
-    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x\"},\"behavior\":\"Isolated\",\"invert\":true}"}, "behavior: 'invert'"},
-    {{.pre = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},{\"type\":\"Digits\"}]}"}, "a step behind ByteLevel"},
+    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{L}+|x\"},\"behavior\":\"Isolated\"}"},
+     "the regex: '\\p{L}+|x'"},
+    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":\"Isolated\"}"},
+     "pattern.Regex: got nothing"},
+    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x\"},\"behavior\":\"Removed\"}"},
+     "behavior: 'Removed'"},
+    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x\"},\"behavior\":\"Isolated\",\"invert\":true}"},
+     "behavior: 'invert'"},
+    {{.pre = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},{\"type\":\"Digits\"}]}"},
+     "a step behind ByteLevel"},
     {{.pre = "{\"type\":\"Metaspace\",\"replacement\":\"_\"}"}, "replacement: '_'"},
     {{.pre = "{\"type\":\"Metaspace\",\"prepend_scheme\":\"often\"}"}, "prepend_scheme: 'often'"},
     {{.post = "{\"type\":\"BertProcessing\"}"}, "post_processor: 'BertProcessing'"},
     {{.post = TEMPLATE("[]", "{}")}, "got the text 0 times"},
     {{.post = TEMPLATE("[{\"Sequence\":{\"id\":\"B\"}}]", "{}")}, "Sequence: 'B'"},
     {{.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}}]", "{}")}, "no ids for 'x'"},
-    {{.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}}]", "{\"x\":{\"ids\":[77]}}")}, "id 77 of 'x' is no token"},
+    {{.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}}]", "{\"x\":{\"ids\":[77]}}")},
+     "id 77 of 'x' is no token"},
     {{.decoder = "null"}, "decoder: ''"},
     {{.decoder = "{\"type\":\"WordPiece\"}"}, "decoder: 'WordPiece'"},
-    {{.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}"}, "at this place: 'ByteFallback'"},
-    {{.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Strip\",\"content\":\" \"}]}"}, "at this place: 'Strip'"},
-    {{.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\"  \"}]}"}, "one character"},
+    {{.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}"},
+     "at this place: 'ByteFallback'"},
+    {{.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Strip\",\"content\":\" \"}]}"},
+     "at this place: 'Strip'"},
+    {{.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":"
+                 "\"  \"}]}"},
+     "one character"},
 };
 
 START_TEST(refused) {
@@ -267,12 +317,20 @@ START_TEST(refused) {
     Tokenizer *t = (Tokenizer *)&e;
     const int rc = build(&t, &bad[_i].p, &e);
     ck_assert_msg(rc == ERR_INPUT && !t, "case %d: accepted", _i);
-    ck_assert_msg(!strncmp(e.msg, "t.json:", 7) && strstr(e.msg, bad[_i].names), "case %d: '%s' does not say '%s'", _i, e.msg, bad[_i].names);
+    ck_assert_msg(!strncmp(e.msg, "t.json:", 7) && strstr(e.msg, bad[_i].names),
+                  "case %d: '%s' does not say '%s'", _i, e.msg, bad[_i].names);
 }
 END_TEST
 
 START_TEST(refused_text) {
-    static const char *const text[] = {"", "{", "[]", "3", "null", "{}", "{\"model\":null}", "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}} x"};
+    static const char *const text[] = {"",
+                                       "{",
+                                       "[]",
+                                       "3",
+                                       "null",
+                                       "{}",
+                                       "{\"model\":null}",
+                                       "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}} x"};
     for (size_t i = 0; i < sizeof text / sizeof *text; i++) {
         Err e = {0};
         Tokenizer *t;
@@ -292,7 +350,9 @@ START_TEST(ids_with_holes) {
     Err e = {0};
     Tokenizer *t;
     Ids ids = {0};
-    const Parts p = {.vocab = "{\"a\":7,\"b\":3,\"ab\":40000,\"<0x-1>\":5}", .added = ADDED("50000", "<x>"), .pre = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"};
+    const Parts p = {.vocab = "{\"a\":7,\"b\":3,\"ab\":40000,\"<0x-1>\":5}",
+                     .added = ADDED("50000", "<x>"),
+                     .pre = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"};
     size_t n, len = 0;
     char *out = NULL, byte[8];
     ck_assert_msg(!build(&t, &p, &e), "%s", e.msg);
@@ -309,7 +369,8 @@ START_TEST(ids_with_holes) {
     ck_assert_uint_eq(ids.n, 4);
     const int want[] = {40000, 3, 7, 50000}, more[] = {-5, 4, 1 << 30};
     ck_assert_mem_eq(ids.id, want, sizeof want);
-    for (int i = 0; i < 3; i++) ck_assert(!ids_push(&ids, more[i], &e)); // ids that are no token are passed over
+    for (int i = 0; i < 3; i++)
+        ck_assert(!ids_push(&ids, more[i], &e)); // ids that are no token are passed over
     ck_assert(!tokenizer_decode(t, ids.id, ids.n, 0, &out, &len, &e));
     ck_assert_str_eq(out, "abba<x>");
     ck_assert(!tokenizer_decode(t, ids.id, ids.n, 1, &out, &len, &e)); // appends
@@ -327,7 +388,9 @@ START_TEST(old_files) { // no model.type, a #version line, a merge given twice: 
     Err e = {0};
     Tokenizer *t;
     Ids ids = {0};
-    const Parts p = {.model = "\"unk_token\":null", .vocab = "{\"a\":0,\"b\":1,\"ab\":2,\"ba\":3}", .merges = "[\"#version: 0.2\",\"a b\",\"b a\",\"a b\"]",
+    const Parts p = {.model = "\"unk_token\":null",
+                     .vocab = "{\"a\":0,\"b\":1,\"ab\":2,\"ba\":3}",
+                     .merges = "[\"#version: 0.2\",\"a b\",\"b a\",\"a b\"]",
                      .pre = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"};
     ck_assert_msg(!build(&t, &p, &e), "%s", e.msg);
     ck_assert(!tokenizer_encode(t, "aba", 3, 0, &ids, &e));
@@ -369,8 +432,13 @@ END_TEST
 
 /* A truncated character is one U+FFFD as a whole ("maximal subpart"). */
 START_TEST(invalid_utf8) {
-    static const struct { const char *in, *out; } c[] = {{"a\xFFz", "a\xEF\xBF\xBDz"}, {"\xE2\x96z", "\xEF\xBF\xBDz"}, {"\xF0\x9F\x98", "\xEF\xBF\xBD"},
-                                                         {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"}, {"\xC0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD"}};
+    static const struct {
+        const char *in, *out;
+    } c[] = {{"a\xFFz", "a\xEF\xBF\xBDz"},
+             {"\xE2\x96z", "\xEF\xBF\xBDz"},
+             {"\xF0\x9F\x98", "\xEF\xBF\xBD"},
+             {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},
+             {"\xC0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD"}};
     Err e = {0};
     Tokenizer *t;
     ck_assert(!tokenizer_byte(&t, &e));
@@ -425,7 +493,9 @@ START_TEST(round_trip_random) { // byte-level without a normaliser inverts every
             const unsigned r = seed >> 8 & 0xFFFF, c = r % 3 ? r % 0x80 : r;
             if (c < 0x80) text[n++] = (char)c;
             else if (c < 0x800) text[n++] = (char)(0xC0 | c >> 6), text[n++] = (char)(0x80 | (c & 63));
-            else if (c < 0xD800 || c > 0xDFFF) text[n++] = (char)(0xE0 | c >> 12), text[n++] = (char)(0x80 | (c >> 6 & 63)), text[n++] = (char)(0x80 | (c & 63));
+            else if (c < 0xD800 || c > 0xDFFF)
+                text[n++] = (char)(0xE0 | c >> 12), text[n++] = (char)(0x80 | (c >> 6 & 63)),
+                text[n++] = (char)(0x80 | (c & 63));
         }
         ck_assert(!tokenizer_encode(t, text, n, 0, &ids, &e));
         ck_assert(!tokenizer_decode(t, ids.id, ids.n, 0, &out, &len, &e));
@@ -442,17 +512,19 @@ END_TEST
 /* ---- hash ---- */
 
 START_TEST(hash_of_rules) {
-    static const Parts p[] = {{0},
-                              {.merges = "[[\"a\",\"b\"]]"}, // the same rules written otherwise
-                              {.merges = "[]"},
-                              {.vocab = "{\"a\":0,\"b\":1,\"ab\":2,\"c\":4}"},
-                              {.norm = "{\"type\":\"NFC\"}"},
-                              {.pre = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"},
-                              {.pre = "{\"type\":\"ByteLevel\"}"},
-                              {.added = ADDED("9", "x")},
-                              {.model = "\"type\":\"BPE\",\"byte_fallback\":true"},
-                              {.model = "\"type\":\"BPE\",\"unk_token\":\"c\""},
-                              {.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}},{\"Sequence\":{\"id\":\"A\"}}]", "{\"x\":{\"ids\":[1]}}")}};
+    static const Parts p[] = {
+        {0},
+        {.merges = "[[\"a\",\"b\"]]"}, // the same rules written otherwise
+        {.merges = "[]"},
+        {.vocab = "{\"a\":0,\"b\":1,\"ab\":2,\"c\":4}"},
+        {.norm = "{\"type\":\"NFC\"}"},
+        {.pre = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"},
+        {.pre = "{\"type\":\"ByteLevel\"}"},
+        {.added = ADDED("9", "x")},
+        {.model = "\"type\":\"BPE\",\"byte_fallback\":true"},
+        {.model = "\"type\":\"BPE\",\"unk_token\":\"c\""},
+        {.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}},{\"Sequence\":{\"id\":\"A\"}}]",
+                          "{\"x\":{\"ids\":[1]}}")}};
     enum { N = sizeof p / sizeof *p };
     uint64_t h[N];
     for (int i = 0; i < N; i++) {
@@ -461,7 +533,8 @@ START_TEST(hash_of_rules) {
         ck_assert_msg(!build(&t, &p[i], &e), "%s", e.msg);
         h[i] = tokenizer_hash(t);
         tokenizer_close(t);
-        for (int k = 0; k < i; k++) ck_assert_msg((h[i] == h[k]) == (i == 1 && k == 0), "hashes of %d and %d", i, k);
+        for (int k = 0; k < i; k++)
+            ck_assert_msg((h[i] == h[k]) == (i == 1 && k == 0), "hashes of %d and %d", i, k);
     }
 }
 END_TEST
@@ -474,8 +547,11 @@ static double seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-START_TEST(long_runs) { // a quadratic step anywhere would take hours; the limit leaves room for sanitizers and a busy machine
-    static const char *const unit[] = {"a", " ", "\n", " \n", "'", "1", ".", "e\xCC\x81", "\xCC\x96\xCC\x81", "\xE1\x84\x92", "<|a|>", "<|a|", "word "};
+START_TEST(long_runs) { // a quadratic step anywhere would take hours; the limit leaves room for sanitizers
+                        // and a busy machine
+    static const char *const unit[] = {
+        "a",     " ",    "\n",   " \n", "'", "1", ".", "e\xCC\x81", "\xCC\x96\xCC\x81", "\xE1\x84\x92",
+        "<|a|>", "<|a|", "word "};
     static const char *const name[] = {"llama3", "qwen_added", "spm", "gpt2_space"};
     enum { N = 1 << 20 };
     char *text = malloc(N);
@@ -509,14 +585,16 @@ START_TEST(open_time) {
     }
     const double begin = seconds();
     ck_assert_msg(!tokenizer_open(&t, path, &e), "%s", e.msg);
-    ck_assert_msg(seconds() - begin < 10, "opening takes %.2f s", seconds() - begin); // 0.15 s; sanitizers take 10 times as long
+    ck_assert_msg(seconds() - begin < 10, "opening takes %.2f s",
+                  seconds() - begin); // 0.15 s; sanitizers take 10 times as long
     tokenizer_close(t);
 }
 END_TEST
 
 /* Every allocation fails once: the error is ERR_MEMORY, nothing is left behind. */
 START_TEST(failing_memory) {
-    static const char text[] = "<|a|> the e\xCC\x81t 12345 \xFF lighthouse   word  \xE6\xB5\xB7\xE6\xB5\xB7 <|left|>";
+    static const char text[] =
+        "<|a|> the e\xCC\x81t 12345 \xFF lighthouse   word  \xE6\xB5\xB7\xE6\xB5\xB7 <|left|>";
     JsonOut o;
     Json j;
     Err e = {0};

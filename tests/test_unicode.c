@@ -1,5 +1,6 @@
-/* test_unicode.c - UTF-8, classes, NFC and the splitters. The digests over all of Unicode were made with Python's unicodedata2 16.0.0
- * by tests/gen_unicode.py --digest; the class of every code point was also compared with the regex engine of tokenizers 0.23.3. */
+/* test_unicode.c - UTF-8, classes, NFC and the splitters. The digests over all of Unicode were made with
+ * Python's unicodedata2 16.0.0 by tests/gen_unicode.py --digest; the class of every code point was also
+ * compared with the regex engine of tokenizers 0.23.3. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,10 +29,28 @@ START_TEST(every_character) {
 END_TEST
 
 START_TEST(bad_utf8) { // bytes, and how many characters are replaced
-    static const struct { const char *s; size_t n, bad; } c[] = {
-        {"\x80", 1, 1}, {"\xBF\x80", 2, 2}, {"\xC0\xAF", 2, 2}, {"\xC1\xBF", 2, 2}, {"\xC2", 1, 1}, {"\xC2z", 2, 1}, {"\xE0\x80\x80", 3, 3},
-        {"\xE0\x9F\xBF", 3, 3}, {"\xE0\xA0", 2, 1}, {"\xED\xA0\x80", 3, 3}, {"\xED\xBF\xBF", 3, 3}, {"\xEF\xBF", 2, 1}, {"\xF0\x80\x80\x80", 4, 4},
-        {"\xF0\x8F\xBF\xBF", 4, 4}, {"\xF0\x90\x80", 3, 1}, {"\xF4\x90\x80\x80", 4, 4}, {"\xF5\x80\x80\x80", 4, 4}, {"\xFF\xFE", 2, 2}, {"\xF0\x9F\x98z\xE2\x96", 6, 2}};
+    static const struct {
+        const char *s;
+        size_t n, bad;
+    } c[] = {{"\x80", 1, 1},
+             {"\xBF\x80", 2, 2},
+             {"\xC0\xAF", 2, 2},
+             {"\xC1\xBF", 2, 2},
+             {"\xC2", 1, 1},
+             {"\xC2z", 2, 1},
+             {"\xE0\x80\x80", 3, 3},
+             {"\xE0\x9F\xBF", 3, 3},
+             {"\xE0\xA0", 2, 1},
+             {"\xED\xA0\x80", 3, 3},
+             {"\xED\xBF\xBF", 3, 3},
+             {"\xEF\xBF", 2, 1},
+             {"\xF0\x80\x80\x80", 4, 4},
+             {"\xF0\x8F\xBF\xBF", 4, 4},
+             {"\xF0\x90\x80", 3, 1},
+             {"\xF4\x90\x80\x80", 4, 4},
+             {"\xF5\x80\x80\x80", 4, 4},
+             {"\xFF\xFE", 2, 2},
+             {"\xF0\x9F\x98z\xE2\x96", 6, 2}};
     for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
         TextBuf b = {0};
         size_t bad = 0;
@@ -48,8 +67,9 @@ END_TEST
 /* ---- classes ---- */
 
 START_TEST(classes) {
-    static const uint32_t spaces[] = {0x9, 0xA, 0xB, 0xC, 0xD, 0x20, 0x85, 0xA0, 0x1680, 0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005,
-                                      0x2006, 0x2007, 0x2008, 0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
+    static const uint32_t spaces[] = {0x9,    0xA,    0xB,    0xC,    0xD,    0x20,   0x85,   0xA0,   0x1680,
+                                      0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005, 0x2006, 0x2007, 0x2008,
+                                      0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
     size_t letters = 0, numbers = 0, n_spaces = 0, words = 0, unlike = 0;
     for (uint32_t c = 0; c < 0x110000; c++) {
         const unsigned f = char_flags(c);
@@ -64,10 +84,12 @@ START_TEST(classes) {
     ck_assert_uint_gt(words, letters);
     ck_assert_uint_eq(unlike, 0);
     ck_assert_uint_eq(char_flags(0xD800) | char_flags(0x110000) | char_flags(UINT32_MAX), 0);
-    static const uint32_t number[] = {'7', 0xBD, 0x2165, 0x3007, 0x2460, 0x663, 0x96A, 0x1D7D8}, not_letter[] = {0x301, 0x93F, 0x20E3, '_', 0x200D, 0x1F600};
+    static const uint32_t number[] = {'7', 0xBD, 0x2165, 0x3007, 0x2460, 0x663, 0x96A, 0x1D7D8},
+                          not_letter[] = {0x301, 0x93F, 0x20E3, '_', 0x200D, 0x1F600};
     for (size_t i = 0; i < 8; i++) ck_assert(char_flags(number[i]) & CHAR_NUMBER);
     for (size_t i = 0; i < 6; i++) ck_assert(!(char_flags(not_letter[i]) & (CHAR_LETTER | CHAR_NUMBER)));
-    ck_assert(char_flags('_') & CHAR_WORD && char_flags(0x301) & CHAR_WORD && char_flags(0x24B6) & CHAR_WORD && char_flags(0x200D) & CHAR_WORD);
+    ck_assert(char_flags('_') & CHAR_WORD && char_flags(0x301) & CHAR_WORD &&
+              char_flags(0x24B6) & CHAR_WORD && char_flags(0x200D) & CHAR_WORD);
     ck_assert(!(char_flags('-') & CHAR_WORD) && !(char_flags(0xBD) & CHAR_WORD));
 }
 END_TEST
@@ -87,18 +109,19 @@ START_TEST(nfc_cases) {
     nfc_is("", "");
     nfc_is("plain", "plain");
     nfc_is("e\xCC\x81", "\xC3\xA9");
-    nfc_is("\xCC\x81", "\xCC\x81");                                 // a mark alone
-    nfc_is("a\xCC\x81\xCC\xA8", "\xC4\x85\xCC\x81");                 // marks are put in order, then the ogonek joins
+    nfc_is("\xCC\x81", "\xCC\x81");                  // a mark alone
+    nfc_is("a\xCC\x81\xCC\xA8", "\xC4\x85\xCC\x81"); // marks are put in order, then the ogonek joins
     nfc_is("a\xCC\xA8\xCC\x81", "\xC4\x85\xCC\x81");
-    nfc_is("\xE2\x84\xAB", "\xC3\x85");                             // angstrom sign
-    nfc_is("\xE0\xA5\x98", "\xE0\xA4\x95\xE0\xA4\xBC");             // composition exclusion: U+0958 stays apart
+    nfc_is("\xE2\x84\xAB", "\xC3\x85");                 // angstrom sign
+    nfc_is("\xE0\xA5\x98", "\xE0\xA4\x95\xE0\xA4\xBC"); // composition exclusion: U+0958 stays apart
     nfc_is("\xE0\xA4\x95\xE0\xA4\xBC", "\xE0\xA4\x95\xE0\xA4\xBC");
     nfc_is("\xCD\x84", "\xCC\x88\xCC\x81");                         // U+0344, a mark that falls apart
     nfc_is("\xEF\xA4\x80", "\xE8\xB1\x88");                         // CJK compatibility
     nfc_is("\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB", "\xED\x95\x9C"); // Hangul L V T
     nfc_is("\xED\x95\x98\xE1\x86\xAB", "\xED\x95\x9C");             // LV T
     nfc_is("\xED\x95\x9C\xE1\x86\xAB", "\xED\x95\x9C\xE1\x86\xAB"); // LVT T
-    nfc_is("\xE1\x84\x92\xCC\x81\xE1\x85\xA1", "\xE1\x84\x92\xCC\x81\xE1\x85\xA1"); // a mark in between blocks
+    nfc_is("\xE1\x84\x92\xCC\x81\xE1\x85\xA1",
+           "\xE1\x84\x92\xCC\x81\xE1\x85\xA1"); // a mark in between blocks
     nfc_is("xe\xCC\x81y \xC3\xA9z", "x\xC3\xA9y \xC3\xA9z");
     nfc_is("\xE0\xBE\xB2\xE0\xBD\xB1\xE0\xBE\x80", "\xE0\xBE\xB2\xE0\xBD\xB1\xE0\xBE\x80");
 }
@@ -106,7 +129,8 @@ END_TEST
 
 /* Adler-32 over the NFC of six strings with each character; again over the NFC of that. */
 static uint32_t nfc_digest(uint32_t first, uint32_t last) {
-    static const uint32_t form[6][3] = {{0}, {'a', 0, 0x316}, {'a', 0x301, 0}, {0, 0x345, 0x301}, {0x1100, 0}, {0xAC00, 0}};
+    static const uint32_t form[6][3] = {{0},         {'a', 0, 0x316}, {'a', 0x301, 0}, {0, 0x345, 0x301},
+                                        {0x1100, 0}, {0xAC00, 0}};
     static const int length[6] = {1, 3, 3, 3, 2, 2};
     uint32_t a = 1, b = 0;
     size_t wrong = 0;
@@ -122,7 +146,8 @@ static uint32_t nfc_digest(uint32_t first, uint32_t last) {
             nfc_normalize(&twice, once.text, once.len);
             wrong += once.len != twice.len || memcmp(once.text, twice.text, once.len);
             wrong += nfc_is_certain(s, n) && (once.len != n || memcmp(once.text, s, n));
-            for (size_t i = 0; i < once.len; i++) a = (a + (unsigned char)once.text[i]) % 65521, b = (b + a) % 65521;
+            for (size_t i = 0; i < once.len; i++)
+                a = (a + (unsigned char)once.text[i]) % 65521, b = (b + a) % 65521;
         }
     }
     textbuf_free(&once);
@@ -131,11 +156,13 @@ static uint32_t nfc_digest(uint32_t first, uint32_t last) {
     return b << 16 | a;
 }
 
-static const struct { uint32_t first, last, digest; } part[] = {{0x0, 0x3400, 0x1B4D2520},
-                                                                  {0xA000, 0x12000, 0x37F656B4},
-                                                                  {0x16000, 0x17000, 0x190448BB},
-                                                                  {0x1D000, 0x1F000, 0xB89E99D2},
-                                                                  {0x2F000, 0x30000, 0xC90BE61C}};
+static const struct {
+    uint32_t first, last, digest;
+} part[] = {{0x0, 0x3400, 0x1B4D2520},
+            {0xA000, 0x12000, 0x37F656B4},
+            {0x16000, 0x17000, 0x190448BB},
+            {0x1D000, 0x1F000, 0xB89E99D2},
+            {0x2F000, 0x30000, 0xC90BE61C}};
 
 START_TEST(nfc_everywhere) { // outside of these ranges nothing decomposes
     ck_assert_uint_eq(nfc_digest(part[_i].first, part[_i].last), part[_i].digest);
@@ -157,7 +184,8 @@ START_TEST(nfc_long) { // 300,000 marks out of order: sorted in linear time, sta
 END_TEST
 
 START_TEST(nfc_memory) {
-    static const char s[] = "e\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96";
+    static const char s[] = "e\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC"
+                            "\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96\xCC\x81\xCC\x96";
     int failed = 1;
     for (long n = 0; failed; n++) {
         TextBuf b = {0};
@@ -190,14 +218,17 @@ static void pieces_are(SplitKind kind, const char *text, const char *want) {
 }
 
 START_TEST(splitters) {
-    static const struct { const char *text, *llama3, *qwen, *gpt2; } c[] = {
+    static const struct {
+        const char *text, *llama3, *qwen, *gpt2;
+    } c[] = {
         {"Hello world", "Hello| world", NULL, NULL},
         {"I'm he'LL", "I|'m| he|'LL", NULL, "I|'m| he|'|LL"},
         {"'\xC5\xBF x'\xC5\xBFy", "'\xC5\xBF| x|'\xC5\xBF|y", NULL, "'|\xC5\xBF| x|'|\xC5\xBFy"},
         {"'rer", "'re|r", NULL, NULL},
         {"'Rx 'l", "'Rx| '|l", NULL, "'|Rx| '|l"},
         {"12345 678", "123|45| |678", "1|2|3|4|5| |6|7|8", "12345| 678"},
-        {"a1\xC2\xBD\xE2\x91\xA0", "a|1\xC2\xBD\xE2\x91\xA0", "a|1|\xC2\xBD|\xE2\x91\xA0", "a|1\xC2\xBD\xE2\x91\xA0"},
+        {"a1\xC2\xBD\xE2\x91\xA0", "a|1\xC2\xBD\xE2\x91\xA0", "a|1|\xC2\xBD|\xE2\x91\xA0",
+         "a|1\xC2\xBD\xE2\x91\xA0"},
         {"x  y", "x| | y", NULL, NULL},
         {"x   ", "x|   ", NULL, NULL},
         {"x \n y", "x| \n| y", NULL, "x| \n| y"},
@@ -209,9 +240,12 @@ START_TEST(splitters) {
         {"(x) _y", "(x|)| _|y", NULL, "(|x|)| _|y"},
         {"\tword", "\tword", NULL, "\t|word"},
         {"\xC2\xA0word", "\xC2\xA0word", NULL, "\xC2\xA0|word"},
-        {" \xC2\x85" "0", " |\xC2\x85|0", NULL, NULL},
+        {" \xC2\x85"
+         "0",
+         " |\xC2\x85|0", NULL, NULL},
         {"\xE2\x80\x83\xE2\x80\x83x", "\xE2\x80\x83|\xE2\x80\x83x", NULL, "\xE2\x80\x83|\xE2\x80\x83|x"},
-        {"\xE0\xA4\xB9\xE0\xA4\xBF\xE0\xA4\xA8", "\xE0\xA4\xB9|\xE0\xA4\xBF\xE0\xA4\xA8", NULL, "\xE0\xA4\xB9|\xE0\xA4\xBF|\xE0\xA4\xA8"},
+        {"\xE0\xA4\xB9\xE0\xA4\xBF\xE0\xA4\xA8", "\xE0\xA4\xB9|\xE0\xA4\xBF\xE0\xA4\xA8", NULL,
+         "\xE0\xA4\xB9|\xE0\xA4\xBF|\xE0\xA4\xA8"},
         {"5x", "5|x", NULL, NULL},
         {"\n5", "\n|5", NULL, NULL},
         {"''s", "''|s", NULL, NULL},
@@ -225,12 +259,17 @@ START_TEST(splitters) {
     }
     pieces_are(SPLIT_DIGIT, "ab12\xC2\xBD c3", "ab|1|2|\xC2\xBD| c|3");
     pieces_are(SPLIT_DIGITS, "ab12\xC2\xBD c3", "ab|12\xC2\xBD| c|3");
-    pieces_are(SPLIT_META, "a\xE2\x96\x81\xE2\x96\x81" "b\xE2\x96\x82\xE2\x96\x81", "a|\xE2\x96\x81|\xE2\x96\x81" "b\xE2\x96\x82|\xE2\x96\x81");
+    pieces_are(SPLIT_META,
+               "a\xE2\x96\x81\xE2\x96\x81"
+               "b\xE2\x96\x82\xE2\x96\x81",
+               "a|\xE2\x96\x81|\xE2\x96\x81"
+               "b\xE2\x96\x82|\xE2\x96\x81");
 }
 END_TEST
 
 START_TEST(regex_names) { // one character more or less and it is another regex
-    static const char gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+    static const char gpt2[] =
+        "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
     ck_assert_int_eq(split_from_regex(gpt2, strlen(gpt2)), SPLIT_GPT2);
     ck_assert_int_eq(split_from_regex(gpt2, strlen(gpt2) - 1), SPLIT_KINDS);
     ck_assert_int_eq(split_from_regex(gpt2 + 1, strlen(gpt2) - 1), SPLIT_KINDS);

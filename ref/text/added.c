@@ -70,8 +70,8 @@ static unsigned flags_behind(const char *s, size_t n, size_t i, size_t *end) {
     return char_flags(c);
 }
 
-int added_find(const Trie *t, const AddedToken *tokens, const char *s, size_t n, size_t from, size_t taken, int no_special,
-               AddedMatch *m) {
+int added_find(const Trie *t, const AddedToken *tokens, const char *s, size_t n, size_t from, size_t taken,
+               int no_special, AddedMatch *m) {
     for (size_t i = from; i < n; i++) {
         uint32_t k = 0;
         if (!t->root[(unsigned char)s[i]]) continue;
@@ -79,7 +79,8 @@ int added_find(const Trie *t, const AddedToken *tokens, const char *s, size_t n,
         if (!len) continue;
         const AddedToken *a = &tokens[k];
         size_t start = i, end = i + len, other;
-        const int touches = flags_before(s, start, &other) & CHAR_WORD || flags_behind(s, n, end, &other) & CHAR_WORD;
+        const int touches =
+            flags_before(s, start, &other) & CHAR_WORD || flags_behind(s, n, end, &other) & CHAR_WORD;
         if ((no_special && a->special) || (a->single_word && touches)) {
             i = end - 1; // a match that does not count still uses up its text
             continue;

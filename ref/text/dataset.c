@@ -9,25 +9,36 @@
 
 static uint64_t end_of(const Shard *s, uint64_t doc) { return le_get(s->ends + 8 * doc, 8); }
 
-static int id_at(const Shard *s, uint64_t i) { return (int)le_get(s->ids + i * (uint64_t)s->width, s->width); }
+static int id_at(const Shard *s, uint64_t i) {
+    return (int)le_get(s->ids + i * (uint64_t)s->width, s->width);
+}
 
 /* Sizes first, so that nothing behind them can be read outside of the file. */
 static int check_sizes(Shard *s, Err *e) {
     const unsigned char *h = s->file.data;
     const uint64_t size = s->file.size;
-    if (size < SHARD_HEAD || memcmp(h, SHARD_MAGIC, 8)) return err_set(e, ERR_INPUT, "%s: is not a token shard", s->path);
-    const uint64_t version = le_get(h + AT_VERSION, 4), width = le_get(h + AT_WIDTH, 4), vocab = le_get(h + AT_VOCAB, 4);
+    if (size < SHARD_HEAD || memcmp(h, SHARD_MAGIC, 8))
+        return err_set(e, ERR_INPUT, "%s: is not a token shard", s->path);
+    const uint64_t version = le_get(h + AT_VERSION, 4), width = le_get(h + AT_WIDTH, 4),
+                   vocab = le_get(h + AT_VOCAB, 4);
     s->tokens = le_get(h + AT_TOKENS, 8);
     s->documents = le_get(h + AT_DOCUMENTS, 8);
     s->tok_hash = le_get(h + AT_HASH, 8);
-    if (version != SHARD_VERSION) return err_set(e, ERR_INPUT, "%s: version %d, expected %d", s->path, (int)version, SHARD_VERSION);
-    if (width != 2 && width != 4) return err_set(e, ERR_INPUT, "%s: %u bytes a token, expected 2 or 4", s->path, (unsigned)width);
-    if (vocab < 1 || vocab > 1u << 24) return err_set(e, ERR_INPUT, "%s: vocabulary of %u, expected 1 to 2^24", s->path, (unsigned)vocab);
+    if (version != SHARD_VERSION)
+        return err_set(e, ERR_INPUT, "%s: version %d, expected %d", s->path, (int)version, SHARD_VERSION);
+    if (width != 2 && width != 4)
+        return err_set(e, ERR_INPUT, "%s: %u bytes a token, expected 2 or 4", s->path, (unsigned)width);
+    if (vocab < 1 || vocab > 1u << 24)
+        return err_set(e, ERR_INPUT, "%s: vocabulary of %u, expected 1 to 2^24", s->path, (unsigned)vocab);
     s->vocab = (int)vocab;
     s->width = (int)width;
-    if (s->documents > size / 8 || s->tokens > size / width || SHARD_HEAD + 8 * s->documents + width * s->tokens != size)
-        return err_set(e, ERR_INPUT, "%s: %llu bytes do not hold %llu documents and %llu tokens of %d bytes: it is cut short or damaged", s->path,
-                       (unsigned long long)size, (unsigned long long)s->documents, (unsigned long long)s->tokens, s->width);
+    if (s->documents > size / 8 || s->tokens > size / width ||
+        SHARD_HEAD + 8 * s->documents + width * s->tokens != size)
+        return err_set(e, ERR_INPUT,
+                       "%s: %llu bytes do not hold %llu documents and %llu tokens of %d bytes: it is cut "
+                       "short or damaged",
+                       s->path, (unsigned long long)size, (unsigned long long)s->documents,
+                       (unsigned long long)s->tokens, s->width);
     if (!s->tokens || !s->documents) return err_set(e, ERR_INPUT, "%s: holds no tokens", s->path);
     s->ends = h + SHARD_HEAD;
     s->ids = s->ends + 8 * s->documents;
@@ -35,23 +46,29 @@ static int check_sizes(Shard *s, Err *e) {
 }
 
 static int check_content(const Shard *s, Err *e) {
-    const uint32_t want = (uint32_t)le_get(s->file.data + AT_CRC, 4), crc = file_crc32c(0, s->ends, s->file.size - SHARD_HEAD);
-    if (crc != want) return err_set(e, ERR_INPUT, "%s: checksum %08x, expected %08x: the file is damaged", s->path, crc, want);
+    const uint32_t want = (uint32_t)le_get(s->file.data + AT_CRC, 4),
+                   crc = file_crc32c(0, s->ends, s->file.size - SHARD_HEAD);
+    if (crc != want)
+        return err_set(e, ERR_INPUT, "%s: checksum %08x, expected %08x: the file is damaged", s->path, crc,
+                       want);
     for (uint64_t i = 0, last = 0; i < s->documents; last = end_of(s, i++))
-        if (end_of(s, i) <= last) return err_set(e, ERR_INPUT, "%s: document %llu ends before it begins", s->path, (unsigned long long)i);
+        if (end_of(s, i) <= last)
+            return err_set(e, ERR_INPUT, "%s: document %llu ends before it begins", s->path,
+                           (unsigned long long)i);
     if (end_of(s, s->documents - 1) != s->tokens)
         return err_set(e, ERR_INPUT, "%s: the last document ends at %llu, the tokens at %llu", s->path,
                        (unsigned long long)end_of(s, s->documents - 1), (unsigned long long)s->tokens);
     for (uint64_t i = 0; i < s->tokens; i++)
         if (le_get(s->ids + i * (uint64_t)s->width, s->width) >= (uint64_t)s->vocab)
-            return err_set(e, ERR_INPUT, "%s: token %llu is outside of the vocabulary of %d", s->path, (unsigned long long)i, s->vocab);
+            return err_set(e, ERR_INPUT, "%s: token %llu is outside of the vocabulary of %d", s->path,
+                           (unsigned long long)i, s->vocab);
     return OK;
 }
 
 int shard_open(Shard *s, const char *path, Err *e) {
     *s = (Shard){0};
     if (strlen(path) >= sizeof s->path) return err_set(e, ERR_INPUT, "%.80s...: the path is too long", path);
-    strcpy(s->path, path);
+    memcpy(s->path, path, strlen(path) + 1);
     int rc = file_open(&s->file, path, e);
     if (!rc) rc = check_sizes(s, e);
     if (!rc) rc = check_content(s, e);
@@ -112,7 +129,8 @@ static size_t shard_read(const Shard *s, uint64_t at, size_t n, size_t from, int
     if (!start) return n;
     uint64_t doc = document_of(s, at);
     const uint64_t begin = doc ? end_of(s, doc - 1) : 0;
-    // a document that began in an earlier window is clipped to 0; one that began in this window's part of an earlier shard cannot go on here
+    // a document that began in an earlier window is clipped to 0; one that began in this window's part of an
+    // earlier shard cannot go on here
     size_t first = begin == at ? from : 0;
     for (size_t i = 0; i < n; i++) {
         if (at + i == end_of(s, doc)) doc++, first = from + i;
@@ -138,8 +156,9 @@ void dataset_read(const Dataset *d, uint64_t at, size_t n, int *ids, int *start)
 
 uint64_t dataset_windows(const Dataset *d, int T) { return d->tokens ? (d->tokens - 1) / (uint64_t)T : 0; }
 
-/* The i-th of a random order of 0 ... n-1: a Feistel network permutes the numbers of 2 * half bits, and what falls outside of [0, n)
- * is sent through it again until it is inside ("cycle walking", Black and Rogaway 2002). */
+/* The i-th of a random order of 0 ... n-1: a Feistel network permutes the numbers of 2 * half bits, and what
+ * falls outside of [0, n) is sent through it again until it is inside ("cycle walking", Black and Rogaway
+ * 2002). */
 static uint64_t permuted(uint64_t seed, uint64_t epoch, uint64_t n, uint64_t i) {
     enum { ROUNDS = 8 };
     int half = 1;
@@ -163,7 +182,8 @@ static uint64_t permuted(uint64_t seed, uint64_t epoch, uint64_t n, uint64_t i) 
     return i;
 }
 
-void dataset_batch(const Dataset *d, const Split *s, uint64_t seed, uint64_t step, int B, int T, int *ids, int *target, int *start) {
+void dataset_batch(const Dataset *d, const Split *s, uint64_t seed, uint64_t step, int B, int T, int *ids,
+                   int *target, int *start) {
     const uint64_t windows = dataset_windows(d, T), first = s ? s->first : 0;
     const uint64_t rest = first < windows ? windows - first : 0;
     const uint64_t count = s && s->count && s->count < rest ? s->count : rest;

@@ -1,9 +1,11 @@
-/* dataset.h - text -> token shards on disk -> batches. Order is a pure function of (seed, step): nothing to save, nothing to lose.
+/* dataset.h - text -> token shards on disk -> batches. Order is a pure function of (seed, step): nothing to
+ * save, nothing to lose.
  *
- * A shard is a file: 8-byte magic "HYBTOK1\n", u32 version, u32 bytes per token (2 or 4), u64 tokens, u64 documents,
- * u32 vocabulary size, u32 CRC-32C of the payload, u64 tokenizer hash, then documents x u64 (end offset of each document, in
- * tokens, strictly increasing, last == tokens), then the tokens. Little endian. Memory-mapped for reading; every field and
- * every document end is validated at opening, ids are checked against the vocabulary. */
+ * A shard is a file: 8-byte magic "HYBTOK1\n", u32 version, u32 bytes per token (2 or 4), u64 tokens, u64
+ * documents, u32 vocabulary size, u32 CRC-32C of the payload, u64 tokenizer hash, then documents x u64 (end
+ * offset of each document, in tokens, strictly increasing, last == tokens), then the tokens. Little endian.
+ * Memory-mapped for reading; every field and every document end is validated at opening, ids are checked
+ * against the vocabulary. */
 #ifndef HYB_DATASET_H
 #define HYB_DATASET_H
 #include <stddef.h>
@@ -14,23 +16,30 @@
 
 /* ---- making shards ---- */
 typedef struct {
-    int add_eos;         /* id appended after every document, -1 = none (official: none) */
-    const char *field;   /* member of a JSONL object that holds the text; NULL = "text" */
-    const char *split;   /* separator between documents in plain text, NULL = whole file is one document */
-    size_t max_tokens;   /* stop after so many tokens, cutting the last document; 0 = all */
-    void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total, size_t tokens); /* may be NULL; about once a MiB */
+    int add_eos;       /* id appended after every document, -1 = none (official: none) */
+    const char *field; /* member of a JSONL object that holds the text; NULL = "text" */
+    const char *split; /* separator between documents in plain text, NULL = whole file is one document */
+    size_t max_tokens; /* stop after so many tokens, cutting the last document; 0 = all */
+    /* called about once a MiB; may be NULL */
+    void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total, size_t tokens);
     void *ctx;
 } ShardOptions;
-/* input: a .jsonl file (one object or string a line; malformed lines are ERR_INPUT with their number, blank ones are passed over) or any
- * other text file (bad UTF-8 is replaced as tokenizer_encode does; in JSONL it is malformed). Empty documents are left out. Special
- * tokens written in the text become those tokens; the tokenizer's BOS/EOS are not added. The input is read twice (bytes_total is twice
- * its size), so that memory is bounded by the largest document + 8 bytes a document. Writes out atomically. Stats may be NULL. */
-typedef struct { uint64_t tokens, documents, bytes; } ShardStats;
-int shard_write(const char *out, const char *input, const Tokenizer *t, const ShardOptions *o, ShardStats *stats, Err *e);
-/* The same from ids in memory (tests, synthetic data): doc_end has n_docs entries, increasing, the last == n. ERR_INPUT if not, or if
- * an id is not in [0, vocab). */
-int shard_write_ids(const char *out, const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs, int vocab, uint64_t tok_hash, Err *e);
-uint64_t tokenizer_hash(const Tokenizer *t); /* of vocabulary and rules: two tokenizers with one hash give the same ids */
+/* input: a .jsonl file (one object or string a line; malformed lines are ERR_INPUT with their number, blank
+ * ones are passed over) or any other text file (bad UTF-8 is replaced as tokenizer_encode does; in JSONL it
+ * is malformed). Empty documents are left out. Special tokens written in the text become those tokens; the
+ * tokenizer's BOS/EOS are not added. The input is read twice (bytes_total is twice its size), so that memory
+ * is bounded by the largest document + 8 bytes a document. Writes out atomically. Stats may be NULL. */
+typedef struct {
+    uint64_t tokens, documents, bytes;
+} ShardStats;
+int shard_write(const char *out, const char *input, const Tokenizer *t, const ShardOptions *o,
+                ShardStats *stats, Err *e);
+/* The same from ids in memory (tests, synthetic data): doc_end has n_docs entries, increasing, the last == n.
+ * ERR_INPUT if not, or if an id is not in [0, vocab). */
+int shard_write_ids(const char *out, const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs,
+                    int vocab, uint64_t tok_hash, Err *e);
+/* Of vocabulary and rules: two tokenizers with one hash give the same ids. */
+uint64_t tokenizer_hash(const Tokenizer *t);
 
 /* ---- reading ---- */
 typedef struct {
@@ -50,17 +59,24 @@ typedef struct {
     uint64_t tokens; /* of all shards */
     /* windows of T (+1) tokens are cut from the concatenated stream; the last partial one is dropped */
 } Dataset;
-int dataset_open(Dataset *d, const char *const *paths, int n, Err *e); /* all shards must agree on vocab and tok_hash */
+/* All shards must agree on vocab and tok_hash. */
+int dataset_open(Dataset *d, const char *const *paths, int n, Err *e);
 void dataset_close(Dataset *d);
-/* ids[0..n) of the concatenated stream from token `at`, at + n <= tokens (what lies behind the end is left as it was); start[i] (may be NULL) = index within [0,n) of the first token of the
- * document that token i belongs to, clipped to 0: what ops take as `start`. */
+/* ids[0..n) of the concatenated stream from token `at`, at + n <= tokens (what lies behind the end is left as
+ * it was); start[i] (may be NULL) = index within [0,n) of the first token of the document that token i
+ * belongs to, clipped to 0: what ops take as `start`. */
 void dataset_read(const Dataset *d, uint64_t at, size_t n, int *ids, int *start);
-/* Training batch number `step` for `seed`: B windows of T+1 tokens; ids (B,T), target (B,T) = next token, start (B,T) or NULL.
- * Windows of one epoch are a permutation of all floor((tokens-1)/T) windows, drawn by (seed, epoch) with a bijection that needs
- * no table (a Feistel network); window w is tokens [wT, wT+T]. Batches run through epoch after epoch: row b of batch `step` is number
- * step * B + b. A pure function of its arguments; the dataset must hold a window. Only windows with index in [first, first+count) of the stream are used (count 0 = all): the held-out split. */
-typedef struct { uint64_t first, count; } Split;
+/* Training batch number `step` for `seed`: B windows of T+1 tokens; ids (B,T), target (B,T) = next token,
+ * start (B,T) or NULL. Windows of one epoch are a permutation of all floor((tokens-1)/T) windows, drawn by
+ * (seed, epoch) with a bijection that needs no table (a Feistel network); window w is tokens [wT, wT+T].
+ * Batches run through epoch after epoch: row b of batch `step` is number step * B + b. A pure function of its
+ * arguments; the dataset must hold a window. Only windows with index in [first, first+count) of the stream
+ * are used (count 0 = all): the held-out split. */
+typedef struct {
+    uint64_t first, count;
+} Split;
 uint64_t dataset_windows(const Dataset *d, int T);
-void dataset_batch(const Dataset *d, const Split *s, uint64_t seed, uint64_t step, int B, int T, int *ids, int *target, int *start);
+void dataset_batch(const Dataset *d, const Split *s, uint64_t seed, uint64_t step, int B, int T, int *ids,
+                   int *target, int *start);
 
 #endif

@@ -31,7 +31,8 @@ static size_t run_end(const char *s, size_t n, size_t i, unsigned wanted, size_t
 
 typedef struct {
     int caseless;   // contractions in any case
-    int any_prefix; // a word may take any one character before it, but no newline, letter or number; else only ' '
+    int any_prefix; // a word may take any one character before it, but no newline, letter or number; else
+                    // only ' '
     int number_prefix;
     size_t digits; // longest number
     int newlines;  // punctuation takes the newlines behind it, white space ends after its last newline
@@ -57,7 +58,9 @@ static size_t space_piece(const Rules *r, const char *s, size_t n) {
         if (k & NEWLINE) newline = i + 1;
     }
     if (r->newlines && newline) return newline;
-    return i == n || last == 0 ? i : last; // the last space goes with the word that follows, unless it is the only one
+    return i == n || last == 0
+               ? i
+               : last; // the last space goes with the word that follows, unless it is the only one
 }
 
 static size_t word_piece(const Rules *r, const char *s, size_t n) {
@@ -90,21 +93,30 @@ static size_t meta_piece(const char *s, size_t n) {
 
 size_t split_next(SplitKind kind, const char *s, size_t n) {
     switch (kind) {
-    case SPLIT_LLAMA3: return word_piece(&llama3, s, n);
-    case SPLIT_QWEN: return word_piece(&qwen, s, n);
-    case SPLIT_GPT2: return word_piece(&gpt2, s, n);
-    case SPLIT_DIGIT: return digit_piece(s, n, 1);
-    case SPLIT_DIGITS: return digit_piece(s, n, SIZE_MAX);
-    case SPLIT_META: return meta_piece(s, n);
-    default: return n;
+    case SPLIT_LLAMA3:
+        return word_piece(&llama3, s, n);
+    case SPLIT_QWEN:
+        return word_piece(&qwen, s, n);
+    case SPLIT_GPT2:
+        return word_piece(&gpt2, s, n);
+    case SPLIT_DIGIT:
+        return digit_piece(s, n, 1);
+    case SPLIT_DIGITS:
+        return digit_piece(s, n, SIZE_MAX);
+    case SPLIT_META:
+        return meta_piece(s, n);
+    default:
+        return n;
     }
 }
 
 SplitKind split_from_regex(const char *regex, size_t n) {
     static const char *const known[] = {
-        [SPLIT_LLAMA3] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+        [SPLIT_LLAMA3] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+                         "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
                          "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-        [SPLIT_QWEN] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+        [SPLIT_QWEN] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+                       "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
                        "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
         [SPLIT_GPT2] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
     };

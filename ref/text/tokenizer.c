@@ -1,7 +1,6 @@
 /* tokenizer.c - text -> ids. Reading the file: tokenizer_load.c; ids -> text: tokenizer_decode.c. */
 #include <string.h>
 #include "base/mem.h"
-#include "text/dataset.h"
 #include "text/tokenizer_parts.h"
 
 /* Printable Latin-1 stands for itself; the other 68 bytes are, in order, U+0100 ... U+0143. */
@@ -35,7 +34,8 @@ int ids_push(Ids *ids, int id, Err *e) {
 
 /* ---- the state of one call ---- */
 
-/* Words repeat: a small table remembers where in the output the ids of a piece are. Newer pieces replace older ones. */
+/* Words repeat: a small table remembers where in the output the ids of a piece are. Newer pieces replace
+ * older ones. */
 enum { KEY = 24 };
 typedef struct {
     char key[KEY];
@@ -63,8 +63,9 @@ static CacheLine *cache_line(const Encoder *x, const char *s, size_t n) {
 
 /* ---- a piece -> ids ---- */
 
-/* Symbols of one character, given as UTF-8. *unk_open: an unknown run has begun and its <unk> is still to be written. A byte fallback
- * does not end such a run, so its <unk> comes after the bytes: Hugging Face's order, kept. */
+/* Symbols of one character, given as UTF-8. *unk_open: an unknown run has begun and its <unk> is still to be
+ * written. A byte fallback does not end such a run, so its <unk> comes after the bytes: Hugging Face's order,
+ * kept. */
 static int push_char(Encoder *x, const char *s, size_t n, uint32_t c, int *unk_open) {
     const Tokenizer *t = x->t;
     const int id = c < 1024 ? t->one[c] : vocab_find_model(&t->vocab, s, n);
@@ -81,7 +82,8 @@ static int push_char(Encoder *x, const char *s, size_t n, uint32_t c, int *unk_o
             return OK;
         }
     }
-    if (t->unk < 0) return OK; // dropped without a trace, as Hugging Face does: SmolLM has no id for 8 bytes of UTF-8
+    if (t->unk < 0)
+        return OK; // dropped without a trace, as Hugging Face does: SmolLM has no id for 8 bytes of UTF-8
     if (*unk_open && !t->fuse_unk) TRY(word_push(&x->word, t->unk, x->e));
     *unk_open = 1;
     return OK;
@@ -219,7 +221,8 @@ typedef int Rest(Encoder *x, const char *s, size_t n, int first);
 static int cut_added(Encoder *x, const Trie *trie, const char *s, size_t n, int first, Rest *rest) {
     AddedMatch m;
     size_t taken = 0;
-    for (size_t from = 0; added_find(trie, x->t->added, s, n, from, taken, x->no_special, &m); from = m.next) {
+    for (size_t from = 0; added_find(trie, x->t->added, s, n, from, taken, x->no_special, &m);
+         from = m.next) {
         if (taken < m.start) TRY(rest(x, s + taken, m.start - taken, first && taken == 0));
         TRY(ids_push(x->ids, m.token->id, x->e));
         taken = m.end;
@@ -284,5 +287,3 @@ const char *tokenizer_token(const Tokenizer *t, int id, size_t *len) {
     *len = k ? k->len : 0;
     return k ? t->vocab.text.text + k->at : NULL;
 }
-
-uint64_t tokenizer_hash(const Tokenizer *t) { return t->hash; }

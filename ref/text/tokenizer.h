@@ -1,7 +1,8 @@
-/* tokenizer.h - text <-> token ids exactly as Hugging Face `tokenizers` does it for two families of tokenizer.json:
- * byte-level BPE (Llama-3, Qwen2/2.5/3, GPT-2, SmolLM) and sentencepiece-style BPE with byte fallback (Llama-2, TinyLlama,
- * Mistral, the tinyllamas). The algorithm: interfaces.md B4. Anything else in the file (other models, normalisers,
- * pre-tokenizer regexes, dropout, ...) is refused by name, never guessed. */
+/* tokenizer.h - text <-> token ids exactly as Hugging Face `tokenizers` does it for two families of
+ * tokenizer.json: byte-level BPE (Llama-3, Qwen2/2.5/3, GPT-2, SmolLM) and sentencepiece-style BPE with byte
+ * fallback (Llama-2, TinyLlama, Mistral, the tinyllamas). The algorithm: interfaces.md B4. Anything else in
+ * the file (other models, normalisers, pre-tokenizer regexes, dropout, ...) is refused by name, never
+ * guessed. */
 #ifndef HYB_TOKENIZER_H
 #define HYB_TOKENIZER_H
 #include <stddef.h>
@@ -9,39 +10,47 @@
 
 typedef struct Tokenizer Tokenizer; /* immutable after opening; encode/decode are re-entrant */
 
-int tokenizer_open(Tokenizer **t, const char *path, Err *e); /* a tokenizer.json, or a model directory that holds one */
+/* path: a tokenizer.json, or a model directory that holds one. */
+int tokenizer_open(Tokenizer **t, const char *path, Err *e);
 int tokenizer_parse(Tokenizer **t, const char *json, size_t len, const char *file, Err *e);
-/* The byte tokenizer: 256 ids, id = byte. What pretrain uses when no tokenizer is given; tokenizer_byte_json is its tokenizer.json
- * (a ByteLevel BPE without merges), so that other software can load what we trained. */
+/* The byte tokenizer: 256 ids, id = byte. What pretrain uses when no tokenizer is given; tokenizer_byte_json
+ * is its tokenizer.json (a ByteLevel BPE without merges), so that other software can load what we trained. */
 int tokenizer_byte(Tokenizer **t, Err *e);
 int tokenizer_byte_json(char **text, size_t *len, Err *e); /* free with mem_free */
 void tokenizer_close(Tokenizer *t);
 
 int tokenizer_size(const Tokenizer *t); /* largest id + 1, added tokens included */
-/* Special ids by what tokenizer_config.json / config.json say is the caller's business; this finds a token's id, -1 if absent. */
+/* Special ids by what tokenizer_config.json / config.json say is the caller's business; this finds a token's
+ * id, -1 if absent. */
 int tokenizer_id(const Tokenizer *t, const char *token, size_t len);
-const char *tokenizer_token(const Tokenizer *t, int id, size_t *len); /* its text in the vocabulary, NUL-terminated; NULL if id is unused */
+/* Its text in the vocabulary, NUL-terminated; NULL if id is unused. */
+const char *tokenizer_token(const Tokenizer *t, int id, size_t *len);
 
-typedef struct { int *id; size_t n, cap; } Ids; /* zero-initialise; free with ids_free */
+/* Zero-initialise; free with ids_free. */
+typedef struct {
+    int *id;
+    size_t n, cap;
+} Ids;
 void ids_free(Ids *ids);
 int ids_push(Ids *ids, int id, Err *e);
 
 enum {
-    TOKENIZE_SPECIAL = 1,   /* apply the post-processor (BOS, EOS) */
-    TOKENIZE_NO_PARSE = 2   /* text that looks like a special token stays text (untrusted input) */
+    TOKENIZE_SPECIAL = 1, /* apply the post-processor (BOS, EOS) */
+    TOKENIZE_NO_PARSE = 2 /* text that looks like a special token stays text (untrusted input) */
 };
-/* Appends the ids of text to *ids. Invalid UTF-8 is replaced by U+FFFD first, as Hugging Face's lossy readers do (one for each
- * "maximal subpart"). A character (byte-level: a byte) that has no id becomes unk; where the vocabulary has no unk it is dropped, as
- * Hugging Face does (SmolLM lacks a few bytes that only unassigned and control characters use). Time is O(n log n) in the longest
- * piece, times the longest added token. Errors: ERR_MEMORY; ERR_INPUT for a piece of more than 2^30 characters. On error *ids is
- * as before. */
+/* Appends the ids of text to *ids. Invalid UTF-8 is replaced by U+FFFD first, as Hugging Face's lossy readers
+ * do (one for each "maximal subpart"). A character (byte-level: a byte) that has no id becomes unk; where the
+ * vocabulary has no unk it is dropped, as Hugging Face does (SmolLM lacks a few bytes that only unassigned
+ * and control characters use). Time is O(n log n) in the longest piece, times the longest added token.
+ * Errors: ERR_MEMORY; ERR_INPUT for a piece of more than 2^30 characters. On error *ids is as before. */
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t len, int flags, Ids *ids, Err *e);
-/* Appends the text of ids to a growing buffer (*text, NUL-terminated, free with mem_free; start with NULL and *len 0). skip_special
- * drops special tokens. Always valid UTF-8: bytes that are not become U+FFFD. Ids that are no token are passed over, as in Hugging
- * Face: embeddings are often padded beyond the vocabulary. */
-int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_special, char **text, size_t *len, Err *e);
-/* The raw bytes one id stands for, without any first-token space rule or U+FFFD replacement (streaming output); returns their
- * number, cut at cap. No token of a real vocabulary is longer than 512 bytes. */
+/* Appends the text of ids to a growing buffer (*text, NUL-terminated, free with mem_free; start with NULL and
+ * *len 0). skip_special drops special tokens. Always valid UTF-8: bytes that are not become U+FFFD. Ids that
+ * are no token are passed over, as in Hugging Face: embeddings are often padded beyond the vocabulary. */
+int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_special, char **text, size_t *len,
+                     Err *e);
+/* The raw bytes one id stands for, without any first-token space rule or U+FFFD replacement (streaming
+ * output); returns their number, cut at cap. No token of a real vocabulary is longer than 512 bytes. */
 size_t tokenizer_bytes(const Tokenizer *t, int id, char *buf, size_t cap);
 
 #endif

@@ -3,7 +3,8 @@
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
 
-/* DECODE_BYTES: every character is a letter of the byte alphabet; a token with any other character stands for its own text. */
+/* DECODE_BYTES: every character is a letter of the byte alphabet; a token with any other character stands for
+ * its own text. */
 static void put_bytes(TextBuf *out, const char *s, size_t n) {
     const size_t begin = out->len;
     uint32_t c;
@@ -52,7 +53,8 @@ static int put_token(const Tokenizer *t, const VocabEntry *k, int first, TextBuf
     return 1;
 }
 
-/* A run of byte tokens that is not UTF-8 as a whole becomes one U+FFFD a byte (Hugging Face's ByteFallback). */
+/* A run of byte tokens that is not UTF-8 as a whole becomes one U+FFFD a byte (Hugging Face's ByteFallback).
+ */
 static void close_run(TextBuf *out, size_t begin) {
     if (out->failed || utf8_valid(out->text + begin, out->len - begin)) return;
     const size_t n = out->len - begin;
@@ -63,9 +65,11 @@ static void close_run(TextBuf *out, size_t begin) {
 static void strip(const Decoder *d, TextBuf *b) {
     size_t from = 0;
     const size_t len = d->strip.n;
-    for (size_t i = 0; i < d->strip_start && b->len - from >= len && !memcmp(b->text + from, d->strip.s, len); i++)
+    for (size_t i = 0; i < d->strip_start && b->len - from >= len && !memcmp(b->text + from, d->strip.s, len);
+         i++)
         from += len;
-    for (size_t i = 0; i < d->strip_stop && b->len - from >= len && !memcmp(b->text + b->len - len, d->strip.s, len); i++)
+    for (size_t i = 0;
+         i < d->strip_stop && b->len - from >= len && !memcmp(b->text + b->len - len, d->strip.s, len); i++)
         b->len -= len;
     if (from) memmove(b->text, b->text + from, b->len - from);
     b->len -= from;
@@ -79,7 +83,8 @@ static int append(char **text, size_t *len, const TextBuf *b, Err *e) {
     return OK;
 }
 
-int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_special, char **text, size_t *len, Err *e) {
+int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_special, char **text, size_t *len,
+                     Err *e) {
     TextBuf raw = {0}, good = {0};
     size_t run = 0;
     int in_run = 0, first = 1;
@@ -90,7 +95,8 @@ int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_spec
         const int byte = put_token(t, k, first, &raw);
         first = 0;
         if (byte && !in_run) run = at;
-        if (!byte && in_run && !raw.failed) { // the run ended before this token: close it, then write the token again
+        if (!byte && in_run &&
+            !raw.failed) { // the run ended before this token: close it, then write the token again
             raw.len = at;
             close_run(&raw, run);
             put_token(t, k, first, &raw);

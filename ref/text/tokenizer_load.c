@@ -1,56 +1,26 @@
-/* tokenizer_load.c - tokenizer.json -> Tokenizer. What is not understood is refused by its name; members that Hugging Face's
- * reader ignores are ignored. */
+/* tokenizer_load.c - tokenizer.json -> Tokenizer: the file, its model and its added tokens. What is not
+ * understood is refused by its name; members that Hugging Face's reader ignores are ignored. */
 #include <string.h>
 #include "base/file.h"
 #include "base/mem.h"
-#include "io/json.h"
-#include "text/tokenizer_parts.h"
-
-typedef struct { Tokenizer *t; const Json *j; Err *e; } Loader;
-
-static int refuse(const Loader *l, const char *what, const char *s, size_t n, const char *supported) {
-    return err_set(l->e, ERR_INPUT, "%s: %s: '%.*s' is not supported; supported: %s", l->j->file, what,
-                   (int)(n < 80 ? n : 80), s, supported);
-}
+#include "text/tokenizer_load.h"
 
 static int is(const char *a, const char *b) { return !strcmp(a, b); }
-
-/* The member `type` of a part; "" if the part is null or absent. */
-static int part_type(const Loader *l, JsonRef r, const char *what, const char **type) {
-    *type = "";
-    if (r < 0 || json_kind(l->j, r) == JSON_NULL) return OK;
-    if (json_kind(l->j, r) != JSON_OBJECT)
-        return err_set(l->e, ERR_INPUT, "%s: %s: expected an object or null", l->j->file, what);
-    TRY(json_want_str(l->j, json_get(l->j, r, "type"), what, type, NULL, l->e));
-    return **type ? OK : err_set(l->e, ERR_INPUT, "%s: %s: its type is empty", l->j->file, what);
-}
-
-static int literal(const Loader *l, JsonRef r, const char *what, Literal *out) {
-    const char *s;
-    size_t n;
-    TRY(json_want_str(l->j, r, what, &s, &n, l->e));
-    if (n > LITERAL) return err_set(l->e, ERR_INPUT, "%s: %s: got %zu bytes, expected at most %d", l->j->file, what, n, LITERAL);
-    out->n = n;
-    memcpy(out->s, s, n);
-    return OK;
-}
-
-static int no_room(const Loader *l, const char *what) {
-    return err_set(l->e, ERR_INPUT, "%s: %s: got more than %d steps", l->j->file, what, STEPS);
-}
 
 /* ---- model ---- */
 
 static int load_vocab(Loader *l, JsonRef vocab) {
     const Json *j = l->j;
     if (json_kind(j, vocab) != JSON_OBJECT || !json_size(j, vocab))
-        return err_set(l->e, ERR_INPUT, "%s: model.vocab: expected an object with at least one token", j->file);
+        return err_set(l->e, ERR_INPUT, "%s: model.vocab: expected an object with at least one token",
+                       j->file);
     for (JsonRef r = json_first(j, vocab); r >= 0; r = json_next(j, r)) {
         size_t n;
         int64_t id;
         const char *key = json_key(j, r, &n);
         TRY(json_want_int(j, r, "model.vocab: an id", 0, TOKEN_ID_LIMIT - 1, &id, l->e));
-        if (!n) return err_set(l->e, ERR_INPUT, "%s: model.vocab: the token of id %d is empty", j->file, (int)id);
+        if (!n)
+            return err_set(l->e, ERR_INPUT, "%s: model.vocab: the token of id %d is empty", j->file, (int)id);
         TRY(vocab_add(&l->t->vocab, key, n, (int)id, 1, l->e));
     }
     return vocab_index(&l->t->vocab, j->file, l->e);
@@ -75,12 +45,13 @@ static int merge_parts(const Loader *l, JsonRef r, size_t rank, const char *s[2]
         s[1] = json_str(j, json_next(j, a), &n[1]);
         if (s[0] && s[1]) return OK;
     }
-    return err_set(l->e, ERR_INPUT, "%s: model.merges[%zu]: expected \"left right\" or [\"left\", \"right\"]", j->file, rank);
+    return err_set(l->e, ERR_INPUT, "%s: model.merges[%zu]: expected \"left right\" or [\"left\", \"right\"]",
+                   j->file, rank);
 }
 
 static int unknown_token(const Loader *l, size_t rank, const char *part, const char *s, size_t n) {
-    return err_set(l->e, ERR_INPUT, "%s: model.merges[%zu]: its %s '%.*s' is not in the vocabulary", l->j->file, rank, part,
-                   (int)(n < 80 ? n : 80), s);
+    return err_set(l->e, ERR_INPUT, "%s: model.merges[%zu]: its %s '%.*s' is not in the vocabulary",
+                   l->j->file, rank, part, (int)(n < 80 ? n : 80), s);
 }
 
 static int load_merge(Loader *l, JsonRef r, size_t rank, TextBuf *both) {
@@ -104,7 +75,8 @@ static int load_merge(Loader *l, JsonRef r, size_t rank, TextBuf *both) {
 static int load_merges(Loader *l, JsonRef merges) {
     const Json *j = l->j;
     TextBuf both = {0};
-    if (json_kind(j, merges) != JSON_ARRAY) return err_set(l->e, ERR_INPUT, "%s: model.merges: expected an array", j->file);
+    if (json_kind(j, merges) != JSON_ARRAY)
+        return err_set(l->e, ERR_INPUT, "%s: model.merges: expected an array", j->file);
     TRY(merges_reserve(&l->t->merges, json_size(j, merges), l->e));
     int rc = OK;
     size_t rank = 0;
@@ -123,11 +95,15 @@ static int refuse_options(const Loader *l, JsonRef model) {
     const Json *j = l->j;
     double dropout = 0;
     TRY(json_opt_real(j, model, "dropout", &dropout, l->e));
-    if (dropout != 0) return err_set(l->e, ERR_INPUT, "%s: model.dropout: got %g, only null is supported", j->file, dropout);
+    if (dropout != 0)
+        return err_set(l->e, ERR_INPUT, "%s: model.dropout: got %g, only null is supported", j->file,
+                       dropout);
     for (int i = 0; i < 2; i++) {
         const char *s = "";
         TRY(json_opt_str(j, model, affix[i], &s, l->e));
-        if (*s) return err_set(l->e, ERR_INPUT, "%s: model.%s: got '%.80s', only \"\" is supported", j->file, affix[i], s);
+        if (*s)
+            return err_set(l->e, ERR_INPUT, "%s: model.%s: got '%.80s', only \"\" is supported", j->file,
+                           affix[i], s);
     }
     return OK;
 }
@@ -136,9 +112,10 @@ static int load_model(Loader *l, JsonRef model) {
     const Json *j = l->j;
     Tokenizer *t = l->t;
     const char *type = "BPE"; // files of 2020 do not say
-    if (json_kind(j, model) != JSON_OBJECT) return err_set(l->e, ERR_INPUT, "%s: model: expected an object", j->file);
+    if (json_kind(j, model) != JSON_OBJECT)
+        return err_set(l->e, ERR_INPUT, "%s: model: expected an object", j->file);
     TRY(json_opt_str(j, model, "type", &type, l->e));
-    if (!is(type, "BPE")) return refuse(l, "model.type", type, strlen(type), "BPE");
+    if (!is(type, "BPE")) return loader_refuse(l, "model.type", type, strlen(type), "BPE");
     TRY(refuse_options(l, model));
     TRY(json_opt_bool(j, model, "fuse_unk", &t->fuse_unk, l->e));
     TRY(json_opt_bool(j, model, "byte_fallback", &t->byte_fallback, l->e));
@@ -148,7 +125,9 @@ static int load_model(Loader *l, JsonRef model) {
     const char *unk = NULL;
     TRY(json_opt_str(j, model, "unk_token", &unk, l->e));
     t->unk = unk ? vocab_find_model(&t->vocab, unk, strlen(unk)) : -1;
-    if (unk && t->unk < 0) return err_set(l->e, ERR_INPUT, "%s: model.unk_token: '%.80s' is not in the vocabulary", j->file, unk);
+    if (unk && t->unk < 0)
+        return err_set(l->e, ERR_INPUT, "%s: model.unk_token: '%.80s' is not in the vocabulary", j->file,
+                       unk);
     for (uint32_t c = 0; c < 1024; c++) {
         char u[4];
         t->one[c] = vocab_find_model(&t->vocab, u, utf8_encode(u, c));
@@ -177,11 +156,12 @@ static int load_added_token(Loader *l, JsonRef r, AddedToken *a) {
     TRY(json_want_bool(j, json_get(j, r, "lstrip"), "added_tokens: lstrip", &a->lstrip, l->e));
     TRY(json_want_bool(j, json_get(j, r, "rstrip"), "added_tokens: rstrip", &a->rstrip, l->e));
     a->id = (int)id;
-    if (!n) return err_set(l->e, ERR_INPUT, "%s: added_tokens: the content of id %d is empty", j->file, a->id);
+    if (!n)
+        return err_set(l->e, ERR_INPUT, "%s: added_tokens: the content of id %d is empty", j->file, a->id);
     VocabEntry *k = vocab_find(v, s, n);
     if (k && k->id != a->id)
-        return err_set(l->e, ERR_INPUT, "%s: added_tokens: '%.*s' has id %d here and %d in the vocabulary", j->file,
-                       (int)(n < 80 ? n : 80), s, a->id, k->id);
+        return err_set(l->e, ERR_INPUT, "%s: added_tokens: '%.*s' has id %d here and %d in the vocabulary",
+                       j->file, (int)(n < 80 ? n : 80), s, a->id, k->id);
     if (!k) {
         TRY(vocab_add(v, s, n, a->id, 0, l->e));
         k = vocab_find(v, s, n);
@@ -208,7 +188,9 @@ static int load_added(Loader *l, JsonRef list) {
     const Json *j = l->j;
     Tokenizer *t = l->t;
     if (list < 0 || json_kind(j, list) == JSON_NULL) return OK;
-    if (json_kind(j, list) != JSON_ARRAY) return err_set(l->e, ERR_INPUT, "%s: added_tokens: expected an array", j->file);
+    if (json_kind(j, list) != JSON_ARRAY)
+        return err_set(l->e, ERR_INPUT, "%s: added_tokens: expected an array", j->file);
+    if (!json_size(j, list)) return OK;
     size_t bytes;
     TRY(mem_mul(&bytes, json_size(j, list), sizeof *t->added, "added tokens", l->e));
     TRY(mem_alloc((void **)&t->added, bytes, "added tokens", l->e));
@@ -223,220 +205,10 @@ static int load_added(Loader *l, JsonRef list) {
     return OK;
 }
 
-/* ---- normaliser ---- */
-
-static int load_norm(Loader *l, JsonRef r, NormStep *step, int *n, const char *what, int depth) {
-    const Json *j = l->j;
-    const char *type;
-    TRY(part_type(l, r, what, &type));
-    if (is(type, "")) return OK;
-    if (is(type, "Sequence") && depth < STEPS) {
-        for (JsonRef k = json_first(j, json_get(j, r, "normalizers")); k >= 0; k = json_next(j, k))
-            TRY(load_norm(l, k, step, n, what, depth + 1));
-        return OK;
-    }
-    if (*n == STEPS) return no_room(l, what);
-    NormStep *s = &step[(*n)++];
-    if (is(type, "NFC")) s->kind = NORM_NFC;
-    else if (is(type, "Prepend")) {
-        s->kind = NORM_PREPEND;
-        return literal(l, json_get(j, r, "prepend"), "normalizer: prepend", &s->to);
-    } else if (is(type, "Replace")) {
-        s->kind = NORM_REPLACE;
-        const JsonRef p = json_get(j, r, "pattern");
-        if (json_get(j, p, "String") < 0) return refuse(l, what, "Replace by a regex", 18, "Replace with pattern {\"String\": ...}");
-        TRY(literal(l, json_get(j, p, "String"), what, &s->from));
-        if (!s->from.n) return err_set(l->e, ERR_INPUT, "%s: %s: Replace has an empty pattern", j->file, what);
-        return literal(l, json_get(j, r, "content"), what, &s->to);
-    } else return refuse(l, what, type, strlen(type), "NFC, Prepend, Replace, Sequence");
-    return OK;
-}
-
-/* ---- pre-tokenizer ---- */
-
-static int pre_add(Loader *l, PreStep step) {
-    Tokenizer *t = l->t;
-    if (t->n_pre == STEPS) return no_room(l, "pre_tokenizer");
-    t->pre[t->n_pre++] = step;
-    return OK;
-}
-
-static int load_pre_split(Loader *l, JsonRef r) {
-    const Json *j = l->j;
-    const char *behavior, *regex;
-    int invert = 0;
-    size_t n;
-    TRY(json_want_str(j, json_get(j, r, "behavior"), "pre_tokenizer: behavior", &behavior, NULL, l->e));
-    TRY(json_opt_bool(j, r, "invert", &invert, l->e));
-    if (!is(behavior, "Isolated") || invert)
-        return refuse(l, "pre_tokenizer: Split: behavior", invert ? "invert" : behavior, strlen(invert ? "invert" : behavior), "Isolated");
-    const JsonRef pattern = json_get(j, json_get(j, r, "pattern"), "Regex");
-    TRY(json_want_str(j, pattern, "pre_tokenizer: Split: pattern.Regex", &regex, &n, l->e));
-    const SplitKind kind = split_from_regex(regex, n);
-    if (kind == SPLIT_KINDS) return refuse(l, "pre_tokenizer: Split: the regex", regex, n, "those of Llama-3, Qwen2 and GPT-2, exactly");
-    return pre_add(l, (PreStep){.kind = PRE_SPLIT, .split = kind});
-}
-
-static int load_pre_bytes(Loader *l, JsonRef r) {
-    int prefix = 1, regex = 1;
-    TRY(json_opt_bool(l->j, r, "add_prefix_space", &prefix, l->e));
-    TRY(json_opt_bool(l->j, r, "use_regex", &regex, l->e));
-    if (prefix) TRY(pre_add(l, (PreStep){.kind = PRE_SPACE}));
-    if (regex) TRY(pre_add(l, (PreStep){.kind = PRE_SPLIT, .split = SPLIT_GPT2}));
-    l->t->byte_level = 1;
-    return OK;
-}
-
-/* Metaspace, of the pre-tokenizer or the decoder: *prepend by name, or by the older add_prefix_space. */
-static int load_meta(Loader *l, JsonRef r, int *prepend, int *cut) {
-    const Json *j = l->j;
-    const char *mark = META, *scheme = "always";
-    int space = 1;
-    TRY(json_opt_str(j, r, "replacement", &mark, l->e));
-    TRY(json_opt_str(j, r, "prepend_scheme", &scheme, l->e));
-    TRY(json_opt_bool(j, r, "add_prefix_space", &space, l->e));
-    TRY(json_opt_bool(j, r, "split", cut, l->e));
-    if (!is(mark, META)) return refuse(l, "Metaspace: replacement", mark, strlen(mark), "U+2581");
-    if (is(scheme, "always")) *prepend = PREPEND_ALWAYS;
-    else if (is(scheme, "first")) *prepend = PREPEND_FIRST;
-    else if (is(scheme, "never")) *prepend = PREPEND_NEVER;
-    else return refuse(l, "Metaspace: prepend_scheme", scheme, strlen(scheme), "always, first, never");
-    if (!space) *prepend = PREPEND_NEVER;
-    return OK;
-}
-
-static int load_pre(Loader *l, JsonRef r, int depth) {
-    const Json *j = l->j;
-    const char *type;
-    int prepend, cut = 1, single = 0;
-    TRY(part_type(l, r, "pre_tokenizer", &type));
-    if (is(type, "")) return OK;
-    if (l->t->byte_level) return refuse(l, "pre_tokenizer: Sequence", "a step behind ByteLevel", 23, "ByteLevel as the last step");
-    if (is(type, "Sequence") && depth < STEPS) {
-        for (JsonRef k = json_first(j, json_get(j, r, "pretokenizers")); k >= 0; k = json_next(j, k)) TRY(load_pre(l, k, depth + 1));
-        return OK;
-    }
-    if (is(type, "ByteLevel")) return load_pre_bytes(l, r);
-    if (is(type, "Split")) return load_pre_split(l, r);
-    if (is(type, "Digits")) {
-        TRY(json_opt_bool(j, r, "individual_digits", &single, l->e));
-        return pre_add(l, (PreStep){.kind = PRE_SPLIT, .split = single ? SPLIT_DIGIT : SPLIT_DIGITS});
-    }
-    if (!is(type, "Metaspace")) return refuse(l, "pre_tokenizer", type, strlen(type), "Split, ByteLevel, Digits, Metaspace, Sequence");
-    TRY(load_meta(l, r, &prepend, &cut));
-    PreStep step = {.kind = PRE_META};
-    step.prepend = prepend;
-    TRY(pre_add(l, step));
-    return cut ? pre_add(l, (PreStep){.kind = PRE_SPLIT, .split = SPLIT_META}) : OK;
-}
-
-/* ---- post-processor ---- */
-
-/* Ids of a special token of a template, appended to out. */
-static int template_ids(Loader *l, JsonRef post, const char *name, Ids *out) {
-    const Json *j = l->j;
-    const JsonRef ids = json_get(j, json_get(j, json_get(j, post, "special_tokens"), name), "ids");
-    if (json_kind(j, ids) != JSON_ARRAY)
-        return err_set(l->e, ERR_INPUT, "%s: post_processor: special_tokens has no ids for '%.80s'", j->file, name);
-    for (JsonRef r = json_first(j, ids); r >= 0; r = json_next(j, r)) {
-        int64_t id;
-        TRY(json_want_int(j, r, "post_processor: special_tokens: ids", 0, TOKEN_ID_LIMIT - 1, &id, l->e));
-        if (!vocab_by_id(&l->t->vocab, (int)id))
-            return err_set(l->e, ERR_INPUT, "%s: post_processor: id %d of '%.80s' is no token", j->file, (int)id, name);
-        TRY(ids_push(out, (int)id, l->e));
-    }
-    return OK;
-}
-
-/* A template goes around what earlier ones made: before = its own ids and then the older ones. */
-static int template_parts(Loader *l, JsonRef post, Ids *before) {
-    const Json *j = l->j;
-    Tokenizer *t = l->t;
-    int texts = 0;
-    for (JsonRef r = json_first(j, json_get(j, post, "single")); r >= 0; r = json_next(j, r)) {
-        const JsonRef special = json_get(j, r, "SpecialToken"), text = json_get(j, r, "Sequence");
-        const char *name;
-        TRY(json_want_str(j, json_get(j, special >= 0 ? special : text, "id"), "post_processor: single: id", &name, NULL, l->e));
-        if (special >= 0) TRY(template_ids(l, post, name, texts ? &t->suffix : before));
-        else if (!is(name, "A")) return refuse(l, "post_processor: single: Sequence", name, strlen(name), "A");
-        else texts++;
-    }
-    if (texts != 1) return err_set(l->e, ERR_INPUT, "%s: post_processor: single: got the text %d times, expected once", j->file, texts);
-    for (size_t i = 0; i < t->prefix.n; i++) TRY(ids_push(before, t->prefix.id[i], l->e));
-    return OK;
-}
-
-static int load_post(Loader *l, JsonRef r, int depth) {
-    const Json *j = l->j;
-    const char *type;
-    TRY(part_type(l, r, "post_processor", &type));
-    if (is(type, "") || is(type, "ByteLevel")) return OK; // ByteLevel moves offsets only
-    if (is(type, "Sequence") && depth < STEPS) {
-        for (JsonRef k = json_first(j, json_get(j, r, "processors")); k >= 0; k = json_next(j, k)) TRY(load_post(l, k, depth + 1));
-        return OK;
-    }
-    if (!is(type, "TemplateProcessing"))
-        return refuse(l, "post_processor", type, strlen(type), "TemplateProcessing, ByteLevel, Sequence");
-    Ids before = {0};
-    const int rc = template_parts(l, r, &before);
-    if (!rc) {
-        const Ids old = l->t->prefix;
-        l->t->prefix = before;
-        before = old;
-    }
-    ids_free(&before);
-    return rc;
-}
-
-/* ---- decoder ---- */
-
-/* A chain is Replace..., ByteFallback, Fuse, Strip; each may be missing, but Strip needs Fuse. *stage: how far it is. */
-static int load_chain_step(Loader *l, JsonRef r, int *stage) {
-    const Json *j = l->j;
-    Decoder *d = &l->t->decoder;
-    const char *type;
-    TRY(part_type(l, r, "decoder", &type));
-    const int at = is(type, "Replace") ? 1 : is(type, "ByteFallback") ? 2 : is(type, "Fuse") ? 3 : is(type, "Strip") ? 4 : 0;
-    if (!at || at < *stage || (at == *stage && at > 1) || (at == 4 && *stage != 3))
-        return refuse(l, "decoder: Sequence: at this place", type, strlen(type), "Replace, ByteFallback, Fuse, Strip in this order");
-    *stage = at;
-    if (at == 1) return load_norm(l, r, d->replace, &d->n_replace, "decoder: Replace", 0);
-    if (at == 2) d->byte_fallback = 1;
-    if (at < 4) return OK;
-    int64_t start = 0, stop = 0;
-    TRY(literal(l, json_get(j, r, "content"), "decoder: Strip: content", &d->strip));
-    TRY(json_opt_int(j, r, "start", 0, INT32_MAX, &start, l->e));
-    TRY(json_opt_int(j, r, "stop", 0, INT32_MAX, &stop, l->e));
-    uint32_t c;
-    if (!d->strip.n || utf8_decode(d->strip.s, d->strip.n, &c) != d->strip.n)
-        return err_set(l->e, ERR_INPUT, "%s: decoder: Strip: content must be one character", j->file);
-    d->strip_start = (size_t)start;
-    d->strip_stop = (size_t)stop;
-    return OK;
-}
-
-static int load_decoder(Loader *l, JsonRef r) {
-    const Json *j = l->j;
-    Decoder *d = &l->t->decoder;
-    const char *type;
-    int prepend, cut, stage = 0;
-    TRY(part_type(l, r, "decoder", &type));
-    if (is(type, "ByteLevel")) return d->kind = DECODE_BYTES, OK;
-    if (is(type, "Metaspace")) {
-        d->kind = DECODE_META;
-        TRY(load_meta(l, r, &prepend, &cut));
-        d->drop_first = prepend != PREPEND_NEVER;
-        return OK;
-    }
-    if (!is(type, "Sequence")) return refuse(l, "decoder", type, strlen(type), "ByteLevel, Metaspace, Sequence");
-    d->kind = DECODE_CHAIN;
-    for (JsonRef k = json_first(j, json_get(j, r, "decoders")); k >= 0; k = json_next(j, k)) TRY(load_chain_step(l, k, &stage));
-    return OK;
-}
-
 /* ---- the whole file ---- */
 
-/* truncation changes ids. padding does unless it pads to the longest of a batch, which for one text is the text itself. */
+/* truncation changes ids. padding does unless it pads to the longest of a batch, which for one text is the
+ * text itself. */
 static int refuse_batching(const Loader *l) {
     const Json *j = l->j;
     const JsonRef cut = json_get(j, 0, "truncation"), pad = json_get(j, 0, "padding");
@@ -447,62 +219,10 @@ static int refuse_batching(const Loader *l) {
     if (pad < 0 || json_kind(j, pad) == JSON_NULL) return OK;
     const char *strategy = json_str(j, json_get(j, pad, "strategy"), NULL);
     const JsonRef multiple = json_get(j, pad, "pad_to_multiple_of");
-    if (strategy && is(strategy, "BatchLongest") && (multiple < 0 || json_kind(j, multiple) == JSON_NULL)) return OK;
+    if (strategy && is(strategy, "BatchLongest") && (multiple < 0 || json_kind(j, multiple) == JSON_NULL))
+        return OK;
     err_set(l->e, ERR_INPUT, "%s: padding: only null or BatchLongest is supported", j->file);
     return err_hint(l->e, "it lengthens every text; set it to null in the file if that is not wanted");
-}
-
-static void hash_more(uint64_t *h, const void *data, size_t n) { // FNV-1a
-    for (size_t i = 0; i < n; i++) *h = (*h ^ ((const unsigned char *)data)[i]) * 0x100000001B3u;
-}
-
-static void hash_int(uint64_t *h, int64_t x) {
-    unsigned char b[8];
-    for (int i = 0; i < 8; i++) b[i] = (unsigned char)((uint64_t)x >> (8 * i));
-    hash_more(h, b, 8);
-}
-
-static void hash_literal(uint64_t *h, const Literal *s) {
-    hash_int(h, (int64_t)s->n);
-    hash_more(h, s->s, s->n);
-}
-
-static uint64_t hash_rules(const Tokenizer *t) {
-    uint64_t h = 0xCBF29CE484222325u, merges = 0;
-    for (int id = 0; id < t->vocab.size; id++) {
-        const VocabEntry *k = vocab_by_id(&t->vocab, id);
-        if (!k) continue;
-        const int64_t head[] = {id, (int64_t)k->len, k->in_model};
-        for (int i = 0; i < 3; i++) hash_int(&h, head[i]);
-        hash_more(&h, t->vocab.text.text + k->at, k->len);
-    }
-    for (size_t i = 0; i < t->merges.slots; i++) { // the table has no fixed order: a sum has none either
-        const Merge *m = &t->merges.slot[i];
-        uint64_t g = 0xCBF29CE484222325u;
-        if (!m->pair) continue;
-        hash_int(&g, (int64_t)m->pair);
-        hash_int(&g, m->rank);
-        merges += g;
-    }
-    hash_int(&h, (int64_t)merges);
-    for (size_t i = 0; i < t->n_added; i++) {
-        const AddedToken *a = &t->added[i];
-        const int flags = a->special | a->normalized << 1 | a->single_word << 2 | a->lstrip << 3 | a->rstrip << 4;
-        hash_int(&h, (int64_t)a->id << 8 | flags);
-    }
-    for (int i = 0; i < t->n_norm; i++) {
-        hash_int(&h, (int64_t)t->norm[i].kind);
-        hash_literal(&h, &t->norm[i].from);
-        hash_literal(&h, &t->norm[i].to);
-    }
-    for (int i = 0; i < t->n_pre; i++)
-        hash_int(&h, (int64_t)t->pre[i].kind << 16 | (int64_t)t->pre[i].split << 8 | (int64_t)t->pre[i].prepend);
-    const int flags = t->byte_level | t->byte_fallback << 1 | t->fuse_unk << 2 | t->ignore_merges << 3;
-    hash_int(&h, (int64_t)t->unk * 256 + flags);
-    for (size_t i = 0; i < t->prefix.n; i++) hash_int(&h, t->prefix.id[i]);
-    hash_int(&h, -1);
-    for (size_t i = 0; i < t->suffix.n; i++) hash_int(&h, t->suffix.id[i]);
-    return h;
 }
 
 static int load(Loader *l) {
@@ -510,15 +230,15 @@ static int load(Loader *l) {
     const char *version = "1.0";
     if (json_kind(j, 0) != JSON_OBJECT) return err_set(l->e, ERR_INPUT, "%s: expected an object", j->file);
     TRY(json_opt_str(j, 0, "version", &version, l->e));
-    if (!is(version, "1.0")) return refuse(l, "version", version, strlen(version), "1.0");
+    if (!is(version, "1.0")) return loader_refuse(l, "version", version, strlen(version), "1.0");
     TRY(refuse_batching(l));
-    TRY(load_norm(l, json_get(j, 0, "normalizer"), l->t->norm, &l->t->n_norm, "normalizer", 0));
-    TRY(load_pre(l, json_get(j, 0, "pre_tokenizer"), 0));
+    TRY(load_normalizer(l, json_get(j, 0, "normalizer")));
+    TRY(load_pre_tokenizer(l, json_get(j, 0, "pre_tokenizer")));
     TRY(load_decoder(l, json_get(j, 0, "decoder")));
     TRY(load_model(l, json_get(j, 0, "model")));
     TRY(load_added(l, json_get(j, 0, "added_tokens")));
-    TRY(load_post(l, json_get(j, 0, "post_processor"), 0));
-    l->t->hash = hash_rules(l->t);
+    TRY(load_post_processor(l, json_get(j, 0, "post_processor")));
+    l->t->hash = rules_hash(l->t);
     return OK;
 }
 

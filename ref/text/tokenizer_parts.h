@@ -1,8 +1,9 @@
 /* tokenizer_parts.h - what a Tokenizer is made of. For tokenizer*.c only: others use tokenizer.h.
  *
- * The path of a text: added tokens with normalized = false are cut out of the raw text -> each rest is normalised -> added tokens
- * with normalized = true are cut out -> each rest is split into pieces -> each piece is merged -> the post-processor's ids go
- * before and behind. The order and the rules: interfaces.md B4. */
+ * The path of a text: added tokens with normalized = false are cut out of the raw text -> each rest is
+ * normalised -> added tokens with normalized = true are cut out -> each rest is split into pieces -> each
+ * piece is merged -> the post-processor's ids go before and behind. The order and the rules: interfaces.md
+ * B4. */
 #ifndef HYB_TOKENIZER_PARTS_H
 #define HYB_TOKENIZER_PARTS_H
 #include "text/added.h"
@@ -12,7 +13,11 @@
 
 #define META "\xE2\x96\x81" /* U+2581, which stands for a space */
 enum { STEPS = 8, LITERAL = 64 };
-typedef struct { char s[LITERAL]; size_t n; } Literal; /* a short string out of the file */
+/* A short string out of the file. */
+typedef struct {
+    char s[LITERAL];
+    size_t n;
+} Literal;
 
 typedef struct {
     enum { NORM_NFC, NORM_PREPEND, NORM_REPLACE } kind;
@@ -20,15 +25,17 @@ typedef struct {
 } NormStep;
 
 typedef struct {
-    enum { PRE_SPLIT, PRE_SPACE, PRE_META } kind;         /* cut | put a space before | spaces -> U+2581 */
-    SplitKind split;                                     /* SPLIT */
-    enum { PREPEND_NEVER, PREPEND_FIRST, PREPEND_ALWAYS } prepend; /* META: where to put a U+2581 before the text */
+    enum { PRE_SPLIT, PRE_SPACE, PRE_META } kind; /* cut | put a space before | spaces -> U+2581 */
+    SplitKind split;                              /* SPLIT */
+    /* META: put a U+2581 before no text, the first one, every one */
+    enum { PREPEND_NEVER, PREPEND_FIRST, PREPEND_ALWAYS } prepend;
 } PreStep;
 
 typedef struct {
     enum { DECODE_BYTES, DECODE_META, DECODE_CHAIN } kind;
     int drop_first; /* META: U+2581 of the first token are dropped */
-    NormStep replace[STEPS]; /* CHAIN: replacements in each token, then bytes, then strip at both ends of the text */
+    /* CHAIN: replacements in each token, then byte tokens, then strip at both ends of the text */
+    NormStep replace[STEPS];
     int n_replace, byte_fallback;
     Literal strip;
     size_t strip_start, strip_stop;
@@ -44,11 +51,11 @@ struct Tokenizer {
     int n_norm;
     PreStep pre[STEPS];
     int n_pre;
-    int byte_level;             /* pieces are bytes, written in an alphabet of 256 printable characters */
+    int byte_level; /* pieces are bytes, written in an alphabet of 256 printable characters */
     int byte_fallback, fuse_unk, ignore_merges, unk; /* unk: id or -1 */
-    int one[1024];              /* id of the one-character token below U+0400, or -1 */
-    int byte_token[256];        /* id of <0x00> ... <0xFF>, or -1 */
-    Ids prefix, suffix;         /* of the post-processor */
+    int one[1024];                                   /* id of the one-character token below U+0400, or -1 */
+    int byte_token[256];                             /* id of <0x00> ... <0xFF>, or -1 */
+    Ids prefix, suffix;                              /* of the post-processor */
     Decoder decoder;
     uint64_t hash;
 };

@@ -3,8 +3,13 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 
-typedef struct { uint32_t first, last; unsigned char class; } CccRange;
-typedef struct { uint32_t c, first, second; } Decomposition;
+typedef struct {
+    uint32_t first, last;
+    unsigned char class;
+} CccRange;
+typedef struct {
+    uint32_t c, first, second;
+} Decomposition;
 #include "text/unicode_tables.h"
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -32,8 +37,10 @@ size_t utf8_decode(const char *s, size_t n, uint32_t *c) {
     *c = b;
     if (b < 0x80) return 1;
     if (b >= 0xC2 && b <= 0xDF) len = 2, *c = b & 0x1F;
-    else if (b >= 0xE0 && b <= 0xEF) len = 3, *c = b & 0x0F, lo = b == 0xE0 ? 0xA0 : lo, hi = b == 0xED ? 0x9F : hi;
-    else if (b >= 0xF0 && b <= 0xF4) len = 4, *c = b & 0x07, lo = b == 0xF0 ? 0x90 : lo, hi = b == 0xF4 ? 0x8F : hi;
+    else if (b >= 0xE0 && b <= 0xEF)
+        len = 3, *c = b & 0x0F, lo = b == 0xE0 ? 0xA0 : lo, hi = b == 0xED ? 0x9F : hi;
+    else if (b >= 0xF0 && b <= 0xF4)
+        len = 4, *c = b & 0x07, lo = b == 0xF0 ? 0x90 : lo, hi = b == 0xF4 ? 0x8F : hi;
     for (size_t i = 1; i < len; i++) {
         if (i >= n || p[i] < lo || p[i] > hi) {
             *c = UTF8_BAD;
@@ -77,13 +84,22 @@ void utf8_repair(TextBuf *out, const char *s, size_t n) {
 /* ---- NFC: decompose, put marks in order of their class, compose ---- */
 
 enum { // Hangul syllables are composed by arithmetic (Unicode 3.12)
-    S_BASE = 0xAC00, L_BASE = 0x1100, V_BASE = 0x1161, T_BASE = 0x11A7,
-    L_COUNT = 19, V_COUNT = 21, T_COUNT = 28, S_COUNT = L_COUNT * V_COUNT * T_COUNT
+    S_BASE = 0xAC00,
+    L_BASE = 0x1100,
+    V_BASE = 0x1161,
+    T_BASE = 0x11A7,
+    L_COUNT = 19,
+    V_COUNT = 21,
+    T_COUNT = 28,
+    S_COUNT = L_COUNT * V_COUNT * T_COUNT
 };
 
 /* Characters of one cluster, each as combining class << 24 | code point; spare: for sorting. */
-typedef struct { uint32_t *c, *spare; size_t n, cap, spare_cap; } Cluster;
-#define POINT(x) ((x) & 0xFFFFFF)
+typedef struct {
+    uint32_t *c, *spare;
+    size_t n, cap, spare_cap;
+} Cluster;
+#define POINT(x) ((x)&0xFFFFFF)
 #define CLASS(x) ((x) >> 24)
 
 static uint32_t combining_class(uint32_t c) {
@@ -132,7 +148,8 @@ static int decompose(Cluster *k, uint32_t c, Err *e) {
 static uint32_t compose_pair(uint32_t a, uint32_t b) {
     if (a - L_BASE < L_COUNT && b - V_BASE < V_COUNT)
         return S_BASE + ((a - L_BASE) * V_COUNT + (b - V_BASE)) * T_COUNT;
-    if (a - S_BASE < S_COUNT && (a - S_BASE) % T_COUNT == 0 && b - T_BASE - 1 < T_COUNT - 1) return a + (b - T_BASE);
+    if (a - S_BASE < S_COUNT && (a - S_BASE) % T_COUNT == 0 && b - T_BASE - 1 < T_COUNT - 1)
+        return a + (b - T_BASE);
     size_t lo = 0, hi = COUNT(compositions);
     while (lo < hi) {
         const size_t mid = (lo + hi) / 2;
@@ -208,7 +225,8 @@ static int cluster_normalize(Cluster *k, TextBuf *out, const char *s, size_t n, 
     return OK;
 }
 
-/* End of the stretch from i whose characters all are (unsafe = 1) or all are not (0) CHAR_NFC_UNSAFE; *last = its last one. */
+/* End of the stretch from i whose characters all are (unsafe = 1) or all are not (0) CHAR_NFC_UNSAFE; *last =
+ * its last one. */
 static size_t stretch(const char *s, size_t n, size_t i, int unsafe, size_t *last) {
     uint32_t c;
     while (i < n) {
@@ -225,12 +243,14 @@ int nfc_is_certain(const char *s, size_t n) {
     return stretch(s, n, 0, 0, &last) == n;
 }
 
-/* A character that is not unsafe starts a cluster that nothing before it can change, so clusters are independent. */
+/* A character that is not unsafe starts a cluster that nothing before it can change, so clusters are
+ * independent. */
 void nfc_normalize(TextBuf *out, const char *s, size_t n) {
     Cluster k = {0};
     for (size_t i = 0; i < n && !out->failed;) {
         size_t base = i, unused = 0;
-        const size_t safe_end = stretch(s, n, i, 0, &base); // base: the last safe character, to which marks attach
+        const size_t safe_end =
+            stretch(s, n, i, 0, &base); // base: the last safe character, to which marks attach
         if (safe_end == n) base = n;
         textbuf_put(out, s + i, base - i);
         i = stretch(s, n, safe_end, 1, &unused);

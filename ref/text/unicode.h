@@ -1,7 +1,9 @@
-/* unicode.h - UTF-8, character classes and NFC (Unicode Standard Annex 15), from generated tables. Pure functions.
+/* unicode.h - UTF-8, character classes and NFC (Unicode Standard Annex 15), from generated tables. Pure
+ * functions.
  *
- * The tables are those of Unicode 16.0 (unicode_tables.h), as in the regex engine of Hugging Face tokenizers 0.23. Its NFC is
- * older and leaves about 140 marks of newer scripts where they stand; here NFC is the standard's. */
+ * The tables are those of Unicode 16.0 (unicode_tables.h), as in the regex engine of Hugging Face tokenizers
+ * 0.23. Its NFC is older and leaves about 140 marks of newer scripts where they stand; here NFC is the
+ * standard's. */
 #ifndef HYB_UNICODE_H
 #define HYB_UNICODE_H
 #include <stddef.h>
@@ -19,8 +21,9 @@ unsigned char_flags(uint32_t c); /* 0 for surrogates and beyond U+10FFFF */
 const char *unicode_version(void);
 
 #define UTF8_BAD 0xFFFFFFFFu
-/* Decodes one character of s[0..n), n >= 1; returns its length. Not UTF-8: *c = UTF8_BAD and the length of the longest prefix
- * of a character (at least 1), which is what one U+FFFD replaces ("maximal subpart", Unicode 3.9). */
+/* Decodes one character of s[0..n), n >= 1; returns its length. Not UTF-8: *c = UTF8_BAD and the length of
+ * the longest prefix of a character (at least 1), which is what one U+FFFD replaces ("maximal subpart",
+ * Unicode 3.9). */
 size_t utf8_decode(const char *s, size_t n, uint32_t *c);
 size_t utf8_encode(char out[4], uint32_t c);
 int utf8_valid(const char *s, size_t n);
