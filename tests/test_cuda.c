@@ -1,0 +1,222 @@
+/* test_cuda.c - the kernels of cuda/ on the emulator: every op in both precisions through the same checks as every other backend
+ * (tools/opcheck.h), shapes that only the fast versions take, and the backend itself. No GPU is needed. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cuda/cuda_backend.h"
+#include "gpu/model_check.h"
+#include "tools/opcheck.h"
+
+typedef struct {
+    int lines, failed;
+    char first[512];
+} Tally;
+static void tally(void *ctx, const OpResult *r) {
+    Tally *t = ctx;
+    t->lines++;
+    if (!opresult_failed(r) || t->failed++) return;
+    snprintf(t->first, sizeof t->first, "%s %s %s: %s: %s, error %.3g, tolerance %.3g, at %s: got %.9g, expected %.9g", r->op, r->check, r->shape, r->tensor,
+             r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index, r->c.a, r->c.r);
+}
+static void check_op(const char *backend, const char *op, const char *shape, unsigned seed) {
+    Tally t = {0, 0, ""};
+    Err e = {0};
+    const OpcheckOptions o = {.op = op, .shape = shape, .backend = backend, .seed = seed};
+    cuda_emu_seed(seed);
+    const int rc = opcheck_run(&o, tally, &t, &e);
+    ck_assert_msg(rc == OK, "%s %s: %s", op, shape ? shape : "", e.msg);
+    ck_assert_msg(t.failed == 0, "%d of %d failed, seed %u: %s", t.failed, t.lines, seed, t.first);
+    ck_assert_int_gt(t.lines, 0);
+}
+
+enum { SEEDS = 2 };
+START_TEST(op_in_float) {
+    for (unsigned s = 1; s <= SEEDS; s++) check_op("cuda-emu", opcheck_name(_i), NULL, s);
+}
+END_TEST
+START_TEST(op_in_bf16) {
+    for (unsigned s = 1; s <= SEEDS; s++) check_op("cuda-emu-bf16", opcheck_name(_i), NULL, s);
+}
+END_TEST
+
+/* Shapes that the table's cases are too small for: the versions on the matrix unit, packs and their ends, more than one tile. */
+static const struct { const char *op, *shape; } FAST[] = {
+    {"attention", "B=1,T=100,H=2,Hk=1,D=64"},
+    {"attention", "B=2,T=70,H=2,Hk=2,D=64,window=30"},
+    {"attention", "B=1,T=65,H=2,Hk=1,D=128"},
+    {"attention", "B=1,T=5,H=2,Hk=1,D=64,past=130"},
+    {"delta_rule", "B=1,T=130,H=2,Hk=1,K=64,V=64,chunk=64"},
+    {"delta_rule", "B=1,T=70,H=1,Hk=1,K=128,V=128,chunk=64"},
+    {"delta_rule", "B=2,T=1,H=1,Hk=1,K=64,V=64,chunk=64"},
+    {"gla", "B=1,T=70,H=2,Hk=1,K=64,V=64,chunk=64"},
+    {"linear", "N=70,I=65,O=67"},
+    {"rmsnorm", "N=130,C=300"},
+    {"embed", "N=300,C=9,VOC=4"},
+};
+START_TEST(fast_shape_in_bf16) { check_op("cuda-emu-bf16", FAST[_i].op, FAST[_i].shape, 7); }
+END_TEST
+START_TEST(fast_shape_in_float) { check_op("cuda-emu", FAST[_i].op, FAST[_i].shape, 7); }
+END_TEST
+
+static Backend *opened(const char *name) {
+    Backend *b = NULL;
+    Err e = {0};
+    ck_assert_msg(backend_open(&b, name, 0, &e) == OK, "%s", e.msg);
+    return b;
+}
+START_TEST(names) {
+    static const char *const good[] = {"cuda-emu", "cuda-emu:0", "cuda-emu-bf16", "cuda-emu-bf16:0"}, *const bad[] = {"cuda-emu-f64", "cuda-emu:x", "cuda-emu:"};
+    for (int i = 0; i < 4; i++) {
+        Backend *b = opened(good[i]);
+        ck_assert_str_eq(b->name, good[i]);
+        ck_assert_uint_eq(b->real_size, i < 2 ? 4 : 2);
+        ck_assert_int_eq(b->real_type, i < 2 ? DT_F32 : DT_BF16);
+        ck_assert_int_eq(b->wide_type, DT_F32);
+        backend_close(b);
+    }
+    for (int i = 0; i < 3; i++) {
+        Backend *b;
+        Err e = {0};
+        ck_assert_int_eq(backend_open(&b, bad[i], 0, &e), ERR_USAGE);
+        ck_assert_ptr_null(b);
+    }
+    Backend *b;
+    Err e = {0};
+    ck_assert_int_eq(backend_open(&b, "cuda-emu:1", 0, &e), ERR_DEVICE);
+}
+END_TEST
+
+START_TEST(memory_is_zeroed_and_counted) {
+    Backend *b = opened("cuda-emu");
+    Err e = {0};
+    void *p[100];
+    size_t now, peak;
+    unsigned char host[1000];
+    for (int i = 0; i < 100; i++) {
+        ck_assert_int_eq(b->alloc(b, &p[i], (size_t)i * 10, "a block", &e), OK);
+        b->download(b, host, p[i], (size_t)i * 10);
+        for (int j = 0; j < i * 10; j++) ck_assert_int_eq(host[j], 0);
+    }
+    cuda_emu_backend_memory(b, &now, &peak);
+    ck_assert_uint_eq(now, 49500);
+    for (int i = 0; i < 50; i++) b->release(b, p[i]);
+    b->release(b, NULL);
+    cuda_emu_backend_memory(b, &now, &peak);
+    ck_assert_uint_eq(now, 49500 - 12250);
+    ck_assert_uint_eq(peak, 49500);
+    ck_assert_int_eq(b->sync(b, &e), OK);
+    backend_close(b); /* gives back what is left */
+}
+END_TEST
+
+START_TEST(move_may_overlap) {
+    enum { BYTES = 40 << 20, STEP = 4096 };
+    Backend *b = opened("cuda-emu");
+    Err e = {0};
+    void *p;
+    unsigned char *host = malloc(BYTES), *want = malloc(BYTES);
+    ck_assert(host != NULL && want != NULL);
+    ck_assert_int_eq(b->alloc(b, &p, BYTES, "a block", &e), OK);
+    for (int way = 0; way < 2; way++) {
+        for (size_t i = 0; i < BYTES; i++) host[i] = want[i] = (unsigned char)(i * 2654435761u >> 13);
+        b->upload(b, p, host, BYTES);
+        b->move(b, (char *)p + (way ? STEP : 0), (char *)p + (way ? 0 : STEP), BYTES - STEP);
+        memmove(want + (way ? STEP : 0), want + (way ? 0 : STEP), BYTES - STEP);
+        b->download(b, host, p, BYTES);
+        ck_assert(memcmp(host, want, BYTES) == 0);
+    }
+    ck_assert_int_eq(b->sync(b, &e), OK);
+    backend_close(b);
+    free(host), free(want);
+}
+END_TEST
+
+/* An impossible launch is latched, named, and handed over by sync; the emulated device then goes on. */
+START_TEST(launch_error_names_the_kernel) {
+    Backend *b = opened("cuda-emu");
+    Err e = {0};
+    void *p;
+    ck_assert_int_eq(b->alloc(b, &p, 1 << 20, "a block", &e), OK);
+    const DeltaDims d = {.B = 1, .T = 1, .H = 1, .Hk = 1, .K = 4096, .V = 8, .chunk = 1}; /* one state does not fit shared memory */
+    b->op->delta_rule_forward(p, p, p, p, p, p, p, NULL, 1, p, &d);
+    ck_assert_int_eq(b->sync(b, &e), ERR_DEVICE);
+    ck_assert_msg(strstr(e.msg, "delta_rule_forward_kernel") != NULL, "%s", e.msg);
+    e = (Err){0};
+    b->op->add(p, p, p, 100);
+    ck_assert_int_eq(b->sync(b, &e), OK);
+    backend_close(b);
+}
+END_TEST
+
+START_TEST(allocation_failure_is_an_error) {
+    Backend *b = opened("cuda-emu");
+    Err e = {0};
+    void *p = &e;
+    ck_assert_int_eq(b->alloc(b, &p, (size_t)1 << 62, "all weights", &e), ERR_MEMORY);
+    ck_assert_ptr_null(p);
+    ck_assert_ptr_nonnull(strstr(e.msg, "all weights"));
+    e = (Err){0};
+    ck_assert_int_eq(b->sync(b, &e), OK); /* and not a device error */
+    backend_close(b);
+}
+END_TEST
+
+/* ---- whole models: the same gradients and the same training as the reference ---- */
+static const char *const LAYERS[][2] = {{"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}};
+START_TEST(model_gradient) {
+    static const struct { const char *backend; double tol; } row[2] = {{"cuda-emu", 2e-5}, {"cuda-emu-bf16", 0.1}};
+    const Config c = model_small(LAYERS[_i / 2], 2, 24, 4, 2, 8, 40, 50);
+    Err e = {0};
+    double worst;
+    char where[160];
+    ck_assert_msg(model_check_gradient(row[_i % 2].backend, &c, 2, 21, 8, &worst, where, sizeof where, &e) == OK, "%s", e.msg);
+    ck_assert_msg(worst <= row[_i % 2].tol, "%s: relative error %g", where, worst);
+    ck_assert_msg(worst > 0, "nothing was compared");
+}
+END_TEST
+
+START_TEST(model_training) {
+    enum { STEPS = 6 };
+    static const struct { const char *backend; double tol; } row[2] = {{"cuda-emu", 1e-4}, {"cuda-emu-bf16", 0.03}};
+    const Config c = model_small(LAYERS[0], 2, 24, 4, 2, 8, 40, 50);
+    Err e = {0};
+    double a[STEPS], r[STEPS];
+    int learned;
+    ck_assert_msg(model_train(row[_i].backend, &c, 2, 21, 8, STEPS, a, &e) == OK, "%s", e.msg);
+    ck_assert_msg(model_train("ref32", &c, 2, 21, 8, STEPS, r, &e) == OK, "%s", e.msg);
+    const double far = curve_difference(a, r, STEPS, &learned);
+    ck_assert_msg(far <= row[_i].tol, "loss differs by %g", far);
+    ck_assert_msg(learned, "loss went from %g to %g", a[0], a[STEPS - 1]);
+}
+END_TEST
+
+int main(void) {
+    backend_register("cuda-emu", cuda_emu_backend_open);
+    Suite *s = suite_create("cuda");
+    TCase *t = tcase_create("ops");
+    tcase_set_timeout(t, 300);
+    tcase_add_loop_test(t, op_in_float, 0, opcheck_count());
+    tcase_add_loop_test(t, op_in_bf16, 0, opcheck_count());
+    tcase_add_loop_test(t, fast_shape_in_float, 0, (int)(sizeof FAST / sizeof *FAST));
+    tcase_add_loop_test(t, fast_shape_in_bf16, 0, (int)(sizeof FAST / sizeof *FAST));
+    suite_add_tcase(s, t);
+    t = tcase_create("backend");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, names);
+    tcase_add_test(t, memory_is_zeroed_and_counted);
+    tcase_add_test(t, move_may_overlap);
+    tcase_add_test(t, launch_error_names_the_kernel);
+    tcase_add_test(t, allocation_failure_is_an_error);
+    suite_add_tcase(s, t);
+    t = tcase_create("models");
+    tcase_set_timeout(t, 120);
+    tcase_add_loop_test(t, model_gradient, 0, 2 * (int)(sizeof LAYERS / sizeof *LAYERS));
+    tcase_add_loop_test(t, model_training, 0, 2);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    const int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
