@@ -15,10 +15,17 @@ static float align_row(float *ds, const float *t, const float *s, float weight, 
         vput(ds + c, vfma(vset(k), vget(s + c, C - c) - vget(t + c, C - c), vget(ds + c, C - c)), C - c);
     return form == ALIGN_SQUARED ? sq : norm / root;
 }
-static void align_loss(float *loss, float *ds, const float *t, const float *s, double weight, int form, int N, int C) {
-#pragma omp parallel for if ((size_t)N * C > ALONE)
-    for (int n = 0; n < N; n++) {
-        const size_t at = (size_t)n * C;
-        loss[n] = align_row(ds ? ds + at : NULL, t + at, s + at, (float)weight, form, C);
+typedef struct { Job rows; int form; } AlignJob;
+
+static void align_block(const void *job, size_t b) {
+    const AlignJob *a = job;
+    const Job *j = &a->rows;
+    for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
+        const size_t nc = n * j->C;
+        j->out[0][n] = align_row(at(j->out[1], nc), j->in[0] + nc, j->in[1] + nc, j->a, a->form, j->C);
     }
+}
+static void align_loss(float *loss, float *ds, const float *t, const float *s, double weight, int form, int N, int C) {
+    const AlignJob j = {{{loss, ds}, {t, s}, .N = N, .C = C, .a = (float)weight}, form};
+    pool_run_if((size_t)N * C > ALONE, row_blocks(N), align_block, &j);
 }

@@ -137,17 +137,29 @@ static Head head_at(const float *q, const float *k, const float *v, const int *s
                   .window = d->window > 0 ? d->window : 0, .scale = (float)scale};
 }
 
+typedef struct {
+    float *o, *lse, *dq, *dk, *dv, *copies;
+    const float *q, *k, *v, *dout;
+    const int *start;
+    double scale;
+    const AttnDims *d;
+    size_t tiles, copy, stride;
+} AttnJob;
+
+static void attend_task(const void *job, size_t u) {
+    const AttnJob *j = job;
+    const AttnDims *d = j->d;
+    const size_t b = u / j->tiles / d->H, head = u / j->tiles % d->H, i0 = (j->tiles - 1 - u % j->tiles) * QT; // long rows first
+    const Head h = head_at(j->q, j->k, j->v, j->start, j->scale, d, b, head);
+    const size_t row = (b * d->T + i0) * d->H + head;
+    attend(j->o + row * d->D, j->lse + row, d->H, &h, i0);
+}
 static void attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const int *start, double scale,
                               void *work, const AttnDims *d) {
     (void)work;
-    const size_t tiles = ((size_t)d->T + QT - 1) / QT, heads = (size_t)d->B * d->H;
-#pragma omp parallel for schedule(dynamic)
-    for (size_t u = 0; u < heads * tiles; u++) {
-        const size_t b = u / tiles / d->H, head = u / tiles % d->H, i0 = (tiles - 1 - u % tiles) * QT; // long rows first
-        const Head h = head_at(q, k, v, start, scale, d, b, head);
-        const size_t row = (b * d->T + i0) * d->H + head;
-        attend(o + row * d->D, lse + row, d->H, &h, i0);
-    }
+    const size_t heads = (size_t)d->B * d->H;
+    const AttnJob j = {.o = o, .lse = lse, .q = q, .k = k, .v = v, .start = start, .scale = scale, .d = d, .tiles = ((size_t)d->T + QT - 1) / QT};
+    pool_run_if(heads * d->T * (d->past + d->T) * d->D > ALONE, heads * j.tiles, attend_task, &j);
 }
 
 /* ds^T = p^T (dp^T - delta) scale, with p^T = e^{s^T - lse} put back in place of s^T */
@@ -205,27 +217,33 @@ static void group_add(float *dk, const float *copies, size_t copy_size, const At
         }
 }
 
+static void attend_backward_task(const void *job, size_t u) {
+    const AttnJob *j = job;
+    const AttnDims *d = j->d;
+    const size_t group = (size_t)d->H / d->Hk, b = u / d->H, head = u % d->H, row = b * d->T * d->H + head;
+    const size_t kv = (b * j->stride * d->Hk + head / group) * d->D;
+    const Head h = head_at(j->q, j->k, j->v, j->start, j->scale, d, b, head);
+    const HeadGrad g = {j->dq + row * d->D, group > 1 ? j->copies + 2 * u * j->copy : j->dk + kv,
+                        group > 1 ? j->copies + (2 * u + 1) * j->copy : j->dv + kv, j->dout + row * d->D, j->o + row * d->D, j->lse + row,
+                        d->H, group > 1 ? (size_t)d->D : h.ldk};
+    if (group > 1) memset(g.dk, 0, 2 * j->copy * sizeof(float));
+    for (size_t i0 = 0; i0 < h.T; i0 += QT) attend_backward(&g, &h, i0);
+}
+static void group_task(const void *job, size_t u) {
+    const AttnJob *j = job;
+    const AttnDims *d = j->d;
+    const size_t b = u / d->Hk, hk = u % d->Hk, kv = (b * j->stride * d->Hk + hk) * d->D;
+    const float *copies = j->copies + 2 * (b * d->H + hk * (d->H / d->Hk)) * j->copy;
+    group_add(j->dk + kv, copies, 2 * j->copy, d);
+    group_add(j->dv + kv, copies + j->copy, 2 * j->copy, d);
+}
+/* work: dk and dv of every query head, (B,H,2,T,D), where heads share keys */
 static void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *o, const float *lse, const float *q,
                                const float *k, const float *v, const int *start, double scale, void *work, const AttnDims *d) {
-    const size_t heads = (size_t)d->B * d->H, group = (size_t)d->H / d->Hk, copy = (size_t)d->T * d->D, stride = d->stride ? d->stride : d->T;
-    float *copies = work; // (B,H,2,T,D) if heads share keys
-#pragma omp parallel
-    {
-#pragma omp for schedule(dynamic)
-        for (size_t u = 0; u < heads; u++) {
-            const size_t b = u / d->H, head = u % d->H, at = b * d->T * d->H + head, kv = (b * stride * d->Hk + head / group) * d->D;
-            const Head h = head_at(q, k, v, start, scale, d, b, head);
-            const HeadGrad g = {dq + at * d->D, group > 1 ? copies + 2 * u * copy : dk + kv, group > 1 ? copies + (2 * u + 1) * copy : dv + kv,
-                                dout + at * d->D, o + at * d->D, lse + at, d->H, group > 1 ? (size_t)d->D : h.ldk};
-            if (group > 1) memset(g.dk, 0, 2 * copy * sizeof(float));
-            for (size_t i0 = 0; i0 < h.T; i0 += QT) attend_backward(&g, &h, i0);
-        }
-#pragma omp for schedule(static)
-        for (size_t u = 0; u < (group > 1 ? (size_t)d->B * d->Hk : 0); u++) {
-            const size_t b = u / d->Hk, hk = u % d->Hk, kv = (b * stride * d->Hk + hk) * d->D;
-            const float *c = copies + 2 * (b * d->H + hk * group) * copy;
-            group_add(dk + kv, c, 2 * copy, d);
-            group_add(dv + kv, c + copy, 2 * copy, d);
-        }
-    }
+    const size_t heads = (size_t)d->B * d->H;
+    const int enough = heads * d->T * d->T * d->D > ALONE;
+    const AttnJob j = {(float *)o, (float *)lse, dq, dk, dv, work, q, k, v, dout, start, scale, d,
+                       .copy = (size_t)d->T * d->D, .stride = d->stride ? d->stride : d->T};
+    pool_run_if(enough, heads, attend_backward_task, &j);
+    if (d->H != d->Hk) pool_run_if(enough, (size_t)d->B * d->Hk, group_task, &j);
 }

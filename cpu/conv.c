@@ -34,15 +34,24 @@ static void tail_move(float *out, const float *x, const float *in, int T, size_t
         else memset(out + i * C, 0, C * sizeof *out);
     }
 }
+typedef struct {
+    float *y, *dx, *dw;
+    const float *x, *dy, *w, *tail;
+    const int *start;
+    size_t B, T, C, W;
+} ConvJob;
+
+static void conv_task(const void *job, size_t u) {
+    const ConvJob *j = job;
+    const size_t lanes = (j->C + VW - 1) / VW, b = u / lanes, c = u % lanes * VW, first = b * j->T * j->C + c;
+    conv_lane(j->y + first, j->x + first, j->w + c * j->W, at_const(j->tail, b * (j->W - 1) * j->C + c), j->start ? j->start + b * j->T : NULL,
+              (int)j->T, j->C, (int)j->W, j->C - c < VW ? j->C - c : VW);
+}
 static void conv_forward(float *y, float *tail_out, const float *x, const float *w, const float *tail_in, const int *start, int B, int T,
                          int C, int W) {
     const size_t lanes = ((size_t)C + VW - 1) / VW, tail = (size_t)(W - 1) * C;
-#pragma omp parallel for if ((size_t)B * T * C > ALONE)
-    for (size_t u = 0; u < B * lanes; u++) {
-        const size_t b = u / lanes, c = u % lanes * VW, at = b * T * C + c;
-        conv_lane(y + at, x + at, w + c * W, tail_in ? tail_in + b * tail + c : NULL, start ? start + b * T : NULL, T, C, W,
-                  C - c < VW ? C - c : VW);
-    }
+    const ConvJob j = {.y = y, .x = x, .w = w, .tail = tail_in, .start = start, .B = B, .T = T, .C = C, .W = W};
+    pool_run_if((size_t)B * T * C > ALONE, B * lanes, conv_task, &j);
     for (int b = 0; tail_out && b < B; b++)
         tail_move(tail_out + b * tail, x + (size_t)b * T * C, tail_in ? tail_in + b * tail : NULL, T, C, W);
 }
@@ -61,22 +70,22 @@ static void conv_lane_backward(float *dx, float sums[TAPS][VW], const float *dy,
         }
     }
 }
-static void conv_backward_channels(float *dx, float *dw, const float *dy, const float *x, const float *w, const int *start, int B, int T,
-                                   size_t C, int W, size_t n) {
+static void conv_backward_task(const void *job, size_t lane) {
+    const ConvJob *j = job;
+    const size_t c = lane * VW, n = j->C - c < VW ? j->C - c : VW;
     float taps[TAPS][VW], sums[TAPS][VW];
-    taps_load(taps, w, n, W);
+    taps_load(taps, j->w + c * j->W, n, (int)j->W);
     memset(sums, 0, sizeof sums);
-    for (size_t b = 0; b < (size_t)B; b++) {
-        const size_t at = b * T * C;
-        conv_lane_backward(dx ? dx + at : NULL, dw ? sums : NULL, dy + at, x + at, taps, start ? start + b * T : NULL, T, C, W, n);
+    for (size_t b = 0; b < j->B; b++) {
+        const size_t first = b * j->T * j->C + c;
+        conv_lane_backward(at(j->dx, first), j->dw ? sums : NULL, j->dy + first, j->x + first, taps, j->start ? j->start + b * j->T : NULL,
+                           (int)j->T, j->C, (int)j->W, n);
     }
-    for (size_t c = 0; dw && c < n; c++)
-        for (int i = 0; i < W; i++) dw[c * W + i] += sums[i][c];
+    for (size_t k = 0; j->dw && k < n; k++)
+        for (size_t i = 0; i < j->W; i++) j->dw[(c + k) * j->W + i] += sums[i][k];
 }
 static void conv_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const int *start, int B, int T, int C,
                           int W) {
-#pragma omp parallel for if ((size_t)B * T * C > ALONE)
-    for (size_t c = 0; c < (size_t)C; c += VW)
-        conv_backward_channels(dx ? dx + c : NULL, dw ? dw + c * W : NULL, dy + c, x + c, w + c * W, start, B, T, C, W,
-                               C - c < VW ? C - c : VW);
+    const ConvJob j = {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .start = start, .B = B, .T = T, .C = C, .W = W};
+    pool_run_if((size_t)B * T * C > ALONE, ((size_t)C + VW - 1) / VW, conv_backward_task, &j);
 }

@@ -1,12 +1,10 @@
 /* cpu_ops.c - ops_cpu32: picks the path once, and sends every op there, or to the reference where the path has none.
  * A const table cannot hold what is known only when the program runs, so its functions are these one-line doors. */
 #include "cpu/cpu.h"
+#include "cpu/pool.c"
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 static int path_runs(const char *name) {
 #ifdef __x86_64__
@@ -45,16 +43,6 @@ const CpuPath *cpu_path_named(const char *name) {
     for (size_t i = 0; i < PATH_COUNT; i++)
         if (!strcmp(PATHS[i]->name, name) && path_runs(name)) return PATHS[i];
     return NULL;
-}
-
-int cpu_threads(int n) {
-#ifdef _OPENMP
-    omp_set_num_threads(n > 0 ? n : omp_get_num_procs());
-    return omp_get_max_threads();
-#else
-    (void)n;
-    return 1;
-#endif
 }
 
 #define OP(name) (cpu_path()->ops.name ? cpu_path()->ops.name : ops_ref32.name)

@@ -262,7 +262,7 @@ static double dots_add(double *dG, double sign, const float *a, size_t lda, cons
     return total;
 }
 static void rows_add(float *y, size_t ldy, const float *x, size_t n, size_t width) {
-    for (size_t i = 0; i < n; i++) accumulate_run(y + i * ldy, x + i * width, 1, width);
+    for (size_t i = 0; i < n; i++) accumulate_row(y + i * ldy, x + i * width, 1, width);
 }
 
 /* dS: gradient of the state after on entry, of the state before, S, on return. */
@@ -377,35 +377,53 @@ static void delta_head_backward(const ChunkGrad *g, float *dS, const DeltaHead *
     }
 }
 
-static DeltaHead delta_head(float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
-                            const int *start, double scale, void *work, const DeltaDims *d, size_t b, size_t h) {
-    const size_t bt = b * d->T, kh = h / (d->H / d->Hk), bh = b * d->H + h, state = (size_t)d->K * d->V;
-    return (DeltaHead){q + (bt * d->Hk + kh) * d->K, k + (bt * d->Hk + kh) * d->K, v + (bt * d->H + h) * d->V, g + bt * d->H + h,
-                       beta + bt * d->H + h, start ? start + bt : NULL, states + bh * (delta_chunks(d) + 1) * state,
-                       (float *)((char *)work + delta_rule_work(d) / ((size_t)d->B * d->H) * bh), (float)scale, d};
+typedef struct {
+    float *o, *states, *dq, *dk, *dv, *dg, *dbeta, *dstate;
+    const float *q, *k, *v, *g, *beta, *dout;
+    const int *start;
+    double scale;
+    char *work;
+    const DeltaDims *d;
+} DeltaJob;
+
+static DeltaHead delta_head(const DeltaJob *j, size_t b, size_t h) {
+    const DeltaDims *d = j->d;
+    const size_t bt = b * d->T, qk = (bt * d->Hk + h / (d->H / d->Hk)) * d->K, th = bt * d->H + h, bh = b * d->H + h;
+    return (DeltaHead){j->q + qk, j->k + qk, j->v + th * d->V, j->g + th, j->beta + th, j->start ? j->start + bt : NULL,
+                       j->states + bh * (delta_chunks(d) + 1) * d->K * d->V,
+                       (float *)(j->work + delta_rule_work(d) / ((size_t)d->B * d->H) * bh), (float)j->scale, d};
 }
 
+static void delta_task(const void *job, size_t u) {
+    const DeltaJob *j = job;
+    const size_t b = u / j->d->H, h = u % j->d->H;
+    const DeltaHead head = delta_head(j, b, h);
+    delta_head_forward(j->o + (b * j->d->T * j->d->H + h) * j->d->V, &head);
+}
 static void delta_rule_forward(float *o, float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
                                const int *start, double scale, void *work, const DeltaDims *d) {
-#pragma omp parallel for schedule(dynamic)
-    for (size_t u = 0; u < (size_t)d->B * d->H; u++) {
-        const size_t b = u / d->H, h = u % d->H;
-        const DeltaHead head = delta_head(states, q, k, v, g, beta, start, scale, work, d, b, h);
-        delta_head_forward(o + (b * d->T * d->H + h) * d->V, &head);
-    }
+    const size_t heads = (size_t)d->B * d->H;
+    const DeltaJob j = {.o = o, .states = states, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
+                        .d = d};
+    pool_run_if(heads * d->T * d->K * d->V > ALONE, heads, delta_task, &j);
 }
 
+/* heads that share dq and dk follow each other */
+static void delta_backward_task(const void *job, size_t u) {
+    const DeltaJob *j = job;
+    const DeltaDims *d = j->d;
+    const size_t b = u / d->Hk, hk = u % d->Hk, bt = b * d->T, qk = (bt * d->Hk + hk) * d->K, group = (size_t)d->H / d->Hk;
+    for (size_t h = hk * group; h < (hk + 1) * group; h++) {
+        const size_t th = bt * d->H + h;
+        const DeltaHead head = delta_head(j, b, h);
+        const ChunkGrad grad = {j->dq + qk, j->dk + qk, j->dv + th * d->V, j->dg + th, j->dbeta + th, j->dout + th * d->V};
+        delta_head_backward(&grad, j->dstate + (b * d->H + h) * d->K * d->V, &head);
+    }
+}
 static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout,
                                 const float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
                                 const int *start, double scale, void *work, const DeltaDims *d) {
-    const size_t group = (size_t)d->H / d->Hk;
-#pragma omp parallel for schedule(dynamic)
-    for (size_t u = 0; u < (size_t)d->B * d->Hk; u++)
-        for (size_t i = 0; i < group; i++) { // heads that share dq and dk follow each other
-            const size_t b = u / d->Hk, hk = u % d->Hk, h = hk * group + i, bt = b * d->T;
-            const DeltaHead head = delta_head((float *)states, q, k, v, g, beta, start, scale, work, d, b, h);
-            const ChunkGrad grad = {dq + (bt * d->Hk + hk) * d->K, dk + (bt * d->Hk + hk) * d->K, dv + (bt * d->H + h) * d->V,
-                                    dg + bt * d->H + h, dbeta + bt * d->H + h, dout + (bt * d->H + h) * d->V};
-            delta_head_backward(&grad, dstate + (b * d->H + h) * d->K * d->V, &head);
-        }
+    const DeltaJob j = {.states = (float *)states, .dq = dq, .dk = dk, .dv = dv, .dg = dg, .dbeta = dbeta, .dstate = dstate, .q = q, .k = k,
+                        .v = v, .g = g, .beta = beta, .dout = dout, .start = start, .scale = scale, .work = work, .d = d};
+    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, (size_t)d->B * d->Hk, delta_backward_task, &j);
 }

@@ -1,22 +1,31 @@
 /* embed.c - rows of a table; the gradient is shared by blocks of columns, so that rows are added in order. */
 #include "parallel.h"
 
+typedef struct { Job rows; const int *ids; } EmbedJob;
+
+static void embed_block(const void *job, size_t b) {
+    const EmbedJob *j = job;
+    const size_t C = j->rows.C;
+    for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->rows.N); i++, n++)
+        memcpy(j->rows.out[0] + n * C, j->rows.in[0] + j->ids[n] * C, C * sizeof(float));
+}
 static void embed_forward(float *y, const float *w, const int *ids, int N, int C, int VOC) {
     (void)VOC;
-#pragma omp parallel for if ((size_t)N * C > ALONE)
-    for (int n = 0; n < N; n++) memcpy(y + (size_t)n * C, w + (size_t)ids[n] * C, (size_t)C * sizeof *y);
+    const EmbedJob j = {{{y}, {w}, .N = N, .C = C}, ids};
+    pool_run_if((size_t)N * C > ALONE, row_blocks(N), embed_block, &j);
 }
-static void embed_columns(float *dw, const float *dy, const int *ids, size_t N, size_t C, size_t n) {
-    for (size_t i = 0; i < N; i++) {
-        float *dw_v = dw + ids[i] * C;
-        for (size_t c = 0; c < n; c += VW) vput(dw_v + c, vget(dw_v + c, n - c) + vget(dy + i * C + c, n - c), n - c);
+
+static void embed_columns(const void *job, size_t b) {
+    const EmbedJob *j = job;
+    const size_t C = j->rows.C, from = b * COLUMN_BLOCK, n = block_size(b, COLUMN_BLOCK, C);
+    for (size_t i = 0; i < j->rows.N; i++) {
+        float *dw_v = j->rows.out[0] + j->ids[i] * C + from;
+        const float *dy_n = j->rows.in[0] + i * C + from;
+        for (size_t c = 0; c < n; c += VW) vput(dw_v + c, vget(dw_v + c, n - c) + vget(dy_n + c, n - c), n - c);
     }
 }
 static void embed_backward(float *dw, const float *dy, const int *ids, int N, int C, int VOC) {
     (void)VOC;
-#pragma omp parallel for if ((size_t)N * C > ALONE)
-    for (size_t b = 0; b < column_blocks(C); b++) {
-        const size_t c = b * COLUMN_BLOCK;
-        embed_columns(dw + c, dy + c, ids, N, C, block_size(b, COLUMN_BLOCK, C));
-    }
+    const EmbedJob j = {{{dw}, {dy}, .N = N, .C = C}, ids};
+    pool_run_if((size_t)N * C > ALONE, column_blocks(C), embed_columns, &j);
 }

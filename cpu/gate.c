@@ -26,16 +26,22 @@ static void delta_gate_run(float *g, float *beta, const float *a, const float *b
             vput(beta + at, vsigmoid(vget(b + at, k)), k);
         }
 }
+typedef struct { Job args; const Pattern *p; size_t run; } GateJob;
+
+static void delta_gate_task(const void *job, size_t r) {
+    const GateJob *j = job;
+    const size_t i = r * j->run, n = block_size(r, j->run, j->args.n);
+    delta_gate_run(j->args.out[0] + i, j->args.out[1] + i, j->args.in[0] + i, j->args.in[1] + i, j->p, n);
+}
+static void delta_gate_share(Task *task, Job args, const Pattern *p) {
+    const GateJob j = {args, p, PATTERNS_PER_RUN * p->period};
+    pool_run_if(args.n > ALONE / 8, (args.n + j.run - 1) / j.run, task, &j);
+}
 static void delta_gate_forward(float *g, float *beta, const float *a, const float *b, const float *A_log, const float *dt_bias, int N,
                                int H) {
     Pattern p;
     pattern_make(&p, A_log, dt_bias, H);
-    const size_t n = (size_t)N * H, run = PATTERNS_PER_RUN * p.period, runs = (n + run - 1) / run;
-#pragma omp parallel for if (n > ALONE / 8)
-    for (size_t r = 0; r < runs; r++) {
-        const size_t i = r * run;
-        delta_gate_run(g + i, beta + i, a + i, b + i, &p, n - i < run ? n - i : run);
-    }
+    delta_gate_share(delta_gate_task, (Job){{g, beta}, {a, b}, .n = (size_t)N * H}, &p);
 }
 
 /* the slope of g in a (and in dt_bias): -exp(A_log) sigmoid(a + dt_bias) */
@@ -69,34 +75,41 @@ static void delta_gate_parameters(float *dA_log, float *ddt_bias, const float *d
         if (ddt_bias) ddt_bias[i % H] += s1[i];
     }
 }
+static void delta_gate_task_backward(const void *job, size_t r) {
+    const GateJob *j = job;
+    const size_t i = r * j->run, n = block_size(r, j->run, j->args.n);
+    const float *const *in = j->args.in;
+    delta_gate_run_backward(j->args.out[0] + i, j->args.out[1] + i, in[0] + i, in[1] + i, in[2] + i, in[3] + i, j->p, n);
+}
 static void delta_gate_backward(float *da, float *db, float *dA_log, float *ddt_bias, const float *dg, const float *dbeta, const float *a,
                                 const float *g, const float *beta, const float *A_log, const float *dt_bias, int N, int H) {
+    const size_t n = (size_t)N * H;
     Pattern p;
     pattern_make(&p, A_log, dt_bias, H);
-    const size_t n = (size_t)N * H, run = PATTERNS_PER_RUN * p.period, runs = (n + run - 1) / run;
-#pragma omp parallel for if (n > ALONE / 8)
-    for (size_t r = 0; r < runs; r++) {
-        const size_t i = r * run;
-        delta_gate_run_backward(da + i, db + i, dg + i, dbeta + i, a + i, beta + i, &p, n - i < run ? n - i : run);
-    }
+    delta_gate_share(delta_gate_task_backward, (Job){{da, db}, {dg, dbeta, a, beta}, .n = n}, &p);
     if (dA_log || ddt_bias) delta_gate_parameters(dA_log, ddt_bias, dg, a, g, &p, n, H);
 }
 
-static void gla_gate_run(float *g, const float *x, float scale, size_t n) {
-    for (size_t i = 0; i < n; i += VW) vput(g + i, vset(scale) * vsoftplus(vset(0) - vget(x + i, n - i)), n - i);
+static void gla_gate_run(const void *job, size_t r) {
+    const Job *j = job;
+    const float *x = j->in[0] + r * RUN;
+    float *g = j->out[0] + r * RUN;
+    const size_t n = run_size(j->n, r);
+    for (size_t i = 0; i < n; i += VW) vput(g + i, vset(j->a) * vsoftplus(vset(0) - vget(x + i, n - i)), n - i);
 }
 static void gla_gate_forward(float *g, const float *x, double normalizer, size_t n) {
-#pragma omp parallel for if (n > ALONE / 4)
-    for (size_t r = 0; r < run_count(n); r++) gla_gate_run(g + r * RUN, x + r * RUN, (float)(-1 / normalizer), run_size(n, r));
+    runs(gla_gate_run, (Job){{g}, {x}, .n = n, .a = (float)(-1 / normalizer)});
 }
-static void gla_gate_run_backward(float *dx, const float *dg, const float *x, float scale, size_t n) {
+static void gla_gate_run_backward(const void *job, size_t r) {
+    const Job *j = job;
+    const float *dg = j->in[0] + r * RUN, *x = j->in[1] + r * RUN;
+    float *dx = j->out[0] + r * RUN;
+    const size_t n = run_size(j->n, r);
     for (size_t i = 0; i < n; i += VW) { // 1 - sigmoid(x) = sigmoid(-x)
         const vf s = vsigmoid(vset(0) - vget(x + i, n - i));
-        vput(dx + i, vfma(vget(dg + i, n - i) * vset(scale), s, vget(dx + i, n - i)), n - i);
+        vput(dx + i, vfma(vget(dg + i, n - i) * vset(j->a), s, vget(dx + i, n - i)), n - i);
     }
 }
 static void gla_gate_backward(float *dx, const float *dg, const float *x, double normalizer, size_t n) {
-#pragma omp parallel for if (n > ALONE / 4)
-    for (size_t r = 0; r < run_count(n); r++)
-        gla_gate_run_backward(dx + r * RUN, dg + r * RUN, x + r * RUN, (float)(1 / normalizer), run_size(n, r));
+    runs(gla_gate_run_backward, (Job){{dx}, {dg, x}, .n = n, .a = (float)(1 / normalizer)});
 }

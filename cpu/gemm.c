@@ -37,15 +37,18 @@ typedef struct {
     size_t k0, k1;         // this pass: K blocks [k0, k1)
     size_t p0, p1;         // and panels [p0, p1)
     int in_place;          // B is read where it is
-    int copy_a;
+    int copy_a, bias;
+    size_t mb, nb;         // blocks of C along M and along the panels
 } Pass;
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 static float *panel_at(const Pass *s, size_t kb, size_t p) { return s->pack + ((kb - s->k0) * (s->p1 - s->p0) + (p - s->p0)) * s->kc * NR; }
 
 /* Panel p of K block kb: [k][NR]. */
-static void panel_pack(const Pass *s, size_t kb, size_t p) {
+static void panel_pack(const void *pass, size_t t) {
+    const Pass *s = pass;
     const Gemm *g = s->g;
+    const size_t kb = s->k0 + t / (s->p1 - s->p0), p = s->p0 + t % (s->p1 - s->p0);
     const size_t k0 = kb * s->kc, kn = min_size(s->kc, g->K - k0), j0 = p * NR, n = min_size(NR, g->N - j0);
     float *to = panel_at(s, kb, p);
     if (g->trans) transpose(to, NR, g->b + j0 * g->ldb + k0, g->ldb, n, kn);
@@ -82,43 +85,32 @@ static void bias_add(const Gemm *g, size_t m0, size_t m1, size_t j0, size_t j1) 
     }
 }
 
-/* All blocks of C of one pass. */
-static void pass_run(const Pass *s, size_t mb, size_t nb, int bias) {
+/* Block t of C of one pass. */
+static void pass_block(const void *pass, size_t t) {
+    const Pass *s = pass;
     const Gemm *g = s->g;
-    const size_t mt = (g->M + mb - 1) / mb, panels = s->p1 - s->p0;
-#pragma omp for schedule(dynamic)
-    for (size_t t = 0; t < mb * nb; t++) {
-        const size_t m0 = t / nb * mt, m1 = min_size(g->M, m0 + mt), q0 = s->p0 + panels * (t % nb) / nb, q1 = s->p0 + panels * (t % nb + 1) / nb;
-        if (m0 >= m1 || q0 == q1) continue;
-        block_run(s, m0, m1, q0, q1);
-        if (bias) bias_add(g, m0, m1, q0 * NR, min_size(g->N, q1 * NR));
-    }
-}
-
-static void pass_pack(const Pass *s) {
-    const size_t panels = s->p1 - s->p0;
-    if (s->in_place) return;
-#pragma omp for schedule(static)
-    for (size_t t = 0; t < panels * (s->k1 - s->k0); t++) panel_pack(s, s->k0 + t / panels, s->p0 + t % panels);
+    const size_t rows = (g->M + s->mb - 1) / s->mb, panels = s->p1 - s->p0, i = t / s->nb, j = t % s->nb;
+    const size_t m0 = i * rows, m1 = min_size(g->M, m0 + rows), p0 = s->p0 + panels * j / s->nb, p1 = s->p0 + panels * (j + 1) / s->nb;
+    if (m0 >= m1 || p0 == p1) return;
+    block_run(s, m0, m1, p0, p1);
+    if (s->bias) bias_add(g, m0, m1, p0 * NR, min_size(g->N, p1 * NR));
 }
 
 static void gemm_passes(const Gemm *g, float *pack, size_t budget) {
     const size_t nk = (g->K + K_BLOCK - 1) / K_BLOCK, kc = (g->K + nk - 1) / nk, panels = (g->N + NR - 1) / NR;
     const size_t k_pass = min_size(nk, budget / (kc * NR)), p_pass = min_size(panels, budget / (k_pass * kc * NR));
-    const size_t threads = (size_t)threads_max();
-    size_t mb = (g->M + M_BLOCK - 1) / M_BLOCK;
-    if (mb < 3 * threads) mb = min_size(3 * threads, (g->M + 2 * MR - 1) / (2 * MR));
-    Pass s0 = {.g = g, .pack = pack, .kc = kc};
-    s0.in_place = !g->trans && g->ldb <= 1024;
-    s0.copy_a = g->lda >= 512 && g->N >= 128;
-#pragma omp parallel if (g->M * g->N * g->K > 100000)
-    for (size_t k = 0; k < nk; k += k_pass)
-        for (size_t p = 0; p < panels; p += p_pass) {
-            Pass s = s0;
-            s.k0 = k, s.k1 = min_size(nk, k + k_pass), s.p0 = p, s.p1 = min_size(panels, p + p_pass);
-            const size_t nb = mb >= 3 * threads ? 1 : min_size(s.p1 - s.p0, (3 * threads + mb - 1) / mb);
-            pass_pack(&s);
-            pass_run(&s, mb, nb, g->bias && s.k1 == nk);
+    const size_t tasks = 3 * (size_t)pool_threads();
+    const int enough = g->M * g->N * g->K > 100000;
+    Pass s = {.g = g, .pack = pack, .kc = kc, .in_place = !g->trans && g->ldb <= 1024, .copy_a = g->lda >= 512 && g->N >= 128};
+    s.mb = (g->M + M_BLOCK - 1) / M_BLOCK;
+    if (s.mb < tasks) s.mb = min_size(tasks, (g->M + 2 * MR - 1) / (2 * MR));
+    for (s.k0 = 0; s.k0 < nk; s.k0 = s.k1)
+        for (s.p0 = 0; s.p0 < panels; s.p0 = s.p1) {
+            s.k1 = min_size(nk, s.k0 + k_pass), s.p1 = min_size(panels, s.p0 + p_pass);
+            s.nb = s.mb >= tasks ? 1 : min_size(s.p1 - s.p0, (tasks + s.mb - 1) / s.mb);
+            s.bias = g->bias && s.k1 == nk;
+            if (!s.in_place) pool_run_if(enough, (s.p1 - s.p0) * (s.k1 - s.k0), panel_pack, &s);
+            pool_run_if(enough, s.mb * s.nb, pass_block, &s);
         }
 }
 

@@ -1,20 +1,10 @@
 /* gemm.h - C (M,N) = or += A B, threaded over blocks of C. */
 #ifndef HYB_CPU_GEMM_H
 #define HYB_CPU_GEMM_H
+#include "cpu/pool.h"
 #include "tile.h"
 #include <stdatomic.h>
 #include <stdlib.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
-INLINE int threads_max(void) {
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
-}
 
 typedef struct {
     float *c;

@@ -37,24 +37,29 @@ static float kl_row(float *z_s, float *z_t, float weight, float tau, int gradien
     return tau * tau * (k.cross / k.sum_t - logf(k.sum_t) + logf(k.sum_s));
 }
 
+typedef struct { float *loss, *z, *zt; const float *weight; float tau; int gradient; size_t VOC, ld; } KlJob;
+
+static void kl_task(const void *job, size_t n) {
+    const KlJob *j = job;
+    const float weight_n = j->weight ? j->weight[n] : 1;
+    float *z_n = j->z + n * j->ld;
+    if (weight_n != 0) j->loss[n] = kl_row(z_n, j->zt + n * j->ld, weight_n, j->tau, j->gradient, j->VOC);
+    else {
+        j->loss[n] = 0;
+        memset(z_n, 0, j->VOC * sizeof *z_n);
+    }
+}
 static void head_kl(float *loss, float *dx, float *dw, const float *x, const float *w, const float *xt, const float *wt, const float *weight,
                     double tau, void *work, const HeadDims *d) {
     const size_t block = head_rows(d, 2), ld = head_stride(d);
     float *z = work, *zt = z + block * ld;
-    for (size_t from = 0; from < (size_t)d->N; from += block) {
-        const size_t rows = (size_t)d->N - from < block ? (size_t)d->N - from : block;
-        const float *x_from = x + from * d->C;
-        head_logits(z, x_from, w, rows, d->C, d);
-        head_logits(zt, xt + from * d->Ct, wt, rows, d->Ct, d);
-#pragma omp parallel for schedule(dynamic, 4)
-        for (size_t i = 0; i < rows; i++) {
-            const float weight_n = weight ? weight[from + i] : 1;
-            if (weight_n != 0) loss[from + i] = kl_row(z + i * ld, zt + i * ld, weight_n, (float)tau, dx || dw, d->VOC);
-            else {
-                loss[from + i] = 0;
-                memset(z + i * ld, 0, (size_t)d->VOC * sizeof *z);
-            }
-        }
-        head_gradient(dx ? dx + from * d->C : NULL, dw, z, x_from, w, rows, d);
+    for (size_t n = 0; n < (size_t)d->N; n += block) {
+        const size_t rows = (size_t)d->N - n < block ? (size_t)d->N - n : block;
+        const float *x_n = x + n * d->C;
+        const KlJob j = {loss + n, z, zt, at_const(weight, n), (float)tau, dx || dw, d->VOC, ld};
+        head_logits(z, x_n, w, rows, d->C, d);
+        head_logits(zt, xt + n * d->Ct, wt, rows, d->Ct, d);
+        pool_run_if(rows * d->VOC > ALONE / 2, rows, kl_task, &j);
+        head_gradient(at(dx, n * d->C), dw, z, x_n, w, rows, d);
     }
 }

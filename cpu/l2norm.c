@@ -8,12 +8,13 @@ static void l2_rows(float *y, float *r, const float *x, float eps, size_t N, siz
         for (size_t c = 0; c < C; c += VW) vput(y + c, vget(x + c, C - c) * vset(r[n]), C - c);
     }
 }
+static void l2_block(const void *job, size_t b) {
+    const Job *j = job;
+    const size_t n = b * ROW_BLOCK, nc = n * j->C;
+    l2_rows(j->out[0] + nc, j->out[1] + n, j->in[0] + nc, j->a, block_size(b, ROW_BLOCK, j->N), j->C);
+}
 static void l2norm_forward(float *y, float *r, const float *x, double eps, int N, int C) {
-#pragma omp parallel for if ((size_t)N * C > ALONE)
-    for (size_t b = 0; b < row_blocks(N); b++) {
-        const size_t n = b * ROW_BLOCK;
-        l2_rows(y + n * C, r + n, x + n * C, (float)eps, block_size(b, ROW_BLOCK, N), C);
-    }
+    blocks_of_rows(l2_block, (Job){{y, r}, {x}, .N = N, .C = C, .a = (float)eps});
 }
 static void l2_rows_backward(float *dx, const float *dy, const float *y, const float *r, size_t N, size_t C) {
     for (size_t n = 0; n < N; n++, dx += C, dy += C, y += C) {
@@ -24,10 +25,11 @@ static void l2_rows_backward(float *dx, const float *dy, const float *y, const f
         }
     }
 }
+static void l2_block_backward(const void *job, size_t b) {
+    const Job *j = job;
+    const size_t n = b * ROW_BLOCK, nc = n * j->C;
+    l2_rows_backward(j->out[0] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2] + n, block_size(b, ROW_BLOCK, j->N), j->C);
+}
 static void l2norm_backward(float *dx, const float *dy, const float *y, const float *r, int N, int C) {
-#pragma omp parallel for if ((size_t)N * C > ALONE)
-    for (size_t b = 0; b < row_blocks(N); b++) {
-        const size_t n = b * ROW_BLOCK;
-        l2_rows_backward(dx + n * C, dy + n * C, y + n * C, r + n, block_size(b, ROW_BLOCK, N), C);
-    }
+    blocks_of_rows(l2_block_backward, (Job){{dx}, {dy, y, r}, .N = N, .C = C});
 }

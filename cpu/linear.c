@@ -7,18 +7,14 @@ static void linear_forward(float *y, const float *x, const float *w, const float
     gemm(&g);
 }
 
-static void bias_columns(float *db, const float *dy, size_t N, size_t O, size_t n) {
-    for (size_t o = 0; o < n; o += VW) {
+static void bias_columns(const void *job, size_t b) {
+    const Job *j = job;
+    const size_t from = b * COLUMN_BLOCK, n = block_size(b, COLUMN_BLOCK, j->C);
+    for (size_t o = from; o < from + n; o += VW) {
+        const size_t k = from + n - o;
         vf s = vset(0);
-        for (size_t i = 0; i < N; i++) s = s + vget(dy + i * O + o, n - o);
-        vput(db + o, vget(db + o, n - o) + s, n - o);
-    }
-}
-static void bias_backward(float *db, const float *dy, size_t N, size_t O) {
-#pragma omp parallel for if (N * O > ALONE)
-    for (size_t b = 0; b < column_blocks((int)O); b++) {
-        const size_t o = b * COLUMN_BLOCK;
-        bias_columns(db + o, dy + o, N, O, block_size(b, COLUMN_BLOCK, O));
+        for (size_t i = 0; i < j->N; i++) s = s + vget(j->in[0] + i * j->C + o, k);
+        vput(j->out[0] + o, vget(j->out[0] + o, k) + s, k);
     }
 }
 
@@ -27,5 +23,5 @@ static void linear_backward(float *dx, float *dw, float *db, const float *dy, co
     const Gemm for_w = {.c = dw, .ldc = I, .a = dy, .lda = O, .by = COLS, .b = x, .ldb = I, .M = O, .N = I, .K = N, .add = 1};
     if (dx) gemm(&for_x);
     if (dw) gemm(&for_w);
-    if (db) bias_backward(db, dy, N, O);
+    if (db) blocks_of_columns(bias_columns, (Job){{db}, {dy}, .N = N, .C = O});
 }

@@ -1,6 +1,8 @@
 /* peak.c - the two ceilings that every figure is held against: multiply-adds from registers, and reading memory. */
 #include "parallel.h"
 
+enum { PEAK_TASKS = 1024 };
+
 /* Twelve chains hide the latency; the empty asm keeps the compiler from seeing that the numbers do not matter. */
 static float fma_chains(size_t rounds) {
     const vf a = vset(0.999f), b = vset(1e-3f);
@@ -17,10 +19,20 @@ static float fma_chains(size_t rounds) {
     }
     return vsum(((x0 + x1) + (x2 + x3)) + ((x4 + x5) + (x6 + x7)) + ((x8 + x9) + (xa + xb)));
 }
+typedef struct { size_t rounds, n; const float *x; float *got; } PeakJob; // got: one number a task, so that nothing is dropped
+
+static void fma_task(const void *job, size_t t) {
+    const PeakJob *j = job;
+    j->got[t] = fma_chains(j->rounds);
+}
+/* Sixteen tasks a thread: the helpers come when they come. */
 static double fma_run(size_t rounds) {
+    float got[PEAK_TASKS];
+    const size_t all = (size_t)pool_threads() * 16, tasks = all < PEAK_TASKS ? all : PEAK_TASKS;
+    const PeakJob j = {.rounds = rounds / 16 + 1, .got = got};
+    pool_run(tasks, fma_task, &j);
     double done = 0;
-#pragma omp parallel reduction(+ : done)
-    done += fma_chains(rounds) > 0 ? 24.0 * VW * (double)rounds : 0;
+    for (size_t t = 0; t < tasks; t++) done += got[t] > 0 ? 24.0 * VW * (double)j.rounds : 0;
     return done;
 }
 
@@ -30,9 +42,14 @@ static float read_sum(const float *x, size_t n) {
         s0 = s0 + vload(x + i), s1 = s1 + vload(x + i + VW), s2 = s2 + vload(x + i + 2 * VW), s3 = s3 + vload(x + i + 3 * VW);
     return vsum((s0 + s1) + (s2 + s3));
 }
+static void read_task(const void *job, size_t t) {
+    const PeakJob *j = job;
+    j->got[t] = read_sum(j->x + j->n / PEAK_TASKS * t, j->n / PEAK_TASKS);
+}
 static float read_run(const float *x, size_t n) {
-    float total = 0;
-#pragma omp parallel for reduction(+ : total)
-    for (size_t r = 0; r < n / RUN; r++) total += read_sum(x + r * RUN, RUN);
+    float got[PEAK_TASKS], total = 0;
+    const PeakJob j = {.x = x, .n = n, .got = got};
+    pool_run(PEAK_TASKS, read_task, &j);
+    for (size_t t = 0; t < PEAK_TASKS; t++) total += got[t];
     return total;
 }

@@ -10,12 +10,13 @@ static void rms_rows(float *y, float *rstd, const float *x, const float *w, floa
         for (size_t c = 0; c < C; c += VW) vput(y + c, vget(x + c, C - c) * vset(r) * vget(w + c, C - c), C - c);
     }
 }
+static void rms_block(const void *job, size_t b) {
+    const Job *j = job;
+    const size_t n = b * ROW_BLOCK, nc = n * j->C;
+    rms_rows(j->out[0] + nc, j->out[1] + n, j->in[0] + nc, j->in[1], j->a, block_size(b, ROW_BLOCK, j->N), j->C);
+}
 static void rmsnorm_forward(float *y, float *rstd, const float *x, const float *w, double eps, int N, int C) {
-#pragma omp parallel for if ((size_t)N * C > ALONE)
-    for (size_t b = 0; b < row_blocks(N); b++) {
-        const size_t n = b * ROW_BLOCK;
-        rms_rows(y + n * C, rstd + n, x + n * C, w, (float)eps, block_size(b, ROW_BLOCK, N), C);
-    }
+    blocks_of_rows(rms_block, (Job){{y, rstd}, {x, w}, .N = N, .C = C, .a = (float)eps});
 }
 
 /* dx += rstd (t - n mean(t n)) with t = dy w, n = x rstd */
@@ -38,20 +39,20 @@ static void rms_columns(float *dw, const float *dy, const float *x, const float 
         vput(dw + c, vget(dw + c, n - c) + s, n - c);
     }
 }
+static void rms_block_backward(const void *job, size_t b) {
+    const Job *j = job;
+    const size_t n = b * ROW_BLOCK, nc = n * j->C;
+    rms_rows_backward(j->out[0] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2], j->in[3] + n, block_size(b, ROW_BLOCK, j->N), j->C);
+}
+static void rms_column_block(const void *job, size_t b) {
+    const Job *j = job;
+    const size_t c = b * COLUMN_BLOCK;
+    rms_columns(j->out[1] + c, j->in[0] + c, j->in[1] + c, j->in[3], j->N, j->C, block_size(b, COLUMN_BLOCK, j->C));
+}
 static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const float *rstd, int N, int C) {
-#pragma omp parallel if ((size_t)N * C > ALONE)
-    {
-#pragma omp for nowait
-        for (size_t b = 0; b < (dx ? row_blocks(N) : 0); b++) {
-            const size_t n = b * ROW_BLOCK;
-            rms_rows_backward(dx + n * C, dy + n * C, x + n * C, w, rstd + n, block_size(b, ROW_BLOCK, N), C);
-        }
-#pragma omp for
-        for (size_t b = 0; b < (dw ? column_blocks(C) : 0); b++) {
-            const size_t c = b * COLUMN_BLOCK;
-            rms_columns(dw + c, dy + c, x + c, rstd, N, C, block_size(b, COLUMN_BLOCK, C));
-        }
-    }
+    const Job j = {{dx, dw}, {dy, x, w, rstd}, .N = N, .C = C};
+    if (dx) blocks_of_rows(rms_block_backward, j);
+    if (dw) blocks_of_columns(rms_column_block, j);
 }
 
 static void gated_rows(float *y, float *rstd, const float *x, const float *z, const float *w, float eps, size_t N, size_t C) {
@@ -64,12 +65,13 @@ static void gated_rows(float *y, float *rstd, const float *x, const float *z, co
         }
     }
 }
+static void gated_block(const void *job, size_t b) {
+    const Job *j = job;
+    const size_t n = b * ROW_BLOCK, nc = n * j->C;
+    gated_rows(j->out[0] + nc, j->out[1] + n, j->in[0] + nc, j->in[1] + nc, j->in[2], j->a, block_size(b, ROW_BLOCK, j->N), j->C);
+}
 static void gated_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps, int N, int C) {
-#pragma omp parallel for if ((size_t)N * C > ALONE)
-    for (size_t b = 0; b < row_blocks(N); b++) {
-        const size_t n = b * ROW_BLOCK;
-        gated_rows(y + n * C, rstd + n, x + n * C, z + n * C, w, (float)eps, block_size(b, ROW_BLOCK, N), C);
-    }
+    blocks_of_rows(gated_block, (Job){{y, rstd}, {x, z, w}, .N = N, .C = C, .a = (float)eps});
 }
 
 /* One row: t = dy w z s goes to `t` first, so that the sigmoid is taken once. */
@@ -99,19 +101,21 @@ static void gated_columns(float *dw, const float *dy, const float *x, const floa
         vput(dw + c, vget(dw + c, n - c) + s, n - c);
     }
 }
+static void gated_block_backward(const void *job, size_t b) {
+    const Job *j = job;
+    for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
+        const size_t nc = n * j->C;
+        gated_row_backward(j->out[0] + nc, j->out[1] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2] + nc, j->in[3], j->in[4][n], j->C);
+    }
+}
+static void gated_column_block(const void *job, size_t b) {
+    const Job *j = job;
+    const size_t c = b * COLUMN_BLOCK;
+    gated_columns(j->out[2] + c, j->in[0] + c, j->in[1] + c, j->in[2] + c, j->in[4], j->N, j->C, block_size(b, COLUMN_BLOCK, j->C));
+}
 static void gated_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z, const float *w,
                                    const float *rstd, int N, int C) {
-#pragma omp parallel if ((size_t)N * C > ALONE)
-    {
-#pragma omp for nowait
-        for (int n = 0; n < N; n++) {
-            const size_t at = (size_t)n * C;
-            gated_row_backward(dx + at, dz + at, dy + at, x + at, z + at, w, rstd[n], C);
-        }
-#pragma omp for
-        for (size_t b = 0; b < (dw ? column_blocks(C) : 0); b++) {
-            const size_t c = b * COLUMN_BLOCK;
-            gated_columns(dw + c, dy + c, x + c, z + c, rstd, N, C, block_size(b, COLUMN_BLOCK, C));
-        }
-    }
+    const Job j = {{dx, dz, dw}, {dy, x, z, w, rstd}, .N = N, .C = C};
+    blocks_of_rows(gated_block_backward, j);
+    if (dw) blocks_of_columns(gated_column_block, j);
 }

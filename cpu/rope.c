@@ -30,16 +30,20 @@ static void rope_token(float *y, const float *x, const float *row, float sign, s
         else rope_row_plain(y, x, row, sign, n, add);
     }
 }
-static void rope_run(float *y, const float *x, const float *table, int pos, float sign, int B, int T, int H, int D, int add) {
-#pragma omp parallel for if ((size_t)B * T * H * D > ALONE)
-    for (size_t n = 0; n < (size_t)B * T; n++) {
-        const size_t at = n * H * D, t = n % T;
-        rope_token(y + at, x + at, table + (pos + t) * D, sign, H, D, add);
+
+typedef struct { float *y; const float *x, *table; int pos; float sign; size_t T, H, D, N; int add; } RopeJob;
+
+static void rope_block(const void *job, size_t b) {
+    const RopeJob *j = job;
+    for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
+        const size_t first = n * j->H * j->D;
+        rope_token(j->y + first, j->x + first, j->table + (j->pos + n % j->T) * j->D, j->sign, j->H, j->D, j->add);
     }
 }
+static void rope_run(const RopeJob *j) { pool_run_if(j->N * j->H * j->D > ALONE, row_blocks(j->N), rope_block, j); }
 static void rope_forward(float *y, const float *x, const float *table, int pos, int B, int T, int H, int D) {
-    rope_run(y, x, table, pos, 1, B, T, H, D, 0);
+    rope_run(&(RopeJob){y, x, table, pos, 1, T, H, D, (size_t)B * T, 0});
 }
 static void rope_backward(float *dx, const float *dy, const float *table, int pos, int B, int T, int H, int D) {
-    rope_run(dx, dy, table, pos, -1, B, T, H, D, 1);
+    rope_run(&(RopeJob){dx, dy, table, pos, -1, T, H, D, (size_t)B * T, 1});
 }

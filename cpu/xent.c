@@ -53,25 +53,29 @@ static float xent_row(float *z, int *top, int target, float weight, int gradient
     return (max - z_target) + logf(total);
 }
 
+typedef struct { float *loss, *z; int *top; const int *target; const float *weight; int gradient; size_t VOC, ld; } XentJob;
+
+static void xent_task(const void *job, size_t n) {
+    const XentJob *j = job;
+    const float weight_n = j->weight ? j->weight[n] : 1;
+    float *z_n = j->z + n * j->ld;
+    if (weight_n != 0) {
+        j->loss[n] = xent_row(z_n, j->top ? j->top + n : NULL, j->target[n], weight_n, j->gradient, j->VOC);
+        return;
+    }
+    j->loss[n] = 0;
+    if (j->top) j->top[n] = -1;
+    memset(z_n, 0, j->VOC * sizeof *z_n);
+}
 static void head_xent(float *loss, int *top, float *dx, float *dw, const float *x, const float *w, const int *target, const float *weight,
                       void *work, const HeadDims *d) {
-    float *z = work;
-    const size_t block = head_rows(d, 1), ld = head_stride(d);
-    for (size_t from = 0; from < (size_t)d->N; from += block) {
-        const size_t rows = (size_t)d->N - from < block ? (size_t)d->N - from : block;
-        const float *x_from = x + from * d->C;
-        head_logits(z, x_from, w, rows, d->C, d);
-#pragma omp parallel for schedule(dynamic, 4)
-        for (size_t i = 0; i < rows; i++) {
-            const size_t n = from + i;
-            const float weight_n = weight ? weight[n] : 1;
-            if (weight_n != 0) loss[n] = xent_row(z + i * ld, top ? top + n : NULL, target[n], weight_n, dx || dw, d->VOC);
-            else {
-                loss[n] = 0;
-                if (top) top[n] = -1;
-                memset(z + i * ld, 0, (size_t)d->VOC * sizeof *z);
-            }
-        }
-        head_gradient(dx ? dx + from * d->C : NULL, dw, z, x_from, w, rows, d);
+    const size_t block = head_rows(d, 1);
+    for (size_t n = 0; n < (size_t)d->N; n += block) {
+        const size_t rows = (size_t)d->N - n < block ? (size_t)d->N - n : block;
+        const float *x_n = x + n * d->C;
+        const XentJob j = {loss + n, work, top ? top + n : NULL, target + n, at_const(weight, n), dx || dw, d->VOC, head_stride(d)};
+        head_logits(work, x_n, w, rows, d->C, d);
+        pool_run_if(rows * d->VOC > ALONE / 2, rows, xent_task, &j);
+        head_gradient(at(dx, n * d->C), dw, work, x_n, w, rows, d);
     }
 }
