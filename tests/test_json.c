@@ -277,6 +277,23 @@ START_TEST(test_reals) {
 }
 END_TEST
 
+START_TEST(test_long_numbers) {
+    // Lengths around the size of the parser's stack buffer, and far beyond.
+    static char text[3000];
+    for (size_t n = 50; n < 3000; n += n < 80 ? 1 : 500) {
+        Json j;
+        Err e = {0};
+        double v = 0;
+        memset(text, '0', n);
+        text[0] = '1', text[1] = '.', text[n - 1] = '1';
+        ok(json_parse(&j, text, n, "f", &e), &e);
+        ok(json_want_real(&j, 0, "x", &v, &e), &e);
+        ck_assert_double_eq(v, 1);
+        json_free(&j);
+    }
+}
+END_TEST
+
 START_TEST(test_strings) {
     Json j;
     Err e;
@@ -362,6 +379,8 @@ START_TEST(test_absent) {
             ck_assert_str_eq(json_key(&j, bad[i], &len), "");
         }
     }
+    ck_assert_int_eq(json_next(&j, (JsonRef)j.n), -1); // the first that is not a node
+    ck_assert_str_eq(json_key(&j, (JsonRef)j.n, NULL), "");
     ck_assert_int_eq(json_get(&j, 0, "a"), -1); // an array
     ck_assert_int_eq(json_get(&nothing, 0, "a"), -1);
     ck_assert_int_eq(json_first(&nothing, 0), -1);
@@ -605,7 +624,12 @@ START_TEST(test_mutations) {
             else n = at + 1;
         }
         Json j, again;
-        if (json_parse(&j, text, n, "f", NULL)) continue;
+        void *exact; // a block of just this size: the address sanitizer guards its end
+        ok(mem_alloc(&exact, n, "text", NULL), NULL);
+        memcpy(exact, text, n);
+        int rc = json_parse(&j, exact, n, "f", NULL);
+        mem_free(exact);
+        if (rc) continue;
         JsonOut o, o2;
         Err e = {0};
         accepted++;
@@ -652,6 +676,7 @@ int main(void) {
     tcase_add_test(t, test_tokenizers);
     tcase_add_test(t, test_integers);
     tcase_add_test(t, test_reals);
+    tcase_add_test(t, test_long_numbers);
     tcase_add_test(t, test_strings);
     tcase_add_test(t, test_objects);
     tcase_add_test(t, test_absent);
