@@ -308,8 +308,8 @@ static int distill_stage(Pipeline *p, Model *m, const StageOptions *stage, int w
     if (!rc) {
         const Task task = distill_task(&d, name);
         const TrainOptions train = train_options(p, stage, dir, log, fingerprint);
-        const size_t bytes = m->weight_bytes + m->grad_bytes + optim_bytes(m) + d.pass.bytes + d.loss.bytes + teacher.pass.bytes +
-                             p->teacher.weight_bytes + p->start.weight_bytes + p->heldout.teacher.pass.bytes + p->heldout.teacher.kept;
+        const size_t bytes = m->weight_bytes + m->grad_bytes + optim_bytes(m) + d.pass.bytes + d.loss.bytes + teacher_bytes(&teacher) +
+                             p->teacher.weight_bytes + p->start.weight_bytes + teacher_bytes(&p->heldout.teacher);
         if (bytes > row->counted_bytes) row->counted_bytes = bytes;
         rc = train_run(&task, &train, &t, e);
         distill_close(&d);
@@ -330,12 +330,17 @@ static int model_save(Pipeline *p, const Model *m, Err *e) {
     return OK;
 }
 
+static void peak_take(Pipeline *p) {
+    if (mem_peak() > p->r->peak_bytes) p->r->peak_bytes = mem_peak();
+}
+
 /* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and model/ for the main one. */
 static int student_train(Pipeline *p, const char *name, const int *keep, int is_main, uint64_t fingerprint, const char *dir, StudentRow *row,
                          Err *e) {
     const PipelineOptions *o = p->o;
     char stage_dir[1300];
     Model m;
+    peak_take(p);
     mem_peak_reset();
     TRY(hybrid_open(&m, &p->teacher, &p->start, keep, GRAD_ALL, e));
     snprintf(stage_dir, sizeof stage_dir, "%s/stage2", dir);
@@ -345,6 +350,7 @@ static int student_train(Pipeline *p, const char *name, const int *keep, int is_
         rc = distill_stage(p, &m, &o->stage3, 0, name, stage_dir, fingerprint, row, e);
     }
     row->peak_bytes = mem_peak();
+    peak_take(p);
     if (!rc) rc = evaluate(p, &m, row, e);
     if (!rc && is_main) rc = model_save(p, &m, e);
     model_close(&m);
@@ -447,6 +453,7 @@ static int pipeline_all(Pipeline *p, PipelineEnd end, Err *e) {
     TRY(selection(p, keep, &select_seconds, e));
     if (end != PIPELINE_ALL) return OK;
     TRY(students(p, keep, select_seconds, e));
+    peak_take(p);
     return results_write(p->r, p->dir, e);
 }
 

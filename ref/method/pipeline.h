@@ -81,6 +81,7 @@ typedef struct {
     StudentRow row[PIPELINE_STUDENTS]; /* 0: teacher, 1: stage-1 student, 2: the main student, then the others */
     int recall_n[RECALL_MAX_N], n_n;
     double seconds;        /* of all training, scoring included */
+    size_t peak_bytes;     /* most memory in use, of the session that finished the run */
 } PipelineResult;
 
 typedef struct {

@@ -375,6 +375,7 @@ int results_write(const PipelineResult *r, const char *dir, Err *e) {
     json_out_int(&j, "num_hidden_layers", r->L);
     json_out_int(&j, "k", r->K);
     json_out_real(&j, "seconds", r->seconds);
+    json_out_u64(&j, "peak_bytes", r->peak_bytes);
     json_out_array(&j, "recall_n");
     for (int i = 0; i < r->n_n; i++) json_out_int(&j, NULL, r->recall_n[i]);
     json_out_close(&j);
@@ -398,6 +399,7 @@ static int results_get(PipelineResult *r, const Json *j, Err *e) {
     TRY(json_want_int(j, json_get(j, 0, "k"), "k", 0, r->L, &v, e));
     r->K = (int)v;
     TRY(want_number(j, 0, "seconds", &r->seconds, e));
+    TRY(want_size(j, 0, "peak_bytes", &r->peak_bytes, e));
     TRY(want_numbers(j, 0, "recall_n", n, RECALL_MAX_N, &r->n_n, e));
     for (int i = 0; i < r->n_n; i++) r->recall_n[i] = n[i] > 0 && n[i] < 1e9 ? (int)n[i] : 0;
     const JsonRef a = json_get(j, 0, "students");

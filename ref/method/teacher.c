@@ -49,3 +49,9 @@ int teacher_hidden(Teacher *t, int64_t key, const int *ids, const int *start, co
     t->kept += bytes;
     return OK;
 }
+
+size_t teacher_bytes(const Teacher *t) {
+    if (!t->m) return 0;
+    const size_t one = (size_t)t->pass.N * t->m->c.C * t->m->be->real_size, fit = t->limit / one;
+    return t->pass.bytes + one * (fit < (size_t)t->n_slots ? fit : (size_t)t->n_slots);
+}
