@@ -34,6 +34,12 @@ static void delta_rule_forward(real *o, wide *states, const real *q, const real 
 static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout, const wide *states,
                                 const real *q, const real *k, const real *v, const wide *g, const wide *beta, const int *start, double scale,
                                 void *work, const DeltaDims *d) {
+#if BITS == 16
+    if (d->chunk == GDN_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states)) {
+        if (d->K == 64) return gdn_backward<64, 64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+        if (d->K == 128) return gdn_backward<128, 128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+    }
+#endif
     delta_rule_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
 }
 static void gla_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const int *start, double scale,

@@ -34,6 +34,7 @@ namespace { // kernels of the two precisions have the same names
 #include "delta_rule.cu"
 #if BITS == 16
 #include "delta_rule_mma.cu"
+#include "delta_rule_mma_backward.cu"
 #endif
 #include "gla.cu"
 #include "head.h"

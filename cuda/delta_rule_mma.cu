@@ -83,12 +83,14 @@ __device__ void gdn_inverse(SHARED_PTR(float) T, SHARED_PTR(float) M) {
     __syncthreads();
 }
 
-/* Where chunk c of (batch, head) has its two 64 x 64 matrices. */
-__device__ Bf16 *gdn_pair(Bf16 *work, size_t bh, int c, int chunks) { return work + (bh * chunks + c) * 2 * GDN_C * GDN_C; }
+/* Where chunk c of (batch, head) has its two 64 x 64 matrices, chunks being `each` elements apart. */
+enum { GDN_PAIR = 2 * GDN_C * GDN_C };
+__device__ Bf16 *gdn_pair(Bf16 *work, size_t bh, int c, int chunks, int each) { return work + (bh * chunks + c) * each; }
 
-template <int K>
+/* with_beta: A_b for the scan; without: A for backward, where beta's own gradient is wanted. */
+template <int K, bool with_beta>
 __global__ void __launch_bounds__(GDN_PREPARE) gdn_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const wide *beta, const int *start,
-                                                                      int first_chunk, int chunks, DeltaArgs a) {
+                                                                      int first_chunk, int chunks, int each, DeltaArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
@@ -125,7 +127,7 @@ __global__ void __launch_bounds__(GDN_PREPARE) gdn_prepare_mma_kernel(Bf16 *work
             mma_bf16(qk[2 * m + 1], qa, kb[2], kb[3]);
         }
     }
-    Bf16 *out_A = gdn_pair(work, blockIdx.y, blockIdx.x, chunks), *out_P = out_A + GDN_C * GDN_C;
+    Bf16 *out_A = gdn_pair(work, blockIdx.y, blockIdx.x, chunks, each), *out_P = out_A + GDN_C * GDN_C;
 #pragma unroll
     for (int m = 0; m < GDN_C / 8; m++)
 #pragma unroll
@@ -143,7 +145,7 @@ __global__ void __launch_bounds__(GDN_PREPARE) gdn_prepare_mma_kernel(Bf16 *work
     for (int e = threadIdx.x * 2; e < GDN_C * GDN_C; e += GDN_PREPARE * 2) {
         const int i = e / GDN_C, j = e % GDN_C;
         float x[2];
-        for (int y = 0; y < 2; y++) x[y] = j + y <= i ? gdn_gam(dec, i, j + y) * T[i * GDN_LD + j + y] * betas[j + y] : 0.0f;
+        for (int y = 0; y < 2; y++) x[y] = j + y <= i ? gdn_gam(dec, i, j + y) * T[i * GDN_LD + j + y] * (with_beta ? (float)betas[j + y] : 1.0f) : 0.0f;
         *(unsigned *)(out_A + e) = bf16_pair(x[0], x[1]);
     }
 }
@@ -194,12 +196,12 @@ __global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *s
         for (int n = 0; n < NB; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) S[m][n][e] = state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2 + e % 2];
-    gdn_fetch<K>(stage[0], q, k, v, gdn_pair(work, bh, 0, chunks), b, h, first_chunk, v0, a);
+    gdn_fetch<K>(stage[0], q, k, v, gdn_pair(work, bh, 0, chunks, GDN_PAIR), b, h, first_chunk, v0, a);
     for (int x = 0; x < chunks; x++) {
         const int c = first_chunk + x, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
         const GdnStage<K> &w = stage[x % 2];
         const size_t bt = (size_t)b * a.T + t0;
-        if (x + 1 < chunks) gdn_fetch<K>(stage[(x + 1) % 2], q, k, v, gdn_pair(work, bh, x + 1, chunks), b, h, c + 1, v0, a);
+        if (x + 1 < chunks) gdn_fetch<K>(stage[(x + 1) % 2], q, k, v, gdn_pair(work, bh, x + 1, chunks, GDN_PAIR), b, h, c + 1, v0, a);
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
 #pragma unroll
         for (int m = 0; m < K / 64; m++)
@@ -326,13 +328,13 @@ template <int K>
 static void gdn_forward(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g, const wide *beta, const int *start, double scale,
                         void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
-    const size_t pair = 2 * GDN_C * GDN_C * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD, tile_c = GDN_C * Tile<GDN_C>::LD;
+    const size_t pair = GDN_PAIR * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD, tile_c = GDN_C * Tile<GDN_C>::LD;
     const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * GDN_LD * sizeof(float);
     const size_t shared_scan = (2 * (2 * tile_k + 3 * tile_c) + K * Tile<GDN_COLS>::LD + 2 * tile_c) * sizeof(Bf16);
     const int most = (int)(a.worker * sizeof(float) / pair); // chunks that the workspace has room for, per head
     for (int first = 0; first < a.NC; first += most) {
         const int chunks = a.NC - first < most ? a.NC - first : most;
-        LAUNCH(gdn_prepare_mma_kernel<K>, dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, (Bf16 *)work, q, k, g, beta, start, first, chunks, a);
+        LAUNCH((gdn_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, (Bf16 *)work, q, k, g, beta, start, first, chunks, (int)GDN_PAIR, a);
         LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, shared_scan, o, states, (Bf16 *)work, q, k, v, g, beta, start, first, chunks, a);
     }
 }

@@ -1,0 +1,471 @@
+/* delta_rule_mma_backward.cu - the gated delta rule backward for BF16, chunks of 64, K = V = 64 or 128, on the matrix unit. The equations are
+ * those of delta_rule.cu; the split is into what is serial and what is not:
+ *   prepare (delta_rule_mma.cu)  A and P of every chunk
+ *   serial, chunks from last to first, a block per 64 value columns: only what carries dS:
+ *       dV' = out o (K dS) + P^T dO;  dR = beta o A^T dV';  dv += dR;  dS = all dS + Q^T (s in o dO) - K^T (in o dR)
+ *       and leaves each chunk's dS and dV' in the workspace, in bf16
+ *   parallel, a block per chunk and key head: everything else, from the stored states.
+ * dg from L's sums by rows and columns: sum over i >= t, j < t of L_ij = sum over i >= t of (row_i - column_i), as pairs inside cancel. */
+enum { GDN_BACK = 256 };
+
+/* What the workspace holds for one chunk of one head, one after the other. */
+template <int K, int V> struct GdnKept {
+    enum { PAIR = 2 * GDN_C * GDN_C, DU = GDN_C * V, DS = K * V, ALL = PAIR + DU + DS };
+};
+
+// ---- serial ----
+template <int K, int V>
+__device__ void gdn_back_fetch(SHARED_PTR(Bf16) qs, SHARED_PTR(Bf16) ks, SHARED_PTR(Bf16) os, SHARED_PTR(Bf16) As, SHARED_PTR(Bf16) Ps, const Bf16 *q, const Bf16 *k,
+                               const Bf16 *dout, const Bf16 *pair, int b, int h, int c, int v0, const DeltaArgs &a) {
+    const int t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), hk = h / (a.H / a.Hk);
+    const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
+    tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
+    tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
+    tile_fetch<GDN_COLS>(os, dout + (bt * a.H + h) * V + v0, (size_t)a.H * V, GDN_C, n, GDN_BACK);
+    tile_fetch<GDN_C>(As, pair, GDN_C, GDN_C, GDN_C, GDN_BACK);
+    tile_fetch<GDN_C>(Ps, pair + GDN_C * GDN_C, GDN_C, GDN_C, GDN_C, GDN_BACK);
+    cp_async_commit();
+}
+template <int K, int V>
+__global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const Bf16 *q, const Bf16 *k, const wide *g,
+                                                                  const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
+    enum { COLS = GDN_COLS, HALF = COLS / 2, NB = HALF / 8 };
+    typedef GdnKept<K, V> Kept;
+    DYNAMIC_SHARED(Bf16, cursor);
+    SHARED_PTR(Bf16) qs[2], ks[2], os[2], As[2], Ps[2];
+    for (int s = 0; s < 2; s++) {
+        qs[s] = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
+        ks[s] = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
+        os[s] = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD);
+        As[s] = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
+        Ps[s] = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
+    }
+    SHARED_PTR(Bf16) dSs = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);
+    SHARED_PTR(Bf16) dUs = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // dV', then -in o dR
+    SHARED_PTR(Bf16) ios = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // s in o dO
+    SHARED(double, G, GDN_C);
+    SHARED(int, from, GDN_C);
+    SHARED(float, betas, GDN_C);
+    const GdnDecays dec = {G, from, betas};
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP, g8 = lane / 4, t2 = lane % 4 * 2;
+    const int row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
+    wide *state = dstate + (size_t)bh * K * V + v0;
+    Bf16 *kept = work + (size_t)bh * chunks * Kept::ALL;
+
+    float S[K / 64][NB][4]; // dS
+#pragma unroll
+    for (int m = 0; m < K / 64; m++)
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) S[m][n][e] = state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2];
+    gdn_back_fetch<K, V>(qs[0], ks[0], os[0], As[0], Ps[0], q, k, dout, kept + (size_t)(chunks - 1) * Kept::ALL, b, h, first_chunk + chunks - 1, v0, a);
+    for (int y = 0; y < chunks; y++) {
+        const int x = chunks - 1 - y, s = y % 2, c = first_chunk + x, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
+        const size_t bt = (size_t)b * a.T + t0;
+        Bf16 *out_dU = kept + (size_t)x * Kept::ALL + Kept::PAIR + v0, *out_dS = kept + (size_t)x * Kept::ALL + Kept::PAIR + Kept::DU + v0;
+        if (x) gdn_back_fetch<K, V>(qs[1 - s], ks[1 - s], os[1 - s], As[1 - s], Ps[1 - s], q, k, dout, kept + (size_t)(x - 1) * Kept::ALL, b, h, c - 1, v0, a);
+        gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
+#pragma unroll
+        for (int m = 0; m < K / 64; m++)
+#pragma unroll
+            for (int n = 0; n < NB; n++) {
+                store_c<COLS>(dSs, S[m][n], 16 * (row + 4 * m), left + n * 8);
+#pragma unroll
+                for (int e = 0; e < 4; e += 2)
+                    *(unsigned *)(out_dS + (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2) = bf16_pair(S[m][n][e], S[m][n][e + 1]);
+            }
+        if (x) cp_async_wait<1>();
+        else cp_async_wait<0>();
+        __syncthreads();
+        float in[2], out[2];
+        const double end = G[GDN_C - 1];
+        const int last_from = from[GDN_C - 1];
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int i = row * 16 + g8 + 8 * e;
+            in[e] = (int)from[i] >= 0 ? 0.0f : __expf((float)G[i]);
+            out[e] = last_from > i ? 0.0f : __expf((float)(end - G[i]));
+        }
+        const float all = last_from >= 0 ? 0.0f : __expf((float)end);
+        // dV' = out o (K dS) + P^T dO
+        float u[NB][4] = {};
+#pragma unroll
+        for (int i = 0; i < K / 16; i++) {
+            unsigned ka[4];
+            load_a<K>(ka, ks[s], row * 16, i * 16);
+#pragma unroll
+            for (int n = 0; n < NB / 2; n++) {
+                unsigned sb[4];
+                load_b_straight<COLS>(sb, dSs, i * 16, left + n * 16);
+                mma_bf16(u[2 * n], ka, sb[0], sb[1]);
+                mma_bf16(u[2 * n + 1], ka, sb[2], sb[3]);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) u[n][e] *= out[e / 2];
+#pragma unroll
+        for (int i = 0; i < GDN_C / 16; i++) {
+            unsigned pa[4];
+            load_a_transposed<GDN_C>(pa, Ps[s], row * 16, i * 16);
+#pragma unroll
+            for (int n = 0; n < NB / 2; n++) {
+                unsigned ob[4];
+                load_b_straight<COLS>(ob, os[s], i * 16, left + n * 16);
+                mma_bf16(u[2 * n], pa, ob[0], ob[1]);
+                mma_bf16(u[2 * n + 1], pa, ob[2], ob[3]);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < NB; n++) {
+            store_c<COLS>(dUs, u[n], row * 16, left + n * 8);
+            float o_in[4];
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int i = row * 16 + g8 + e / 2 * 8;
+                o_in[e] = a.scale * in[e / 2] * os[s][i * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
+                if (e % 2) *(unsigned *)(out_dU + (size_t)i * V + left + n * 8 + t2) = bf16_pair(u[n][e - 1], u[n][e]);
+            }
+            store_c<COLS>(ios, o_in, row * 16, left + n * 8);
+        }
+        __syncthreads();
+        // dR = beta o (A^T dV')
+        float r[NB][4] = {};
+#pragma unroll
+        for (int i = 0; i < GDN_C / 16; i++) {
+            unsigned aa[4];
+            load_a_transposed<GDN_C>(aa, As[s], row * 16, i * 16);
+#pragma unroll
+            for (int n = 0; n < NB / 2; n++) {
+                unsigned ub[4];
+                load_b_straight<COLS>(ub, dUs, i * 16, left + n * 16);
+                mma_bf16(r[2 * n], aa, ub[0], ub[1]);
+                mma_bf16(r[2 * n + 1], aa, ub[2], ub[3]);
+            }
+        }
+        __syncthreads(); // dV' has been read
+#pragma unroll
+        for (int n = 0; n < NB; n++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int i = row * 16 + g8 + e / 2 * 8;
+                r[n][e] *= betas[i];
+                if (dv && i < n_rows) {
+                    Bf16 *to = dv + ((bt + i) * a.H + h) * V + v0 + left + n * 8 + t2 + e % 2;
+                    *to = (float)*to + r[n][e];
+                }
+                r[n][e] *= -in[e / 2];
+            }
+            store_c<COLS>(dUs, r[n], row * 16, left + n * 8);
+        }
+        __syncthreads();
+        // dS = all dS + Q^T (s in o dO) - K^T (in o dR)
+#pragma unroll
+        for (int m = 0; m < K / 64; m++) {
+#pragma unroll
+            for (int n = 0; n < NB; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) S[m][n][e] *= all;
+#pragma unroll
+            for (int i = 0; i < GDN_C / 16; i++) {
+                unsigned qa[4], ka[4];
+                load_a_transposed<K>(qa, qs[s], 16 * (row + 4 * m), i * 16);
+                load_a_transposed<K>(ka, ks[s], 16 * (row + 4 * m), i * 16);
+#pragma unroll
+                for (int n = 0; n < NB / 2; n++) {
+                    unsigned ob[4], rb[4];
+                    load_b_straight<COLS>(ob, ios, i * 16, left + n * 16);
+                    mma_bf16(S[m][2 * n], qa, ob[0], ob[1]);
+                    mma_bf16(S[m][2 * n + 1], qa, ob[2], ob[3]);
+                    load_b_straight<COLS>(rb, dUs, i * 16, left + n * 16);
+                    mma_bf16(S[m][2 * n], ka, rb[0], rb[1]);
+                    mma_bf16(S[m][2 * n + 1], ka, rb[2], rb[3]);
+                }
+            }
+        }
+        __syncthreads(); // the stage, dSs, dUs and ios may be written again
+    }
+#pragma unroll
+    for (int m = 0; m < K / 64; m++)
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2] = S[m][n][e];
+}
+
+// ---- parallel ----
+/* c (16 rows r0.., N columns n0..) += a b: k steps of 16, operands as the flags say (see tile.h). */
+template <int LDA, int LDB, bool a_transposed, bool b_straight, int NB>
+__device__ void gdn_product(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0, int n0, int k) {
+#pragma unroll
+    for (int i = 0; i < k; i += 16) {
+        unsigned ra[4];
+        if constexpr (a_transposed) load_a_transposed<LDA>(ra, a, r0, i);
+        else load_a<LDA>(ra, a, r0, i);
+#pragma unroll
+        for (int n = 0; n < NB / 2; n++) {
+            unsigned rb[4];
+            if constexpr (b_straight) load_b_straight<LDB>(rb, b, i, n0 + n * 16);
+            else load_b<LDB>(rb, b, n0 + n * 16, i);
+            mma_bf16(c[2 * n], ra, rb[0], rb[1]);
+            mma_bf16(c[2 * n + 1], ra, rb[2], rb[3]);
+        }
+    }
+}
+/* Sums over the four lanes that share a row. */
+__device__ float gdn_quad_sum(float v) {
+    v += __shfl_xor_sync(FULL, v, 1);
+    return v + __shfl_xor_sync(FULL, v, 2);
+}
+
+template <int K, int V>
+__global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, const Bf16 *work, const Bf16 *dout, const wide *states,
+                                                                    const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g, const wide *beta, const int *start,
+                                                                    int first_chunk, int chunks, DeltaArgs a) {
+    enum { VB = V / 2 / 8, KB = K / 2 / 8, CB = GDN_C / 2 / 8 }; // 8-column blocks of a warp in tiles of V, K and 64 columns
+    typedef GdnKept<K, V> Kept;
+    DYNAMIC_SHARED(Bf16, cursor);
+    SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
+    SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
+    SHARED_PTR(Bf16) os = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);
+    SHARED_PTR(Bf16) dUs = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);
+    SHARED_PTR(Bf16) Rs = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);  // v, then R
+    SHARED_PTR(Bf16) Us = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);  // beta o R, then V'
+    SHARED_PTR(Bf16) dRs = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);
+    SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<V>::LD);      // S, then dS
+    SHARED_PTR(Bf16) As = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
+    SHARED_PTR(Bf16) Ps = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
+    SHARED_PTR(Bf16) M1 = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD); // dA beta, then dP
+    SHARED_PTR(Bf16) M2 = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD); // A^T dA beta, then E
+    SHARED(double, G, GDN_C);
+    SHARED(int, from, GDN_C);
+    SHARED(float, betas, GDN_C);
+    SHARED(float, rows, 2 * GDN_C);    // by half of the columns: L's row sums, plus the gradient of in's exponent
+    SHARED(float, columns, 4 * GDN_C); // by row group: L's column sums
+    SHARED(float, dbeta_i, 2 * GDN_C);
+    SHARED(float, dbeta_j, 4 * GDN_C);
+    const GdnDecays dec = {G, from, betas};
+    const int b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, group = a.H / a.Hk, lane = threadIdx.x % WARP, g8 = lane / 4, t2 = lane % 4 * 2;
+    const int rg = threadIdx.x / WARP % 4, row = rg * 16, half = threadIdx.x / WARP / 4, x = blockIdx.x, c = first_chunk + x, t0 = c * GDN_C;
+    const int n_rows = min((int)GDN_C, a.T - t0), kl = half * (K / 2), vl = half * (V / 2), cl = half * (GDN_C / 2);
+    const size_t bt = (size_t)b * a.T + t0, at_k = (bt * a.Hk + hk) * K;
+    float sum_q[KB][4] = {}, sum_k[KB][4] = {};
+    for (int h = hk * group; h < (hk + 1) * group; h++) {
+        const size_t bh = (size_t)b * a.H + h, at_v = (bt * a.H + h) * V;
+        const Bf16 *kept = work + (bh * chunks + x) * Kept::ALL;
+        const wide *S = states + (bh * (a.NC + 1) + c) * K * V;
+        if (h == hk * group) {
+            tile_fetch<K>(ks, k + at_k, (size_t)a.Hk * K, GDN_C, n_rows, GDN_BACK);
+            tile_fetch<K>(qs, q + at_k, (size_t)a.Hk * K, GDN_C, n_rows, GDN_BACK);
+        }
+        tile_fetch<V>(Rs, v + at_v, (size_t)a.H * V, GDN_C, n_rows, GDN_BACK);
+        tile_fetch<V>(os, dout + at_v, (size_t)a.H * V, GDN_C, n_rows, GDN_BACK);
+        tile_fetch<GDN_C>(As, kept, GDN_C, GDN_C, GDN_C, GDN_BACK);
+        tile_fetch<GDN_C>(Ps, kept + GDN_C * GDN_C, GDN_C, GDN_C, GDN_C, GDN_BACK);
+        tile_fetch<V>(dUs, kept + Kept::PAIR, V, GDN_C, GDN_C, GDN_BACK);
+        cp_async_commit();
+        gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
+        for (int e = threadIdx.x; e < K * V; e += GDN_BACK) Ss[e / V * Tile<V>::LD + e % V] = S[e];
+        cp_async_wait<0>();
+        __syncthreads();
+        float in[2], out[2], beta_r[2];
+        const double end = G[GDN_C - 1];
+        const int last_from = from[GDN_C - 1];
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int i = row + g8 + 8 * e;
+            in[e] = (int)from[i] >= 0 ? 0.0f : __expf((float)G[i]);
+            out[e] = last_from > i ? 0.0f : __expf((float)(end - G[i]));
+            beta_r[e] = betas[i];
+        }
+        const float all = last_from >= 0 ? 0.0f : __expf((float)end);
+        // R = V - in o (K S); each element of Rs is read and written by the same thread. And beta o R.
+        {
+            float ksv[VB][4] = {};
+            gdn_product<K, V, false, true, VB>(ksv, ks, Ss, row, vl, K);
+#pragma unroll
+            for (int n = 0; n < VB; n++) {
+#pragma unroll
+                for (int e = 0; e < 4; e++) ksv[n][e] = Rs[(row + g8 + e / 2 * 8) * Tile<V>::LD + vl + n * 8 + t2 + e % 2] - in[e / 2] * ksv[n][e];
+                store_c<V>(Rs, ksv[n], row, vl + n * 8);
+#pragma unroll
+                for (int e = 0; e < 4; e++) ksv[n][e] *= beta_r[e / 2];
+                store_c<V>(Us, ksv[n], row, vl + n * 8);
+            }
+        }
+        __syncthreads();
+        // V' = A (beta o R);  dR = beta o (A^T dV')
+        {
+            float u[VB][4] = {}, r[VB][4] = {};
+            gdn_product<GDN_C, V, false, true, VB>(u, As, Us, row, vl, GDN_C);
+            gdn_product<GDN_C, V, true, true, VB>(r, As, dUs, row, vl, GDN_C);
+            __syncthreads(); // beta o R has been read
+#pragma unroll
+            for (int n = 0; n < VB; n++) {
+                store_c<V>(Us, u[n], row, vl + n * 8);
+#pragma unroll
+                for (int e = 0; e < 4; e++) r[n][e] *= beta_r[e / 2];
+                store_c<V>(dRs, r[n], row, vl + n * 8);
+            }
+        }
+        // dA_b = dV' R^T: dbeta's columns, and dA_b diag(beta)
+        float kk[CB][4] = {};
+        {
+            float dA[CB][4] = {};
+            gdn_product<V, V, false, false, CB>(dA, dUs, Rs, row, cl, V);
+#pragma unroll
+            for (int n = 0; n < CB; n++) {
+                float col[2] = {0, 0};
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const int i = row + g8 + e / 2 * 8, j = cl + n * 8 + t2 + e % 2;
+                    col[e % 2] += dA[n][e] * As[i * Tile<GDN_C>::LD + j];
+                    dA[n][e] *= betas[j];
+                }
+                store_c<GDN_C>(M1, dA[n], row, cl + n * 8);
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    for (int m = 4; m < WARP; m *= 2) col[e] += __shfl_xor_sync(FULL, col[e], m);
+                    if (g8 == 0) dbeta_j[rg * GDN_C + cl + n * 8 + t2 + e] = col[e];
+                }
+            }
+        }
+        gdn_product<K, K, false, false, CB>(kk, ks, ks, row, cl, K);
+        __syncthreads();
+        // dM = -strict(A^T (dA_b beta) A^T);  E = beta o dM o gam;  L = E o K K^T + (dO V'^T) o P
+        {
+            float y[CB][4] = {};
+            gdn_product<GDN_C, GDN_C, true, true, CB>(y, As, M1, row, cl, GDN_C);
+#pragma unroll
+            for (int n = 0; n < CB; n++) store_c<GDN_C>(M2, y[n], row, cl + n * 8);
+        }
+        __syncthreads();
+        float E[CB][4] = {}, dP[CB][4] = {}, row_L[2] = {0, 0}, row_b[2] = {0, 0};
+        gdn_product<GDN_C, GDN_C, false, false, CB>(E, M2, As, row, cl, GDN_C);
+        gdn_product<V, V, false, false, CB>(dP, os, Us, row, cl, V);
+        __syncthreads(); // M1 and M2 have been read
+#pragma unroll
+        for (int n = 0; n < CB; n++) {
+            float col[2] = {0, 0};
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int i = row + g8 + e / 2 * 8, j = cl + n * 8 + t2 + e % 2;
+                const float gam = j <= i ? gdn_gam(dec, i, j) : 0.0f, X = j < i ? -gam * E[n][e] : 0.0f;
+                E[n][e] = beta_r[e / 2] * X;
+                const float L = E[n][e] * kk[n][e] + (j < i ? dP[n][e] * Ps[i * Tile<GDN_C>::LD + j] : 0.0f);
+                dP[n][e] *= a.scale * gam;
+                row_L[e / 2] += L, col[e % 2] += L;
+                row_b[e / 2] += X * kk[n][e];
+            }
+            store_c<GDN_C>(M1, dP[n], row, cl + n * 8);
+            store_c<GDN_C>(M2, E[n], row, cl + n * 8);
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                for (int m = 4; m < WARP; m *= 2) col[e] += __shfl_xor_sync(FULL, col[e], m);
+                if (g8 == 0) columns[rg * GDN_C + cl + n * 8 + t2 + e] = col[e];
+            }
+        }
+        __syncthreads();
+        // the two products with S, whose dot products with q and k are the gradient of in's exponent
+        float din[2] = {0, 0};
+        {
+            float y[KB][4] = {}, z[KB][4] = {};
+            gdn_product<V, V, false, false, KB>(y, os, Ss, row, kl, V);
+            gdn_product<V, V, false, false, KB>(z, dRs, Ss, row, kl, V);
+#pragma unroll
+            for (int n = 0; n < KB; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const int at = (row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2;
+                    y[n][e] *= a.scale * in[e / 2], z[n][e] *= -in[e / 2];
+                    din[e / 2] += y[n][e] * qs[at] + z[n][e] * ks[at];
+                    sum_q[n][e] += y[n][e], sum_k[n][e] += z[n][e];
+                }
+        }
+        // dQ += dP K;  dK += dP^T Q + E K + E^T K
+        gdn_product<GDN_C, K, false, true, KB>(sum_q, M1, ks, row, kl, GDN_C);
+        gdn_product<GDN_C, K, true, true, KB>(sum_k, M1, qs, row, kl, GDN_C);
+        gdn_product<GDN_C, K, false, true, KB>(sum_k, M2, ks, row, kl, GDN_C);
+        gdn_product<GDN_C, K, true, true, KB>(sum_k, M2, ks, row, kl, GDN_C);
+        // dK_s = out o (V' dS^T) with dS in S's place; <S, dS> on the way
+        __syncthreads();
+        float tail = 0, last_all = 0; // all <S, dS>, and the sum of K o dK_s
+        for (int e = threadIdx.x; e < K * V; e += GDN_BACK) {
+            const float d = kept[Kept::PAIR + Kept::DU + e];
+            tail += d * S[e];
+            Ss[e / V * Tile<V>::LD + e % V] = d;
+        }
+        tail = all * block_sum(tail); // and a barrier
+        {
+            float z[KB][4] = {}, last[2] = {0, 0};
+            gdn_product<V, V, false, false, KB>(z, Us, Ss, row, kl, V);
+#pragma unroll
+            for (int n = 0; n < KB; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    z[n][e] *= out[e / 2];
+                    last[e / 2] += z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
+                    sum_k[n][e] += z[n][e];
+                }
+            // row i of L's last row: in the column sums of i, and all of them in the row sum of the chunk's last row
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const int i = row + g8 + 8 * e;
+                din[e] = gdn_quad_sum(din[e]), row_L[e] = gdn_quad_sum(row_L[e]), row_b[e] = gdn_quad_sum(row_b[e]), last[e] = gdn_quad_sum(last[e]);
+                if (t2 == 0) {
+                    rows[half * GDN_C + i] = din[e] + row_L[e] - last[e]; // -last: its column
+                    dbeta_i[half * GDN_C + i] = row_b[e];
+                    last_all += last[e];
+                }
+            }
+        }
+        last_all = block_sum(last_all);
+        if (threadIdx.x == 0 && dg) {
+            float run = 0;
+            for (int i = n_rows - 1; i >= 0; i--) {
+                run += rows[i] + rows[GDN_C + i] - columns[i] - columns[GDN_C + i] - columns[2 * GDN_C + i] - columns[3 * GDN_C + i];
+                if (i == n_rows - 1) run += tail + last_all;
+                const bool first = (int)from[i] == i && t0 + i > 0; // nothing of its decay is left: what remains is rounding
+                if (!first) dg[(bt + i) * a.H + h] += run;
+                else run = 0;
+            }
+        }
+        if (dbeta && (int)threadIdx.x < n_rows) {
+            const int i = threadIdx.x;
+            dbeta[(bt + i) * a.H + h] += dbeta_i[i] + dbeta_i[GDN_C + i] + dbeta_j[i] + dbeta_j[GDN_C + i] + dbeta_j[2 * GDN_C + i] + dbeta_j[3 * GDN_C + i];
+        }
+        __syncthreads(); // before the next head
+    }
+#pragma unroll
+    for (int n = 0; n < KB; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int i = row + g8 + e / 2 * 8;
+            if (i >= n_rows) continue;
+            const size_t at = at_k + (size_t)i * a.Hk * K + kl + n * 8 + t2 + e % 2;
+            if (dq) dq[at] = (float)dq[at] + sum_q[n][e];
+            if (dk) dk[at] = (float)dk[at] + sum_k[n][e];
+        }
+}
+
+template <int K, int V>
+static void gdn_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wide *dstate, const Bf16 *dout, const wide *states, const Bf16 *q, const Bf16 *k,
+                         const Bf16 *v, const wide *g, const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+    const DeltaArgs a = delta_args(d, scale);
+    const size_t tile_k = GDN_C * Tile<K>::LD, tile_v = GDN_C * Tile<V>::LD, tile_c = GDN_C * Tile<GDN_C>::LD, tile_cols = GDN_C * Tile<GDN_COLS>::LD;
+    const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * GDN_LD * sizeof(float);
+    const size_t shared_serial = (2 * (2 * tile_k + tile_cols + 2 * tile_c) + K * Tile<GDN_COLS>::LD + 2 * tile_cols) * sizeof(Bf16);
+    const size_t shared_parallel = (2 * tile_k + 5 * tile_v + K * Tile<V>::LD + 4 * tile_c) * sizeof(Bf16);
+    const int most = (int)(a.worker * sizeof(float) / (GdnKept<K, V>::ALL * sizeof(Bf16)));
+    Bf16 *w = (Bf16 *)work;
+    for (int last = a.NC; last > 0; last -= most) {
+        const int first = last > most ? last - most : 0, chunks = last - first;
+        LAUNCH((gdn_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, w, q, k, g, beta, start, first, chunks, (int)GdnKept<K, V>::ALL, a);
+        LAUNCH((gdn_serial_mma_kernel<K, V>), dim3(V / GDN_COLS, d->B * d->H), GDN_BACK, shared_serial, dv, dstate, w, dout, q, k, g, beta, start, first, chunks, a);
+        if (dq || dk || dg || dbeta)
+            LAUNCH((gdn_parallel_mma_kernel<K, V>), dim3(chunks, d->B * d->Hk), GDN_BACK, shared_parallel, dq, dk, dg, dbeta, w, dout, states, q, k, v, g, beta, start, first,
+                   chunks, a);
+    }
+}
