@@ -102,8 +102,12 @@ static int unknown(Cli *c, const char *name, Err *e) {
     snprintf(plain, sizeof plain, "%s", name);
     for (char *p = plain; *p; p++)
         if (*p == '-') *p = '_';
-    const char *near = cli_nearest(plain, words, n);
+    const char *last[MOST], *near = cli_nearest(plain, words, n);
     if (near) return err_hint(e, "did you mean --%s?", near);
+    for (int i = 0; i < n; i++) last[i] = strrchr(words[i], '.') ? strrchr(words[i], '.') + 1 : words[i];
+    near = cli_nearest(plain, last, n);
+    for (int i = 0; near && i < n; i++)
+        if (last[i] == near) return err_hint(e, "did you mean --%s?", words[i]);
     return err_hint(e, "hybridize %s --help lists them all", c->command->name);
 }
 

@@ -122,7 +122,7 @@ static int generate(Cli *c, Err *e) {
         newline = len && text[len - 1] == '\n';
     }
     if (!rc) rc = decode_run(c, &s, &d, &ids, len > 0, logits, &made, &newline, e);
-    if ((made || len) && !newline) putchar('\n');
+    if ((made || (len && !o->no_echo)) && !newline) putchar('\n');
     if (!rc && o->stats) stats(c, &d, ids.n, made, log_now() - began);
     decode_close(&d);
     mem_free(logits);

@@ -143,7 +143,7 @@ int run_json_write(const Cli *c, Err *e) {
     json_out_str(&o, "version", HYB_VERSION);
     json_out_str(&o, "begun", utc);
     json_out_u64(&o, "options_hash", hash);
-    json_out_u64(&o, "seed", c->common.seed);
+    if (c->command->common & CLI_SEED) json_out_u64(&o, "seed", c->common.seed); // else it is one of the options
     json_out_str(&o, "device", c->common.device);
     for (int k = 0; k < 2 && c->command->options[k]; k++) options_write(c->command->options[k]->table(), c->options[k], &o);
     json_out_close(&o);

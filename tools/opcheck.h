@@ -1,0 +1,63 @@
+/* opcheck.h - every op as data: its tensors, cases, tolerances and cost; and the checks that any backend is put through.
+ *
+ * For each op and case (design.md 5):
+ *   naive    ref64's outputs against the same formula written down a second time, differently (opcheck_naive.c)
+ *   chunk    ref64's chunked form, outputs and gradients, against its recurrence
+ *   diff     ref64's gradients against central differences, with random cotangents on every output (up to 20,000 inputs x outputs ...)
+ *   NAME     backend NAME against ref64 on the same inputs, rounded to NAME's types first. Outputs and workspace are filled with NaN,
+ *            gradients with known numbers (backward must add to them, the second time again), guards stand around every buffer, inputs
+ *            must come back unchanged, each optional argument is left out once; "cpu" must give the same bytes with 1, 2 and 4 threads.
+ * Backward is checked as a function of its own: what forward saves comes from ref64, rounded, for both sides. */
+#ifndef HYB_OPCHECK_H
+#define HYB_OPCHECK_H
+#include <stdint.h>
+#include <stdio.h>
+#include "ops/backend.h"
+#include "tools/compare.h"
+
+/* One line of the report. */
+typedef struct {
+    const char *op, *check; /* check: "naive", "chunk", "diff" or the backend's name */
+    const char *shape;      /* the case: "N=5 I=7 O=6" and, after '-', the arguments left out */
+    const char *tensor;     /* what was compared; "y", "dx", "dx twice", "guards", "inputs", "threads", ... */
+    Comparison c;
+    double tol;
+    const char *problem; /* for checks that compare no numbers: what is wrong, NULL: nothing */
+    char index[48];      /* of c.at */
+} OpResult;
+typedef void (*OpReport)(void *ctx, const OpResult *r);
+int opresult_failed(const OpResult *r);
+
+typedef struct {
+    const char *op;      /* one op of opcheck_names, or NULL: all */
+    const char *shape;   /* "N=5,I=7": one case instead of the table's; NULL: the table's */
+    const char *backend; /* "ref64", "ref32", "cpu", ..., any name that backend_open knows; NULL: only naive, chunk, diff */
+    uint64_t seed;
+    int self; /* run naive, chunk and diff */
+} OpcheckOptions;
+/* ERR_USAGE for an unknown op or shape, ERR_DEVICE / ERR_MEMORY from the backend; what fails a check is reported, not returned. */
+int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e);
+int opcheck_count(void);
+const char *opcheck_name(int i);
+const char *opcheck_keys(int i); /* the shape of op i with its defaults: "N=5 I=7 O=6" */
+
+/* ---- hybridize gradcheck ---- */
+typedef struct {
+    const char *op, *backend, *shape; /* backend: a name, "all" (ref64, ref32, cpu), or NULL: the same */
+    uint64_t seed;
+    int json, list, verbose; /* verbose: a line for every case, not only the worst one */
+} GradcheckOptions;
+/* Prints a table (or JSON) to `out`. ERR_CHECK if anything fails. */
+int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e);
+
+/* ---- hybridize bench ---- */
+typedef struct {
+    const char *op, *backend, *shape; /* backend NULL: cpu */
+    int threads, repeat;              /* repeat 0: at least 5 runs and 0.3 s */
+    uint64_t seed;
+    int json;
+} OpbenchOptions;
+/* Times every op: median and spread, GFLOP/s, GB/s, both directions. */
+int opbench_run(const OpbenchOptions *o, FILE *out, Err *e);
+
+#endif

@@ -1,0 +1,114 @@
+/* opcheck_parts.h - how an op is described to the checks (opcheck_table.c), inside opcheck*.c only. */
+#ifndef HYB_OPCHECK_PARTS_H
+#define HYB_OPCHECK_PARTS_H
+#include "base/rng.h"
+#include "tools/opcheck.h"
+
+/* A tensor is written as  NAME[?] KIND ROLE[:OF] SHAPE [DRAW] [n=TERMS],  tensors are separated by ';':
+ *   ?      may be NULL
+ *   KIND   real, wide, int, double
+ *   ROLE   in           input of forward and backward, unchanged by both
+ *          out, saved   written by forward; saved is then read by backward
+ *          cot:OF       read by backward: cotangent of output OF (an `in:OF` is also read by forward and weighs OF: weights of losses)
+ *          grad:OF      backward adds the gradient of input OF        over:OF   backward writes it
+ *          "work" alone is the workspace, OpRow.work bytes
+ *   SHAPE  keys: B.T.H.D
+ *   DRAW   how inputs and cotangents are drawn (opcheck_case.c)
+ *   TERMS  keys whose product is the length of the longest reduction or chain behind an element, for its tolerance */
+typedef enum { REAL, WIDE, INT, DOUBLE } Kind;
+typedef enum { IN, OUT, SAVED, COT, GRAD, OVER, WORK } Role;
+typedef enum { NONE, PLAIN, NORMAL, NEAR_ONE, DECAY, BETA, UNIT, IDS, STARTS, WEIGHT, TARGET, A_LOG, ANGLES, SQUARES, CACHE, LIKE_T } Draw;
+typedef struct {
+    char name[24], of[24], shape[24], terms[24];
+    Kind kind;
+    Role role;
+    Draw draw;
+    int optional;
+} TensorRow;
+
+enum { MAX_TENSORS = 24, MAX_KEYS = 20, MAX_RANK = 6, MAX_CASES = 20 };
+typedef struct OpCall OpCall;
+typedef struct OpCase OpCase;
+typedef struct {
+    const char *name;
+    const char *keys;  /* every key with its default: "N=5 I=7 O=6" */
+    const char *cases[MAX_CASES]; /* changes to the defaults; "-b" leaves optional b out */
+    const char *bench; /* the shape that opbench times */
+    const char *tensors;
+    void (*forward)(const OpCall *c);
+    void (*backward)(const OpCall *c); /* NULL: there is none */
+    void (*naive)(const OpCase *c, double **out, double *scratch); /* writes every OUT and SAVED tensor: out[i] */
+    size_t (*work)(const OpCase *c);
+    size_t forward_at, backward_at;   /* offsets of the two in Ops */
+    const char *forward_only_with;    /* backward is not defined when this tensor is given (or this key is not 0) */
+    const char *flops[2];             /* forward, backward: keys and numbers, multiplied: "2.N.I.O" */
+    int fused;                        /* forward and backward are one call: backward writes the outputs too */
+} OpRow;
+
+struct OpCase {
+    const OpRow *row;
+    char text[200];
+    struct { char name[12]; double value; } key[MAX_KEYS];
+    int keys, tensors, nodiff;
+    TensorRow tensor[MAX_TENSORS];
+    unsigned absent; /* bit i: tensor i is NULL */
+    size_t count[MAX_TENSORS];
+    int dims[MAX_TENSORS][MAX_RANK], rank[MAX_TENSORS];
+    double *value[MAX_TENSORS]; /* inputs, as drawn */
+};
+
+struct OpCall {
+    const Ops *op;
+    Backend *be;
+    const OpCase *c;
+    void *t[MAX_TENSORS]; /* NULL where absent */
+};
+
+extern const OpRow op_rows[];
+extern const int op_row_count;
+
+/* ---- cases (opcheck_case.c) ---- */
+/* Defaults, then `table` ("N=3 -b"), then `user` ("N=3,I=4"), either may be NULL. Lays out and allocates all tensors. */
+int opcase_open(OpCase *c, const OpRow *row, const char *table, const char *user, unsigned absent, Err *e);
+void opcase_close(OpCase *c);
+double opcase_key(const OpCase *c, const char *key);          /* also "Tk", "S", "NC1", "W-1", "P", "D/2" and numbers; NAN if unknown */
+double opcase_product(const OpCase *c, const char *keys);     /* "B.T.H"; 1 for "" */
+int opcase_find(const OpCase *c, const char *tensor);         /* index, or -1 */
+static inline int opcase_has(const OpCase *c, int i) { return !(c->absent >> i & 1); }
+int opcase_backward(const OpCase *c); /* whether this case has a backward direction */
+/* Inputs and cotangents: a pure function of (seed, op, case, tensor). */
+void opcase_draw(OpCase *c, uint64_t seed);
+
+/* ---- adapters and naive formulas ---- */
+static inline int dim(const OpCall *c, const char *key) { return (int)opcase_key(c->c, key); }
+static inline double num(const OpCall *c, const char *key) { return opcase_key(c->c, key); }
+void *at(const OpCall *c, const char *tensor);
+size_t size_of(const OpCall *c, const char *tensor); /* bytes */
+
+/* ---- one backend's copy of a case (opcheck_side.c) ---- */
+typedef struct {
+    Backend *be;
+    const OpCase *c;
+    void *block[MAX_TENSORS]; /* guard, tensor, guard */
+    OpCall call;
+} Side;
+int side_open(Side *s, Backend *be, const OpCase *c, Err *e);
+void side_close(Side *s);
+DType side_type(const Backend *be, Kind kind); /* DT_COUNT for INT */
+void side_put(Side *s, int i, const double *v);
+void side_get(Side *s, int i, double *v);
+void side_bytes(Side *s, int i, void *raw);
+size_t side_size(const Side *s, int i); /* bytes of tensor i */
+void side_nan(Side *s, int i);          /* fills with NaN (INT: a large negative number) */
+const char *side_guards(Side *s);       /* the tensor around which something was written, or NULL */
+int side_call(Side *s, int backward, Err *e); /* guards poisoned, workspace filled with NaN, call, sync */
+/* v rounded to what the backend stores */
+void side_round(const Backend *be, Kind kind, double *v, size_t n);
+
+/* ---- naive formulas (opcheck_naive.c) ---- */
+size_t naive_scratch(const OpCase *c); /* doubles */
+typedef void Naive(const OpCase *c, double **out, double *scratch);
+Naive naive_add, naive_accumulate, naive_sum, naive_sumsq, naive_embed, naive_linear, naive_rmsnorm, naive_gated_rmsnorm, naive_l2norm,
+    naive_silu, naive_swiglu, naive_rope, naive_attention, naive_conv, naive_delta_gate, naive_delta_rule, naive_gla_gate, naive_gla,
+    naive_head_xent, naive_head_kl, naive_align_loss, naive_adamw;
+#endif
