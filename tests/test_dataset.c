@@ -474,6 +474,55 @@ START_TEST(many_documents) { // 100,000 documents; memory is that of one documen
 }
 END_TEST
 
+/* Between the two passes the file becomes another one. */
+static void change_input(void *ctx, size_t done, size_t total, size_t tokens) {
+    (void)tokens;
+    const char *text = ctx;
+    if (done < total) put("c.txt", text, strlen(text));
+}
+
+START_TEST(input_changes) {
+    Tokenizer *t;
+    Err e = {0};
+    ShardOptions o = plain;
+    o.progress = change_input;
+    o.ctx = _i ? "same size" : "shorter";
+    ck_assert(!tokenizer_byte(&t, &e));
+    put("c.txt", "some text", 9);
+    ck_assert_int_eq(shard_write(at("c"), at("c.txt"), t, &o, NULL, &e), ERR_IO);
+    ck_assert_msg(strstr(e.msg, "changed while it was read"), "%s", e.msg);
+    ck_assert_int_eq(file_exists(at("c")), 0);
+    tokenizer_close(t);
+}
+END_TEST
+
+START_TEST(failing_ids) { // memory and I/O failing in shard_write_ids
+    const int ids[] = {1, 2, 3};
+    const uint64_t ends[] = {1, 3};
+    int rc = ERR_MEMORY;
+    for (long n = 0; rc; n++) {
+        Err e = {0};
+        const size_t before = mem_now();
+        mem_fail_after(n);
+        rc = shard_write_ids(at("i"), ids, 3, ends, 2, 9, 0, &e);
+        mem_fail_after(-1);
+        ck_assert(!rc || rc == ERR_MEMORY);
+        ck_assert_uint_eq(mem_now(), before);
+        ck_assert_int_lt(n, 20);
+    }
+    Err e = {0};
+    ck_assert_int_eq(shard_write_ids(at("no/such/directory"), ids, 3, ends, 2, 9, 0, &e), ERR_IO);
+    e = (Err){0};
+    ck_assert_int_eq(shard_write_ids(at("i"), ids, 3, ends, 2, 0, 0, &e), ERR_INPUT);
+    char path[1200];
+    Shard s;
+    memset(path, 'x', sizeof path - 1);
+    path[sizeof path - 1] = 0;
+    e = (Err){0};
+    ck_assert(shard_open(&s, path, &e) == ERR_INPUT && strstr(e.msg, "path is too long"));
+}
+END_TEST
+
 START_TEST(failing_memory) { // every allocation of writing and opening fails once
     static const char text[] = "\"one two three four\"\n\"five\"\n";
     Tokenizer *t;
@@ -553,6 +602,8 @@ int main(void) {
     tcase_add_test(c, order_is_random);
     tcase_add_test(c, known_batch);
     tcase_add_test(c, many_documents);
+    tcase_add_loop_test(c, input_changes, 0, 2);
+    tcase_add_test(c, failing_ids);
     tcase_add_test(c, failing_memory);
     tcase_add_test(c, failing_io);
     suite_add_tcase(s, c);

@@ -214,7 +214,16 @@ static int build(Tokenizer **t, const Parts *p, Err *e) {
     "\",\"special\":true,\"normalized\":false,\"single_word\":false,\"lstrip\":false,\"rstrip\":false}]"
 #define TEMPLATE(single, special)                                                                            \
     "{\"type\":\"TemplateProcessing\",\"single\":" single ",\"special_tokens\":" special "}"
-#define GROW "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aaaaaaaaaaaa\"}"
+#define BOOLS(more)          "[{\"id\":9,\"content\":\"x\",\"special\":true,\"normalized\":" more "}]"
+#define SEQUENCE(key, parts) "{\"type\":\"Sequence\",\"" key "\":[" parts "]}"
+#define CHAIN(strip)         SEQUENCE("decoders", "{\"type\":\"Fuse\"},{\"type\":\"Strip\"," strip "}")
+#define TEN                  "0123456789"
+#define NFC4                 "{\"type\":\"NFC\"},{\"type\":\"NFC\"},{\"type\":\"NFC\"},{\"type\":\"NFC\"}"
+#define DIGITS4              "{\"type\":\"Digits\"},{\"type\":\"Digits\"},{\"type\":\"Digits\"},{\"type\":\"Digits\"}"
+#define NEST                 "{\"type\":\"Sequence\",\"normalizers\":["
+#define NEST4                NEST NEST NEST NEST
+#define TSEN4                "]}]}]}]}"
+#define GROW                 "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aaaaaaaaaaaa\"}"
 static const struct {
     Parts p;
     const char *names;
@@ -295,6 +304,42 @@ static const struct {
      "a step behind ByteLevel"},
     {{.pre = "{\"type\":\"Metaspace\",\"replacement\":\"_\"}"}, "replacement: '_'"},
     {{.pre = "{\"type\":\"Metaspace\",\"prepend_scheme\":\"often\"}"}, "prepend_scheme: 'often'"},
+    {{.model = "\"type\":\"BPE\",\"dropout\":\"x\""}, "dropout"},
+    {{.model = "\"type\":\"BPE\",\"ignore_merges\":0"}, "ignore_merges"},
+    {{.model = "\"type\":\"BPE\",\"end_of_word_suffix\":0"}, "end_of_word_suffix"},
+    {{.added = "[{\"id\":9,\"content\":5}]"}, "added_tokens: content"},
+    {{.added = "[{\"id\":9,\"content\":\"x\",\"special\":0}]"}, "added_tokens: special"},
+    {{.added = BOOLS("true,\"single_word\":1")}, "added_tokens: single_word"},
+    {{.added = BOOLS("true,\"single_word\":true,\"lstrip\":1")}, "added_tokens: lstrip"},
+    {{.added = BOOLS("true,\"single_word\":true,\"lstrip\":true,\"rstrip\":1")}, "added_tokens: rstrip"},
+    {{.norm = "{\"type\":\"Prepend\",\"prepend\":\"" TEN TEN TEN TEN TEN TEN TEN "\"}"},
+     "got 70 bytes, expected at most 64"},
+    {{.norm = "{\"type\":\"Replace\",\"pattern\":{\"String\":3},\"content\":\"x\"}"}, "normalizer: got 3"},
+    {{.norm = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":3}"}, "normalizer: got 3"},
+    {{.norm = SEQUENCE("normalizers", NFC4 "," NFC4 ",{\"type\":\"NFC\"}")}, "got more than 8 steps"},
+    {{.norm = NEST4 NEST4 NEST4 "{\"type\":\"NFC\"}" TSEN4 TSEN4 TSEN4}, "normalizer: 'Sequence'"},
+    {{.pre = SEQUENCE("pretokenizers", DIGITS4 "," DIGITS4 ",{\"type\":\"Digits\"}")},
+     "got more than 8 steps"},
+    {{.pre = SEQUENCE("pretokenizers", DIGITS4 "," DIGITS4 ",{\"type\":\"ByteLevel\"}")},
+     "got more than 8 steps"},
+    {{.pre = "{\"type\":\"ByteLevel\",\"add_prefix_space\":0}"}, "add_prefix_space"},
+    {{.pre = "{\"type\":\"ByteLevel\",\"use_regex\":0}"}, "use_regex"},
+    {{.pre = "{\"type\":\"Digits\",\"individual_digits\":0}"}, "individual_digits"},
+    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x\"}}"}, "pre_tokenizer: behavior"},
+    {{.pre = "{\"type\":\"Split\",\"behavior\":\"Isolated\",\"invert\":3}"}, "invert"},
+    {{.pre = "{\"type\":\"Metaspace\",\"replacement\":3}"}, "replacement"},
+    {{.pre = "{\"type\":\"Metaspace\",\"prepend_scheme\":3}"}, "prepend_scheme"},
+    {{.pre = "{\"type\":\"Metaspace\",\"add_prefix_space\":3}"}, "add_prefix_space"},
+    {{.pre = "{\"type\":\"Metaspace\",\"split\":3}"}, "split"},
+    {{.post = TEMPLATE("[{\"SpecialToken\":{}}]", "{}")}, "post_processor: single: id"},
+    {{.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}}]", "{\"x\":{\"ids\":[-1]}}")}, "ids: got -1"},
+    {{.post = SEQUENCE("processors", "{\"type\":\"Roberta\"}")}, "post_processor: 'Roberta'"},
+    {{.decoder = "{\"type\":\"Metaspace\",\"replacement\":\"_\"}"}, "replacement: '_'"},
+    {{.decoder = "{\"type\":\"Sequence\",\"decoders\":[{}]}"}, "decoder: got nothing"},
+    {{.decoder = CHAIN("\"content\":3")}, "Strip: content"},
+    {{.decoder = CHAIN("\"content\":\"\"")}, "one character"},
+    {{.decoder = CHAIN("\"content\":\" \",\"start\":-1")}, "start: got -1"},
+    {{.decoder = CHAIN("\"content\":\" \",\"stop\":-1")}, "stop: got -1"},
     {{.post = "{\"type\":\"BertProcessing\"}"}, "post_processor: 'BertProcessing'"},
     {{.post = TEMPLATE("[]", "{}")}, "got the text 0 times"},
     {{.post = TEMPLATE("[{\"Sequence\":{\"id\":\"B\"}}]", "{}")}, "Sequence: 'B'"},
@@ -399,6 +444,88 @@ START_TEST(old_files) { // no model.type, a #version line, a merge given twice: 
     ck_assert_int_eq(ids.id[1], 3);
     ids_free(&ids);
     tokenizer_close(t);
+}
+END_TEST
+
+START_TEST(many_template_ids) { // nested templates: 30 x 40 ids are too many
+    char text[4096];
+    size_t n = 0;
+    Err e = {0};
+    Tokenizer *t;
+    n += (size_t)snprintf(text, sizeof text, "{\"type\":\"TemplateProcessing\",\"single\":[");
+    for (int i = 0; i < 30; i++)
+        n += (size_t)snprintf(text + n, sizeof text - n, "{\"SpecialToken\":{\"id\":\"x\"}},");
+    n += (size_t)snprintf(text + n, sizeof text - n,
+                          "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"x\":{\"ids\":[0");
+    for (int i = 1; i < 40; i++) n += (size_t)snprintf(text + n, sizeof text - n, ",0");
+    snprintf(text + n, sizeof text - n, "]}}}");
+    const Parts p = {.post = text};
+    ck_assert_int_eq(build(&t, &p, &e), ERR_INPUT);
+    ck_assert_msg(strstr(e.msg, "more than 1024 ids"), "%s", e.msg);
+}
+END_TEST
+
+/* What each decoder makes of some ids. */
+START_TEST(decoders) {
+    static const struct {
+        const char *decoder;
+        int ids[6], n;
+        const char *text;
+    } c[] = {{"{\"type\":\"ByteLevel\"}",
+              {0, 1, 2, 3},
+              4,
+              "a \xEF\xBF\xBD b"}, // "a", U+0120, one byte, a text with a real space
+             {"{\"type\":\"Metaspace\"}", {4, 0, 4, 0}, 4, "a a"},
+             {"{\"type\":\"Metaspace\",\"add_prefix_space\":false,\"prepend_scheme\":\"never\"}",
+              {4, 0, 4, 0},
+              4,
+              " a a"},
+             {CHAIN("\"content\":\"a\",\"start\":1,\"stop\":2"),
+              {0, 0, 4, 0, 0, 0},
+              6,
+              "a\xE2\x96\x81"
+              "a"},
+             {CHAIN("\"content\":\"a\",\"start\":9,\"stop\":9"), {0, 0, 0}, 3, ""},
+             {CHAIN("\"content\":\"\xE2\x96\x81\",\"stop\":1"), {0, 4, 4}, 3, "a\xE2\x96\x81"},
+             {SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}"),
+              {5, 6, 0, 6, 5, 7},
+              6,
+              "\xC3\xA9"
+              "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},
+             {SEQUENCE("decoders", "{\"type\":\"Fuse\"}"), {5, 0}, 2, "<0xC3>a"}};
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        const Parts p = {
+            .decoder = c[i].decoder,
+            .merges = "[]",
+            .vocab = "{\"a\":0,\"\xC4\xA0\":1,\"\xC2\xAC\":2,\" "
+                     "b\":3,\"\xE2\x96\x81\":4,\"<0xC3>\":5,\"<0xa9>\":6,\"<0xC3>\\u0000\":8,\"<0xFF>\":7}"};
+        Err e = {0};
+        Tokenizer *t;
+        char *out = NULL;
+        size_t len = 0;
+        ck_assert_msg(!build(&t, &p, &e), "%s", e.msg);
+        ck_assert(!tokenizer_decode(t, c[i].ids, (size_t)c[i].n, 0, &out, &len, &e));
+        ck_assert_msg(!strcmp(out, c[i].text), "case %zu: '%s', want '%s'", i, out, c[i].text);
+        mem_free(out);
+        tokenizer_close(t);
+    }
+}
+END_TEST
+
+START_TEST(byte_tokenizer_memory) {
+    int rc = ERR_MEMORY;
+    for (long n = 0; rc; n++) {
+        Err e = {0};
+        Tokenizer *t;
+        const size_t before = mem_now();
+        mem_fail_after(n);
+        rc = tokenizer_byte(&t, &e);
+        mem_fail_after(-1);
+        ck_assert(!rc || (rc == ERR_MEMORY && !t));
+        tokenizer_close(t);
+        ck_assert_uint_eq(mem_now(), before);
+        ck_assert_int_lt(n, 200);
+    }
 }
 END_TEST
 
@@ -643,6 +770,9 @@ int main(void) {
     tcase_add_test(c, refused_text);
     tcase_add_test(c, ids_with_holes);
     tcase_add_test(c, old_files);
+    tcase_add_test(c, many_template_ids);
+    tcase_add_test(c, decoders);
+    tcase_add_test(c, byte_tokenizer_memory);
     tcase_add_test(c, byte_tokenizer);
     tcase_add_test(c, invalid_utf8);
     tcase_add_loop_test(c, streaming, 0, 2);

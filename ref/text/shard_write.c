@@ -132,7 +132,8 @@ typedef struct {
     uint64_t *end; /* of each document */
     size_t n, cap;
     uint64_t tokens;
-    uint32_t crc; /* of the tokens */
+    uint32_t crc;  /* of the tokens */
+    uint32_t want; /* of the whole file */
     FileWriter w;
 } Out;
 
@@ -205,8 +206,11 @@ static int out_begin(Out *out, const char *path, uint64_t hash, Err *e) {
     le_put(head + AT_TOKENS, 8, out->tokens);
     le_put(head + AT_DOCUMENTS, 8, out->n);
     le_put(head + AT_VOCAB, 4, (uint64_t)out->vocab);
-    le_put(head + AT_CRC, 4, crc_join(crc, out->crc, out->tokens * (uint64_t)out->width));
+    crc = crc_join(crc, out->crc, out->tokens * (uint64_t)out->width);
+    le_put(head + AT_CRC, 4, crc);
     le_put(head + AT_HASH, 8, hash);
+    out->want =
+        crc_join(file_crc32c(0, head, sizeof head), crc, 8 * out->n + out->tokens * (uint64_t)out->width);
     TRY(file_create(&out->w, path, e));
     TRY(file_write(&out->w, head, sizeof head, e));
     for (size_t i = 0; i < out->n; i++) {
@@ -223,8 +227,7 @@ static int write_text(Out *out, const char *path, const char *input, const Token
     if (!out->n) return err_set(e, ERR_INPUT, "%s: holds no text", input);
     TRY(out_begin(out, path, tokenizer_hash(t), e));
     TRY(pass(input, t, o, 1, out_write, out, &bytes, e));
-    if (out->w.written != SHARD_HEAD + 8 * out->n + out->tokens * (size_t)out->width)
-        return err_set(e, ERR_IO, "%s: changed while it was read", input);
+    if (out->w.crc != out->want) return err_set(e, ERR_IO, "%s: changed while it was read", input);
     TRY(file_commit(&out->w, e));
     if (stats) *stats = (ShardStats){.tokens = out->tokens, .documents = out->n, .bytes = bytes};
     return OK;
