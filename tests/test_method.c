@@ -596,7 +596,7 @@ START_TEST(pipeline_out_of_memory) {
     pipeline_inputs();
     pipeline_small(&o);
     strcpy(o.students, "ablation");
-    for (long i = 0, ok = 0; !ok; i += 1 + i / 6) {
+    for (long i = 0, ok = 0; !ok; i += 1 + i / 4) {
         char dir[24];
         Err m = {0};
         snprintf(dir, sizeof dir, "m%ld", i);
