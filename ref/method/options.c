@@ -136,13 +136,21 @@ int options_set(const OptionTable *t, void *options, const char *key, const char
 
 /* ---------------------------------------------------------------- value to text */
 
+/* The shortest decimal that reads back as v. */
+static void real_text(double v, char *dst, size_t cap) {
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(dst, cap, "%.*g", digits, v);
+        if (strtod(dst, NULL) == v) return;
+    }
+}
+
 void options_get(const Option *r, const void *options, char *dst, size_t cap) {
     const void *p = cfield(r, options);
     switch (r->kind) {
     case OPT_INT: snprintf(dst, cap, "%d", *(const int *)p); return;
     case OPT_I64: snprintf(dst, cap, "%" PRId64, *(const int64_t *)p); return;
     case OPT_U64: snprintf(dst, cap, "%" PRIu64, *(const uint64_t *)p); return;
-    case OPT_REAL: snprintf(dst, cap, "%.17g", *(const double *)p); return;
+    case OPT_REAL: real_text(*(const double *)p, dst, cap); return;
     case OPT_BOOL: snprintf(dst, cap, "%s", *(const int *)p ? "true" : "false"); return;
     case OPT_TEXT: snprintf(dst, cap, "%s", (const char *)p); return;
     case OPT_CHOICE: break;
