@@ -1,6 +1,7 @@
 /* cmd_run.c - the whole method, and its first parts alone: run, select, score, align. All work on one run directory and go on where it stands. */
 #include "base/file.h"
 #include "base/mem.h"
+#include "io/hf.h"
 #include "io/json.h"
 #include "method/pipeline.h"
 #include "tools/run_dir.h"
@@ -84,10 +85,12 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     TRY(cli_require(c, o->text, "--text FILE", e));
     TRY(cli_require(c, c->common.output, "-o RUNDIR", e));
     TRY(pipeline_check(o, e));
-    if (file_exists(o->teacher) != 2) return err_set(e, ERR_IO, "%s: not a directory", o->teacher);
     if (file_exists(o->text) != 1) return err_set(e, ERR_IO, "%s: not a file", o->text);
-    TRY(run_dir_open(c, "run.json", end == PIPELINE_SCORE || end == PIPELINE_SELECT, e));
-    int rc = cli_backend(c, &be, e);
+    HfModel h; // what cannot be begun leaves no directory behind
+    TRY(hf_open(&h, o->teacher, e));
+    hf_close(&h);
+    TRY(cli_backend(c, &be, e));
+    int rc = run_dir_open(c, "run.json", end == PIPELINE_SCORE || end == PIPELINE_SELECT, e);
     if (!rc) rc = mem_alloc(&result, sizeof(PipelineResult), "results", e);
     if (!rc) rc = pipeline_run(o, c->common.output, be, &hooks, end, result, e);
     if (rc == ERR_SIGINT || rc == ERR_SIGTERM) err_hint(e, "go on with the same command and --resume");

@@ -154,7 +154,8 @@ static int check_chunk(Check *k, Backend *ref, Err *e) {
 
 /* ---- diff: central differences of sum over outputs of <cotangent, output> ---- */
 
-enum { DIFF_LIMIT = 20000 };
+enum { DIFF_LIMIT = 20000 };           /* inputs */
+static const double DIFF_FLOPS = 2e8; /* inputs times forward */
 static const double DIFF_STEP = 1e-5, DIFF_TOL = 1e-7;
 
 /* Cotangent of output y: the tensor that weighs it, else the key "weight", else 1. */
@@ -211,7 +212,7 @@ static int check_diff(Check *k, Backend *ref, Err *e) {
     double *buf[3][MAX_TENSORS] = {{0}};
     size_t work = 0;
     for (int i = 0; i < c->tensors; i++) work += c->tensor[i].role == IN ? c->count[i] : 0;
-    if (!opcase_backward(c) || c->nodiff || work > DIFF_LIMIT) return OK;
+    if (!opcase_backward(c) || c->nodiff || work > DIFF_LIMIT || (double)work * opcase_product(c, c->row->flops[0]) > DIFF_FLOPS) return OK;
     Side s;
     int rc = side_open(&s, ref, c, e);
     for (int b = 0; !rc && b < 3; b++) rc = buffers_take(buf[b], c, e);

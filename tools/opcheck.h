@@ -3,7 +3,7 @@
  * For each op and case (design.md 5):
  *   naive    ref64's outputs against the same formula written down a second time, differently (opcheck_naive.c)
  *   chunk    ref64's chunked form, outputs and gradients, against its recurrence
- *   diff     ref64's gradients against central differences, with random cotangents on every output (up to 20,000 inputs x outputs ...)
+ *   diff     ref64's gradients against central differences, with random cotangents on every output (small cases)
  *   NAME     backend NAME against ref64 on the same inputs, rounded to NAME's types first. Outputs and workspace are filled with NaN,
  *            gradients with known numbers (backward must add to them, the second time again), guards stand around every buffer, inputs
  *            must come back unchanged, each optional argument is left out once; "cpu" must give the same bytes with 1, 2 and 4 threads.

@@ -240,12 +240,12 @@ const OpRow op_rows[] = {
      "dw? wide grad:w O.I n=N; db? wide grad:b O n=N; dy real cot:y N.O plain",
      linear_f, linear_b, naive_linear, FORWARD(linear_forward), BACKWARD(linear_backward), .flops = {"2.N.I.O", "4.N.I.O"}},
 
-    {"rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=.1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1", "N=200 C=260"},
+    {"rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1", "N=200 C=260"},
      "N=2048 C=512",
      "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; w real in C near_one; "
      "dx? real grad:x N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
      rmsnorm_f, rmsnorm_b, naive_rmsnorm, FORWARD(rmsnorm_forward), BACKWARD(rmsnorm_backward), .flops = {"4.N.C", "9.N.C"}},
-    {"gated_rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=.1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1", "N=200 C=260"},
+    {"gated_rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1", "N=200 C=260"},
      "N=16384 C=64",
      "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; z real in N.C normal; w real in C near_one; "
      "dx real grad:x N.C n=C; dz real grad:z N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
