@@ -2,7 +2,15 @@
  * tokenizer.json: byte-level BPE (Llama-3, Qwen2/2.5/3, GPT-2, SmolLM) and sentencepiece-style BPE with byte
  * fallback (Llama-2, TinyLlama, Mistral, the tinyllamas). The algorithm: interfaces.md B4. Anything else in
  * the file (other models, normalisers, pre-tokenizer regexes, dropout, ...) is refused by name, never
- * guessed. */
+ * guessed.
+ *
+ * - truncation is refused (it shortens every text), and padding unless it is BatchLongest, which leaves a
+ *   single text alone. Members that Hugging Face's reader ignores are ignored.
+ * - tokenizer_config.json is not read here; clean_up_tokenization_spaces is not imitated.
+ * - An added token with normalized = true decodes to its own text, as in tokenizers up to 0.22 (0.23 gives
+ *   the normalised form, and no longer drops special ones among them).
+ * - Compared with tokenizers 0.23.3 by tests/peers/tokenizer_compare.py. What differs: text in characters
+ *   younger than Unicode 16 (its digit tables) or, under NFC, marks younger than its NFC tables. */
 #ifndef HYB_TOKENIZER_H
 #define HYB_TOKENIZER_H
 #include <stddef.h>

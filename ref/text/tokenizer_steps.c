@@ -34,6 +34,7 @@ static int literal(const Loader *l, JsonRef r, const char *what, Literal *out) {
 /* The first of the parts that a Sequence lists under key. */
 static int parts(const Loader *l, JsonRef r, const char *key, const char *what, JsonRef *first) {
     const JsonRef list = json_get(l->j, r, key);
+    *first = -1;
     if (json_kind(l->j, list) != JSON_ARRAY)
         return err_set(l->e, ERR_INPUT, "%s: %s: expected an array '%s'", l->j->file, what, key);
     *first = json_first(l->j, list);

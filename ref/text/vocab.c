@@ -56,7 +56,7 @@ int vocab_add(Vocab *v, const char *s, size_t n, int id, int in_model, Err *e) {
     textbuf_put(&v->text, "", 1); // tokens are NUL-terminated, too
     TRY(textbuf_end(&v->text, e));
     const size_t i = vocab_slot(v, s, n);
-    v->entry[v->n] = (VocabEntry){.at = at, .len = n, .id = id, .in_model = in_model};
+    v->entry[v->n] = (VocabEntry){.at = at, .len = n, .id = id, .in_model = (short)in_model};
     v->slot[i] = (uint32_t)++v->n;
     if (id >= v->size) v->size = id + 1;
     return OK;
