@@ -34,6 +34,9 @@ START_TEST(test_format) {
     bare.total = 1000, bare.step = 999, bare.eta_s = 86400 + 3600 + 60 + 1;
     progress_format(s, sizeof s, &bare);
     ck_assert_str_eq(s, "layer 999/1000 | 99% | ETA 1d 01:01:01"); // 100 % only when it is done
+    bare.eta_s = 86400;
+    progress_format(s, sizeof s, &bare);
+    ck_assert_ptr_nonnull(strstr(s, "ETA 1d 00:00:00"));
     ck_assert_double_eq(progress_eta(10, 5, 20), 40);
     ck_assert_double_eq(progress_eta(10, 0, 20), -1);
     ck_assert_double_eq(progress_eta(10, 5, -3), 0);
@@ -47,6 +50,11 @@ START_TEST(test_count) {
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         log_count(s, sizeof s, want[i].v);
         ck_assert_str_eq(s, want[i].text);
+    }
+    for (size_t cap = 1; cap < 8; cap++) {
+        size_t full = log_count(s, sizeof s, 12400), n = log_count(s, cap, 12400);
+        ck_assert_uint_eq(n, cap <= full ? cap - 1 : full);
+        ck_assert_uint_eq(strlen(s), n);
     }
     char utc[32];
     log_utc(utc, sizeof utc);
@@ -84,6 +92,10 @@ START_TEST(test_draw) {
     ck_assert_uint_eq(progress_draw(&file, 4.9, s, sizeof s, &l), 0);
     ck_assert_uint_gt(progress_draw(&file, 5.1, s, sizeof s, &l), 0);
     ck_assert_str_eq(progress_break(&file), "");
+    ProgressPace usual = {0}; // every 10 s unless told otherwise
+    ck_assert_uint_gt(progress_draw(&usual, 0, s, sizeof s, &l), 0);
+    ck_assert_uint_eq(progress_draw(&usual, 9.9, s, sizeof s, &l), 0);
+    ck_assert_uint_gt(progress_draw(&usual, 10, s, sizeof s, &l), 0);
     l.step = 3;
     ck_assert_uint_gt(progress_draw(&file, 5.2, s, sizeof s, &l), 0);
     ck_assert_uint_eq(progress_draw(&quiet, 9, s, sizeof s, &l), 0);

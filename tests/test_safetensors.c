@@ -31,6 +31,7 @@ START_TEST(test_dtype_names) {
     ck_assert_int_eq(dtype_convert(DT_F32, y, DT_I32, x, 1), -1);
     ck_assert_int_eq(dtype_convert(DT_F8_E4M3, y, DT_F32, x, 1), -1);
     ck_assert_int_eq(dtype_convert(DT_COUNT, y, DT_F32, x, 1), -1);
+    ck_assert_int_eq(dtype_convert(DT_F32, y, DT_COUNT, x, 1), -1);
     ck_assert_int_eq(dtype_convert(DT_F32, NULL, DT_F64, NULL, 0), 0);
 }
 END_TEST
@@ -175,6 +176,29 @@ START_TEST(test_convert_random) {
         }
     ck_assert_int_eq(dtype_convert(DT_F16, out + 1, DT_F16, in, N), 0); // the same type: bytes as they are
     ck_assert_mem_eq(out + 1, in, 2 * N);
+}
+END_TEST
+
+START_TEST(test_convert_arrays) {
+    // Every pair of types, arrays of every small length: element by element the same, and not a byte more.
+    static const DType type[4] = {DT_F16, DT_BF16, DT_F32, DT_F64};
+    enum { N = 40 };
+    unsigned char in[8 * N], one[8], out[8 * N + 8];
+    Rng r;
+    rng_seed(&r, 3);
+    for (int from = 0; from < 4; from++)
+        for (int to = 0; to < 4; to++)
+            for (size_t n = 0; n <= N; n++) {
+                size_t a = (size_t)dtype_bits(type[from]) / 8, b = (size_t)dtype_bits(type[to]) / 8;
+                for (size_t i = 0; i < sizeof in; i++) in[i] = (unsigned char)rng_u64(&r);
+                memset(out, 0xa5, sizeof out);
+                ck_assert_int_eq(dtype_convert(type[to], out, type[from], in, n), 0);
+                for (size_t i = 0; i < n; i++) {
+                    dtype_convert(type[to], one, type[from], in + i * a, 1);
+                    ck_assert_mem_eq(out + i * b, one, b);
+                }
+                for (size_t i = n * b; i < n * b + 8; i++) ck_assert_uint_eq(out[i], 0xa5);
+            }
 }
 END_TEST
 
@@ -511,6 +535,10 @@ START_TEST(test_write_refusals) {
     ck_assert_ptr_nonnull(strstr(e.msg, "given twice"));
     static const char *const twice[] = {"a", "1", "a", "2", NULL};
     ck_assert_int_eq(safetensors_write(tmpdir_path("x"), &good, 1, twice, NULL, NULL, NULL), ERR_INPUT);
+    longer[4096] = 0; // the longest name that is allowed
+    bad[2].name = longer;
+    memset(&e, 0, sizeof e);
+    ok(safetensors_write(tmpdir_path("x"), &bad[2], 1, NULL, NULL, NULL, &e), &e);
     static const char *const own[] = {"format", "np", NULL};
     memset(&e, 0, sizeof e);
     ok(safetensors_write(tmpdir_path("x"), &good, 1, own, NULL, NULL, &e), &e);
@@ -595,6 +623,7 @@ int main(void) {
     tcase_add_loop_test(t, test_narrow_all, 0, 2);
     tcase_add_test(t, test_narrow_special);
     tcase_add_test(t, test_convert_random);
+    tcase_add_test(t, test_convert_arrays);
     suite_add_tcase(s, t);
     t = tcase_create("read");
     tcase_set_timeout(t, 120);
