@@ -1,6 +1,6 @@
 /* delta_rule.c - the gated delta rule by chunks of at most 64 tokens, on the products of tile.h; (batch, key head) in parallel.
  *
- * With G_i the sum of g over the chunk's rows up to i, Gam_ij = e^{G_i - G_j} (i >= j, same document; else 0), in_i = e^{G_i} (0 if the
+ * With G_i the sum of g over the chunk's rows up to i, Gam_ij = e^{G_i - G_j} (i >= j, same document; else 0), in_i = e^{G_i} (0 if a
  * document began inside the chunk), out_i = e^{G_n - G_i} (0 if another document began after i), and S the state before:
  *   M  = tril(beta (K K^T o Gam), -1)      V' = (I + M)^{-1} beta (V - in o (K S))     by forward substitution, no inverse
  *   P  = scale tril(Q K^T o Gam)           O  = (scale in o Q) S + P V'
@@ -13,73 +13,36 @@
  *         the last row also gets sum_j K_j.(out o V' dS^T)_j + e^{G_n} <S, dS>;  dg = sums of dG from the end of the chunk
  *   dS <- e^{G_n} dS + Q^T (scale in o dO) - K^T (in o dR)
  * Source: performance.md 5.1, 5.2 (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), with the inverse replaced by two substitutions. */
-#include "ops/ops.h"
-#include "parallel.h"
-#include "tile.h"
+#include "chunk.h"
 
-enum { CT = 64, SOLVE = 8, CUT = 16 }; // rows of a chunk, of a substitution block, of a triangular product's strip
+enum { SOLVE = 8 }; // rows of a substitution block
 
 typedef struct {
-    const float *q, *k, *v, *g, *beta;
-    const int *start;                   // from this chunk's first token, or NULL
-    size_t ldq, ldv, ldg, K, V, n, t0;  // floats between tokens; n rows
-    float scale;
-} Chunk;
-
-typedef struct {
-    float hi[CT], lo[CT], in[CT], out[CT], first[CT], beta[CT], last; // G = hi + lo; last: e^{G_n} or 0
+    float step[CT], in[CT], out[CT], beta[CT], last; // step_i = e^{g_i}, 0 where a document begins; last: e^{G_n} or 0
+    float gam[CT];                                   // row i of Gam while rows are walked through; out in the end
 } Decay;
 
-INLINE size_t pad16(size_t n) { return (n + 15) & ~(size_t)15; }
-
+/* All decays are products of steps, never exponentials of sums: nothing is lost by a strong decay earlier in the chunk. */
 static void decay_make(Decay *d, const Chunk *c) {
-    double G = 0;
-    float seen[CT];
-    for (size_t i = 0; i < CT; i++) { // rows past n repeat the last one, harmlessly
-        const size_t r = i < c->n ? i : c->n - 1;
-        if (i < c->n) G += c->g[r * c->ldg];
-        const size_t begin = c->start ? (size_t)c->start[r] : 0;
-        d->hi[i] = (float)G, d->lo[i] = (float)(G - (double)d->hi[i]);
-        d->first[i] = begin > c->t0 ? (float)(begin - c->t0) : 0;
-        seen[i] = begin == 0 || begin < c->t0;
-        d->beta[i] = c->beta[r * c->ldg];
+    memset(d, 0, sizeof *d);
+    for (size_t i = 0; i < c->n; i++) d->step[i] = c->g[i * c->ldg], d->beta[i] = c->beta[i * c->ldg];
+    for (size_t i = 0; i < pad16(c->n); i += VW) vstore(d->step + i, vexp(vload(d->step + i)));
+    float in = 1;
+    for (size_t i = 0; i < c->n; i++) {
+        if (row_resets(c, i)) d->step[i] = 0;
+        d->in[i] = in *= d->step[i];
     }
-    const float last_first = d->first[c->n - 1];
-    for (size_t i = 0; i < CT; i++) d->out[i] = (float)i >= last_first;
-    for (size_t i = 0; i < CT; i += VW) {
-        const vf hi = vload(d->hi + i), lo = vload(d->lo + i);
-        vstore(d->in + i, vexp(hi) * (vset(1) + lo) * vload(seen + i));
-        const vf e = (vset(d->hi[c->n - 1]) - hi) + (vset(d->lo[c->n - 1]) - lo);
-        vstore(d->out + i, vexp(vmin(vset(0), e)) * vload(d->out + i));
-    }
-    d->last = d->in[c->n - 1];
+    float out = 1;
+    for (size_t i = c->n; i-- > 0;) d->out[i] = out, out *= d->step[i];
+    d->last = in;
 }
 
-static const float IOTA[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-
-/* Gam_ij for j..j+VW-1, j <= i and in the same document */
-INLINE vf decay_row(const Decay *d, size_t i, size_t j) {
-    const vf lane = vload(IOTA) + vset((float)j), e = (vset(d->hi[i]) - vload(d->hi + j)) + (vset(d->lo[i]) - vload(d->lo + j));
-    const vf gam = vless(lane, vset(d->first[i]), vset(0), vexp(vmin(vset(0), e)));
-    return vless(vset((float)i), lane, vset(0), gam);
-}
-INLINE vf strictly(vf x, size_t i, size_t j) { return vless(vload(IOTA) + vset((float)j), vset((float)i), x, vset(0)); }
-
-/* out = A X^T on and below the diagonal, by panels; x_t is X^T (K, ldx) */
-static void lower_product(float *out, const float *a, size_t lda, const float *x_t, size_t ldx, size_t n, size_t k) {
-    for (size_t j = 0; j < n; j += 2 * VW)
-        panel_mul(out + j * CT + j, CT, a + j * lda, lda, ROWS, x_t + j, ldx, n - j, n - j < 2 * VW ? n - j : 2 * VW, k, 0);
-}
-/* y += L x, y += L^T x for lower triangular L (CT columns a row) */
-static void lower_apply(float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
-    for (size_t i = 0; i < n; i += CUT) {
-        const size_t m = n - i < CUT ? n - i : CUT;
-        block_mul(y + i * ldy, ldy, l + i * CT, CT, ROWS, x, ldx, m, width, i + m, 1);
-    }
-}
-static void lower_apply_transposed(float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
-    for (size_t j = 0; j < n; j += CUT)
-        block_mul(y + j * ldy, ldy, l + j * CT + j, CT, COLS, x + j * ldx, ldx, n - j < CUT ? n - j : CUT, width, n - j, 1);
+/* Lanes j..j+VW-1 of row i of Gam, from row i-1: the step times what was there, 1 on the diagonal, 0 above it. In order of i. */
+INLINE vf decay_row(Decay *d, size_t i, size_t j) {
+    const vf lane = vload(IOTA) + vset((float)j), row = vset((float)i), down = vload(d->gam + j) * vset(d->step[i]);
+    const vf gam = vless(row, lane, vset(0), vless(lane, row, down, vset(1)));
+    vstore(d->gam + j, gam);
+    return gam;
 }
 
 /* One 8-row block of (I + M) y = y, or of its transpose, in registers; m holds -M. */
@@ -149,15 +112,6 @@ static void solve_transposed(float *y, const float *m, size_t n, size_t V) {
     }
 }
 
-/* y_i = f_i * s * x_i, rows of `width` */
-static void rows_times(float *y, const float *x, size_t ldx, const float *f, float s, size_t n, size_t width) {
-    for (size_t i = 0; i < n; i++)
-        for (size_t c = 0; c < width; c += VW) vput(y + i * width + c, vget(x + i * ldx + c, width - c) * vset(f[i] * s), width - c);
-}
-static void scale_all(float *y, const float *x, float f, size_t n) {
-    for (size_t i = 0; i < n; i += VW) vput(y + i, vget(x + i, n - i) * vset(f), n - i);
-}
-
 /* r = V - in o (K S), and y = beta r */
 static void residual(float *r, float *y, const Chunk *c, const Decay *d, const float *S) {
     block_mul(r, c->V, c->k, c->ldq, ROWS, S, c->V, c->n, c->V, c->K, 0);
@@ -178,13 +132,13 @@ static void state_next(float *S_next, const float *S, const Chunk *c, const Deca
 }
 
 /* m = -M, p = P (p may be NULL) from the raw products already there */
-static void decay_apply(float *m, float *p, const Chunk *c, const Decay *d) {
+static void decay_apply(float *m, float *p, const Chunk *c, Decay *d) {
     for (size_t i = 0; i < c->n; i++)
-        for (size_t j = 0; j < (p ? pad16(c->n) : pad16(i + 1)) && j < pad16(i + 1); j += VW) {
+        for (size_t j = 0; j < pad16(i + 1); j += VW) {
             const vf gam = decay_row(d, i, j);
             float *m_i = m + i * CT + j;
             vstore(m_i, strictly(vload(m_i) * gam * vset(-d->beta[i]), i, j));
-            if (p) vstore(p + i * CT + j, vload(p + i * CT + j) * gam * vset(c->scale));
+            if (p) vstore(p + i * CT + j, lower(vload(p + i * CT + j) * gam * vset(c->scale), i, j));
         }
 }
 
@@ -219,14 +173,14 @@ typedef struct {
     double dG[CT];
 } Squares;
 
-static void squares_make(Squares *s, const Chunk *c, const Decay *d) {
+static void squares_make(Squares *s, const Chunk *c, Decay *d) {
     for (size_t i = 0; i < c->n; i++)
         for (size_t j = 0; j < pad16(i + 1); j += VW) {
             const size_t at = i * CT + j;
             const vf gam = decay_row(d, i, j);
             vstore(s->gam + at, gam);
             vstore(s->m + at, strictly(vload(s->kk + at) * gam * vset(-d->beta[i]), i, j));
-            vstore(s->p + at, vless(vset((float)i), vload(IOTA) + vset((float)j), vset(0), vload(s->qk + at) * gam * vset(c->scale)));
+            vstore(s->p + at, lower(vload(s->qk + at) * gam * vset(c->scale), i, j));
         }
 }
 
@@ -237,9 +191,9 @@ static void squares_backward(Squares *s, float *dbeta, const Chunk *c, const Dec
         vf rows = vset(0), b = vset(0);
         for (size_t j = 0; j < pad16(i + 1); j += VW) {
             const size_t at = i * CT + j;
-            const vf gam = vload(s->gam + at), below = vset((float)i), lane = vload(IOTA) + vset((float)j);
+            const vf gam = vload(s->gam + at);
             const vf e = strictly(vset(0) - vload(s->E + at) * gam, i, j);
-            const vf f = vless(below, lane, vset(0), vload(s->F + at) * gam * vset(c->scale)), ekk = strictly(e * vload(s->kk + at), i, j);
+            const vf f = lower(vload(s->F + at) * gam * vset(c->scale), i, j), ekk = strictly(e * vload(s->kk + at), i, j);
             const vf z = vfma(ekk, vset(d->beta[i]), strictly(f * vload(s->qk + at), i, j));
             vstore(s->E + at, e * vset(d->beta[i]));
             vstore(s->F + at, f);
@@ -261,10 +215,6 @@ static double dots_add(double *dG, double sign, const float *a, size_t lda, cons
     }
     return total;
 }
-static void rows_add(float *y, size_t ldy, const float *x, size_t n, size_t width) {
-    for (size_t i = 0; i < n; i++) accumulate_row(y + i * ldy, x + i * width, 1, width);
-}
-
 /* dS: gradient of the state after on entry, of the state before, S, on return. */
 static void chunk_backward(const ChunkGrad *g, float *dS, const float *S, const Chunk *c, float *work) {
     Decay d;
@@ -321,7 +271,11 @@ static void chunk_backward(const ChunkGrad *g, float *dS, const float *S, const 
     block_mul(dS, V, c->q, c->ldq, COLS, r, V, K, V, n, 1);
     block_mul(dS, V, c->k, c->ldq, COLS, x, V, K, V, n, 1);
     double dg = 0;
-    for (size_t i = n; i-- > 0;) g->dg[i * c->ldg] += (float)(dg += s.dG[i]);
+    for (size_t i = n; i-- > 0;) {
+        dg += s.dG[i];
+        if (row_resets(c, i)) dg = 0; // nothing crosses a document's start
+        else g->dg[i * c->ldg] += (float)dg;
+    }
 }
 
 /* ---- one batch element and head ---- */

@@ -12,6 +12,7 @@
 #include "cpu/conv.c"
 #include "cpu/gate.c"
 #include "cpu/delta_rule.c"
+#include "cpu/gla.c"
 #include "cpu/xent.c"
 #include "cpu/kl.c"
 #include "cpu/align_loss.c"
@@ -52,6 +53,8 @@ const CpuPath CPU_PATH = {
         .delta_gate_backward = delta_gate_backward,
         .delta_rule_forward = delta_rule_forward,
         .delta_rule_backward = delta_rule_backward,
+        .gla_forward = gla_forward,
+        .gla_backward = gla_backward,
         .gla_gate_forward = gla_gate_forward,
         .gla_gate_backward = gla_gate_backward,
         .head_xent = head_xent,

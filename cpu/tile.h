@@ -125,11 +125,18 @@ INLINE void transpose4(float *y, size_t ldy, const float *x, size_t ldx) {
     *(V4 *)(y + 2 * ldy) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5);
     *(V4 *)(y + 3 * ldy) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7);
 }
-static void transpose(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t cols) {
+enum { TILE_ROWS = 32, TILE_COLS = 16 }; // a block whose lines, read and written, fit the first cache however they are aligned
+static void transpose_block(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t cols) {
     const size_t r4 = rows & ~(size_t)3, c4 = cols & ~(size_t)3;
     for (size_t i = 0; i < r4; i += 4)
         for (size_t j = 0; j < c4; j += 4) transpose4(y + j * ldy + i, ldy, x + i * ldx + j, ldx);
     for (size_t i = 0; i < rows; i++)
         for (size_t j = i < r4 ? c4 : 0; j < cols; j++) y[j * ldy + i] = x[i * ldx + j];
+}
+static void transpose(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t cols) {
+    for (size_t i = 0; i < rows; i += TILE_ROWS)
+        for (size_t j = 0; j < cols; j += TILE_COLS)
+            transpose_block(y + j * ldy + i, ldy, x + i * ldx + j, ldx, rows - i < TILE_ROWS ? rows - i : TILE_ROWS,
+                            cols - j < TILE_COLS ? cols - j : TILE_COLS);
 }
 #endif

@@ -1,0 +1,304 @@
+/* gla.c - gated linear attention by chunks of at most 64 tokens, on the products of tile.h; (batch, key head) in parallel.
+ *
+ * Per key channel a, D_ij = e^{g_{j+1} + ... + g_i} (0 across a document's start), in_i = D from the state before, out_j = D_nj:
+ *   A_ij = scale sum_a q_ia D_ij,a k_ja (j <= i)    O = A V + (scale in o q) S    S <- diag(in_n) S + (out o k)^T V
+ * Backward, dS belonging to the state after, dA = scale tril(dO V^T):
+ *   dV = A^T dO + (out o k) dS        dQ_i = sum_j dA_ij D_ij o k_j + scale in_i o (dO S^T)_i
+ *   dK_j = sum_i dA_ij D_ij o q_i + out_j o (V dS^T)_j         dS <- diag(in_n) dS + (scale in o q)^T dO
+ *   dg = sums from the end of the chunk of q o dQ - k o dK; the last row also gets sum_j k_j o out_j o (V dS^T)_j + in_n rows(S o dS)
+ * D is a factor of rows i and j only between two blocks: for j < r <= i, D_ij = D_ir D_rj. So the triangle is halved down to LEAF rows;
+ * each off-diagonal square is a product of q_i o D_ir and k_j o D_rj, r its first row i, and the leaves go pair by pair. Every
+ * D is a product of steps e^g <= 1, so no exponent is ever above 0 and strong decays underflow to what they are.
+ * Source: Yang et al. (arXiv 2312.06635); method.md 2.2. */
+#include "chunk.h"
+
+enum { LEAF = 8 };
+
+typedef struct {
+    size_t n, K, ldt;
+    float *step, *q, *k, *row_q, *row_k, *k_t; // (n,K) each: e^g or 0 at a reset; scaled q, k (contiguous); and two of scratch; (K, ldt)
+} GlaChunk;
+
+/* work: 5 (n,K), (K, pad16 n) */
+static GlaChunk gla_open(const Chunk *c, float *work) {
+    const size_t size = c->n * c->K;
+    const GlaChunk x = {c->n, c->K, pad16(c->n), work, work + size, work + 2 * size, work + 3 * size, work + 4 * size, work + 5 * size};
+    for (size_t i = 0; i < c->n; i++) {
+        const int cut = row_resets(c, i);
+        for (size_t a = 0; a < c->K; a += VW) {
+            const size_t at = i * c->K + a, m = c->K - a;
+            vput(x.step + at, cut ? vset(0) : vexp(vget(c->g + i * c->ldg + a, m)), m);
+            vput(x.q + at, vget(c->q + i * c->ldq + a, m) * vset(c->scale), m);
+            vput(x.k + at, vget(c->k + i * c->ldq + a, m), m);
+        }
+    }
+    return x;
+}
+
+/* y_i = D_i,from o x_i for rows from..to-1: nothing at `from`, one more step each row. first = 1: also the step into `from`. */
+static void carry_down(float *y, const float *x, const float *step, size_t K, size_t from, size_t to, int first) {
+    for (size_t a = 0; a < K; a += VW) {
+        vf f = vset(1);
+        for (size_t i = from; i < to; i++) {
+            if (i > from || first) f = f * vget(step + i * K + a, K - a);
+            vput(y + i * K + a, vget(x + i * K + a, K - a) * f, K - a);
+        }
+    }
+}
+/* y_j = D_to,j o x_j for rows j = from..to-1 (steps j+1..to); last = 0: steps j+1..to-1 only */
+static void carry_up(float *y, const float *x, const float *step, size_t K, size_t from, size_t to, int last) {
+    for (size_t a = 0; a < K; a += VW) {
+        vf f = last ? vget(step + to * K + a, K - a) : vset(1);
+        for (size_t j = to; j-- > from;) {
+            vput(y + j * K + a, vget(x + j * K + a, K - a) * f, K - a);
+            f = f * vget(step + j * K + a, K - a);
+        }
+    }
+}
+
+/* Pairs inside rows [from, to): A_ij */
+static void leaf_products(float *A, const GlaChunk *x, size_t from, size_t to) {
+    const size_t K = x->K;
+    for (size_t i = from; i < to; i++) {
+        vf s[LEAF];
+        for (size_t j = 0; j < LEAF; j++) s[j] = vset(0);
+        for (size_t a = 0; a < K; a += VW) {
+            vf q = vget(x->q + i * K + a, K - a); // becomes q_i o D_ij as j goes up the rows
+            for (size_t j = i + 1; j-- > from;) {
+                s[j - from] = vfma(q, vget(x->k + j * K + a, K - a), s[j - from]);
+                q = q * vget(x->step + j * K + a, K - a);
+            }
+        }
+        for (size_t j = from; j <= i; j++) A[i * CT + j] = vsum(s[j - from]);
+        for (size_t j = i + 1; j < to; j++) A[i * CT + j] = 0;
+    }
+}
+/* The triangle of A over rows [from, to), to - from a power of two or the chunk's end */
+static void gla_products(float *A, const GlaChunk *x, size_t from, size_t to, size_t size) {
+    if (size <= LEAF) {
+        leaf_products(A, x, from, to);
+        return;
+    }
+    const size_t r = from + size / 2;
+    gla_products(A, x, from, r < to ? r : to, size / 2);
+    if (r >= to) return;
+    gla_products(A, x, r, to, size / 2);
+    carry_down(x->row_q, x->q, x->step, x->K, r, to, 0);
+    carry_up(x->row_k, x->k, x->step, x->K, from, r, 1);
+    transpose(x->k_t, x->ldt, x->row_k + from * x->K, x->K, r - from, x->K);
+    block_mul(A + r * CT + from, CT, x->row_q + r * x->K, x->K, ROWS, x->k_t, x->ldt, to - r, r - from, x->K, 0);
+}
+
+/* S' = diag(in_n) S + (out o k)^T V; row_q holds in o q of all rows when this is called in backward, so row_k only is used */
+static void gla_state_next(float *S_next, const float *S, const Chunk *c, const GlaChunk *x) {
+    const size_t K = c->K, V = c->V;
+    carry_up(x->row_k, x->k, x->step, K, 0, c->n, 0);
+    for (size_t a = 0; a < K; a++) {
+        float f = 1;
+        for (size_t i = 0; i < c->n; i++) f *= x->step[i * K + a];
+        scale_all(S_next + a * V, S + a * V, f, V);
+    }
+    block_mul(S_next, V, x->row_k, K, COLS, c->v, c->ldv, K, V, c->n, 1);
+}
+
+static void gla_chunk_forward(float *o, float *S_next, const float *S, const Chunk *c, float *work) {
+    const GlaChunk x = gla_open(c, work);
+    float A[CT * CT];
+    if (o) {
+        gla_products(A, &x, 0, c->n, CT);
+        carry_down(x.row_q, x.q, x.step, c->K, 0, c->n, 1);
+        block_mul(o, c->ldv, x.row_q, c->K, ROWS, S, c->V, c->n, c->V, c->K, 0);
+        lower_apply(o, c->ldv, A, c->v, c->ldv, c->n, c->V);
+    }
+    gla_state_next(S_next, S, c, &x);
+}
+
+/* ---- backward ---- */
+
+typedef struct { float *dq, *dk; } GlaGrad; // (n,K) of this chunk, contiguous: of scaled q, and of k
+
+static void leaf_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t from, size_t to) {
+    const size_t K = x->K;
+    for (size_t i = from; i < to; i++)
+        for (size_t a = 0; a < K; a += VW) {
+            const size_t m = K - a;
+            const vf q = vget(x->q + i * K + a, m);
+            vf f = vset(1), dq = vset(0);
+            for (size_t j = i + 1; j-- > from;) {
+                const vf d = f * vset(dA[i * CT + j]);
+                float *dk = g->dk + j * K + a;
+                dq = vfma(d, vget(x->k + j * K + a, m), dq);
+                vput(dk, vfma(d, q, vget(dk, m)), m);
+                f = f * vget(x->step + j * K + a, m);
+            }
+            vput(g->dq + i * K + a, vget(g->dq + i * K + a, m) + dq, m);
+        }
+}
+/* g += D_.. o x over rows: what came through row_q or row_k goes back with the same factors */
+static void carried_add_down(float *y, float *x, const float *step, size_t K, size_t from, size_t to, int first) {
+    carry_down(x, x, step, K, from, to, first);
+    for (size_t i = from * K; i < to * K; i += VW) vput(y + i, vget(y + i, to * K - i) + vget(x + i, to * K - i), to * K - i);
+}
+static void carried_add_up(float *y, float *x, const float *step, size_t K, size_t from, size_t to, int last) {
+    carry_up(x, x, step, K, from, to, last);
+    for (size_t i = from * K; i < to * K; i += VW) vput(y + i, vget(y + i, to * K - i) + vget(x + i, to * K - i), to * K - i);
+}
+
+static void gla_products_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t from, size_t to, size_t size, float *scratch) {
+    const size_t K = x->K;
+    if (size <= LEAF) {
+        leaf_backward(g, dA, x, from, to);
+        return;
+    }
+    const size_t r = from + size / 2;
+    gla_products_backward(g, dA, x, from, r < to ? r : to, size / 2, scratch);
+    if (r >= to) return;
+    gla_products_backward(g, dA, x, r, to, size / 2, scratch);
+    carry_down(x->row_q, x->q, x->step, K, r, to, 0);
+    carry_up(x->row_k, x->k, x->step, K, from, r, 1);
+    const float *square = dA + r * CT + from;
+    block_mul(scratch + r * K, K, square, CT, ROWS, x->row_k + from * K, K, to - r, K, r - from, 0);
+    block_mul(scratch + from * K, K, square, CT, COLS, x->row_q + r * K, K, r - from, K, to - r, 0);
+    carried_add_down(g->dq, scratch, x->step, K, r, to, 0);
+    carried_add_up(g->dk, scratch, x->step, K, from, r, 1);
+}
+
+typedef struct { float *dq, *dk, *dv, *dg; const float *dout; } GlaOut; // as far apart as q, k, v, g, v
+
+/* dg from the end of the chunk backwards, per channel; last (K): what the last row gets besides. dq is that of the scaled q. */
+static void gla_decay_backward(const GlaOut *out, const Chunk *c, const GlaChunk *x, const GlaGrad *g, const float *last) {
+    for (size_t a = 0; a < c->K; a += VW) {
+        const size_t m = c->K - a;
+        vf sum_g = vget(last + a, m);
+        for (size_t i = c->n; i-- > 0;) {
+            const size_t at = i * c->K + a;
+            sum_g = sum_g + vfma(vget(x->q + at, m), vget(g->dq + at, m), vset(0) - vget(x->k + at, m) * vget(g->dk + at, m));
+            if (row_resets(c, i)) sum_g = vset(0);
+            float *dg = out->dg + i * c->ldg + a;
+            vput(dg, vget(dg, m) + sum_g, m);
+        }
+    }
+}
+
+static void gla_chunk_backward(const GlaOut *out, float *dS, const float *S, const Chunk *c, float *work) {
+    const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
+    const GlaChunk x = gla_open(c, work);
+    float A[CT * CT], *v_t = work + 5 * n * K + ldt * K, *scratch = v_t + ldt * V, *S_t = scratch + n * K, *last = S_t + K * V;
+    GlaGrad g = {last + K, last + K + n * K};
+    memset(g.dq, 0, 2 * n * K * sizeof(float));
+
+    gla_products(A, &x, 0, n, CT); // dV = A^T dO + (out o k) dS
+    lower_apply_transposed(out->dv, c->ldv, A, out->dout, c->ldv, n, V);
+    carry_up(x.row_k, x.k, x.step, K, 0, n, 0);
+    block_mul(out->dv, c->ldv, x.row_k, K, ROWS, dS, V, n, V, K, 1);
+
+    transpose(v_t, ldt, c->v, c->ldv, n, V); // dA, of the scaled q
+    lower_product(A, out->dout, c->ldv, v_t, ldt, n, V);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < pad16(i + 1); j += VW) vstore(A + i * CT + j, lower(vload(A + i * CT + j), i, j));
+    gla_products_backward(&g, A, &x, 0, n, CT, scratch);
+
+    transpose(S_t, K, dS, V, K, V); // through the state after
+    block_mul(scratch, K, c->v, c->ldv, ROWS, S_t, K, n, K, V, 0);
+    carried_add_up(g.dk, scratch, x.step, K, 0, n, 0);
+    for (size_t a = 0; a < K; a++) {
+        float f = 1, t = 0;
+        for (size_t i = 0; i < n; i++) f *= x.step[i * K + a], t += x.k[i * K + a] * scratch[i * K + a];
+        last[a] = t + f * row_dot(S + a * V, dS + a * V, V);
+        scale_all(dS + a * V, dS + a * V, f, V);
+    }
+    transpose(S_t, K, S, V, K, V); // through the state before
+    block_mul(scratch, K, out->dout, c->ldv, ROWS, S_t, K, n, K, V, 0);
+    carried_add_down(g.dq, scratch, x.step, K, 0, n, 1);
+    carry_down(x.row_q, x.q, x.step, K, 0, n, 1);
+    block_mul(dS, V, x.row_q, K, COLS, out->dout, c->ldv, K, V, n, 1);
+
+    gla_decay_backward(out, c, &x, &g, last);
+    scale_all(g.dq, g.dq, c->scale, n * K);
+    rows_add(out->dq, c->ldq, g.dq, n, K);
+    rows_add(out->dk, c->ldq, g.dk, n, K);
+}
+
+/* ---- one batch element and head ---- */
+
+typedef struct {
+    float *o, *states, *dq, *dk, *dv, *dg, *dstate;
+    const float *q, *k, *v, *g, *dout;
+    const int *start;
+    double scale;
+    char *work;
+    const DeltaDims *d;
+} GlaJob;
+
+typedef struct { size_t q, v, state; float *work; } GlaAt; // where a head begins in q and g, in v, in the states
+
+static GlaAt gla_at(const GlaJob *j, size_t b, size_t h) {
+    const DeltaDims *d = j->d;
+    const size_t bt = b * d->T, bh = b * d->H + h;
+    return (GlaAt){(bt * d->Hk + h / (d->H / d->Hk)) * d->K, (bt * d->H + h) * d->V, bh * (delta_chunks(d) + 1) * d->K * d->V,
+                   (float *)(j->work + gla_work(d) / ((size_t)d->B * d->H) * bh)};
+}
+/* rows [t, end) as a chunk */
+static Chunk gla_chunk(const GlaJob *j, const GlaAt *at, size_t b, size_t t, size_t end) {
+    const DeltaDims *d = j->d;
+    const size_t ldq = (size_t)d->Hk * d->K, ldv = (size_t)d->H * d->V;
+    return (Chunk){.q = j->q + at->q + t * ldq, .k = j->k + at->q + t * ldq, .v = j->v + at->v + t * ldv, .g = j->g + at->q + t * ldq,
+                   .start = j->start ? j->start + b * d->T + t : NULL, .ldq = ldq, .ldv = ldv, .ldg = ldq, .K = d->K, .V = d->V,
+                   .n = end - t < CT ? end - t : CT, .t0 = t, .scale = (float)j->scale};
+}
+
+static void gla_task(const void *job, size_t u) {
+    const GlaJob *j = job;
+    const DeltaDims *d = j->d;
+    const size_t b = u / d->H, state = (size_t)d->K * d->V;
+    const GlaAt at = gla_at(j, b, u % d->H);
+    for (size_t c = 0; c < (size_t)delta_chunks(d); c++) {
+        const size_t from = c * d->chunk, end = from + d->chunk < (size_t)d->T ? from + d->chunk : (size_t)d->T;
+        const float *S = j->states + at.state + c * state;
+        float *next = j->states + at.state + (c + 1) * state;
+        for (size_t t = from; t < end; t += CT, S = next) {
+            const Chunk piece = gla_chunk(j, &at, b, t, end);
+            gla_chunk_forward(j->o + at.v + t * piece.ldv, next, S, &piece, at.work);
+        }
+    }
+}
+static void gla_forward(float *o, float *states, const float *q, const float *k, const float *v, const float *g, const int *start,
+                        double scale, void *work, const DeltaDims *d) {
+    const GlaJob j = {.o = o, .states = states, .q = q, .k = k, .v = v, .g = g, .start = start, .scale = scale, .work = work, .d = d};
+    const size_t heads = (size_t)d->B * d->H;
+    pool_run_if(heads * d->T * d->K * d->V > ALONE, heads, gla_task, &j);
+}
+
+static void gla_head_backward(const GlaJob *j, size_t b, size_t h) {
+    const DeltaDims *d = j->d;
+    const size_t state = (size_t)d->K * d->V;
+    const GlaAt at = gla_at(j, b, h);
+    float *inner = at.work, *work = inner + 3 * state, *dS = j->dstate + (b * d->H + h) * state; // inner: states inside a long chunk
+    for (size_t c = delta_chunks(d); c-- > 0;) {
+        const size_t from = c * d->chunk, end = from + d->chunk < (size_t)d->T ? from + d->chunk : (size_t)d->T, pieces = (end - from + CT - 1) / CT;
+        const float *S = j->states + at.state + c * state;
+        for (size_t i = 0; i + 1 < pieces; i++) {
+            const Chunk piece = gla_chunk(j, &at, b, from + i * CT, end);
+            gla_chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
+        }
+        for (size_t i = pieces; i-- > 0;) {
+            const size_t t = from + i * CT;
+            const Chunk p = gla_chunk(j, &at, b, t, end);
+            const GlaOut out = {j->dq + at.q + t * p.ldq, j->dk + at.q + t * p.ldq, j->dv + at.v + t * p.ldv, j->dg + at.q + t * p.ldg,
+                                j->dout + at.v + t * p.ldv};
+            gla_chunk_backward(&out, dS, i ? inner + (i - 1) * state : S, &p, work);
+        }
+    }
+}
+/* heads that share dq, dk and dg follow each other */
+static void gla_backward_task(const void *job, size_t u) {
+    const GlaJob *j = job;
+    const size_t group = (size_t)j->d->H / j->d->Hk, b = u / j->d->Hk, hk = u % j->d->Hk;
+    for (size_t h = hk * group; h < (hk + 1) * group; h++) gla_head_backward(j, b, h);
+}
+static void gla_backward(float *dq, float *dk, float *dv, float *dg, float *dstate, const float *dout, const float *states, const float *q,
+                         const float *k, const float *v, const float *g, const int *start, double scale, void *work, const DeltaDims *d) {
+    const GlaJob j = {.states = (float *)states, .dq = dq, .dk = dk, .dv = dv, .dg = dg, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
+                      .dout = dout, .start = start, .scale = scale, .work = work, .d = d};
+    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, (size_t)d->B * d->Hk, gla_backward_task, &j);
+}
