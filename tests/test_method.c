@@ -1,5 +1,6 @@
 /* test_method.c - the recall game and its probe, option tables, pretraining, and the whole pipeline: stopped, killed, resumed, refused. */
 #include <math.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "io/hf.h"
@@ -207,7 +208,7 @@ static void text_file(const char *path, size_t n) {
     size_t at = 0;
     Rng r;
     rng_seed(&r, 4);
-    while (at < n) at += (size_t)sprintf(text + at, "%s", word[rng_below(&r, 10)]);
+    while (at < n) at += (size_t)snprintf(text + at, n + 16 - at, "%s", word[rng_below(&r, 10)]);
     Err e = {0};
     must(file_write_all(path, text, n, &e), &e);
     free(text);
@@ -227,10 +228,10 @@ static void pretrain_small(PretrainOptions *o) {
     o->level[0] = (PretrainLevel){.T = 12, .n_min = 1, .n_max = 3, .recall_rows = 6, .threshold = 2, .max_steps = 4, .layers = 2};
     o->level[1] = (PretrainLevel){.T = 16, .n_min = 2, .n_max = 4, .text_rows = 3, .recall_rows = 2, .threshold = -1, .min_steps = 5};
     o->level[2] = (PretrainLevel){.T = 20, .text_rows = 4, .threshold = 2};
-    strcpy(o->recall_n, "2,4");
+    snprintf(o->recall_n, sizeof o->recall_n, "2,4");
 }
 
-typedef struct { volatile sig_atomic_t stop; long at, steps; } Stop;
+typedef struct { volatile int stop; long at, steps; } Stop;
 static void stop_report(void *ctx, const ProgressLine *line) {
     Stop *s = ctx;
     s->steps++;
@@ -425,10 +426,10 @@ static void pipeline_small(PipelineOptions *o) {
     o->save_every = 2;
     o->log_every = 2;
     o->k = 1;
-    strcpy(o->students, "none,uniform,random,ablation,explicit");
-    strcpy(o->keep_full_attention_layers, "2,0");
-    strcpy(o->recall_keys, "a-z");
-    strcpy(o->recall_n, "2,4");
+    snprintf(o->students, sizeof o->students, "none,uniform,random,ablation,explicit");
+    snprintf(o->keep_full_attention_layers, sizeof o->keep_full_attention_layers, "2,0");
+    snprintf(o->recall_keys, sizeof o->recall_keys, "a-z");
+    snprintf(o->recall_n, sizeof o->recall_n, "2,4");
     o->recall_rows = 8;
     o->cache_mb = 1;
 }
@@ -543,7 +544,7 @@ START_TEST(pipeline_resumes_anywhere) {
     Notes notes;
     pipeline_inputs();
     pipeline_small(&o);
-    strcpy(o.students, "none");
+    snprintf(o.students, sizeof o.students, "none");
     must(pipeline_go(place("a"), 1, &o, &go, &notes, &r1, &e), &e);
     // stopped again and again, each time a few steps later, with one and two threads in turn
     for (int i = 0, done = 0; !done; i++) {
@@ -595,7 +596,7 @@ START_TEST(pipeline_out_of_memory) {
     Notes notes;
     pipeline_inputs();
     pipeline_small(&o);
-    strcpy(o.students, "ablation");
+    snprintf(o.students, sizeof o.students, "ablation");
     for (long i = 0, ok = 0; !ok; i += 1 + i / 4) {
         char dir[24];
         Err m = {0};
@@ -636,7 +637,7 @@ START_TEST(pipeline_parts) {
     snprintf(g.text, sizeof g.text, "%s/whole/data/text.tok", tmpdir);
     must(pipeline_go(place("given"), 1, &g, &go, &notes, &r2, &e), &e);
     ck_assert_double_eq(r1.row[2].held.kl, r2.row[2].held.kl);
-    strcpy(g.student, "gla_v1");
+    snprintf(g.student, sizeof g.student, "gla_v1");
     ck_assert_int_eq(pipeline_go(place("given2"), 1, &g, &go, &notes, &r2, &shape), ERR_INPUT);
     ck_assert_ptr_nonnull(strstr(shape.msg, "gdn_v4"));
     PipelineOptions f = o;
@@ -648,7 +649,7 @@ START_TEST(pipeline_parts) {
         stage[i]->train_seq_len = 16;
     }
     f.eval_every = 1;
-    strcpy(f.student, "gla_v1");
+    snprintf(f.student, sizeof f.student, "gla_v1");
     must(pipeline_go(place("official"), 1, &f, &go, &notes, &r2, &e), &e);
     ck_assert_int_eq(r2.row[2].K, 1);
     backend_close(be);

@@ -1,6 +1,7 @@
 /* test_select.c - which layers stay softmax: the official budgets and layouts, ties, lists, agreement; GA-S2 on a teacher of which one
  * layer matters, stopped, killed and resumed. */
 #include <math.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "method/select.h"
@@ -135,7 +136,7 @@ static void plant(Tiny *t) {
     }
 }
 
-typedef struct { const char *backend, *dir, *log; int threads, official; size_t cache; volatile sig_atomic_t stop; long stop_after, seen; int64_t hits; } Job;
+typedef struct { const char *backend, *dir, *log; int threads, official; size_t cache; volatile int stop; long stop_after, seen; int64_t hits; } Job;
 static void job_report(void *ctx, const ProgressLine *line) {
     Job *j = ctx;
     (void)line;

@@ -1,6 +1,7 @@
 /* test_train.c - training is a pure function of options and data: resumed after a stop, a kill at any I/O call, or with other thread
  * counts, it ends in the same bytes. Checkpoints: every flipped or cut byte is noticed. Schedules, step counts, NaN policy. */
 #include <math.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "io/json.h"
@@ -29,7 +30,7 @@ typedef struct {
     int checkpointing;
     size_t cache;
 } Job;
-typedef struct { volatile sig_atomic_t stop; int64_t after; int warnings; } Watch;
+typedef struct { volatile int stop; int64_t after; int warnings; } Watch;
 
 static void watch_report(void *ctx, const ProgressLine *line) {
     Watch *w = ctx;

@@ -118,7 +118,7 @@ static int option_set(const Option *r, void *options, const char *value, Err *e)
         return OK;
     case OPT_TEXT:
         if (strlen(value) >= (size_t)r->hi) return value_bad(r, value, e);
-        strcpy(field(r, options), value);
+        memcpy(field(r, options), value, strlen(value) + 1);
         return OK;
     case OPT_CHOICE:
         choice = choice_parse(r->choices, value);

@@ -46,7 +46,7 @@ static int path_join(const Pipeline *p, char *dst, size_t cap, const char *a, co
 
 static int stopped(const Pipeline *p, Err *e) {
     if (!p->h->stop || !*p->h->stop) return OK;
-    return err_set(e, 128 + (int)*p->h->stop, "stopped between two stages; the same command goes on from here");
+    return err_set(e, 128 + *p->h->stop, "stopped between two stages; the same command goes on from here");
 }
 
 static TrainOptions train_options(const Pipeline *p, const StageOptions *stage, const char *dir, const char *log, uint64_t fingerprint) {

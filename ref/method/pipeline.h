@@ -86,7 +86,7 @@ typedef struct {
 
 typedef struct {
     const Progress *progress;    /* may be NULL */
-    volatile sig_atomic_t *stop; /* may be NULL */
+    volatile int *stop;          /* as TrainOptions; may be NULL */
     Warn note;                   /* one line for a person: what begins, what was found done, warnings; may be NULL */
     void *ctx;
     int allow_config_change;     /* 1: other options than run.json's are taken over instead of refused */

@@ -17,7 +17,8 @@ static const Option ROWS[] = {
     {"student_init_ckpt", "finished stage-1 student; stage 1 is skipped", OPT_TEXT, P(student_init_ckpt), 0, 1024, NULL, 0},
     {"student", "linear mixer: gdn_v1, v2, v3, v4, v6, gla_v1", OPT_TEXT, P(student), 0, 32, NULL, 0},
     {"kv_repeat", "grouped k and v are expanded by whole heads, or by rows (official)", OPT_CHOICE, P(kv_repeat), 0, 0, "head|row", 0},
-    {"stage1_loss", "distance of mixer outputs: norm (official code), squared (paper)", OPT_CHOICE, P(stage1_loss), 0, 0, "norm|squared", 0},
+    {"stage1_loss", "distance of mixer outputs: norm (official code), squared (paper)", OPT_CHOICE, P(stage1_loss), 0, 0, "norm|squared",
+     0},
     {"official_score", "rank by the running training KL instead of the held-out KL", OPT_BOOL, P(official_score), 0, 1, NULL, 0},
     {"document_boundaries", "attention and states begin anew at each document", OPT_BOOL, P(document_boundaries), 0, 1, NULL, 0},
     {"add_eos", "the teacher's EOS after each document", OPT_BOOL, P(add_eos), 0, 1, NULL, 0},
@@ -125,7 +126,8 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
     if (!o->text[0]) return err_set(e, ERR_USAGE, "text: no text given");
     const int mixer = mixer_find(o->student);
     if (mixer < 0 || !mixer_at(mixer)->linear)
-        return err_set(e, ERR_USAGE, "student: '%s' is not a linear mixer; known: gdn_v1, gdn_v2, gdn_v3, gdn_v4, gdn_v6, gla_v1", o->student);
+        return err_set(e, ERR_USAGE, "student: '%s' is not a linear mixer; known: gdn_v1, gdn_v2, gdn_v3, gdn_v4, gdn_v6, gla_v1",
+                       o->student);
     if (!s) return err_set(e, ERR_USAGE, "selector: '%s' is unknown", o->selector);
     if (s->needs_recall && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "selector: '%s' needs the recall probe: give recall_keys", o->selector);

@@ -23,7 +23,8 @@ typedef struct {
 
 typedef struct {
     /* shape; the teacher is a plain Llama */
-    int hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, intermediate_size, vocab_size; /* vocab 0: the tokenizer's */
+    int hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, intermediate_size;
+    int vocab_size; /* 0: the tokenizer's */
     int max_position_embeddings, tie_word_embeddings;
     double rms_norm_eps, rope_theta;
     double embed_std, gain; /* 1.0, 0.7: beside a small embedding, random layers drown the token's identity and induction never forms */

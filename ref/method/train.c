@@ -152,10 +152,10 @@ static int run_stopped(const Run *r) { return r->o->stop && *r->o->stop; }
 
 /* Takes the unfinished step back, saves, and says which signal it was. */
 static int run_stop(Run *r, Err *e) {
-    const int signal_number = (int)*r->o->stop;
+    const int signal_number = *r->o->stop;
     TRY(run_save(r, e));
     return err_set(e, 128 + signal_number, "%s %s stopped by %s after step %lld of %lld%s", r->t->stage, r->s.run,
-                   signal_number == SIGTERM ? "SIGTERM" : "SIGINT", (long long)r->s.step, (long long)r->steps,
+                   signal_number == ERR_SIGTERM - 128 ? "SIGTERM" : "SIGINT", (long long)r->s.step, (long long)r->steps,
                    r->o->dir ? "; a checkpoint was written" : "");
 }
 

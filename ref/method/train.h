@@ -4,7 +4,6 @@
  * a gradient call does (align.h, distill.h, pretrain.h). */
 #ifndef HYB_TRAIN_H
 #define HYB_TRAIN_H
-#include <signal.h>
 #include "base/log.h"
 #include "io/json.h"
 #include "method/checkpoint.h"
@@ -44,7 +43,7 @@ typedef struct {
     int max_skips;                  /* NAN_SKIP: more than so many in one run are ERR_NUMERIC */
     uint64_t fingerprint;           /* the caller's part: data, seed, teacher; the loop adds the stage's options */
     const Progress *progress;       /* may be NULL */
-    volatile sig_atomic_t *stop;    /* SIGINT or SIGTERM number when asked to stop; may be NULL */
+    volatile int *stop;             /* set to 2 (SIGINT) or 15 (SIGTERM) by a handler that wants the run to stop; may be NULL */
     Warn warn;
     void *warn_ctx;
 } TrainOptions;
