@@ -27,11 +27,8 @@ __device__ bool flash_sees(const FlashRows &r, int i, int key) { return key >= r
 template <int D>
 __global__ void __launch_bounds__(FLASH_THREADS) flash_forward_mma_kernel(Bf16 *o, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start, AttnArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
-    SHARED_PTR(Bf16) ks[2], vs[2];
-    for (int s = 0; s < 2; s++) {
-        ks[s] = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
-        vs[s] = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
-    }
+    enum { TILE = FLASH_KEYS * Tile<D>::LD };
+    const SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, 2 * TILE), vs = shared_take<Bf16>(cursor, 2 * TILE);
     const int tile = gridDim.x - 1 - blockIdx.x, t0 = tile * FLASH_ROWS; // the longest rows first
     const int b = blockIdx.y / a.H, h = blockIdx.y % a.H, hk = h / (a.H / a.Hk), lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int rows = min((int)FLASH_ROWS, a.T - t0);
@@ -39,16 +36,16 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward_mma_kernel(Bf16 *
     const float scale2 = a.scale * LOG2E;
     // queries go through the second stage's key tile into registers
     unsigned qa[D / 16][4];
-    tile_fetch<D>(ks[1], q + (((size_t)b * a.T + t0) * a.H + h) * a.D, (size_t)a.H * a.D, FLASH_ROWS, rows, FLASH_THREADS);
+    tile_fetch<D>(ks + TILE, q + (((size_t)b * a.T + t0) * a.H + h) * a.D, (size_t)a.H * a.D, FLASH_ROWS, rows, FLASH_THREADS);
     cp_async_commit();
     const int last = a.past + t0 + rows - 1, first = first_key(a, start, b, a.past + t0), latest_first = first_key(a, start, b, last);
     const int j_begin = first / FLASH_KEYS, j_end = last / FLASH_KEYS + 1;
-    tile_fetch<D>(ks[0], k + base + (size_t)j_begin * FLASH_KEYS * key_stride, key_stride, FLASH_KEYS, a.Tk - j_begin * FLASH_KEYS, FLASH_THREADS);
-    tile_fetch<D>(vs[0], v + base + (size_t)j_begin * FLASH_KEYS * key_stride, key_stride, FLASH_KEYS, a.Tk - j_begin * FLASH_KEYS, FLASH_THREADS);
+    tile_fetch<D>(ks, k + base + (size_t)j_begin * FLASH_KEYS * key_stride, key_stride, FLASH_KEYS, a.Tk - j_begin * FLASH_KEYS, FLASH_THREADS);
+    tile_fetch<D>(vs, v + base + (size_t)j_begin * FLASH_KEYS * key_stride, key_stride, FLASH_KEYS, a.Tk - j_begin * FLASH_KEYS, FLASH_THREADS);
     cp_async_commit();
     cp_async_wait<1>();
     __syncthreads();
-    for (int i = 0; i < D / 16; i++) load_a<D>(qa[i], ks[1], warp * 16, i * 16);
+    for (int i = 0; i < D / 16; i++) load_a<D>(qa[i], ks + TILE, warp * 16, i * 16);
     __syncthreads();
 
     const FlashRows see = flash_rows(a, start, b, t0 + warp * 16);
@@ -57,8 +54,8 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward_mma_kernel(Bf16 *
         const int stage = (j - j_begin) % 2, j0 = j * FLASH_KEYS;
         if (j + 1 < j_end) {
             const size_t at = base + (size_t)(j + 1) * FLASH_KEYS * key_stride;
-            tile_fetch<D>(ks[1 - stage], k + at, key_stride, FLASH_KEYS, a.Tk - (j + 1) * FLASH_KEYS, FLASH_THREADS);
-            tile_fetch<D>(vs[1 - stage], v + at, key_stride, FLASH_KEYS, a.Tk - (j + 1) * FLASH_KEYS, FLASH_THREADS);
+            tile_fetch<D>(ks + (1 - stage) * TILE, k + at, key_stride, FLASH_KEYS, a.Tk - (j + 1) * FLASH_KEYS, FLASH_THREADS);
+            tile_fetch<D>(vs + (1 - stage) * TILE, v + at, key_stride, FLASH_KEYS, a.Tk - (j + 1) * FLASH_KEYS, FLASH_THREADS);
             cp_async_commit();
             cp_async_wait<1>();
         } else cp_async_wait<0>();
@@ -69,7 +66,7 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward_mma_kernel(Bf16 *
 #pragma unroll
             for (int n = 0; n < FLASH_KEYS / 16; n++) {
                 unsigned kb[4];
-                load_b<D>(kb, ks[stage], n * 16, i * 16);
+                load_b<D>(kb, ks + stage * TILE, n * 16, i * 16);
                 mma_bf16(s[2 * n], qa[i], kb[0], kb[1]);
                 mma_bf16(s[2 * n + 1], qa[i], kb[2], kb[3]);
             }
@@ -105,7 +102,7 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward_mma_kernel(Bf16 *
 #pragma unroll
             for (int n = 0; n < D / 16; n++) {
                 unsigned vb[4];
-                load_b_straight<D>(vb, vs[stage], m * 16, n * 16);
+                load_b_straight<D>(vb, vs + stage * TILE, m * 16, n * 16);
                 mma_bf16(acc[2 * n], pa, vb[0], vb[1]);
                 mma_bf16(acc[2 * n + 1], pa, vb[2], vb[3]);
             }
@@ -145,13 +142,9 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_dkv_mma_kernel(Bf16 *dk, 
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
     SHARED_PTR(Bf16) vs = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
-    SHARED_PTR(Bf16) qs[2], os[2];
-    SHARED_PTR(float) stat[2]; // lse in base 2, delta, first visible key: 3 x 32
-    for (int s = 0; s < 2; s++) {
-        qs[s] = shared_take<Bf16>(cursor, FLASH_BACK * Tile<D>::LD);
-        os[s] = shared_take<Bf16>(cursor, FLASH_BACK * Tile<D>::LD);
-        stat[s] = shared_take<float>(cursor, 3 * FLASH_BACK);
-    }
+    enum { TILE = FLASH_BACK * Tile<D>::LD };
+    const SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, 2 * TILE), os = shared_take<Bf16>(cursor, 2 * TILE);
+    const SHARED_PTR(float) stats = shared_take<float>(cursor, 6 * FLASH_BACK); // twice: lse in base 2, delta, first visible key
     const int b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, group = a.H / a.Hk, j0 = blockIdx.x * FLASH_KEYS, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const size_t key_stride = (size_t)a.Hk * D, row_stride = (size_t)a.H * D, keys_at = (((size_t)b * a.stride + j0) * a.Hk + hk) * D;
     const int keys = min((int)FLASH_KEYS, a.T - j0);
@@ -165,15 +158,15 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_dkv_mma_kernel(Bf16 *dk, 
         if (step + 1 < steps) { // fetch the next
             const int n = step + 1, s = n % 2, h = hk * group + n / (t_end - t_begin), t0 = (t_begin + n % (t_end - t_begin)) * FLASH_BACK;
             const size_t at = (((size_t)b * a.T + t0) * a.H + h) * D;
-            tile_fetch<D>(qs[s], q + at, row_stride, FLASH_BACK, a.T - t0, FLASH_THREADS);
-            tile_fetch<D>(os[s], dout + at, row_stride, FLASH_BACK, a.T - t0, FLASH_THREADS);
+            tile_fetch<D>(qs + s * TILE, q + at, row_stride, FLASH_BACK, a.T - t0, FLASH_THREADS);
+            tile_fetch<D>(os + s * TILE, dout + at, row_stride, FLASH_BACK, a.T - t0, FLASH_THREADS);
             cp_async_commit();
             if (threadIdx.x < FLASH_BACK) {
                 const int t = t0 + threadIdx.x;
                 const size_t row = ((size_t)b * a.T + t) * a.H + h;
-                stat[s][threadIdx.x] = t < a.T ? lse[row] * LOG2E : 0.0f;
-                stat[s][FLASH_BACK + threadIdx.x] = t < a.T ? delta[row] : 0.0f;
-                stat[s][2 * FLASH_BACK + threadIdx.x] = __uint_as_float((unsigned)(t < a.T ? first_key(a, start, b, t) : 0x40000000));
+                stats[s * 3 * FLASH_BACK + threadIdx.x] = t < a.T ? lse[row] * LOG2E : 0.0f;
+                stats[s * 3 * FLASH_BACK + FLASH_BACK + threadIdx.x] = t < a.T ? delta[row] : 0.0f;
+                stats[s * 3 * FLASH_BACK + 2 * FLASH_BACK + threadIdx.x] = __uint_as_float((unsigned)(t < a.T ? first_key(a, start, b, t) : 0x40000000));
             }
         }
         if (step < 0) continue;
@@ -190,10 +183,10 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_dkv_mma_kernel(Bf16 *dk, 
 #pragma unroll
             for (int n = 0; n < FLASH_BACK / 16; n++) {
                 unsigned qb[4], ob[4];
-                load_b<D>(qb, qs[stage], n * 16, i * 16);
+                load_b<D>(qb, qs + stage * TILE, n * 16, i * 16);
                 mma_bf16(s[2 * n], ka, qb[0], qb[1]);
                 mma_bf16(s[2 * n + 1], ka, qb[2], qb[3]);
-                load_b<D>(ob, os[stage], n * 16, i * 16);
+                load_b<D>(ob, os + stage * TILE, n * 16, i * 16);
                 mma_bf16(dp[2 * n], va, ob[0], ob[1]);
                 mma_bf16(dp[2 * n + 1], va, ob[2], ob[3]);
             }
@@ -203,8 +196,8 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_dkv_mma_kernel(Bf16 *dk, 
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int x = n * 8 + lane % 4 * 2 + e % 2, key = j0 + warp * 16 + lane / 4 + e / 2 * 8;
-                const int first = (int)__float_as_uint(stat[stage][2 * FLASH_BACK + x]);
-                flash_ds(s[n][e], dp[n][e], key >= first && key <= t0 + x, scale2, stat[stage][x], stat[stage][FLASH_BACK + x]);
+                const int first = (int)__float_as_uint(stats[stage * 3 * FLASH_BACK + 2 * FLASH_BACK + x]);
+                flash_ds(s[n][e], dp[n][e], key >= first && key <= t0 + x, scale2, stats[stage * 3 * FLASH_BACK + x], stats[stage * 3 * FLASH_BACK + FLASH_BACK + x]);
             }
 #pragma unroll
         for (int m = 0; m < FLASH_BACK / 16; m++) {
@@ -214,10 +207,10 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_dkv_mma_kernel(Bf16 *dk, 
 #pragma unroll
             for (int n = 0; n < D / 16; n++) {
                 unsigned ob[4], qb[4];
-                load_b_straight<D>(ob, os[stage], m * 16, n * 16);
+                load_b_straight<D>(ob, os + stage * TILE, m * 16, n * 16);
                 mma_bf16(acc_v[2 * n], pa, ob[0], ob[1]);
                 mma_bf16(acc_v[2 * n + 1], pa, ob[2], ob[3]);
-                load_b_straight<D>(qb, qs[stage], m * 16, n * 16);
+                load_b_straight<D>(qb, qs + stage * TILE, m * 16, n * 16);
                 mma_bf16(acc_k[2 * n], da, qb[0], qb[1]);
                 mma_bf16(acc_k[2 * n + 1], da, qb[2], qb[3]);
             }
@@ -243,11 +236,8 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_dq_mma_kernel(Bf16 *dq, c
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, FLASH_ROWS * Tile<D>::LD);
     SHARED_PTR(Bf16) os = shared_take<Bf16>(cursor, FLASH_ROWS * Tile<D>::LD);
-    SHARED_PTR(Bf16) ks[2], vs[2];
-    for (int s = 0; s < 2; s++) {
-        ks[s] = shared_take<Bf16>(cursor, FLASH_BACK * Tile<D>::LD);
-        vs[s] = shared_take<Bf16>(cursor, FLASH_BACK * Tile<D>::LD);
-    }
+    enum { TILE = FLASH_BACK * Tile<D>::LD };
+    const SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, 2 * TILE), vs = shared_take<Bf16>(cursor, 2 * TILE);
     const int tile = gridDim.x - 1 - blockIdx.x, t0 = tile * FLASH_ROWS, rows = min((int)FLASH_ROWS, a.T - t0);
     const int b = blockIdx.y / a.H, h = blockIdx.y % a.H, hk = h / (a.H / a.Hk), lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const size_t key_stride = (size_t)a.Hk * D, base = ((size_t)b * a.stride * a.Hk + hk) * D, row_at = (((size_t)b * a.T + t0) * a.H + h) * D;
@@ -267,8 +257,8 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_dq_mma_kernel(Bf16 *dq, c
         if (j + 1 < j_end) {
             const int s = (j + 1 - j_begin) % 2;
             const size_t at = base + (size_t)(j + 1) * FLASH_BACK * key_stride;
-            tile_fetch<D>(ks[s], k + at, key_stride, FLASH_BACK, a.T - (j + 1) * FLASH_BACK, FLASH_THREADS);
-            tile_fetch<D>(vs[s], v + at, key_stride, FLASH_BACK, a.T - (j + 1) * FLASH_BACK, FLASH_THREADS);
+            tile_fetch<D>(ks + s * TILE, k + at, key_stride, FLASH_BACK, a.T - (j + 1) * FLASH_BACK, FLASH_THREADS);
+            tile_fetch<D>(vs + s * TILE, v + at, key_stride, FLASH_BACK, a.T - (j + 1) * FLASH_BACK, FLASH_THREADS);
             cp_async_commit();
         }
         if (j < j_begin) continue;
@@ -285,10 +275,10 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_dq_mma_kernel(Bf16 *dq, c
 #pragma unroll
             for (int n = 0; n < FLASH_BACK / 16; n++) {
                 unsigned kb[4], vb[4];
-                load_b<D>(kb, ks[stage], n * 16, i * 16);
+                load_b<D>(kb, ks + stage * TILE, n * 16, i * 16);
                 mma_bf16(s[2 * n], qa, kb[0], kb[1]);
                 mma_bf16(s[2 * n + 1], qa, kb[2], kb[3]);
-                load_b<D>(vb, vs[stage], n * 16, i * 16);
+                load_b<D>(vb, vs + stage * TILE, n * 16, i * 16);
                 mma_bf16(dp[2 * n], oa, vb[0], vb[1]);
                 mma_bf16(dp[2 * n + 1], oa, vb[2], vb[3]);
             }
@@ -305,7 +295,7 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_dq_mma_kernel(Bf16 *dq, c
 #pragma unroll
             for (int n = 0; n < D / 16; n++) {
                 unsigned kb[4];
-                load_b_straight<D>(kb, ks[stage], m * 16, n * 16);
+                load_b_straight<D>(kb, ks + stage * TILE, m * 16, n * 16);
                 mma_bf16(acc[2 * n], da, kb[0], kb[1]);
                 mma_bf16(acc[2 * n + 1], da, kb[2], kb[3]);
             }

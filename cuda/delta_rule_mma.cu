@@ -151,8 +151,16 @@ __global__ void __launch_bounds__(GDN_PREPARE) gdn_prepare_mma_kernel(Bf16 *work
 }
 
 // ---- scan ----
-/* Everything that a stage of the ring holds. */
-template <int K> struct GdnStage { SHARED_PTR(Bf16) q, k, v, A, P; };
+/* What a stage of the ring holds, one tile after the other. */
+template <int K> struct GdnStage {
+    enum { TK = GDN_C * Tile<K>::LD, TC = GDN_C * Tile<GDN_C>::LD, ALL = 2 * TK + 3 * TC };
+    SHARED_PTR(Bf16) q, k, v, A, P;
+};
+template <int K> __device__ GdnStage<K> gdn_stage(SHARED_PTR(Bf16) ring, int s) {
+    typedef GdnStage<K> Stage;
+    const SHARED_PTR(Bf16) q = ring + s * Stage::ALL, v = q + 2 * Stage::TK;
+    return {q, q + Stage::TK, v, v + Stage::TC, v + 2 * Stage::TC};
+}
 template <int K>
 __device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, const Bf16 *v, const Bf16 *pair, int b, int h, int c, int v0, const DeltaArgs &a) {
     const int t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), hk = h / (a.H / a.Hk);
@@ -170,14 +178,7 @@ __global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *s
                                                                 const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
     enum { COLS = GDN_COLS, HALF = COLS / 2, NB = HALF / 8 }; // warps 0-3 have the left half of the columns, 4-7 the right
     DYNAMIC_SHARED(Bf16, cursor);
-    GdnStage<K> stage[2];
-    for (int s = 0; s < 2; s++) {
-        stage[s].q = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
-        stage[s].k = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
-        stage[s].v = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD);
-        stage[s].A = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
-        stage[s].P = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
-    }
+    const SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * GdnStage<K>::ALL);
     SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);     // S, rounded
     SHARED_PTR(Bf16) Rs = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // R, then out o V'
     SHARED_PTR(Bf16) Us = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // V'
@@ -196,12 +197,12 @@ __global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *s
         for (int n = 0; n < NB; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) S[m][n][e] = state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2 + e % 2];
-    gdn_fetch<K>(stage[0], q, k, v, gdn_pair(work, bh, 0, chunks, GDN_PAIR), b, h, first_chunk, v0, a);
+    gdn_fetch<K>(gdn_stage<K>(ring, 0), q, k, v, gdn_pair(work, bh, 0, chunks, GDN_PAIR), b, h, first_chunk, v0, a);
     for (int x = 0; x < chunks; x++) {
         const int c = first_chunk + x, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
-        const GdnStage<K> &w = stage[x % 2];
+        const GdnStage<K> w = gdn_stage<K>(ring, x % 2);
         const size_t bt = (size_t)b * a.T + t0;
-        if (x + 1 < chunks) gdn_fetch<K>(stage[(x + 1) % 2], q, k, v, gdn_pair(work, bh, x + 1, chunks, GDN_PAIR), b, h, c + 1, v0, a);
+        if (x + 1 < chunks) gdn_fetch<K>(gdn_stage<K>(ring, (x + 1) % 2), q, k, v, gdn_pair(work, bh, x + 1, chunks, GDN_PAIR), b, h, c + 1, v0, a);
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
 #pragma unroll
         for (int m = 0; m < K / 64; m++)
@@ -330,7 +331,7 @@ static void gdn_forward(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, con
     const DeltaArgs a = delta_args(d, scale);
     const size_t pair = GDN_PAIR * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD, tile_c = GDN_C * Tile<GDN_C>::LD;
     const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * GDN_LD * sizeof(float);
-    const size_t shared_scan = (2 * (2 * tile_k + 3 * tile_c) + K * Tile<GDN_COLS>::LD + 2 * tile_c) * sizeof(Bf16);
+    const size_t shared_scan = (2 * GdnStage<K>::ALL + K * Tile<GDN_COLS>::LD + 2 * tile_c) * sizeof(Bf16);
     const int most = (int)(a.worker * sizeof(float) / pair); // chunks that the workspace has room for, per head
     for (int first = 0; first < a.NC; first += most) {
         const int chunks = a.NC - first < most ? a.NC - first : most;

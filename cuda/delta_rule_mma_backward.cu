@@ -14,13 +14,15 @@ template <int K, int V> struct GdnKept {
 };
 
 // ---- serial ----
+/* A stage of the ring holds tiles of q, k, dO, A, P. */
 template <int K, int V>
-__device__ void gdn_back_fetch(SHARED_PTR(Bf16) qs, SHARED_PTR(Bf16) ks, SHARED_PTR(Bf16) os, SHARED_PTR(Bf16) As, SHARED_PTR(Bf16) Ps, const Bf16 *q, const Bf16 *k,
+__device__ void gdn_back_fetch(SHARED_PTR(Bf16) stage, const Bf16 *q, const Bf16 *k,
                                const Bf16 *dout, const Bf16 *pair, int b, int h, int c, int v0, const DeltaArgs &a) {
     const int t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), hk = h / (a.H / a.Hk);
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
+    SHARED_PTR(Bf16) ks = stage + GDN_C * Tile<K>::LD, os = ks + GDN_C * Tile<K>::LD, As = os + GDN_C * Tile<GDN_COLS>::LD, Ps = As + GDN_C * Tile<GDN_C>::LD;
+    tile_fetch<K>(stage, q + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
     tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
-    tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
     tile_fetch<GDN_COLS>(os, dout + (bt * a.H + h) * V + v0, (size_t)a.H * V, GDN_C, n, GDN_BACK);
     tile_fetch<GDN_C>(As, pair, GDN_C, GDN_C, GDN_C, GDN_BACK);
     tile_fetch<GDN_C>(Ps, pair + GDN_C * GDN_C, GDN_C, GDN_C, GDN_C, GDN_BACK);
@@ -32,14 +34,8 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
     enum { COLS = GDN_COLS, HALF = COLS / 2, NB = HALF / 8 };
     typedef GdnKept<K, V> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
-    SHARED_PTR(Bf16) qs[2], ks[2], os[2], As[2], Ps[2];
-    for (int s = 0; s < 2; s++) {
-        qs[s] = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
-        ks[s] = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
-        os[s] = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD);
-        As[s] = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
-        Ps[s] = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
-    }
+    enum { TK = GDN_C * Tile<K>::LD, TV = GDN_C * Tile<COLS>::LD, TC = GDN_C * Tile<GDN_C>::LD, STAGE = 2 * TK + TV + 2 * TC };
+    SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * STAGE);
     SHARED_PTR(Bf16) dSs = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);
     SHARED_PTR(Bf16) dUs = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // dV', then -in o dR
     SHARED_PTR(Bf16) ios = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // s in o dO
@@ -59,12 +55,13 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
         for (int n = 0; n < NB; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) S[m][n][e] = state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2];
-    gdn_back_fetch<K, V>(qs[0], ks[0], os[0], As[0], Ps[0], q, k, dout, kept + (size_t)(chunks - 1) * Kept::ALL, b, h, first_chunk + chunks - 1, v0, a);
+    gdn_back_fetch<K, V>(ring, q, k, dout, kept + (size_t)(chunks - 1) * Kept::ALL, b, h, first_chunk + chunks - 1, v0, a);
     for (int y = 0; y < chunks; y++) {
         const int x = chunks - 1 - y, s = y % 2, c = first_chunk + x, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
         const size_t bt = (size_t)b * a.T + t0;
+        const SHARED_PTR(Bf16) qs = ring + s * STAGE, ks = qs + TK, os = ks + TK, As = os + TV, Ps = As + TC;
         Bf16 *out_dU = kept + (size_t)x * Kept::ALL + Kept::PAIR + v0, *out_dS = kept + (size_t)x * Kept::ALL + Kept::PAIR + Kept::DU + v0;
-        if (x) gdn_back_fetch<K, V>(qs[1 - s], ks[1 - s], os[1 - s], As[1 - s], Ps[1 - s], q, k, dout, kept + (size_t)(x - 1) * Kept::ALL, b, h, c - 1, v0, a);
+        if (x) gdn_back_fetch<K, V>(ring + (1 - s) * STAGE, q, k, dout, kept + (size_t)(x - 1) * Kept::ALL, b, h, c - 1, v0, a);
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
 #pragma unroll
         for (int m = 0; m < K / 64; m++)
@@ -93,7 +90,7 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
 #pragma unroll
         for (int i = 0; i < K / 16; i++) {
             unsigned ka[4];
-            load_a<K>(ka, ks[s], row * 16, i * 16);
+            load_a<K>(ka, ks, row * 16, i * 16);
 #pragma unroll
             for (int n = 0; n < NB / 2; n++) {
                 unsigned sb[4];
@@ -109,11 +106,11 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
 #pragma unroll
         for (int i = 0; i < GDN_C / 16; i++) {
             unsigned pa[4];
-            load_a_transposed<GDN_C>(pa, Ps[s], row * 16, i * 16);
+            load_a_transposed<GDN_C>(pa, Ps, row * 16, i * 16);
 #pragma unroll
             for (int n = 0; n < NB / 2; n++) {
                 unsigned ob[4];
-                load_b_straight<COLS>(ob, os[s], i * 16, left + n * 16);
+                load_b_straight<COLS>(ob, os, i * 16, left + n * 16);
                 mma_bf16(u[2 * n], pa, ob[0], ob[1]);
                 mma_bf16(u[2 * n + 1], pa, ob[2], ob[3]);
             }
@@ -125,7 +122,7 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int i = row * 16 + g8 + e / 2 * 8;
-                o_in[e] = a.scale * in[e / 2] * os[s][i * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
+                o_in[e] = a.scale * in[e / 2] * os[i * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
                 if (e % 2) *(unsigned *)(out_dU + (size_t)i * V + left + n * 8 + t2) = bf16_pair(u[n][e - 1], u[n][e]);
             }
             store_c<COLS>(ios, o_in, row * 16, left + n * 8);
@@ -136,7 +133,7 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
 #pragma unroll
         for (int i = 0; i < GDN_C / 16; i++) {
             unsigned aa[4];
-            load_a_transposed<GDN_C>(aa, As[s], row * 16, i * 16);
+            load_a_transposed<GDN_C>(aa, As, row * 16, i * 16);
 #pragma unroll
             for (int n = 0; n < NB / 2; n++) {
                 unsigned ub[4];
@@ -171,8 +168,8 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
 #pragma unroll
             for (int i = 0; i < GDN_C / 16; i++) {
                 unsigned qa[4], ka[4];
-                load_a_transposed<K>(qa, qs[s], 16 * (row + 4 * m), i * 16);
-                load_a_transposed<K>(ka, ks[s], 16 * (row + 4 * m), i * 16);
+                load_a_transposed<K>(qa, qs, 16 * (row + 4 * m), i * 16);
+                load_a_transposed<K>(ka, ks, 16 * (row + 4 * m), i * 16);
 #pragma unroll
                 for (int n = 0; n < NB / 2; n++) {
                     unsigned ob[4], rb[4];
@@ -199,7 +196,7 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
 /* c (16 rows r0.., N columns n0..) += a b: k steps of 16, operands as the flags say (see tile.h). */
 template <int LDA, int LDB, bool a_transposed, bool b_straight, int NB>
 __device__ void gdn_product(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0, int n0, int k) {
-#pragma unroll
+#pragma unroll 2 // more would be spilled
     for (int i = 0; i < k; i += 16) {
         unsigned ra[4];
         if constexpr (a_transposed) load_a_transposed<LDA>(ra, a, r0, i);
@@ -298,20 +295,23 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
         __syncthreads();
         // V' = A (beta o R);  dR = beta o (A^T dV')
         {
-            float u[VB][4] = {}, r[VB][4] = {};
-            gdn_product<GDN_C, V, false, true, VB>(u, As, Us, row, vl, GDN_C);
-            gdn_product<GDN_C, V, true, true, VB>(r, As, dUs, row, vl, GDN_C);
-            __syncthreads(); // beta o R has been read
+            float u[VB][4] = {};
+            gdn_product<GDN_C, V, true, true, VB>(u, As, dUs, row, vl, GDN_C);
 #pragma unroll
             for (int n = 0; n < VB; n++) {
-                store_c<V>(Us, u[n], row, vl + n * 8);
 #pragma unroll
-                for (int e = 0; e < 4; e++) r[n][e] *= beta_r[e / 2];
-                store_c<V>(dRs, r[n], row, vl + n * 8);
+                for (int e = 0; e < 4; e++) u[n][e] *= beta_r[e / 2];
+                store_c<V>(dRs, u[n], row, vl + n * 8);
             }
         }
+        {
+            float u[VB][4] = {};
+            gdn_product<GDN_C, V, false, true, VB>(u, As, Us, row, vl, GDN_C);
+            __syncthreads(); // beta o R has been read
+#pragma unroll
+            for (int n = 0; n < VB; n++) store_c<V>(Us, u[n], row, vl + n * 8);
+        }
         // dA_b = dV' R^T: dbeta's columns, and dA_b diag(beta)
-        float kk[CB][4] = {};
         {
             float dA[CB][4] = {};
             gdn_product<V, V, false, false, CB>(dA, dUs, Rs, row, cl, V);
@@ -332,7 +332,6 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
                 }
             }
         }
-        gdn_product<K, K, false, false, CB>(kk, ks, ks, row, cl, K);
         __syncthreads();
         // dM = -strict(A^T (dA_b beta) A^T);  E = beta o dM o gam;  L = E o K K^T + (dO V'^T) o P
         {
@@ -342,9 +341,10 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
             for (int n = 0; n < CB; n++) store_c<GDN_C>(M2, y[n], row, cl + n * 8);
         }
         __syncthreads();
-        float E[CB][4] = {}, dP[CB][4] = {}, row_L[2] = {0, 0}, row_b[2] = {0, 0};
+        float E[CB][4] = {}, dP[CB][4] = {}, kk[CB][4] = {}, row_L[2] = {0, 0}, row_b[2] = {0, 0};
         gdn_product<GDN_C, GDN_C, false, false, CB>(E, M2, As, row, cl, GDN_C);
         gdn_product<V, V, false, false, CB>(dP, os, Us, row, cl, V);
+        gdn_product<K, K, false, false, CB>(kk, ks, ks, row, cl, K);
         __syncthreads(); // M1 and M2 have been read
 #pragma unroll
         for (int n = 0; n < CB; n++) {
@@ -371,17 +371,27 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
         // the two products with S, whose dot products with q and k are the gradient of in's exponent
         float din[2] = {0, 0};
         {
-            float y[KB][4] = {}, z[KB][4] = {};
+            float y[KB][4] = {};
             gdn_product<V, V, false, false, KB>(y, os, Ss, row, kl, V);
+#pragma unroll
+            for (int n = 0; n < KB; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    y[n][e] *= a.scale * in[e / 2];
+                    din[e / 2] += y[n][e] * qs[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
+                    sum_q[n][e] += y[n][e];
+                }
+        }
+        {
+            float z[KB][4] = {};
             gdn_product<V, V, false, false, KB>(z, dRs, Ss, row, kl, V);
 #pragma unroll
             for (int n = 0; n < KB; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    const int at = (row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2;
-                    y[n][e] *= a.scale * in[e / 2], z[n][e] *= -in[e / 2];
-                    din[e / 2] += y[n][e] * qs[at] + z[n][e] * ks[at];
-                    sum_q[n][e] += y[n][e], sum_k[n][e] += z[n][e];
+                    z[n][e] *= -in[e / 2];
+                    din[e / 2] += z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
+                    sum_k[n][e] += z[n][e];
                 }
         }
         // dQ += dP K;  dK += dP^T Q + E K + E^T K
