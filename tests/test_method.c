@@ -517,7 +517,13 @@ START_TEST(pipeline_whole) {
     free(before);
     free(after);
     // other options: refused by name
-    Err other = {0};
+    Err other = {0}, twice = {0}, unknown = {0};
+    snprintf(o.students, sizeof o.students, "none,uniform,none");
+    ck_assert_int_eq(pipeline_check(&o, &twice), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(twice.msg, "'none' is there twice"));
+    snprintf(o.students, sizeof o.students, "none,nun");
+    ck_assert_int_eq(pipeline_check(&o, &unknown), ERR_USAGE);
+    pipeline_small(&o);
     o.stage2.optim.lr *= 2;
     ck_assert_int_eq(pipeline_go(place("a"), 1, &o, &go2, &notes, &r2, &other), ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(other.msg, "stage2.lr"));

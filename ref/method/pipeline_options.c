@@ -114,6 +114,11 @@ static int students_check(const PipelineOptions *o, Err *e) {
         memcpy(name, s, len);
         name[len] = 0;
         if (!selector_find(name)) return err_set(e, ERR_USAGE, "students: '%s' is not a selector", name);
+        for (const char *before = o->students; before < s;) {
+            const size_t other = strcspn(before, ",");
+            if (other == len && !memcmp(before, s, len)) return err_set(e, ERR_USAGE, "students: '%s' is there twice", name);
+            before += other + 1;
+        }
         if (++n > PIPELINE_STUDENTS - 3) return err_set(e, ERR_USAGE, "students: more than %d", PIPELINE_STUDENTS - 3);
         s += len + (s[len] == ',');
     }
