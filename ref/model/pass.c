@@ -1,5 +1,6 @@
 /* pass.c - the activations of one (B,T) batch: laid out by one placing function that first measures. */
 #include "base/mem.h"
+#include "base/poison.h"
 #include "model/model.h"
 #include <string.h>
 
@@ -33,6 +34,7 @@ static void layers_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsig
         end = max_size(end, ar->used);
     }
     if (!keep_all && ar->used < end) arena_take(ar, end - ar->used, 1);
+    if (!keep_all && ar->base) unpoison(ar->base + begin, end - begin); // red zones of one kind of layer lie inside tensors of another
     Real *even = NULL, *odd = NULL; // an inference pass alternates between two residual buffers
     for (int l = 0; l < m->c.L; l++) {
         if (flags & PASS_TRAIN) p->layer[l].x = arena_take(ar, C, be->real_size);
