@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "io/hf.h"
 #include "method/pretrain.h"
+#include "method/report.h"
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -454,7 +455,8 @@ static int pipeline_all(Pipeline *p, PipelineEnd end, Err *e) {
     if (end != PIPELINE_ALL) return OK;
     TRY(students(p, keep, select_seconds, e));
     peak_take(p);
-    return results_write(p->r, p->dir, e);
+    TRY(results_write(p->r, p->dir, e));
+    return report_write(p->dir, e);
 }
 
 /* A finished run with these options is left as it is. */
