@@ -9,6 +9,7 @@ typedef struct {
     Ops32 ops;
     double (*fma)(size_t rounds);              /* fused multiply-adds in registers, on all threads; returns the operations done */
     float (*read)(const float *x, size_t n);   /* a sum, at the speed of memory */
+    void (*exp)(float *y, const float *x, size_t n), (*log1p)(float *y, const float *x, size_t n); /* of n numbers, for the tests of simd_math.h */
 } CpuPath;
 extern const CpuPath cpu_avx512, cpu_avx2, cpu_plain; /* the first two exist on x86-64 only */
 

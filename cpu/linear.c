@@ -1,10 +1,51 @@
-/* linear.c - three matrix products, and the bias's gradient by blocks of columns. */
+/* linear.c - three matrix products, dot products where there are few rows, and the bias's gradient by blocks of columns. */
 #include "gemm.h"
 #include "parallel.h"
 
+/* Few rows (decoding): dot products straight from the weights, which are read once; packing them would cost more than it saves. */
+enum { FEW = 16, DOT_ROWS = 4, DOT_TASK = 32 };
+typedef struct { float *y; const float *x, *w, *b; size_t N, I, O; } DotJob;
+
+/* y of up to DOT_ROWS tokens from n and of 4 outputs from o; where there are fewer, the last is taken again. */
+INLINE void dots(const DotJob *j, size_t n, size_t o, int tokens) {
+    const size_t I = j->I, rows = j->N - n < DOT_ROWS ? j->N - n : DOT_ROWS, cols = j->O - o < 4 ? j->O - o : 4;
+    const float *w0 = j->w + o * I, *w1 = cols > 1 ? w0 + I : w0, *w2 = cols > 2 ? w1 + I : w1, *w3 = cols > 3 ? w2 + I : w2;
+    const float *x0 = j->x + n * I, *x1 = rows > 1 ? x0 + I : x0, *x2 = rows > 2 ? x1 + I : x1, *x3 = rows > 3 ? x2 + I : x2;
+    vf a00 = vset(0), a01 = a00, a02 = a00, a03 = a00, a10 = a00, a11 = a00, a12 = a00, a13 = a00;
+    vf a20 = a00, a21 = a00, a22 = a00, a23 = a00, a30 = a00, a31 = a00, a32 = a00, a33 = a00;
+    for (size_t i = 0; i < I; i += VW) {
+        const size_t k = I - i;
+        const vf v0 = vget(w0 + i, k), v1 = vget(w1 + i, k), v2 = vget(w2 + i, k), v3 = vget(w3 + i, k);
+        vf t = vget(x0 + i, k);
+        a00 = vfma(t, v0, a00), a01 = vfma(t, v1, a01), a02 = vfma(t, v2, a02), a03 = vfma(t, v3, a03);
+        if (tokens == 1) continue;
+        t = vget(x1 + i, k);
+        a10 = vfma(t, v0, a10), a11 = vfma(t, v1, a11), a12 = vfma(t, v2, a12), a13 = vfma(t, v3, a13);
+        t = vget(x2 + i, k);
+        a20 = vfma(t, v0, a20), a21 = vfma(t, v1, a21), a22 = vfma(t, v2, a22), a23 = vfma(t, v3, a23);
+        t = vget(x3 + i, k);
+        a30 = vfma(t, v0, a30), a31 = vfma(t, v1, a31), a32 = vfma(t, v2, a32), a33 = vfma(t, v3, a33);
+    }
+    const float y[DOT_ROWS][4] = {{vsum(a00), vsum(a01), vsum(a02), vsum(a03)}, {vsum(a10), vsum(a11), vsum(a12), vsum(a13)},
+                                  {vsum(a20), vsum(a21), vsum(a22), vsum(a23)}, {vsum(a30), vsum(a31), vsum(a32), vsum(a33)}};
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++) j->y[(n + r) * j->O + o + c] = y[r][c] + (j->b ? j->b[o + c] : 0);
+}
+static void dots_task(const void *job, size_t t) {
+    const DotJob *j = job;
+    const size_t end = j->O < (t + 1) * DOT_TASK ? j->O : (t + 1) * DOT_TASK;
+    for (size_t o = t * DOT_TASK; o < end; o += 4) {
+        if (j->N == 1) dots(j, 0, o, 1);
+        else
+            for (size_t n = 0; n < j->N; n += DOT_ROWS) dots(j, n, o, DOT_ROWS);
+    }
+}
+
 static void linear_forward(float *y, const float *x, const float *w, const float *b, int N, int I, int O) {
     const Gemm g = {.c = y, .ldc = O, .a = x, .lda = I, .by = ROWS, .b = w, .ldb = I, .trans = 1, .M = N, .N = O, .K = I, .bias = b};
-    gemm(&g);
+    const DotJob d = {y, x, w, b, N, I, O};
+    if (N > FEW) gemm(&g);
+    else pool_run_if((size_t)O * I > ALONE, ((size_t)O + DOT_TASK - 1) / DOT_TASK, dots_task, &d);
 }
 
 static void bias_columns(const void *job, size_t b) {

@@ -1,7 +1,7 @@
-/* rope.c - rotary position embedding: the angles of a position once for all its heads. */
+/* rope.c - rotary position embedding: the angles of a position once for all its heads and batch elements. */
 #include "parallel.h"
 
-enum { ROPE_MAX = 256 }; // pairs per head that fit the stack copy; beyond it, the plain loop
+enum { ROPE_MAX = 256, ROPE_BLOCK = 16 }; // pairs per head that fit the stack copy (beyond it, the plain loop); positions a task
 
 /* y_lo = a_lo cos - a_hi sin, y_hi = a_hi cos + a_lo sin for n pairs; add: y += */
 static void rope_row(float *y, const float *x, const float *cs, const float *sn, size_t n, int add) {
@@ -21,29 +21,31 @@ static void rope_row_plain(float *y, const float *x, const float *row, float sig
         y[n + c] = add ? y[n + c] + h : h;
     }
 }
-static void rope_token(float *y, const float *x, const float *row, float sign, size_t H, size_t D, int add) {
-    const size_t n = D / 2;
-    float cs[ROPE_MAX], sn[ROPE_MAX];
-    for (size_t c = 0; n <= ROPE_MAX && c < n; c++) cs[c] = row[2 * c], sn[c] = sign * row[2 * c + 1];
-    for (size_t h = 0; h < H; h++, x += D, y += D) {
-        if (n <= ROPE_MAX) rope_row(y, x, cs, sn, n, add);
-        else rope_row_plain(y, x, row, sign, n, add);
-    }
-}
 
-typedef struct { float *y; const float *x, *table; int pos; float sign; size_t T, H, D, N; int add; } RopeJob;
+typedef struct { float *y; const float *x, *table; int pos; float sign; size_t B, T, H, D; int add; } RopeJob;
 
-static void rope_block(const void *job, size_t b) {
+/* Positions of one block, each for all heads of all batch elements. */
+static void rope_block(const void *job, size_t block) {
     const RopeJob *j = job;
-    for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
-        const size_t first = n * j->H * j->D;
-        rope_token(j->y + first, j->x + first, j->table + (j->pos + n % j->T) * j->D, j->sign, j->H, j->D, j->add);
+    const size_t n = j->D / 2;
+    float cs[ROPE_MAX], sn[ROPE_MAX];
+    for (size_t t = block * ROPE_BLOCK; t < j->T && t < (block + 1) * ROPE_BLOCK; t++) {
+        const float *row = j->table + (j->pos + t) * j->D;
+        for (size_t c = 0; n <= ROPE_MAX && c < n; c++) cs[c] = row[2 * c], sn[c] = j->sign * row[2 * c + 1];
+        for (size_t b = 0; b < j->B; b++)
+            for (size_t h = 0; h < j->H; h++) {
+                const size_t first = ((b * j->T + t) * j->H + h) * j->D;
+                if (n <= ROPE_MAX) rope_row(j->y + first, j->x + first, cs, sn, n, j->add);
+                else rope_row_plain(j->y + first, j->x + first, row, j->sign, n, j->add);
+            }
     }
 }
-static void rope_run(const RopeJob *j) { pool_run_if(j->N * j->H * j->D > ALONE, row_blocks(j->N), rope_block, j); }
+static void rope_run(const RopeJob *j) {
+    pool_run_if(j->B * j->T * j->H * j->D > ALONE, (j->T + ROPE_BLOCK - 1) / ROPE_BLOCK, rope_block, j);
+}
 static void rope_forward(float *y, const float *x, const float *table, int pos, int B, int T, int H, int D) {
-    rope_run(&(RopeJob){y, x, table, pos, 1, T, H, D, (size_t)B * T, 0});
+    rope_run(&(RopeJob){y, x, table, pos, 1, B, T, H, D, 0});
 }
 static void rope_backward(float *dx, const float *dy, const float *table, int pos, int B, int T, int H, int D) {
-    rope_run(&(RopeJob){dx, dy, table, pos, -1, T, H, D, (size_t)B * T, 1});
+    rope_run(&(RopeJob){dx, dy, table, pos, -1, B, T, H, D, 1});
 }

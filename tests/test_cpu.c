@@ -1,0 +1,386 @@
+/* test_cpu.c - cpu/ beyond what test_ops checks of every backend: each instruction set by name, shapes large enough for blocks, panels and
+ * threads to matter, exp and log1p to the ulp, and the pool of threads. */
+#include <check.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/rng.h"
+#include "cpu/cpu.h"
+#include "cpu/pool.h"
+#include "tools/compare.h"
+
+static const char *const names[] = {"avx512", "avx2", "plain"};
+enum { PATHS = 3 };
+
+/* The path of a loop test; NULL, with a line, where this CPU cannot run it. */
+static const CpuPath *path_of(int i) {
+    const CpuPath *p = cpu_path_named(names[i]);
+    if (!p) printf("SKIP this CPU does not run the %s path\n", names[i]);
+    return p;
+}
+
+/* ---- buffers: the same numbers as float and as double ---- */
+
+typedef struct { float *f; double *d; size_t n; } Pair;
+static Pair pairs[32];
+static int n_pairs;
+static Rng rng;
+
+static Pair pair(size_t n, double size) {
+    Pair p = {malloc((n + 1) * sizeof(float)), malloc((n + 1) * sizeof(double)), n};
+    for (size_t i = 0; i < n; i++) p.d[i] = p.f[i] = (float)((2 * rng_uniform(&rng) - 1) * size);
+    return pairs[n_pairs++] = p;
+}
+static void pairs_free(void) {
+    while (n_pairs > 0) n_pairs--, free(pairs[n_pairs].f), free(pairs[n_pairs].d);
+}
+static void check_pair(const Pair *p, double chain, const char *what, const char *path) {
+    double *a = malloc((p->n + 1) * sizeof *a);
+    for (size_t i = 0; i < p->n; i++) a[i] = p->f[i];
+    const Comparison c = compare(a, p->d, p->n, compare_tol(0x1p-24, chain));
+    ck_assert_msg(c.verdict == COMPARE_OK, "%s: %s: %s: relative %g, margin %g, at %zu: %g, wanted %g", path, what, compare_word(&c), c.rel, c.margin,
+                  c.at, c.a, c.r);
+    free(a);
+}
+
+static int *starts(int B, int T) {
+    int *s = malloc(sizeof(int) * (size_t)B * T);
+    for (int b = 0; b < B; b++)
+        for (int t = 0, first = 0; t < T; t++) {
+            if (t > 0 && rng_below(&rng, 30) == 0) first = t;
+            s[b * T + t] = first;
+        }
+    return s;
+}
+
+/* ---- exp and log1p ---- */
+
+/* in units of the last place of the float nearest to the right value */
+static double ulps(float got, double right) {
+    const float near = (float)right;
+    if (isnan(right) || isinf(near)) return isnan(right) == isnan(got) && (isnan(got) || got == near) ? 0 : INFINITY;
+    const double ulp = fmax(0x1p-149, fabs((double)nextafterf(fabsf(near), INFINITY) - fabs((double)near)));
+    return fabs(got - right) / ulp;
+}
+
+START_TEST(exp_to_the_ulp) {
+    const CpuPath *p = path_of(_i);
+    if (!p) return;
+    enum { N = 1000 };
+    float x[N], y[N];
+    double worst = 0, at = 0;
+    for (int block = 0; block < 1100; block++) { // -104 .. 6 evenly, and a turn around 0 and beyond both ends
+        for (int i = 0; i < N; i++) x[i] = (float)(-104 + 110.0 * (block + (i + 0.37) / N) / 1100);
+        if (block % 11 == 0)
+            for (int i = 0; i < N; i++) x[i] = ldexpf((float)(i - N / 2), -12 - block / 11 % 20);
+        if (block % 11 == 1)
+            for (int i = 0; i < N; i++) x[i] = 80 + 10.0f * i / N;
+        p->exp(y, x, N);
+        for (int i = 0; i < N; i++)
+            if (ulps(y[i], exp(x[i])) > worst) worst = ulps(y[i], exp(x[i])), at = x[i];
+    }
+    printf("%s: exp within %.3f ulp (worst at %a)\n", p->name, worst, at);
+    ck_assert_msg(worst <= 2, "%s: exp(%a) is %g ulp off", p->name, at, worst);
+    const float edge[] = {-INFINITY, -200, -87.5f, -103.9f, 0, -0.0f, 88.7f, 89, 1000, INFINITY, NAN, 0x1p-140f, 1};
+    p->exp(y, edge, 13);
+    for (int i = 0; i < 13; i++) ck_assert_msg(ulps(y[i], exp(edge[i])) <= 2, "%s: exp(%g) = %g", p->name, edge[i], y[i]);
+}
+END_TEST
+
+START_TEST(log1p_to_the_ulp) {
+    const CpuPath *p = path_of(_i);
+    if (!p) return;
+    enum { N = 1000 };
+    float x[N], y[N];
+    double worst = 0;
+    for (int block = 0; block < 400; block++) {
+        for (int i = 0; i < N; i++) x[i] = block < 200 ? (float)((block + (i + 0.5) / N) / 200) : ldexpf(0.5f + 0.5f * i / N, -(block - 200) / 2);
+        p->log1p(y, x, N);
+        for (int i = 0; i < N; i++) worst = fmax(worst, ulps(y[i], log1p(x[i])));
+    }
+    printf("%s: log1p on [0,1] within %.3f ulp\n", p->name, worst);
+    ck_assert(worst <= 2);
+    const float edge[] = {0, 1, NAN};
+    p->log1p(y, edge, 3);
+    ck_assert(y[0] == 0 && ulps(y[1], log(2)) <= 2 && isnan(y[2]));
+}
+END_TEST
+
+/* ---- ops on shapes with blocks and edges ---- */
+
+START_TEST(linear_blocks) {
+    static const int shape[][3] = {{17, 1, 1}, {100, 17, 33}, {97, 400, 70}, {33, 64, 172}, {130, 769, 35}, {801, 130, 129}, {40, 1100, 1030}, {1300, 40, 600}};
+    const CpuPath *p = path_of(_i);
+    for (int s = 0; p && s < 8; s++) {
+        const int N = shape[s][0], I = shape[s][1], O = shape[s][2];
+        const size_t NI = (size_t)N * I, NO = (size_t)N * O, OI = (size_t)O * I;
+        const Pair x = pair(NI, 1), w = pair(OI, 1), b = pair(O, 1), dy = pair(NO, 1), y = pair(NO, 1), dx = pair(NI, 1), dw = pair(OI, 1), db = pair(O, 1);
+        p->ops.linear_forward(y.f, x.f, w.f, b.f, N, I, O);
+        ops_ref64.linear_forward(y.d, x.d, w.d, b.d, N, I, O);
+        p->ops.linear_backward(dx.f, dw.f, db.f, dy.f, x.f, w.f, N, I, O);
+        ops_ref64.linear_backward(dx.d, dw.d, db.d, dy.d, x.d, w.d, N, I, O);
+        check_pair(&y, I + 1, "linear y", p->name);
+        check_pair(&dx, O + 1, "linear dx", p->name);
+        check_pair(&dw, N + 1, "linear dw", p->name);
+        check_pair(&db, N + 1, "linear db", p->name);
+        pairs_free();
+    }
+}
+END_TEST
+
+START_TEST(attention_tiles) {
+    static const AttnDims dims[] = {{2, 130, 0, 0, 4, 2, 24, 0}, {1, 200, 0, 0, 2, 1, 33, 20}, {1, 257, 0, 0, 3, 3, 16, 70}, {1, 100, 37, 150, 2, 1, 40, 30},
+                                    {2, 3, 100, 128, 4, 2, 16, 0}, {1, 70, 0, 0, 1, 1, 300, 0}};
+    const CpuPath *p = path_of(_i / 2);
+    for (int s = 0; p && s < 6; s++) {
+        const AttnDims d = dims[s];
+        const int Tk = d.past + d.T, stride = d.stride ? d.stride : Tk;
+        const size_t nq = (size_t)d.B * d.T * d.H * d.D, nk = (size_t)d.B * stride * d.Hk * d.D, n = (size_t)d.B * d.T * d.H;
+        const Pair q = pair(nq, 3), k = pair(nk, 1), v = pair(nk, 1), dout = pair(nq, 1), o = pair(nq, 1), lse = pair(n, 1), dq = pair(nq, 1), dk = pair(nk, 1),
+                   dv = pair(nk, 1);
+        int *start = _i % 2 ? starts(d.B, Tk) : NULL;
+        void *work = malloc(attention_work(&d));
+        p->ops.attention_forward(o.f, lse.f, q.f, k.f, v.f, start, 0.3, work, &d);
+        ops_ref64.attention_forward(o.d, lse.d, q.d, k.d, v.d, start, 0.3, work, &d);
+        check_pair(&o, Tk + d.D, "attention o", p->name);
+        check_pair(&lse, Tk + d.D, "attention lse", p->name);
+        if (!d.past) {
+            p->ops.attention_backward(dq.f, dk.f, dv.f, dout.f, o.f, lse.f, q.f, k.f, v.f, start, 0.3, work, &d);
+            ops_ref64.attention_backward(dq.d, dk.d, dv.d, dout.d, o.d, lse.d, q.d, k.d, v.d, start, 0.3, work, &d);
+            check_pair(&dq, Tk + d.D, "attention dq", p->name);
+            check_pair(&dk, Tk + d.D, "attention dk", p->name);
+            check_pair(&dv, Tk + d.D, "attention dv", p->name);
+        }
+        free(work), free(start), pairs_free();
+    }
+}
+END_TEST
+
+/* delta_rule, or gla when gates is K */
+static void check_mixer(const CpuPath *p, const DeltaDims *d, int gla, double decay, const int *start) {
+    const size_t nk = (size_t)d->B * d->T * d->Hk * d->K, nv = (size_t)d->B * d->T * d->H * d->V, nh = (size_t)d->B * d->T * d->H, n0 = (size_t)d->B * d->H * d->K * d->V;
+    const Pair q = pair(nk, 1), k = pair(nk, 1.7 / sqrt(d->K)), v = pair(nv, 1), g = pair(gla ? nk : nh, 1), beta = pair(nh, 1), dout = pair(nv, 1), o = pair(nv, 1);
+    const Pair S = pair(delta_states(d), 1), dq = pair(nk, 1), dk = pair(nk, 1), dv = pair(nv, 1), dg = pair(g.n, 1), dbeta = pair(nh, 1), dS = pair(n0, 1);
+    for (size_t i = 0; i < g.n; i++) g.d[i] = g.f[i] = (float)(-fabs(g.d[i]) * decay);
+    for (size_t i = 0; i < nh; i++) beta.d[i] = beta.f[i] = fabsf(beta.f[i]);
+    void *work = malloc(delta_rule_work(d));
+    if (gla) {
+        p->ops.gla_forward(o.f, S.f, q.f, k.f, v.f, g.f, start, 0.2, work, d);
+        ops_ref64.gla_forward(o.d, S.d, q.d, k.d, v.d, g.d, start, 0.2, work, d);
+        p->ops.gla_backward(dq.f, dk.f, dv.f, dg.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, start, 0.2, work, d);
+        ops_ref64.gla_backward(dq.d, dk.d, dv.d, dg.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, start, 0.2, work, d);
+    } else {
+        p->ops.delta_rule_forward(o.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
+        ops_ref64.delta_rule_forward(o.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
+        p->ops.delta_rule_backward(dq.f, dk.f, dv.f, dg.f, dbeta.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
+        ops_ref64.delta_rule_backward(dq.d, dk.d, dv.d, dg.d, dbeta.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
+    }
+    const double chain = (double)d->T + d->K + d->V;
+    const Pair *out[] = {&o, &S, &dq, &dk, &dv, &dg, &dbeta, &dS};
+    static const char *const what[] = {"o", "states", "dq", "dk", "dv", "dg", "dbeta", "dS"};
+    for (int i = 0; i < 8; i++) check_pair(out[i], chain, what[i], p->name);
+    free(work), pairs_free();
+}
+static const DeltaDims mixers[] = {{1, 64, 1, 1, 16, 16, 64}, {2, 100, 2, 1, 16, 24, 64}, {1, 150, 2, 2, 48, 48, 32}, {1, 300, 2, 1, 17, 33, 256}, {1, 257, 1, 1, 96, 64, 100}};
+START_TEST(delta_rule_chunks) {
+    const CpuPath *p = path_of(_i);
+    for (int s = 0; p && s < 10; s++) {
+        const DeltaDims *d = &mixers[s / 2];
+        int *start = s % 2 ? starts(d->B, d->T) : NULL;
+        check_mixer(p, d, 0, 0.3, start);
+        check_mixer(p, d, 0, 30, start);
+        free(start);
+    }
+}
+END_TEST
+START_TEST(gla_chunks) {
+    const CpuPath *p = path_of(_i);
+    for (int s = 0; p && s < 10; s++) {
+        const DeltaDims *d = &mixers[s / 2];
+        int *start = s % 2 ? starts(d->B, d->T) : NULL;
+        check_mixer(p, d, 1, 0.3, start);
+        check_mixer(p, d, 1, 30, start);
+        free(start);
+    }
+}
+END_TEST
+
+START_TEST(heads_in_blocks) {
+    static const HeadDims dims[] = {{70, 20, 33, 300, 16}, {200, 64, 64, 1030, 64}, {37, 8, 5, 7, 1}};
+    const CpuPath *p = path_of(_i);
+    for (int s = 0; p && s < 3; s++) {
+        const HeadDims d = dims[s];
+        const size_t nx = (size_t)d.N * d.C, nw = (size_t)d.VOC * d.C;
+        const Pair x = pair(nx, 1), w = pair(nw, 1), xt = pair((size_t)d.N * d.Ct, 1), wt = pair((size_t)d.VOC * d.Ct, 1), weight = pair(d.N, 1);
+        const Pair loss = pair(d.N, 1), kl = pair(d.N, 1), dx = pair(nx, 1), dw = pair(nw, 1), dx2 = pair(nx, 1), dw2 = pair(nw, 1);
+        int *target = malloc(sizeof(int) * d.N), *top = malloc(sizeof(int) * d.N), *top_ref = malloc(sizeof(int) * d.N);
+        for (int n = 0; n < d.N; n++) target[n] = (int)rng_below(&rng, d.VOC), weight.f[n] *= n % 3 > 0, weight.d[n] = weight.f[n];
+        void *work = malloc(head_work(&d));
+        p->ops.head_xent(loss.f, top, dx.f, dw.f, x.f, w.f, target, weight.f, work, &d);
+        ops_ref64.head_xent(loss.d, top_ref, dx.d, dw.d, x.d, w.d, target, weight.d, work, &d);
+        p->ops.head_kl(kl.f, dx2.f, dw2.f, x.f, w.f, xt.f, wt.f, weight.f, 1.5, work, &d);
+        ops_ref64.head_kl(kl.d, dx2.d, dw2.d, x.d, w.d, xt.d, wt.d, weight.d, 1.5, work, &d);
+        check_pair(&loss, d.VOC + d.C, "xent", p->name), check_pair(&dx, d.VOC + d.C, "xent dx", p->name), check_pair(&dw, d.N + d.C, "xent dw", p->name);
+        check_pair(&kl, d.VOC + d.C, "kl", p->name), check_pair(&dx2, d.VOC + d.C, "kl dx", p->name), check_pair(&dw2, d.N + d.C, "kl dw", p->name);
+        ck_assert(!memcmp(top, top_ref, sizeof(int) * d.N));
+        free(work), free(target), free(top), free(top_ref), pairs_free();
+    }
+}
+END_TEST
+
+START_TEST(sums_are_the_reference_s) {
+    static const size_t sizes[] = {0, 1, 4096, 4097, 40000, 3000001};
+    for (int i = 0; i < 6; i++) {
+        const Pair x = pair(sizes[i], 1);
+        double a, b;
+        ops_cpu32.sum(&a, x.f, x.n), ops_ref32.sum(&b, x.f, x.n);
+        ck_assert(a == b);
+        ops_cpu32.sumsq(&a, x.f, x.n), ops_ref32.sumsq(&b, x.f, x.n);
+        ck_assert(a == b);
+        pairs_free();
+    }
+}
+END_TEST
+
+/* A NaN anywhere in the inputs is in what depends on it. */
+START_TEST(nan_stays) {
+    const CpuPath *p = path_of(_i);
+    if (!p) return;
+    const AttnDims d = {1, 70, 0, 0, 1, 1, 16, 0};
+    const size_t n = 70 * 16;
+    const Pair q = pair(n, 1), k = pair(n, 1), v = pair(n, 1), o = pair(n, 1), lse = pair(70, 1);
+    void *work = malloc(attention_work(&d));
+    k.f[3 * 16 + 5] = NAN;
+    p->ops.attention_forward(o.f, lse.f, q.f, k.f, v.f, NULL, 0.25, work, &d);
+    for (int t = 0; t < 70; t++) ck_assert(isnan(o.f[t * 16 + 1]) == (t >= 3) && isnan(lse.f[t]) == (t >= 3));
+    q.f[100] = NAN;
+    p->ops.silu_forward(o.f, q.f, n);
+    ck_assert(isnan(o.f[100]) && !isnan(o.f[99]));
+    free(work), pairs_free();
+}
+END_TEST
+
+/* ---- the same bytes whatever the threads ---- */
+
+static void threads_run(const CpuPath *p, float *out, int threads) {
+    const AttnDims a = {2, 200, 0, 0, 4, 2, 32, 0};
+    const DeltaDims m = {2, 200, 4, 2, 32, 32, 64};
+    const HeadDims h = {300, 96, 96, 500, 64};
+    rng_seed(&rng, 5);
+    cpu_threads(threads);
+    const Pair x = pair(500 * 400, 1), w = pair(500 * 400, 0.1), y = pair(500 * 500, 1), g = pair(2000, 1), s = pair(delta_states(&m), 0.1), loss = pair(600, 1);
+    int target[300] = {0};
+    void *work = malloc(head_work(&h) + delta_rule_work(&m) + attention_work(&a));
+    for (size_t i = 0; i < g.n; i++) g.f[i] = -fabsf(g.f[i]);
+    p->ops.linear_forward(y.f, x.f, w.f, NULL, 500, 400, 500);
+    p->ops.linear_backward(x.f, w.f, NULL, y.f, x.f + 9, w.f + 5, 400, 390, 480);
+    p->ops.attention_forward(y.f, y.f + 60000, x.f, x.f + 60000, x.f + 100000, NULL, 0.2, work, &a);
+    p->ops.attention_backward(w.f, w.f + 60000, w.f + 100000, x.f + 7, y.f, y.f + 60000, x.f, x.f + 60000, x.f + 100000, NULL, 0.2, work, &a);
+    p->ops.delta_rule_forward(y.f + 1000, s.f, w.f, x.f, x.f + 50000, g.f, g.f, NULL, 0.1, work, &m);
+    p->ops.rmsnorm_backward(w.f, w.f + 190000, x.f, y.f, x.f + 3, y.f, 900, 200);
+    p->ops.head_xent(loss.f, NULL, x.f, w.f, y.f, y.f + 40000, target, NULL, work, &h);
+    memcpy(out, w.f, 4 * w.n), memcpy(out + w.n, y.f, 4 * y.n), memcpy(out + w.n + y.n, x.f, 4 * x.n), memcpy(out + w.n + y.n + x.n, loss.f, 4 * 300);
+    free(work), pairs_free();
+}
+START_TEST(threads_change_no_bit) {
+    const CpuPath *p = path_of(_i);
+    if (!p) return;
+    enum { N = 2 * 500 * 400 + 500 * 500 + 300 };
+    float *one = malloc(4 * N), *more = malloc(4 * N);
+    threads_run(p, one, 1);
+    for (int threads = 2; threads < 9; threads += 2) {
+        threads_run(p, more, threads);
+        ck_assert_msg(!memcmp(one, more, 4 * N), "%s: %d threads differ from one", p->name, threads);
+    }
+    free(one), free(more);
+    cpu_threads(0);
+}
+END_TEST
+
+/* ---- the pool ---- */
+
+enum { TASKS = 5000 };
+typedef struct { int *count; int nested; } CountJob;
+static void count_task(const void *job, size_t i) {
+    const CountJob *j = job;
+    if (j->nested) {
+        const CountJob inner = {j->count + i * 10, 0};
+        pool_run(10, count_task, &inner);
+    } else j->count[i]++; // each by one thread only: no atomics wanted
+}
+static void check_counts(int rounds) {
+    static _Thread_local int count[TASKS];
+    for (int r = 0; r < rounds; r++) {
+        memset(count, 0, sizeof count);
+        const CountJob j = {count, r % 2};
+        pool_run(r % 2 ? TASKS / 10 : TASKS, count_task, &j);
+        for (int i = 0; i < TASKS; i++) ck_assert_int_eq(count[i], 1);
+    }
+}
+static void *counts_thread(void *unused) {
+    check_counts(100);
+    return unused;
+}
+START_TEST(pool_runs_each_task_once) {
+    cpu_threads(4);
+    check_counts(200);
+    pthread_t t[3]; // callers at once
+    for (int i = 0; i < 3; i++) ck_assert(!pthread_create(&t[i], NULL, counts_thread, NULL));
+    check_counts(100);
+    for (int i = 0; i < 3; i++) pthread_join(t[i], NULL);
+    pool_run(0, count_task, NULL);
+    cpu_threads(0);
+}
+END_TEST
+START_TEST(pool_after_fork) {
+    cpu_threads(3);
+    check_counts(10);
+    const pid_t child = fork();
+    if (!child) {
+        check_counts(10);
+        _exit(0);
+    }
+    int status;
+    ck_assert(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    check_counts(10);
+    cpu_threads(0);
+}
+END_TEST
+START_TEST(path_by_environment) {
+    const CpuPath *p = path_of(_i);
+    if (!p) return;
+    setenv("HYBRIDIZE_CPU", names[_i], 1); // each test is a process of its own: nothing was chosen yet
+    ck_assert_str_eq(cpu_path()->name, names[_i]);
+    ck_assert(cpu_path_named("mmx") == NULL);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("cpu");
+    TCase *math = tcase_create("math"), *ops = tcase_create("ops"), *pool = tcase_create("pool");
+    rng_seed(&rng, 1);
+    tcase_set_timeout(ops, 300), tcase_set_timeout(pool, 120);
+    tcase_add_loop_test(math, exp_to_the_ulp, 0, PATHS);
+    tcase_add_loop_test(math, log1p_to_the_ulp, 0, PATHS);
+    tcase_add_loop_test(ops, linear_blocks, 0, PATHS);
+    tcase_add_loop_test(ops, attention_tiles, 0, 2 * PATHS);
+    tcase_add_loop_test(ops, delta_rule_chunks, 0, PATHS);
+    tcase_add_loop_test(ops, gla_chunks, 0, PATHS);
+    tcase_add_loop_test(ops, heads_in_blocks, 0, PATHS);
+    tcase_add_loop_test(ops, nan_stays, 0, PATHS);
+    tcase_add_loop_test(ops, threads_change_no_bit, 0, PATHS);
+    tcase_add_test(ops, sums_are_the_reference_s);
+    tcase_add_test(pool, pool_runs_each_task_once);
+    tcase_add_test(pool, pool_after_fork);
+    tcase_add_loop_test(pool, path_by_environment, 0, PATHS);
+    suite_add_tcase(s, math), suite_add_tcase(s, ops), suite_add_tcase(s, pool);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    const int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
