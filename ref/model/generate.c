@@ -1,6 +1,7 @@
 /* generate.c - prefill and decode through the mixers' states, and sampling. */
 #include "model/generate.h"
 #include "base/mem.h"
+#include "base/poison.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +57,11 @@ void decode_close(Decode *d) {
 
 void decode_reset(Decode *d) {
     d->past = 0;
+    if (d->m->be->host) unpoison(d->mem, d->bytes); // the red zones too; laying out again puts them back
     d->m->be->zero(d->m->be, d->mem, d->bytes);
+    Arena lay = {0};
+    arena_begin(&lay, d->mem, d->bytes);
+    decode_place(d, &lay, &d->logits);
 }
 
 /* One piece of t <= step tokens through all layers; leaves the last layer's output in pass.x. */

@@ -63,8 +63,15 @@ void model_close(Model *m) {
     memset(m, 0, sizeof *m);
 }
 
+static int zero_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    const Model *m = ctx;
+    if (slot->g) m->be->zero(m->be, slot->g, info->n * m->be->wide_size);
+    return OK;
+}
+/* One run of memory: one call where calls cost; on the host one each, since red zones may stand between them (arena.h). */
 void model_zero_grad(Model *m) {
-    if (m->grad_bytes) m->be->zero(m->be, m->grad_mem, m->grad_bytes);
+    if (m->be->host) params_walk(&m->c, &m->p, zero_visit, m);
+    else if (m->grad_bytes) m->be->zero(m->be, m->grad_mem, m->grad_bytes);
 }
 
 typedef struct { const char *name; ParamInfo info; Param slot; char found; } Find;
