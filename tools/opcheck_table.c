@@ -240,12 +240,12 @@ const OpRow op_rows[] = {
      "dw? wide grad:w O.I n=N; db? wide grad:b O n=N; dy real cot:y N.O plain",
      linear_f, linear_b, naive_linear, FORWARD(linear_forward), BACKWARD(linear_backward), .flops = {"2.N.I.O", "4.N.I.O"}},
 
-    {"rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1", "N=200 C=260"},
+    {"rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
      "N=2048 C=512",
      "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; w real in C near_one; "
      "dx? real grad:x N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
      rmsnorm_f, rmsnorm_b, naive_rmsnorm, FORWARD(rmsnorm_forward), BACKWARD(rmsnorm_backward), .flops = {"4.N.C", "9.N.C"}},
-    {"gated_rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1", "N=200 C=260"},
+    {"gated_rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
      "N=16384 C=64",
      "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; z real in N.C normal; w real in C near_one; "
      "dx real grad:x N.C n=C; dz real grad:z N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
@@ -329,7 +329,7 @@ const OpRow op_rows[] = {
      "weight? wide in:loss N weight; target int in N target; dx? real grad:x N.C n=C.VOC; "
      "dw? wide grad:w VOC.C n=N.C; work",
      xent_f, xent_b, naive_head_xent, head_work_size, FORWARD(head_xent), BACKWARD(head_xent), .flops = {"2.N.C.VOC", "6.N.C.VOC"}, .fused = 1},
-    {"head_kl", "N=5 C=6 Ct=4 VOC=9 block=2 tau=1 hard=0", {"", "N=1 C=1 Ct=1 VOC=2 block=1", "tau=2", "N=7 tau=.5 block=7", "N=7 block=100",
+    {"head_kl", "N=5 C=6 Ct=4 VOC=9 block=2 tau=1 hard=0", {"", "N=1 C=3 Ct=2 VOC=5 block=1", "tau=2", "N=7 tau=.5 block=7", "N=7 block=100",
       "N=6 C=5 VOC=8 block=4 hard=1 tau=2", "hard=2", "N=70 C=40 Ct=56 VOC=203 block=32 tau=2"}, "N=1024 C=512 Ct=512 VOC=8192 block=256",
      "loss wide out N n=C.VOC; x real in N.C normal; w real in VOC.C plain; xt real in N.Ct plain; "
      "wt real in VOC.Ct plain; weight? wide in:loss N weight; dx? real grad:x N.C n=C.VOC; "

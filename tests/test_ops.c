@@ -1,0 +1,315 @@
+/* test_ops.c - the op table (tools/opcheck_table.c), one test an op: naive formulas, chunked against recurrent, float64 differences, and
+ * every host backend against ref64. `test_ops --only OP` runs one op (tests/mutate.sh); --self leaves the backends other than ref64 out. */
+#include "base/mem.h"
+#include "tools/opcheck.h"
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *only;
+static const char *const backends[] = {"ref64", "ref32", "cpu"};
+
+typedef struct {
+    int compared, failed;
+    double margin; /* the smallest */
+    char worst[160];
+} Tally;
+
+static void tally(void *ctx, const OpResult *r) {
+    Tally *t = ctx;
+    t->compared++;
+    if (opresult_failed(r)) {
+        if (t->failed++ < 8)
+            printf("%s %s %s: %s  error %.2e of %.2e  %s  %.17g, expected %.17g  (%s)\n", r->op, r->check, r->tensor,
+                   r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index, r->c.a, r->c.r, r->shape);
+    }
+    if (!r->problem && r->c.margin < t->margin) {
+        t->margin = r->c.margin;
+        snprintf(t->worst, sizeof t->worst, "%s of %s in %s", r->tensor, r->check, r->shape);
+    }
+}
+
+START_TEST(test_op) {
+    const char *op = opcheck_name(_i);
+    if (only && strcmp(op, only) != 0) return;
+    Tally t = {.margin = INFINITY};
+    Err e = {0};
+    for (int b = 0; b < 3; b++) {
+        const OpcheckOptions o = {.op = op, .backend = backends[b], .seed = 1, .self = b == 0};
+        if (opcheck_run(&o, tally, &t, &e)) ck_abort_msg("%s: %s (%s)", op, e.msg, e.hint);
+    }
+    printf("%-14s %5d comparisons, smallest margin %.2f: %s\n", op, t.compared, t.margin, t.worst);
+    ck_assert_int_gt(t.compared, 10);
+    ck_assert_int_eq(t.failed, 0);
+}
+END_TEST
+
+/* Numbers that a person can check. */
+START_TEST(test_by_hand) {
+    const double x[4] = {3, 4, 0, 0}, one[2] = {1, 1};
+    double y[4], r[2];
+    ops_ref64.l2norm_forward(y, r, x, 0, 1, 2);
+    ck_assert_double_eq_tol(y[0], 0.6, 1e-15);
+    ck_assert_double_eq_tol(y[1], 0.8, 1e-15);
+    ck_assert_double_eq_tol(r[0], 0.2, 1e-15);
+    ops_ref64.rmsnorm_forward(y, r, x, one, 0, 1, 2);
+    ck_assert_double_eq_tol(y[0], 3 / sqrt(12.5), 1e-15);
+    // one token of the delta rule writes beta v under k, and reads it back
+    const double k[2] = {0.6, 0.8}, v[1] = {5}, g = -0.5, beta = 0.5;
+    double o[1], states[4] = {1, 2, NAN, NAN}, work[4096];
+    const DeltaDims d = {.B = 1, .T = 1, .H = 1, .Hk = 1, .K = 2, .V = 1, .chunk = 1};
+    ck_assert_uint_le(delta_rule_work(&d), sizeof work);
+    ops_ref64.delta_rule_forward(o, states, k, k, v, &g, &beta, NULL, 1, work, &d);
+    const double P[2] = {exp(-0.5), 2 * exp(-0.5)}, u = 5 - (0.6 * P[0] + 0.8 * P[1]);
+    ck_assert_double_eq_tol(states[2], P[0] + 0.6 * 0.5 * u, 1e-15);
+    ck_assert_double_eq_tol(states[3], P[1] + 0.8 * 0.5 * u, 1e-15);
+    ck_assert_double_eq_tol(o[0], 0.6 * states[2] + 0.8 * states[3], 1e-15);
+    // AdamW's first step moves by lr, whatever the gradient's size
+    double p = 1, m = 0, s = 0;
+    const double grad = 1e-3;
+    ops_ref64.adamw(&p, NULL, &m, &s, &grad, 1, 0.01, 0.9, 0.95, 0, 0.1, 1, 1);
+    ck_assert_double_eq_tol(p, 1 - 0.001 - 0.01, 1e-15);
+}
+END_TEST
+
+/* Another seed gives other numbers, and the same one the same. */
+typedef struct { double first; int n; } First;
+static void first_rel(void *ctx, const OpResult *r) {
+    First *f = ctx;
+    if (f->n++ == 0) f->first = r->c.rel;
+}
+START_TEST(test_seed) {
+    double rel[3];
+    const uint64_t seeds[3] = {7, 7, 8};
+    for (int i = 0; i < 3; i++) {
+        First f = {0};
+        Err e = {0};
+        const OpcheckOptions o = {.op = "linear", .backend = "ref32", .shape = "N=9,I=8,O=7", .seed = seeds[i]};
+        ck_assert_int_eq(opcheck_run(&o, first_rel, &f, &e), OK);
+        rel[i] = f.first;
+    }
+    ck_assert(rel[0] == rel[1] && rel[0] != rel[2] && rel[0] > 0);
+}
+END_TEST
+
+/* ---- the checks themselves: a table with something wrong in it must be caught ---- */
+
+static Ops64 broken; /* what the "broken" backend runs */
+static int broken_sync(Backend *b, Err *e) { return (void)b, (void)e, OK; }
+static void broken_close(Backend *b) { mem_free(b); }
+static int broken_open(Backend **out, const char *name, int threads, Err *e) {
+    Backend *ref;
+    TRY(backend_open(&ref, "ref64", threads, e));
+    ref->name = name;
+    ref->op = (const Ops *)&broken;
+    ref->sync = broken_sync;
+    ref->close = broken_close;
+    *out = ref;
+    return OK;
+}
+
+static void silu_nan(double *y, const double *x, size_t n) {
+    ops_ref64.silu_forward(y, x, n);
+    y[n - 1] = NAN;
+}
+static void silu_short(double *y, const double *x, size_t n) { ops_ref64.silu_forward(y, x, n - 1); }
+static void silu_long(double *y, const double *x, size_t n) {
+    ops_ref64.silu_forward(y, x, n);
+    y[n] = 0;
+}
+static void silu_spoil(double *y, const double *x, size_t n) {
+    ops_ref64.silu_forward(y, x, n);
+    ((double *)(uintptr_t)x)[0] += 1;
+}
+static void silu_negative(double *y, const double *x, size_t n) {
+    ops_ref64.silu_forward(y, x, n);
+    for (size_t i = 0; i < n; i++) y[i] = -y[i];
+}
+static void silu_backward_sets(double *dx, const double *dy, const double *x, size_t n) {
+    memset(dx, 0, n * sizeof *dx);
+    ops_ref64.silu_backward(dx, dy, x, n);
+}
+static void silu_backward_twice(double *dx, const double *dy, const double *x, size_t n) {
+    ops_ref64.silu_backward(dx, dy, x, n);
+    ops_ref64.silu_backward(dx, dy, x, n);
+}
+static void linear_no_bias(double *y, const double *x, const double *w, const double *b, int N, int I, int O) {
+    (void)b;
+    ops_ref64.linear_forward(y, x, w, NULL, N, I, O);
+}
+static void linear_old_work(double *dx, double *dw, double *db, const double *dy, const double *x, const double *w, int N, int I, int O) {
+    if (dx && dw && db) ops_ref64.linear_backward(dx, dw, db, dy, x, w, N, I, O); // forgets what it owes when one is absent
+}
+static void attention_dirty(double *o, double *lse, const double *q, const double *k, const double *v, const int *start, double scale,
+                            void *work, const AttnDims *d) {
+    const double before = *(double *)work; // as if scratch were zero
+    ops_ref64.attention_forward(o, lse, q, k, v, start, scale, work, d);
+    o[0] += before;
+}
+
+static void count_failed(void *ctx, const OpResult *r) { *(int *)ctx += opresult_failed(r); }
+static int broken_failures(const char *op) {
+    int failed = 0;
+    Err e = {0};
+    const OpcheckOptions o = {.op = op, .backend = "broken", .seed = 1};
+    if (opcheck_run(&o, count_failed, &failed, &e)) ck_abort_msg("%s", e.msg);
+    return failed;
+}
+
+START_TEST(test_broken) {
+    void (*silu[])(double *, const double *, size_t) = {silu_nan, silu_short, silu_long, silu_spoil, silu_negative, NULL};
+    void (*silu_back[])(double *, const double *, const double *, size_t) = {silu_backward_sets, silu_backward_twice, NULL};
+    backend_register("broken", broken_open);
+    broken = ops_ref64;
+    ck_assert_int_eq(broken_failures("silu"), 0);
+    for (int i = 0; i < 6; i++) {
+        broken = ops_ref64;
+        broken.silu_forward = silu[i];
+        ck_assert_msg(broken_failures("silu") > 0, "broken silu %d passed", i);
+    }
+    for (int i = 0; i < 3; i++) {
+        broken = ops_ref64;
+        broken.silu_backward = silu_back[i];
+        ck_assert_msg(broken_failures("silu") > 0, "broken silu_backward %d passed", i);
+    }
+    broken = ops_ref64;
+    broken.linear_forward = linear_no_bias;
+    ck_assert_int_gt(broken_failures("linear"), 0);
+    broken = ops_ref64;
+    broken.linear_backward = linear_old_work;
+    ck_assert_int_gt(broken_failures("linear"), 0);
+    broken = ops_ref64;
+    broken.attention_forward = attention_dirty;
+    ck_assert_int_gt(broken_failures("attention"), 0);
+}
+END_TEST
+
+START_TEST(test_usage) {
+    static const struct { const char *op, *shape, *backend; int code; } bad[] = {
+        {"linaer", NULL, "ref32", ERR_USAGE},      {"linear", "N=5,Q=3", "ref32", ERR_USAGE}, {"linear", "N=0", "ref32", ERR_USAGE},
+        {"linear", "N=x", "ref32", ERR_USAGE},     {"linear", "N", "ref32", ERR_USAGE},       {"linear", "-x", "ref32", ERR_USAGE},
+        {"attention", "H=4,Hk=3", "ref32", ERR_USAGE}, {"attention", "stride=3", "ref32", ERR_USAGE}, {"rope", "D=3", "ref32", ERR_USAGE},
+        {"linear", "N=1e6,I=1e6", "ref32", ERR_USAGE}, {"conv", "W=9", "ref32", ERR_USAGE},      {"linear", NULL, "ref16", ERR_USAGE},
+        {"linear", NULL, "cuda:99999", ERR_DEVICE},
+    };
+    int n = 0;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        Err e = {0};
+        const OpcheckOptions o = {.op = bad[i].op, .shape = bad[i].shape, .backend = bad[i].backend, .self = 1};
+        const int rc = opcheck_run(&o, count_failed, &n, &e);
+        ck_assert_msg(rc == bad[i].code && e.msg[0], "%s %s: got %d (%s)", bad[i].op, bad[i].shape, rc, e.msg);
+    }
+    ck_assert_uint_eq(mem_now(), 0);
+}
+END_TEST
+
+/* Out of memory at any point: an error, nothing left behind. */
+START_TEST(test_memory) {
+    for (long n = 0;; n++) {
+        Err e = {0};
+        int failed = 0;
+        const OpcheckOptions o = {.op = "delta_rule", .shape = "T=3,chunk=2", .backend = "cpu", .seed = 1, .self = 1};
+        mem_fail_after(n);
+        const int rc = opcheck_run(&o, count_failed, &failed, &e);
+        mem_fail_after(-1);
+        ck_assert_uint_eq(mem_now(), 0);
+        ck_assert_int_eq(failed, 0);
+        if (!rc) break;
+        ck_assert_int_eq(rc, ERR_MEMORY);
+        ck_assert_int_lt(n, 2000);
+    }
+}
+END_TEST
+
+START_TEST(test_report) {
+    char text[1 << 16] = {0};
+    Err e = {0};
+    for (int json = 0; json < 2; json++) {
+        FILE *f = fmemopen(text, sizeof text - 1, "w");
+        const GradcheckOptions o = {.op = "delta_gate", .backend = "all", .seed = 1, .json = json};
+        ck_assert_int_eq(gradcheck_run(&o, f, &e), OK);
+        fclose(f);
+        ck_assert_ptr_nonnull(strstr(text, json ? "\"failed\": 0" : " 0 failed"));
+        ck_assert_ptr_nonnull(strstr(text, "dA_log"));
+        ck_assert_ptr_nonnull(strstr(text, "diff"));
+    }
+    FILE *f = fmemopen(text, sizeof text - 1, "w");
+    const GradcheckOptions o = {.backend = "broken", .op = "silu", .seed = 1};
+    backend_register("broken", broken_open);
+    broken = ops_ref64;
+    broken.silu_forward = silu_negative;
+    ck_assert_int_eq(gradcheck_run(&o, f, &e), ERR_CHECK);
+    fclose(f);
+    ck_assert_ptr_nonnull(strstr(text, "TOO FAR"));
+}
+END_TEST
+
+/* ---- backend.h ---- */
+START_TEST(test_backend) {
+    Err e = {0};
+    Backend *b;
+    static const char *const names[] = {"ref64", "ref32", "cpu"};
+    for (int i = 0; i < 3; i++) {
+        void *p, *q;
+        double v[5000], back[5000];
+        ck_assert_int_eq(backend_open(&b, names[i], 2, &e), OK);
+        ck_assert_str_eq(b->name, names[i]);
+        ck_assert_int_ge(b->threads, 1);
+        ck_assert_int_eq(b->alloc(b, &p, 5000 * b->real_size, "p", &e), OK);
+        ck_assert_int_eq(b->alloc(b, &q, 0, "q", &e), OK);
+        ck_assert_int_eq(real_get(b, DT_F64, back, p, 5000, &e), OK);
+        for (int k = 0; k < 5000; k++) ck_assert(back[k] == 0);
+        for (int k = 0; k < 5000; k++) v[k] = k + 0.25;
+        ck_assert_int_eq(real_put(b, p, DT_F64, v, 5000, &e), OK);
+        unsigned short half[5000];
+        ck_assert_int_eq(wide_get(b, DT_BF16, half, p, 5000, &e), OK);
+        ck_assert_uint_eq(half[0], 0x3e80); // 0.25
+        ck_assert_int_eq(real_put(b, real_at(b, p, 7), DT_BF16, half, 1, &e), OK);
+        ck_assert_int_eq(wide_get(b, DT_F64, back, p, 5000, &e), OK);
+        for (int k = 0; k < 5000; k++) ck_assert(back[k] == (k == 7 ? 0.25 : k + 0.25));
+        b->move(b, real_at(b, p, 1), p, 4999 * b->real_size); // overlapping
+        ck_assert_int_eq(real_get(b, DT_F64, back, p, 5000, &e), OK);
+        ck_assert(back[0] == 0.25 && back[1] == 0.25 && back[4999] == 4998.25);
+        ck_assert_int_eq(real_put(b, p, DT_I32, v, 1, &e), ERR_INPUT);
+        e = (Err){0};
+        b->zero(b, p, 8);
+        ck_assert_int_eq(b->sync(b, &e), OK);
+        b->release(b, p);
+        b->release(b, q);
+        b->release(b, NULL);
+        backend_close(b);
+    }
+    ck_assert_int_eq(backend_open(&b, "ref46", 0, &e), ERR_USAGE);
+    ck_assert_ptr_null(b);
+    ck_assert_ptr_nonnull(strstr(e.msg, "ref64"));
+    ck_assert_ptr_nonnull(strstr(e.hint, "ref"));
+    backend_close(NULL);
+}
+END_TEST
+
+int main(int argc, char **argv) {
+    for (int i = 1; i + 1 < argc; i++)
+        if (!strcmp(argv[i], "--only")) only = argv[i + 1];
+    Suite *s = suite_create("ops");
+    TCase *t = tcase_create("table"), *c = tcase_create("checks");
+    tcase_set_timeout(t, 300);
+    tcase_set_timeout(c, 300);
+    tcase_add_loop_test(t, test_op, 0, opcheck_count());
+    suite_add_tcase(s, t);
+    tcase_add_test(c, test_by_hand);
+    if (!only) {
+        tcase_add_test(c, test_seed);
+        tcase_add_test(c, test_broken);
+        tcase_add_test(c, test_usage);
+        tcase_add_test(c, test_memory);
+        tcase_add_test(c, test_report);
+        tcase_add_test(c, test_backend);
+    }
+    suite_add_tcase(s, c);
+    SRunner *sr = srunner_create(s);
+    srunner_run_all(sr, CK_NORMAL);
+    const int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed != 0;
+}
