@@ -4,6 +4,7 @@
 #include "io/hf.h"
 #include "io/json.h"
 #include "method/pipeline.h"
+#include "method/report.h"
 #include "tools/run_dir.h"
 #include <math.h>
 #include <string.h>
@@ -15,29 +16,21 @@ static const CliAlias aliases[] = {{"model", "teacher"}, {"data", "text"}, {NULL
 
 /* ---- what is printed at the end ---- */
 
-static void row_print(const StudentRow *s, const PipelineResult *r) {
-    char layers[256];
-    select_text(layers, sizeof layers, s->keep, r->L);
-    if (strlen(layers) > 24) memcpy(layers + 21, "...", 4);
-    printf("%-14s %2d  %-24s %9.5f", s->name, s->K, layers, s->held.kl);
-    if (isfinite(s->held.kl_se)) printf(" +- %-8.5f", s->held.kl_se);
-    else printf("%12s", "");
-    printf(" %8.4f", s->held.ce);
-    if (r->n_n) printf("  %6.3f", s->recall_mean);
-    printf("  %7.1f s\n", s->seconds);
-}
-
-static void table_print(const PipelineResult *r) {
-    printf("%-14s %2s  %-24s %9s %11s %8s%s  %9s\n", "student", "K", "softmax layers", "KL", "", "text", r->n_n ? "  recall" : "", "training");
-    for (int i = 0; i < r->rows; i++) row_print(&r->row[i], r);
+static int table_print(const PipelineResult *r, Err *e) {
+    TextBuf b = {0};
+    report_table(&b, r);
+    const int rc = textbuf_end(&b, e);
+    if (!rc) fputs(b.text, stdout);
+    textbuf_free(&b);
     size_t peak = 0, counted = 0;
     for (int i = 0; i < r->rows; i++) {
         if (r->row[i].peak_bytes <= peak) continue;
         peak = r->row[i].peak_bytes;
         counted = r->row[i].counted_bytes;
     }
-    printf("%.1f s of training; peak memory %.1f MiB, %.1f MiB by count%s\n", r->seconds, (double)peak / 1048576, (double)counted / 1048576,
-           r->finished_before ? " (finished before; nothing was done)" : "");
+    if (!rc) printf("%.1f s of training; peak memory %.1f MiB, %.1f MiB by count%s\n", r->seconds, (double)peak / 1048576, (double)counted / 1048576,
+                    r->finished_before ? " (finished before; nothing was done)" : "");
+    return rc;
 }
 
 /* A JSON file of the run, as it is. */
@@ -68,7 +61,7 @@ static int ranking_print(const Cli *c, Err *e) {
 
 static int print(const Cli *c, PipelineEnd end, const PipelineResult *r, Err *e) {
     if (end == PIPELINE_ALIGN) return OK;
-    if (end == PIPELINE_ALL && !c->common.json) return table_print(r), OK;
+    if (end == PIPELINE_ALL && !c->common.json) return table_print(r, e);
     if (c->common.json) return file_print(c, end == PIPELINE_ALL ? "results.json" : "ranking.json", e);
     return ranking_print(c, e);
 }

@@ -37,6 +37,9 @@ typedef struct {
 typedef struct {
     double kl, kl_se;   /* mean over batches of the mean over tokens (nats), tau = 1; its standard error over batches */
     double ce, ce_se;   /* cross-entropy on the text (nats per token) */
+    /* The same split in two: tokens that go on as an earlier place of the window went on (the pair of tokens before them, and they
+     * themselves, occurred before: what recall can give), and all others. repeated: their share. Source: Zoology (arXiv 2312.04927). */
+    double ce_new, ce_repeat, repeated;
     int batches;
     double batch_kl[256], batch_ce[256];
 } HeldoutResult;

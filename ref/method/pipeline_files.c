@@ -288,6 +288,9 @@ static void row_put(JsonOut *j, const StudentRow *r, const int *recall_n, int n_
     json_out_real(j, "kl_stderr", r->held.kl_se);
     json_out_real(j, "ce", r->held.ce);
     json_out_real(j, "ce_stderr", r->held.ce_se);
+    json_out_real(j, "ce_new", r->held.ce_new);
+    json_out_real(j, "ce_repeat", r->held.ce_repeat);
+    json_out_real(j, "repeated", r->held.repeated);
     json_out_object(j, "recall");
     for (int i = 0; i < n_n; i++) {
         char key[16];
@@ -334,6 +337,9 @@ static int row_get(StudentRow *r, const Json *j, JsonRef o, int n_n, Err *e) {
     TRY(want_number(j, o, "kl_stderr", &r->held.kl_se, e));
     TRY(want_number(j, o, "ce", &r->held.ce, e));
     TRY(want_number(j, o, "ce_stderr", &r->held.ce_se, e));
+    TRY(want_number(j, o, "ce_new", &r->held.ce_new, e));
+    TRY(want_number(j, o, "ce_repeat", &r->held.ce_repeat, e));
+    TRY(want_number(j, o, "repeated", &r->held.repeated, e));
     TRY(row_recall(r, j, o, n_n, e));
     TRY(want_number(j, o, "seconds", &r->seconds, e));
     TRY(want_number(j, o, "select_seconds", &r->select_seconds, e));

@@ -197,13 +197,13 @@ static void keep_text(char *dst, size_t cap, const StudentRow *s) {
 
 void report_table(TextBuf *b, const PipelineResult *r) {
     char layers[128];
-    textbuf_printf(b, "%-14s %-10s %8s %8s", "student", "softmax", "KL", "text CE");
+    textbuf_printf(b, "%-14s %-8s %7s %7s %7s", "student", "softmax", "KL", "new", "repeat");
     for (int k = 0; k < r->n_n; k++) textbuf_printf(b, "  n=%-4d", r->recall_n[k]);
-    textbuf_printf(b, " %8s %9s\n", "seconds", "peak MiB");
+    textbuf_printf(b, " %8s %9s\n", "seconds", "peak MiB"); // new, repeat: text loss
     for (int i = 0; i < r->rows; i++) {
         const StudentRow *s = &r->row[i];
         keep_text(layers, sizeof layers, s);
-        textbuf_printf(b, "%-14s %-10s %8.4f %8.4f", s->name, layers, s->held.kl, s->held.ce);
+        textbuf_printf(b, "%-14s %-8s %7.4f %7.4f %7.4f", s->name, layers, s->held.kl, s->held.ce_new, s->held.ce_repeat);
         for (int k = 0; k < r->n_n; k++) textbuf_printf(b, "  %6.3f", s->recall[k]);
         textbuf_printf(b, " %8.1f %9.1f\n", s->seconds, (double)s->peak_bytes / (1 << 20));
     }
@@ -213,13 +213,14 @@ static int students_csv(Report *p, Err *e) {
     const PipelineResult *r = p->r;
     char layers[2048];
     TextBuf b = {0};
-    textbuf_puts(&b, "student,layers,kl,kl_stderr,ce,ce_stderr");
+    textbuf_puts(&b, "student,layers,kl,kl_stderr,ce,ce_stderr,ce_new,ce_repeat");
     for (int k = 0; k < r->n_n; k++) textbuf_printf(&b, ",recall_%d", r->recall_n[k]);
     textbuf_puts(&b, ",seconds,tokens,peak_bytes,parameters,cache_bytes_per_token,state_bytes\n");
     for (int i = 0; i < r->rows; i++) {
         const StudentRow *s = &r->row[i];
         keep_text(layers, sizeof layers, s);
-        textbuf_printf(&b, "%s,\"%s\",%.9g,%.3g,%.9g,%.3g", s->name, layers, s->held.kl, s->held.kl_se, s->held.ce, s->held.ce_se);
+        textbuf_printf(&b, "%s,\"%s\",%.9g,%.3g,%.9g,%.3g,%.9g,%.9g", s->name, layers, s->held.kl, s->held.kl_se, s->held.ce, s->held.ce_se,
+                       s->held.ce_new, s->held.ce_repeat);
         for (int k = 0; k < r->n_n; k++) textbuf_printf(&b, ",%.6g", s->recall[k]);
         textbuf_printf(&b, ",%.2f,%lld,%zu,%zu,%zu,%zu\n", s->seconds, (long long)s->tokens, s->peak_bytes, s->parameters,
                        s->cache_bytes_per_token, s->state_bytes);
@@ -233,19 +234,20 @@ static void html_table(Report *p) {
     const PipelineResult *r = p->r;
     char layers[2048];
     TextBuf *b = &p->html;
-    textbuf_puts(b, "<table>\n<tr><th>student</th><th>softmax layers</th><th>KL to teacher</th><th>text loss</th>");
+    textbuf_puts(b, "<table>\n<tr><th>student</th><th>softmax layers</th><th>KL to teacher</th><th>text loss, new</th><th>text loss, repeats</th>");
     for (int k = 0; k < r->n_n; k++) textbuf_printf(b, "<th>recall, %d pairs</th>", r->recall_n[k]);
     textbuf_puts(b, "<th>cache B/token</th><th>state B</th><th>seconds</th><th>peak MiB</th></tr>\n");
     for (int i = 0; i < r->rows; i++) {
         const StudentRow *s = &r->row[i];
         keep_text(layers, sizeof layers, s);
-        textbuf_printf(b, "<tr%s><td>%s</td><td>%s</td><td>%.4f &plusmn; %.4f</td><td>%.4f</td>", i == 2 ? " class=\"main\"" : "", s->name, layers,
-                       s->held.kl, s->held.kl_se, s->held.ce);
+        textbuf_printf(b, "<tr%s><td>%s</td><td>%s</td><td>%.4f &plusmn; %.4f</td><td>%.4f</td><td>%.4f</td>", i == 2 ? " class=\"main\"" : "", s->name, layers,
+                       s->held.kl, s->held.kl_se, s->held.ce_new, s->held.ce_repeat);
         for (int k = 0; k < r->n_n; k++) textbuf_printf(b, "<td>%.3f</td>", s->recall[k]);
         textbuf_printf(b, "<td>%zu</td><td>%zu</td><td>%.1f</td><td>%.1f</td></tr>\n", s->cache_bytes_per_token, s->state_bytes, s->seconds,
                        (double)s->peak_bytes / (1 << 20));
     }
-    textbuf_puts(b, "</table>\n<p>KL and text loss in nats per token on held-out text, the same batches for every row; seconds: training that student, "
+    textbuf_puts(b, "</table>\n<p>KL and text loss in nats per token on held-out text, the same batches for every row; text loss is split into tokens that go on as an earlier pair of tokens of the same window went on "
+                    "(repeats: what recall can give) and all others (new); seconds: training that student, "
                     "selection not included. The files: <a href=\"students.csv\">students.csv</a>, <a href=\"results.json\">results.json</a>, "
                     "<a href=\"ranking.json\">ranking.json</a>, <a href=\"run.json\">run.json</a>, <a href=\"log.jsonl\">log.jsonl</a>.</p>\n");
 }
