@@ -187,6 +187,17 @@ START_TEST(test_gradients_variants) {
 }
 END_TEST
 
+typedef struct { Model *other; int n; } Same;
+static int same_gradient(void *ctx, const ParamInfo *info, Param *slot) {
+    Same *s = ctx;
+    ParamInfo other;
+    Param p;
+    ck_assert(model_find(s->other, info->name, &other, &p));
+    ck_assert_msg(!memcmp(slot->g, p.g, info->n * s->other->be->wide_size), "%s differs", info->name);
+    s->n++;
+    return OK;
+}
+
 /* Recomputing layers in backward must give the same bits as keeping them. */
 START_TEST(test_checkpoint_bits) {
     const Config c = tiny("gdn_v4", "softmax");
@@ -194,7 +205,9 @@ START_TEST(test_checkpoint_bits) {
     rig_open(&a, &c, "ref32", 2, 7, 0, NULL);
     rig_open(&b, &c, "ref32", 2, 7, PASS_CHECKPOINT, NULL);
     ck_assert(rig_loss(&a, 1) == rig_loss(&b, 1));
-    ck_assert_int_eq(memcmp(a.m.grad_mem, b.m.grad_mem, a.m.grad_bytes), 0);
+    Same same = {&b.m, 0};
+    params_walk(&a.m.c, &a.m.p, same_gradient, &same);
+    ck_assert_int_gt(same.n, 20);
     ck_assert_msg(b.p.bytes < a.p.bytes, "recomputation saves nothing: %zu bytes against %zu", b.p.bytes, a.p.bytes);
     rig_close(&a);
     rig_close(&b);

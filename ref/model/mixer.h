@@ -33,7 +33,7 @@ typedef struct { /* everything a mixer call needs besides its tensors */
     const int *start;    /* device (B,T) or NULL */
     int B, T;
     int chunk;           /* of chunked ops */
-    Real *tmp[4];        /* scratch, (N, max(C, H*D)) each, free between calls */
+    Real *tmp[4];        /* scratch, (N, max(C, H*D, 16)) each, free between calls */
     Wide *wtmp[2];       /* scratch, (N, H), or (N, H*D) if any layer decays per channel */
     Wide *dstate;        /* scratch, (B,H,D,D) */
     void *work;          /* op workspace */

@@ -47,7 +47,7 @@ static void layers_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsig
 static void scratch_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsigned flags) {
     const Backend *be = m->be;
     const Config *c = &m->c;
-    const size_t N = (size_t)B * T, wide_row = max_size(c->C, (size_t)c->H * c->D);
+    const size_t N = (size_t)B * T, wide_row = max_size(max_size(c->C, (size_t)c->H * c->D), 16); // 16: rank of gla's gate
     size_t work = 0, heads = c->H;
     int linear = 0;
     for (int l = 0; l < c->L; l++) {
