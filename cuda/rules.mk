@@ -48,9 +48,32 @@ $(B)/cuda/%.o: cuda/%.cu
 cuda: $(CUDA_LIB) ## the CUDA kernels (needs nvcc), for sm_80, sm_90 and sm_100; nothing without nvcc
 	@sh tests/gpu/ptxas.sh $(B)/cuda/*.ptxas
 
+# Under the sanitizers the device code is left out: nvcc has none of them, and the emulator has them all.
+ifneq ($(findstring -fsanitize,$(OPT)),)
+TOOL_CUDA =
+else
+TOOL_CUDA = $(CUDA_LIB)
+endif
+$(B)/hybridize: $(TOOL_CUDA) $(EMU_LIB)
+$(B)/hybridize: LDLIBS += $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) $(if $(EMU_LIB),-lstdc++ -lm)
+$(B)/tools/main.o: ALLFLAGS += $(if $(TOOL_CUDA),-DHAVE_CUDA) $(if $(EMU_LIB),-DHAVE_CUDA_EMU)
+
 # The emulated suites: their libraries come before the ones that every test is linked with.
-$(B)/tests/test_cuda $(B)/tests/test_cuda_emu: LDLIBS += $(B)/libhyb.a -lstdc++
+$(B)/tests/test_cuda $(B)/tests/test_cuda_emu: LDLIBS += $(B)/libhyb.a -lstdc++ -lm
 $(B)/tests/test_cuda: $(EMU_LIB)
 $(B)/tests/test_cuda_emu: $(B)/cuda_emu/planted_all.o $(EMU_LIB)
-.PHONY: cuda
+
+# The device run (tests/gpu/): on a machine with a GPU, or `make gpu-verify-emu` for the same checks on the emulator.
+$(B)/gpu_verify: $(B)/tests/gpu/verify.o $(B)/libtools.a $(B)/libhyb.a $(TOOL_CUDA) $(EMU_LIB)
+	$(CC) $(OPT) $(LDFLAGS) $^ $(B)/libtools.a $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) -lstdc++ $(PTHREAD) $(LDLIBS) -o $@
+$(B)/tests/gpu/verify.o: ALLFLAGS += -Itests $(if $(TOOL_CUDA),-DHAVE_CUDA) $(if $(EMU_LIB),-DHAVE_CUDA_EMU)
+$(B)/gpu_bench: tests/gpu/bench.cu $(CUDA_LIB) $(B)/libhyb.a
+	$(NVCC) $(NVCC_FLAGS) $< $(CUDA_LIB) $(B)/libhyb.a $(CUDA_LIBS) -o $@
+gpu-verify: $(B)/gpu_verify ## on a GPU: every op, models, training against the CPU, and compute-sanitizer
+	@sh tests/gpu/verify.sh $(B)/gpu_verify
+gpu-bench: $(B)/gpu_bench ## on a GPU: every op timed beside the copy bandwidth, the matrix rate and PyTorch
+	@sh tests/gpu/bench.sh $(B)/gpu_bench
+gpu-verify-emu: $(B)/gpu_verify ## the checks of gpu-verify on the emulator (minutes)
+	@$(B)/gpu_verify emu
 %.d: ;
+.PHONY: cuda gpu-verify gpu-bench gpu-verify-emu

@@ -1,5 +1,6 @@
 /* main.c - hybridize: one binary, one subcommand at a time. */
 #include "base/mem.h"
+#include "ops/backend.h"
 #include "tools/cli.h"
 #include <string.h>
 
@@ -23,6 +24,22 @@ static void overview(FILE *to) {
           "  -h, --help      this text\n"
           "  -V, --version   version, compiler, backends\n", to);
     cli_exit_codes(to);
+}
+
+/* cuda/ is not included from here: these are what it exports (cuda_backend.h). */
+#ifdef HAVE_CUDA
+int cuda_backend_open(Backend **b, const char *name, int threads, Err *e);
+#endif
+#ifdef HAVE_CUDA_EMU
+int cuda_emu_backend_open(Backend **b, const char *name, int threads, Err *e);
+#endif
+static void backends(void) {
+#ifdef HAVE_CUDA
+    backend_register("cuda", cuda_backend_open);
+#endif
+#ifdef HAVE_CUDA_EMU
+    backend_register("cuda-emu", cuda_emu_backend_open); /* for gradcheck: the same kernels, very slowly */
+#endif
 }
 
 static void version(void) {
@@ -78,6 +95,7 @@ static int command(const Command *k, int argc, char **argv, Err *e) {
 int main(int argc, char **argv) {
     Err e = {0};
     int rc = OK;
+    backends();
     if (argc < 2) {
         overview(stderr);
         return ERR_USAGE;

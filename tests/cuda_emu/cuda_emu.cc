@@ -381,6 +381,8 @@ std::map<void *, Block> &blocks() { static std::map<void *, Block> b; return b; 
 } // namespace
 #ifdef __SANITIZE_ADDRESS__
 cudaError_t cudaMalloc(void **p, size_t bytes) { // red zones on both sides
+    *p = nullptr;
+    if (bytes > (size_t)1 << 40) return cudaErrorMemoryAllocation;
     *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!*p) return cudaErrorMemoryAllocation;
     __asan_poison_memory_region((char *)*p + bytes, (bytes + 255) / 256 * 256 - bytes);

@@ -80,7 +80,7 @@ int main(int argc, char **argv) {
 #ifdef HAVE_CUDA
     backend_register("cuda", cuda_backend_open);
 #endif
-#ifdef HAVE_EMU
+#ifdef HAVE_CUDA_EMU
     backend_register("cuda-emu", cuda_emu_backend_open);
 #endif
     for (int i = 0; i < 2; i++) {
