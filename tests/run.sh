@@ -19,7 +19,7 @@ for t in "$@"; do
     if [ -z "$checks" ]; then # died before its summary
         checks=1 bad=1
     fi
-    bad=$((bad))
+    bad=$(($bad))
     [ $rc -ne 0 ] && [ $bad -eq 0 ] && bad=1
     passed=$((passed + checks - bad)) failed=$((failed + bad)) skipped=$((skipped + skips))
     printf '%-22s %3d checks, %d failed, %d skipped, %d s\n' "$name" "$checks" "$bad" "$skips" "$seconds"
