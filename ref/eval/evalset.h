@@ -1,0 +1,30 @@
+/* evalset.h - the questions of one task, made or read: what a model is given, and what it should say.
+ *
+ * Generation: one context; text are the gold answers. Choices: text are the continuations (with the space that joins them), the gold one
+ * is text[gold]. WinoGrande: two contexts, one continuation. */
+#ifndef HYB_EVALSET_H
+#define HYB_EVALSET_H
+#include <stddef.h>
+#include "base/err.h"
+#include "base/text_buf.h"
+
+enum { EVAL_CONTEXTS = 2 };
+typedef struct {
+    char *context[EVAL_CONTEXTS];
+    int contexts;
+    char **text;
+    int n_text, cap_text, gold;
+    size_t context_tokens; /* filled by generators that count, else 0 */
+} EvalDoc;
+typedef struct {
+    EvalDoc *doc;
+    size_t n, cap;
+} EvalSet; /* zero-initialise; evalset_free */
+
+/* The new document at the end, zeroed; *doc is good until the next one is added. */
+int evalset_add(EvalSet *s, EvalDoc **doc, Err *e);
+void evalset_free(EvalSet *s);
+int evaldoc_context(EvalDoc *d, const char *text, size_t len, Err *e); /* copies */
+int evaldoc_text(EvalDoc *d, const char *text, size_t len, Err *e);    /* copies */
+
+#endif
