@@ -1,4 +1,4 @@
-/* opcheck.h - every op as data: its tensors, cases, tolerances and cost; and the checks that any backend is put through.
+/* opcheck.h - every op as data: its tensors, cases and tolerances; and the checks that any backend is put through.
  *
  * For each op and case (design.md 5):
  *   naive    ref64's outputs against the same formula written down a second time, differently (opcheck_naive.c)
@@ -49,15 +49,5 @@ typedef struct {
 } GradcheckOptions;
 /* Prints a table (or JSON) to `out`. ERR_CHECK if anything fails. */
 int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e);
-
-/* ---- hybridize bench ---- */
-typedef struct {
-    const char *op, *backend, *shape; /* backend NULL: cpu */
-    int threads, repeat;              /* repeat 0: at least 5 runs and 0.3 s */
-    uint64_t seed;
-    int json;
-} OpbenchOptions;
-/* Times every op: median and spread, GFLOP/s, GB/s, both directions. */
-int opbench_run(const OpbenchOptions *o, FILE *out, Err *e);
 
 #endif

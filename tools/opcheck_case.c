@@ -117,7 +117,7 @@ static int name_index(const char *word, const char *const *names) {
 static void tensor_word(TensorRow *t, int n, const char *word) {
     static const char *const kinds[] = {"real", "wide", "int", "double", NULL};
     static const char *const roles[] = {"in", "out", "saved", "cot", "grad", "over", "work", NULL};
-    static const char *const draws[] = {"", "plain", "normal", "near_one", "decay", "beta", "unit", "ids", "starts", "weight", "target", "a_log",
+    static const char *const draws[] = {"", "plain", "normal", "wild", "near_one", "decay", "beta", "unit", "ids", "starts", "weight", "target", "a_log",
                                         "angles", "squares", "cache", "like_t", NULL};
     char role[24];
     const char *s = word;
@@ -214,9 +214,10 @@ static double draw_hard_row(Rng *g) {
 }
 
 static double draw_one(Draw draw, int hard, Rng *g) {
-    static const double decay[] = {0, -1e4, -1e-4, -20, -1}, beta[] = {0, 1, 1e-6, 0.5};
+    static const double decay[] = {0, -1e4, -1e-4, -20, -1}, beta[] = {0, 1, 1e-6, 0.5}, wild[] = {0, 1, 30, 200, 1e4};
     const double z = rng_normal(g), u = rng_uniform(g);
     switch (draw) {
+    case WILD: return hard == 1 ? copysign(wild[rng_below(g, 5)], z) * (0.5 + u) : z;
     case NEAR_ONE: return hard == 1 && u < 0.3 ? 0 : 1 + 0.3 * z;
     case DECAY: return hard == 3 ? -1e4 : hard == 2 ? 0 : hard == 1 ? decay[rng_below(g, 5)] : -0.3 * fabs(z);
     case BETA: return hard == 2 ? 1 : hard == 1 ? beta[rng_below(g, 4)] : 0.05 + 0.9 * u;

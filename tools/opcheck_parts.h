@@ -17,7 +17,7 @@
  *   TERMS  keys whose product is the length of the longest reduction or chain behind an element, for its tolerance */
 typedef enum { REAL, WIDE, INT, DOUBLE } Kind;
 typedef enum { IN, OUT, SAVED, COT, GRAD, OVER, WORK } Role;
-typedef enum { NONE, PLAIN, NORMAL, NEAR_ONE, DECAY, BETA, UNIT, IDS, STARTS, WEIGHT, TARGET, A_LOG, ANGLES, SQUARES, CACHE, LIKE_T } Draw;
+typedef enum { NONE, PLAIN, NORMAL, WILD, NEAR_ONE, DECAY, BETA, UNIT, IDS, STARTS, WEIGHT, TARGET, A_LOG, ANGLES, SQUARES, CACHE, LIKE_T } Draw;
 typedef struct {
     char name[24], of[24], shape[24], terms[24];
     Kind kind;
@@ -33,7 +33,6 @@ typedef struct {
     const char *name;
     const char *keys;  /* every key with its default: "N=5 I=7 O=6" */
     const char *cases[MAX_CASES]; /* changes to the defaults; "-b" leaves optional b out */
-    const char *bench; /* the shape that opbench times */
     const char *tensors;
     void (*forward)(const OpCall *c);
     void (*backward)(const OpCall *c); /* NULL: there is none */

@@ -216,55 +216,51 @@ static void adamw_f(const OpCall *c) {
                  num(c, "beta2"), num(c, "eps"), num(c, "decay"), (int64_t)num(c, "step"), (size_t)num(c, "n"));
 }
 
-/* A row: name; keys with defaults; cases; bench case; tensors; functions. How tensors are written: opcheck_parts.h. */
+/* A row: name; keys with defaults; cases; tensors; functions. How tensors are written: opcheck_parts.h. */
 const OpRow op_rows[] = {
-    {"add", "n=7 inplace=0", {"", "n=1", "inplace=1", "inplace=2", "n=40000"}, "n=4000000",
+    {"add", "n=7 inplace=0", {"", "n=1", "inplace=1", "inplace=2", "n=40000"},
      "y real out n; a real in n plain; b real in n plain",
      add_f, .naive = naive_add, FORWARD(add), .flops = {"n"}},
-    {"accumulate", "n=7 alpha=-0.7", {"", "n=1", "alpha=0", "n=40000 alpha=1"}, "n=4000000",
+    {"accumulate", "n=7 alpha=-0.7", {"", "n=1", "alpha=0", "n=40000 alpha=1"},
      "y real out n; y0 real in n plain; x real in n plain",
      accumulate_f, .naive = naive_accumulate, FORWARD(accumulate), .flops = {"2.n"}},
-    {"sum", "n=7", {"", "n=1", "n=4095", "n=4096", "n=4097", "n=100003"}, "n=4000000",
+    {"sum", "n=7", {"", "n=1", "n=4095", "n=4096", "n=4097", "n=100003"},
      "out double out 1; x wide in n near_one",
      sum_f, .naive = naive_sum, FORWARD(sum), .flops = {"n"}},
-    {"sumsq", "n=7", {"", "n=1", "n=4095", "n=4096", "n=4097", "n=100003"}, "n=4000000",
+    {"sumsq", "n=7", {"", "n=1", "n=4095", "n=4096", "n=4097", "n=100003"},
      "out double out 1; x wide in n plain",
      sumsq_f, .naive = naive_sumsq, FORWARD(sumsq), .flops = {"2.n"}},
 
-    {"embed", "N=9 C=5 VOC=4", {"", "N=1 C=1 VOC=1", "N=300 C=130 VOC=17"}, "N=2048 C=512 VOC=8192",
+    {"embed", "N=9 C=5 VOC=4", {"", "N=1 C=1 VOC=1", "N=300 C=130 VOC=17"},
      "y real out N.C; w real in VOC.C plain; ids int in N ids; dw wide grad:w VOC.C n=N; dy real cot:y N.C plain",
      embed_f, embed_b, naive_embed, FORWARD(embed_forward), BACKWARD(embed_backward), .flops = {"N.C", "N.C"}},
     {"linear", "N=5 I=7 O=6", {"", "N=1 I=1 O=1", "N=1 I=9 O=4", "N=3 I=1 O=2", "N=33 I=17 O=19", "N=67 I=130 O=49", "N=150 I=96 O=300"},
-     "N=2048 I=512 O=512",
      "y real out N.O n=I; x real in N.I plain; w real in O.I plain; b? real in O plain; dx? real grad:x N.I n=O; "
      "dw? wide grad:w O.I n=N; db? wide grad:b O n=N; dy real cot:y N.O plain",
      linear_f, linear_b, naive_linear, FORWARD(linear_forward), BACKWARD(linear_backward), .flops = {"2.N.I.O", "4.N.I.O"}},
 
     {"rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
-     "N=2048 C=512",
      "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; w real in C near_one; "
      "dx? real grad:x N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
      rmsnorm_f, rmsnorm_b, naive_rmsnorm, FORWARD(rmsnorm_forward), BACKWARD(rmsnorm_backward), .flops = {"4.N.C", "9.N.C"}},
     {"gated_rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
-     "N=16384 C=64",
-     "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; z real in N.C normal; w real in C near_one; "
+     "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; z real in N.C wild; w real in C near_one; "
      "dx real grad:x N.C n=C; dz real grad:z N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
      gated_rmsnorm_f, gated_rmsnorm_b, naive_gated_rmsnorm, FORWARD(gated_rmsnorm_forward), BACKWARD(gated_rmsnorm_backward),
      .flops = {"10.N.C", "25.N.C"}},
-    {"l2norm", "N=5 C=7 eps=1e-6 hard=0", {"", "N=1 C=1 eps=.1", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1 nodiff", "N=500 C=72"}, "N=16384 C=64",
+    {"l2norm", "N=5 C=7 eps=1e-6 hard=0", {"", "N=1 C=1 eps=.1", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1 nodiff", "N=500 C=72"},
      "y real saved N.C n=C; r wide saved N n=C; x real in N.C normal; dx real grad:x N.C n=C; "
      "dy real cot:y N.C plain",
      l2norm_f, l2norm_b, naive_l2norm, FORWARD(l2norm_forward), BACKWARD(l2norm_backward), .flops = {"3.N.C", "5.N.C"}},
 
-    {"silu", "n=7 hard=0", {"", "n=1", "n=100 hard=1", "n=70001"}, "n=1000000",
-     "y real out n; x real in n normal; dx real grad:x n; dy real cot:y n plain",
+    {"silu", "n=7 hard=0", {"", "n=1", "n=100 hard=1", "n=70001"},
+     "y real out n; x real in n wild; dx real grad:x n; dy real cot:y n plain",
      silu_f, silu_b, naive_silu, FORWARD(silu_forward), BACKWARD(silu_backward), .flops = {"10.n", "14.n"}},
-    {"swiglu", "n=7 hard=0", {"", "n=1", "n=100 hard=1", "n=70001"}, "n=1000000",
-     "y real out n; gate real in n normal; up real in n plain; dgate real grad:gate n; dup real grad:up n; "
+    {"swiglu", "n=7 hard=0", {"", "n=1", "n=100 hard=1", "n=70001"},
+     "y real out n; gate real in n wild; up real in n plain; dgate real grad:gate n; dup real grad:up n; "
      "dy real cot:y n plain",
      swiglu_f, swiglu_b, naive_swiglu, FORWARD(swiglu_forward), BACKWARD(swiglu_backward), .flops = {"11.n", "18.n"}},
     {"rope", "B=2 T=5 H=3 D=6 pos=0 inplace=0", {"", "B=1 T=1 H=1 D=2", "pos=4", "pos=2 inplace=1", "B=2 T=70 H=4 D=32 pos=3"},
-     "B=4 T=512 H=8 D=64",
      "y real out B.T.H.D; x real in B.T.H.D plain; table wide in P.D/2.2 angles; dx real grad:x B.T.H.D; "
      "dy real cot:y B.T.H.D plain",
      rope_f, rope_b, naive_rope, FORWARD(rope_forward), BACKWARD(rope_backward), .flops = {"3.B.T.H.D", "4.B.T.H.D"}},
@@ -273,7 +269,6 @@ const OpRow op_rows[] = {
      {"", "B=1 T=1 H=1 Hk=1 D=1", "T=9 H=3 Hk=3 -start", "T=11 H=4 Hk=1 window=3", "window=1 -start", "T=6 window=100 scale=1.5", "T=5 past=8",
       "T=1 past=13 stride=20 -start", "T=4 past=3 stride=9 window=5", "T=6 stride=11 D=8 -start", "T=8 hard=1 -start", "T=8 hard=2",
       "B=1 T=70 H=2 Hk=1 D=16", "B=2 T=130 H=4 Hk=2 D=32 window=50"},
-     "B=4 T=512 H=8 Hk=8 D=64 -start",
      "o real saved B.T.H.D n=Tk.D; lse wide saved B.T.H n=Tk.D; q real in B.T.H.D normal; k real in B.S.Hk.D cache; "
      "v real in B.S.Hk.D cache; start? int in B.Tk starts; dq real grad:q B.T.H.D n=Tk.D; "
      "dk real grad:k B.S.Hk.D n=Tk.D; dv real grad:v B.S.Hk.D n=Tk.D; dout real cot:o B.T.H.D plain; work",
@@ -282,14 +277,13 @@ const OpRow op_rows[] = {
     {"conv", "B=2 T=7 C=5 W=4 inplace=0",
      {"", "-tail_in", "T=1 inplace=1", "T=2 inplace=1", "W=1 T=3 -tail_in", "W=8 T=5 -tail_in -start", "W=8 T=5 inplace=1 -start", "T=1 C=1 -tail_in",
       "T=9 W=3 inplace=1", "T=150 C=260 -tail_in"},
-     "B=4 T=512 C=512 W=4 -tail_in -start",
      "y real out B.T.C n=W; tail_out? real out B.W-1.C; x real in B.T.C plain; w real in C.W plain; "
      "tail_in? real in B.W-1.C plain; start? int in B.T starts; dx? real grad:x B.T.C n=W; "
      "dw? wide grad:w C.W n=B.T; dy real cot:y B.T.C plain",
      conv_f, conv_b, naive_conv, FORWARD(conv_forward), BACKWARD(conv_backward), .forward_only_with = "tail_in",
      .flops = {"2.B.T.C.W", "4.B.T.C.W"}},
-    {"delta_gate", "N=5 H=3 hard=0", {"", "N=1 H=1", "N=30 H=4 hard=1", "N=500 H=24", "N=60 H=70"}, "N=16384 H=16",
-     "g wide saved N.H; beta wide saved N.H; a real in N.H normal; b real in N.H normal; A_log wide in H a_log; "
+    {"delta_gate", "N=5 H=3 hard=0", {"", "N=1 H=1", "N=30 H=4 hard=1", "N=500 H=24", "N=60 H=70"},
+     "g wide saved N.H; beta wide saved N.H; a real in N.H wild; b real in N.H wild; A_log wide in H a_log; "
      "dt_bias wide in H plain; da real grad:a N.H; db real grad:b N.H; dA_log? wide grad:A_log H n=N; "
      "ddt_bias? wide grad:dt_bias H n=N; dg wide cot:g N.H plain; dbeta wide cot:beta N.H plain",
      delta_gate_f, delta_gate_b, naive_delta_gate, FORWARD(delta_gate_forward), BACKWARD(delta_gate_backward), .flops = {"40.N.H", "30.N.H"}},
@@ -298,7 +292,6 @@ const OpRow op_rows[] = {
       "T=1 chunk=16", "T=8 chunk=2", "T=16 chunk=16 -start", "T=12 hard=1 -start", "T=12 hard=1 chunk=16", "T=12 hard=1 chunk=1", "T=12 hard=2 -start",
       "T=12 hard=3 -start", "T=50 H=2 K=8 V=8 chunk=16 nodiff", "B=1 T=67 H=4 Hk=2 K=24 V=40 chunk=64 nodiff",
       "T=150 H=3 Hk=3 K=32 V=32 chunk=64 hard=1 nodiff"},
-     "B=4 T=512 H=8 Hk=8 K=64 V=64 chunk=64 -start",
      "o real out B.T.H.V n=T.K+8; states wide saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
      "q real in B.T.Hk.K unit; k real in B.T.Hk.K unit; v real in B.T.H.V plain; g wide in B.T.H decay; "
      "beta wide in B.T.H beta; S0 wide in B.H.K.V plain; start? int in B.T starts; dq real grad:q B.T.Hk.K n=T.K+8; "
@@ -307,15 +300,14 @@ const OpRow op_rows[] = {
      "dfinal wide cot:final B.H.K.V plain; work",
      delta_rule_f, delta_rule_b, naive_delta_rule, delta_work, FORWARD(delta_rule_forward), BACKWARD(delta_rule_backward),
      .flops = {"7.B.T.H.K.V", "20.B.T.H.K.V"}},
-    {"gla_gate", "n=7 normalizer=16 hard=0", {"", "n=1", "n=100 hard=1", "n=70001 normalizer=2"}, "n=1000000",
-     "g wide out n; x real in n normal; dx real grad:x n; dg wide cot:g n plain",
+    {"gla_gate", "n=7 normalizer=16 hard=0", {"", "n=1", "n=100 hard=1", "n=70001 normalizer=2"},
+     "g wide out n; x real in n wild; dx real grad:x n; dg wide cot:g n plain",
      gla_gate_f, gla_gate_b, naive_gla_gate, FORWARD(gla_gate_forward), BACKWARD(gla_gate_backward), .flops = {"20.n", "15.n"}},
     {"gla", "B=2 T=13 H=2 Hk=2 K=5 V=4 chunk=4 scale=.6 hard=0",
      {"", "B=1 T=1 H=1 Hk=1 K=1 V=1 chunk=1", "chunk=1", "chunk=1 H=4 Hk=2 K=3 V=6 -start", "H=4 Hk=1 K=3 V=6 -start", "chunk=16", "T=9 chunk=64 -start",
       "T=1 chunk=16", "T=8 chunk=2", "T=16 chunk=16 -start", "T=12 hard=1 -start", "T=12 hard=1 chunk=16", "T=12 hard=1 chunk=1", "T=12 hard=2 -start",
       "T=12 hard=3 -start", "T=50 H=2 K=8 V=8 chunk=16 nodiff", "B=1 T=67 H=4 Hk=2 K=24 V=40 chunk=64 nodiff",
       "T=150 H=3 Hk=3 K=32 V=32 chunk=64 hard=1 nodiff"},
-     "B=4 T=512 H=8 Hk=8 K=64 V=64 chunk=64 -start",
      "o real out B.T.H.V n=T.K+8; states wide saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
      "q real in B.T.Hk.K plain; k real in B.T.Hk.K plain; v real in B.T.H.V plain; g wide in B.T.Hk.K decay; "
      "S0 wide in B.H.K.V plain; start? int in B.T starts; dq real grad:q B.T.Hk.K n=T.K+8; "
@@ -324,24 +316,24 @@ const OpRow op_rows[] = {
      gla_f, gla_b, naive_gla, gla_work_size, FORWARD(gla_forward), BACKWARD(gla_backward), .flops = {"5.B.T.H.K.V", "14.B.T.H.K.V"}},
 
     {"head_xent", "N=5 C=6 VOC=9 block=2 hard=0", {"", "N=1 C=1 VOC=1 block=1", "N=7 block=7", "N=7 block=100", "N=6 C=5 VOC=8 block=4 hard=1", "hard=2",
-      "N=70 C=40 VOC=203 block=32"}, "N=1024 C=512 VOC=8192 block=256",
+      "N=70 C=40 VOC=203 block=32"},
      "loss wide out N n=C.VOC; top? int out N; x real in N.C normal; w real in VOC.C plain; "
      "weight? wide in:loss N weight; target int in N target; dx? real grad:x N.C n=C.VOC; "
      "dw? wide grad:w VOC.C n=N.C; work",
      xent_f, xent_b, naive_head_xent, head_work_size, FORWARD(head_xent), BACKWARD(head_xent), .flops = {"2.N.C.VOC", "6.N.C.VOC"}, .fused = 1},
     {"head_kl", "N=5 C=6 Ct=4 VOC=9 block=2 tau=1 hard=0", {"", "N=1 C=3 Ct=2 VOC=5 block=1", "tau=2", "N=7 tau=.5 block=7", "N=7 block=100",
-      "N=6 C=5 VOC=8 block=4 hard=1 tau=2", "hard=2", "N=70 C=40 Ct=56 VOC=203 block=32 tau=2"}, "N=1024 C=512 Ct=512 VOC=8192 block=256",
+      "N=6 C=5 VOC=8 block=4 hard=1 tau=2", "hard=2", "N=70 C=40 Ct=56 VOC=203 block=32 tau=2"},
      "loss wide out N n=C.VOC; x real in N.C normal; w real in VOC.C plain; xt real in N.Ct plain; "
      "wt real in VOC.Ct plain; weight? wide in:loss N weight; dx? real grad:x N.C n=C.VOC; "
      "dw? wide grad:w VOC.C n=N.C; work",
      kl_f, kl_b, naive_head_kl, head_work_size, FORWARD(head_kl), BACKWARD(head_kl), .flops = {"4.N.C.VOC", "8.N.C.VOC"}, .fused = 1},
     {"align_loss", "N=5 C=6 weight=.3 form=0 hard=0", {"", "form=1", "N=1 C=1", "N=1 C=1 form=1", "N=8 C=33 hard=1 nodiff", "N=8 C=33 hard=1 form=1",
-      "N=300 C=260", "N=300 C=260 form=1"}, "N=2048 C=512",
+      "N=300 C=260", "N=300 C=260 form=1"},
      "loss wide out N n=C; t real in N.C plain; s real in N.C like_t; ds? real grad:s N.C n=C",
      align_f, align_b, naive_align_loss, FORWARD(align_loss), BACKWARD(align_loss), .flops = {"3.N.C", "6.N.C"}, .fused = 1},
 
     {"adamw", "n=7 step=1 grad_scale=.8 lr=.01 beta1=.9 beta2=.95 eps=1e-8 decay=.1 hard=0",
-     {"", "n=1 step=10", "step=1000 eps=.1 decay=0", "hard=2", "n=70001 step=3 grad_scale=1"}, "n=4000000",
+     {"", "n=1 step=10", "step=1000 eps=.1 decay=0", "hard=2", "n=70001 step=3 grad_scale=1"},
      "master wide out n; weight? real out n; m wide out n; v wide out n; master0 wide in n plain; "
      "m0 wide in n plain; v0 wide in n squares; grad wide in n plain",
      adamw_f, .naive = naive_adamw, FORWARD(adamw), .flops = {"14.n"}},
