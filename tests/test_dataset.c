@@ -62,7 +62,7 @@ START_TEST(ids_both_widths) {
 END_TEST
 
 START_TEST(bad_ids) {
-    Err e[5] = {{0}};
+    Err e[6] = {{0}};
     const int ids[] = {0, 1, 2}, wrong[] = {0, 7, 2}, negative[] = {0, -1, 2};
     const uint64_t ends[] = {1, 3}, less[] = {1, 2}, same[] = {1, 1, 3};
     ck_assert_int_eq(shard_write_ids(at("b"), wrong, 3, ends, 2, 7, 0, &e[0]), ERR_INPUT);
@@ -70,6 +70,7 @@ START_TEST(bad_ids) {
     ck_assert_int_eq(shard_write_ids(at("b"), ids, 3, less, 2, 7, 0, &e[2]), ERR_INPUT);
     ck_assert_int_eq(shard_write_ids(at("b"), ids, 3, same, 3, 7, 0, &e[3]), ERR_INPUT);
     ck_assert_int_eq(shard_write_ids(at("b"), ids, 0, ends, 0, 7, 0, &e[4]), ERR_INPUT);
+    ck_assert_int_eq(shard_write_ids(at("b"), ids, 3, ends, 2, (1 << 24) + 1, 0, &e[5]), ERR_INPUT);
     ck_assert_int_eq(file_exists(at("b")), 0);
 }
 END_TEST

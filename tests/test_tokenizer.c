@@ -485,6 +485,11 @@ START_TEST(decoders) {
               6,
               "a\xE2\x96\x81"
               "a"},
+             {CHAIN("\"content\":\"a\",\"start\":2"),
+              {0, 0, 0, 4, 0, 0},
+              6,
+              "a\xE2\x96\x81"
+              "aa"},
              {CHAIN("\"content\":\"a\",\"start\":9,\"stop\":9"), {0, 0, 0}, 3, ""},
              {CHAIN("\"content\":\"\xE2\x96\x81\",\"stop\":1"), {0, 4, 4}, 3, "a\xE2\x96\x81"},
              {SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}"),

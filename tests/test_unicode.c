@@ -260,6 +260,11 @@ START_TEST(splitters) {
     pieces_are(SPLIT_DIGIT, "ab12\xC2\xBD c3", "ab|1|2|\xC2\xBD| c|3");
     pieces_are(SPLIT_DIGITS, "ab12\xC2\xBD c3", "ab|12\xC2\xBD| c|3");
     pieces_are(SPLIT_META,
+               "a\xEE\x96\x81"
+               "b", // U+E581 ends in the same bytes
+               "a\xEE\x96\x81"
+               "b");
+    pieces_are(SPLIT_META,
                "a\xE2\x96\x81\xE2\x96\x81"
                "b\xE2\x96\x82\xE2\x96\x81",
                "a|\xE2\x96\x81|\xE2\x96\x81"

@@ -194,12 +194,10 @@ static int load_added(Loader *l, JsonRef list) {
     size_t bytes;
     TRY(mem_mul(&bytes, json_size(j, list), sizeof *t->added, "added tokens", l->e));
     TRY(mem_alloc((void **)&t->added, bytes, "added tokens", l->e));
-    for (int special = 1; special >= 0; special--) // special ones first
-        for (JsonRef r = json_first(j, list); r >= 0; r = json_next(j, r)) {
-            AddedToken a = {0};
-            TRY(load_added_token(l, r, &a));
-            if (a.special == special) t->added[t->n_added++] = a;
-        }
+    for (JsonRef r = json_first(j, list); r >= 0; r = json_next(j, r)) {
+        TRY(load_added_token(l, r, &t->added[t->n_added]));
+        t->n_added++;
+    }
     TRY(vocab_index(&t->vocab, j->file, l->e));
     for (size_t i = 0; i < t->n_added; i++) TRY(add_pattern(l, (uint32_t)i));
     return OK;

@@ -44,7 +44,7 @@ typedef struct {
 struct Tokenizer {
     Vocab vocab;
     Merges merges;
-    AddedToken *added; /* special ones first: of two equal patterns the first counts */
+    AddedToken *added; /* in the order of the file: of two equal patterns the first counts */
     size_t n_added;
     Trie raw, normalized;
     NormStep norm[STEPS];

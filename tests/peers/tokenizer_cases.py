@@ -117,7 +117,7 @@ def variants():
     yield "spm", tokenizer(train_chars(200, every, True), None, {"type": "Sequence", "decoders": CHAIN}, PREPEND, post, sp)
     yield "spm_some_bytes", tokenizer(train_chars(120, some, True), None, {"type": "Sequence", "decoders": CHAIN}, PREPEND, None, sp)
     yield "spm_unk", tokenizer(train_chars(120, [], False), None, {"type": "Sequence", "decoders": CHAIN[:1] + CHAIN[2:]}, PREPEND, None, sp)
-    norm = [dict(t, normalized=True) for t in added(0, "<unk>|=special", "<s>|=special", "</s>|=special")]
+    norm = [dict(t, normalized=True) for t in added(0, "<unk>|=special", "<s>|=special", "</s>|=special", "x y", "x▁y|=special", "w z", "w▁z")]
     yield "spm_normalized", tokenizer(train_chars(120, some, False), None, {"type": "Sequence", "decoders": CHAIN}, PREPEND, post, norm)
     for scheme, cut in (("first", False), ("always", True), ("never", True)):
         meta = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": cut}
@@ -131,7 +131,7 @@ def main():
         t = Tokenizer.from_str(json.dumps(tok))
         assert all(t.token_to_id(a["content"]) == a["id"] for a in tok["added_tokens"]), name
         tokens = [a["content"] for a in tok["added_tokens"]] or ["x"]
-        extra = ["<|a|>", "<|a|>b", "word", "a word", "sword", "wordy", "\u00e9t", "e\u0301t", "\u00e9clair", " herrings", " lightship", "two  words", "tea"]
+        extra = ["<|a|>", "<|a|>b", "word", "a word", "sword", "wordy", "\u00e9t", "e\u0301t", "\u00e9clair", " herrings", " lightship", "two  words", "tea", "x y", "w▁z"]
         texts = ["", " ", "  ", "a", " a", *SENTENCES[:4]]
         texts += [random_text(rng, tokens + extra) for _ in range(110)]
         texts += ["".join(rng.choice(tokens + extra + [" ", "  ", "\n", "x", "e", "\u0301", "é", "\u2003"]) for _ in range(rng.randrange(1, 9))) for _ in range(60)]
