@@ -72,7 +72,7 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     const ShardOptions so = {.add_eos = o->add_eos && k->n_eos ? k->eos[0] : -1, .max_tokens = (size_t)o->max_tokens,
                              .split = o->document_separator[0] ? o->document_separator : NULL};
     TRY(run_data_open(&r->data, c, o->text, r->tokenizer, &so, e));
-    const TextStream text = {&r->data, o->seed, o->heldout, o->document_boundaries};
+    const TextStream text = {.d = &r->data, .seed = o->seed, .heldout = o->heldout, .boundaries = o->document_boundaries};
     const int B = stage->micro_batch_size, T = stage->train_seq_len;
     if (stage2) TRY(teacher_open(&r->states, &r->teacher, B, T, 0, 0, e));
     TRY(distill_open(&r->distill, &r->student, stage2 ? &r->states : NULL, &text, stage, o->temperature, o->checkpointing, e));

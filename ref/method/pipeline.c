@@ -2,6 +2,7 @@
 #include "method/pipeline.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/text_buf.h"
 #include "io/hf.h"
 #include "method/pretrain.h"
 #include "method/report.h"
@@ -22,7 +23,12 @@ typedef struct {
     Model teacher, start; /* start: the stage-1 student, frozen */
     Heldout heldout;
     Recall recall;        /* n_n == 0: no probe */
-    LayerScore *score;    /* (L), NULL until scored */
+    TextStream scoring;   /* what layers are scored on: text, or with score_mix recall sequences among it */
+    Heldout judge;        /* batches of it; without a mixture heldout is used */
+    LayerScore *score;    /* (L) GA-S2's rows, NULL until scored */
+    LayerScore *rows;     /* (L) of the selector at work */
+    struct { char name[32]; int *order; } ranking[PIPELINE_STUDENTS]; /* of all selectors that scored layers */
+    int rankings;
     uint64_t inputs, base; /* hash of the files; of what all stages depend on */
     PipelineResult *r;
 } Pipeline;
@@ -88,7 +94,7 @@ static int data_open(Pipeline *p, Err *e) {
         return err_set(e, ERR_INPUT, "%s: was made with another tokenizer than the teacher's", path);
     if (p->data.shard[0].vocab > p->teacher.c.VOC)
         return err_set(e, ERR_INPUT, "%s: ids up to %d, the teacher has %d", path, p->data.shard[0].vocab - 1, p->teacher.c.VOC);
-    p->text = (TextStream){&p->data, p->o->seed, p->o->heldout, p->o->document_boundaries};
+    p->text = (TextStream){.d = &p->data, .seed = p->o->seed, .heldout = p->o->heldout, .boundaries = p->o->document_boundaries};
     return OK;
 }
 
@@ -98,6 +104,7 @@ static int probes_open(Pipeline *p, Err *e) {
     const int B = o->eval_batch_size ? o->eval_batch_size : o->stage2.micro_batch_size;
     const int T = o->eval_seq_len ? o->eval_seq_len : o->stage2.train_seq_len;
     TRY(heldout_open(&p->heldout, &p->teacher, &p->text, B, T, o->eval_batches, (size_t)o->cache_mb << 19, e));
+    p->scoring = p->text;
     if (!o->recall_keys[0]) return OK;
     RecallSpec s = {.disjoint = !o->recall_values[0]};
     int *keys = NULL, *values = NULL, n[RECALL_MAX_N], n_n = 0;
@@ -109,8 +116,13 @@ static int probes_open(Pipeline *p, Err *e) {
     if (!rc) rc = recall_open(&p->recall, &s, n, n_n, o->recall_rows, 16, 77, p->teacher.c.VOC, e);
     mem_free(keys);
     mem_free(values);
-    return rc;
+    if (rc || o->score_mix <= 0) return rc;
+    p->scoring.mix = o->score_mix;
+    p->scoring.recall = &p->recall;
+    return heldout_open(&p->judge, &p->teacher, &p->scoring, p->heldout.B, T, p->heldout.batches, (size_t)o->cache_mb << 19, e);
 }
+
+static Heldout *judge(Pipeline *p) { return p->judge.B ? &p->judge : &p->heldout; }
 
 /* What every stage depends on besides its own options: a change of anything else leaves finished stages valid. */
 static uint64_t base_fingerprint(const Pipeline *p) {
@@ -151,12 +163,15 @@ static int inputs_open(Pipeline *p, Err *e) {
 
 static void pipeline_close(Pipeline *p) {
     recall_close(&p->recall);
+    heldout_close(&p->judge);
     heldout_close(&p->heldout);
     model_close(&p->start);
     model_close(&p->teacher);
     dataset_close(&p->data);
     tokenizer_close(p->tokenizer);
     mem_free(p->score);
+    mem_free(p->rows);
+    for (int i = 0; i < p->rankings; i++) mem_free(p->ranking[i].order);
 }
 
 /* ---------------------------------------------------------------- stage 1 */
@@ -225,56 +240,157 @@ static int names_ask(const char *list, const char *name) {
     return 0;
 }
 
+/* Of all scoring runs; dir and log must stay. */
+static ScoreOptions score_options(const Pipeline *p, const char *dir, const char *log) {
+    const PipelineOptions *o = p->o;
+    uint64_t base = p->base;
+    if (p->judge.B) base = fingerprint_real(fingerprint_text(base, o->recall_keys), o->score_mix);
+    ScoreOptions s = {.train = train_options(p, &o->score, dir, log, base), .tau = o->temperature, .checkpointing = o->checkpointing,
+                      .official = o->official_score, .eval_every = o->eval_every, .cache = (size_t)o->cache_mb << 19, .K = p->r->K};
+    s.stop = (EarlyStop){o->early_stop_r, o->early_stop_threshold, o->early_stop_all_pairs};
+    s.halving_z = o->halving_z;
+    return s;
+}
+
+static int rows_alloc(Pipeline *p, LayerScore **rows, Err *e) {
+    void *mem;
+    TRY(mem_alloc(&mem, (size_t)p->r->L * sizeof(LayerScore), "layer scores", e));
+    *rows = mem;
+    return OK;
+}
+
+/* The order of a ranking, for agreement.csv. */
+static int ranking_note(Pipeline *p, const char *name, const LayerScore *s, Err *e) {
+    void *mem;
+    if (p->rankings == PIPELINE_STUDENTS) return OK;
+    TRY(mem_alloc(&mem, (size_t)p->r->L * sizeof(int), "order of layers", e));
+    int *order = mem;
+    for (int l = 0; l < p->r->L; l++) order[s[l].rank - 1] = l;
+    snprintf(p->ranking[p->rankings].name, sizeof p->ranking[0].name, "%s", name);
+    p->ranking[p->rankings++].order = order;
+    return OK;
+}
+
 /* GA-S2 scores of all layers, if any selector wants them, or `want` says so. */
 static int scores(Pipeline *p, int want, Err *e) {
     const PipelineOptions *o = p->o;
     char dir[1200], log[1200];
     for (int i = 0; i < selector_count(); i++) {
         const Selector *s = selector_at(i);
-        want |= s->needs_score && (!strcmp(s->name, o->selector) || names_ask(o->students, s->name));
+        want |= s->needs & NEEDS_SCORES && (!strcmp(s->name, o->selector) || names_ask(o->students, s->name));
     }
     if (!want) return OK;
     TRY(path_join(p, dir, sizeof dir, "checkpoints", "scores", e));
     TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
-    void *mem;
-    TRY(mem_alloc(&mem, (size_t)p->r->L * sizeof(LayerScore), "layer scores", e));
-    p->score = mem;
-    const ScoreOptions s = {.train = train_options(p, &o->score, dir, log, p->base), .tau = o->temperature, .checkpointing = o->checkpointing,
-                            .official = o->official_score, .eval_every = o->eval_every, .cache = (size_t)o->cache_mb << 19};
+    TRY(rows_alloc(p, &p->score, e));
+    const ScoreOptions s = score_options(p, dir, log);
     note(p, "scoring: each of %d layers back to softmax, %lld steps", p->r->L, (long long)stage_steps(&o->score));
-    TRY(score_layers(p->score, &p->teacher, &p->start, &p->text, &p->heldout, &s, e));
+    TRY(score_layers(p->score, &p->teacher, &p->start, &p->scoring, judge(p), &s, e));
     for (int l = 0; l < p->r->L; l++) p->r->seconds += p->score[l].seconds;
-    return OK;
+    return ranking_note(p, "ga_s2", p->score, e);
 }
 
 /* ---------------------------------------------------------------- selection */
+
+/* Of everything a selector's rows depend on: all options but those of stages 2 and 3, of which selectors there are, and of layouts. */
+static uint64_t rows_fingerprint(const Pipeline *p, const char *name) {
+    static const char *const not[] = {"stage2.", "stage3.", "selector", "keep_full", "k", "softmax_ratio", "uniform_", "students"};
+    const OptionTable *t = pipeline_table();
+    const int64_t n[] = {p->r->K, p->heldout.B, p->heldout.T, p->heldout.batches};
+    uint64_t h = fingerprint_bytes(fingerprint_text(p->base, name), n, sizeof n);
+    char text[1024];
+    for (int i = 0; i < t->n; i++) {
+        int skip = t->row[i].cosmetic;
+        for (size_t k = 0; k < sizeof not / sizeof *not; k++) {
+            const size_t len = strlen(not[k]);
+            skip |= len == 1 ? !strcmp(t->row[i].key, not[k]) : !strncmp(t->row[i].key, not[k], len);
+        }
+        if (skip) continue;
+        options_get(&t->row[i], p->o, text, sizeof text);
+        h = fingerprint_text(h, text);
+    }
+    return h;
+}
+
+/* p->rows of a selector that scores layers: read if they are there, else made and written. */
+static int own_rows(Pipeline *p, const Selector *s, const SelectInput *in, Err *e) {
+    char name[64], dir[1200];
+    const uint64_t want = rows_fingerprint(p, s->name);
+    int found;
+    if (!p->rows) TRY(rows_alloc(p, &p->rows, e));
+    snprintf(name, sizeof name, "rows/%s", s->name);
+    TRY(path_join(p, dir, sizeof dir, "checkpoints", name, e));
+    TRY(score_rows_load(p->rows, p->r->L, dir, want, &found, e));
+    if (!found) {
+        note(p, "scoring by %s: %s", s->name, s->label);
+        TRY(selector_score(s, in, p->rows, e));
+        TRY(score_rows_save(p->rows, p->r->L, dir, want, e));
+    }
+    return ranking_note(p, s->name, p->rows, e);
+}
 
 /* keep (L) of one selector; *seconds: what choosing cost. */
 static int choose(Pipeline *p, const char *name, int *keep, double *seconds, Err *e) {
     const PipelineOptions *o = p->o;
     const Selector *s = selector_find(name);
+    char dir[1200], log[1200];
     int list[MAX_LAYERS];
+    TRY(path_join(p, dir, sizeof dir, "checkpoints", "scores", e));
+    TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
+    const ScoreOptions scoring = score_options(p, dir, log);
     SelectInput in = {.L = p->r->L, .K = p->r->K, .score = p->score, .list = list, .stride = o->uniform_stride, .first = o->uniform_first,
-                      .seed = o->seed, .teacher = &p->teacher, .recall = p->recall.n_n ? &p->recall : NULL};
+                      .seed = o->seed, .teacher = &p->teacher, .recall = p->recall.n_n ? &p->recall : NULL, .start = &p->start,
+                      .heldout = judge(p), .data = &p->scoring, .scoring = &scoring, .align_form = o->stage1_loss,
+                      .branch_steps = o->branch_steps, .distance_strength = o->distance_strength, .distance_width = o->distance_width};
     if (!strcmp(name, "explicit")) {
         TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &in.n_list, 0, p->r->L - 1, "keep_full_attention_layers", e));
         in.K = in.n_list;
     }
-    const double begin = log_now();
+    if (s->score) TRY(own_rows(p, s, &in, e));
+    in.rows = s->score ? p->rows : NULL;
     TRY(select_layers(s, &in, keep, e));
-    *seconds = s->needs_recall ? log_now() - begin : 0;
-    for (int l = 0; s->needs_score && l < p->r->L; l++) *seconds += p->score[l].seconds;
-    return OK;
+    *seconds = 0;
+    const LayerScore *cost = s->score ? p->rows : s->needs & NEEDS_SCORES ? p->score : NULL;
+    for (int l = 0; cost && l < p->r->L; l++) *seconds += cost[l].seconds;
+    if (!s->score) return OK;
+    TRY(path_join(p, dir, sizeof dir, "rankings", name, e));
+    TRY(file_mkdirs(dir, e));
+    return ranking_write(p->rows, p->r->L, name, s->label, keep, dir, e);
 }
 
 static int selection(Pipeline *p, int *keep, double *seconds, Err *e) {
     char text[256];
+    const int official = p->o->official_score;
+    const Selector *s = selector_find(p->o->selector);
     TRY(choose(p, p->o->selector, keep, seconds, e));
     select_text(text, sizeof text, keep, p->r->L);
     note(p, "selected by %s: layers %s", p->o->selector, text[0] ? text : "none");
+    if (s->score) TRY(ranking_write(p->rows, p->r->L, p->o->selector, s->label, keep, p->dir, e));
     if (!p->score) return OK;
-    TRY(ranking_write(p->score, p->r->L, p->o->selector, keep, p->o->official_score, p->dir, e));
-    return trajectory_write(p->score, p->r->L, p->o->official_score, p->dir, e);
+    if (!s->score)
+        TRY(ranking_write(p->score, p->r->L, p->o->selector, official ? "-mean training KL of the last 10 steps" : "-held-out KL", keep,
+                          p->dir, e));
+    return trajectory_write(p->score, p->r->L, official, p->dir, e);
+}
+
+/* agreement.csv: every pair of rankings of this run. */
+static int agreement_write(const Pipeline *p, Err *e) {
+    char path[1200];
+    TextBuf b = {0};
+    const int L = p->r->L;
+    if (p->rankings < 2) return OK;
+    textbuf_puts(&b, "a,b,kendall,spearman,jaccard\n");
+    for (int i = 0; i < p->rankings; i++)
+        for (int k = 0; k < p->rankings; k++) {
+            const int *x = p->ranking[i].order, *y = p->ranking[k].order;
+            textbuf_printf(&b, "%s,%s,%.6g,%.6g,%.6g\n", p->ranking[i].name, p->ranking[k].name, select_kendall(x, y, L),
+                           select_spearman(x, y, L), select_jaccard(x, y, L, p->r->K));
+        }
+    int rc = textbuf_end(&b, e);
+    if (!rc) rc = path_join(p, path, sizeof path, "agreement.csv", NULL, e);
+    if (!rc) rc = file_write_all(path, b.text, b.len, e);
+    textbuf_free(&b);
+    return rc;
 }
 
 /* ---------------------------------------------------------------- students */
@@ -450,10 +566,11 @@ static int pipeline_all(Pipeline *p, PipelineEnd end, Err *e) {
     TRY(stage1(p, e));
     if (end == PIPELINE_ALIGN) return model_save(p, &p->start, e);
     TRY(stopped(p, e));
-    TRY(scores(p, end == PIPELINE_SCORE, e));
+    TRY(scores(p, end == PIPELINE_SCORE && !selector_find(p->o->selector)->score, e));
     TRY(selection(p, keep, &select_seconds, e));
     if (end != PIPELINE_ALL) return OK;
     TRY(students(p, keep, select_seconds, e));
+    TRY(agreement_write(p, e));
     peak_take(p);
     TRY(results_write(p->r, p->dir, e));
     return report_write(p->dir, e);

@@ -6,6 +6,7 @@
  *   data/text.tok     the text as tokens
  *   checkpoints/      stage1/ (kept), scores/layer-N.json, students/NAME.json; checkpoints of what is in progress
  *   ranking.json      layers with scores and ranks;   trajectory.csv: rank of each layer over the scoring tokens
+ *   rankings/NAME/ranking.json  of every selector of the run that scores layers;   agreement.csv: how far they agree, pair by pair
  *   model/            the distilled hybrid;           results.json: one row per student, written last: a run that has it is finished
  * Read pipeline_run first, then select.c, distill.c, model.c. */
 #ifndef HYB_PIPELINE_H
@@ -35,6 +36,11 @@ typedef struct {
     /* budgets */
     StageOptions stage1, score, stage2, stage3; /* stage3 without steps and target_tokens: none */
     int64_t eval_every;            /* steps between the points of a scoring run's trajectory; 0: steps/8 */
+    double score_mix;              /* share of recall sequences in what layers are scored on; 0: text only, as officially */
+    int early_stop_r, early_stop_all_pairs; /* evaluations that must agree, 0: off (early_stop.h) */
+    double early_stop_threshold, halving_z;
+    int64_t branch_steps;          /* trunk_s2; 0: a quarter of score.steps */
+    double distance_strength, distance_width; /* selector distance */
     int eval_batches, eval_batch_size, eval_seq_len; /* held-out batches; sizes 0: as stage 2 */
     /* selection */
     char selector[32];             /* of the main student: "ga_s2" */
@@ -42,7 +48,7 @@ typedef struct {
     int k;                         /* softmax layers; -1: from softmax_ratio */
     double softmax_ratio;
     int uniform_first, uniform_stride;
-    char students[256];            /* further students to compare with: "none,uniform,random,ablation" */
+    char students[512];            /* further students to compare with: "none,uniform,random,ablation" */
     /* recall probe */
     char recall_keys[128], recall_values[128], recall_n[64]; /* keys "": no probe; values "": from the keys' set, disjoint */
     int recall_rows;
@@ -73,7 +79,7 @@ typedef struct {
     size_t parameters, cache_bytes_per_token, state_bytes; /* of the model; cache and state per sequence when generating */
 } StudentRow;
 
-enum { PIPELINE_STUDENTS = 16 };
+enum { PIPELINE_STUDENTS = 40 };
 typedef struct {
     int L, K;
     int finished_before; /* 1: results.json was there, nothing was done */
@@ -106,7 +112,8 @@ int pipeline_options_read(PipelineOptions *o, const char *dir, int *found, Err *
 int pipeline_results_read(PipelineResult *r, const char *dir, Err *e);
 /* ranking.json: s (MAX_LAYERS) gets layer, score, se, rank, tokens, seconds and the trajectory. selector, keep: what was chosen. */
 int ranking_read(LayerScore *s, int *L, const char *dir, Err *e);
-int ranking_write(const LayerScore *s, int L, const char *selector, const int *keep, int official, const char *dir, Err *e);
+/* what: the meaning of the score, for the file. */
+int ranking_write(const LayerScore *s, int L, const char *selector, const char *what, const int *keep, const char *dir, Err *e);
 int trajectory_write(const LayerScore *s, int L, int official, const char *dir, Err *e);
 int row_write(const StudentRow *r, const int *recall_n, int n_n, uint64_t fingerprint, const char *path, Err *e);
 int row_read(StudentRow *r, uint64_t *fingerprint, int n_n, const char *path, Err *e);

@@ -200,11 +200,11 @@ int run_file(const PipelineOptions *o, const char *dir, const char *backend, con
 
 /* ---------------------------------------------------------------- ranking and trajectory */
 
-int ranking_write(const LayerScore *s, int L, const char *selector, const int *keep, int official, const char *dir, Err *e) {
+int ranking_write(const LayerScore *s, int L, const char *selector, const char *what, const int *keep, const char *dir, Err *e) {
     JsonOut j;
     json_out_begin(&j, 1);
     json_out_object(&j, NULL);
-    json_out_str(&j, "score", official ? "-mean training KL of the last 10 steps" : "-held-out KL");
+    json_out_str(&j, "score", what);
     json_out_str(&j, "selector", selector);
     put_layers(&j, "keep_full_attention_layers", keep, L);
     json_out_array(&j, "layers");
@@ -219,6 +219,12 @@ int ranking_write(const LayerScore *s, int L, const char *selector, const int *k
         json_out_int(&j, "tokens", s[l].tokens);
         json_out_real(&j, "seconds", s[l].seconds);
         put_numbers(&j, "batch_kl", s[l].batch_kl, s[l].batches);
+        if (s[l].dropped) { // given up by successive halving, and why
+            json_out_int(&j, "dropped_at_step", s[l].dropped);
+            json_out_real(&j, "behind_kth", s[l].drop_mean);
+            json_out_real(&j, "behind_kth_stderr", s[l].drop_se);
+        }
+        if (s[l].heads) put_numbers(&j, "heads", s[l].head, s[l].heads);
         json_out_close(&j);
     }
     json_out_close(&j);
@@ -238,6 +244,7 @@ static int ranking_row(LayerScore *s, const Json *j, JsonRef r, Err *e) {
     TRY(want_number(j, r, "stderr", &s->se, e));
     TRY(want_number(j, r, "running_kl", &s->running, e));
     TRY(want_number(j, r, "seconds", &s->seconds, e));
+    if (json_get(j, r, "heads") >= 0) TRY(want_numbers(j, r, "heads", s->head, SCORE_HEADS, &s->heads, e));
     return want_numbers(j, r, "batch_kl", s->batch_kl, HELDOUT_MAX, &s->batches, e);
 }
 

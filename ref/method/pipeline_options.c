@@ -31,16 +31,26 @@ static const Option ROWS[] = {
     STAGE_ROWS("stage2", PipelineOptions, stage2),
     STAGE_ROWS("stage3", PipelineOptions, stage3),
     {"eval_every", "steps between points of a scoring run's trajectory; 0: steps/8", OPT_I64, P(eval_every), 0, 1e15, NULL, 0},
+    {"score_mix", "share of recall sequences in what layers are scored on; 0: text only (official)", OPT_REAL, P(score_mix), 0, 1, NULL,
+     0},
+    {"early_stop_r", "scoring stops when the top K of this many evaluations agree; 0: off (paper: 10)", OPT_INT, P(early_stop_r), 0,
+     EARLY_STOP_MAX_R, NULL, 0},
+    {"early_stop_threshold", "mean Jaccard index they must reach", OPT_REAL, P(early_stop_threshold), 0, 1, NULL, 0},
+    {"early_stop_all_pairs", "of all pairs instead of consecutive ones", OPT_BOOL, P(early_stop_all_pairs), 0, 1, NULL, 0},
+    {"halving_z", "drop layers so many paired standard errors behind the K-th best; 0: off", OPT_REAL, P(halving_z), 0, 1e6, NULL, 0},
+    {"branch_steps", "of selector trunk_s2, after score.steps of trunk; 0: a quarter of them", OPT_I64, P(branch_steps), 0, 1e15, NULL, 0},
+    {"distance_strength", "of selector distance; 0: ga_s2", OPT_REAL, P(distance_strength), 0, 1e6, NULL, 0},
+    {"distance_width", "in layers, of its penalty", OPT_REAL, P(distance_width), 1e-3, 1e6, NULL, 0},
     {"eval_batches", "held-out batches", OPT_INT, P(eval_batches), 1, HELDOUT_MAX, NULL, 0},
     {"eval_batch_size", "sequences in each; 0: as stage2.micro_batch_size", OPT_INT, P(eval_batch_size), 0, 1 << 20, NULL, 0},
     {"eval_seq_len", "tokens in each; 0: as stage2.train_seq_len", OPT_INT, P(eval_seq_len), 0, 1 << 24, NULL, 0},
-    {"selector", "ga_s2, uniform, uniform_last, uniform_stride, random, explicit, ablation, none", OPT_TEXT, P(selector), 0, 32, NULL, 0},
+    {"selector", "how layers are chosen: ga_s2, gates, swap, uniform, random, ... (`hybridize help select` lists all)", OPT_TEXT, P(selector), 0, 32, NULL, 0},
     {"keep_full_attention_layers", "of selector explicit: \"3,7\"", OPT_TEXT, P(keep_full_attention_layers), 0, 2048, NULL, 0},
     {"k", "softmax layers; -1: from softmax_ratio", OPT_INT, P(k), -1, MAX_LAYERS, NULL, 0},
     {"softmax_ratio", "of all layers", OPT_REAL, P(softmax_ratio), 0, 1, NULL, 0},
     {"uniform_first", "of selector uniform_stride", OPT_INT, P(uniform_first), 0, MAX_LAYERS, NULL, 0},
     {"uniform_stride", "of selector uniform_stride", OPT_INT, P(uniform_stride), 1, MAX_LAYERS, NULL, 0},
-    {"students", "further selectors to distil and compare with: \"none,uniform,random,ablation\"", OPT_TEXT, P(students), 0, 256, NULL, 0},
+    {"students", "further selectors to distil and compare with: \"none,uniform,random,ablation\"", OPT_TEXT, P(students), 0, 512, NULL, 0},
     {"recall_keys", "recall probe: characters of keys; empty: no probe", OPT_TEXT, P(recall_keys), 0, 128, NULL, 0},
     {"recall_values", "characters of values; empty: the keys' set, disjoint in each row", OPT_TEXT, P(recall_values), 0, 128, NULL, 0},
     {"recall_n", "numbers of pairs", OPT_TEXT, P(recall_n), 0, 64, NULL, 0},
@@ -72,7 +82,7 @@ static StageOptions stage_default(int64_t steps, int T, double lr, double lr_att
 
 void pipeline_defaults(PipelineOptions *o) {
     *o = (PipelineOptions){.student = "gdn_v4", .kv_repeat = KV_REPEAT_HEAD, .stage1_loss = ALIGN_NORM, .document_boundaries = 1,
-                           .add_eos = 1, .temperature = 1, .heldout = 0.05, .eval_batches = 8, .selector = "ga_s2", .k = -1,
+                           .add_eos = 1, .temperature = 1, .heldout = 0.05, .eval_batches = 8, .early_stop_threshold = 0.9, .distance_strength = 0.5, .distance_width = 2, .selector = "ga_s2", .k = -1,
                            .softmax_ratio = 0.25, .uniform_stride = 1, .recall_n = "4,8,16,24", .recall_rows = 64, .seed = 42,
                            .save_every = 50, .cache_mb = 512, .keep_last = 2, .log_every = 10, .max_skips = 10};
     o->stage1 = stage_default(200, 256, 1e-3, 1e-3, SCHEDULE_COSINE);
@@ -134,10 +144,12 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
         return err_set(e, ERR_USAGE, "student: '%s' is not a linear mixer; known: gdn_v1, gdn_v2, gdn_v3, gdn_v4, gdn_v6, gla_v1",
                        o->student);
     if (!s) return err_set(e, ERR_USAGE, "selector: '%s' is unknown", o->selector);
-    if (s->needs_recall && !o->recall_keys[0])
+    if (s->needs & NEEDS_RECALL && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "selector: '%s' needs the recall probe: give recall_keys", o->selector);
     if (strstr(o->students, "ablation") && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "students: 'ablation' needs the recall probe: give recall_keys");
+    if (o->score_mix > 0 && !o->recall_keys[0])
+        return err_set(e, ERR_USAGE, "score_mix: got %g, which needs the recall game: give recall_keys", o->score_mix);
     if ((!strcmp(o->selector, "explicit") || strstr(o->students, "explicit")) && !o->keep_full_attention_layers[0])
         return err_set(e, ERR_USAGE, "selector: 'explicit' needs keep_full_attention_layers");
     TRY(students_check(o, e));

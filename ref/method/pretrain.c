@@ -246,7 +246,7 @@ static int pretrain_start(Pretrain *p, const Tokenizer *t, Err *e) {
 
 int pretrain_open(Pretrain *p, Model *m, const Dataset *d, const Tokenizer *t, const PretrainOptions *o, Err *e) {
     *p = (Pretrain){.o = *o, .m = m, .open = -1};
-    p->data = (TextStream){d, o->seed, o->heldout, 1};
+    p->data = (TextStream){.d = d, .seed = o->seed, .heldout = o->heldout, .boundaries = 1};
     PretrainLevel *last = &p->o.level[o->levels > 0 ? o->levels - 1 : 0];
     p->o.stage.batch_size = p->o.stage.micro_batch_size = last->text_rows + last->recall_rows;
     p->o.stage.train_seq_len = last->T;

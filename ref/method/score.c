@@ -19,6 +19,17 @@ int hybrid_open(Model *h, Model *teacher, Model *start, const int *keep, GradKin
     return rc;
 }
 
+static double order_value(double v) { return isnan(v) ? -INFINITY : v; }
+
+/* Best first; equal values keep the order of the layers. */
+static void order_layers(const double *value, int L, int *order) {
+    for (int i = 0; i < L; i++) {
+        int at = i;
+        for (; at > 0 && order_value(value[order[at - 1]]) < order_value(value[i]); at--) order[at] = order[at - 1];
+        order[at] = i;
+    }
+}
+
 /* ---------------------------------------------------------------- the result of one layer on disk */
 
 static void result_out(JsonOut *j, const LayerScore *s, uint64_t fingerprint) {
@@ -40,6 +51,21 @@ static void result_out(JsonOut *j, const LayerScore *s, uint64_t fingerprint) {
     json_out_array(j, "batch_kl");
     for (int i = 0; i < s->batches; i++) json_out_real(j, NULL, s->batch_kl[i]);
     json_out_close(j);
+    if (s->dropped) {
+        json_out_int(j, "dropped", s->dropped);
+        json_out_real(j, "drop_mean", s->drop_mean);
+        json_out_real(j, "drop_stderr", s->drop_se);
+    }
+    if (!s->points) { // a row of a selector that trains nothing: what cannot be had from points
+        json_out_real(j, "score", s->score);
+        json_out_real(j, "stderr", s->se);
+        json_out_int(j, "rank", s->rank);
+    }
+    if (s->heads) {
+        json_out_array(j, "heads");
+        for (int i = 0; i < s->heads; i++) json_out_real(j, NULL, s->head[i]);
+        json_out_close(j);
+    }
     json_out_close(j);
 }
 
@@ -63,6 +89,22 @@ static int numbers_read(const Json *j, JsonRef array, const char *what, double *
     return OK;
 }
 
+static int number_read(const Json *j, const char *key, double *v, Err *e) {
+    const JsonRef r = json_get(j, 0, key);
+    *v = NAN;
+    return r >= 0 && json_kind(j, r) == JSON_NULL ? OK : json_want_real(j, r, key, v, e);
+}
+
+static int result_untrained(LayerScore *s, const Json *j, Err *e) {
+    int64_t rank;
+    if (json_get(j, 0, "score") < 0) return err_set(e, ERR_INPUT, "%s: points: empty", j->file);
+    TRY(number_read(j, "score", &s->score, e));
+    TRY(number_read(j, "stderr", &s->se, e));
+    TRY(json_want_int(j, json_get(j, 0, "rank"), "rank", 0, MAX_LAYERS, &rank, e));
+    s->rank = (int)rank;
+    return OK;
+}
+
 static int result_parse(LayerScore *s, const Json *j, uint64_t *fingerprint, Err *e) {
     int64_t layer;
     TRY(json_want_int(j, json_get(j, 0, "layer"), "layer", 0, MAX_LAYERS - 1, &layer, e));
@@ -78,7 +120,13 @@ static int result_parse(LayerScore *s, const Json *j, uint64_t *fingerprint, Err
         if (n != 5 || s->points == SCORE_POINTS) return err_set(e, ERR_INPUT, "%s: points: malformed", j->file);
         s->point[s->points++] = (ScorePoint){(int64_t)v[0], (int64_t)v[1], v[2], v[3], v[4]};
     }
-    if (!s->points) return err_set(e, ERR_INPUT, "%s: points: empty", j->file);
+    if (json_get(j, 0, "heads") >= 0) TRY(numbers_read(j, json_get(j, 0, "heads"), "heads", s->head, SCORE_HEADS, &s->heads, e));
+    if (json_get(j, 0, "dropped") >= 0) {
+        TRY(json_want_int(j, json_get(j, 0, "dropped"), "dropped", 1, INT64_MAX, &s->dropped, e));
+        TRY(number_read(j, "drop_mean", &s->drop_mean, e));
+        TRY(number_read(j, "drop_stderr", &s->drop_se, e));
+    }
+    if (!s->points) TRY(result_untrained(s, j, e));
     return numbers_read(j, json_get(j, 0, "batch_kl"), "batch_kl", s->batch_kl, HELDOUT_MAX, &s->batches, e);
 }
 
@@ -135,9 +183,16 @@ typedef struct {
     Heldout *heldout;
     Teacher cache;
     const ScoreOptions *o;
-    int64_t steps, every;
+    int64_t steps, every, until; /* until: of this round, 0: to the end */
+    int n;                       /* layers, or sets */
     uint64_t fingerprint;
 } Scoring;
+
+static uint64_t layer_fingerprint(const Scoring *k, int layer) {
+    const uint64_t h = fingerprint_real(k->fingerprint, layer);
+    const size_t L = (size_t)k->start->c.L;
+    return k->o->sets ? fingerprint_bytes(h, k->o->sets + layer * L, L * sizeof *k->o->sets) : h;
+}
 
 static int layer_train(Scoring *k, LayerRun *r, Model *hybrid, int layer, const char *dir, LayerScore *out, Err *e) {
     char run[32];
@@ -145,7 +200,8 @@ static int layer_train(Scoring *k, LayerRun *r, Model *hybrid, int layer, const 
     TrainResult t;
     snprintf(run, sizeof run, "layer-%d", layer);
     train.dir = dir;
-    train.fingerprint = fingerprint_real(k->fingerprint, layer);
+    train.fingerprint = layer_fingerprint(k, layer);
+    train.until = k->until;
     r->heldout = k->heldout;
     r->steps = k->steps;
     r->every = k->every;
@@ -168,7 +224,11 @@ static int layer_score(Scoring *k, int layer, const char *dir, LayerScore *out, 
     int keep[MAX_LAYERS] = {0};
     Model hybrid;
     void *run;
-    keep[layer] = 1;
+    const int L = k->start->c.L;
+    for (int l = 0; l < L; l++) {
+        if (k->o->sets) keep[l] = k->o->sets[(size_t)layer * L + l];
+        else keep[l] = k->o->removal ? l != layer : l == layer || (k->o->keep && k->o->keep[l]);
+    }
     TRY(hybrid_open(&hybrid, k->teacher, k->start, keep, GRAD_ALL, e));
     int rc = mem_alloc(&run, sizeof(LayerRun), "scoring run", e);
     if (!rc) {
@@ -179,71 +239,289 @@ static int layer_score(Scoring *k, int layer, const char *dir, LayerScore *out, 
     return rc;
 }
 
-/* A finished layer is read, another one is run and written. */
-static int layer_done(Scoring *k, int layer, LayerScore *out, Err *e) {
-    char name[32], file[1100], dir[1100];
-    snprintf(name, sizeof name, "layer-%d.json", layer);
-    TRY(file_join(file, sizeof file, k->o->train.dir, name, e));
-    snprintf(name, sizeof name, "layer-%d", layer);
-    TRY(file_join(dir, sizeof dir, k->o->train.dir, name, e));
-    const uint64_t want = fingerprint_real(k->fingerprint, layer);
-    uint64_t got = want;
-    if (file_exists(file)) {
-        TRY(result_load(out, file, &got, e));
-        if (got != want || out->layer != layer) {
-            err_set(e, ERR_USAGE, "%s: was made with other options, data or teacher", file);
-            return err_hint(e, "resume with the options it was made with, or begin in an empty directory");
-        }
-    } else {
-        TRY(layer_score(k, layer, dir, out, e));
-        TRY(result_save(out, want, file, e));
-    }
+/* dir/layer-N, with what follows. */
+static int layer_path(char *dst, size_t cap, const char *dir, int layer, const char *end, Err *e) {
+    char name[40];
+    snprintf(name, sizeof name, "layer-%d%s", layer, end);
+    return file_join(dst, cap, dir, name, e);
+}
+
+/* The result in file, if it is there and of this run. */
+static int result_found(const Scoring *k, int layer, const char *file, LayerScore *out, int *found, Err *e) {
+    uint64_t got;
+    *found = file_exists(file) != 0;
+    if (!*found) return OK;
+    TRY(result_load(out, file, &got, e));
+    if (got == layer_fingerprint(k, layer) && out->layer == layer) return OK;
+    err_set(e, ERR_USAGE, "%s: was made with other options, data or teacher", file);
+    return err_hint(e, "resume with the options it was made with, or begin in an empty directory");
+}
+
+/* From the last point to the score. */
+static void layer_value(const Scoring *k, LayerScore *out) {
     const ScorePoint *last = &out->point[out->points - 1];
+    const double kl = k->o->official ? last->running : last->kl;
     out->running = last->running;
     out->se = last->kl_se;
-    out->score = 0 - (k->o->official ? last->running : last->kl); // 0 - x: a KL of 0 is not written as -0
+    out->score = k->o->removal ? kl : 0 - kl; // 0 - x: a KL of 0 is not written as -0
+}
+
+/* A finished layer is read, another one is run and written. */
+static int layer_done(Scoring *k, int layer, LayerScore *out, Err *e) {
+    char file[1100], dir[1100];
+    int found;
+    TRY(layer_path(file, sizeof file, k->o->train.dir, layer, ".json", e));
+    TRY(layer_path(dir, sizeof dir, k->o->train.dir, layer, "", e));
+    TRY(result_found(k, layer, file, out, &found, e));
+    if (!found) {
+        TRY(layer_score(k, layer, dir, out, e));
+        TRY(result_save(out, layer_fingerprint(k, layer), file, e));
+    }
+    layer_value(k, out);
     return file_remove_tree(dir, e); // also what a crash left behind a finished layer
+}
+
+static void layer_kept(LayerScore *out, int layer) {
+    memset(out, 0, sizeof *out);
+    score_finish(out, layer, 0);
+}
+
+static int kept(const Scoring *k, int layer) { return !k->o->sets && k->o->keep && k->o->keep[layer]; }
+
+/* ---------------------------------------------------------------- all layers together, from evaluation to evaluation */
+
+/* One layer up to this round's evaluation: read if it was there, else trained on. */
+static int layer_round(Scoring *k, int layer, const char *rounds, LayerScore *out, Err *e) {
+    char file[1200], dir[1100];
+    int found;
+    TRY(layer_path(file, sizeof file, rounds, layer, ".json", e));
+    TRY(layer_path(dir, sizeof dir, k->o->train.dir, layer, "", e));
+    TRY(result_found(k, layer, file, out, &found, e));
+    if (!found) {
+        TRY(layer_score(k, layer, dir, out, e));
+        TRY(result_save(out, layer_fingerprint(k, layer), file, e));
+    }
+    layer_value(k, out);
+    return OK;
+}
+
+typedef struct {
+    int alive[MAX_LAYERS], living, rounds;
+    int *top;              /* (rounds,K) */
+    EarlyStopState state;
+} Race;
+
+static void race_top(Race *r, const LayerScore *s, int n, int K) {
+    double value[MAX_LAYERS] = {0};
+    int order[MAX_LAYERS];
+    for (int l = 0; l < n; l++) value[l] = r->alive[l] ? s[l].score : NAN;
+    order_layers(value, n, order);
+    memcpy(r->top + (size_t)r->rounds * K, order, (size_t)K * sizeof *order);
+}
+
+static void race_halve(Race *r, const Scoring *k, LayerScore *s) {
+    const double *kl[MAX_LAYERS];
+    double mean[MAX_LAYERS] = {0}, se[MAX_LAYERS] = {0};
+    int drop[MAX_LAYERS];
+    if (k->o->halving_z <= 0 || k->o->removal) return;
+    for (int l = 0; l < k->n; l++) kl[l] = s[l].batch_kl;
+    halving_drop(kl, k->n, k->heldout->batches, k->o->K, k->o->halving_z, r->alive, drop, mean, se);
+    for (int l = 0; l < k->n; l++) {
+        if (!drop[l]) continue;
+        s[l].dropped = s[l].point[s[l].points - 1].step;
+        s[l].drop_mean = mean[l];
+        s[l].drop_se = se[l];
+        r->alive[l] = 0;
+        r->living--;
+    }
+}
+
+static void race_out(JsonOut *j, const Race *r, const Scoring *k, const LayerScore *s) {
+    int64_t used = 0;
+    const double all = (double)k->steps * stage_micro_batches(&k->o->train.stage) * k->o->train.stage.micro_batch_size *
+                       k->o->train.stage.train_seq_len * k->n;
+    for (int l = 0; l < k->n; l++) used += s[l].tokens;
+    json_out_begin(j, 1);
+    json_out_object(j, NULL);
+    json_out_int(j, "rounds", r->rounds);
+    json_out_bool(j, "stopped", r->state.stop);
+    json_out_int(j, "backbone", r->state.backbone);
+    json_out_real(j, "jaccard_mean", r->state.jaccard);
+    json_out_int(j, "tokens", used);
+    json_out_real(j, "tokens_of_full_runs", all);
+    json_out_real(j, "saved", 1 - (double)used / all);
+    json_out_array(j, "top");
+    for (int i = 0; i < r->rounds; i++) {
+        json_out_array(j, NULL);
+        for (int q = 0; q < k->o->K; q++) json_out_int(j, NULL, r->top[i * k->o->K + q]);
+        json_out_close(j);
+    }
+    json_out_close(j);
+    json_out_close(j);
+}
+
+static int race_finish(Scoring *k, const Race *r, LayerScore *s, Err *e) {
+    char path[1200];
+    JsonOut j;
+    race_out(&j, r, k, s);
+    int rc = json_out_end(&j, e);
+    if (!rc) rc = file_join(path, sizeof path, k->o->train.dir, "early_stop.json", e);
+    if (!rc) rc = file_write_all(path, j.text, j.len, e);
+    json_out_free(&j);
+    for (int l = 0; l < k->n && !rc; l++) {
+        if (kept(k, l)) continue;
+        rc = layer_path(path, sizeof path, k->o->train.dir, l, ".json", e);
+        if (!rc) rc = result_save(&s[l], layer_fingerprint(k, l), path, e);
+        if (!rc) rc = layer_path(path, sizeof path, k->o->train.dir, l, "", e);
+        if (!rc) rc = file_remove_tree(path, e);
+    }
+    if (!rc) rc = file_join(path, sizeof path, k->o->train.dir, "rounds", e);
+    return rc ? rc : file_remove_tree(path, e);
+}
+
+static int race_round(Scoring *k, Race *r, LayerScore *s, Err *e) {
+    char dir[1200], name[32];
+    snprintf(name, sizeof name, "rounds/%d", r->rounds + 1);
+    TRY(file_join(dir, sizeof dir, k->o->train.dir, name, e));
+    TRY(file_mkdirs(dir, e));
+    k->until = (r->rounds + 1) * k->every;
+    for (int l = 0; l < k->n; l++)
+        if (r->alive[l]) TRY(layer_round(k, l, dir, &s[l], e));
+    race_top(r, s, k->n, k->o->K);
+    r->rounds++;
+    r->state = early_stop(&k->o->stop, r->top, r->rounds, k->o->K, k->n);
+    race_halve(r, k, s);
+    return OK;
+}
+
+/* Until every alive layer is at its last step, the top K has settled, or no more than K layers are left. */
+static int score_race(Scoring *k, LayerScore *s, Err *e) {
+    Race r = {0};
+    void *mem;
+    char path[1200];
+    const int64_t rounds = (k->steps + k->every - 1) / k->every;
+    int finished = 1, found;
+    if (k->o->K < 1 || k->o->K > k->n) return err_set(e, ERR_USAGE, "early stopping: the top %d of %d layers cannot settle", k->o->K, k->n);
+    for (int l = 0; l < k->n; l++) {
+        if (kept(k, l)) layer_kept(&s[l], l);
+        else {
+            r.alive[l] = 1;
+            r.living++;
+            TRY(layer_path(path, sizeof path, k->o->train.dir, l, ".json", e));
+            TRY(result_found(k, l, path, &s[l], &found, e));
+            if (found) layer_value(k, &s[l]);
+            finished &= found;
+        }
+    }
+    if (finished) return OK;
+    TRY(mem_alloc(&mem, (size_t)rounds * k->o->K * sizeof(int), "top sets", e));
+    r.top = mem;
+    int rc = OK;
+    while (!rc && r.rounds < rounds && !r.state.stop && (r.living > k->o->K || !r.rounds)) rc = race_round(k, &r, s, e);
+    if (!rc) rc = race_finish(k, &r, s, e);
+    mem_free(mem);
+    return rc;
+}
+
+static uint64_t scoring_fingerprint(const ScoreOptions *o, const Heldout *heldout, int64_t every, int L) {
+    const double v[] = {o->tau, (double)every, heldout->B, heldout->T, heldout->batches};
+    uint64_t h = o->train.fingerprint;
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) h = fingerprint_real(h, v[i]);
+    if (o->removal) h = fingerprint_text(h, "removal");
+    if (o->keep) h = fingerprint_bytes(h, o->keep, (size_t)L * sizeof *o->keep);
+    const double stop[] = {o->stop.R, o->stop.threshold, o->stop.all_pairs, o->halving_z, o->K};
+    for (int i = 0; i < 5 && (o->stop.R || o->halving_z > 0); i++) h = fingerprint_real(h, stop[i]);
+    return h;
 }
 
 int score_layers(LayerScore *out, Model *teacher, Model *start, const TextStream *data, Heldout *heldout, const ScoreOptions *o, Err *e) {
     const StageOptions *s = &o->train.stage;
     TRY(stage_check(s, "score", e));
     Scoring k = {.teacher = teacher, .start = start, .data = data, .heldout = heldout, .o = o, .steps = stage_steps(s)};
+    k.n = o->sets ? o->n_sets : start->c.L;
     k.every = o->eval_every > 0 ? o->eval_every : k.steps >= 8 ? k.steps / 8 : 1;
     if ((k.steps + k.every - 1) / k.every > SCORE_POINTS)
         return err_set(e, ERR_USAGE, "score: %lld steps with an evaluation every %lld: expected at most %d evaluations", (long long)k.steps,
                        (long long)k.every, SCORE_POINTS);
-    const double v[] = {o->tau, (double)k.every, heldout->B, heldout->T, heldout->batches};
-    k.fingerprint = o->train.fingerprint;
-    for (size_t i = 0; i < sizeof v / sizeof *v; i++) k.fingerprint = fingerprint_real(k.fingerprint, v[i]);
+    k.fingerprint = scoring_fingerprint(o, heldout, k.every, start->c.L);
     TRY(file_mkdirs(o->train.dir, e));
     TRY(teacher_open(&k.cache, teacher, s->micro_batch_size, s->train_seq_len, k.steps * stage_micro_batches(s), o->cache, e));
     int rc = OK;
-    for (int l = 0; l < start->c.L && !rc; l++) rc = layer_done(&k, l, &out[l], e);
+    if (o->stop.R || o->halving_z > 0) rc = score_race(&k, out, e);
+    else
+        for (int l = 0; l < k.n && !rc; l++) {
+            if (kept(&k, l)) layer_kept(&out[l], l);
+            else rc = layer_done(&k, l, &out[l], e);
+        }
     teacher_close(&k.cache);
-    if (!rc) score_rank(out, start->c.L);
+    if (!rc) score_rank(out, k.n);
     return rc;
 }
 
 /* ---------------------------------------------------------------- orders */
 
-static double order_value(double v) { return isnan(v) ? -INFINITY : v; }
+void score_rank(LayerScore *s, int L) {
+    double value[MAX_LAYERS] = {0};
+    int order[MAX_LAYERS], sorted[MAX_LAYERS], n = 0;
+    for (int l = 0; l < L; l++) value[l] = s[l].score;
+    order_layers(value, L, order);
+    for (int points = SCORE_POINTS; points >= 0; points--)
+        for (int i = 0; i < L; i++)
+            if (s[order[i]].points == points) sorted[n++] = order[i];
+    for (int i = 0; i < n; i++) s[sorted[i]].rank = i + 1;
+}
 
-/* Best first; equal values keep the order of the layers. */
-static void order_layers(const double *value, int L, int *order) {
-    for (int i = 0; i < L; i++) {
-        int at = i;
-        for (; at > 0 && order_value(value[order[at - 1]]) < order_value(value[i]); at--) order[at] = order[at - 1];
-        order[at] = i;
+void score_finish(LayerScore *s, int layer, int n) {
+    double sum = 0, square = 0;
+    s->layer = layer;
+    s->batches = n;
+    s->running = NAN;
+    for (int i = 0; i < n; i++) sum += s->batch_kl[i];
+    s->score = n ? sum / n : NAN;
+    for (int i = 0; i < n; i++) square += (s->batch_kl[i] - s->score) * (s->batch_kl[i] - s->score);
+    s->se = n > 1 ? sqrt(square / (n - 1) / n) : NAN;
+}
+
+void score_share(LayerScore *s, int L, int64_t tokens, double seconds) {
+    for (int l = 0; l < L; l++) {
+        s[l].tokens = tokens / L + (l < tokens % L);
+        s[l].seconds = seconds / L;
     }
 }
 
-void score_rank(LayerScore *s, int L) {
-    double value[MAX_LAYERS] = {0};
-    int order[MAX_LAYERS];
-    for (int l = 0; l < L; l++) value[l] = s[l].score;
-    order_layers(value, L, order);
-    for (int i = 0; i < L; i++) s[order[i]].rank = i + 1;
+/* ---------------------------------------------------------------- rows of other selectors */
+
+static int row_path(char *dst, size_t cap, const char *dir, int layer, Err *e) {
+    char name[32];
+    snprintf(name, sizeof name, "layer-%d.json", layer);
+    return file_join(dst, cap, dir, name, e);
+}
+
+int score_rows_load(LayerScore *s, int L, const char *dir, uint64_t fingerprint, int *found, Err *e) {
+    char path[1200];
+    *found = 0;
+    for (int l = 0; l < L; l++) {
+        uint64_t got;
+        TRY(row_path(path, sizeof path, dir, l, e));
+        if (!file_exists(path)) return OK;
+        TRY(result_load(&s[l], path, &got, e));
+        s[l].running = NAN;
+        if (got != fingerprint || s[l].layer != l) return err_set(e, ERR_USAGE, "%s: was made with other options, data or teacher", path);
+    }
+    *found = 1;
+    return OK;
+}
+
+int score_rows_save(const LayerScore *s, int L, const char *dir, uint64_t fingerprint, Err *e) {
+    char path[1200];
+    TRY(file_mkdirs(dir, e));
+    for (int l = 0; l < L; l++) {
+        LayerScore row = s[l];
+        row.points = 0; // the score stands for itself; a trained selector's trajectory lies with its runs
+        TRY(row_path(path, sizeof path, dir, l, e));
+        TRY(result_save(&row, fingerprint, path, e));
+    }
+    return OK;
 }
 
 int score_order_at(const LayerScore *s, int L, int p, int official, int *order) {

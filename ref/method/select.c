@@ -1,5 +1,8 @@
 /* select.c - the selectors: one row in a table each. See select.h. */
 #include "method/select.h"
+#include "base/mem.h"
+#include "method/scorers.h"
+#include "method/smart.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,12 +82,38 @@ int select_ablation(Model *teacher, Recall *recall, double *importance, Err *e) 
 
 /* ---------------------------------------------------------------- the selectors */
 
+/* What the rows say: the first K ranks. */
+static int choose_rows(const SelectInput *in, const LayerScore *rows, int *keep) {
+    for (int l = 0; l < in->L; l++) {
+        if (in->importance) in->importance[l] = rows[l].score;
+        keep[l] = rows[l].rank >= 1 && rows[l].rank <= in->K;
+    }
+    return OK;
+}
+
 static int choose_score(const SelectInput *in, int *keep, Err *e) {
-    double score[MAX_LAYERS];
     (void)e;
-    for (int l = 0; l < in->L; l++) score[l] = in->score[l].score;
-    if (in->importance) memcpy(in->importance, score, (size_t)in->L * sizeof *score);
-    select_top(score, in->L, in->K, keep);
+    return choose_rows(in, in->score, keep);
+}
+
+static int choose_own(const SelectInput *in, int *keep, Err *e) {
+    (void)e;
+    return choose_rows(in, in->rows, keep);
+}
+
+static int choose_smart(const SelectInput *in, int *keep, Err *e) {
+    double s[MAX_LAYERS];
+    for (int l = 0; l < in->L; l++) s[l] = in->rows[l].score;
+    if (in->importance) memcpy(in->importance, s, (size_t)in->L * sizeof *s);
+    return smart_select(s, in->L, in->K, keep, e);
+}
+
+static int choose_distance(const SelectInput *in, int *keep, Err *e) {
+    double s[MAX_LAYERS];
+    (void)e;
+    for (int l = 0; l < in->L; l++) s[l] = in->score[l].score;
+    if (in->importance) memcpy(in->importance, s, (size_t)in->L * sizeof *s);
+    distance_select(s, in->L, in->K, in->distance_strength, in->distance_width, keep, NULL);
     return OK;
 }
 
@@ -125,14 +154,6 @@ static int choose_explicit(const SelectInput *in, int *keep, Err *e) {
     return OK;
 }
 
-static int choose_ablation(const SelectInput *in, int *keep, Err *e) {
-    double importance[MAX_LAYERS];
-    TRY(select_ablation(in->teacher, in->recall, importance, e));
-    if (in->importance) memcpy(in->importance, importance, (size_t)in->L * sizeof *importance);
-    select_top(importance, in->L, in->K, keep);
-    return OK;
-}
-
 static int choose_none(const SelectInput *in, int *keep, Err *e) {
     (void)in, (void)keep, (void)e;
     return OK;
@@ -144,17 +165,35 @@ static int choose_all(const SelectInput *in, int *keep, Err *e) {
     return OK;
 }
 
-/* A new selector: write choose_NAME above, add a row here. */
+/* A new selector: a row here; what it needs of models is in scorers.c. */
 static const Selector SELECTORS[] = {
-    {"ga_s2", "KL-guided: one-swap KL to the teacher", 1, 0, choose_score},
-    {"uniform", "evenly spaced from layer 0", 0, 0, choose_uniform},
-    {"uniform_last", "evenly spaced, last layer of each group", 0, 0, choose_uniform_last},
-    {"uniform_stride", "a given first layer and stride", 0, 0, choose_stride},
-    {"random", "drawn from the seed", 0, 0, choose_random},
-    {"explicit", "the given list", 0, 0, choose_explicit},
-    {"ablation", "drop in recall when the teacher's mixer is set to zero", 0, 1, choose_ablation},
-    {"none", "all layers linear", 0, 0, choose_none},
-    {"all", "all layers softmax", 0, 0, choose_all},
+    {"ga_s2", "KL-guided: one-swap KL to the teacher", NEEDS_SCORES, NULL, choose_score},
+    {"uniform", "evenly spaced from layer 0", 0, NULL, choose_uniform},
+    {"uniform_last", "evenly spaced, last layer of each group", 0, NULL, choose_uniform_last},
+    {"uniform_stride", "a given first layer and stride", 0, NULL, choose_stride},
+    {"random", "drawn from the seed", 0, NULL, choose_random},
+    {"explicit", "the given list", 0, NULL, choose_explicit},
+    {"ablation", "drop in recall when the teacher's mixer is set to zero", NEEDS_RECALL, score_ablation, choose_own},
+    {"none", "all layers linear", 0, NULL, choose_none},
+    {"all", "all layers softmax", 0, NULL, choose_all},
+    {"gr_s2", "KL of the teacher with this layer linear, distilled", NEEDS_STUDENT | NEEDS_TRAINING, score_gr_s2, choose_own},
+    {"avg_s2", "mean of the ranks of ga_s2 and gr_s2", NEEDS_SCORES | NEEDS_STUDENT | NEEDS_TRAINING, score_avg_s2, choose_own},
+    {"ga_s1", "stage-1 loss with this layer softmax", NEEDS_STUDENT, score_ga_s1, choose_own},
+    {"gr_s1", "stage-1 loss of this layer alone", NEEDS_STUDENT, score_gr_s1, choose_own},
+    {"avg_s1", "mean of the ranks of ga_s1 and gr_s1", NEEDS_STUDENT, score_avg_s1, choose_own},
+    {"distance", "ga_s2 with a penalty on neighbours of chosen layers", NEEDS_SCORES, NULL, choose_distance},
+    {"ppl", "rise of the text's cross-entropy when the teacher's mixer is bypassed", NEEDS_STUDENT, score_ppl, choose_own},
+    {"act_mse", "change of the teacher's last hidden state when its mixer is bypassed", NEEDS_STUDENT, score_act_mse, choose_own},
+    {"smart", "forward-only one-swap KL under SMART's spacing rule", NEEDS_STUDENT, score_swap, choose_smart},
+    {"swap", "forward-only one-swap KL", NEEDS_STUDENT, score_swap, choose_own},
+    {"swap_remove", "forward-only KL of the teacher with this layer linear", NEEDS_STUDENT, score_swap_remove, choose_own},
+    {"gates", "slope of the KL when softmax is mixed into the linear student", NEEDS_STUDENT, score_gates, choose_own},
+    {"path_gates", "the same slope averaged along the path to the teacher", NEEDS_STUDENT, score_path_gates, choose_own},
+    {"swap_greedy", "swap, scored anew after each pick", NEEDS_STUDENT, score_swap_greedy, choose_own},
+    {"gates_greedy", "gates, scored anew after each pick", NEEDS_STUDENT, score_gates_greedy, choose_own},
+    {"ga_s2_greedy", "ga_s2, scored anew after each pick", NEEDS_STUDENT | NEEDS_TRAINING, score_ga_s2_greedy, choose_own},
+    {"trunk_s2", "ga_s2 as short branches of one distilled all-linear trunk", NEEDS_STUDENT | NEEDS_TRAINING, score_trunk_s2, choose_own},
+    {"exhaustive", "the best of all sets of K layers, each distilled", NEEDS_STUDENT | NEEDS_TRAINING, score_exhaustive, choose_own},
 };
 
 int selector_count(void) { return (int)(sizeof SELECTORS / sizeof *SELECTORS); }
@@ -165,19 +204,46 @@ const Selector *selector_find(const char *name) {
     return NULL;
 }
 
-int select_layers(const Selector *s, const SelectInput *in, int *keep, Err *e) {
+static int select_check(const Selector *s, const SelectInput *in, Err *e) {
     if (in->K < 0 || in->K > in->L)
         return err_set(e, ERR_USAGE, "%s: got %d softmax layers, expected 0 to %d", s->name, in->K, in->L);
-    if (s->needs_score && !in->score) return err_set(e, ERR_USAGE, "%s: needs layer scores", s->name);
-    if (s->needs_recall && (!in->recall || !in->teacher)) {
+    if (s->needs & NEEDS_SCORES && !in->score) return err_set(e, ERR_USAGE, "%s: needs layer scores", s->name);
+    if (in->rows) return OK;
+    if (s->needs & NEEDS_RECALL && (!in->recall || !in->teacher)) {
         err_set(e, ERR_USAGE, "%s: needs the teacher and a recall probe", s->name);
         return err_hint(e, "set recall_keys");
     }
+    if (s->needs & NEEDS_STUDENT && (!in->teacher || !in->start || !in->heldout))
+        return err_set(e, ERR_USAGE, "%s: needs the teacher, the stage-1 student and held-out text", s->name);
+    if (s->needs & NEEDS_TRAINING && (!in->data || !in->scoring))
+        return err_set(e, ERR_USAGE, "%s: needs training text and the options of scoring runs", s->name);
+    return OK;
+}
+
+int selector_score(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    SelectInput fresh = *in;
+    fresh.rows = NULL;
+    TRY(select_check(s, &fresh, e));
+    return s->score ? s->score(&fresh, rows, e) : err_set(e, ERR_USAGE, "%s: does not score layers", s->name);
+}
+
+int select_layers(const Selector *s, const SelectInput *in, int *keep, Err *e) {
+    SelectInput full = *in;
+    void *mem = NULL;
+    TRY(select_check(s, in, e));
     for (int l = 0; l < in->L; l++) {
         keep[l] = 0;
         if (in->importance) in->importance[l] = NAN;
     }
-    return s->choose(in, keep, e);
+    if (s->score && !in->rows) {
+        TRY(mem_alloc(&mem, (size_t)in->L * sizeof(LayerScore), "layer scores", e));
+        full.rows = mem;
+        const int rc = s->score(in, mem, e);
+        if (rc) return mem_free(mem), rc;
+    }
+    const int rc = s->choose(&full, keep, e);
+    mem_free(mem);
+    return rc;
 }
 
 /* ---------------------------------------------------------------- agreement */
@@ -189,6 +255,14 @@ double select_kendall(const int *a, const int *b, int L) {
     for (int i = 0; i < L; i++)
         for (int j = i + 1; j < L; j++) sum += place[a[i]] < place[a[j]] ? 1 : -1;
     return L > 1 ? 2.0 * (double)sum / ((double)L * (L - 1)) : 1;
+}
+
+double select_spearman(const int *a, const int *b, int L) {
+    int place[MAX_LAYERS];
+    double sum = 0;
+    for (int i = 0; i < L; i++) place[b[i]] = i;
+    for (int i = 0; i < L; i++) sum += (double)(i - place[a[i]]) * (i - place[a[i]]);
+    return L > 1 ? 1 - 6 * sum / ((double)L * ((double)L * L - 1)) : 1;
 }
 
 double select_jaccard(const int *a, const int *b, int L, int K) {

@@ -6,25 +6,38 @@
 
 typedef struct { /* what selectors may look at; each says what it needs */
     int L, K;
-    const LayerScore *score;   /* ga_s2 */
+    const LayerScore *score;   /* ga_s2, avg_s2, distance: GA-S2's rows */
+    const LayerScore *rows;    /* rows of a selector that scores layers itself, if they are there already; NULL: it scores them now */
     const int *list;           /* explicit */
     int n_list, stride, first; /* stride: first, first+stride, ... */
     uint64_t seed;             /* random */
-    Model *teacher;            /* ablation */
-    Recall *recall;
+    Model *teacher;            /* all that score layers */
+    Recall *recall;            /* ablation */
+    Model *start;              /* the stage-1 student, frozen */
+    Heldout *heldout;          /* batches to score on */
+    const TextStream *data;    /* training data of those that train */
+    const ScoreOptions *scoring; /* of those that train: train.dir with the selector's name behind it is where their runs lie */
+    int align_form;            /* S1: ALIGN_NORM, ALIGN_SQUARED */
+    int64_t branch_steps;      /* trunk_s2 */
+    double distance_strength, distance_width;
     double *importance;        /* (L) filled with what the choice was made by, NAN where a selector has none; may be NULL */
 } SelectInput;
 
+enum { NEEDS_SCORES = 1, NEEDS_RECALL = 2, NEEDS_STUDENT = 4, NEEDS_TRAINING = 8 }; /* GA-S2's rows; recall; start, heldout; data, scoring */
 typedef struct {
     const char *name, *label;
-    int needs_score, needs_recall;
+    unsigned needs;
+    /* Rows (L) of all layers; NULL: a layout, or GA-S2's own scores. The K of a greedy selector are its first K ranks. */
+    int (*score)(const SelectInput *in, LayerScore *rows, Err *e);
     int (*choose)(const SelectInput *in, int *keep /* (L) 0/1, zeroed on entry */, Err *e);
 } Selector;
 
 int selector_count(void);
 const Selector *selector_at(int i);
-/* "ga_s2" "uniform" "uniform_last" "uniform_stride" "random" "explicit" "ablation" "none" "all". NULL if unknown. */
+/* NULL if unknown; the names are in select.c. */
 const Selector *selector_find(const char *name);
+/* Rows of all layers, of a selector that scores them. */
+int selector_score(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e);
 /* Checks K against [0, L], runs the selector; ERR_USAGE when something it needs is absent. */
 int select_layers(const Selector *s, const SelectInput *in, int *keep, Err *e);
 
@@ -41,8 +54,9 @@ int select_check_list(const int *list, int n, int L, int K, const char *what, Er
 /* Zero-ablation of the teacher: importance[l] = recall accuracy - accuracy with mixer l's output set to zero (method.md 3.5, AR). */
 int select_ablation(Model *teacher, Recall *recall, double *importance, Err *e);
 
-/* Agreement of two orders (permutations, best first): Kendall's tau, and Jaccard of their first K. */
+/* Agreement of two orders (permutations, best first): Kendall's tau, Spearman's rho, and Jaccard of their first K. */
 double select_kendall(const int *a, const int *b, int L);
+double select_spearman(const int *a, const int *b, int L);
 double select_jaccard(const int *a, const int *b, int L, int K);
 /* keep as "3,7,11" */
 void select_text(char *dst, size_t cap, const int *keep, int L);

@@ -219,7 +219,8 @@ static int run_step(Run *r, int *stopped, Err *e) {
 }
 
 static int run_loop(Run *r, Err *e) {
-    while (r->s.step < r->steps) {
+    const int64_t last = r->o->until > 0 && r->o->until < r->steps ? r->o->until : r->steps;
+    while (r->s.step < last) {
         int stopped = run_stopped(r);
         if (!stopped) TRY(run_step(r, &stopped, e));
         if (stopped) return run_stop(r, e);

@@ -39,6 +39,7 @@ typedef struct {
     const char *dir;                /* checkpoints; NULL: none */
     int64_t save_every;             /* steps; 0: only when stopped and at the end */
     int keep_last;                  /* checkpoints kept; 0: 2 */
+    int64_t until;                  /* pause after this step, with a checkpoint, as if it were the last; 0: run to the end */
     NanPolicy nan;                  /* not-finite loss or gradient: stop with ERR_NUMERIC, or skip the step */
     int max_skips;                  /* NAN_SKIP: more than so many in one run are ERR_NUMERIC */
     uint64_t fingerprint;           /* the caller's part: data, seed, teacher; the loop adds the stage's options */

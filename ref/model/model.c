@@ -233,29 +233,35 @@ void layer_forward(const Model *m, Pass *p, int l, const Real *x, Real *x_out) {
     layer_mlp(m, p, l, x_out);
 }
 
-void layer_backward(Model *m, Pass *p, int l, Real *dx) {
+void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx) {
     Backend *be = m->be;
     const Ops *op = be->op;
     LayerParams *w = &m->p.layer[l];
     LayerActs *a = &p->layer[l];
     const int N = p->N, C = m->c.C, F = m->c.F;
-    const size_t f = (size_t)N * F, c = (size_t)N * C;
+    const size_t f = (size_t)N * F;
     Real *dact = p->dact[0], *dgate = p->dact[1], *dup = p->dact[2];
     // x_out = x2 + down(swiglu(gate n2, up n2)): dx is dL/dx2 already, the branch adds to it
     be->zero(be, dact, f * be->real_size);
     be->zero(be, dgate, f * be->real_size);
     be->zero(be, dup, f * be->real_size);
-    be->zero(be, p->dn, c * be->real_size);
+    be->zero(be, p->dn, (size_t)N * C * be->real_size);
     op->linear_backward(dact, w->down.g, NULL, dx, a->act, w->down.w, N, F, C);
     op->swiglu_backward(dgate, dup, dact, a->gate, a->up, f);
     op->linear_backward(p->dn, w->gate.g, NULL, dgate, a->n2, w->gate.w, N, C, F);
     op->linear_backward(p->dn, w->up.g, NULL, dup, a->n2, w->up.w, N, C, F);
     op->rmsnorm_backward(dx, w->mlp_norm.g, p->dn, a->x2, w->mlp_norm.w, a->r2, N, C);
-    // x2 = x + mixer(n1)
+}
+
+void layer_backward(Model *m, Pass *p, int l, Real *dx) {
+    Backend *be = m->be;
+    LayerActs *a = &p->layer[l];
     const Mixer *mix = mixer_at(m->c.mixer[l]);
-    be->zero(be, p->dn, c * be->real_size);
+    layer_mlp_backward(m, p, l, dx);
+    // x2 = x + mixer(n1)
+    be->zero(be, p->dn, (size_t)p->N * m->c.C * be->real_size);
     mix->backward(mix, layer_call(m, p, l), &a->mix, p->dn, dx, a->n1);
-    op->rmsnorm_backward(dx, w->attn_norm.g, p->dn, a->x, w->attn_norm.w, a->r1, N, C);
+    be->op->rmsnorm_backward(dx, m->p.layer[l].attn_norm.g, p->dn, a->x, m->p.layer[l].attn_norm.w, a->r1, p->N, m->c.C);
 }
 
 /* ---------------------------------------------------------------- the stack */

@@ -84,6 +84,7 @@ void layer_norm_in(const Model *m, Pass *p, int l, const Real *x);           /* 
 void layer_mixer(const Model *m, Pass *p, int l, Real *y);                   /* y = mixer_l(n1) */
 void layer_mlp(const Model *m, Pass *p, int l, Real *x_out);                 /* x_out = x2 + mlp(rmsnorm(x2)) */
 void layer_forward(const Model *m, Pass *p, int l, const Real *x, Real *x_out); /* all of layer l: fills layer[l], x_out may be layer[l+1].x */
+void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx);                 /* dx: in dL/d(output), out dL/dx2 */
 void layer_backward(Model *m, Pass *p, int l, Real *dx);                     /* dx: in dL/d(output), out dL/d(input) */
 MixerCall *layer_call(const Model *m, Pass *p, int l);                       /* the MixerCall of layer l (scratch shared) */
 

@@ -1,0 +1,304 @@
+/* scorers.c - see scorers.h. */
+#include "method/scorers.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/text_buf.h"
+#include "method/align.h"
+#include "method/gates.h"
+#include "method/swap.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- without training */
+
+int score_ablation(const SelectInput *in, LayerScore *rows, Err *e) {
+    double importance[MAX_LAYERS];
+    const double begin = log_now();
+    int64_t tokens = 0;
+    TRY(select_ablation(in->teacher, in->recall, importance, e));
+    memset(rows, 0, (size_t)in->L * sizeof *rows);
+    for (int l = 0; l < in->L; l++) {
+        score_finish(&rows[l], l, 0);
+        rows[l].score = importance[l];
+    }
+    for (int i = 0; i < in->recall->n_n; i++) tokens += (int64_t)in->recall->rows * 2 * (in->recall->n[i] + in->recall->queries) * (in->L + 1);
+    score_share(rows, in->L, tokens, log_now() - begin);
+    score_rank(rows, in->L);
+    return OK;
+}
+
+int score_ppl(const SelectInput *in, LayerScore *rows, Err *e) {
+    return swap_scores(rows, SWAP_PPL, in->teacher, NULL, NULL, in->heldout, e);
+}
+int score_act_mse(const SelectInput *in, LayerScore *rows, Err *e) {
+    return swap_scores(rows, SWAP_MSE, in->teacher, NULL, NULL, in->heldout, e);
+}
+int score_swap(const SelectInput *in, LayerScore *rows, Err *e) {
+    return swap_scores(rows, SWAP_ADD, in->teacher, in->start, NULL, in->heldout, e);
+}
+int score_swap_remove(const SelectInput *in, LayerScore *rows, Err *e) {
+    return swap_scores(rows, SWAP_REMOVE, in->teacher, in->start, NULL, in->heldout, e);
+}
+int score_gates(const SelectInput *in, LayerScore *rows, Err *e) {
+    return gates_scores(rows, in->teacher, in->start, NULL, 0, in->heldout, e);
+}
+int score_path_gates(const SelectInput *in, LayerScore *rows, Err *e) {
+    return gates_scores(rows, in->teacher, in->start, NULL, PATH_NODES, in->heldout, e);
+}
+
+/* ---------------------------------------------------------------- S1 */
+
+/* Stage-1 losses of one held-out batch into rows: of the layer itself, or minus the mean of what all others leave. */
+static int s1_batch(Align *a, const SelectInput *in, int i, int addition, LayerScore *rows, Err *e) {
+    double loss, layer[MAX_LAYERS], sum = 0;
+    TRY(batch_text(&a->batch, &a->data, 1, (uint64_t)i, e));
+    TRY(align_batch(a, 0, &loss, layer, e));
+    for (int l = 0; l < in->L; l++) sum += layer[l];
+    for (int l = 0; l < in->L; l++) rows[l].batch_kl[i] = addition ? -(sum - layer[l]) / in->L : layer[l];
+    return OK;
+}
+
+static int score_s1(const SelectInput *in, int addition, LayerScore *rows, Err *e) {
+    const Heldout *h = in->heldout;
+    const StageOptions o = {.steps = 1, .batch_size = h->B, .micro_batch_size = h->B, .train_seq_len = h->T};
+    const double begin = log_now();
+    Align a;
+    memset(rows, 0, (size_t)in->L * sizeof *rows);
+    TRY(align_open(&a, in->teacher, in->start, &h->data, &o, in->align_form, e));
+    int rc = OK;
+    for (int i = 0; i < h->batches && !rc; i++) rc = s1_batch(&a, in, i, addition, rows, e);
+    align_close(&a);
+    if (rc) return rc;
+    for (int l = 0; l < in->L; l++) score_finish(&rows[l], l, h->batches);
+    score_share(rows, in->L, (int64_t)h->batches * h->B * h->T, log_now() - begin);
+    score_rank(rows, in->L);
+    return OK;
+}
+
+int score_ga_s1(const SelectInput *in, LayerScore *rows, Err *e) { return score_s1(in, 1, rows, e); }
+int score_gr_s1(const SelectInput *in, LayerScore *rows, Err *e) { return score_s1(in, 0, rows, e); }
+
+void score_average(LayerScore *rows, const LayerScore *a, const LayerScore *b, int L) {
+    for (int l = 0; l < L; l++) {
+        const LayerScore x = a[l], y = b[l]; // rows may be b
+        memset(&rows[l], 0, sizeof rows[l]);
+        score_finish(&rows[l], l, 0);
+        rows[l].score = -(x.rank + y.rank) / 2.0;
+        rows[l].tokens = x.tokens + y.tokens;
+        rows[l].seconds = x.seconds + y.seconds;
+    }
+    score_rank(rows, L);
+}
+
+int score_avg_s1(const SelectInput *in, LayerScore *rows, Err *e) {
+    void *mem;
+    TRY(mem_alloc(&mem, (size_t)in->L * sizeof(LayerScore), "layer scores", e));
+    int rc = score_s1(in, 1, mem, e);
+    if (!rc) rc = score_s1(in, 0, rows, e);
+    if (!rc) score_average(rows, mem, rows, in->L);
+    mem_free(mem);
+    return rc;
+}
+
+/* ---------------------------------------------------------------- S2: with training */
+
+/* The scoring options of another selector: its runs lie in DIR-NAME. dir must hold 1200 bytes. */
+static ScoreOptions options_of(const SelectInput *in, const char *name, char *dir) {
+    ScoreOptions o = *in->scoring;
+    snprintf(dir, 1200, "%.1100s-%.64s", o.train.dir, name);
+    o.train.dir = dir;
+    o.K = in->K;
+    return o;
+}
+
+int score_gr_s2(const SelectInput *in, LayerScore *rows, Err *e) {
+    char dir[1200];
+    ScoreOptions o = options_of(in, "gr_s2", dir);
+    o.removal = 1;
+    return score_layers(rows, in->teacher, in->start, in->data, in->heldout, &o, e);
+}
+
+int score_avg_s2(const SelectInput *in, LayerScore *rows, Err *e) {
+    TRY(score_gr_s2(in, rows, e));
+    score_average(rows, in->score, rows, in->L);
+    return OK;
+}
+
+/* The trunk: stage 2 of the student with all layers linear, for as many steps as a scoring run has. */
+static int trunk_train(const SelectInput *in, const ScoreOptions *o, Model *trunk, TrainResult *t, Err *e) {
+    const StageOptions *stage = &o->train.stage;
+    char dir[1300];
+    TrainOptions train = o->train;
+    Teacher teacher;
+    Distill d;
+    snprintf(dir, sizeof dir, "%s/trunk", o->train.dir);
+    train.dir = dir;
+    TRY(file_mkdirs(o->train.dir, e));
+    TRY(teacher_open(&teacher, in->teacher, stage->micro_batch_size, stage->train_seq_len, 0, 0, e));
+    int rc = distill_open(&d, trunk, &teacher, in->data, stage, o->tau, o->checkpointing, e);
+    if (!rc) {
+        Task task = distill_task(&d, "trunk");
+        task.stage = "score";
+        rc = train_run(&task, &train, t, e);
+        distill_close(&d);
+    }
+    teacher_close(&teacher);
+    return rc;
+}
+
+int score_trunk_s2(const SelectInput *in, LayerScore *rows, Err *e) {
+    const int none[MAX_LAYERS] = {0};
+    char dir[1200];
+    ScoreOptions o = options_of(in, "trunk_s2", dir);
+    Model trunk;
+    TrainResult t;
+    TRY(hybrid_open(&trunk, in->teacher, in->start, none, GRAD_ALL, e));
+    int rc = trunk_train(in, &o, &trunk, &t, e);
+    if (!rc) {
+        const int64_t steps = stage_steps(&o.train.stage);
+        o.train.fingerprint = fingerprint_real(fingerprint_text(o.train.fingerprint, "branch"), (double)steps);
+        o.train.stage.steps = in->branch_steps > 0 ? in->branch_steps : steps > 4 ? steps / 4 : 1;
+        o.eval_every = 0;
+        rc = score_layers(rows, in->teacher, &trunk, in->data, in->heldout, &o, e);
+    }
+    model_close(&trunk);
+    for (int l = 0; l < in->L && !rc; l++) {
+        rows[l].tokens += t.tokens / in->L + (l < t.tokens % in->L);
+        rows[l].seconds += t.seconds / in->L;
+    }
+    return rc;
+}
+
+/* ---------------------------------------------------------------- one pick after the other */
+
+typedef int Round(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e);
+
+/* rows: picked layers as they were when picked, the rest from the last round. */
+static int greedy(const SelectInput *in, Round *round, LayerScore *rows, Err *e) {
+    int picked[MAX_LAYERS] = {0};
+    int64_t tokens[MAX_LAYERS] = {0};
+    double seconds[MAX_LAYERS] = {0};
+    void *mem;
+    TRY(mem_alloc(&mem, (size_t)in->L * sizeof(LayerScore), "layer scores", e));
+    LayerScore *now = mem;
+    int rc = OK;
+    for (int pick = 0; pick < (in->K > 0 ? in->K : 1) && !rc; pick++) {
+        int best = -1;
+        rc = round(in, picked, pick, now, e);
+        for (int l = 0; l < in->L && !rc; l++) {
+            tokens[l] += now[l].tokens;
+            seconds[l] += now[l].seconds;
+            if (picked[l]) continue;
+            rows[l] = now[l];
+            rows[l].rank = pick + now[l].rank; // behind all picked ones
+            if (now[l].rank == 1) best = l;
+        }
+        if (best >= 0 && pick < in->K) picked[best] = 1;
+    }
+    for (int l = 0; l < in->L && !rc; l++) {
+        rows[l].tokens = tokens[l];
+        rows[l].seconds = seconds[l];
+    }
+    mem_free(mem);
+    return rc;
+}
+
+static int round_swap(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
+    (void)pick;
+    return swap_scores(rows, SWAP_ADD, in->teacher, in->start, picked, in->heldout, e);
+}
+static int round_gates(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
+    (void)pick;
+    return gates_scores(rows, in->teacher, in->start, picked, 0, in->heldout, e);
+}
+static int round_ga_s2(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
+    char name[48], dir[1200];
+    snprintf(name, sizeof name, "ga_s2_greedy-%d", pick);
+    ScoreOptions o = options_of(in, name, dir);
+    o.keep = picked;
+    o.stop.R = 0; // the first K of a round are not the question
+    o.halving_z = 0;
+    return score_layers(rows, in->teacher, in->start, in->data, in->heldout, &o, e);
+}
+
+int score_swap_greedy(const SelectInput *in, LayerScore *rows, Err *e) { return greedy(in, round_swap, rows, e); }
+int score_gates_greedy(const SelectInput *in, LayerScore *rows, Err *e) { return greedy(in, round_gates, rows, e); }
+int score_ga_s2_greedy(const SelectInput *in, LayerScore *rows, Err *e) { return greedy(in, round_ga_s2, rows, e); }
+
+/* ---------------------------------------------------------------- all sets */
+
+int subsets(int *sets, int cap, int L, int K) {
+    int pick[MAX_LAYERS], n = 0;
+    for (int i = 0; i < K; i++) pick[i] = i;
+    for (;;) {
+        if (n == cap) return cap + 1;
+        memset(sets + (size_t)n * L, 0, (size_t)L * sizeof *sets);
+        for (int i = 0; i < K; i++) sets[(size_t)n * L + pick[i]] = 1;
+        n++;
+        int i = K - 1;
+        while (i >= 0 && pick[i] == L - K + i) i--;
+        if (i < 0) return n;
+        pick[i]++;
+        for (int k = i + 1; k < K; k++) pick[k] = pick[k - 1] + 1;
+    }
+}
+
+static int sets_csv(const int *sets, const LayerScore *s, int n, int L, const char *dir, Err *e) {
+    TextBuf b = {0};
+    char path[1300], text[256];
+    textbuf_puts(&b, "rank,kl,stderr,layers\n");
+    for (int rank = 1; rank <= n; rank++)
+        for (int i = 0; i < n; i++) {
+            if (s[i].rank != rank) continue;
+            select_text(text, sizeof text, sets + (size_t)i * L, L);
+            textbuf_printf(&b, "%d,%.9g,%.3g,\"%s\"\n", rank, -s[i].score, s[i].se, text);
+        }
+    int rc = textbuf_end(&b, e);
+    if (!rc) rc = file_join(path, sizeof path, dir, "sets.csv", e);
+    if (!rc) rc = file_write_all(path, b.text, b.len, e);
+    textbuf_free(&b);
+    return rc;
+}
+
+/* Rows: the members of the best set first, each with that set's score; then the others with the score of the best set they are in. */
+static void sets_rows(const int *sets, const LayerScore *s, int n, int L, LayerScore *rows) {
+    memset(rows, 0, (size_t)L * sizeof *rows);
+    for (int l = 0; l < L; l++) {
+        score_finish(&rows[l], l, 0);
+        for (int i = 0; i < n; i++)
+            if (sets[(size_t)i * L + l] && !(s[i].score <= rows[l].score)) rows[l].score = s[i].score, rows[l].se = s[i].se;
+    }
+    score_rank(rows, L);
+}
+
+int score_exhaustive(const SelectInput *in, LayerScore *rows, Err *e) {
+    char dir[1200];
+    void *mem, *scores;
+    ScoreOptions o = options_of(in, "exhaustive", dir);
+    const int L = in->L;
+    TRY(mem_alloc(&mem, (size_t)MAX_LAYERS * L * sizeof(int), "sets of layers", e));
+    const int n = subsets(mem, MAX_LAYERS, L, in->K);
+    int rc = OK;
+    if (n > MAX_LAYERS) rc = err_set(e, ERR_USAGE, "exhaustive: more than %d sets of %d out of %d layers", MAX_LAYERS, in->K, L);
+    if (!rc) rc = mem_alloc(&scores, (size_t)n * sizeof(LayerScore), "set scores", e);
+    if (rc) return mem_free(mem), rc;
+    LayerScore *s = scores;
+    o.sets = mem;
+    o.n_sets = n;
+    o.stop.R = 0;
+    o.halving_z = 0;
+    rc = score_layers(s, in->teacher, in->start, in->data, in->heldout, &o, e);
+    if (!rc) rc = sets_csv(mem, s, n, L, dir, e);
+    if (!rc) {
+        int64_t tokens = 0;
+        double seconds = 0;
+        for (int i = 0; i < n; i++) tokens += s[i].tokens, seconds += s[i].seconds;
+        sets_rows(mem, s, n, L, rows);
+        score_share(rows, L, tokens, seconds);
+    }
+    mem_free(scores);
+    mem_free(mem);
+    return rc;
+}

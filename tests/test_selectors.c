@@ -1,0 +1,653 @@
+/* test_selectors.c - the rules by which layers are scored and chosen, each against a known answer: shipped sets, brute force, plain
+ * hybrids, finite differences, and a teacher of which one layer matters. */
+#include <math.h>
+#include "method/gates.h"
+#include "method/scorers.h"
+#include "method/select.h"
+#include "method/smart.h"
+#include "method/swap.h"
+#include "tiny.h"
+
+static void setup(void) { tmpdir_begin(); }
+static void teardown(void) { tmpdir_end(); }
+
+/* ---------------------------------------------------------------- SMART and distance */
+
+/* Every shipped SMART set (method.md 3.6). */
+static const struct { int L, K, set[18]; } SMART[] = {
+    {28, 4, {0, 9, 18, 26}}, {28, 7, {0, 5, 10, 14, 18, 22, 26}}, {28, 9, {0, 3, 6, 9, 12, 15, 19, 23, 26}},
+    {28, 14, {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26}}, {28, 7, {0, 4, 9, 14, 19, 23, 27}},
+    {28, 9, {0, 3, 6, 9, 12, 16, 19, 23, 27}}, {36, 5, {3, 11, 19, 27, 35}}, {36, 9, {3, 7, 11, 15, 19, 23, 27, 31, 35}},
+    {36, 12, {2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35}}, {36, 18, {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 27, 29, 31, 33, 35}},
+    {28, 7, {2, 6, 10, 14, 18, 22, 27}}, {28, 9, {2, 5, 8, 11, 14, 17, 20, 23, 27}},
+    {28, 6, {0, 5, 10, 16, 21, 26}}, {28, 8, {0, 3, 7, 10, 14, 18, 22, 26}}}; // the last two: AMD's own for Llama-3.2-3B
+
+START_TEST(smart_shipped_sets) {
+    for (size_t i = 0; i < sizeof SMART / sizeof *SMART; i++) {
+        int want[MAX_LAYERS] = {0}, got[MAX_LAYERS];
+        double s[MAX_LAYERS];
+        Err e = {0};
+        Rng r;
+        rng_seed(&r, 5 + i);
+        for (int k = 0; k < SMART[i].K; k++) want[SMART[i].set[k]] = 1;
+        ck_assert_msg(smart_spaced(want, SMART[i].L), "set %zu breaks the spacing rule", i);
+        for (int l = 0; l < SMART[i].L; l++) s[l] = rng_uniform(&r) + (want[l] ? 1 : 0); // its layers are the sensitive ones
+        must(smart_select(s, SMART[i].L, SMART[i].K, got, &e), &e);
+        for (int l = 0; l < SMART[i].L; l++) ck_assert_msg(got[l] == want[l], "set %zu: layer %d", i, l);
+    }
+    int bad[28] = {0}; // GA-S2's Llama set is clustered, not spaced
+    static const int ga[7] = {14, 8, 5, 12, 15, 13, 2};
+    for (int k = 0; k < 7; k++) bad[ga[k]] = 1;
+    ck_assert(!smart_spaced(bad, 28));
+}
+END_TEST
+
+START_TEST(smart_is_the_best_spaced_set) { // against all sets
+    static int sets[5000 * 12];
+    for (int i = 0; i < 60; i++) {
+        const int L = 6 + i % 7, K = 2 + i % 5 > L ? L : 2 + i % 5;
+        double s[12], best = -INFINITY, mine = 0;
+        int got[MAX_LAYERS], first = 0, last = L - L / K, pick_first = -1, pick_last = -1;
+        Err e = {0};
+        Rng r;
+        rng_seed(&r, 100 + (uint64_t)i);
+        for (int l = 0; l < L; l++) s[l] = rng_normal(&r);
+        must(smart_select(s, L, K, got, &e), &e);
+        for (int l = 0; l < L / K; l++) first = s[l] > s[first] ? l : first;
+        for (int l = L - L / K; l < L; l++) last = s[l] > s[last] ? l : last;
+        for (int l = 0; l < L; l++) {
+            if (!got[l]) continue;
+            mine += s[l];
+            pick_first = pick_first < 0 ? l : pick_first;
+            pick_last = l;
+        }
+        ck_assert_int_eq(pick_first, first);
+        ck_assert_int_eq(pick_last, last);
+        ck_assert(smart_spaced(got, L));
+        const int n = subsets(sets, 5000, L, K);
+        ck_assert_int_le(n, 5000);
+        for (int k = 0; k < n; k++) {
+            const int *set = sets + (size_t)k * L;
+            double sum = 0;
+            int lo = -1, hi = -1;
+            for (int l = 0; l < L; l++)
+                if (set[l]) sum += s[l], lo = lo < 0 ? l : lo, hi = l;
+            if (lo == first && hi == last && smart_spaced(set, L) && sum > best) best = sum;
+        }
+        ck_assert_double_eq_tol(mine, best, 1e-12);
+    }
+}
+END_TEST
+
+START_TEST(distance_rule) {
+    const double s[6] = {1, 10, 9, 2, 8, 0};
+    int keep[MAX_LAYERS], top[MAX_LAYERS], order[6];
+    for (int K = 0; K <= 6; K++) { // strength 0 is GA-S2's top K
+        distance_select(s, 6, K, 0, 2, keep, order);
+        select_top(s, 6, K, top);
+        ck_assert_int_eq(memcmp(keep, top, 6 * sizeof *keep), 0);
+    }
+    ck_assert_int_eq(order[1], 2);
+    distance_select(s, 6, 2, 2, 1, keep, order); // 2 stands next to 1: 4 is chosen instead
+    ck_assert(keep[1] && keep[4] && !keep[2]);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- early stopping */
+
+START_TEST(stopping_rule) {
+    const EarlyStop o = {.R = 3, .threshold = 0.9}, all = {.R = 3, .threshold = 0.9, .all_pairs = 1}, lax = {.R = 3, .threshold = 0.3};
+    const int same[6] = {1, 2, 2, 1, 1, 2};           // one set, in any order
+    const int flips[9] = {0, 1, 2, 0, 1, 3, 0, 1, 2}; // backbone {0,1}; consecutive Jaccard 2/4 twice; all pairs (1/2 + 1/2 + 1)/3
+    const int moves[6] = {1, 2, 1, 3, 4, 3};
+    for (int n = 0; n < 3; n++) ck_assert_int_eq(early_stop(&o, same, n, 2, 6).stop, 0); // never before R evaluations
+    EarlyStopState s = early_stop(&o, same, 3, 2, 6);
+    ck_assert(s.stop && s.backbone == 2 && s.jaccard == 1);
+    s = early_stop(&o, flips, 3, 3, 6);
+    ck_assert(!s.stop && s.backbone == 2);
+    ck_assert_double_eq_tol(s.jaccard, 0.5, 1e-15);
+    s = early_stop(&all, flips, 3, 3, 6);
+    ck_assert_double_eq_tol(s.jaccard, 2.0 / 3, 1e-15);
+    ck_assert_int_eq(early_stop(&lax, flips, 3, 3, 6).stop, 1); // K - 1 in the backbone suffice
+    s = early_stop(&lax, moves, 3, 2, 6);                       // Jaccard 1/3 each, but nothing stayed: the backbone decides
+    ck_assert(!s.stop && s.backbone == 0 && s.jaccard > 0.3);
+    int history[8] = {5, 1, 2, 1, 2, 1, 2, 1}; // only the last R count
+    ck_assert_int_eq(early_stop(&o, history, 4, 2, 6).stop, 1);
+    history[2] = 4;
+    ck_assert_int_eq(early_stop(&o, history, 4, 2, 6).stop, 0);
+    const EarlyStop off = {.R = 0};
+    ck_assert_int_eq(early_stop(&off, same, 3, 2, 6).stop, 0);
+}
+END_TEST
+
+START_TEST(halving_rule) {
+    // noise common to all layers: unpaired, nothing could be told apart; paired, differences are exact to 0.01
+    double kl[6][8], mean[MAX_LAYERS], se[MAX_LAYERS];
+    static const double level[6] = {1, 1.1, 1.12, 2, 3, 4};
+    const double *rows[6];
+    int alive[6] = {1, 1, 1, 1, 1, 1}, drop[MAX_LAYERS];
+    Rng r;
+    rng_seed(&r, 3);
+    for (int b = 0; b < 8; b++) {
+        const double common = 5 * rng_normal(&r);
+        for (int l = 0; l < 6; l++) kl[l][b] = level[l] + common + (l != 2 ? 0.01 * rng_normal(&r) : b % 2 ? 0.5 : -0.5);
+    }
+    for (int l = 0; l < 6; l++) rows[l] = kl[l];
+    ck_assert_int_eq(halving_drop(rows, 6, 8, 2, 3, alive, drop, mean, se), 2); // half of the four beyond K, the worst
+    ck_assert(drop[5] && drop[4] && !drop[3]);
+    ck_assert_double_eq_tol(mean[5], 2.9, 0.5);
+    alive[5] = alive[4] = 0;
+    ck_assert_int_eq(halving_drop(rows, 6, 8, 2, 3, alive, drop, mean, se), 1);
+    ck_assert(drop[3]);
+    alive[3] = 0;
+    ck_assert_int_eq(halving_drop(rows, 6, 8, 2, 3, alive, drop, mean, se), 0); // layer 2 is not clearly behind
+    ck_assert_int_eq(halving_drop(rows, 6, 2, 2, 3, alive, drop, mean, se), 0); // two batches prove nothing
+    const int one[6] = {1, 1, 0, 0, 0, 0};
+    ck_assert_int_eq(halving_drop(rows, 6, 8, 2, 0, one, drop, mean, se), 0);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- models */
+
+enum { L = 4, PLANTED = 2, BATCHES = 3 };
+typedef struct { Tiny t; Model start; Heldout h; } Rig;
+
+/* A teacher whose attention says nothing except in one layer: every other o_proj is zero. */
+static void plant(Tiny *t) {
+    Err e = {0};
+    static const double zero[16 * 16];
+    for (int l = 0; l < L; l++) {
+        char name[64];
+        ParamInfo i;
+        Param p;
+        snprintf(name, sizeof name, "model.layers.%d.attn.o_proj.weight", l);
+        ck_assert(model_find(&t->teacher, name, &i, &p));
+        if (l != PLANTED) must(param_put(t->be, &i, &p, DT_F64, zero, &e), &e);
+    }
+}
+
+static void student_open(Rig *r, const char *mixer) {
+    Err e = {0};
+    Config c;
+    int m[MAX_LAYERS];
+    for (int l = 0; l < L; l++) m[l] = mixer_find(mixer);
+    must(transfer_config(&c, &r->t.teacher.c, m, &e), &e);
+    c.linear_bias = c.qkv_bias;
+    must(model_open(&r->start, &c, r->t.be, GRAD_NONE, &e), &e);
+    r->start.chunk = 8;
+    must(transfer_weights(&r->start, &r->t.teacher, KV_REPEAT_HEAD, 5, &e), &e);
+}
+
+/* Biases of a teacher made from scratch are zero: give them values. */
+static int bias_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Rig *r = ctx;
+    double v[64];
+    Err e = {0};
+    if (!strstr(info->name, "bias") || info->wide) return OK;
+    for (size_t i = 0; i < info->n; i++) v[i] = 0.3 * sin(1.0 + (double)i * 7 + info->layer);
+    return param_put(r->t.be, info, slot, DT_F64, v, &e);
+}
+
+static void rig_open(Rig *r, const char *backend, const char *mixer, int planted, int biased) {
+    Err e = {0};
+    memset(r, 0, sizeof *r);
+    tiny_open(&r->t, backend, 1, L, place("text.tok"));
+    if (biased) {
+        Config c = tiny_config(L);
+        c.qkv_bias = c.o_bias = 1;
+        model_close(&r->t.teacher);
+        must(model_open(&r->t.teacher, &c, r->t.be, GRAD_NONE, &e), &e);
+        must(model_init(&r->t.teacher, 3, 1.0, 1.5, 0, &e), &e);
+        params_walk(&c, &r->t.teacher.p, bias_visit, r);
+    }
+    if (planted) plant(&r->t);
+    student_open(r, mixer);
+    must(heldout_open(&r->h, &r->t.teacher, &r->t.text, 4, 16, BATCHES, 1 << 20, &e), &e);
+}
+
+static void rig_close(Rig *r) {
+    heldout_close(&r->h);
+    model_close(&r->start);
+    tiny_close(&r->t);
+}
+
+static double hybrid_kl(Rig *r, const int *keep, HeldoutResult *out) {
+    Model m;
+    Err e = {0};
+    must(hybrid_open(&m, &r->t.teacher, &r->start, keep, GRAD_NONE, &e), &e);
+    must(heldout_run(&r->h, &m, out, &e), &e);
+    model_close(&m);
+    return out->kl;
+}
+
+static LayerScore rows[L], other[L];
+
+START_TEST(swaps_are_plain_hybrids) { // sharing the prefix changes nothing
+    Rig r;
+    Err e = {0};
+    HeldoutResult base, one;
+    rig_open(&r, "ref64", "gdn_v4", 0, 0);
+    for (int given = 0; given < 2; given++) {
+        int keep[L] = {0, given, 0, 0};
+        hybrid_kl(&r, keep, &base);
+        must(swap_scores(rows, SWAP_ADD, &r.t.teacher, &r.start, given ? keep : NULL, &r.h, &e), &e);
+        for (int l = 0; l < L; l++) {
+            if (keep[l]) {
+                ck_assert(isnan(rows[l].score) && rows[l].rank == L);
+                continue;
+            }
+            keep[l] = 1;
+            hybrid_kl(&r, keep, &one);
+            keep[l] = 0;
+            ck_assert_double_eq_tol(rows[l].score, base.kl - one.kl, 1e-13);
+            for (int b = 0; b < BATCHES; b++) ck_assert_double_eq_tol(rows[l].batch_kl[b], base.batch_kl[b] - one.batch_kl[b], 1e-13);
+        }
+    }
+    must(swap_scores(rows, SWAP_REMOVE, &r.t.teacher, &r.start, NULL, &r.h, &e), &e);
+    for (int l = 0; l < L; l++) {
+        int keep[L] = {1, 1, 1, 1};
+        keep[l] = 0;
+        ck_assert_double_eq_tol(rows[l].score, hybrid_kl(&r, keep, &one), 1e-13);
+    }
+    int64_t tokens = 0;
+    for (int l = 0; l < L; l++) tokens += rows[l].tokens;
+    ck_assert_int_eq(tokens, BATCHES * 4 * 16);
+    rig_close(&r);
+}
+END_TEST
+
+/* The teacher with one o_proj zeroed is the teacher with that mixer bypassed. */
+START_TEST(bypass_is_a_zero_projection) {
+    static const double zero[16 * 16];
+    Rig r;
+    Err e = {0};
+    HeldoutResult base, one;
+    const int all[L] = {1, 1, 1, 1};
+    rig_open(&r, "ref64", "gdn_v4", 0, 0);
+    hybrid_kl(&r, all, &base);
+    must(swap_scores(rows, SWAP_PPL, &r.t.teacher, NULL, NULL, &r.h, &e), &e);
+    must(swap_scores(other, SWAP_MSE, &r.t.teacher, NULL, NULL, &r.h, &e), &e);
+    for (int l = 0; l < L; l++) {
+        Model m;
+        char name[64];
+        ParamInfo i;
+        Param p;
+        must(hybrid_open(&m, &r.t.teacher, &r.start, all, GRAD_NONE, &e), &e);
+        snprintf(name, sizeof name, "model.layers.%d.attn.o_proj.weight", l);
+        ck_assert(model_find(&m, name, &i, &p));
+        must(param_put(r.t.be, &i, &p, DT_F64, zero, &e), &e);
+        must(heldout_run(&r.h, &m, &one, &e), &e);
+        ck_assert_double_eq_tol(rows[l].score, one.ce - base.ce, 1e-13);
+        // Act-MSE by hand: both models' last hidden states
+        double sum = 0;
+        static double a[64 * 16], b[64 * 16];
+        for (int k = 0; k < BATCHES; k++) {
+            Pass pa, pb;
+            must(batch_text(&r.h.batch, &r.h.data, 1, (uint64_t)k, &e), &e);
+            must(pass_open(&pa, &m, 4, 16, 0, &e), &e);
+            must(pass_open(&pb, &r.t.teacher, 4, 16, 0, &e), &e);
+            must(pass_input(&pa, &m, r.h.batch.ids, r.h.batch.start, &e), &e);
+            must(pass_input(&pb, &r.t.teacher, r.h.batch.ids, r.h.batch.start, &e), &e);
+            model_forward(&m, &pa);
+            model_forward(&r.t.teacher, &pb);
+            must(real_get(r.t.be, DT_F64, a, pa.h, 64 * 16, &e), &e);
+            must(real_get(r.t.be, DT_F64, b, pb.h, 64 * 16, &e), &e);
+            for (int n = 0; n < 64 * 16; n++) sum += (a[n] - b[n]) * (a[n] - b[n]) / (64 * 16) / BATCHES;
+            pass_close(&pa);
+            pass_close(&pb);
+        }
+        ck_assert_double_eq_tol(other[l].score, sum, 1e-13);
+        model_close(&m);
+    }
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(gate_slopes) { // against central differences, at gates of all kinds; heads add up
+    static const struct { const char *mixer; int biased; } kind[] = {{"gdn_v4", 0}, {"gla_v1", 0}, {"gdn_v2", 1}, {"gdn_v6", 0}};
+    for (size_t i = 0; i < sizeof kind / sizeof *kind; i++) {
+        Rig r;
+        Gates g;
+        Err e = {0};
+        rig_open(&r, "ref64", kind[i].mixer, 0, kind[i].biased);
+        must(gates_open(&g, &r.t.teacher, &r.start, &r.h, &e), &e);
+        double a[L] = {0.3, 0, 1, 0.7}, slope[L], kl, up, down;
+        must(gates_batch(&g, 1, a, &kl, &e), &e);
+        for (int l = 0; l < L; l++) {
+            slope[l] = 0;
+            for (int k = 0; k <= 4; k++) slope[l] += g.slope[l * 5 + k];
+        }
+        for (int l = 0; l < L; l++) {
+            const double was = a[l], step = 1e-6;
+            a[l] = was + step;
+            must(gates_batch(&g, 1, a, &up, &e), &e);
+            a[l] = was - step;
+            must(gates_batch(&g, 1, a, &down, &e), &e);
+            a[l] = was;
+            const double fd = (up - down) / (2 * step);
+            ck_assert_msg(fabs(fd - slope[l]) < 1e-7 * (1 + fabs(fd)), "%s layer %d: %.12g, differences say %.12g", kind[i].mixer, l,
+                          slope[l], fd);
+        }
+        const double teacher[L] = {1, 1, 1, 1};
+        must(gates_batch(&g, 0, teacher, &kl, &e), &e);
+        ck_assert_double_eq_tol(kl, 0, 1e-12); // all gates open: the teacher itself
+        gates_close(&g);
+        rig_close(&r);
+    }
+}
+END_TEST
+
+/* |sum of the scores / (KL(all-linear) - KL(teacher)) - 1|, and heads add up. */
+static double path_error(Rig *r, int nodes, double kl) {
+    Err e = {0};
+    double sum = 0;
+    must(gates_scores(rows, &r->t.teacher, &r->start, NULL, nodes, &r->h, &e), &e);
+    for (int l = 0; l < L; l++) {
+        double heads = 0;
+        ck_assert_int_eq(rows[l].heads, 4);
+        for (int k = 0; k < 4; k++) heads += rows[l].head[k];
+        ck_assert_double_eq_tol(heads, rows[l].score, 1e-12); // no output bias here
+        sum += rows[l].score;
+    }
+    return fabs(sum / kl - 1);
+}
+
+/* gdn_v6 is smooth. The output norm of the others turns o near 0 into steps that few nodes can miss: there, percents remain. */
+START_TEST(path_is_complete) {
+    const int none[L] = {0};
+    HeldoutResult base;
+    Rig r;
+    rig_open(&r, "ref64", "gdn_v6", 0, 0);
+    double kl = hybrid_kl(&r, none, &base), error[3];
+    for (int i = 0; i < 3; i++) error[i] = path_error(&r, 8 << i, kl);
+    ck_assert_msg(error[0] < 0.01 && error[1] < error[0] / 3 && error[2] < error[1] / 3, "errors %g %g %g do not fall like 1/n^2", error[0],
+                  error[1], error[2]);
+    rig_close(&r);
+    rig_open(&r, "ref64", "gdn_v4", 0, 0);
+    kl = hybrid_kl(&r, none, &base);
+    error[0] = path_error(&r, PATH_NODES, kl);
+    ck_assert_msg(error[0] < 0.03, "8 nodes: off by %.4f of %.4f", error[0], kl);
+    rig_close(&r);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- all scorers, one planted layer */
+
+static ScoreOptions scoring(const char *dir) {
+    ScoreOptions o = {.tau = 1, .eval_every = 2, .cache = 1 << 20};
+    o.train.stage = (StageOptions){.steps = 6, .batch_size = 4, .micro_batch_size = 4, .train_seq_len = 16};
+    o.train.stage.optim = (OptimConfig){.lr = 1e-4, .lr_attn = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+    o.train.dir = dir;
+    return o;
+}
+
+static SelectInput input(Rig *r, int K, const ScoreOptions *o) {
+    return (SelectInput){.L = L, .K = K, .teacher = &r->t.teacher, .start = &r->start, .heldout = &r->h, .data = &r->t.text, .scoring = o};
+}
+
+START_TEST(every_scorer_finds_the_planted_layer) {
+    static const char *const names[] = {"gates", "path_gates", "swap", "swap_remove", "ppl", "act_mse", "gr_s1", "ga_s1", "avg_s1",
+                                        "gr_s2", "swap_greedy", "gates_greedy", "ga_s2_greedy", "trunk_s2", "exhaustive"};
+    Rig r;
+    Err e = {0};
+    rig_open(&r, "cpu", "gdn_v4", 1, 0);
+    const ScoreOptions o = scoring(place("scores"));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const Selector *s = selector_find(names[i]);
+        int keep[MAX_LAYERS], seen[L] = {0};
+        SelectInput in = input(&r, 1, &o);
+        ck_assert_ptr_nonnull(s);
+        must(selector_score(s, &in, rows, &e), &e);
+        for (int l = 0; l < L; l++) {
+            ck_assert_int_eq(rows[l].layer, l);
+            ck_assert(rows[l].rank >= 1 && rows[l].rank <= L && !seen[rows[l].rank - 1]);
+            seen[rows[l].rank - 1] = 1;
+            ck_assert_int_gt(rows[l].tokens, 0);
+        }
+        if (!strcmp(names[i], "ppl")) { // attention of random weights need not help the text: it is the only one that does anything
+            ck_assert_double_ne(rows[PLANTED].score, 0);
+            for (int l = 0; l < L; l++)
+                if (l != PLANTED) ck_assert_double_eq(rows[l].score, 0);
+            continue;
+        }
+        ck_assert_msg(rows[PLANTED].rank == 1, "%s puts layer %d at rank %d", names[i], PLANTED, rows[PLANTED].rank);
+        in.rows = rows;
+        must(select_layers(s, &in, keep, &e), &e);
+        for (int l = 0; l < L; l++) ck_assert_int_eq(keep[l], l == PLANTED);
+        if (!strcmp(names[i], "act_mse")) // the others' attention says nothing at all
+            for (int l = 0; l < L; l++)
+                if (l != PLANTED) ck_assert_double_eq(rows[l].score, 0);
+        // written and read
+        int found;
+        must(score_rows_save(rows, L, place("rows"), 7, &e), &e);
+        must(score_rows_load(other, L, place("rows"), 7, &found, &e), &e);
+        ck_assert_int_eq(found, 1);
+        for (int l = 0; l < L; l++) {
+            ck_assert_int_eq(other[l].rank, rows[l].rank);
+            ck_assert(other[l].score == rows[l].score || (isnan(other[l].score) && isnan(rows[l].score)));
+            ck_assert_int_eq(memcmp(other[l].head, rows[l].head, sizeof rows[l].head), 0);
+        }
+    }
+    Err wrong = {0};
+    int found;
+    ck_assert_int_eq(score_rows_load(other, L, place("rows"), 8, &found, &wrong), ERR_USAGE);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(averaged_ranks) {
+    static const int a[L] = {1, 2, 3, 4}, b[L] = {2, 4, 1, 3}; // means 1.5 3 2 3.5
+    LayerScore x[L] = {0}, y[L] = {0};
+    for (int l = 0; l < L; l++) {
+        x[l].rank = a[l];
+        y[l].rank = b[l];
+        x[l].tokens = y[l].tokens = 5;
+    }
+    score_average(y, x, y, L);
+    static const int want[L] = {1, 3, 2, 4};
+    for (int l = 0; l < L; l++) {
+        ck_assert_int_eq(y[l].rank, want[l]);
+        ck_assert_int_eq(y[l].tokens, 10);
+    }
+    ck_assert_double_eq(y[0].score, -1.5);
+}
+END_TEST
+
+START_TEST(greedy_is_conditional) { // each pick is the best given the picks before, by plain hybrids
+    Rig r;
+    Err e = {0};
+    HeldoutResult h;
+    int keep[MAX_LAYERS] = {0}, got[MAX_LAYERS];
+    rig_open(&r, "ref64", "gdn_v4", 0, 0);
+    const SelectInput in = input(&r, 3, NULL);
+    must(selector_score(selector_find("swap_greedy"), &in, rows, &e), &e);
+    for (int pick = 1; pick <= 3; pick++) {
+        int best = -1;
+        double low = INFINITY;
+        for (int l = 0; l < L; l++) {
+            if (keep[l]) continue;
+            keep[l] = 1;
+            const double kl = hybrid_kl(&r, keep, &h);
+            keep[l] = 0;
+            if (kl < low) low = kl, best = l;
+        }
+        keep[best] = 1;
+        ck_assert_int_eq(rows[best].rank, pick);
+    }
+    must(select_layers(selector_find("swap_greedy"), &in, got, &e), &e);
+    ck_assert_int_eq(memcmp(keep, got, L * sizeof *keep), 0);
+    // one pick is the plain selector's
+    const SelectInput one = input(&r, 1, NULL);
+    must(selector_score(selector_find("gates_greedy"), &one, rows, &e), &e);
+    must(selector_score(selector_find("gates"), &one, other, &e), &e);
+    for (int l = 0; l < L; l++) ck_assert_int_eq(rows[l].rank, other[l].rank);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(all_sets) {
+    static int sets[100 * 6];
+    ck_assert_int_eq(subsets(sets, 100, 6, 3), 20);
+    ck_assert_int_eq(subsets(sets, 100, 6, 0), 1);
+    ck_assert_int_eq(subsets(sets, 100, 6, 6), 1);
+    ck_assert_int_eq(subsets(sets, 10, 6, 3), 11); // too many
+    ck_assert_int_eq(subsets(sets, 100, 5, 2), 10);
+    for (int i = 0; i < 10; i++)
+        for (int k = 0; k < i; k++) ck_assert_int_ne(memcmp(sets + i * 5, sets + k * 5, 5 * sizeof *sets), 0);
+    // the exhaustive optimum is no worse than any selector's set, and its members stand first
+    Rig r;
+    Err e = {0};
+    rig_open(&r, "cpu", "gdn_v4", 0, 0);
+    const ScoreOptions o = scoring(place("scores"));
+    const SelectInput in = input(&r, 2, &o);
+    int keep[MAX_LAYERS], greedy[MAX_LAYERS];
+    must(select_layers(selector_find("exhaustive"), &in, keep, &e), &e);
+    must(select_layers(selector_find("ga_s2_greedy"), &in, greedy, &e), &e);
+    File f;
+    must(file_open(&f, place("scores-exhaustive/sets.csv"), &e), &e);
+    int lines = 0;
+    for (size_t i = 0; i < f.size; i++) lines += f.data[i] == '\n';
+    ck_assert_int_eq(lines, 7); // a header and 6 sets
+    char text[64], first[200] = "";
+    select_text(text, sizeof text, keep, L);
+    const char *row = memchr(f.data, '\n', f.size);
+    memcpy(first, row + 1, strcspn(row + 1, "\n"));
+    ck_assert_msg(strstr(first, text) != NULL, "best set %s, first row %s", text, first);
+    file_close(&f);
+    rig_close(&r);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- runs that end early */
+
+START_TEST(early_stopping_run) { // a prefix of the full runs, bit for bit; fewer tokens; the same again after a crash between rounds
+    Rig r;
+    Err e = {0};
+    static LayerScore full[L];
+    rig_open(&r, "cpu", "gdn_v4", 1, 0);
+    ScoreOptions o = scoring(place("full"));
+    o.train.stage.steps = 12;
+    must(score_layers(full, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
+    o.train.dir = place("early");
+    o.stop = (EarlyStop){.R = 3, .threshold = 0.9};
+    o.K = 1;
+    must(score_layers(rows, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
+    for (int l = 0; l < L; l++) {
+        ck_assert_int_eq(rows[l].points, 3); // the planted layer leads from the first evaluation on
+        ck_assert_int_eq(rows[l].tokens, full[l].tokens / 2);
+        ck_assert_int_eq(memcmp(rows[l].point, full[l].point, 3 * sizeof *full[l].point), 0);
+    }
+    ck_assert_int_eq(rows[PLANTED].rank, 1);
+    must(score_layers(other, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e); // read back
+    for (int l = 0; l < L; l++) ck_assert_int_eq(memcmp(rows[l].point, other[l].point, sizeof rows[l].point), 0);
+    Json j;
+    const JsonRef root = 0;
+    double saved;
+    must(json_open(&j, place("early/early_stop.json"), &e), &e);
+    must(json_want_real(&j, json_get(&j, root, "saved"), "saved", &saved, &e), &e);
+    json_free(&j);
+    ck_assert_double_eq_tol(saved, 0.5, 1e-12);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(halving_run) { // losers of a planted layer go, each with a reason; the survivor's run is that of the full one
+    Rig r;
+    Err e = {0};
+    static LayerScore full[L];
+    rig_open(&r, "cpu", "gdn_v4", 1, 0);
+    ScoreOptions o = scoring(place("full"));
+    o.train.stage.steps = 12;
+    must(score_layers(full, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
+    o.train.dir = place("halving");
+    o.halving_z = 2;
+    o.K = 1;
+    must(score_layers(rows, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
+    int dropped = 0;
+    for (int l = 0; l < L; l++) {
+        ck_assert_int_eq(memcmp(rows[l].point, full[l].point, (size_t)rows[l].points * sizeof *full[l].point), 0);
+        if (!rows[l].dropped) continue;
+        dropped++;
+        ck_assert_double_gt(rows[l].drop_mean, 2 * rows[l].drop_se);
+        ck_assert_int_eq(rows[l].dropped, rows[l].point[rows[l].points - 1].step);
+    }
+    ck_assert_int_gt(dropped, 0);
+    ck_assert_int_eq(rows[PLANTED].dropped, 0);
+    ck_assert_int_eq(rows[PLANTED].rank, 1);
+    must(score_layers(other, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e); // read back: drops too
+    for (int l = 0; l < L; l++) ck_assert(rows[l].dropped == other[l].dropped && rows[l].rank == other[l].rank);
+    rig_close(&r);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- what is scored on */
+
+START_TEST(mixture) {
+    Tiny t;
+    Err e = {0};
+    Batch plain, mixed;
+    Recall game;
+    int keys[20];
+    const int n[2] = {2, 40}; // 40 pairs do not fit 16 tokens
+    for (int i = 0; i < 20; i++) keys[i] = i;
+    const RecallSpec spec = {.key = keys, .n_key = 20, .value = keys, .n_value = 20};
+    tiny_open(&t, "ref32", 1, 1, place("text.tok"));
+    must(recall_open(&game, &spec, n, 1, 4, 4, 1, 64, &e), &e);
+    game.n[game.n_n++] = n[1];
+    must(batch_open(&plain, 8, 16, &e), &e);
+    must(batch_open(&mixed, 8, 16, &e), &e);
+    TextStream s = t.text;
+    s.mix = 0.25;
+    s.recall = &game;
+    ck_assert_int_eq(batch_recall_rows(&s, 8), 2);
+    for (int heldout = 0; heldout < 2; heldout++) {
+        must(batch_text(&plain, &t.text, heldout, 3, &e), &e);
+        must(batch_text(&mixed, &s, heldout, 3, &e), &e);
+        ck_assert_int_eq(memcmp(plain.ids, mixed.ids, 6 * 16 * sizeof(int)), 0);
+        for (int row = 6; row < 8; row++) { // k v k v, then queries whose values are those of the pairs
+            const int *id = mixed.ids + row * 16;
+            for (int i = 4; i < 16; i += 2) {
+                ck_assert(id[i] == id[0] || id[i] == id[2]);
+                ck_assert_int_eq(id[i + 1], id[i] == id[0] ? id[1] : id[3]);
+            }
+            for (int i = 0; i < 16; i++) ck_assert_int_eq(mixed.start[row * 16 + i], 0);
+        }
+    }
+    game.n[0] = 40;
+    Err no = {0};
+    ck_assert_int_eq(batch_text(&mixed, &s, 0, 0, &no), ERR_USAGE);
+    batch_close(&plain);
+    batch_close(&mixed);
+    recall_close(&game);
+    tiny_close(&t);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("selectors");
+    TCase *t = tcase_create("all");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_set_timeout(t, 120);
+    tcase_add_test(t, smart_shipped_sets);
+    tcase_add_test(t, smart_is_the_best_spaced_set);
+    tcase_add_test(t, distance_rule);
+    tcase_add_test(t, stopping_rule);
+    tcase_add_test(t, halving_rule);
+    tcase_add_test(t, swaps_are_plain_hybrids);
+    tcase_add_test(t, bypass_is_a_zero_projection);
+    tcase_add_test(t, gate_slopes);
+    tcase_add_test(t, path_is_complete);
+    tcase_add_test(t, every_scorer_finds_the_planted_layer);
+    tcase_add_test(t, averaged_ranks);
+    tcase_add_test(t, greedy_is_conditional);
+    tcase_add_test(t, all_sets);
+    tcase_add_test(t, early_stopping_run);
+    tcase_add_test(t, halving_run);
+    tcase_add_test(t, mixture);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    const int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
