@@ -7,7 +7,8 @@ ARCH   ?= native
 B      ?= build
 WERROR ?= 0
 OPT    ?= -O2 -g
-PTHREAD ?= -pthread
+# OpenMP where the compiler has it; without it everything runs on one thread, with the same bits.
+OMP    ?= $(shell echo 'int main(void){return 0;}' | $(CC) -fopenmp -x c - -o /dev/null 2>/dev/null && echo -fopenmp)
 WARN    = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla -Wpointer-arith $(if $(filter 1,$(WERROR)),-Werror)
 ALLFLAGS = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -ffp-contract=off -Iref -I. -MMD -MP $(CFLAGS)
 LDLIBS += -lm
@@ -26,7 +27,7 @@ all: hybridize ## build ./hybridize (the default)
 hybridize: $(B)/hybridize
 	@cp -f $< $@
 $(B)/hybridize: $(CMDS:%.c=$(B)/%.o) $(B)/libtools.a $(B)/libhyb.a
-	$(CC) $(OPT) $(PTHREAD) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(B)/libhyb.a: $(LIBOBJ)
 	@rm -f $@ && ar rcs $@ $^
@@ -41,7 +42,7 @@ $(B)/ref/ops/ref_ops64.o: ref/ops/ref_ops.c
 	$(CC) $(ALLFLAGS) -DBITS=64 -c $< -o $@
 $(B)/cpu/%.o: cpu/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) -O3 $(PTHREAD) -c $< -o $@
+	$(CC) $(ALLFLAGS) -O3 $(OMP) -c $< -o $@
 $(B)/ref/ops/backend.o: ALLFLAGS += $(if $(CPU),,-DHYB_NO_CPU)
 $(B)/ref/ops/backend.o: $(CPU)
 $(B)/tools/main.o: ALLFLAGS += -DGIT_ID='"$(shell git rev-parse --short=12 HEAD 2>/dev/null)"'
@@ -50,7 +51,7 @@ $(B)/%.o: %.c
 	$(CC) $(ALLFLAGS) -c $< -o $@
 
 $(B)/tests/%: $(B)/tests/%.o $(B)/libtools.a $(B)/libhyb.a
-	$(CC) $(OPT) $(PTHREAD) $(LDFLAGS) $^ $(shell pkg-config --libs check 2>/dev/null || echo -lcheck) $(LDLIBS) -o $@
+	$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(shell pkg-config --libs check 2>/dev/null || echo -lcheck) $(LDLIBS) -o $@
 
 # ---- tests ----
 test: libcheck $(TESTS:%=$(B)/tests/%) hybridize ## build and run every test (installs libcheck with apt-get if it is missing and it may)
