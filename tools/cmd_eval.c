@@ -1,24 +1,19 @@
-/* cmd_eval.c - how good is a model: perplexity on a text, distance to its teacher, recall. */
+/* cmd_eval.c - how good is a model: perplexity on a text, distance to its teacher, recall; question sets are in cmd_eval_tasks.c. */
 #include "base/mem.h"
 #include "eval/perplexity.h"
 #include "eval/recall.h"
 #include "io/hf.h"
 #include "io/json.h"
 #include "method/pretrain.h"
-#include "tools/session.h"
+#include "tools/cmd_eval.h"
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
-enum { TASK_PPL, TASK_KL, TASK_RECALL };
-typedef struct {
-    int task, seq_len, batch_size, recall_rows, recall_queries;
-    char text[1024], ids[1024], teacher[1024], recall_keys[128], recall_values[128], recall_n[64];
-    int64_t max_tokens;
-} Options;
+typedef EvalOptions Options;
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
-    {"task", "what to measure", OPT_CHOICE, AT(task), 0, 0, "ppl|kl|recall", 0},
+    {"task", "ppl, kl, recall, or a list of question sets (see below)", OPT_TEXT, AT(task), 0, 1024, NULL, 0},
     {"text", "text file (ppl, kl): the whole file is one stream of tokens", OPT_TEXT, AT(text), 0, 1024, NULL, 0},
     {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_TEXT, AT(ids), 0, 1024, NULL, 0},
     {"seq_len", "window length in tokens", OPT_INT, AT(seq_len), 2, 1 << 24, NULL, 0},
@@ -30,12 +25,25 @@ static const Option rows[] = {
     {"recall_n", "numbers of pairs", OPT_TEXT, AT(recall_n), 0, 64, NULL, 0},
     {"recall_rows", "sequences per number of pairs", OPT_INT, AT(recall_rows), 1, 1 << 20, NULL, 0},
     {"recall_queries", "questions per sequence", OPT_INT, AT(recall_queries), 1, 1 << 20, NULL, 0},
+    {"data", "folder of the question sets", OPT_TEXT, AT(data), 0, 1024, NULL, 0},
+    {"max_len", "length of RULER's questions in tokens", OPT_INT, AT(max_len), 256, 1 << 20, NULL, 0},
+    {"samples", "RULER questions a task", OPT_INT, AT(samples), 1, 1 << 20, NULL, 0},
+    {"limit", "only the first so many questions of a task, 0 = all", OPT_INT, AT(limit), 0, 1 << 24, NULL, 0},
+    {"seeds", "RULER: seed before each task, or once, then in the order given", OPT_CHOICE, AT(seeds), 0, 0, "per-task|chained", 0},
+    {"tokenizer", "RULER: count tokens with a stub instead of the model's tokenizer", OPT_CHOICE, AT(tokenizer), 0, 0, "model|byte|simple", 0},
+    {"max_length", "context of the model in tokens, 0 = its own; longer prompts lose their beginning", OPT_INT, AT(max_length), 0, 1 << 24, NULL, 0},
+    {"add_bos", "begin prompts with what the tokenizer adds", OPT_BOOL, AT(add_bos), 0, 0, NULL, 0},
+    {"emit", "write the questions to this file (- is stdout), one JSON object a line, and stop: needs no model", OPT_TEXT, AT(emit), 0, 1024, NULL, 0},
+    {"log_samples", "write every question, answer and score to this file, one JSON object a line", OPT_TEXT, AT(log_samples), 0, 1024, NULL, 0},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }
 static void defaults(void *p) {
     Options *o = p;
+    snprintf(o->task, sizeof o->task, "ppl");
     o->seq_len = 512;
+    o->max_len = 4096;
+    o->samples = 500;
     o->recall_rows = 64;
     o->recall_queries = 16;
     snprintf(o->recall_keys, sizeof o->recall_keys, "A-Za-z");
@@ -176,22 +184,31 @@ static int run_recall(Cli *c, Session *s, Err *e) {
     return rc;
 }
 
+static const struct { const char *name; int (*run)(Cli *c, Session *s, Err *e); } measures[] = {{"ppl", run_ppl}, {"kl", run_kl}, {"recall", run_recall}};
+
 static int eval(Cli *c, Err *e) {
     const Options *o = c->options[0];
-    Session s;
-    TRY(session_open(&s, c, o->task == TASK_RECALL || !o->ids[0], e));
-    const int rc = o->task == TASK_PPL ? run_ppl(c, &s, e) : o->task == TASK_KL ? run_kl(c, &s, e) : run_recall(c, &s, e);
-    session_close(&s);
-    return rc;
+    for (size_t i = 0; i < sizeof measures / sizeof *measures; i++) {
+        Session s;
+        if (strcmp(o->task, measures[i].name)) continue;
+        TRY(session_open(&s, c, measures[i].run == run_recall || !o->ids[0], e));
+        const int rc = measures[i].run(c, &s, e);
+        session_close(&s);
+        return rc;
+    }
+    return eval_tasks(c, o, e);
 }
 
 const Command cmd_eval = {
     .name = "eval",
-    .summary = "Measures a model: perplexity on a text, KL to its teacher, or recall.",
-    .usage = "--task ppl|kl|recall -m MODEL (--text FILE | --ids FILE.json) [--seq-len N] [options]",
+    .summary = "Measures a model: perplexity on a text, KL to its teacher, recall, and question sets as lm-evaluation-harness asks them.",
+    .usage = "--task ppl|kl|recall|SET[,SET...] -m MODEL (--text FILE | --ids FILE.json | --data DIR) [options]",
     .details = "ppl, kl: the token stream (no special tokens added) is cut into consecutive windows of N tokens, the last partial one dropped\n"
                "unless it is the only one; each window starts from a fresh state; positions 2..N are predicted. Units are nats.\n"
-               "recall: k1 v1 ... kn vn, then keys again: how often is the right value the most likely token?",
+               "recall: k1 v1 ... kn vn, then keys again: how often is the right value the most likely token?\n"
+               "Question sets: ruler (all 13: niah_single_1..3, niah_multikey_1..3, niah_multiquery, niah_multivalue, ruler_vt, ruler_cwe,\n"
+               "ruler_fwe, ruler_qa_squad, ruler_qa_hotpot), piqa, hellaswag, arc_easy, arc_challenge, winogrande, openbookqa, social_iqa,\n"
+               "boolq, sciq, lambada_openai, wikitext, gsm8k, swde, fda, squad_completion, squadv2.",
     .common = CLI_MODEL | CLI_SEED | CLI_BACKEND | CLI_JSON,
     .options = {&options},
     .run = eval,
