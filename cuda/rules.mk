@@ -65,7 +65,7 @@ $(B)/tests/test_cuda_emu: $(B)/cuda_emu/planted_all.o $(EMU_LIB)
 
 # The device run (tests/gpu/): on a machine with a GPU, or `make gpu-verify-emu` for the same checks on the emulator.
 $(B)/gpu_verify: $(B)/tests/gpu/verify.o $(B)/libtools.a $(B)/libhyb.a $(TOOL_CUDA) $(EMU_LIB)
-	$(CC) $(OPT) $(LDFLAGS) $^ $(B)/libtools.a $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) -lstdc++ $(PTHREAD) $(LDLIBS) -o $@
+	$(CC) $(OPT) $(LDFLAGS) $^ $(B)/libtools.a $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) -lstdc++ $(OMP) $(LDLIBS) -o $@
 $(B)/tests/gpu/verify.o: ALLFLAGS += -Itests $(if $(TOOL_CUDA),-DHAVE_CUDA) $(if $(EMU_LIB),-DHAVE_CUDA_EMU)
 $(B)/gpu_bench: tests/gpu/bench.cu $(CUDA_LIB) $(B)/libhyb.a
 	$(NVCC) $(NVCC_FLAGS) $< $(CUDA_LIB) $(B)/libhyb.a $(CUDA_LIBS) -o $@
@@ -73,7 +73,7 @@ gpu-verify: $(B)/gpu_verify ## on a GPU: every op, models, training against the 
 	@sh tests/gpu/verify.sh $(B)/gpu_verify
 gpu-bench: $(B)/gpu_bench ## on a GPU: every op timed beside the copy bandwidth, the matrix rate and PyTorch
 	@sh tests/gpu/bench.sh $(B)/gpu_bench
-gpu-verify-emu: $(B)/gpu_verify ## the checks of gpu-verify on the emulator (minutes)
-	@$(B)/gpu_verify emu
+gpu-verify-emu: $(B)/gpu_verify ## the checks of gpu-verify on the emulator (many minutes)
+	@$(B)/gpu_verify cuda-emu cuda-emu-bf16
 %.d: ;
 .PHONY: cuda gpu-verify gpu-bench gpu-verify-emu

@@ -10,17 +10,19 @@
 
 typedef struct {
     int lines, failed;
+    double bound; /* on the relative error of a tensor, besides opcheck's own tolerance; 0: none */
     char first[512];
 } Tally;
 static void tally(void *ctx, const OpResult *r) {
     Tally *t = ctx;
     t->lines++;
-    if (!opresult_failed(r) || t->failed++) return;
+    const int far = t->bound > 0 && !r->problem && !(r->c.rel <= t->bound);
+    if ((!opresult_failed(r) && !far) || t->failed++) return;
     snprintf(t->first, sizeof t->first, "%s %s %s: %s: %s, error %.3g, tolerance %.3g, at %s: got %.9g, expected %.9g", r->op, r->check, r->shape, r->tensor,
              r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index, r->c.a, r->c.r);
 }
-static void check_op(const char *backend, const char *op, const char *shape, unsigned seed) {
-    Tally t = {0, 0, ""};
+static void check_op(const char *backend, const char *op, const char *shape, unsigned seed, double bound) {
+    Tally t = {.bound = bound};
     Err e = {0};
     const OpcheckOptions o = {.op = op, .shape = shape, .backend = backend, .seed = seed};
     cuda_emu_seed(seed);
@@ -32,11 +34,11 @@ static void check_op(const char *backend, const char *op, const char *shape, uns
 
 enum { SEEDS = 2 };
 START_TEST(op_in_float) {
-    for (unsigned s = 1; s <= SEEDS; s++) check_op("cuda-emu", opcheck_name(_i), NULL, s);
+    for (unsigned s = 1; s <= SEEDS; s++) check_op("cuda-emu", opcheck_name(_i), NULL, s, 0);
 }
 END_TEST
 START_TEST(op_in_bf16) {
-    for (unsigned s = 1; s <= SEEDS; s++) check_op("cuda-emu-bf16", opcheck_name(_i), NULL, s);
+    for (unsigned s = 1; s <= SEEDS; s++) check_op("cuda-emu-bf16", opcheck_name(_i), NULL, s, 0);
 }
 END_TEST
 
@@ -54,9 +56,11 @@ static const struct { const char *op, *shape; } FAST[] = {
     {"rmsnorm", "N=130,C=300"},
     {"embed", "N=300,C=9,VOC=4"},
 };
-START_TEST(fast_shape_in_bf16) { check_op("cuda-emu-bf16", FAST[_i].op, FAST[_i].shape, 7); }
+/* Storing results in bf16 alone is an error of 1.7e-3 (2^-8 / sqrt(12) and a half of it again for the spread); products of rounded operands
+ * may add up to three times that, and adding the same gradient twice half as much again. */
+START_TEST(fast_shape_in_bf16) { check_op("cuda-emu-bf16", FAST[_i].op, FAST[_i].shape, 7, 4.5 * 1.7e-3); }
 END_TEST
-START_TEST(fast_shape_in_float) { check_op("cuda-emu", FAST[_i].op, FAST[_i].shape, 7); }
+START_TEST(fast_shape_in_float) { check_op("cuda-emu", FAST[_i].op, FAST[_i].shape, 7, 0); }
 END_TEST
 
 static Backend *opened(const char *name) {

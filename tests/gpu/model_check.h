@@ -142,10 +142,10 @@ static int model_train(const char *backend, const Config *c, int B, int T, int c
     return rc;
 }
 
-/* The largest relative difference of two loss curves; also says whether the second went down. */
+/* The largest difference of two loss curves, relative to the loss or to 0.1 where it is smaller; also whether the first went down. */
 static double curve_difference(const double *a, const double *b, int n, int *learned) {
     double worst = 0;
-    for (int i = 0; i < n; i++) worst = fmax(worst, isfinite(a[i]) ? fabs(a[i] - b[i]) / b[i] : INFINITY);
+    for (int i = 0; i < n; i++) worst = fmax(worst, isfinite(a[i]) ? fabs(a[i] - b[i]) / fmax(b[i], 0.1) : INFINITY);
     *learned = n > 1 && a[n - 1] < a[0];
     return worst;
 }

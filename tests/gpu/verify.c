@@ -1,6 +1,6 @@
 /* verify.c - the device run: every op in both precisions against float64 on the CPU, at the table's cases and at larger shapes; whole-model
- * gradients; training steps beside the CPU. One table at the end; exit 1 if anything failed. `verify quick`: only the table's cases,
- * for compute-sanitizer. `verify emu` runs all of it on the emulator. */
+ * gradients; training steps beside the CPU. One table; exit 1 if anything failed.
+ *   verify [quick] [BACKEND...]   quick: only the table's cases, for compute-sanitizer. Backends: cuda and cuda-bf16 if none is named. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,17 +75,18 @@ static void models(const char *backend, int bf16) {
 }
 
 int main(int argc, char **argv) {
-    const int quick = argc > 1 && !strcmp(argv[1], "quick"), emu = argc > 1 && !strcmp(argv[1], "emu");
-    const char *name[2] = {emu ? "cuda-emu" : "cuda", emu ? "cuda-emu-bf16" : "cuda-bf16"};
+    static char *both[] = {"cuda", "cuda-bf16"};
+    const int quick = argc > 1 && !strcmp(argv[1], "quick"), named = argc - 1 - quick;
+    char **name = named ? argv + 1 + quick : both;
 #ifdef HAVE_CUDA
     backend_register("cuda", cuda_backend_open);
 #endif
 #ifdef HAVE_CUDA_EMU
     backend_register("cuda-emu", cuda_emu_backend_open);
 #endif
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < (named ? named : 2); i++) {
         ops(name[i], quick);
-        if (!quick) models(name[i], i);
+        if (!quick) models(name[i], strstr(name[i], "bf16") != NULL);
     }
     printf("verify: %s\n", failures ? "FAILED" : "everything agrees");
     return failures != 0;
