@@ -12,6 +12,7 @@ OMP    ?= $(shell echo 'int main(void){return 0;}' | $(CC) -fopenmp -x c - -o /d
 WARN    = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla -Wpointer-arith $(if $(filter 1,$(WERROR)),-Werror)
 ALLFLAGS = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -ffp-contract=off -Iref -I. -MMD -MP $(CFLAGS)
 LDLIBS += -lm
+export GOMP_SPINCOUNT ?= 5000 # see patience() in tools/main.c
 
 # ---- sources: ref/ is the program, cpu/ only faster ops; op files are included by their one translation unit ----
 REF    = $(filter-out ref/ops/%,$(wildcard ref/*/*.c)) $(wildcard ref/ops/backend*.c)
@@ -58,6 +59,8 @@ test: libcheck $(TESTS:%=$(B)/tests/%) hybridize ## build and run every test (in
 	@tests/run.sh $(B)/test-logs $(TESTS:%=$(B)/tests/%)
 asan: ## the same tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory test B=build/asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" CFLAGS="-DDEBUG $(CFLAGS)"
+demo: hybridize ## the whole method on the embedded teacher: a table, and demo-run/report.html
+	./hybridize run --config testdata/demo.json -o demo-run --resume
 debug: ## unoptimised build for a debugger: build/debug/hybridize
 	@$(MAKE) --no-print-directory build/debug/hybridize B=build/debug OPT="-O0 -g3 -DDEBUG -fsanitize=address,undefined"
 mutate: ## break every op on purpose, one line at a time, and require the tests to notice (minutes)
@@ -83,6 +86,6 @@ help: ## this list
 clean: ## remove everything that make made
 	rm -rf build hybridize
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all help clean test asan debug mutate fuzz lint format libcheck
+.PHONY: all help clean test demo asan debug mutate fuzz lint format libcheck
 .SECONDARY:
 -include cuda/rules.mk
