@@ -196,7 +196,7 @@ typedef struct {
 } Parts;
 
 static int build(Tokenizer **t, const Parts *p, Err *e) {
-    char text[8192];
+    char text[16384];
     const int n = snprintf(
         text, sizeof text,
         "{%s\"added_tokens\":%s,\"normalizer\":%s,\"pre_tokenizer\":%s,\"post_processor\":%s,\"decoder\":%s,"
@@ -442,6 +442,82 @@ START_TEST(old_files) { // no model.type, a #version line, a merge given twice: 
     ck_assert_uint_eq(ids.n, 2);
     ck_assert_int_eq(ids.id[0], 0);
     ck_assert_int_eq(ids.id[1], 3);
+    ids_free(&ids);
+    tokenizer_close(t);
+}
+END_TEST
+
+/* Merging by its definition, on texts long enough for the heap: random rules over four letters. */
+START_TEST(merging) {
+    enum { RULES = 60, TEXT = 400 };
+    char token[4 + RULES][64] = {"a", "b", "c", "d"}, vocab[6000] = "{\"a\":0,\"b\":1,\"c\":2,\"d\":3",
+                   merges[6000] = "[";
+    int left[RULES], right[RULES], n_rules = 0;
+    unsigned seed = 77 + (unsigned)_i;
+    while (n_rules < RULES) {
+        const int n = 4 + n_rules, l = (int)((seed = seed * 1664525 + 1013904223) >> 16) % n,
+                  r = (int)((seed = seed * 1664525 + 1013904223) >> 16) % n;
+        const size_t ln = strlen(token[l]), rn = strlen(token[r]);
+        if (ln + rn > 12) continue;
+        int known = 0;
+        memcpy(token[n], token[l], ln);
+        memcpy(token[n] + ln, token[r], rn + 1);
+        for (int i = 0; i < n; i++) known |= !strcmp(token[i], token[n]);
+        if (known) continue;
+        left[n_rules] = l;
+        right[n_rules++] = r;
+        snprintf(vocab + strlen(vocab), sizeof vocab - strlen(vocab), ",\"%s\":%d", token[n], n);
+        snprintf(merges + strlen(merges), sizeof merges - strlen(merges), "%s\"%s %s\"",
+                 n_rules > 1 ? "," : "", token[l], token[r]);
+    }
+    snprintf(vocab + strlen(vocab), 2, "}");
+    snprintf(merges + strlen(merges), 2, "]");
+    Err e = {0};
+    Tokenizer *t;
+    const Parts p = {.vocab = vocab, .merges = merges};
+    ck_assert_msg(!build(&t, &p, &e), "%s", e.msg);
+    for (int n = 1; n <= TEXT; n += n < 60 ? 1 : 17) {
+        char text[TEXT + 1] = {0};
+        int want[TEXT], m = n;
+        Ids ids = {0};
+        for (int i = 0; i < n; i++) {
+            want[i] = (int)((seed = seed * 1664525 + 1013904223) >> 24) % 4;
+            text[i] = "abcd"[want[i]];
+        }
+        for (int k = 0; k < n_rules;
+             k++) // the lowest rank that applies, at its leftmost place; then again from the start
+            for (int i = 0; i + 1 < m; i++) {
+                if (want[i] != left[k] || want[i + 1] != right[k]) continue;
+                want[i] = 4 + k;
+                memmove(want + i + 1, want + i + 2, (size_t)(--m - i - 1) * sizeof *want);
+                k = -1;
+                break;
+            }
+        ck_assert(!tokenizer_encode(t, text, (size_t)n, 0, &ids, &e));
+        ck_assert_msg(ids.n == (size_t)m && !memcmp(ids.id, want, (size_t)m * sizeof *want), "'%s'", text);
+        ids_free(&ids);
+    }
+    tokenizer_close(t);
+}
+END_TEST
+
+/* Two added tokens that the normaliser makes equal: the first in the file counts (tokenizers 0.23 draws
+ * lots). */
+START_TEST(equal_patterns) {
+    static const char flags[] =
+        "\"special\":false,\"normalized\":true,\"single_word\":false,\"lstrip\":false,\"rstrip\":false";
+    char added[512];
+    Err e = {0};
+    Tokenizer *t;
+    Ids ids = {0};
+    const char *first = _i ? "c_c" : "c c", *second = _i ? "c c" : "c_c";
+    snprintf(added, sizeof added, "[{\"id\":8,\"content\":\"%s\",%s},{\"id\":7,\"content\":\"%s\",%s}]",
+             first, flags, second, flags);
+    const Parts p = {.added = added,
+                     .norm = "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"}"};
+    ck_assert_msg(!build(&t, &p, &e), "%s", e.msg);
+    ck_assert(!tokenizer_encode(t, "c cc_c", 6, 0, &ids, &e));
+    ck_assert(ids.n == 2 && ids.id[0] == 8 && ids.id[1] == 8);
     ids_free(&ids);
     tokenizer_close(t);
 }
@@ -775,6 +851,8 @@ int main(void) {
     tcase_add_test(c, refused_text);
     tcase_add_test(c, ids_with_holes);
     tcase_add_test(c, old_files);
+    tcase_add_loop_test(c, merging, 0, 6);
+    tcase_add_loop_test(c, equal_patterns, 0, 2);
     tcase_add_test(c, many_template_ids);
     tcase_add_test(c, decoders);
     tcase_add_test(c, byte_tokenizer_memory);

@@ -272,6 +272,18 @@ START_TEST(splitters) {
 }
 END_TEST
 
+START_TEST(ascii_classes) { // the short way for ASCII against the tables
+    for (unsigned c = 1; c < 0x80; c++) {
+        const char digit[] = {'x', (char)c, 'x'}, letter[] = {'\xC3', '\xA9', (char)c},
+                   space[] = {'\xC2', '\xA0', (char)c};
+        const unsigned f = char_flags(c);
+        ck_assert_msg((split_next(SPLIT_DIGIT, digit, 3) == 1) == !!(f & CHAR_NUMBER), "%02x", c);
+        ck_assert_msg((split_next(SPLIT_GPT2, letter, 3) == 3) == !!(f & CHAR_LETTER), "%02x", c);
+        ck_assert_msg((split_next(SPLIT_GPT2, space, 3) == 3) == !!(f & CHAR_SPACE), "%02x", c);
+    }
+}
+END_TEST
+
 START_TEST(regex_names) { // one character more or less and it is another regex
     static const char gpt2[] =
         "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -294,6 +306,7 @@ int main(void) {
     tcase_add_test(c, nfc_long);
     tcase_add_test(c, nfc_memory);
     tcase_add_test(c, splitters);
+    tcase_add_test(c, ascii_classes);
     tcase_add_test(c, regex_names);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
