@@ -4,13 +4,13 @@
 #include "method/loss.h"
 #include "model/generate.h"
 #include "tools/bench.h"
-#include "tools/opcheck.h"
 #include "tools/session.h"
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
-    char op[64], shape[256];
+    char op[64];
     int set, repeat, quick, no_ref, csv, batch_size, seq_len;
 } Options;
 #define AT(f) offsetof(Options, f)
@@ -22,8 +22,7 @@ static const Option rows[] = {
     {"csv", "comma-separated values", OPT_BOOL, AT(csv), 0, 0, NULL, 1},
     {"batch_size", "sequences a training step (with -m)", OPT_INT, AT(batch_size), 1, 65536, NULL, 0},
     {"seq_len", "tokens a sequence (with -m)", OPT_INT, AT(seq_len), 1, 1 << 20, NULL, 0},
-    {"shape", "one case like N=512,I=64,O=64 (other devices than cpu)", OPT_TEXT, AT(shape), 0, 256, NULL, 0},
-    {"repeat", "runs of each, 0: at least 5 and 0.3 s (other devices than cpu)", OPT_INT, AT(repeat), 0, 1 << 20, NULL, 0},
+    {"repeat", "runs of each step (other devices than cpu, with -m)", OPT_INT, AT(repeat), 1, 64, NULL, 0},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }
@@ -31,6 +30,7 @@ static void defaults(void *p) {
     Options *o = p;
     o->batch_size = 8;
     o->seq_len = 128;
+    o->repeat = 7;
 }
 static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
@@ -90,27 +90,47 @@ static void steps_close(Steps *s) {
     backend_close(s->be);
 }
 
+/* Other devices than the CPU: only the model's steps, median of `repeat`, each behind a warm-up. */
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static int steps_time(const BenchStep *step, int n, int repeat, int json, Err *e) {
+    double t[64];
+    for (int i = 0; i < n; i++) {
+        TRY(step[i].run(step[i].ctx, e));
+        for (int k = 0; k < repeat; k++) {
+            const double began = log_now();
+            TRY(step[i].run(step[i].ctx, e));
+            t[k] = log_now() - began;
+        }
+        qsort(t, repeat, sizeof *t, by_value);
+        const double median = t[repeat / 2];
+        printf(json ? "{\"step\": \"%s\", \"shape\": \"%s\", \"ms\": %.4f, \"tok_per_s\": %.1f, \"gflops\": %.2f}\n"
+                    : "%-11s %-14s %10.3f ms %12.1f tok/s %10.2f GFLOP/s\n",
+               step[i].name, step[i].shape, median * 1e3, step[i].tokens / median, step[i].flops / median / 1e9);
+    }
+    return OK;
+}
+
 static int bench(Cli *c, Err *e) {
     static const char *const sets[] = {"demo", "large", "matmul", "all"};
     const Options *o = c->options[0];
-    const char *op = o->op[0] ? o->op : NULL;
-    if (strcmp(c->common.device, "cpu")) {
-        const OpbenchOptions b = {.op = op, .backend = c->common.device, .shape = o->shape[0] ? o->shape : NULL, .threads = c->common.threads,
-                                  .repeat = o->repeat, .seed = c->common.seed, .json = c->common.json};
-        return opbench_run(&b, stdout, e);
-    }
+    const int cpu = !strcmp(c->common.device, "cpu"), model = c->common.model[0] != 0;
     Steps s = {0};
     char shape[64];
-    BenchOptions b = {.op = op, .set = sets[o->set], .threads = c->common.threads, .quick = o->quick, .no_ref = o->no_ref};
+    if (!cpu && !model) return cli_require(c, NULL, "-m MODEL (for another device than cpu)", e);
+    BenchOptions b = {.op = o->op[0] ? o->op : NULL, .set = sets[o->set], .threads = c->common.threads, .quick = o->quick, .no_ref = o->no_ref};
     b.form = o->csv ? BENCH_CSV : c->common.json ? BENCH_JSON : BENCH_TEXT;
-    int rc = c->common.model[0] ? steps_open(&s, c, e) : OK;
-    const double N = (double)o->batch_size * o->seq_len, P = s.be ? (double)params_count(&s.m.c) : 0;
+    int rc = model ? steps_open(&s, c, e) : OK;
+    const double N = (double)o->batch_size * o->seq_len, P = s.m.be ? (double)params_count(&s.m.c) : 0;
     snprintf(shape, sizeof shape, "B=%d T=%d", o->batch_size, o->seq_len);
-    // Useful operations by count of parameters: 2 forward and 4 backward for each and token; the embedding's rows are looked up, the tied head is used.
-    const BenchStep steps[] = {{"train step", shape, N, 6 * P * N, train_step, &s}, {"prefill", shape, o->seq_len, 2 * P * o->seq_len, prefill_step, &s},
+    // Useful operations by count of parameters: 2 forward and 4 backward for each and every token.
+    const BenchStep steps[] = {{"train step", shape, N, 6 * P * N, train_step, &s},
+                               {"prefill", shape, o->seq_len, 2 * P * o->seq_len, prefill_step, &s},
                                {"decode", "1 token", 1, 2 * P, decode_step, &s}};
-    if (s.be) b.step = steps, b.n_steps = 3;
-    if (!rc) rc = bench_run(&b, stdout, e);
+    if (model) b.step = steps, b.n_steps = 3;
+    if (!rc) rc = cpu ? bench_run(&b, stdout, e) : steps_time(steps, 3, o->repeat, c->common.json, e);
     steps_close(&s);
     return rc;
 }
