@@ -25,18 +25,19 @@ typedef struct {
 
 /* One tile of queries: absolute positions first..first+n-1; query i sees keys lo[i]..first+i. */
 typedef struct {
-    size_t i0, n, first, key_from, key_to; // keys in [key_from, key_to) concern this tile
+    size_t i0, n, lanes, first, key_from, key_to; // lanes: n up to whole strips; keys in [key_from, key_to) concern this tile
     float lo[QT], hi[QT];
     float q_t[DB * QT]; // scale Q^T, (D, QT), unused lanes zero
     float s_t[KT * QT];
 } QueryTile;
 
-/* y (cols, QT) = scale x^T of n rows; lanes past n are zero. */
+/* y (cols, QT) = scale x^T of n rows; the other lanes of the last strip are zero. */
 static void columns_load(float *y, const float *x, size_t ld, size_t n, size_t cols, float scale) {
+    const size_t lanes = (n + STRIP - 1) / STRIP * STRIP;
     transpose(y, QT, x, ld, n, cols);
     for (size_t c = 0; c < cols; c++, y += QT) {
-        for (size_t i = 0; scale != 1 && i < QT; i += VW) vstore(y + i, vload(y + i) * vset(scale));
-        for (size_t i = n; i < QT; i++) y[i] = 0;
+        for (size_t i = n; i < lanes; i++) y[i] = 0;
+        for (size_t i = 0; scale != 1 && i < lanes; i += VW) vstore(y + i, vload(y + i) * vset(scale));
     }
 }
 
@@ -47,7 +48,8 @@ static size_t key_first(const Head *h, size_t pos) {
 
 static void query_tile_load(QueryTile *t, const Head *h, size_t i0) {
     t->i0 = i0, t->n = h->T - i0 < QT ? h->T - i0 : QT, t->first = h->past + i0;
-    for (size_t i = 0; i < QT; i++) {
+    t->lanes = (t->n + STRIP - 1) / STRIP * STRIP;
+    for (size_t i = 0; i < t->lanes; i++) {
         const size_t pos = t->first + (i < t->n ? i : t->n - 1);
         t->lo[i] = (float)key_first(h, pos), t->hi[i] = (float)pos;
     }
@@ -65,8 +67,8 @@ static void strip_scores(float *s_t, const float *x, size_t ldx, float *y_t, con
     }
 }
 
-/* The strips of a tile pair: all 64 queries at once where every query may see every key, else 16 by 16. */
-INLINE size_t strip_width(const QueryTile *t, size_t j0, size_t keys) { return t->first + 1 >= j0 + keys ? QT : STRIP; }
+/* The strips of a tile pair: all queries at once where every one may see every key, else 16 by 16. */
+INLINE size_t strip_width(const QueryTile *t, size_t j0, size_t keys) { return t->first + 1 >= j0 + keys ? t->lanes : STRIP; }
 INLINE size_t strip_keys(const QueryTile *t, size_t strip, size_t width, size_t j0, size_t keys) { // keys [j0, j0 + result) are seen
     const size_t last = t->first + strip + width; // one past the last query's position
     return last <= j0 ? 0 : last - j0 < keys ? last - j0 : keys;
@@ -112,7 +114,7 @@ static void attend(float *o, float *lse, size_t H, const Head *h, size_t i0) {
     QueryTile t;
     float max[QT], sum[QT], factor[QT];
     query_tile_load(&t, h, i0);
-    for (size_t i = 0; i < QT; i++) max[i] = -1e30f, sum[i] = 0; // finite, so that a row which sees nothing yet gives e^{-inf}, not NaN
+    for (size_t i = 0; i < t.lanes; i++) max[i] = -1e30f, sum[i] = 0; // finite, so that a row which sees nothing yet gives e^{-inf}, not NaN
     const size_t from = t.key_from / KT * KT;
     for (size_t j0 = from; j0 < t.key_to; j0 += KT) {
         const size_t keys = t.key_to - j0 < KT ? t.key_to - j0 : KT, width = strip_width(&t, j0, keys);
@@ -185,7 +187,7 @@ static void attend_backward(const HeadGrad *g, const Head *h, size_t i0) {
     query_tile_load(&t, h, i0);
     const float *dout = g->dout + i0 * h->ldq, *q = h->q + i0 * h->ldq;
     if (h->D <= DB) columns_load(do_t, dout, h->ldq, t.n, h->D, 1);
-    for (size_t i = 0; i < QT; i++) {
+    for (size_t i = 0; i < t.lanes; i++) {
         lse[i] = i < t.n ? g->lse[(i0 + i) * g->H] : INFINITY;
         delta[i] = i < t.n ? row_dot(dout + i * h->ldq, g->o + (i0 + i) * h->ldq, h->D) : 0;
     }

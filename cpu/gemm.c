@@ -11,7 +11,7 @@ enum {
     K_BLOCK = 384,
     M_BLOCK = 96,
     STACK_PACK = 16384,   // floats of panels on the stack: enough for one panel of one block of K
-    POOL_PACK = 2 << 20,  // floats in the pool
+    POOL_PACK = 1 << 20,  // floats in the pool: a pass over B that stays in the cache while all rows of A go by
     PAD = 16
 };
 
@@ -98,10 +98,11 @@ static void pass_block(const void *pass, size_t t) {
 
 static void gemm_passes(const Gemm *g, float *pack, size_t budget) {
     const size_t nk = (g->K + K_BLOCK - 1) / K_BLOCK, kc = (g->K + nk - 1) / nk, panels = (g->N + NR - 1) / NR;
-    const size_t k_pass = min_size(nk, budget / (kc * NR)), p_pass = min_size(panels, budget / (k_pass * kc * NR));
+    // All columns of as much K as fits, so that A is read once; of fewer columns only where one block of K does not fit.
+    const size_t fit = budget / (kc * NR), p_pass = min_size(panels, fit), k_pass = min_size(nk, fit / p_pass);
     const size_t tasks = 3 * (size_t)pool_threads();
     const int enough = g->M * g->N * g->K > 100000;
-    Pass s = {.g = g, .pack = pack, .kc = kc, .in_place = !g->trans && g->ldb <= 1024, .copy_a = g->lda >= 512 && g->N >= 128};
+    Pass s = {.g = g, .pack = pack, .kc = kc, .in_place = !g->trans && g->ldb <= 320, .copy_a = g->lda >= 512 && g->N >= 128};
     s.mb = (g->M + M_BLOCK - 1) / M_BLOCK;
     if (s.mb < tasks) s.mb = min_size(tasks, (g->M + 2 * MR - 1) / (2 * MR));
     for (s.k0 = 0; s.k0 < nk; s.k0 = s.k1)
