@@ -22,8 +22,9 @@ static void tally(void *ctx, const OpResult *r) {
     t->compared++;
     if (opresult_failed(r)) {
         if (t->failed++ < 8)
-            printf("%s %s %s: %s  error %.2e of %.2e  %s  %.17g, expected %.17g  (%s)\n", r->op, r->check, r->tensor,
-                   r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index, r->c.a, r->c.r, r->shape);
+            printf("%s %s %s: %s  error %.2e of %.2e  %s  %.17g, expected %.17g  (%s)\n", r->op, r->check,
+                   r->tensor, r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index,
+                   r->c.a, r->c.r, r->shape);
     }
     if (!r->problem && r->c.margin < t->margin) {
         t->margin = r->c.margin;
@@ -75,7 +76,10 @@ START_TEST(test_by_hand) {
 END_TEST
 
 /* Another seed gives other numbers, and the same one the same. */
-typedef struct { double first; int n; } First;
+typedef struct {
+    double first;
+    int n;
+} First;
 static void first_rel(void *ctx, const OpResult *r) {
     First *f = ctx;
     if (f->n++ == 0) f->first = r->c.rel;
@@ -86,7 +90,8 @@ START_TEST(test_seed) {
     for (int i = 0; i < 3; i++) {
         First f = {0};
         Err e = {0};
-        const OpcheckOptions o = {.op = "linear", .backend = "ref32", .shape = "N=9,I=8,O=7", .seed = seeds[i]};
+        const OpcheckOptions o = {
+            .op = "linear", .backend = "ref32", .shape = "N=9,I=8,O=7", .seed = seeds[i]};
         ck_assert_int_eq(opcheck_run(&o, first_rel, &f, &e), OK);
         rel[i] = f.first;
     }
@@ -135,15 +140,18 @@ static void silu_backward_twice(double *dx, const double *dy, const double *x, s
     ops_ref64.silu_backward(dx, dy, x, n);
     ops_ref64.silu_backward(dx, dy, x, n);
 }
-static void linear_no_bias(double *y, const double *x, const double *w, const double *b, int N, int I, int O) {
+static void linear_no_bias(double *y, const double *x, const double *w, const double *b, int N, int I,
+                           int O) {
     (void)b;
     ops_ref64.linear_forward(y, x, w, NULL, N, I, O);
 }
-static void linear_old_work(double *dx, double *dw, double *db, const double *dy, const double *x, const double *w, int N, int I, int O) {
-    if (dx && dw && db) ops_ref64.linear_backward(dx, dw, db, dy, x, w, N, I, O); // forgets what it owes when one is absent
+static void linear_old_work(double *dx, double *dw, double *db, const double *dy, const double *x,
+                            const double *w, int N, int I, int O) {
+    if (dx && dw && db)
+        ops_ref64.linear_backward(dx, dw, db, dy, x, w, N, I, O); // forgets what it owes when one is absent
 }
-static void attention_dirty(double *o, double *lse, const double *q, const double *k, const double *v, const int *start, double scale,
-                            void *work, const AttnDims *d) {
+static void attention_dirty(double *o, double *lse, const double *q, const double *k, const double *v,
+                            const int *start, double scale, void *work, const AttnDims *d) {
     const double before = *(double *)work; // as if scratch were zero
     ops_ref64.attention_forward(o, lse, q, k, v, start, scale, work, d);
     o[0] += before;
@@ -159,8 +167,10 @@ static int broken_failures(const char *op) {
 }
 
 START_TEST(test_broken) {
-    void (*silu[])(double *, const double *, size_t) = {silu_nan, silu_short, silu_long, silu_spoil, silu_negative, NULL};
-    void (*silu_back[])(double *, const double *, const double *, size_t) = {silu_backward_sets, silu_backward_twice, NULL};
+    void (*silu[])(double *, const double *, size_t) = {silu_nan,   silu_short,    silu_long,
+                                                        silu_spoil, silu_negative, NULL};
+    void (*silu_back[])(double *, const double *, const double *, size_t) = {silu_backward_sets,
+                                                                             silu_backward_twice, NULL};
     backend_register("broken", broken_open);
     broken = ops_ref64;
     ck_assert_int_eq(broken_failures("silu"), 0);
@@ -187,19 +197,26 @@ START_TEST(test_broken) {
 END_TEST
 
 START_TEST(test_usage) {
-    static const struct { const char *op, *shape, *backend; int code; } bad[] = {
-        {"linaer", NULL, "ref32", ERR_USAGE},      {"linear", "N=5,Q=3", "ref32", ERR_USAGE}, {"linear", "N=0", "ref32", ERR_USAGE},
-        {"linear", "N=x", "ref32", ERR_USAGE},     {"linear", "N", "ref32", ERR_USAGE},       {"linear", "-x", "ref32", ERR_USAGE},
-        {"attention", "H=4,Hk=3", "ref32", ERR_USAGE}, {"attention", "stride=3", "ref32", ERR_USAGE}, {"rope", "D=3", "ref32", ERR_USAGE},
-        {"linear", "N=1e6,I=1e6", "ref32", ERR_USAGE}, {"conv", "W=9", "ref32", ERR_USAGE},      {"linear", NULL, "ref16", ERR_USAGE},
+    static const struct {
+        const char *op, *shape, *backend;
+        int code;
+    } bad[] = {
+        {"linaer", NULL, "ref32", ERR_USAGE},          {"linear", "N=5,Q=3", "ref32", ERR_USAGE},
+        {"linear", "N=0", "ref32", ERR_USAGE},         {"linear", "N=x", "ref32", ERR_USAGE},
+        {"linear", "N", "ref32", ERR_USAGE},           {"linear", "-x", "ref32", ERR_USAGE},
+        {"attention", "H=4,Hk=3", "ref32", ERR_USAGE}, {"attention", "stride=3", "ref32", ERR_USAGE},
+        {"rope", "D=3", "ref32", ERR_USAGE},           {"linear", "N=1e6,I=1e6", "ref32", ERR_USAGE},
+        {"conv", "W=9", "ref32", ERR_USAGE},           {"linear", NULL, "ref16", ERR_USAGE},
         {"linear", NULL, "cuda:99999", ERR_DEVICE},
     };
     int n = 0;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         Err e = {0};
-        const OpcheckOptions o = {.op = bad[i].op, .shape = bad[i].shape, .backend = bad[i].backend, .self = 1};
+        const OpcheckOptions o = {
+            .op = bad[i].op, .shape = bad[i].shape, .backend = bad[i].backend, .self = 1};
         const int rc = opcheck_run(&o, count_failed, &n, &e);
-        ck_assert_msg(rc == bad[i].code && e.msg[0], "%s %s: got %d (%s)", bad[i].op, bad[i].shape, rc, e.msg);
+        ck_assert_msg(rc == bad[i].code && e.msg[0], "%s %s: got %d (%s)", bad[i].op, bad[i].shape, rc,
+                      e.msg);
     }
     ck_assert_uint_eq(mem_now(), 0);
 }
@@ -210,7 +227,8 @@ START_TEST(test_memory) {
     for (long n = 0;; n++) {
         Err e = {0};
         int failed = 0;
-        const OpcheckOptions o = {.op = "delta_rule", .shape = "T=3,chunk=2", .backend = "cpu", .seed = 1, .self = 1};
+        const OpcheckOptions o = {
+            .op = "delta_rule", .shape = "T=3,chunk=2", .backend = "cpu", .seed = 1, .self = 1};
         mem_fail_after(n);
         const int rc = opcheck_run(&o, count_failed, &failed, &e);
         mem_fail_after(-1);

@@ -14,8 +14,9 @@ typedef struct {
     const OpCase *c;
     const char *name; /* of the check */
     Side ref;         /* ref64 */
-    double *out[MAX_TENSORS]; /* ref64's OUT and SAVED after forward, GRAD and OVER after backward from zero; NULL for others */
-    double *got, *want;       /* scratch, each as long as the largest tensor */
+    double *out
+        [MAX_TENSORS]; /* ref64's OUT and SAVED after forward, GRAD and OVER after backward from zero; NULL for others */
+    double *got, *want; /* scratch, each as long as the largest tensor */
     double condition[MAX_TENSORS];
     size_t longest;
 } Check;
@@ -26,11 +27,17 @@ static int is_gradient(Role r) { return r == GRAD || r == OVER; }
 int opresult_failed(const OpResult *r) { return r->problem || r->c.verdict != COMPARE_OK; }
 
 static void report_problem(const Check *k, const char *tensor, const char *problem) {
-    OpResult r = {.op = k->c->row->name, .check = k->name, .shape = k->c->text, .tensor = tensor, .problem = problem, .c = {.margin = INFINITY}};
+    OpResult r = {.op = k->c->row->name,
+                  .check = k->name,
+                  .shape = k->c->text,
+                  .tensor = tensor,
+                  .problem = problem,
+                  .c = {.margin = INFINITY}};
     k->report(k->ctx, &r);
 }
 
-static void report_compare(const Check *k, int i, const char *suffix, const double *a, const double *r, double tol) {
+static void report_compare(const Check *k, int i, const char *suffix, const double *a, const double *r,
+                           double tol) {
     char name[40];
     const TensorRow *t = &k->c->tensor[i];
     if (!k->c->count[i]) return; // conv's tail with W = 1
@@ -49,7 +56,9 @@ static double tolerance(const Check *k, int i, const Backend *be) {
     const double n = opcase_product(k->c, t->terms), by = k->condition[i];
     if (t->kind == INT) return 1e-9;
     if (t->kind == DOUBLE || be->wide_type == DT_F64) return by * compare_tol(0x1p-53, n);
-    return by * (compare_tol(0x1p-24, n) + (be->real_type != DT_BF16 ? 0 : is_gradient(t->role) ? 3 * 0x1p-8 : 2 * 0x1p-8));
+    return by * (compare_tol(0x1p-24, n) + (be->real_type != DT_BF16 ? 0
+                                            : is_gradient(t->role)   ? 3 * 0x1p-8
+                                                                     : 2 * 0x1p-8));
 }
 
 static Rng stream(const Check *k, int i, const char *what) {
@@ -63,7 +72,8 @@ static Rng stream(const Check *k, int i, const char *what) {
 
 static void zero_gradients(Side *s) {
     for (int i = 0; i < s->c->tensors; i++)
-        if (is_gradient(s->c->tensor[i].role) && s->call.t[i]) s->be->zero(s->be, s->call.t[i], side_size(s, i));
+        if (is_gradient(s->c->tensor[i].role) && s->call.t[i])
+            s->be->zero(s->be, s->call.t[i], side_size(s, i));
 }
 
 static int ref_forward(Check *k, Side *s, double **out, Err *e) {
@@ -117,7 +127,8 @@ static int condition_measure(Check *k, Err *e) {
     for (int i = 0; i < k->c->tensors; i++) k->condition[i] = 1;
     for (int trial = 0; trial < TRIALS; trial++) {
         for (int i = 0; i < k->c->tensors; i++)
-            if (k->c->value[i] && opcase_has(k->c, i) && k->c->tensor[i].kind != INT) nudged_put(k, i, k->c->value[i], &g);
+            if (k->c->value[i] && opcase_has(k->c, i) && k->c->tensor[i].kind != INT)
+                nudged_put(k, i, k->c->value[i], &g);
         TRY(side_call(&k->ref, 0, e));
         for (int i = 0; i < k->c->tensors; i++) {
             if (!is_output(k->c->tensor[i].role) || !opcase_has(k->c, i)) continue;
@@ -177,7 +188,8 @@ static int check_naive(Check *k, Err *e) {
     if (!rc) {
         k->c->row->naive(k->c, out, scratch);
         for (int i = 0; i < k->c->tensors; i++)
-            if (is_output(k->c->tensor[i].role) && opcase_has(k->c, i)) report_compare(k, i, "", k->out[i], out[i], SAME_TOL);
+            if (is_output(k->c->tensor[i].role) && opcase_has(k->c, i))
+                report_compare(k, i, "", k->out[i], out[i], SAME_TOL);
     }
     mem_free(scratch);
     for (int i = 0; i < k->c->tensors; i++) mem_free(out[i]);
@@ -192,7 +204,8 @@ static int check_chunk(Check *k, Backend *ref, Err *e) {
     TRY(opcase_open(&one, k->c->row, k->c->text, "chunk=1", 0, e));
     int rc = check_open(&r, &one, ref, ref, e);
     for (int i = 0; !rc && i < k->c->tensors; i++)
-        if (k->out[i] && opcase_has(k->c, i) && k->c->count[i] == one.count[i] && k->c->tensor[i].role != SAVED)
+        if (k->out[i] && opcase_has(k->c, i) && k->c->count[i] == one.count[i] &&
+            k->c->tensor[i].role != SAVED)
             report_compare(k, i, "", k->out[i], r.out[i], SAME_TOL);
     check_close(&r);
     opcase_close(&one);
@@ -201,7 +214,7 @@ static int check_chunk(Check *k, Backend *ref, Err *e) {
 
 /* ---- diff: central differences of sum over outputs of <cotangent, output> ---- */
 
-enum { DIFF_LIMIT = 20000 };           /* inputs */
+enum { DIFF_LIMIT = 20000 };          /* inputs */
 static const double DIFF_FLOPS = 2e8; /* inputs times forward */
 static const double DIFF_STEP = 2e-5, DIFF_TOL = 1e-8, DIFF_TOL_HARD = 1e-7;
 
@@ -210,7 +223,8 @@ static void cotangent(const OpCase *c, int y, double *v) {
     const double key = opcase_key(c, "weight");
     for (int i = 0; i < c->tensors; i++) {
         const TensorRow *t = &c->tensor[i];
-        if ((t->role != COT && t->role != IN) || strcmp(t->of, c->tensor[y].name) || !opcase_has(c, i)) continue;
+        if ((t->role != COT && t->role != IN) || strcmp(t->of, c->tensor[y].name) || !opcase_has(c, i))
+            continue;
         memcpy(v, c->value[i], c->count[y] * sizeof *v);
         return;
     }
@@ -230,7 +244,8 @@ static int moved_forward(Check *k, Side *s, int x, size_t n, double by, double *
 
 /* Differences of the outputs are weighed, not differences of sums: what does not depend on the input cancels exactly. */
 static int diff_input(Check *k, Side *s, int g, int x, double **cot, double **up, double **down, Err *e) {
-    static const double weight[2] = {8.0 / 12, -1.0 / 12}; // f' = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h + O(h^4)
+    static const double weight[2] = {8.0 / 12,
+                                     -1.0 / 12}; // f' = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h + O(h^4)
     for (size_t n = 0; n < k->c->count[x]; n++) {
         const double h = DIFF_STEP * fmax(1, fabs(k->c->value[x][n]));
         k->want[n] = 0;
@@ -261,7 +276,9 @@ static int check_diff(Check *k, Backend *ref, Err *e) {
     double *buf[3][MAX_TENSORS] = {{0}};
     size_t work = 0;
     for (int i = 0; i < c->tensors; i++) work += c->tensor[i].role == IN ? c->count[i] : 0;
-    if (!opcase_backward(c) || c->nodiff || work > DIFF_LIMIT || (double)work * opcase_product(c, c->row->flops[0]) > DIFF_FLOPS) return OK;
+    if (!opcase_backward(c) || c->nodiff || work > DIFF_LIMIT ||
+        (double)work * opcase_product(c, c->row->flops[0]) > DIFF_FLOPS)
+        return OK;
     Side s;
     int rc = side_open(&s, ref, c, e);
     for (int b = 0; !rc && b < 3; b++) rc = buffers_take(buf[b], c, e);
@@ -295,7 +312,8 @@ static void inputs_unchanged(Check *k, Side *s, const char *when) {
         const Role role = k->c->tensor[i].role;
         if ((role != IN && role != COT) || !s->call.t[i]) continue;
         side_get(s, i, k->got);
-        if (memcmp(k->got, k->c->value[i], k->c->count[i] * sizeof(double)) != 0) report_problem(k, k->c->tensor[i].name, when);
+        if (memcmp(k->got, k->c->value[i], k->c->count[i] * sizeof(double)) != 0)
+            report_problem(k, k->c->tensor[i].name, when);
     }
     const char *hit = side_guards(s);
     if (hit) report_problem(k, hit, "wrote outside this tensor");
@@ -307,7 +325,8 @@ static int side_forward(Check *k, Side *s, Err *e) {
     TRY(side_call(s, 0, e));
     for (int i = 0; i < k->c->tensors; i++) {
         if (!is_output(k->c->tensor[i].role) || !s->call.t[i]) continue;
-        if (k->c->tensor[i].kind == INT && s->be->real_type == DT_BF16) continue; // an argmax of rounded logits may be another
+        if (k->c->tensor[i].kind == INT && s->be->real_type == DT_BF16)
+            continue; // an argmax of rounded logits may be another
         side_get(s, i, k->got);
         report_compare(k, i, "", k->got, k->out[i], tolerance(k, i, s->be));
     }
@@ -353,7 +372,8 @@ static int side_both(Check *k, Side *s, Err *e) {
         memcpy(k->want, k->out[i], k->c->count[i] * sizeof(double));
         side_round(s->be, k->c->tensor[i].kind, k->want, k->c->count[i]);
         side_get(s, i, k->got);
-        if (memcmp(k->got, k->want, k->c->count[i] * sizeof(double)) != 0) report_problem(k, k->c->tensor[i].name, "backward changed this");
+        if (memcmp(k->got, k->want, k->c->count[i] * sizeof(double)) != 0)
+            report_problem(k, k->c->tensor[i].name, "backward changed this");
     }
     return OK;
 }
@@ -368,7 +388,8 @@ static int side_results(Side *s, unsigned char **bytes, size_t *n, Err *e) {
     *bytes = p;
     size_t used = 0;
     for (int i = 0; i < s->c->tensors; i++)
-        if (s->call.t[i] && s->c->tensor[i].role != WORK) side_bytes(s, i, *bytes + used), used += side_size(s, i);
+        if (s->call.t[i] && s->c->tensor[i].role != WORK)
+            side_bytes(s, i, *bytes + used), used += side_size(s, i);
     return OK;
 }
 
@@ -395,7 +416,8 @@ static int check_threads(Check *k, const char *name, const unsigned char *one, s
         size_t m;
         TRY(backend_open(&be, name, threads[i], e));
         const int rc = run_side(k, be, &bytes, &m, e);
-        if (!rc && (m != n || memcmp(one, bytes, n) != 0)) report_problem(k, "threads", "other bytes than with one thread");
+        if (!rc && (m != n || memcmp(one, bytes, n) != 0))
+            report_problem(k, "threads", "other bytes than with one thread");
         mem_free(bytes);
         backend_close(be);
         TRY(rc);

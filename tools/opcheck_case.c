@@ -23,7 +23,8 @@ double opcase_key(const OpCase *c, const char *key) {
     if (!strcmp(key, "NC1")) return ceil(opcase_key(c, "T") / opcase_key(c, "chunk")) + 1;
     if (!strcmp(key, "W-1")) return opcase_key(c, "W") - 1;
     if (!strcmp(key, "P")) return opcase_key(c, "pos") + opcase_key(c, "T");
-    if (!strcmp(key, "K+8")) return opcase_key(c, "K") + 8; // K products, and about eight other roundings a token
+    if (!strcmp(key, "K+8"))
+        return opcase_key(c, "K") + 8; // K products, and about eight other roundings a token
     if (!strcmp(key, "D/2")) return opcase_key(c, "D") / 2;
     return NAN;
 }
@@ -86,22 +87,30 @@ static int keys_read(OpCase *c, const char *s, int define, Err *e) {
 
 /* Preconditions of the contract that a user's --shape could break. */
 static int keys_check(const OpCase *c, Err *e) {
-    static const struct { const char *key; double lo, hi; } range[] = {
-        {"n", 1, 1e8}, {"N", 1, 1e6}, {"B", 1, 4096}, {"T", 1, 1e6}, {"H", 1, 4096}, {"Hk", 1, 4096}, {"D", 1, 1024}, {"C", 1, 1e6},
-        {"Ct", 1, 1e6}, {"I", 1, 1e6}, {"O", 1, 1e6}, {"K", 1, 1024}, {"V", 1, 1024}, {"VOC", 1, 1e7}, {"W", 1, 8}, {"chunk", 1, 256},
-        {"block", 1, 1e6}, {"past", 0, 1e6}, {"pos", 0, 1e6}, {"step", 1, 1e9}, {"tau", 1e-3, 1e3},
+    static const struct {
+        const char *key;
+        double lo, hi;
+    } range[] = {
+        {"n", 1, 1e8},      {"N", 1, 1e6},     {"B", 1, 4096},   {"T", 1, 1e6},   {"H", 1, 4096},
+        {"Hk", 1, 4096},    {"D", 1, 1024},    {"C", 1, 1e6},    {"Ct", 1, 1e6},  {"I", 1, 1e6},
+        {"O", 1, 1e6},      {"K", 1, 1024},    {"V", 1, 1024},   {"VOC", 1, 1e7}, {"W", 1, 8},
+        {"chunk", 1, 256},  {"block", 1, 1e6}, {"past", 0, 1e6}, {"pos", 0, 1e6}, {"step", 1, 1e9},
+        {"tau", 1e-3, 1e3},
     };
     for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
         const double v = opcase_key(c, range[i].key);
         if (!isnan(v) && !(v >= range[i].lo && v <= range[i].hi))
-            return err_set(e, ERR_USAGE, "%s: shape: got %s=%g, expected %g to %g", c->row->name, range[i].key, v, range[i].lo, range[i].hi);
+            return err_set(e, ERR_USAGE, "%s: shape: got %s=%g, expected %g to %g", c->row->name,
+                           range[i].key, v, range[i].lo, range[i].hi);
     }
     if (fmod(opcase_key(c, "H"), opcase_key(c, "Hk")) != 0 && opcase_key(c, "Hk") > 0)
-        return err_set(e, ERR_USAGE, "%s: shape: got H=%g Hk=%g, expected Hk to divide H", c->row->name, opcase_key(c, "H"), opcase_key(c, "Hk"));
+        return err_set(e, ERR_USAGE, "%s: shape: got H=%g Hk=%g, expected Hk to divide H", c->row->name,
+                       opcase_key(c, "H"), opcase_key(c, "Hk"));
     if (!strcmp(c->row->name, "rope") && fmod(opcase_key(c, "D"), 2) != 0)
         return err_set(e, ERR_USAGE, "rope: shape: got D=%g, expected an even number", opcase_key(c, "D"));
     if (opcase_key(c, "stride") > 0 && opcase_key(c, "stride") < opcase_key(c, "Tk"))
-        return err_set(e, ERR_USAGE, "%s: shape: got stride=%g, expected 0 or at least past + T", c->row->name, opcase_key(c, "stride"));
+        return err_set(e, ERR_USAGE, "%s: shape: got stride=%g, expected 0 or at least past + T",
+                       c->row->name, opcase_key(c, "stride"));
     return OK;
 }
 
@@ -117,8 +126,9 @@ static int name_index(const char *word, const char *const *names) {
 static void tensor_word(TensorRow *t, int n, const char *word) {
     static const char *const kinds[] = {"real", "wide", "int", "double", NULL};
     static const char *const roles[] = {"in", "out", "saved", "cot", "grad", "over", "work", NULL};
-    static const char *const draws[] = {"", "plain", "normal", "wild", "near_one", "decay", "beta", "unit", "ids", "starts", "weight", "target", "a_log",
-                                        "angles", "squares", "cache", "like_t", NULL};
+    static const char *const draws[] = {"",      "plain",  "normal",  "wild",   "near_one", "decay",
+                                        "beta",  "unit",   "ids",     "starts", "weight",   "target",
+                                        "a_log", "angles", "squares", "cache",  "like_t",   NULL};
     char role[24];
     const char *s = word;
     if (n == 0) {
@@ -139,7 +149,8 @@ static void tensors_read(OpCase *c, const char *s) {
     char tensor[96], word[24];
     while (c->tensors < MAX_TENSORS && word_next(&s, ";", tensor, sizeof tensor)) {
         const char *w = tensor;
-        for (int n = 0; word_next(&w, " ", word, sizeof word); n++) tensor_word(&c->tensor[c->tensors], n, word);
+        for (int n = 0; word_next(&w, " ", word, sizeof word); n++)
+            tensor_word(&c->tensor[c->tensors], n, word);
         c->tensors++;
     }
 }
@@ -158,7 +169,9 @@ static int tensors_place(OpCase *c, Err *e) {
             c->dims[i][c->rank[i]++] = (int)opcase_key(c, word);
             n *= opcase_key(c, word);
         }
-        if (!(n >= 0 && n < 1e9)) return err_set(e, ERR_USAGE, "%s: shape: tensor %s would have %g elements", c->row->name, t->name, n);
+        if (!(n >= 0 && n < 1e9))
+            return err_set(e, ERR_USAGE, "%s: shape: tensor %s would have %g elements", c->row->name, t->name,
+                           n);
         c->count[i] = (size_t)n;
         if (t->role == IN || t->role == COT) {
             void *p;
@@ -172,9 +185,11 @@ static int tensors_place(OpCase *c, Err *e) {
 static void case_text(OpCase *c) {
     size_t used = 0;
     for (int i = 0; i < c->keys && used < sizeof c->text; i++)
-        used += (size_t)snprintf(c->text + used, sizeof c->text - used, "%s%s=%g", i ? " " : "", c->key[i].name, c->key[i].value);
+        used += (size_t)snprintf(c->text + used, sizeof c->text - used, "%s%s=%g", i ? " " : "",
+                                 c->key[i].name, c->key[i].value);
     for (int i = 0; i < c->tensors && used < sizeof c->text; i++)
-        if (!opcase_has(c, i)) used += (size_t)snprintf(c->text + used, sizeof c->text - used, " -%s", c->tensor[i].name);
+        if (!opcase_has(c, i))
+            used += (size_t)snprintf(c->text + used, sizeof c->text - used, " -%s", c->tensor[i].name);
 }
 
 int opcase_open(OpCase *c, const OpRow *row, const char *table, const char *user, unsigned absent, Err *e) {
@@ -214,24 +229,34 @@ static double draw_hard_row(Rng *g) {
 }
 
 static double draw_one(Draw draw, int hard, Rng *g) {
-    static const double decay[] = {0, -1e4, -1e-4, -20, -1}, beta[] = {0, 1, 1e-6, 0.5}, wild[] = {0, 1, 30, 200, 1e4};
+    static const double decay[] = {0, -1e4, -1e-4, -20, -1}, beta[] = {0, 1, 1e-6, 0.5},
+                        wild[] = {0, 1, 30, 200, 1e4};
     const double z = rng_normal(g), u = rng_uniform(g);
     switch (draw) {
-    case WILD: return hard == 1 ? copysign(wild[rng_below(g, 5)], z) * (0.5 + u) : z;
-    case NEAR_ONE: return hard == 1 && u < 0.3 ? 0 : 1 + 0.3 * z;
-    case DECAY: return hard == 3 ? -1e4 : hard == 2 ? 0 : hard == 1 ? decay[rng_below(g, 5)] : -0.3 * fabs(z);
-    case BETA: return hard == 2 ? 1 : hard == 1 ? beta[rng_below(g, 4)] : 0.05 + 0.9 * u;
-    case WEIGHT: return u < 0.3 ? 0 : hard == 2 ? 1 : 0.2 + fabs(z);
-    case A_LOG: return hard == 1 ? -7 + 11 * u : log(0.1 + 4 * u); // up to e^4 times softplus
-    case SQUARES: return hard == 2 ? 0 : z * z;
-    default: return z;
+    case WILD:
+        return hard == 1 ? copysign(wild[rng_below(g, 5)], z) * (0.5 + u) : z;
+    case NEAR_ONE:
+        return hard == 1 && u < 0.3 ? 0 : 1 + 0.3 * z;
+    case DECAY:
+        return hard == 3 ? -1e4 : hard == 2 ? 0 : hard == 1 ? decay[rng_below(g, 5)] : -0.3 * fabs(z);
+    case BETA:
+        return hard == 2 ? 1 : hard == 1 ? beta[rng_below(g, 4)] : 0.05 + 0.9 * u;
+    case WEIGHT:
+        return u < 0.3 ? 0 : hard == 2 ? 1 : 0.2 + fabs(z);
+    case A_LOG:
+        return hard == 1 ? -7 + 11 * u : log(0.1 + 4 * u); // up to e^4 times softplus
+    case SQUARES:
+        return hard == 2 ? 0 : z * z;
+    default:
+        return z;
     }
 }
 
 static void draw_starts(double *v, const int *dims, int T, Rng *g) {
     for (int b = 0; b < dims[0]; b++)
         for (int t = 0, begin = 0; t < T; t++) {
-            if (t > 0 && (rng_below(g, 5) == 0 || (b == 1 && t == 1))) begin = t; // also documents of one token
+            if (t > 0 && (rng_below(g, 5) == 0 || (b == 1 && t == 1)))
+                begin = t; // also documents of one token
             v[(size_t)b * T + t] = begin;
         }
 }
@@ -248,7 +273,9 @@ static void draw_rows(const OpCase *c, int i, int hard, Rng *g) {
     const size_t width = c->rank[i] ? (size_t)c->dims[i][c->rank[i] - 1] : 1;
     double *v = c->value[i];
     for (size_t n = 0; n < c->count[i]; n += width) {
-        const double scale = t->draw == NORMAL && hard == 1 ? draw_hard_row(g) : hard == 2 && t->draw == NORMAL && t->role == IN ? 0 : 1;
+        const double scale = t->draw == NORMAL && hard == 1                    ? draw_hard_row(g)
+                             : hard == 2 && t->draw == NORMAL && t->role == IN ? 0
+                                                                               : 1;
         double square = 0;
         for (size_t k = n; k < n + width; k++) {
             v[k] = scale * draw_one(t->draw, hard, g);
@@ -269,7 +296,8 @@ static void draw_targets(const OpCase *c, int i, Rng *g) {
 
 /* Cache rows that no query may look at: (B,S,Hk,D) with S > Tk. */
 static void draw_cache(const OpCase *c, int i, Rng *g) {
-    const size_t S = (size_t)c->dims[i][1], row = c->count[i] / S / (size_t)c->dims[i][0], Tk = (size_t)opcase_key(c, "Tk");
+    const size_t S = (size_t)c->dims[i][1], row = c->count[i] / S / (size_t)c->dims[i][0],
+                 Tk = (size_t)opcase_key(c, "Tk");
     for (size_t k = 0; k < c->count[i]; k++) c->value[i][k] = k / row % S < Tk ? rng_normal(g) : 1e4;
 }
 
@@ -282,17 +310,27 @@ static void draw_tensor(OpCase *c, int i, Rng *g) {
     case IDS:
         for (size_t k = 0; k < c->count[i]; k++) v[k] = (double)rng_below(g, (uint64_t)opcase_key(c, "VOC"));
         break;
-    case STARTS: draw_starts(v, c->dims[i], c->dims[i][1], g); break;
-    case ANGLES: draw_angles(v, c->count[i] / 2, g); break;
-    case TARGET: draw_targets(c, i, g); break;
-    case CACHE: draw_cache(c, i, g); break;
+    case STARTS:
+        draw_starts(v, c->dims[i], c->dims[i][1], g);
+        break;
+    case ANGLES:
+        draw_angles(v, c->count[i] / 2, g);
+        break;
+    case TARGET:
+        draw_targets(c, i, g);
+        break;
+    case CACHE:
+        draw_cache(c, i, g);
+        break;
     case LIKE_T: { // like t, and equal to it in every second row when hard
         const double *like = c->value[opcase_find(c, "t")];
         const size_t width = (size_t)c->dims[i][1];
-        for (size_t k = 0; k < c->count[i]; k++) v[k] = hard && k / width % 2 == 0 ? like[k] : like[k] + 0.5 * rng_normal(g);
+        for (size_t k = 0; k < c->count[i]; k++)
+            v[k] = hard && k / width % 2 == 0 ? like[k] : like[k] + 0.5 * rng_normal(g);
         break;
     }
-    default: draw_rows(c, i, hard, g);
+    default:
+        draw_rows(c, i, hard, g);
     }
 }
 
@@ -301,7 +339,8 @@ void opcase_draw(OpCase *c, uint64_t seed) {
         Rng g;
         const char *name = c->tensor[i].name;
         if (!c->value[i]) continue;
-        rng_seed3(&g, seed, hash_bytes(1, c->row->name, strlen(c->row->name)), hash_bytes(2, name, strlen(name)));
+        rng_seed3(&g, seed, hash_bytes(1, c->row->name, strlen(c->row->name)),
+                  hash_bytes(2, name, strlen(name)));
         draw_tensor(c, i, &g);
     }
 }

@@ -22,7 +22,8 @@ void naive_add(const OpCase *c, double **out, double *scratch) {
 }
 void naive_accumulate(const OpCase *c, double **out, double *scratch) {
     (void)scratch;
-    for (size_t i = 0; i < many(c, "n"); i++) to(c, out, "y")[i] = in(c, "y0")[i] + opcase_key(c, "alpha") * in(c, "x")[i];
+    for (size_t i = 0; i < many(c, "n"); i++)
+        to(c, out, "y")[i] = in(c, "y0")[i] + opcase_key(c, "alpha") * in(c, "x")[i];
 }
 void naive_sum(const OpCase *c, double **out, double *scratch) {
     (void)scratch;
@@ -92,7 +93,8 @@ void naive_swiglu(const OpCase *c, double **out, double *scratch) {
     (void)scratch;
     for (size_t i = 0; i < many(c, "n"); i++) to(c, out, "y")[i] = in(c, "up")[i] * silu(in(c, "gate")[i]);
 }
-void naive_rope(const OpCase *c, double **out, double *scratch) { // a pair is a complex number, turned by multiplying
+void naive_rope(const OpCase *c, double **out,
+                double *scratch) { // a pair is a complex number, turned by multiplying
     (void)scratch;
     const int T = key(c, "T"), H = key(c, "H"), half = key(c, "D") / 2;
     for (int i = 0; i < key(c, "B") * T * H * half; i++) {
@@ -111,9 +113,12 @@ static int sees(const OpCase *c, int b, int pos, int j) {
     if (j > pos || (window > 0 && pos - j >= window)) return 0;
     return !start || j >= start[b * key(c, "Tk") + pos];
 }
-void naive_attention(const OpCase *c, double **out, double *scratch) { // every score of the whole row, softmax without subtracting the maximum
+void naive_attention(
+    const OpCase *c, double **out,
+    double *scratch) { // every score of the whole row, softmax without subtracting the maximum
     (void)scratch;
-    const int B = key(c, "B"), T = key(c, "T"), Tk = key(c, "Tk"), S = key(c, "S"), H = key(c, "H"), Hk = key(c, "Hk"), D = key(c, "D");
+    const int B = key(c, "B"), T = key(c, "T"), Tk = key(c, "Tk"), S = key(c, "S"), H = key(c, "H"),
+              Hk = key(c, "Hk"), D = key(c, "D");
     const double *q = in(c, "q"), *k = in(c, "k"), *v = in(c, "v");
     for (int i = 0; i < B * T * H; i++) {
         const int b = i / H / T, t = i / H % T, hk = i % H * Hk / H;
@@ -136,7 +141,8 @@ static int document(const OpCase *c, int b, int t) { // the first token of t's d
     const double *start = in(c, "start");
     return start ? (int)start[b * key(c, "T") + t] : 0;
 }
-void naive_conv(const OpCase *c, double **out, double *scratch) { // scattering: every input, tail included, to the outputs that see it
+void naive_conv(const OpCase *c, double **out,
+                double *scratch) { // scattering: every input, tail included, to the outputs that see it
     (void)scratch;
     const int B = key(c, "B"), T = key(c, "T"), C = key(c, "C"), W = key(c, "W");
     const double *x = in(c, "x"), *w = in(c, "w"), *tail = in(c, "tail_in");
@@ -145,9 +151,12 @@ void naive_conv(const OpCase *c, double **out, double *scratch) { // scattering:
     for (int b = 0; b < B; b++)
         for (int s = -(W - 1); s < T; s++)
             for (int e = 0; e < C; e++) {
-                const double x_s = s >= 0 ? x[(b * T + s) * C + e] : tail ? tail[(b * (W - 1) + s + W - 1) * C + e] : 0;
+                const double x_s = s >= 0 ? x[(b * T + s) * C + e]
+                                   : tail ? tail[(b * (W - 1) + s + W - 1) * C + e]
+                                          : 0;
                 for (int t = s > 0 ? s : 0; t < T && t < s + W; t++)
-                    if (document(c, b, t) == 0 || s >= document(c, b, t)) y[(b * T + t) * C + e] += w[e * W + W - 1 - (t - s)] * x_s;
+                    if (document(c, b, t) == 0 || s >= document(c, b, t))
+                        y[(b * T + t) * C + e] += w[e * W + W - 1 - (t - s)] * x_s;
                 if (kept && s > T - W) kept[(b * (W - 1) + s - T + W - 1) * C + e] = x_s;
             }
 }
@@ -157,21 +166,28 @@ void naive_delta_gate(const OpCase *c, double **out, double *scratch) {
     (void)scratch;
     const int H = key(c, "H");
     for (int i = 0; i < key(c, "N") * H; i++) {
-        to(c, out, "g")[i] = exp(in(c, "A_log")[i % H]) * log_sigmoid(-in(c, "a")[i] - in(c, "dt_bias")[i % H]); // softplus(x) = -logsigmoid(-x)
+        to(c, out, "g")[i] =
+            exp(in(c, "A_log")[i % H]) *
+            log_sigmoid(-in(c, "a")[i] - in(c, "dt_bias")[i % H]); // softplus(x) = -logsigmoid(-x)
         to(c, out, "beta")[i] = (1 + tanh(in(c, "b")[i] / 2)) / 2;
     }
 }
 void naive_gla_gate(const OpCase *c, double **out, double *scratch) {
     (void)scratch;
-    for (size_t i = 0; i < many(c, "n"); i++) to(c, out, "g")[i] = log_sigmoid(in(c, "x")[i]) / opcase_key(c, "normalizer");
+    for (size_t i = 0; i < many(c, "n"); i++)
+        to(c, out, "g")[i] = log_sigmoid(in(c, "x")[i]) / opcase_key(c, "normalizer");
 }
 
 /* One token of a linear mixer as a matrix: S <- A S + k w^T, with A (K,K). Then what is read. */
-typedef struct { int B, T, H, Hk, K, V, chunk, NC1; } Dims;
+typedef struct {
+    int B, T, H, Hk, K, V, chunk, NC1;
+} Dims;
 static Dims dims(const OpCase *c) {
-    return (Dims){key(c, "B"), key(c, "T"), key(c, "H"), key(c, "Hk"), key(c, "K"), key(c, "V"), key(c, "chunk"), key(c, "NC1")};
+    return (Dims){key(c, "B"), key(c, "T"), key(c, "H"),     key(c, "Hk"),
+                  key(c, "K"), key(c, "V"), key(c, "chunk"), key(c, "NC1")};
 }
-static void state_step(double *S, double *next, const double *A, const double *k, const double *w, int K, int V) {
+static void state_step(double *S, double *next, const double *A, const double *k, const double *w, int K,
+                       int V) {
     for (int i = 0; i < K * V; i++) {
         next[i] = k[i / V] * w[i % V];
         for (int m = 0; m < K; m++) next[i] += A[i / V * K + m] * S[m * V + i % V];
@@ -264,14 +280,18 @@ void naive_align_loss(const OpCase *c, double **out, double *scratch) {
         to(c, out, "loss")[n] = key(c, "form") == ALIGN_NORM ? h / sqrt(C) : h * h;
     }
 }
-void naive_adamw(const OpCase *c, double **out, double *scratch) { // moments as weighted means, bias removed first
+void naive_adamw(const OpCase *c, double **out,
+                 double *scratch) { // moments as weighted means, bias removed first
     (void)scratch;
-    const double b1 = opcase_key(c, "beta1"), b2 = opcase_key(c, "beta2"), lr = opcase_key(c, "lr"), step = opcase_key(c, "step");
+    const double b1 = opcase_key(c, "beta1"), b2 = opcase_key(c, "beta2"), lr = opcase_key(c, "lr"),
+                 step = opcase_key(c, "step");
     for (size_t i = 0; i < many(c, "n"); i++) {
         const double g = in(c, "grad")[i] * opcase_key(c, "grad_scale");
         const double m = g + b1 * (in(c, "m0")[i] - g), v = g * g + b2 * (in(c, "v0")[i] - g * g);
-        const double m_hat = m / -expm1(step * log(b1)), v_hat = v / -expm1(step * log(b2)), p = in(c, "master0")[i];
-        const double moved = p - lr * opcase_key(c, "decay") * p - lr * m_hat / (sqrt(v_hat) + opcase_key(c, "eps"));
+        const double m_hat = m / -expm1(step * log(b1)), v_hat = v / -expm1(step * log(b2)),
+                     p = in(c, "master0")[i];
+        const double moved =
+            p - lr * opcase_key(c, "decay") * p - lr * m_hat / (sqrt(v_hat) + opcase_key(c, "eps"));
         to(c, out, "master")[i] = moved;
         to(c, out, "m")[i] = m;
         to(c, out, "v")[i] = v;
@@ -281,5 +301,7 @@ void naive_adamw(const OpCase *c, double **out, double *scratch) { // moments as
 
 size_t naive_scratch(const OpCase *c) {
     const double K = opcase_key(c, "K"), V = opcase_key(c, "V"), VOC = opcase_key(c, "VOC");
-    return K > 0 ? (size_t)(2 * K * V + K * K + V) : VOC > 0 ? (size_t)VOC * 2 * sizeof(long double) / sizeof(double) : 1;
+    return K > 0     ? (size_t)(2 * K * V + K * K + V)
+           : VOC > 0 ? (size_t)VOC * 2 * sizeof(long double) / sizeof(double)
+                     : 1;
 }

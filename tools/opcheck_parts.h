@@ -98,7 +98,7 @@ void side_put(Side *s, int i, const double *v);
 void side_get(Side *s, int i, double *v);
 void side_bytes(Side *s, int i, void *raw);
 size_t side_size(const Side *s, int i); /* bytes of tensor i */
-void side_nan(Side *s, int i);          /* fills with NaN (INT: a large negative number) */
+void side_nan(Side *s, int i);          /* fills with NaN (INT: a number that no op writes) */
 const char *side_guards(Side *s);       /* the tensor around which something was written, or NULL */
 int side_call(Side *s, int backward, Err *e); /* guards poisoned, workspace filled with NaN, call, sync */
 /* v rounded to what the backend stores */

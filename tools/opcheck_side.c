@@ -6,22 +6,27 @@
 #include <string.h>
 
 enum { GUARD = 256, BLOCK = 1024 };
-static const unsigned char GUARD_BYTE = 0xff; /* as numbers: NaN, -1 */
+enum { NAN_BYTE = 0xff, INT_BYTE = 0x5a }; /* as numbers: NaN; an int that no op writes */
 
 DType side_type(const Backend *be, Kind kind) {
     return kind == REAL ? be->real_type : kind == WIDE ? be->wide_type : kind == DOUBLE ? DT_F64 : DT_COUNT;
 }
 static size_t kind_size(const Backend *be, Kind kind) {
-    return kind == REAL ? be->real_size : kind == WIDE ? be->wide_size : kind == INT ? sizeof(int) : sizeof(double);
+    return kind == REAL   ? be->real_size
+           : kind == WIDE ? be->wide_size
+           : kind == INT  ? sizeof(int)
+                          : sizeof(double);
 }
 size_t side_size(const Side *s, int i) {
-    return s->c->tensor[i].role == WORK ? s->c->count[i] * 8 : s->c->count[i] * kind_size(s->be, s->c->tensor[i].kind);
+    return s->c->tensor[i].role == WORK ? s->c->count[i] * 8
+                                        : s->c->count[i] * kind_size(s->be, s->c->tensor[i].kind);
 }
 
-static void fill(Backend *be, char *device, size_t bytes) {
+static void fill(Backend *be, char *device, size_t bytes, int byte) {
     unsigned char b[BLOCK];
-    memset(b, GUARD_BYTE, sizeof b);
-    for (size_t i = 0; i < bytes; i += BLOCK) be->upload(be, device + i, b, bytes - i < BLOCK ? bytes - i : BLOCK);
+    memset(b, byte, sizeof b);
+    for (size_t i = 0; i < bytes; i += BLOCK)
+        be->upload(be, device + i, b, bytes - i < BLOCK ? bytes - i : BLOCK);
 }
 
 int side_open(Side *s, Backend *be, const OpCase *c, Err *e) {
@@ -34,7 +39,7 @@ int side_open(Side *s, Backend *be, const OpCase *c, Err *e) {
         int rc = be->alloc(be, &s->block[i], bytes + 2 * GUARD, c->tensor[i].name, e);
         if (rc) return side_close(s), rc;
         s->call.t[i] = (char *)s->block[i] + GUARD;
-        fill(be, s->block[i], bytes + 2 * GUARD);
+        fill(be, s->block[i], bytes + 2 * GUARD, NAN_BYTE);
         if (c->value[i]) side_put(s, i, c->value[i]);
     }
     return OK;
@@ -53,7 +58,8 @@ void side_put(Side *s, int i, const double *v) {
     for (size_t from = 0; from < s->c->count[i]; from += BLOCK / size) {
         const size_t left = s->c->count[i] - from, n = left < BLOCK / size ? left : BLOCK / size;
         if (kind != INT) dtype_convert(side_type(s->be, kind), b, DT_F64, v + from, n);
-        for (size_t k = 0; kind == INT && k < n; k++) memcpy(b + k * sizeof(int), &(int){(int)v[from + k]}, sizeof(int));
+        for (size_t k = 0; kind == INT && k < n; k++)
+            memcpy(b + k * sizeof(int), &(int){(int)v[from + k]}, sizeof(int));
         s->be->upload(s->be, (char *)s->call.t[i] + from * size, b, n * size);
     }
 }
@@ -76,7 +82,9 @@ void side_get(Side *s, int i, double *v) {
 
 void side_bytes(Side *s, int i, void *raw) { s->be->download(s->be, raw, s->call.t[i], side_size(s, i)); }
 
-void side_nan(Side *s, int i) { fill(s->be, s->call.t[i], side_size(s, i)); }
+void side_nan(Side *s, int i) {
+    fill(s->be, s->call.t[i], side_size(s, i), s->c->tensor[i].kind == INT ? INT_BYTE : NAN_BYTE);
+}
 
 void side_round(const Backend *be, Kind kind, double *v, size_t n) {
     unsigned char b[8];
@@ -93,7 +101,7 @@ const char *side_guards(Side *s) {
         for (int end = 0; s->block[i] && end < 2; end++) {
             s->be->download(s->be, b, (char *)s->block[i] + (end ? GUARD + side_size(s, i) : 0), GUARD);
             for (int k = 0; k < GUARD; k++)
-                if (b[k] != GUARD_BYTE) return s->c->tensor[i].name;
+                if (b[k] != NAN_BYTE) return s->c->tensor[i].name;
         }
     return NULL;
 }

@@ -10,12 +10,17 @@ void *at(const OpCall *c, const char *tensor) {
 size_t size_of(const OpCall *c, const char *tensor) {
     const int i = opcase_find(c->c, tensor);
     const Kind kind = c->c->tensor[i].kind;
-    return c->c->count[i] * (kind == REAL ? c->be->real_size : kind == WIDE ? c->be->wide_size : kind == INT ? sizeof(int) : sizeof(double));
+    return c->c->count[i] * (kind == REAL   ? c->be->real_size
+                             : kind == WIDE ? c->be->wide_size
+                             : kind == INT  ? sizeof(int)
+                                            : sizeof(double));
 }
 /* `to` starts as a copy of `from`: for ops that work in place, and for views into a larger tensor. */
-static void copy(const OpCall *c, const char *to, const char *from) { c->be->move(c->be, at(c, to), at(c, from), size_of(c, from)); }
+static void copy(const OpCall *c, const char *to, const char *from) {
+    c->be->move(c->be, at(c, to), at(c, from), size_of(c, from));
+}
 
-#define FORWARD(f) .forward_at = offsetof(Ops, f)
+#define FORWARD(f)  .forward_at = offsetof(Ops, f)
 #define BACKWARD(f) .backward_at = offsetof(Ops, f)
 
 /* ---- plain arithmetic ---- */
@@ -42,27 +47,31 @@ static void embed_b(const OpCall *c) {
     c->op->embed_backward(at(c, "dw"), at(c, "dy"), at(c, "ids"), dim(c, "N"), dim(c, "C"), dim(c, "VOC"));
 }
 static void linear_f(const OpCall *c) {
-    c->op->linear_forward(at(c, "y"), at(c, "x"), at(c, "w"), at(c, "b"), dim(c, "N"), dim(c, "I"), dim(c, "O"));
+    c->op->linear_forward(at(c, "y"), at(c, "x"), at(c, "w"), at(c, "b"), dim(c, "N"), dim(c, "I"),
+                          dim(c, "O"));
 }
 static void linear_b(const OpCall *c) {
-    c->op->linear_backward(at(c, "dx"), at(c, "dw"), at(c, "db"), at(c, "dy"), at(c, "x"), at(c, "w"), dim(c, "N"), dim(c, "I"),
-                           dim(c, "O"));
+    c->op->linear_backward(at(c, "dx"), at(c, "dw"), at(c, "db"), at(c, "dy"), at(c, "x"), at(c, "w"),
+                           dim(c, "N"), dim(c, "I"), dim(c, "O"));
 }
 
 /* ---- norms ---- */
 
 static void rmsnorm_f(const OpCall *c) {
-    c->op->rmsnorm_forward(at(c, "y"), at(c, "rstd"), at(c, "x"), at(c, "w"), num(c, "eps"), dim(c, "N"), dim(c, "C"));
+    c->op->rmsnorm_forward(at(c, "y"), at(c, "rstd"), at(c, "x"), at(c, "w"), num(c, "eps"), dim(c, "N"),
+                           dim(c, "C"));
 }
 static void rmsnorm_b(const OpCall *c) {
-    c->op->rmsnorm_backward(at(c, "dx"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "w"), at(c, "rstd"), dim(c, "N"), dim(c, "C"));
+    c->op->rmsnorm_backward(at(c, "dx"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "w"), at(c, "rstd"),
+                            dim(c, "N"), dim(c, "C"));
 }
 static void gated_rmsnorm_f(const OpCall *c) {
-    c->op->gated_rmsnorm_forward(at(c, "y"), at(c, "rstd"), at(c, "x"), at(c, "z"), at(c, "w"), num(c, "eps"), dim(c, "N"), dim(c, "C"));
+    c->op->gated_rmsnorm_forward(at(c, "y"), at(c, "rstd"), at(c, "x"), at(c, "z"), at(c, "w"), num(c, "eps"),
+                                 dim(c, "N"), dim(c, "C"));
 }
 static void gated_rmsnorm_b(const OpCall *c) {
-    c->op->gated_rmsnorm_backward(at(c, "dx"), at(c, "dz"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "z"), at(c, "w"), at(c, "rstd"),
-                                  dim(c, "N"), dim(c, "C"));
+    c->op->gated_rmsnorm_backward(at(c, "dx"), at(c, "dz"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "z"),
+                                  at(c, "w"), at(c, "rstd"), dim(c, "N"), dim(c, "C"));
 }
 static void l2norm_f(const OpCall *c) {
     c->op->l2norm_forward(at(c, "y"), at(c, "r"), at(c, "x"), num(c, "eps"), dim(c, "N"), dim(c, "C"));
@@ -74,25 +83,32 @@ static void l2norm_b(const OpCall *c) {
 /* ---- element-wise ---- */
 
 static void silu_f(const OpCall *c) { c->op->silu_forward(at(c, "y"), at(c, "x"), (size_t)num(c, "n")); }
-static void silu_b(const OpCall *c) { c->op->silu_backward(at(c, "dx"), at(c, "dy"), at(c, "x"), (size_t)num(c, "n")); }
-static void swiglu_f(const OpCall *c) { c->op->swiglu_forward(at(c, "y"), at(c, "gate"), at(c, "up"), (size_t)num(c, "n")); }
+static void silu_b(const OpCall *c) {
+    c->op->silu_backward(at(c, "dx"), at(c, "dy"), at(c, "x"), (size_t)num(c, "n"));
+}
+static void swiglu_f(const OpCall *c) {
+    c->op->swiglu_forward(at(c, "y"), at(c, "gate"), at(c, "up"), (size_t)num(c, "n"));
+}
 static void swiglu_b(const OpCall *c) {
-    c->op->swiglu_backward(at(c, "dgate"), at(c, "dup"), at(c, "dy"), at(c, "gate"), at(c, "up"), (size_t)num(c, "n"));
+    c->op->swiglu_backward(at(c, "dgate"), at(c, "dup"), at(c, "dy"), at(c, "gate"), at(c, "up"),
+                           (size_t)num(c, "n"));
 }
 static void rope_f(const OpCall *c) {
     if (dim(c, "inplace")) copy(c, "y", "x");
-    c->op->rope_forward(at(c, "y"), at(c, dim(c, "inplace") ? "y" : "x"), at(c, "table"), dim(c, "pos"), dim(c, "B"), dim(c, "T"), dim(c, "H"),
-                        dim(c, "D"));
+    c->op->rope_forward(at(c, "y"), at(c, dim(c, "inplace") ? "y" : "x"), at(c, "table"), dim(c, "pos"),
+                        dim(c, "B"), dim(c, "T"), dim(c, "H"), dim(c, "D"));
 }
 static void rope_b(const OpCall *c) {
-    c->op->rope_backward(at(c, "dx"), at(c, "dy"), at(c, "table"), dim(c, "pos"), dim(c, "B"), dim(c, "T"), dim(c, "H"), dim(c, "D"));
+    c->op->rope_backward(at(c, "dx"), at(c, "dy"), at(c, "table"), dim(c, "pos"), dim(c, "B"), dim(c, "T"),
+                         dim(c, "H"), dim(c, "D"));
 }
 
 /* ---- token mixers ---- */
 
 static AttnDims attn_dims(const OpCase *c) {
-    return (AttnDims){(int)opcase_key(c, "B"),  (int)opcase_key(c, "T"),  (int)opcase_key(c, "past"), (int)opcase_key(c, "stride"),
-                      (int)opcase_key(c, "H"),  (int)opcase_key(c, "Hk"), (int)opcase_key(c, "D"),    (int)opcase_key(c, "window")};
+    return (AttnDims){(int)opcase_key(c, "B"),      (int)opcase_key(c, "T"),     (int)opcase_key(c, "past"),
+                      (int)opcase_key(c, "stride"), (int)opcase_key(c, "H"),     (int)opcase_key(c, "Hk"),
+                      (int)opcase_key(c, "D"),      (int)opcase_key(c, "window")};
 }
 static size_t attn_work(const OpCase *c) {
     const AttnDims d = attn_dims(c);
@@ -100,38 +116,46 @@ static size_t attn_work(const OpCase *c) {
 }
 static void attention_f(const OpCall *c) {
     const AttnDims d = attn_dims(c->c);
-    c->op->attention_forward(at(c, "o"), at(c, "lse"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
+    c->op->attention_forward(at(c, "o"), at(c, "lse"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "start"),
+                             num(c, "scale"), at(c, "work"), &d);
 }
 static void attention_b(const OpCall *c) {
     const AttnDims d = attn_dims(c->c);
-    c->op->attention_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dout"), at(c, "o"), at(c, "lse"), at(c, "q"), at(c, "k"),
-                              at(c, "v"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
+    c->op->attention_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dout"), at(c, "o"), at(c, "lse"),
+                              at(c, "q"), at(c, "k"), at(c, "v"), at(c, "start"), num(c, "scale"),
+                              at(c, "work"), &d);
 }
 static void conv_f(const OpCall *c) { // inplace: tail_out is tail_in
     const int inplace = dim(c, "inplace") && at(c, "tail_in") && at(c, "tail_out");
     if (inplace) copy(c, "tail_out", "tail_in");
-    c->op->conv_forward(at(c, "y"), at(c, "tail_out"), at(c, "x"), at(c, "w"), at(c, inplace ? "tail_out" : "tail_in"), at(c, "start"),
-                        dim(c, "B"), dim(c, "T"), dim(c, "C"), dim(c, "W"));
+    c->op->conv_forward(at(c, "y"), at(c, "tail_out"), at(c, "x"), at(c, "w"),
+                        at(c, inplace ? "tail_out" : "tail_in"), at(c, "start"), dim(c, "B"), dim(c, "T"),
+                        dim(c, "C"), dim(c, "W"));
 }
 static void conv_b(const OpCall *c) {
-    c->op->conv_backward(at(c, "dx"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "w"), at(c, "start"), dim(c, "B"), dim(c, "T"), dim(c, "C"),
-                         dim(c, "W"));
+    c->op->conv_backward(at(c, "dx"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "w"), at(c, "start"),
+                         dim(c, "B"), dim(c, "T"), dim(c, "C"), dim(c, "W"));
 }
 static void delta_gate_f(const OpCall *c) {
-    c->op->delta_gate_forward(at(c, "g"), at(c, "beta"), at(c, "a"), at(c, "b"), at(c, "A_log"), at(c, "dt_bias"), dim(c, "N"), dim(c, "H"));
+    c->op->delta_gate_forward(at(c, "g"), at(c, "beta"), at(c, "a"), at(c, "b"), at(c, "A_log"),
+                              at(c, "dt_bias"), dim(c, "N"), dim(c, "H"));
 }
 static void delta_gate_b(const OpCall *c) {
-    c->op->delta_gate_backward(at(c, "da"), at(c, "db"), at(c, "dA_log"), at(c, "ddt_bias"), at(c, "dg"), at(c, "dbeta"), at(c, "a"),
-                               at(c, "g"), at(c, "beta"), at(c, "A_log"), at(c, "dt_bias"), dim(c, "N"), dim(c, "H"));
+    c->op->delta_gate_backward(at(c, "da"), at(c, "db"), at(c, "dA_log"), at(c, "ddt_bias"), at(c, "dg"),
+                               at(c, "dbeta"), at(c, "a"), at(c, "g"), at(c, "beta"), at(c, "A_log"),
+                               at(c, "dt_bias"), dim(c, "N"), dim(c, "H"));
 }
-static void gla_gate_f(const OpCall *c) { c->op->gla_gate_forward(at(c, "g"), at(c, "x"), num(c, "normalizer"), (size_t)num(c, "n")); }
+static void gla_gate_f(const OpCall *c) {
+    c->op->gla_gate_forward(at(c, "g"), at(c, "x"), num(c, "normalizer"), (size_t)num(c, "n"));
+}
 static void gla_gate_b(const OpCall *c) {
     c->op->gla_gate_backward(at(c, "dx"), at(c, "dg"), at(c, "x"), num(c, "normalizer"), (size_t)num(c, "n"));
 }
 
 static DeltaDims delta_dims(const OpCase *c) {
-    return (DeltaDims){(int)opcase_key(c, "B"), (int)opcase_key(c, "T"), (int)opcase_key(c, "H"),    (int)opcase_key(c, "Hk"),
-                       (int)opcase_key(c, "K"), (int)opcase_key(c, "V"), (int)opcase_key(c, "chunk")};
+    return (DeltaDims){(int)opcase_key(c, "B"),    (int)opcase_key(c, "T"), (int)opcase_key(c, "H"),
+                       (int)opcase_key(c, "Hk"),   (int)opcase_key(c, "K"), (int)opcase_key(c, "V"),
+                       (int)opcase_key(c, "chunk")};
 }
 static size_t delta_work(const OpCase *c) {
     const DeltaDims d = delta_dims(c);
@@ -143,48 +167,54 @@ static size_t gla_work_size(const OpCase *c) {
 }
 /* The initial state is slot 0 of `states`, the final one slot NC: the checks see both as tensors of their own. */
 static void state_in(const OpCall *c) {
-    const size_t NC1 = (size_t)num(c, "NC1"), heads = (size_t)(num(c, "B") * num(c, "H")), size = size_of(c, "S0") / heads;
-    for (size_t i = 0; i < heads; i++) c->be->move(c->be, (char *)at(c, "states") + i * NC1 * size, (char *)at(c, "S0") + i * size, size);
+    const size_t NC1 = (size_t)num(c, "NC1"), heads = (size_t)(num(c, "B") * num(c, "H")),
+                 size = size_of(c, "S0") / heads;
+    for (size_t i = 0; i < heads; i++)
+        c->be->move(c->be, (char *)at(c, "states") + i * NC1 * size, (char *)at(c, "S0") + i * size, size);
 }
 static void state_out(const OpCall *c) {
-    const size_t NC1 = (size_t)num(c, "NC1"), heads = (size_t)(num(c, "B") * num(c, "H")), size = size_of(c, "S0") / heads;
+    const size_t NC1 = (size_t)num(c, "NC1"), heads = (size_t)(num(c, "B") * num(c, "H")),
+                 size = size_of(c, "S0") / heads;
     for (size_t i = 0; i < heads; i++)
-        c->be->move(c->be, (char *)at(c, "final") + i * size, (char *)at(c, "states") + (i * NC1 + NC1 - 1) * size, size);
+        c->be->move(c->be, (char *)at(c, "final") + i * size,
+                    (char *)at(c, "states") + (i * NC1 + NC1 - 1) * size, size);
 }
 static void delta_rule_f(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
     state_in(c);
-    c->op->delta_rule_forward(at(c, "o"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "beta"), at(c, "start"),
-                              num(c, "scale"), at(c, "work"), &d);
+    c->op->delta_rule_forward(at(c, "o"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
+                              at(c, "beta"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
     state_out(c);
 }
 static void delta_rule_b(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
     copy(c, "dS0", "dfinal");
-    c->op->delta_rule_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dbeta"), at(c, "dS0"), at(c, "dout"),
-                               at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "beta"), at(c, "start"),
-                               num(c, "scale"), at(c, "work"), &d);
+    c->op->delta_rule_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dbeta"),
+                               at(c, "dS0"), at(c, "dout"), at(c, "states"), at(c, "q"), at(c, "k"),
+                               at(c, "v"), at(c, "g"), at(c, "beta"), at(c, "start"), num(c, "scale"),
+                               at(c, "work"), &d);
 }
 static void gla_f(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
     state_in(c);
-    c->op->gla_forward(at(c, "o"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "start"), num(c, "scale"),
-                       at(c, "work"), &d);
+    c->op->gla_forward(at(c, "o"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
+                       at(c, "start"), num(c, "scale"), at(c, "work"), &d);
     state_out(c);
 }
 static void gla_b(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
     copy(c, "dS0", "dfinal");
-    c->op->gla_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dS0"), at(c, "dout"), at(c, "states"), at(c, "q"),
-                        at(c, "k"), at(c, "v"), at(c, "g"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
+    c->op->gla_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dS0"), at(c, "dout"),
+                        at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "start"),
+                        num(c, "scale"), at(c, "work"), &d);
 }
 
 /* ---- losses ---- */
 
 static HeadDims head_dims(const OpCase *c) {
     const double Ct = opcase_key(c, "Ct");
-    return (HeadDims){(int)opcase_key(c, "N"), (int)opcase_key(c, "C"), Ct > 0 ? (int)Ct : 0, (int)opcase_key(c, "VOC"),
-                      (int)opcase_key(c, "block")};
+    return (HeadDims){(int)opcase_key(c, "N"), (int)opcase_key(c, "C"), Ct > 0 ? (int)Ct : 0,
+                      (int)opcase_key(c, "VOC"), (int)opcase_key(c, "block")};
 }
 static size_t head_work_size(const OpCase *c) {
     const HeadDims d = head_dims(c);
@@ -192,18 +222,21 @@ static size_t head_work_size(const OpCase *c) {
 }
 static void xent_call(const OpCall *c, void *dx, void *dw) {
     const HeadDims d = head_dims(c->c);
-    c->op->head_xent(at(c, "loss"), at(c, "top"), dx, dw, at(c, "x"), at(c, "w"), at(c, "target"), at(c, "weight"), at(c, "work"), &d);
+    c->op->head_xent(at(c, "loss"), at(c, "top"), dx, dw, at(c, "x"), at(c, "w"), at(c, "target"),
+                     at(c, "weight"), at(c, "work"), &d);
 }
 static void xent_f(const OpCall *c) { xent_call(c, NULL, NULL); }
 static void xent_b(const OpCall *c) { xent_call(c, at(c, "dx"), at(c, "dw")); }
 static void kl_call(const OpCall *c, void *dx, void *dw) {
     const HeadDims d = head_dims(c->c);
-    c->op->head_kl(at(c, "loss"), dx, dw, at(c, "x"), at(c, "w"), at(c, "xt"), at(c, "wt"), at(c, "weight"), num(c, "tau"), at(c, "work"), &d);
+    c->op->head_kl(at(c, "loss"), dx, dw, at(c, "x"), at(c, "w"), at(c, "xt"), at(c, "wt"), at(c, "weight"),
+                   num(c, "tau"), at(c, "work"), &d);
 }
 static void kl_f(const OpCall *c) { kl_call(c, NULL, NULL); }
 static void kl_b(const OpCall *c) { kl_call(c, at(c, "dx"), at(c, "dw")); }
 static void align_call(const OpCall *c, void *ds) {
-    c->op->align_loss(at(c, "loss"), ds, at(c, "t"), at(c, "s"), num(c, "weight"), dim(c, "form"), dim(c, "N"), dim(c, "C"));
+    c->op->align_loss(at(c, "loss"), ds, at(c, "t"), at(c, "s"), num(c, "weight"), dim(c, "form"),
+                      dim(c, "N"), dim(c, "C"));
 }
 static void align_f(const OpCall *c) { align_call(c, NULL); }
 static void align_b(const OpCall *c) { align_call(c, at(c, "ds")); }
@@ -212,10 +245,12 @@ static void adamw_f(const OpCall *c) {
     copy(c, "master", "master0");
     copy(c, "m", "m0");
     copy(c, "v", "v0");
-    c->op->adamw(at(c, "master"), at(c, "weight"), at(c, "m"), at(c, "v"), at(c, "grad"), num(c, "grad_scale"), num(c, "lr"), num(c, "beta1"),
-                 num(c, "beta2"), num(c, "eps"), num(c, "decay"), (int64_t)num(c, "step"), (size_t)num(c, "n"));
+    c->op->adamw(at(c, "master"), at(c, "weight"), at(c, "m"), at(c, "v"), at(c, "grad"),
+                 num(c, "grad_scale"), num(c, "lr"), num(c, "beta1"), num(c, "beta2"), num(c, "eps"),
+                 num(c, "decay"), (int64_t)num(c, "step"), (size_t)num(c, "n"));
 }
 
+// clang-format off
 /* A row: name; keys with defaults; cases; tensors; functions. How tensors are written: opcheck_parts.h. */
 const OpRow op_rows[] = {
     {"add", "n=7 inplace=0", {"", "n=1", "inplace=1", "inplace=2", "n=40000"},

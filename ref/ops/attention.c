@@ -13,8 +13,8 @@ static size_t attention_key(int b, int j, int hk, const AttnDims *d) { /* where 
     return (((size_t)b * stride + j) * d->Hk + hk) * d->D;
 }
 
-static void attention_row(real *o_bth, wide *lse_bth, const real *q_bth, const real *k, const real *v, wide *p, double scale, int b,
-                          int first, int pos, int hk, const AttnDims *d) {
+static void attention_row(real *o_bth, wide *lse_bth, const real *q_bth, const real *k, const real *v,
+                          wide *p, double scale, int b, int first, int pos, int hk, const AttnDims *d) {
     wide max = -INFINITY, sum_p = 0;
     for (int j = first; j <= pos; j++) {
         p[j] = (wide)scale * dot(q_bth, k + attention_key(b, j, hk, d), d->D);
@@ -29,33 +29,35 @@ static void attention_row(real *o_bth, wide *lse_bth, const real *q_bth, const r
     *lse_bth = max + log(sum_p);
 }
 
-static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start, double scale,
-                              void *work, const AttnDims *d) {
+static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v,
+                              const int *start, double scale, void *work, const AttnDims *d) {
     for (int b = 0; b < d->B; b++)
         for (int t = 0; t < d->T; t++)
             for (int h = 0; h < d->H; h++) {
                 const size_t bth = ((size_t)b * d->T + t) * d->H + h;
                 const int pos = d->past + t;
-                attention_row(o + bth * d->D, lse + bth, q + bth * d->D, k, v, work, scale, b, attention_first(start, b, pos, d), pos,
-                              h / (d->H / d->Hk), d);
+                attention_row(o + bth * d->D, lse + bth, q + bth * d->D, k, v, work, scale, b,
+                              attention_first(start, b, pos, d), pos, h / (d->H / d->Hk), d);
             }
 }
 
-static void attention_backward(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse, const real *q,
-                               const real *k, const real *v, const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_backward(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse,
+                               const real *q, const real *k, const real *v, const int *start, double scale,
+                               void *work, const AttnDims *d) {
     (void)work;
     for (int b = 0; b < d->B; b++)
         for (int t = 0; t < d->T; t++)
             for (int h = 0; h < d->H; h++) {
                 const size_t bth = ((size_t)b * d->T + t) * d->H + h;
                 const real *q_bth = q + bth * d->D, *do_bth = dout + bth * d->D;
-                const wide delta = dot(do_bth, o + bth * d->D, d->D); // sum_j p_j (do . v_j), for the softmax below
+                const wide delta = dot(do_bth, o + bth * d->D, d->D); // = sum_j p_j dp_j with dp_j = do . v_j
                 for (int j = attention_first(start, b, t, d); j <= t; j++) {
                     const size_t kv = attention_key(b, j, h / (d->H / d->Hk), d);
                     const wide p = exp((wide)scale * dot(q_bth, k + kv, d->D) - lse[bth]);
-                    const wide ds = p * (dot(do_bth, v + kv, d->D) - delta); // softmax: ds_j = p_j (dp_j - sum_i p_i dp_i)
+                    // through the softmax: ds_j = p_j (dp_j - sum_i p_i dp_i)
+                    const wide ds = p * (dot(do_bth, v + kv, d->D) - delta);
                     for (int c = 0; c < d->D; c++) {
-                        dv[kv + c] += p * do_bth[c]; // from o = sum_j p_j v_j
+                        dv[kv + c] += p * do_bth[c];                        // from o = sum_j p_j v_j
                         dq[bth * d->D + c] += (wide)scale * ds * k[kv + c]; // from s_j = scale q . k_j
                         dk[kv + c] += (wide)scale * ds * q_bth[c];
                     }

@@ -49,9 +49,21 @@ static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
     void *p;
     TRY(mem_alloc(&p, sizeof(Backend), "backend", e));
     Backend *b = p;
-    *b = (Backend){.name = row->name, .op = row->op, .real_type = row->type, .wide_type = row->type, .real_size = row->size,
-                   .wide_size = row->size, .alloc = host_alloc, .release = host_release, .zero = host_zero, .upload = host_move,
-                   .download = host_move, .move = host_move, .sync = host_sync, .close = host_close, .host = 1,
+    *b = (Backend){.name = row->name,
+                   .op = row->op,
+                   .real_type = row->type,
+                   .wide_type = row->type,
+                   .real_size = row->size,
+                   .wide_size = row->size,
+                   .alloc = host_alloc,
+                   .release = host_release,
+                   .zero = host_zero,
+                   .upload = host_move,
+                   .download = host_move,
+                   .move = host_move,
+                   .sync = host_sync,
+                   .close = host_close,
+                   .host = 1,
                    .threads = row->parallel ? cpu_threads(threads) : 1};
     *out = b;
     return OK;
@@ -60,7 +72,10 @@ static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
 /* ---- opening by name ---- */
 
 enum { MAX_OPENERS = 8 };
-static struct { const char *name; BackendOpen open; } openers[MAX_OPENERS]; /* set once by tools, before anything runs */
+static struct {
+    const char *name;
+    BackendOpen open;
+} openers[MAX_OPENERS]; /* set once by tools, before anything runs */
 
 void backend_register(const char *name, BackendOpen open) {
     for (int i = 0; i < MAX_OPENERS; i++)
@@ -76,7 +91,8 @@ static BackendOpen opener_find(const char *name) {
     size_t longest = 0;
     for (int i = 0; i < MAX_OPENERS && openers[i].name; i++) {
         const size_t n = strlen(openers[i].name);
-        if (n > longest && !strncmp(name, openers[i].name, n) && (!name[n] || name[n] == ':' || name[n] == '-'))
+        if (n > longest && !strncmp(name, openers[i].name, n) &&
+            (!name[n] || name[n] == ':' || name[n] == '-'))
             best = openers[i].open, longest = n;
     }
     return best;
@@ -94,7 +110,8 @@ static int backend_unknown(const char *name, Err *e) {
         while (name[n] && name[n] == host_rows[i].name[n]) n++;
         if (n > most) most = n, near = host_rows[i].name;
     }
-    err_set(e, ERR_USAGE, "%.40s: backend: got an unknown name, expected ref64, ref32, cpu or cuda[:index]", name);
+    err_set(e, ERR_USAGE, "%.40s: backend: got an unknown name, expected ref64, ref32, cpu or cuda[:index]",
+            name);
     return near ? err_hint(e, "did you mean %s?", near) : ERR_USAGE;
 }
 
@@ -118,13 +135,17 @@ enum { BORDER = 16 * 1024 }; /* bytes of host buffer on each side of a conversio
 static int border_sizes(size_t *near, size_t *count, DType host, size_t device_size, Err *e) {
     char probe[8] = {0}, to[8];
     *near = (size_t)dtype_bits(host) / 8;
-    if (dtype_convert(DT_F64, to, host, probe, 1)) return err_set(e, ERR_INPUT, "dtype %s: got no number type to convert, expected F16, BF16, F32 or F64", dtype_name(host));
+    if (dtype_convert(DT_F64, to, host, probe, 1))
+        return err_set(e, ERR_INPUT,
+                       "dtype %s: got no number type to convert, expected F16, BF16, F32 or F64",
+                       dtype_name(host));
     const size_t widest = *near > device_size ? *near : device_size;
     *count = BORDER / widest;
     return OK;
 }
 
-static int put(Backend *b, void *dst, DType device, size_t size, DType type, const void *src, size_t n, Err *e) {
+static int put(Backend *b, void *dst, DType device, size_t size, DType type, const void *src, size_t n,
+               Err *e) {
     size_t near, block;
     char buffer[BORDER];
     TRY(border_sizes(&near, &block, type, size, e));
@@ -137,7 +158,8 @@ static int put(Backend *b, void *dst, DType device, size_t size, DType type, con
     return OK;
 }
 
-static int get(Backend *b, DType type, void *dst, DType device, size_t size, const void *src, size_t n, Err *e) {
+static int get(Backend *b, DType type, void *dst, DType device, size_t size, const void *src, size_t n,
+               Err *e) {
     size_t near, block;
     char buffer[BORDER];
     TRY(border_sizes(&near, &block, type, size, e));

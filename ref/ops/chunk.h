@@ -4,9 +4,10 @@
 #include "ops/ref_math.h"
 
 typedef struct {
-    const real *q, *k, *v, *dout;  // row i of q: q + i * step_k; of v, dout: v + i * step_v; dout NULL in forward
-    const wide *g, *beta;          // row i: g + i * step_g; beta NULL for gla
-    const int *start;              // of row 0, or NULL
+    const real *q, *k, *v,
+        *dout;            // row i of q: q + i * step_k; of v, dout: v + i * step_v; dout NULL in forward
+    const wide *g, *beta; // row i: g + i * step_g; beta NULL for gla
+    const int *start;     // of row 0, or NULL
     size_t step_k, step_v, step_g; // from one token to the next
     size_t at_k, at_v, at_g;       // where row 0 stands in the arrays: its gradients begin there too
     int from, n, K, V;             // rows are the tokens from .. from + n - 1 of their batch element
@@ -27,7 +28,9 @@ static Chunk chunk_rows(int b, int h, int c, int g_heads, int g_width, const Del
 }
 
 /* Whether row i forgets what came before. Token 0 does not: it continues from the initial state that the caller gave. */
-static int chunk_resets(const Chunk *r, int i) { return r->start && r->from + i > 0 && r->start[i] == r->from + i; }
+static int chunk_resets(const Chunk *r, int i) {
+    return r->start && r->from + i > 0 && r->start[i] == r->from + i;
+}
 
 /* y (V) = S^T a */
 static void state_read(wide *y, const wide *S, const real *a, int K, int V) {

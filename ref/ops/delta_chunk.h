@@ -11,7 +11,7 @@
 #define HYB_REF_DELTA_CHUNK_H
 #include "ops/chunk.h"
 
-typedef struct { // of one chunk, all in `work`
+typedef struct {           // of one chunk, all in `work`
     wide *decay, *kk, *qk; // (n,n): decay_ij, k_i.k_j, q_i.k_j; 0 above the diagonal
     wide *carry;           // (n)
     wide *Sk, *Sq, *x, *w; // (n,V): S^T k_i, S^T q_i, x_i, w_i
@@ -25,15 +25,17 @@ static DeltaChunk delta_chunk_place(void *work, const Chunk *r) {
     wide *p = work;
     DeltaChunk m = {.decay = p, .kk = p + square, .qk = p + 2 * square, .dlog = p + 3 * square};
     p += 4 * square;
-    m.Sk = p, m.Sq = p + tall, m.x = p + 2 * tall, m.w = p + 3 * tall, m.dw = p + 4 * tall, m.dx = p + 5 * tall;
+    m.Sk = p, m.Sq = p + tall, m.x = p + 2 * tall, m.w = p + 3 * tall, m.dw = p + 4 * tall,
+    m.dx = p + 5 * tall;
     p += 6 * tall;
     m.dq = p, m.dk = p + key, m.carry = p + 2 * key, m.dcarry = m.carry + n;
     return m;
 }
 
 /* delta_rule's rows of chunk c, with their inputs */
-static Chunk delta_rows(const real *q, const real *k, const real *v, const real *dout, const wide *g, const wide *beta,
-                        const int *start, double scale, int b, int h, int c, const DeltaDims *d) {
+static Chunk delta_rows(const real *q, const real *k, const real *v, const real *dout, const wide *g,
+                        const wide *beta, const int *start, double scale, int b, int h, int c,
+                        const DeltaDims *d) {
     Chunk r = chunk_rows(b, h, c, d->H, 1, d);
     r.q = q + r.at_k, r.k = k + r.at_k, r.v = v + r.at_v, r.g = g + r.at_g, r.beta = beta + r.at_g;
     r.dout = dout ? dout + r.at_v : NULL;
@@ -87,7 +89,8 @@ static void delta_chunk_forward(real *o, wide *S_next, const wide *S, const Chun
     for (int a = 0; a < K; a++)
         for (int e = 0; e < V; e++) {
             wide s = m.carry[n - 1] * S[a * V + e];
-            for (int j = 0; j < n; j++) s += m.decay[(n - 1) * n + j] * r->k[j * r->step_k + a] * m.w[j * V + e];
+            for (int j = 0; j < n; j++)
+                s += m.decay[(n - 1) * n + j] * r->k[j * r->step_k + a] * m.w[j * V + e];
             S_next[a * V + e] = s;
         }
 }
@@ -188,8 +191,8 @@ static void delta_back_decays(const DeltaChunk *m, wide *dg, const Chunk *r) {
     }
 }
 
-static void delta_chunk_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dS, const wide *S, const Chunk *r,
-                                 void *work) {
+static void delta_chunk_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dS, const wide *S,
+                                 const Chunk *r, void *work) {
     const size_t n = r->n, K = r->K;
     DeltaChunk m = delta_chunk_place(work, r);
     delta_solve(&m, S, r);

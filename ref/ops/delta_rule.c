@@ -22,8 +22,8 @@ static void delta_step(real *o_t, wide *S_next, const wide *S, const Chunk *r, w
 }
 
 /* dS: gradient of S_next on entry, of S on return. u, dw: V numbers of scratch each. */
-static void delta_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dS, const wide *S_next, const wide *S,
-                                const Chunk *r, wide *u, wide *dw) {
+static void delta_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dS,
+                                const wide *S_next, const wide *S, const Chunk *r, wide *u, wide *dw) {
     const int K = r->K, V = r->V;
     const wide decay = chunk_resets(r, 0) ? 0 : exp(r->g[0]), beta = r->beta[0];
     delta_error(u, S, decay, r);
@@ -51,8 +51,9 @@ static void delta_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *db
     dg[0] += dlog;
 }
 
-static void delta_rule_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
-                               const int *start, double scale, void *work, const DeltaDims *d) {
+static void delta_rule_forward(real *o, wide *states, const real *q, const real *k, const real *v,
+                               const wide *g, const wide *beta, const int *start, double scale, void *work,
+                               const DeltaDims *d) {
     const int NC = delta_chunks(d);
     const size_t state = (size_t)d->K * d->V;
     for (int b = 0; b < d->B; b++)
@@ -65,9 +66,10 @@ static void delta_rule_forward(real *o, wide *states, const real *q, const real 
             }
 }
 
-static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
-                                const wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
-                                const int *start, double scale, void *work, const DeltaDims *d) {
+static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
+                                const real *dout, const wide *states, const real *q, const real *k,
+                                const real *v, const wide *g, const wide *beta, const int *start,
+                                double scale, void *work, const DeltaDims *d) {
     const int NC = delta_chunks(d);
     const size_t state = (size_t)d->K * d->V;
     for (int b = 0; b < d->B; b++)
@@ -77,8 +79,10 @@ static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *db
                 wide *dS = dstate + ((size_t)b * d->H + h) * state, *u = work;
                 const Chunk r = delta_rows(q, k, v, dout, g, beta, start, scale, b, h, c, d);
                 if (d->chunk == 1)
-                    delta_step_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_g, dS, S + state, S, &r, u,
-                                        u + d->V);
-                else delta_chunk_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_g, dS, S, &r, work);
+                    delta_step_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_g,
+                                        dS, S + state, S, &r, u, u + d->V);
+                else
+                    delta_chunk_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_g,
+                                         dS, S, &r, work);
             }
 }

@@ -1,7 +1,8 @@
 /* gate.c - the gates of the linear mixers: log decay and write strength of Gated DeltaNet, log decay of GLA. */
 #include "ops/ref_math.h"
 
-static void delta_gate_forward(wide *g, wide *beta, const real *a, const real *b, const wide *A_log, const wide *dt_bias, int N, int H) {
+static void delta_gate_forward(wide *g, wide *beta, const real *a, const real *b, const wide *A_log,
+                               const wide *dt_bias, int N, int H) {
     for (size_t nh = 0; nh < (size_t)N * H; nh++) {
         const size_t h = nh % H;
         g[nh] = -exp(A_log[h]) * softplus(a[nh] + dt_bias[h]);
@@ -9,11 +10,13 @@ static void delta_gate_forward(wide *g, wide *beta, const real *a, const real *b
     }
 }
 
-static void delta_gate_backward(real *da, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta, const real *a,
-                                const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias, int N, int H) {
+static void delta_gate_backward(real *da, real *db, wide *dA_log, wide *ddt_bias, const wide *dg,
+                                const wide *dbeta, const real *a, const wide *g, const wide *beta,
+                                const wide *A_log, const wide *dt_bias, int N, int H) {
     for (size_t nh = 0; nh < (size_t)N * H; nh++) {
         const size_t h = nh % H;
-        const wide dpre = dg[nh] * -exp(A_log[h]) * sigmoid(a[nh] + dt_bias[h]); // softplus' = sigmoid; pre = a + dt_bias
+        const wide dpre =
+            dg[nh] * -exp(A_log[h]) * sigmoid(a[nh] + dt_bias[h]); // softplus' = sigmoid; pre = a + dt_bias
         da[nh] += dpre;
         if (ddt_bias) ddt_bias[h] += dpre;
         if (dA_log) dA_log[h] += dg[nh] * g[nh]; // g is proportional to exp(A_log)
@@ -22,9 +25,11 @@ static void delta_gate_backward(real *da, real *db, wide *dA_log, wide *ddt_bias
 }
 
 static void gla_gate_forward(wide *g, const real *x, double normalizer, size_t n) {
-    for (size_t i = 0; i < n; i++) g[i] = -softplus(-(wide)x[i]) / (wide)normalizer; // logsigmoid(x) = -softplus(-x)
+    for (size_t i = 0; i < n; i++)
+        g[i] = -softplus(-(wide)x[i]) / (wide)normalizer; // logsigmoid(x) = -softplus(-x)
 }
 
 static void gla_gate_backward(real *dx, const wide *dg, const real *x, double normalizer, size_t n) {
-    for (size_t i = 0; i < n; i++) dx[i] += dg[i] * sigmoid(-(wide)x[i]) / (wide)normalizer; // 1 - sigmoid(x), no cancellation
+    for (size_t i = 0; i < n; i++)
+        dx[i] += dg[i] * sigmoid(-(wide)x[i]) / (wide)normalizer; // 1 - sigmoid(x), no cancellation
 }

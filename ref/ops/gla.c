@@ -6,8 +6,8 @@
  *   S'_a = carry_last,a S_a + sum_j decay_last,j,a k_ja v_j^T */
 #include "ops/chunk.h"
 
-static Chunk gla_rows(const real *q, const real *k, const real *v, const real *dout, const wide *g, const int *start, double scale,
-                      int b, int h, int c, const DeltaDims *d) {
+static Chunk gla_rows(const real *q, const real *k, const real *v, const real *dout, const wide *g,
+                      const int *start, double scale, int b, int h, int c, const DeltaDims *d) {
     Chunk r = chunk_rows(b, h, c, d->Hk, d->K, d);
     r.q = q + r.at_k, r.k = k + r.at_k, r.v = v + r.at_v, r.g = g + r.at_g;
     r.dout = dout ? dout + r.at_v : NULL;
@@ -21,19 +21,20 @@ static Chunk gla_rows(const real *q, const real *k, const real *v, const real *d
 static void gla_step(real *o_t, wide *S_next, const wide *S, const Chunk *r, wide *y) {
     for (int a = 0; a < r->K; a++) {
         const wide decay = chunk_resets(r, 0) ? 0 : exp(r->g[a]);
-        for (int e = 0; e < r->V; e++) S_next[a * r->V + e] = decay * S[a * r->V + e] + (wide)r->k[a] * r->v[e];
+        for (int e = 0; e < r->V; e++)
+            S_next[a * r->V + e] = decay * S[a * r->V + e] + (wide)r->k[a] * r->v[e];
     }
     state_read(y, S_next, r->q, r->K, r->V);
     for (int e = 0; e < r->V; e++) o_t[e] = r->scale * y[e];
 }
 
 /* dS: gradient of S_next on entry, of S on return. */
-static void gla_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *dS, const wide *S_next, const wide *S, const Chunk *r,
-                              wide *dv_t) {
+static void gla_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *dS, const wide *S_next,
+                              const wide *S, const Chunk *r, wide *dv_t) {
     const int K = r->K, V = r->V;
     for (int a = 0; a < K; a++)
         for (int e = 0; e < V; e++) dS[a * V + e] += r->scale * r->q[a] * r->dout[e]; // o = scale S_next^T q
-    state_read(dv_t, dS, r->k, K, V);                                                 // S_next = diag(e^g) S + k v^T
+    state_read(dv_t, dS, r->k, K, V); // S_next = diag(e^g) S + k v^T
     for (int e = 0; e < V; e++) dv[e] += dv_t[e];
     for (int a = 0; a < K; a++) {
         const wide decay = chunk_resets(r, 0) ? 0 : exp(r->g[a]);
@@ -68,12 +69,14 @@ static void gla_decay(wide *to, wide *sum_g, int j, int before, const Chunk *r) 
 
 static void gla_chunk_forward(real *o, wide *S_next, const wide *S, const Chunk *r, wide *work) {
     const int n = r->n, K = r->K, V = r->V, last = n - 1;
-    wide *sum_g = work, *decay = sum_g + K, *y = decay + (size_t)n * K; // y (n,V): o before it is rounded to real
+    wide *sum_g = work, *decay = sum_g + K,
+         *y = decay + (size_t)n * K; // y (n,V): o before it is rounded to real
     memset(y, 0, (size_t)n * V * sizeof(wide));
     gla_decay(decay, sum_g, 0, 1, r);
     for (int a = 0; a < K; a++)
         for (int e = 0; e < V; e++) {
-            for (int i = 0; i < n; i++) y[i * V + e] += decay[i * K + a] * r->q[i * r->step_k + a] * S[a * V + e];
+            for (int i = 0; i < n; i++)
+                y[i * V + e] += decay[i * K + a] * r->q[i * r->step_k + a] * S[a * V + e];
             S_next[a * V + e] = decay[last * K + a] * S[a * V + e];
         }
     for (int j = 0; j < n; j++) {
@@ -91,10 +94,10 @@ static void gla_chunk_forward(real *o, wide *S_next, const wide *S, const Chunk 
         for (int e = 0; e < V; e++) o[i * r->step_v + e] = r->scale * y[i * V + e];
 }
 
-typedef struct { // of one chunk, all in `work`
-    wide *sum_g;           // (K)
-    wide *decay, *dlog;    // (n,K): decays from one token, and the gradients of their exponents
-    wide *dq, *dk, *dv;    // (n,K), (n,K), (n,V), not yet rounded to real
+typedef struct {        // of one chunk, all in `work`
+    wide *sum_g;        // (K)
+    wide *decay, *dlog; // (n,K): decays from one token, and the gradients of their exponents
+    wide *dq, *dk, *dv; // (n,K), (n,K), (n,V), not yet rounded to real
 } GlaBack;
 
 /* g_t stands in the exponent of the decay from j to i for j < t <= i (first = j + 1), and of carry_i for t <= i (first = 0). */
@@ -163,7 +166,8 @@ static void gla_back_carry(GlaBack *m, wide *dS, const wide *S, const Chunk *r) 
     }
 }
 
-static void gla_chunk_backward(real *dq, real *dk, real *dv, wide *dg, wide *dS, const wide *S, const Chunk *r, wide *work) {
+static void gla_chunk_backward(real *dq, real *dk, real *dv, wide *dg, wide *dS, const wide *S,
+                               const Chunk *r, wide *work) {
     const size_t n = r->n, K = r->K, V = r->V;
     GlaBack m = {.sum_g = work, .decay = work + K, .dlog = work + K + n * K};
     m.dq = m.dlog + n * K, m.dk = m.dq + n * K, m.dv = m.dk + n * K;
@@ -185,8 +189,8 @@ static void gla_chunk_backward(real *dq, real *dk, real *dv, wide *dg, wide *dS,
 
 /* ---- the two ops ---- */
 
-static void gla_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const int *start,
-                        double scale, void *work, const DeltaDims *d) {
+static void gla_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
+                        const int *start, double scale, void *work, const DeltaDims *d) {
     const int NC = delta_chunks(d);
     const size_t state = (size_t)d->K * d->V;
     for (int b = 0; b < d->B; b++)
@@ -199,8 +203,9 @@ static void gla_forward(real *o, wide *states, const real *q, const real *k, con
             }
 }
 
-static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout, const wide *states, const real *q,
-                         const real *k, const real *v, const wide *g, const int *start, double scale, void *work, const DeltaDims *d) {
+static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout,
+                         const wide *states, const real *q, const real *k, const real *v, const wide *g,
+                         const int *start, double scale, void *work, const DeltaDims *d) {
     const int NC = delta_chunks(d);
     const size_t state = (size_t)d->K * d->V;
     for (int b = 0; b < d->B; b++)
@@ -210,7 +215,8 @@ static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, c
                 wide *dS = dstate + ((size_t)b * d->H + h) * state;
                 const Chunk r = gla_rows(q, k, v, dout, g, start, scale, b, h, c, d);
                 if (d->chunk == 1)
-                    gla_step_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dS, S + state, S, &r, work);
+                    gla_step_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dS, S + state, S,
+                                      &r, work);
                 else gla_chunk_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dS, S, &r, work);
             }
 }

@@ -13,8 +13,8 @@ static wide kl_row(real *z_n, const real *zt_n, wide weight_n, wide tau, int VOC
     return tau * tau * s;
 }
 
-static void head_kl(wide *loss, real *dx, wide *dw, const real *x, const real *w, const real *xt, const real *wt, const wide *weight,
-                    double tau, void *work, const HeadDims *d) {
+static void head_kl(wide *loss, real *dx, wide *dw, const real *x, const real *w, const real *xt,
+                    const real *wt, const wide *weight, double tau, void *work, const HeadDims *d) {
     real *z = work, *zt = z + (size_t)d->block * d->VOC; // (block,VOC) each
     for (int from = 0; from < d->N; from += d->block) {
         const int rows = head_rows(from, d);

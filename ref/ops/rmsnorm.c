@@ -1,7 +1,9 @@
 /* rmsnorm.c - RMSNorm (Zhang & Sennrich 2019), and the gated form at the end of a linear mixer. */
 #include "ops/ref_math.h"
 
-static wide rms_reciprocal(const real *x_n, double eps, int C) { return 1 / sqrt(dot(x_n, x_n, C) / C + (wide)eps); }
+static wide rms_reciprocal(const real *x_n, double eps, int C) {
+    return 1 / sqrt(dot(x_n, x_n, C) / C + (wide)eps);
+}
 
 static void rmsnorm_forward(real *y, wide *rstd, const real *x, const real *w, double eps, int N, int C) {
     for (int n = 0; n < N; n++) {
@@ -12,7 +14,8 @@ static void rmsnorm_forward(real *y, wide *rstd, const real *x, const real *w, d
     }
 }
 
-static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w, const wide *rstd, int N, int C) {
+static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w,
+                             const wide *rstd, int N, int C) {
     for (int n = 0; n < N; n++) {
         const real *x_n = x + (size_t)n * C, *dy_n = dy + (size_t)n * C;
         const wide r = rstd[n];
@@ -28,7 +31,8 @@ static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, 
     }
 }
 
-static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N, int C) {
+static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w,
+                                  double eps, int N, int C) {
     for (int n = 0; n < N; n++) {
         const real *x_n = x + (size_t)n * C, *z_n = z + (size_t)n * C;
         real *y_n = y + (size_t)n * C;
@@ -37,8 +41,8 @@ static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real
     }
 }
 
-static void gated_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z, const real *w,
-                                   const wide *rstd, int N, int C) {
+static void gated_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
+                                   const real *w, const wide *rstd, int N, int C) {
     for (int n = 0; n < N; n++) {
         const real *x_n = x + (size_t)n * C, *z_n = z + (size_t)n * C, *dy_n = dy + (size_t)n * C;
         real *dx_n = dx + (size_t)n * C, *dz_n = dz + (size_t)n * C;

@@ -8,8 +8,8 @@ static int xent_argmax(const real *z_n, int VOC) {
     return top;
 }
 
-static void head_xent(wide *loss, int *top, real *dx, wide *dw, const real *x, const real *w, const int *target, const wide *weight,
-                      void *work, const HeadDims *d) {
+static void head_xent(wide *loss, int *top, real *dx, wide *dw, const real *x, const real *w,
+                      const int *target, const wide *weight, void *work, const HeadDims *d) {
     real *z = work; // (block,VOC)
     for (int from = 0; from < d->N; from += d->block) {
         const int rows = head_rows(from, d);
