@@ -15,6 +15,10 @@ void evalset_free(EvalSet *s) {
     memset(s, 0, sizeof *s);
 }
 
+void evalset_cut(EvalSet *s, size_t n) {
+    while (n && s->n > n) doc_free(&s->doc[--s->n]);
+}
+
 int evalset_add(EvalSet *s, EvalDoc **doc, Err *e) {
     if (s->n == s->cap) {
         const size_t cap = s->cap ? 2 * s->cap : 64;

@@ -24,6 +24,7 @@ typedef struct {
 /* The new document at the end, zeroed; *doc is good until the next one is added. */
 int evalset_add(EvalSet *s, EvalDoc **doc, Err *e);
 void evalset_free(EvalSet *s);
+void evalset_cut(EvalSet *s, size_t n); /* drops all after the first n; 0: none */
 int evaldoc_context(EvalDoc *d, const char *text, size_t len, Err *e); /* copies */
 int evaldoc_text(EvalDoc *d, const char *text, size_t len, Err *e);    /* copies */
 

@@ -50,12 +50,20 @@ static int is_eos(const Config *c, int id) {
     return 0;
 }
 
-/* Cuts text before the first stop string of each kind; 1 if one was there. */
-static int cut(char *text, const char *const *until) {
+static int cut_at(char *text, const char *stop) {
+    char *hit = stop && *stop ? strstr(text, stop) : NULL;
+    if (hit) *hit = 0;
+    return hit != NULL;
+}
+
+/* Cuts text before the first stop string of each kind, EOS spelled out among them; 1 if one was there. */
+static int cut(char *text, const Job *j) {
+    const Config *c = &j->lm->m->c;
     int found = 0;
-    for (; until && *until; until++) {
-        char *hit = strstr(text, *until);
-        if (hit) *hit = 0, found = 1;
+    for (const char *const *u = j->until; u && *u; u++) found |= cut_at(text, *u);
+    for (int i = 0; i < c->n_eos; i++) {
+        size_t len;
+        found |= cut_at(text, tokenizer_token(j->lm->t, c->eos[i], &len));
     }
     return found;
 }
@@ -66,7 +74,7 @@ static int row_text(Job *j, int b, int made, int *stop, char **text, Err *e) {
     *text = NULL;
     TRY(tokenizer_decode(j->lm->t, j->made + (size_t)b * j->max_new, (size_t)made, 1, text, &len, e));
     if (!*text) TRY(mem_strndup(text, "", 0, e));
-    *stop = cut(*text, j->until);
+    *stop = cut(*text, j);
     return OK;
 }
 

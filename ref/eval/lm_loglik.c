@@ -72,8 +72,11 @@ static int rows_encode(Job *j, const LogLikAsk *ask, size_t n, Err *e) {
         size_t first = 0;
         TRY(lm_split(j->lm, &ask[i], &j->ids, &first, e));
         const size_t all = j->ids.n - at, scored = all - first, cut = all > longest + 1 ? all - longest - 1 : 0;
-        if (!scored || !first) return err_set(e, ERR_INPUT, "question %zu: %s has no token of its own", i, scored ? "the context" : "the continuation");
-        if (scored > longest) return err_set(e, ERR_INPUT, "question %zu: a continuation of %zu tokens in a context of %zu", i, scored, longest);
+        if (!scored || !first) {
+            err_set(e, ERR_INPUT, "request %zu: \"%.100s\" has no token of its own", i, scored ? ask[i].context : ask[i].continuation);
+            return err_hint(e, "this tokenizer joins it with the text before; the harness stops here too");
+        }
+        if (scored > longest) return err_set(e, ERR_INPUT, "request %zu: a continuation of %zu tokens in a context of %zu", i, scored, longest);
         j->lm->truncated += cut > 0;
         j->row[i] = (Row){.at = at + cut, .ask = i, .n = (int)(all - cut - 1), .scored = (int)scored};
     }
@@ -133,7 +136,7 @@ static int batch_run(Job *j, const Row *row, int rows, LogLik *out, Err *e) {
             o->sum -= j->nll[at];
             o->greedy &= j->top[at] == j->target[at];
         }
-        if (!isfinite(o->sum)) return err_set(e, ERR_NUMERIC, "question %zu: the log-likelihood is not finite", row[b].ask);
+        if (!isfinite(o->sum)) return err_set(e, ERR_NUMERIC, "request %zu: the log-likelihood is not finite", row[b].ask);
     }
     return OK;
 }

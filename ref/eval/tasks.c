@@ -68,7 +68,9 @@ EvalModel eval_model(Lm *lm) { return (EvalModel){lm, generate, loglik, rolling}
 int task_read(const EvalTask *t, const char *dir, size_t limit, EvalSet *out, Err *e) {
     const QuestionReader *r = questions_find(t->name);
     if (!r) return err_set(e, ERR_USAGE, "%s: its questions are generated, not read", t->name);
-    return questions_read(r, dir, limit, out, e);
+    TRY(questions_read(r, dir, limit, out, e));
+    evalset_cut(out, limit);
+    return OK;
 }
 
 /* ---- scores of one question ---- */

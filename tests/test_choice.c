@@ -1,0 +1,450 @@
+/* test_choice.c - scoring, splitting and asking: fake models on all generated tasks, real ones batched against one by one. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "eval/choice.h"
+#include "eval/questions.h"
+#include "eval/score.h"
+#include "eval/tasks.h"
+#include "io/hf.h"
+#include "model/generate.h"
+#include "model/mixer.h"
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void ok(int rc, const Err *e) {
+    if (rc) ck_abort_msg("code %d: %s (%s)", rc, e->msg, e->hint);
+}
+static void near(double got, double want) { ck_assert_msg(fabs(got - want) < 1e-9, "got %.12g, want %.12g", got, want); }
+
+/* ---- scores ---- */
+
+START_TEST(test_match) {
+    char *two[] = {"Apple", "JALAPE\xc3\x91O"};
+    double s;
+    Err e = {0};
+    static const struct { const char *text; double want; } row[] = {
+        {"", 0}, {"an aPPle", .5}, {"jalape\xc3\xb1o pie with apple", 1}, {"app\nle", 0}, {"\t apple \x01", .5}, {"pineapples", .5}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        ok(score_match(row[i].text, two, 2, &s, &e), &e);
+        near(s, row[i].want);
+    }
+    char *same[] = {"x", "x", "y"}; // a mean over the answers, not any of them
+    ok(score_match("x", same, 3, &s, &e), &e);
+    near(s, 2 / 3.);
+    ok(score_contains(" the 42 kg", "42 KG", &s, &e), &e);
+    near(s, 1);
+    ok(score_contains("42", " 42", &s, &e), &e); // a leading space must match too
+    near(s, 0);
+}
+END_TEST
+
+START_TEST(test_squad) {
+    char *gold[] = {"The Eiffel Tower", "the a"};
+    static const struct { const char *text; double exact, f1; } row[] = {
+        {"eiffel  tower!", 1, 1}, {"tower", 0, 2 / 3.}, {"a tower tower", 0, .5}, {"Paris", 0, 0}, {"", 0, 0}};
+    double exact, f1;
+    Err e = {0};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        ok(score_squad(row[i].text, gold, 2, &exact, &f1, &e), &e);
+        near(exact, row[i].exact);
+        near(f1, row[i].f1);
+    }
+    ok(score_squad("the", NULL, 0, &exact, &f1, &e), &e); // unanswerable: the empty answer
+    near(exact + f1, 2);
+    ok(score_squad("x", NULL, 0, &exact, &f1, &e), &e);
+    near(exact + f1, 0);
+}
+END_TEST
+
+START_TEST(test_ties) {
+    char *text[] = {" aa", " \xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9", " bb"};
+    const double tie[] = {-2, -4, -2}, norm[] = {-2, -3.9, -2.5};
+    Choice c = choice_score(tie, text, 3, 0);
+    ck_assert(c.pick == 0 && c.pick_norm == 0 && c.acc == 1 && c.acc_norm == 1); // 2/2 and 4/4 characters: the first one
+    c = choice_score(norm, text, 3, 1);
+    ck_assert(c.pick == 0 && c.pick_norm == 1 && c.acc == 0 && c.acc_norm == 1);
+    ck_assert_uint_eq(choice_length("\xc3\xa9x"), 2);
+    double mean, se, x[] = {1, 0, 0, 1};
+    score_mean(x, 4, &mean, &se);
+    near(mean, .5);
+    near(se, sqrt(1 / 3.) / 2);
+    score_mean(x, 1, &mean, &se);
+    ck_assert(isnan(se));
+}
+END_TEST
+
+/* ---- a small world: word lists, essay and question sets ---- */
+
+static char world[64];
+
+static void put(const char *name, const char *text, size_t n) {
+    char path[256], *slash;
+    Err e = {0};
+    snprintf(path, sizeof path, "%s/%s", world, name);
+    slash = strrchr(path, '/');
+    *slash = 0;
+    ok(file_mkdirs(path, &e), &e);
+    *slash = '/';
+    ok(file_write_all(path, text, n, &e), &e);
+}
+
+static void put_words(const char *name, const char *stem, int n) {
+    TextBuf b = {0};
+    for (int i = 0; i < n; i++) textbuf_printf(&b, "%s%c%c\n", stem, 'a' + i / 26, 'a' + i % 26);
+    put(name, b.text, b.len);
+    textbuf_free(&b);
+}
+
+static void world_open(void) {
+    TextBuf text = {0}, spans = {0}, squad = {0}, hotpot = {0};
+    Err e = {0};
+    snprintf(world, sizeof world, "build/world_XXXXXX");
+    ok(file_mkdirs("build", &e), &e);
+    ck_assert(mkdtemp(world) != NULL);
+    put_words("wonderwords/nounlist.txt", "noun", 300);
+    put_words("wonderwords/adjectivelist.txt", "adj", 50);
+    put_words("wonderwords/verblist.txt", "verb", 40);
+    for (int i = 0; i < 1500; i++) { // sentences of seven words
+        const size_t begin = text.len + (i > 0);
+        textbuf_printf(&text, "%sIn year %d it rained all day.", i ? " " : "", i);
+        textbuf_printf(&spans, "%zu\t%zu\n", begin, text.len);
+    }
+    put("ruler_essays/essay_words.txt", text.text, text.len);
+    put("ruler_essays/essay_sentences.tsv", spans.text, spans.len);
+    textbuf_puts(&squad, "{\"data\":[");
+    textbuf_puts(&hotpot, "[");
+    for (int i = 0; i < 40; i++) {
+        textbuf_printf(&squad, "%s{\"title\":\"T%d\",\"paragraphs\":[{\"context\":\"Town %d has %d wells.\",\"qas\":[{\"question\":\"How many wells has town "
+                               "%d?\",\"is_impossible\":false,\"answers\":[{\"text\":\"%d\"},{\"text\":\"%d wells\"}]},{\"question\":\"Who?\","
+                               "\"is_impossible\":true,\"answers\":[]}]},{\"context\":\"More on T%d.\",\"qas\":[]}]}",
+                       i ? "," : "", i, i, 100 + i, i, 100 + i, 100 + i, i);
+        textbuf_printf(&hotpot, "%s{\"question\":\"Where is river %d?\",\"answer\":\"in land %d\",\"context\":[", i ? "," : "", i, i);
+        for (int k = 0; k < 10; k++) textbuf_printf(&hotpot, "%s[\"R%d\",[\"River %d\",\" is in land %d.\"]]", k ? "," : "", i + k, i + k, i + k);
+        textbuf_puts(&hotpot, "]}");
+    }
+    textbuf_puts(&squad, "]}");
+    textbuf_puts(&hotpot, "]");
+    put("squad_v2/dev-v2.0.json", squad.text, squad.len);
+    put("hotpotqa/hotpot_dev_distractor_v1.json", hotpot.text, hotpot.len);
+    TextBuf *b[] = {&text, &spans, &squad, &hotpot};
+    for (int i = 0; i < 4; i++) textbuf_free(b[i]);
+}
+static void world_close(void) {
+    Err e = {0};
+    ok(file_remove_tree(world, &e), &e);
+}
+
+/* ---- fake models ---- */
+
+static int fake(const EvalDoc *doc, size_t n, char ***text, int echo, Err *e) {
+    void *mem;
+    TRY(mem_alloc(&mem, (n + 1) * sizeof(char *), "fake", e));
+    *text = mem;
+    for (size_t i = 0; i < n; i++) {
+        TextBuf b = {0};
+        const char *prompt = doc[i].context[0];
+        const size_t len = strlen(prompt);
+        if (echo) textbuf_puts(&b, prompt + (len > 200 ? len - 200 : 0));
+        for (int k = 0; k < doc[i].n_text && !echo; k++) textbuf_printf(&b, " %s,", doc[i].text[k]);
+        (*text)[i] = b.text;
+    }
+    return OK;
+}
+static int copies_gold(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text, Err *e) {
+    (void)ctx, (void)max_new, (void)until;
+    return fake(doc, n, text, 0, e);
+}
+static int echoes(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text, Err *e) {
+    (void)ctx, (void)max_new, (void)until;
+    return fake(doc, n, text, 1, e);
+}
+
+/* What the echo of the last 200 bytes scores: mean over 20 questions at 2048 "simple" tokens, seed 42. */
+static const double echo_score[RULER_TASKS] = {0};
+
+START_TEST(test_fake_models) {
+    TokenCount count = {.kind = COUNT_SIMPLE};
+    Ruler r;
+    Err e = {0};
+    world_open();
+    ok(ruler_open(&r, world, &count, &e), &e);
+    for (int i = 0; i < RULER_TASKS; i++) {
+        const EvalTask *t = task_find(ruler_name(i));
+        EvalModel gold = {NULL, copies_gold, NULL, NULL}, echo = {NULL, echoes, NULL, NULL};
+        EvalSet set = {0};
+        TaskResult a;
+        ruler_seed(&r, 42);
+        ok(ruler_make(&r, i, 2048, 20, &set, &e), &e);
+        ck_assert_uint_eq(set.n, 20);
+        ck_assert_int_eq(task_generates(t), ruler_max_new(i));
+        for (size_t k = 0; k < set.n; k++) ck_assert_uint_le(set.doc[k].context_tokens, 2048);
+        ok(task_run(t, &gold, &set, 2048, &a, NULL, NULL, &e), &e);
+        ck_assert_msg(a.metric[0].value == 1 && a.metric[0].se == 0 && a.n == 20, "%s: the gold answers score %g", task_name(t), a.metric[0].value);
+        ck_assert_str_eq(a.metric[0].name, "2048");
+        ok(task_run(t, &echo, &set, 2048, &a, NULL, NULL, &e), &e);
+        printf("ECHO %.17g,\n", a.metric[0].value);
+        evalset_free(&set);
+    }
+    ruler_close(&r);
+    world_close();
+}
+END_TEST
+
+START_TEST(test_degenerate) {
+    static const struct { const char *task; int L; } row[] = {{"niah_multikey_3", 512}, {"vt", 512}, {"cwe", 512}, {"qa_1", 256}, {"niah_single_1", 256}, {"niah_single_2", 100}};
+    TokenCount count = {.kind = COUNT_BYTES};
+    Ruler r;
+    Err e = {0};
+    world_open();
+    ok(ruler_open(&r, world, &count, &e), &e);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        EvalSet set = {0};
+        e = (Err){0};
+        ck_assert_msg(ruler_make(&r, ruler_find(row[i].task), row[i].L, 2, &set, &e) == ERR_USAGE, "%s %d", row[i].task, row[i].L);
+        evalset_free(&set);
+    }
+    ruler_close(&r);
+    world_close();
+}
+END_TEST
+
+/* ---- question files ---- */
+
+START_TEST(test_questions) {
+    EvalSet s = {0};
+    Err e = {0};
+    static const char piqa[] = "{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b \"}\n{\"goal\":\"h\",\"sol1\":\"c\",\"sol2\":\"d\"}\n", labels[] = "1\n0\n";
+    static const char hella[] = "{\"activity_label\":\"Sport\",\"ctx_a\":\"A man [header] runs.\",\"ctx_b\":\"he The\",\"label\":2,\"endings\":[\" x [title] y\",\"b\",\"c\",\"d\"]}\n";
+    static const char wino[] = "{\"sentence\":\"Ann met Bea because _ was  late. \",\"option1\":\"Ann\",\"option2\":\"Bea\",\"answer\":\"2\"}\n";
+    static const char obqa[] = "[{\"instruction\":\"Please choose the correct answer to the question: Q is\\n\\nAnswer1: p Answer2: q r Answer3: s\\n\\nAnswer format: x\",\"answer\":\"answer3\"}]";
+    static const char lambada[] = "{\"text\":\"one two\\nthree four\"}\n{\"text\":}\n";
+    world_open();
+    put("piqa/valid.jsonl", piqa, sizeof piqa - 1);
+    put("piqa/valid-labels.lst", labels, sizeof labels - 1);
+    put("hellaswag/hellaswag_val.jsonl", hella, sizeof hella - 1);
+    put("winogrande/dev_official.jsonl", wino, sizeof wino - 1);
+    put("openbookqa/test.instruct.json", obqa, sizeof obqa - 1);
+    put("lambada/lambada_test.jsonl", lambada, sizeof lambada - 1);
+    ok(task_read(task_find("piqa"), world, 0, &s, &e), &e);
+    ck_assert(s.n == 2 && s.doc[0].gold == 1 && s.doc[1].gold == 0 && s.doc[0].n_text == 2);
+    ck_assert_str_eq(s.doc[0].context[0], "Question: g\nAnswer:");
+    ck_assert_str_eq(s.doc[0].text[1], " b ");
+    evalset_free(&s);
+    ok(task_read(task_find("hellaswag"), world, 0, &s, &e), &e);
+    ck_assert_str_eq(s.doc[0].context[0], "Sport: A man runs. He the");
+    ck_assert_str_eq(s.doc[0].text[0], " x. y");
+    evalset_free(&s);
+    ok(task_read(task_find("winogrande"), world, 0, &s, &e), &e);
+    ck_assert_str_eq(s.doc[0].context[1], "Ann met Bea because Bea");
+    ck_assert_str_eq(s.doc[0].text[0], " was  late.");
+    ck_assert_int_eq(s.doc[0].gold, 1);
+    evalset_free(&s);
+    ok(task_read(task_find("openbookqa"), world, 0, &s, &e), &e);
+    ck_assert(s.doc[0].n_text == 3 && s.doc[0].gold == 2);
+    ck_assert_str_eq(s.doc[0].context[0], "Q is");
+    ck_assert_str_eq(s.doc[0].text[1], " q r");
+    evalset_free(&s);
+    ok(task_read(task_find("lambada_openai"), world, 1, &s, &e), &e);
+    ck_assert_str_eq(s.doc[0].context[0], "one two\nthree");
+    ck_assert_str_eq(s.doc[0].text[0], " four");
+    evalset_free(&s);
+    ck_assert_int_eq(task_read(task_find("lambada_openai"), world, 0, &s, &e), ERR_INPUT);
+    ck_assert_ptr_nonnull(strstr(e.msg, "lambada_test.jsonl:2"));
+    evalset_free(&s);
+    e = (Err){0};
+    ck_assert_int_eq(task_read(task_find("boolq"), world, 0, &s, &e), ERR_IO);
+    ck_assert(strstr(e.msg, "boolq/dev.jsonl") && strstr(e.hint, "BoolQ"));
+    evalset_free(&s);
+    world_close();
+}
+END_TEST
+
+/* ---- real models: batches against one by one ---- */
+
+typedef struct { Backend *be; Model m; Tokenizer *t; Lm lm; } Rig;
+
+static void rig_open(Rig *r) {
+    Config c = {.family = "llama", .C = 16, .L = 3, .H = 2, .Hk = 1, .D = 8, .F = 24, .VOC = 256, .tied = 0, .max_positions = 96};
+    Err e = {0};
+    c.norm_eps = c.o_norm_eps = 1e-5;
+    c.rope = (Rope){.kind = ROPE_PLAIN, .theta = 100};
+    c.conv_width = 4;
+    c.bos = -1;
+    c.mixer[0] = mixer_find("gdn_v1"); // convolution and state: what padding would spoil
+    c.mixer[2] = mixer_find("gla_v1");
+    memset(r, 0, sizeof *r);
+    ok(backend_open(&r->be, "ref64", 1, &e), &e);
+    ok(model_open(&r->m, &c, r->be, GRAD_NONE, &e), &e);
+    ok(model_init(&r->m, 5, 1.0, 1.5, 0, &e), &e);
+    ok(tokenizer_byte(&r->t, &e), &e);
+    r->lm = (Lm){.m = &r->m, .t = r->t};
+}
+static void rig_close(Rig *r) {
+    tokenizer_close(r->t);
+    model_close(&r->m);
+    backend_close(r->be);
+}
+
+/* Log-likelihood by decoding token by token. */
+static double plain_loglik(Rig *r, const int *ids, size_t n, size_t first, int *greedy) {
+    Decode d;
+    Err e = {0};
+    float logits[256];
+    double sum = 0;
+    *greedy = 1;
+    ok(decode_open(&d, &r->m, 1, (int)n, 1, &e), &e);
+    for (size_t t = 0; t + 1 < n; t++) {
+        ok(decode_extend(&d, ids + t, 1, logits, &e), &e);
+        if (t + 1 < first) continue;
+        double z = 0;
+        int best = 0;
+        for (int v = 0; v < 256; v++) {
+            z += exp((double)logits[v]);
+            if (logits[v] > logits[best]) best = v;
+        }
+        sum += logits[ids[t + 1]] - log(z);
+        *greedy &= best == ids[t + 1];
+    }
+    decode_close(&d);
+    return sum;
+}
+
+START_TEST(test_loglik) {
+    static const LogLikAsk ask[] = {{"Question: a\nAnswer:", " yes"}, {"Question: a\nAnswer:", " no"}, {"x", " a much longer continuation than the others"},
+                                    {"trailing space ", "word"}, {"ab", "c"}, {"a long context that has to be cut because the model sees only so few tokens at once, 96 of them", " end"}};
+    enum { N = sizeof ask / sizeof *ask };
+    Rig r;
+    Err e = {0};
+    LogLik got[N], one;
+    rig_open(&r);
+    ok(lm_loglik(&r.lm, ask, N, got, &e), &e);
+    ck_assert_int_eq(r.lm.truncated, 1);
+    for (size_t i = 0; i < N; i++) {
+        Ids ids = {0};
+        size_t first = 0;
+        int greedy;
+        ok(lm_split(&r.lm, &ask[i], &ids, &first, &e), &e);
+        const size_t cut = ids.n > 97 ? ids.n - 97 : 0;
+        const double want = plain_loglik(&r, ids.id + cut, ids.n - cut, first - cut, &greedy);
+        ck_assert_msg(fabs(got[i].sum - want) < 1e-5, "request %zu: %.9g, one by one %.9g", i, got[i].sum, want);
+        ck_assert_int_eq(got[i].greedy, greedy);
+        ok(lm_loglik(&r.lm, &ask[i], 1, &one, &e), &e);
+        ck_assert_msg(fabs(one.sum - got[i].sum) < 1e-9, "request %zu alone: %.12g, among others %.12g", i, one.sum, got[i].sum);
+        if (i == 3) ck_assert(first == 14 && got[i].tokens == 5); // the space went over
+        ids_free(&ids);
+    }
+    LogLikAsk empty = {"", "abc"};
+    ck_assert_int_eq(lm_loglik(&r.lm, &empty, 1, &one, &e), ERR_INPUT); // neither BOS nor EOS
+    r.m.c.bos = 7;
+    e = (Err){0};
+    ok(lm_loglik(&r.lm, &empty, 1, &one, &e), &e);
+    ck_assert_int_eq(one.tokens, 3);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(test_rolling) {
+    Rig r;
+    Err e = {0};
+    LogLik all;
+    char text[151];
+    double want = 0;
+    rig_open(&r);
+    r.m.c.bos = 1;
+    for (int i = 0; i < 150; i++) text[i] = (char)('a' + i * i % 23);
+    text[150] = 0;
+    ok(lm_rolling(&r.lm, text, &all, &e), &e);
+    ck_assert_int_eq(all.tokens, 150);
+    int ids[151] = {1}, greedy; // windows: predictions 0..95 from position 0; 96..149 with 96 tokens of input
+    for (int i = 0; i < 150; i++) ids[i + 1] = text[i];
+    want += plain_loglik(&r, ids, 97, 1, &greedy);
+    want += plain_loglik(&r, ids + 54, 97, 43, &greedy);
+    ck_assert_msg(fabs(all.sum - want) < 1e-5, "%.9g, wanted %.9g", all.sum, want);
+    rig_close(&r);
+}
+END_TEST
+
+/* A merge across the border shifts the split by length, not by content. */
+START_TEST(test_split_merge) {
+    static const char json[] = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"\\u0120\":4},\"merges\":[\"a b\"]},"
+                               "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"}}";
+    Tokenizer *t;
+    Err e = {0};
+    Lm lm = {0};
+    Ids ids = {0};
+    size_t first = 0;
+    ok(tokenizer_parse(&t, json, sizeof json - 1, "merge", &e), &e);
+    lm.t = t;
+    const LogLikAsk ask = {"ca", "bc"}; // enc("ca") = c a; enc("cabc") = c ab c
+    ok(lm_split(&lm, &ask, &ids, &first, &e), &e);
+    static const int want[] = {2, 0, 2}; // the context's own tokens, then whole[2:]
+    ck_assert(first == 2 && ids.n == 3 && !memcmp(ids.id, want, sizeof want));
+    ids_free(&ids);
+    tokenizer_close(t);
+}
+END_TEST
+
+START_TEST(test_generation) {
+    static const char *const prompt[] = {"abc", "a longer prompt than that", "xyz", "abc", "q", "zzz"};
+    enum { N = sizeof prompt / sizeof *prompt, NEW = 12 };
+    static const char *const stop[] = {"\n", "e", NULL};
+    EvalSet s = {0};
+    Rig r;
+    Err e = {0};
+    char **text, **one;
+    rig_open(&r);
+    for (int i = 0; i < N; i++) {
+        EvalDoc *d;
+        ok(evalset_add(&s, &d, &e), &e);
+        ok(evaldoc_context(d, prompt[i], strlen(prompt[i]), &e), &e);
+    }
+    for (int k = 0; k < 2; k++) {
+        ok(lm_generate(&r.lm, s.doc, N, NEW, k ? stop : NULL, &text, &e), &e);
+        ck_assert_str_eq(text[0], text[3]);
+        for (int i = 0; i < N; i++) { // the same alone, and with another way of reading the prompt
+            r.lm.prefill = 1;
+            ok(lm_generate(&r.lm, &s.doc[i], 1, NEW, k ? stop : NULL, &one, &e), &e);
+            r.lm.prefill = 0;
+            ck_assert_str_eq(text[i], one[0]);
+            if (k) ck_assert(!strpbrk(one[0], "e\n"));
+            lm_free_texts(one, 1);
+        }
+        lm_free_texts(text, N);
+    }
+    ck_assert(r.lm.cache_bytes > 0 && r.lm.state_bytes > 0 && r.lm.truncated == 0);
+    r.lm.max_length = NEW + 2; // prompts keep their last two tokens
+    ok(lm_generate(&r.lm, s.doc, N, NEW, NULL, &text, &e), &e);
+    ck_assert_int_eq(r.lm.truncated, 5);
+    lm_free_texts(text, N);
+    r.lm.max_length = NEW;
+    ck_assert_int_eq(lm_generate(&r.lm, s.doc, N, NEW, NULL, &text, &e), ERR_USAGE);
+    evalset_free(&s);
+    rig_close(&r);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("choice");
+    TCase *t = tcase_create("scoring");
+    tcase_add_test(t, test_match);
+    tcase_add_test(t, test_squad);
+    tcase_add_test(t, test_ties);
+    tcase_add_test(t, test_fake_models);
+    tcase_add_test(t, test_degenerate);
+    tcase_add_test(t, test_questions);
+    tcase_add_test(t, test_loglik);
+    tcase_add_test(t, test_rolling);
+    tcase_add_test(t, test_split_merge);
+    tcase_add_test(t, test_generation);
+    tcase_set_timeout(t, 60);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    const int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
