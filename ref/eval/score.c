@@ -51,8 +51,9 @@ int score_match(const char *generated, char *const *answer, int n, double *score
     for (int i = 0; i < n && !rc; i++) {
         double found = 0;
         rc = contains(text.text, answer[i], &found, e);
-        *score += found / n;
+        *score += found;
     }
+    if (n) *score /= n;
     textbuf_free(&text);
     return rc;
 }
