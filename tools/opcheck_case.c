@@ -220,8 +220,8 @@ int opcase_backward(const OpCase *c) {
 }
 
 /* ---- inputs ----
- * `hard` 0: ordinary numbers. 1: extremes that the contract allows, mixed: zero rows, large and tiny rows, gates of 0 and -1e4, beta 0 and 1,
- * weights that are 0. 2: all equal (zeros; no decay; beta 1). 3: gates all closed. */
+ * `hard` 0: ordinary numbers. 1: extremes that the contract allows, mixed: zero rows, large and tiny rows, gates of 0 and -1e4, beta 0
+ * and 1, weights that are 0. 2: all equal (zeros; no decay; beta 1). 3: gates all closed. */
 
 static double draw_hard_row(Rng *g) {
     const double scale[] = {0, 30, 1e-2, 1};

@@ -17,7 +17,9 @@
  *   TERMS  keys whose product is the length of the longest reduction or chain behind an element, for its tolerance */
 typedef enum { REAL, WIDE, INT, DOUBLE } Kind;
 typedef enum { IN, OUT, SAVED, COT, GRAD, OVER, WORK } Role;
-typedef enum { NONE, PLAIN, NORMAL, WILD, NEAR_ONE, DECAY, BETA, UNIT, IDS, STARTS, WEIGHT, TARGET, A_LOG, ANGLES, SQUARES, CACHE, LIKE_T } Draw;
+typedef enum {
+    NONE, PLAIN, NORMAL, WILD, NEAR_ONE, DECAY, BETA, UNIT, IDS, STARTS, WEIGHT, TARGET, A_LOG, ANGLES, SQUARES, CACHE, LIKE_T
+} Draw;
 typedef struct {
     char name[24], of[24], shape[24], terms[24];
     Kind kind;
@@ -103,6 +105,37 @@ const char *side_guards(Side *s);       /* the tensor around which something was
 int side_call(Side *s, int backward, Err *e); /* guards poisoned, workspace filled with NaN, call, sync */
 /* v rounded to what the backend stores */
 void side_round(const Backend *be, Kind kind, double *v, size_t n);
+
+/* ---- one case under check (opcheck_check.c) ---- */
+typedef struct {
+    const OpcheckOptions *o;
+    OpReport report;
+    void *ctx;
+    const OpCase *c;
+    const char *name;                /* of the check: "diff", "cpu", ... */
+    Side ref;                        /* ref64 */
+    double *out[MAX_TENSORS];        /* ref64's OUT and SAVED after forward, GRAD (from zero) and OVER after backward; NULL for others */
+    double condition[MAX_TENSORS];   /* of these tensors; after check_condition */
+    double *got, *want;              /* scratch, each as long as the largest tensor */
+    size_t longest;
+} Check;
+static inline int is_output(Role r) { return r == OUT || r == SAVED; }
+static inline int is_gradient(Role r) { return r == GRAD || r == OVER; }
+/* Draws the inputs, rounds them to what `be` stores, and runs ref64 on them in both directions. check_close also after a failure. */
+int check_open(Check *k, OpCase *c, Backend *ref, const Backend *be, Err *e);
+void check_close(Check *k);
+int check_condition(Check *k, Err *e);
+int check_forward(Check *k, Side *s, double **out, Err *e); /* forward on s, outputs into out */
+void check_zero_gradients(Side *s);
+void check_problem(const Check *k, const char *tensor, const char *problem);
+void check_compare(const Check *k, int i, const char *suffix, const double *a, const double *r, double tol);
+Rng check_stream(const Check *k, int i, const char *what);
+
+/* ---- the checks (opcheck_self.c, opcheck_backend.c) ---- */
+int check_naive(Check *k, Err *e);
+int check_chunk(Check *k, Backend *ref, Err *e);
+int check_diff(Check *k, Backend *ref, Err *e);
+int check_backend(Check *k, Backend *be, Err *e);
 
 /* ---- naive formulas (opcheck_naive.c) ---- */
 size_t naive_scratch(const OpCase *c); /* doubles */

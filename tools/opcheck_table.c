@@ -1,4 +1,5 @@
-/* opcheck_table.c - every op of the contract as a row: tensors, cases, adapters, cost. To add an op: write its row here, its formula once
+/* opcheck_table.c - every op of the contract as a row: tensors, cases, adapters, cost. To add an op: write its row here,
+     its formula once
  * more in opcheck_naive.c, and nothing else; gradcheck, bench and the tests of every backend then have it. */
 #include "tools/opcheck_parts.h"
 #include <stddef.h>
@@ -269,16 +270,19 @@ const OpRow op_rows[] = {
     {"embed", "N=9 C=5 VOC=4", {"", "N=1 C=1 VOC=1", "N=300 C=130 VOC=17"},
      "y real out N.C; w real in VOC.C plain; ids int in N ids; dw wide grad:w VOC.C n=N; dy real cot:y N.C plain",
      embed_f, embed_b, naive_embed, FORWARD(embed_forward), BACKWARD(embed_backward), .flops = {"N.C", "N.C"}},
-    {"linear", "N=5 I=7 O=6", {"", "N=1 I=1 O=1", "N=1 I=9 O=4", "N=3 I=1 O=2", "N=33 I=17 O=19", "N=67 I=130 O=49", "N=150 I=96 O=300"},
+    {"linear", "N=5 I=7 O=6", {"", "N=1 I=1 O=1", "N=1 I=9 O=4", "N=3 I=1 O=2", "N=33 I=17 O=19", "N=67 I=130 O=49",
+     "N=150 I=96 O=300"},
      "y real out N.O n=I; x real in N.I plain; w real in O.I plain; b? real in O plain; dx? real grad:x N.I n=O; "
      "dw? wide grad:w O.I n=N; db? wide grad:b O n=N; dy real cot:y N.O plain",
      linear_f, linear_b, naive_linear, FORWARD(linear_forward), BACKWARD(linear_backward), .flops = {"2.N.I.O", "4.N.I.O"}},
 
-    {"rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
+    {"rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01",
+     "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
      "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; w real in C near_one; "
      "dx? real grad:x N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
      rmsnorm_f, rmsnorm_b, naive_rmsnorm, FORWARD(rmsnorm_forward), BACKWARD(rmsnorm_backward), .flops = {"4.N.C", "9.N.C"}},
-    {"gated_rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
+    {"gated_rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01",
+     "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
      "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; z real in N.C wild; w real in C near_one; "
      "dx real grad:x N.C n=C; dz real grad:z N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
      gated_rmsnorm_f, gated_rmsnorm_b, naive_gated_rmsnorm, FORWARD(gated_rmsnorm_forward), BACKWARD(gated_rmsnorm_backward),
@@ -301,7 +305,8 @@ const OpRow op_rows[] = {
      rope_f, rope_b, naive_rope, FORWARD(rope_forward), BACKWARD(rope_backward), .flops = {"3.B.T.H.D", "4.B.T.H.D"}},
 
     {"attention", "B=2 T=7 H=4 Hk=2 D=6 past=0 stride=0 window=0 scale=.4 hard=0",
-     {"", "B=1 T=1 H=1 Hk=1 D=1", "T=9 H=3 Hk=3 -start", "T=11 H=4 Hk=1 window=3", "window=1 -start", "T=6 window=100 scale=1.5", "T=5 past=8",
+     {"", "B=1 T=1 H=1 Hk=1 D=1", "T=9 H=3 Hk=3 -start", "T=11 H=4 Hk=1 window=3", "window=1 -start", "T=6 window=100 scale=1.5",
+     "T=5 past=8",
       "T=1 past=13 stride=20 -start", "T=4 past=3 stride=9 window=5", "T=6 stride=11 D=8 -start", "T=8 hard=1 -start", "T=8 hard=2",
       "B=1 T=70 H=2 Hk=1 D=16", "B=2 T=130 H=4 Hk=2 D=32 window=50"},
      "o real saved B.T.H.D n=Tk.D; lse wide saved B.T.H n=Tk.D; q real in B.T.H.D normal; k real in B.S.Hk.D cache; "
@@ -310,7 +315,8 @@ const OpRow op_rows[] = {
      attention_f, attention_b, naive_attention, attn_work, FORWARD(attention_forward), BACKWARD(attention_backward),
      .forward_only_with = "past", .flops = {"2.B.H.T.T.D", "5.B.H.T.T.D"}},
     {"conv", "B=2 T=7 C=5 W=4 inplace=0",
-     {"", "-tail_in", "T=1 inplace=1", "T=2 inplace=1", "W=1 T=3 -tail_in", "W=8 T=5 -tail_in -start", "W=8 T=5 inplace=1 -start", "T=1 C=1 -tail_in",
+     {"", "-tail_in", "T=1 inplace=1", "T=2 inplace=1", "W=1 T=3 -tail_in", "W=8 T=5 -tail_in -start", "W=8 T=5 inplace=1 -start",
+     "T=1 C=1 -tail_in",
       "T=9 W=3 inplace=1", "T=150 C=260 -tail_in"},
      "y real out B.T.C n=W; tail_out? real out B.W-1.C; x real in B.T.C plain; w real in C.W plain; "
      "tail_in? real in B.W-1.C plain; start? int in B.T starts; dx? real grad:x B.T.C n=W; "
@@ -321,10 +327,13 @@ const OpRow op_rows[] = {
      "g wide saved N.H; beta wide saved N.H; a real in N.H wild; b real in N.H wild; A_log wide in H a_log; "
      "dt_bias wide in H plain; da real grad:a N.H; db real grad:b N.H; dA_log? wide grad:A_log H n=N; "
      "ddt_bias? wide grad:dt_bias H n=N; dg wide cot:g N.H plain; dbeta wide cot:beta N.H plain",
-     delta_gate_f, delta_gate_b, naive_delta_gate, FORWARD(delta_gate_forward), BACKWARD(delta_gate_backward), .flops = {"40.N.H", "30.N.H"}},
+     delta_gate_f, delta_gate_b, naive_delta_gate, FORWARD(delta_gate_forward), BACKWARD(delta_gate_backward), .flops = {"40.N.H",
+     "30.N.H"}},
     {"delta_rule", "B=2 T=13 H=2 Hk=2 K=5 V=4 chunk=4 scale=.6 hard=0",
-     {"", "B=1 T=1 H=1 Hk=1 K=1 V=1 chunk=1", "chunk=1", "chunk=1 H=4 Hk=2 K=3 V=6 -start", "H=4 Hk=1 K=3 V=6 -start", "chunk=16", "T=9 chunk=64 -start",
-      "T=1 chunk=16", "T=8 chunk=2", "T=16 chunk=16 -start", "T=12 hard=1 -start", "T=12 hard=1 chunk=16", "T=12 hard=1 chunk=1", "T=12 hard=2 -start",
+     {"", "B=1 T=1 H=1 Hk=1 K=1 V=1 chunk=1", "chunk=1", "chunk=1 H=4 Hk=2 K=3 V=6 -start", "H=4 Hk=1 K=3 V=6 -start", "chunk=16",
+     "T=9 chunk=64 -start",
+      "T=1 chunk=16", "T=8 chunk=2", "T=16 chunk=16 -start", "T=12 hard=1 -start", "T=12 hard=1 chunk=16", "T=12 hard=1 chunk=1",
+      "T=12 hard=2 -start",
       "T=12 hard=3 -start", "T=50 H=2 K=8 V=8 chunk=16 nodiff", "B=1 T=67 H=4 Hk=2 K=24 V=40 chunk=64 nodiff",
       "T=150 H=3 Hk=3 K=32 V=32 chunk=64 hard=1 nodiff"},
      "o real out B.T.H.V n=T.K+8; states wide saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
@@ -339,8 +348,10 @@ const OpRow op_rows[] = {
      "g wide out n; x real in n wild; dx real grad:x n; dg wide cot:g n plain",
      gla_gate_f, gla_gate_b, naive_gla_gate, FORWARD(gla_gate_forward), BACKWARD(gla_gate_backward), .flops = {"20.n", "15.n"}},
     {"gla", "B=2 T=13 H=2 Hk=2 K=5 V=4 chunk=4 scale=.6 hard=0",
-     {"", "B=1 T=1 H=1 Hk=1 K=1 V=1 chunk=1", "chunk=1", "chunk=1 H=4 Hk=2 K=3 V=6 -start", "H=4 Hk=1 K=3 V=6 -start", "chunk=16", "T=9 chunk=64 -start",
-      "T=1 chunk=16", "T=8 chunk=2", "T=16 chunk=16 -start", "T=12 hard=1 -start", "T=12 hard=1 chunk=16", "T=12 hard=1 chunk=1", "T=12 hard=2 -start",
+     {"", "B=1 T=1 H=1 Hk=1 K=1 V=1 chunk=1", "chunk=1", "chunk=1 H=4 Hk=2 K=3 V=6 -start", "H=4 Hk=1 K=3 V=6 -start", "chunk=16",
+     "T=9 chunk=64 -start",
+      "T=1 chunk=16", "T=8 chunk=2", "T=16 chunk=16 -start", "T=12 hard=1 -start", "T=12 hard=1 chunk=16", "T=12 hard=1 chunk=1",
+      "T=12 hard=2 -start",
       "T=12 hard=3 -start", "T=50 H=2 K=8 V=8 chunk=16 nodiff", "B=1 T=67 H=4 Hk=2 K=24 V=40 chunk=64 nodiff",
       "T=150 H=3 Hk=3 K=32 V=32 chunk=64 hard=1 nodiff"},
      "o real out B.T.H.V n=T.K+8; states wide saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
@@ -350,19 +361,23 @@ const OpRow op_rows[] = {
      "dS0 wide over:S0 B.H.K.V n=T.K+8; dout real cot:o B.T.H.V plain; dfinal wide cot:final B.H.K.V plain; work",
      gla_f, gla_b, naive_gla, gla_work_size, FORWARD(gla_forward), BACKWARD(gla_backward), .flops = {"5.B.T.H.K.V", "14.B.T.H.K.V"}},
 
-    {"head_xent", "N=5 C=6 VOC=9 block=2 hard=0", {"", "N=1 C=1 VOC=1 block=1", "N=7 block=7", "N=7 block=100", "N=6 C=5 VOC=8 block=4 hard=1", "hard=2",
+    {"head_xent", "N=5 C=6 VOC=9 block=2 hard=0", {"", "N=1 C=1 VOC=1 block=1", "N=7 block=7", "N=7 block=100",
+     "N=6 C=5 VOC=8 block=4 hard=1", "hard=2",
       "N=70 C=40 VOC=203 block=32"},
      "loss wide out N n=C.VOC; top? int out N; x real in N.C normal; w real in VOC.C plain; "
      "weight? wide in:loss N weight; target int in N target; dx? real grad:x N.C n=C.VOC; "
      "dw? wide grad:w VOC.C n=N.C; work",
-     xent_f, xent_b, naive_head_xent, head_work_size, FORWARD(head_xent), BACKWARD(head_xent), .flops = {"2.N.C.VOC", "6.N.C.VOC"}, .fused = 1},
-    {"head_kl", "N=5 C=6 Ct=4 VOC=9 block=2 tau=1 hard=0", {"", "N=1 C=3 Ct=2 VOC=5 block=1", "tau=2", "N=7 tau=.5 block=7", "N=7 block=100",
+     xent_f, xent_b, naive_head_xent, head_work_size, FORWARD(head_xent), BACKWARD(head_xent), .flops = {"2.N.C.VOC", "6.N.C.VOC"},
+     .fused = 1},
+    {"head_kl", "N=5 C=6 Ct=4 VOC=9 block=2 tau=1 hard=0", {"", "N=1 C=3 Ct=2 VOC=5 block=1", "tau=2", "N=7 tau=.5 block=7",
+     "N=7 block=100",
       "N=6 C=5 VOC=8 block=4 hard=1 tau=2", "hard=2", "N=70 C=40 Ct=56 VOC=203 block=32 tau=2"},
      "loss wide out N n=C.VOC; x real in N.C normal; w real in VOC.C plain; xt real in N.Ct plain; "
      "wt real in VOC.Ct plain; weight? wide in:loss N weight; dx? real grad:x N.C n=C.VOC; "
      "dw? wide grad:w VOC.C n=N.C; work",
      kl_f, kl_b, naive_head_kl, head_work_size, FORWARD(head_kl), BACKWARD(head_kl), .flops = {"4.N.C.VOC", "8.N.C.VOC"}, .fused = 1},
-    {"align_loss", "N=5 C=6 weight=.3 form=0 hard=0", {"", "form=1", "N=1 C=1", "N=1 C=1 form=1", "N=8 C=33 hard=1 nodiff", "N=8 C=33 hard=1 form=1",
+    {"align_loss", "N=5 C=6 weight=.3 form=0 hard=0", {"", "form=1", "N=1 C=1", "N=1 C=1 form=1", "N=8 C=33 hard=1 nodiff",
+     "N=8 C=33 hard=1 form=1",
       "N=300 C=260", "N=300 C=260 form=1"},
      "loss wide out N n=C; t real in N.C plain; s real in N.C like_t; ds? real grad:s N.C n=C",
      align_f, align_b, naive_align_loss, FORWARD(align_loss), BACKWARD(align_loss), .flops = {"3.N.C", "6.N.C"}, .fused = 1},

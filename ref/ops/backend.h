@@ -27,7 +27,8 @@ struct Backend {
     void *state;
 };
 
-/* Opens by name. threads <= 0: all cores. ERR_USAGE with the list of names (and the nearest) if unknown; ERR_DEVICE if CUDA is not built in or absent. */
+/* Opens by name. threads <= 0: all cores. ERR_USAGE with the list of names (and the nearest) if unknown; ERR_DEVICE if CUDA is not built
+ * in or absent. */
 int backend_open(Backend **b, const char *name, int threads, Err *e);
 void backend_close(Backend *b);
 /* Adds the opener of a backend that ref/ must not know, e.g. "cuda" (then also asked for "cuda:1", "cuda-bf16") or "cuda-emu"; the longest

@@ -118,7 +118,8 @@ typedef struct OPS {
                                 const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias, int N, int H);
 
     /* delta_rule: the gated delta rule (Gated DeltaNet), one state S (K,V) per batch element and head.
-     *   fwd   P = e^{g_t} S;  u = v_t - P^T k_t;  S = P + beta_t k_t u^T;  o_t = scale S^T q_t      (a token at its document's start begins from S = 0)
+     *   fwd   P = e^{g_t} S;  u = v_t - P^T k_t;  S = P + beta_t k_t u^T;  o_t = scale S^T q_t
+     *         (a token at its document's start begins from S = 0)
      *   bwd   dS += scale q do^T;  dq += scale S do;  dw = dS^T k (w = beta u);  dbeta += dw . u;  du = beta dw;  dv += du;
      *         dP = dS - k du^T;  dk += dS w - P du;  dg += <dP, P>;  dS = e^g dP
      *   shape q, k (B,T,Hk,K); v, o (B,T,H,V); g, beta (B,T,H); head h reads q/k head h/(H/Hk)
@@ -170,7 +171,8 @@ typedef struct OPS {
                     double tau, void *work, const HeadDims *d);
 
     /* align_loss: stage-1 distance between the teacher's and the student's mixer outputs t, s (N,C), per row:
-     *   ALIGN_NORM (official code)  loss_n = ||t_n - s_n||_2 / sqrt(C);   ds_n += weight (s_n - t_n) / (||t_n - s_n||_2 sqrt(C)), 0 where equal
+     *   ALIGN_NORM (official code)  loss_n = ||t_n - s_n||_2 / sqrt(C);
+     *                               ds_n += weight (s_n - t_n) / (||t_n - s_n||_2 sqrt(C)), 0 where equal
      *   ALIGN_SQUARED (paper)       loss_n = ||t_n - s_n||_2^2;           ds_n += weight 2 (s_n - t_n)
      *   loss (N) overwritten, ds may be NULL. weight is one scalar (1/N, 1/(N L), ...).   src method.md 1.4 stage 1 */
     void (*align_loss)(wide *loss, real *ds, const real *t, const real *s, double weight, int form, int N, int C);
