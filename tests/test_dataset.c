@@ -63,7 +63,7 @@ END_TEST
 
 START_TEST(bad_ids) {
     Err e[6] = {{0}};
-    const int ids[] = {0, 1, 2}, wrong[] = {0, 7, 2}, negative[] = {0, -1, 2};
+    const int ids[] = {0, 1, 2}, wrong[] = {7, 1, 2}, negative[] = {0, -1, 2};
     const uint64_t ends[] = {1, 3}, less[] = {1, 2}, same[] = {1, 1, 3};
     ck_assert_int_eq(shard_write_ids(at("b"), wrong, 3, ends, 2, 7, 0, &e[0]), ERR_INPUT);
     ck_assert_int_eq(shard_write_ids(at("b"), negative, 3, ends, 2, 7, 0, &e[1]), ERR_INPUT);

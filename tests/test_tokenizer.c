@@ -569,6 +569,11 @@ START_TEST(decoders) {
              {CHAIN("\"content\":\"a\",\"start\":9,\"stop\":9"), {0, 0, 0}, 3, ""},
              {CHAIN("\"content\":\"\xE2\x96\x81\",\"stop\":1"), {0, 4, 4}, 3, "a\xE2\x96\x81"},
              {SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}"),
+              {5, 6, 5, 0},
+              4,
+              "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"
+              "a"},
+             {SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}"),
               {5, 6, 0, 6, 5, 7},
               6,
               "\xC3\xA9"
