@@ -1,7 +1,9 @@
 /* test_selectors.c - the rules by which layers are scored and chosen, each against a known answer: shipped sets, brute force, plain
  * hybrids, finite differences, and a teacher of which one layer matters. */
 #include <math.h>
+#include "method/budget.h"
 #include "method/gates.h"
+#include "method/probe.h"
 #include "method/scorers.h"
 #include "method/select.h"
 #include "method/smart.h"
@@ -144,6 +146,64 @@ START_TEST(halving_rule) {
     ck_assert_int_eq(halving_drop(rows, 6, 2, 2, 3, alive, drop, mean, se), 0); // two batches prove nothing
     const int one[6] = {1, 1, 0, 0, 0, 0};
     ck_assert_int_eq(halving_drop(rows, 6, 8, 2, 0, one, drop, mean, se), 0);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- budgets */
+
+START_TEST(knapsack_is_exact) { // against all sets
+    for (int i = 0; i < 200; i++) {
+        const int n = 1 + i % 9;
+        double value[9], soft[9], lin[9], best = -INFINITY, cost = 0, mine = 0, least = 0;
+        int keep[9];
+        Err e = {0};
+        Rng r;
+        rng_seed(&r, 77 + (uint64_t)i);
+        for (int l = 0; l < n; l++) {
+            value[l] = rng_normal(&r); // also negative
+            soft[l] = i % 2 ? (double)rng_below(&r, 5) : 3 * rng_uniform(&r);
+            lin[l] = i % 3 ? 1 : 3 * rng_uniform(&r);
+            least += soft[l] < lin[l] ? soft[l] : lin[l];
+        }
+        const double budget = least + n * rng_uniform(&r);
+        must(budget_knapsack(value, soft, lin, n, budget, keep, &e), &e);
+        for (int l = 0; l < n; l++) {
+            cost += keep[l] ? soft[l] : lin[l];
+            mine += keep[l] ? value[l] : 0;
+        }
+        ck_assert_double_le(cost, budget * (1 + 1e-9));
+        for (int set = 0; set < 1 << n; set++) {
+            double c = 0, v = 0;
+            for (int l = 0; l < n; l++) c += set >> l & 1 ? soft[l] : lin[l], v += set >> l & 1 ? value[l] : 0;
+            if (c <= budget && v > best) best = v;
+        }
+        ck_assert_double_eq_tol(mine, best, 1e-12);
+    }
+    const double v[2] = {1, 2}, c[2] = {5, 5}, l[2] = {1, 1};
+    int keep[2];
+    Err e = {0}, none = {0};
+    must(budget_knapsack(v, c, l, 2, 6, keep, &e), &e); // equal costs: the top 1
+    ck_assert(!keep[0] && keep[1]);
+    ck_assert_int_eq(budget_knapsack(v, c, l, 2, 1.5, keep, &none), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(none.msg, "costs 2"));
+}
+END_TEST
+
+START_TEST(memory_budget) {
+    Err e = {0};
+    Backend *be;
+    Config c = tiny_config(4); // softmax: 2*Hk*D = 16 numbers a token; linear: H*D*D = 64 numbers
+    must(backend_open(&be, "ref32", 1, &e), &e);
+    ck_assert_uint_eq(budget_softmax_bytes(&c, be, 100), 6400);
+    ck_assert_uint_eq(budget_linear_bytes(&c, be), 256);
+    c.window = 10;
+    ck_assert_uint_eq(budget_softmax_bytes(&c, be, 100), 640);
+    ck_assert_int_eq(budget_count(6400, 256, 4, 4 * 256), 0);
+    ck_assert_int_eq(budget_count(6400, 256, 4, 2 * 6400 + 2 * 256), 2);
+    ck_assert_int_eq(budget_count(6400, 256, 4, 2 * 6400 + 2 * 256 - 1), 1);
+    ck_assert_int_eq(budget_count(6400, 256, 4, 1000), -1);
+    ck_assert_int_eq(budget_count(100, 256, 4, 400), 4); // a short context: softmax is the cheaper one
+    backend_close(be);
 }
 END_TEST
 
@@ -580,6 +640,44 @@ START_TEST(halving_run) { // losers of a planted layer go, each with a reason; t
 }
 END_TEST
 
+/* ---------------------------------------------------------------- attention of heads */
+
+/* Queries of zero attend evenly: weight 1/(t+1) on each of t+1 tokens, or 1/2 in a window of two. */
+START_TEST(even_attention) {
+    static const double zero[16 * 16];
+    Tiny t;
+    Err e = {0}, bad = {0};
+    HeadProbe p;
+    double previous = 0, induction = 0;
+    tiny_open(&t, "ref64", 1, 2, place("text.tok"));
+    for (int l = 0; l < 2; l++) {
+        ParamInfo i;
+        Param w;
+        ck_assert(model_find(&t.teacher, l ? "model.layers.1.attn.q_proj.weight" : "model.layers.0.attn.q_proj.weight", &i, &w));
+        must(param_put(t.be, &i, &w, DT_F64, zero, &e), &e);
+    }
+    for (int k = 1; k < 12; k++) previous += 1.0 / (k + 1) / 11;
+    for (int k = 6; k < 12; k++) induction += 1.0 / (k + 1) / 6;
+    for (int window = 0; window < 2; window++) {
+        t.teacher.c.window = window ? 2 : 0;
+        must(probe_heads(&p, &t.teacher, NULL, 0, 6, 3, 1, &e), &e);
+        for (int i = 0; i < 8; i++) {
+            ck_assert_double_eq_tol(p.previous[i], window ? 0.5 : previous, 1e-12);
+            ck_assert_double_eq_tol(p.induction[i], window ? 0 : induction, 1e-12);
+        }
+        probe_heads_close(&p);
+    }
+    for (int window = 5; window < 7; window++) { // what followed the earlier copy stands 5 back: in a window of 6, not of 5
+        t.teacher.c.window = window;
+        must(probe_heads(&p, &t.teacher, NULL, 0, 6, 3, 1, &e), &e);
+        ck_assert_double_eq_tol(p.induction[3], window == 6 ? 1.0 / 6 : 0, 1e-12);
+        probe_heads_close(&p);
+    }
+    ck_assert_int_eq(probe_heads(&p, &t.teacher, NULL, 0, 1, 3, 1, &bad), ERR_USAGE);
+    tiny_close(&t);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- what is scored on */
 
 START_TEST(mixture) {
@@ -633,6 +731,8 @@ int main(void) {
     tcase_add_test(t, distance_rule);
     tcase_add_test(t, stopping_rule);
     tcase_add_test(t, halving_rule);
+    tcase_add_test(t, knapsack_is_exact);
+    tcase_add_test(t, memory_budget);
     tcase_add_test(t, swaps_are_plain_hybrids);
     tcase_add_test(t, bypass_is_a_zero_projection);
     tcase_add_test(t, gate_slopes);
@@ -643,6 +743,7 @@ int main(void) {
     tcase_add_test(t, all_sets);
     tcase_add_test(t, early_stopping_run);
     tcase_add_test(t, halving_run);
+    tcase_add_test(t, even_attention);
     tcase_add_test(t, mixture);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

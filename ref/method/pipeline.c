@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/text_buf.h"
 #include "io/hf.h"
+#include "method/budget.h"
 #include "method/pretrain.h"
 #include "method/report.h"
 #include <math.h>
@@ -143,6 +144,32 @@ static uint64_t base_fingerprint(const Pipeline *p) {
     return h;
 }
 
+/* K from memory_budget_mb, if it is given. */
+static int budget_k(Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    if (o->memory_budget_mb <= 0) return OK;
+    const double soft = (double)budget_softmax_bytes(&p->teacher.c, p->be, (long)o->memory_context);
+    const double lin = (double)budget_linear_bytes(&p->teacher.c, p->be);
+    p->r->K = budget_count(soft, lin, p->r->L, o->memory_budget_mb * 1048576);
+    if (p->r->K < 0)
+        return err_set(e, ERR_USAGE, "memory_budget_mb: got %g, %d layers need at least %g at %lld tokens", o->memory_budget_mb, p->r->L,
+                       p->r->L * fmin(soft, lin) / 1048576, (long long)o->memory_context);
+    note(p, "memory: %d softmax layers fit %g MiB at %lld tokens", p->r->K, o->memory_budget_mb, (long long)o->memory_context);
+    return OK;
+}
+
+/* layer_costs as numbers: soft, lin (L). */
+static int costs_parse(const Pipeline *p, double *soft, double *lin, Err *e) {
+    const char *s = p->o->layer_costs;
+    int n = 0, used;
+    for (; *s && n < p->r->L; n++, s += used + (s[used] == ','))
+        if (sscanf(s, "%lf:%lf%n", &soft[n], &lin[n], &used) != 2 || (s[used] && s[used] != ',') || !(soft[n] >= 0 && lin[n] >= 0))
+            return err_set(e, ERR_USAGE, "layer_costs: got '%.40s', expected two numbers >= 0 with a colon between them", s);
+    if (*s || (n != 1 && n != p->r->L)) return err_set(e, ERR_USAGE, "layer_costs: expected 1 or %d pairs", p->r->L);
+    for (; n < p->r->L; n++) soft[n] = soft[0], lin[n] = lin[0];
+    return OK;
+}
+
 static int inputs_open(Pipeline *p, Err *e) {
     TRY(file_mkdirs(p->dir, e));
     TRY(file_remove_temps(p->dir, e));
@@ -153,6 +180,7 @@ static int inputs_open(Pipeline *p, Err *e) {
         if (p->teacher.c.mixer[l]) return err_set(e, ERR_INPUT, "%s: layer %d is linear; a teacher has softmax attention everywhere", p->o->teacher, l);
     p->r->L = p->teacher.c.L;
     p->r->K = p->o->k >= 0 ? p->o->k : select_count(p->r->L, p->o->softmax_ratio);
+    TRY(budget_k(p, e));
     if (p->r->K > p->r->L) return err_set(e, ERR_USAGE, "k: got %d, the teacher has %d layers", p->r->K, p->r->L);
     TRY(data_open(p, e));
     TRY(probes_open(p, e));
@@ -294,7 +322,8 @@ static int scores(Pipeline *p, int want, Err *e) {
 
 /* Of everything a selector's rows depend on: all options but those of stages 2 and 3, of which selectors there are, and of layouts. */
 static uint64_t rows_fingerprint(const Pipeline *p, const char *name) {
-    static const char *const not[] = {"stage2.", "stage3.", "selector", "keep_full", "k", "softmax_ratio", "uniform_", "students"};
+    static const char *const not[] = {"stage2.", "stage3.", "selector", "keep_full", "k", "softmax_ratio", "uniform_", "students", "memory_", "cost_budget",
+                                      "layer_costs"};
     const OptionTable *t = pipeline_table();
     const int64_t n[] = {p->r->K, p->heldout.B, p->heldout.T, p->heldout.batches};
     uint64_t h = fingerprint_bytes(fingerprint_text(p->base, name), n, sizeof n);
@@ -346,6 +375,13 @@ static int choose(Pipeline *p, const char *name, int *keep, double *seconds, Err
         TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &in.n_list, 0, p->r->L - 1, "keep_full_attention_layers", e));
         in.K = in.n_list;
     }
+    double soft[MAX_LAYERS], lin[MAX_LAYERS];
+    if (o->cost_budget > 0) {
+        TRY(costs_parse(p, soft, lin, e));
+        in.soft = soft;
+        in.lin = lin;
+        in.budget = o->cost_budget;
+    }
     if (s->score) TRY(own_rows(p, s, &in, e));
     in.rows = s->score ? p->rows : NULL;
     TRY(select_layers(s, &in, keep, e));
@@ -358,6 +394,32 @@ static int choose(Pipeline *p, const char *name, int *keep, double *seconds, Err
     return ranking_write(p->rows, p->r->L, name, s->label, keep, dir, e);
 }
 
+/* budget.csv: what each K costs in memory, and what the scores promise for it. */
+static int budget_write(const Pipeline *p, const LayerScore *s, Err *e) {
+    char path[1200], text[256];
+    TextBuf b = {0};
+    const int L = p->r->L;
+    int keep[MAX_LAYERS] = {0};
+    const double soft = (double)budget_softmax_bytes(&p->teacher.c, p->be, (long)p->o->memory_context);
+    const double lin = (double)budget_linear_bytes(&p->teacher.c, p->be);
+    double sum = 0;
+    textbuf_puts(&b, "k,context,bytes,score_sum,layers\n");
+    for (int K = 0; K <= L; K++) {
+        for (int l = 0; l < L; l++) {
+            if (s[l].rank != K || !K) continue;
+            keep[l] = 1;
+            sum += s[l].score;
+        }
+        select_text(text, sizeof text, keep, L);
+        textbuf_printf(&b, "%d,%lld,%.0f,%.9g,\"%s\"\n", K, (long long)p->o->memory_context, K * soft + (L - K) * lin, sum, text);
+    }
+    int rc = textbuf_end(&b, e);
+    if (!rc) rc = path_join(p, path, sizeof path, "budget.csv", NULL, e);
+    if (!rc) rc = file_write_all(path, b.text, b.len, e);
+    textbuf_free(&b);
+    return rc;
+}
+
 static int selection(Pipeline *p, int *keep, double *seconds, Err *e) {
     char text[256];
     const int official = p->o->official_score;
@@ -366,6 +428,7 @@ static int selection(Pipeline *p, int *keep, double *seconds, Err *e) {
     select_text(text, sizeof text, keep, p->r->L);
     note(p, "selected by %s: layers %s", p->o->selector, text[0] ? text : "none");
     if (s->score) TRY(ranking_write(p->rows, p->r->L, p->o->selector, s->label, keep, p->dir, e));
+    if (s->score || p->score) TRY(budget_write(p, s->score ? p->rows : p->score, e));
     if (!p->score) return OK;
     if (!s->score)
         TRY(ranking_write(p->score, p->r->L, p->o->selector, official ? "-mean training KL of the last 10 steps" : "-held-out KL", keep,

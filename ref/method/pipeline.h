@@ -7,6 +7,7 @@
  *   checkpoints/      stage1/ (kept), scores/layer-N.json, students/NAME.json; checkpoints of what is in progress
  *   ranking.json      layers with scores and ranks;   trajectory.csv: rank of each layer over the scoring tokens
  *   rankings/NAME/ranking.json  of every selector of the run that scores layers;   agreement.csv: how far they agree, pair by pair
+ *   budget.csv        for every K: the main ranking's first K layers, their scores' sum, memory at memory_context
  *   model/            the distilled hybrid;           results.json: one row per student, written last: a run that has it is finished
  * Read pipeline_run first, then select.c, distill.c, model.c. */
 #ifndef HYB_PIPELINE_H
@@ -47,6 +48,10 @@ typedef struct {
     char keep_full_attention_layers[2048]; /* of selector "explicit": "3,7" */
     int k;                         /* softmax layers; -1: from softmax_ratio */
     double softmax_ratio;
+    double memory_budget_mb;       /* of caches and states per sequence at memory_context tokens: sets k; 0: off */
+    int64_t memory_context;
+    double cost_budget;            /* of all layers; with layer_costs; 0: off. Selectors with scores then take the best set that fits */
+    char layer_costs[2048];        /* "soft:lin,soft:lin,...": measured costs of each layer as softmax and as linear attention */
     int uniform_first, uniform_stride;
     char students[512];            /* further students to compare with: "none,uniform,random,ablation" */
     /* recall probe */

@@ -7,6 +7,7 @@
 #include "method/pipeline.h"
 #include "method/pretrain.h"
 #include "method/stage_options.h"
+#include <stdio.h>
 #include <string.h>
 
 #define P(MEMBER) offsetof(PipelineOptions, MEMBER)
@@ -44,10 +45,16 @@ static const Option ROWS[] = {
     {"eval_batches", "held-out batches", OPT_INT, P(eval_batches), 1, HELDOUT_MAX, NULL, 0},
     {"eval_batch_size", "sequences in each; 0: as stage2.micro_batch_size", OPT_INT, P(eval_batch_size), 0, 1 << 20, NULL, 0},
     {"eval_seq_len", "tokens in each; 0: as stage2.train_seq_len", OPT_INT, P(eval_seq_len), 0, 1 << 24, NULL, 0},
-    {"selector", "how layers are chosen: ga_s2, gates, swap, uniform, random, ... (`hybridize help select` lists all)", OPT_TEXT, P(selector), 0, 32, NULL, 0},
+    {"selector", "how layers are chosen; the names stand in ref/method/select.c", OPT_TEXT, P(selector), 0, 32, NULL, 0},
     {"keep_full_attention_layers", "of selector explicit: \"3,7\"", OPT_TEXT, P(keep_full_attention_layers), 0, 2048, NULL, 0},
     {"k", "softmax layers; -1: from softmax_ratio", OPT_INT, P(k), -1, MAX_LAYERS, NULL, 0},
     {"softmax_ratio", "of all layers", OPT_REAL, P(softmax_ratio), 0, 1, NULL, 0},
+    {"memory_budget_mb", "for caches and states of one sequence of memory_context tokens: sets k; 0: off", OPT_REAL, P(memory_budget_mb), 0,
+     1e12, NULL, 0},
+    {"memory_context", "tokens", OPT_I64, P(memory_context), 1, 1e12, NULL, 0},
+    {"cost_budget", "of all layers by layer_costs; selectors with scores take the best set that fits; 0: off", OPT_REAL, P(cost_budget), 0,
+     1e300, NULL, 0},
+    {"layer_costs", "measured: \"soft:lin,soft:lin,...\", or one such pair for all layers", OPT_TEXT, P(layer_costs), 0, 2048, NULL, 0},
     {"uniform_first", "of selector uniform_stride", OPT_INT, P(uniform_first), 0, MAX_LAYERS, NULL, 0},
     {"uniform_stride", "of selector uniform_stride", OPT_INT, P(uniform_stride), 1, MAX_LAYERS, NULL, 0},
     {"students", "further selectors to distil and compare with: \"none,uniform,random,ablation\"", OPT_TEXT, P(students), 0, 512, NULL, 0},
@@ -82,7 +89,8 @@ static StageOptions stage_default(int64_t steps, int T, double lr, double lr_att
 
 void pipeline_defaults(PipelineOptions *o) {
     *o = (PipelineOptions){.student = "gdn_v4", .kv_repeat = KV_REPEAT_HEAD, .stage1_loss = ALIGN_NORM, .document_boundaries = 1,
-                           .add_eos = 1, .temperature = 1, .heldout = 0.05, .eval_batches = 8, .early_stop_threshold = 0.9, .distance_strength = 0.5, .distance_width = 2, .selector = "ga_s2", .k = -1,
+                           .add_eos = 1, .temperature = 1, .heldout = 0.05, .eval_batches = 8, .selector = "ga_s2", .k = -1,
+                           .early_stop_threshold = 0.9, .distance_strength = 0.5, .distance_width = 2, .memory_context = 32768,
                            .softmax_ratio = 0.25, .uniform_stride = 1, .recall_n = "4,8,16,24", .recall_rows = 64, .seed = 42,
                            .save_every = 50, .cache_mb = 512, .keep_last = 2, .log_every = 10, .max_skips = 10};
     o->stage1 = stage_default(200, 256, 1e-3, 1e-3, SCHEDULE_COSINE);
@@ -135,6 +143,13 @@ static int students_check(const PipelineOptions *o, Err *e) {
     return OK;
 }
 
+static int selector_unknown(const char *name, Err *e) {
+    char known[512] = "";
+    for (int i = 0, n = 0; i < selector_count() && n < (int)sizeof known; i++)
+        n += snprintf(known + n, sizeof known - (size_t)n, "%s%s", i ? ", " : "", selector_at(i)->name);
+    return err_set(e, ERR_USAGE, "selector: '%s' is unknown; known: %s", name, known);
+}
+
 int pipeline_check(const PipelineOptions *o, Err *e) {
     const Selector *s = selector_find(o->selector);
     if (!o->teacher[0]) return err_set(e, ERR_USAGE, "teacher: no model directory given");
@@ -143,11 +158,14 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
     if (mixer < 0 || !mixer_at(mixer)->linear)
         return err_set(e, ERR_USAGE, "student: '%s' is not a linear mixer; known: gdn_v1, gdn_v2, gdn_v3, gdn_v4, gdn_v6, gla_v1",
                        o->student);
-    if (!s) return err_set(e, ERR_USAGE, "selector: '%s' is unknown", o->selector);
+    if (!s) return selector_unknown(o->selector, e);
     if (s->needs & NEEDS_RECALL && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "selector: '%s' needs the recall probe: give recall_keys", o->selector);
     if (strstr(o->students, "ablation") && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "students: 'ablation' needs the recall probe: give recall_keys");
+    if ((o->cost_budget > 0) != (o->layer_costs[0] != 0))
+        return err_set(e, ERR_USAGE, "cost_budget: goes with layer_costs, and layer_costs with it");
+    if (o->cost_budget > 0 && o->memory_budget_mb > 0) return err_set(e, ERR_USAGE, "cost_budget: one of it and memory_budget_mb");
     if (o->score_mix > 0 && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "score_mix: got %g, which needs the recall game: give recall_keys", o->score_mix);
     if ((!strcmp(o->selector, "explicit") || strstr(o->students, "explicit")) && !o->keep_full_attention_layers[0])

@@ -1,6 +1,7 @@
 /* select.c - the selectors: one row in a table each. See select.h. */
 #include "method/select.h"
 #include "base/mem.h"
+#include "method/budget.h"
 #include "method/scorers.h"
 #include "method/smart.h"
 #include <math.h>
@@ -82,23 +83,29 @@ int select_ablation(Model *teacher, Recall *recall, double *importance, Err *e) 
 
 /* ---------------------------------------------------------------- the selectors */
 
+/* Within a budget: scores count from the lowest one on, so that a score is what a layer adds. */
+static int choose_budget(const SelectInput *in, const LayerScore *rows, int *keep, Err *e) {
+    double value[MAX_LAYERS], low = INFINITY;
+    for (int l = 0; l < in->L; l++) low = rows[l].score < low ? rows[l].score : low;
+    for (int l = 0; l < in->L; l++) value[l] = rows[l].score - low;
+    return budget_knapsack(value, in->soft, in->lin, in->L, in->budget, keep, e);
+}
+
 /* What the rows say: the first K ranks. */
-static int choose_rows(const SelectInput *in, const LayerScore *rows, int *keep) {
-    for (int l = 0; l < in->L; l++) {
+static int choose_rows(const SelectInput *in, const LayerScore *rows, int *keep, Err *e) {
+    for (int l = 0; l < in->L; l++)
         if (in->importance) in->importance[l] = rows[l].score;
-        keep[l] = rows[l].rank >= 1 && rows[l].rank <= in->K;
-    }
+    if (in->soft) return choose_budget(in, rows, keep, e);
+    for (int l = 0; l < in->L; l++) keep[l] = rows[l].rank >= 1 && rows[l].rank <= in->K;
     return OK;
 }
 
 static int choose_score(const SelectInput *in, int *keep, Err *e) {
-    (void)e;
-    return choose_rows(in, in->score, keep);
+    return choose_rows(in, in->score, keep, e);
 }
 
 static int choose_own(const SelectInput *in, int *keep, Err *e) {
-    (void)e;
-    return choose_rows(in, in->rows, keep);
+    return choose_rows(in, in->rows, keep, e);
 }
 
 static int choose_smart(const SelectInput *in, int *keep, Err *e) {

@@ -20,6 +20,8 @@ typedef struct { /* what selectors may look at; each says what it needs */
     int align_form;            /* S1: ALIGN_NORM, ALIGN_SQUARED */
     int64_t branch_steps;      /* trunk_s2 */
     double distance_strength, distance_width;
+    const double *soft, *lin;  /* (L) costs of layers: selectors with scores take the best set within `budget` instead of K; NULL: K */
+    double budget;
     double *importance;        /* (L) filled with what the choice was made by, NAN where a selector has none; may be NULL */
 } SelectInput;
 

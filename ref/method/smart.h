@@ -5,7 +5,7 @@
 
 /* SMART on sensitivities s (L): the first layer is the best of the first floor(L/K), the last the best of the last floor(L/K); the
  * number of layers strictly between neighbours lies in [floor(q), ceil(q)], q = (last - first - K + 1)/(K - 1); among such sets the one
- * with the largest sum (ties: the one whose first difference is the lower layer). keep (L) 0/1. K 1: the best of all. NAN counts as lowest. */
+ * with the largest sum (ties: the lower layers). keep (L) 0/1. K 1: the best of all. NAN counts as lowest. */
 int smart_select(const double *s, int L, int K, int *keep, Err *e);
 /* 1 if the first layer, the last and the gaps of keep respect the rule. */
 int smart_spaced(const int *keep, int L);
