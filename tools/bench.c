@@ -19,6 +19,8 @@ typedef struct {
     double memory[2]; // bytes a second, on one thread and on all
     size_t fma_rounds;
     int printed;
+    double matmul[2][BENCH_MATMULS]; // fractions of the peak, on one thread and on all
+    int matmuls;
 } Bench;
 
 typedef struct { double s, peak; } Timing; // seconds a call, operations a second from registers just before
@@ -171,7 +173,9 @@ static int case_rows(Bench *b, BenchCase *c, Err *e) {
         const Row r = {c->op, c->shape, list[i], t.s * 1e3, c->flops / t.s * 1e-9, t.peak * 1e-9, fraction, gbs,
                        gbs * 1e9 / b->memory[i], ref_s / t.s, 0};
         row_print(b, &r);
+        if (!strcmp(c->sets, "matmul")) b->matmul[i][b->matmuls] = fraction;
     }
+    if (!strcmp(c->sets, "matmul")) b->matmuls++;
     return OK;
 }
 
@@ -205,6 +209,15 @@ static int wanted(const Bench *b, const char *op, const char *sets) {
     return strstr(sets, set) && (!b->o->op || strstr(op, b->o->op));
 }
 
+static void matmul_print(Bench *b) {
+    if (b->o->form != BENCH_TEXT || !b->matmuls) return;
+    for (int i = 0; i < (b->threads > 1 ? 2 : 1); i++) {
+        const double middle = median(b->matmul[i], b->matmuls);
+        fprintf(b->out, "%d products on %d thread(s): median %.3f of the peak, least %.3f, most %.3f\n", b->matmuls, i ? b->threads : 1, middle,
+                b->matmul[i][0], b->matmul[i][b->matmuls - 1]);
+    }
+}
+
 static void ceilings_print(const Bench *b) {
     if (b->o->form != BENCH_TEXT) return;
     fprintf(b->out, "path %s, %d threads; memory read %.1f GB/s on one, %.1f on all\n", cpu_path()->name, b->threads, b->memory[0] * 1e-9,
@@ -227,6 +240,7 @@ int bench_run(const BenchOptions *o, FILE *out, Err *e) {
         const BenchCase c = bench_matmul(i);
         if (wanted(&b, c.op, c.sets)) TRY(case_run(&b, &c, e));
     }
+    matmul_print(&b);
     for (int i = 0; i < o->n_steps; i++)
         if (wanted(&b, o->step[i].name, "demo large all")) TRY(step_run(&b, &o->step[i], e));
     cpu_threads(o->threads);

@@ -208,6 +208,8 @@ const BenchCase bench_cases[] = {
     BOTH("delta_rule", DEMO, delta, 16, 96, 4, 16, 64), BOTH("delta_rule", DEMO, delta, 8, 256, 4, 16, 64),
     BOTH("delta_rule", DEMO, delta, 8, 256, 2, 32, 64), BOTH("delta_rule", LARGE, delta, 8, 256, 6, 48, 64),
     BOTH("delta_rule", LARGE, delta, 4, 512, 8, 64, 64), BOTH("delta_rule", LARGE, delta, 2, 1024, 4, 128, 64),
+    BOTH("delta_rule", LARGE, delta, 1, 1024, 4, 64, 64), BOTH("delta_rule", LARGE, delta, 1, 32768, 4, 64, 64),
+    BOTH("gla", LARGE, gla, 1, 1024, 4, 64, 64), BOTH("gla", LARGE, gla, 1, 32768, 4, 64, 64),
     BOTH("gla", DEMO, gla, 8, 256, 4, 16, 64), BOTH("gla", LARGE, gla, 4, 512, 8, 64, 64),
     ROW("head_xent", DEMO, xent_prepare, xent, 2048, 64, 256, 512), ROW("head_xent", DEMO, xent_prepare, xent, 2048, 64, 4096, 64),
     ROW("head_xent", LARGE, xent_prepare, xent, 2048, 288, 4096, 64), ROW("head_xent", LARGE, xent_prepare, xent, 2048, 288, 32000, 64),
