@@ -7,6 +7,7 @@
 #include "tools/bench_cases.h"
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { REPS = 7, REPS_QUICK = 3, MEMORY_FLOATS = 64 << 20 };
 static const double REF_LIMIT = 3e9; // above so many operations ref32 takes more than a few seconds
@@ -31,9 +32,17 @@ static double median(double *x, int n) {
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
-static double peak_now(const Bench *b) {
-    const double t = log_now(), done = cpu_path()->fma(b->fma_rounds);
-    return done / (log_now() - t);
+/* One thread is timed by its own CPU time, which leaves out what other programs took of the core; several by the wall. */
+static double clock_now(int threads) {
+    if (threads > 1) return log_now();
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double peak_now(const Bench *b, int threads) {
+    const double t = clock_now(threads), done = cpu_path()->fma(b->fma_rounds);
+    return done / (clock_now(threads) - t);
 }
 
 static double memory_speed(int threads, const float *x, int reps) {
@@ -41,9 +50,9 @@ static double memory_speed(int threads, const float *x, int reps) {
     volatile float sink;
     cpu_threads(threads);
     for (int i = 0; i < reps; i++) {
-        const double t = log_now();
+        const double t = clock_now(threads);
         sink = cpu_path()->read(x, MEMORY_FLOATS);
-        const double v = 4.0 * MEMORY_FLOATS / (log_now() - t);
+        const double v = 4.0 * MEMORY_FLOATS / (clock_now(threads) - t);
         best = v > best ? v : best;
     }
     (void)sink;
@@ -62,22 +71,22 @@ static int memory_measure(Bench *b, Err *e) {
 /* One run of `calls` calls; whatever is measured looks like this. */
 typedef struct { int (*call)(void *what, Err *e); void *what; } Work;
 
-static int work_time(const Work *w, int calls, double *s, Err *e) {
-    const double t = log_now();
+static int work_time(const Work *w, int calls, int threads, double *s, Err *e) {
+    const double t = clock_now(threads);
     for (int i = 0; i < calls; i++) TRY(w->call(w->what, e));
-    *s = (log_now() - t) / calls;
+    *s = (clock_now(threads) - t) / calls;
     return OK;
 }
 
 static int work_measure(const Bench *b, const Work *w, int threads, Timing *out, double *fraction, double flops, Err *e) {
     double s[REPS], f[REPS], peak[REPS], once;
     cpu_threads(threads);
-    TRY(work_time(w, 1, &once, e)); // warms up
-    TRY(work_time(w, 1, &once, e));
+    TRY(work_time(w, 1, threads, &once, e)); // warms up
+    TRY(work_time(w, 1, threads, &once, e));
     const int calls = once >= b->rep_s ? 1 : (int)(b->rep_s / (once + 1e-9)) + 1;
     for (int i = 0; i < b->reps; i++) {
-        peak[i] = peak_now(b);
-        TRY(work_time(w, calls, &s[i], e));
+        peak[i] = peak_now(b, threads);
+        TRY(work_time(w, calls, threads, &s[i], e));
         f[i] = flops / s[i] / peak[i];
     }
     *fraction = median(f, b->reps);
@@ -163,7 +172,7 @@ static int case_rows(Bench *b, BenchCase *c, Err *e) {
     if (!b->o->no_ref && c->flops < REF_LIMIT) {
         OpCall ref = {c, &ops_ref32};
         const Work w = {op_call, &ref};
-        TRY(work_time(&w, 1, &ref_s, e));
+        TRY(work_time(&w, 1, 1, &ref_s, e));
     }
     for (int i = 0; i < (b->threads > 1 ? 2 : 1); i++) {
         Timing t;

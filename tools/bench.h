@@ -1,7 +1,7 @@
 /* bench.h - how fast the CPU path is, held against what this machine can do, measured in the same run.
  *
  * Each row is the median of paired repetitions: multiply-adds from registers first, the op right after, so that a busy neighbour or a
- * changing clock slows both. "useful" operations are counted: causal attention its triangle, a chunk its triangles (performance.md 1.4). */
+ * changing clock slows both. Rows on one thread are in CPU time of that thread, the others in wall time. "useful" operations are counted: causal attention its triangle, a chunk its triangles (performance.md 1.4). */
 #ifndef HYB_BENCH_H
 #define HYB_BENCH_H
 #include <stdio.h>
