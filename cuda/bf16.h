@@ -40,7 +40,7 @@ template <> struct Value<Bf16> { typedef float type; };
 #endif
 
 /* Two neighbours in one register, the lower index in the lower half: how the matrix instructions want them. */
-__device__ unsigned bf16_pair(float lo, float hi) {
+__device__ inline unsigned bf16_pair(float lo, float hi) {
 #ifdef CUDA_EMU
     return Bf16(lo).bits | (unsigned)Bf16(hi).bits << 16;
 #else

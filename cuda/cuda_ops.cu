@@ -4,18 +4,26 @@
 #include "launch.h"
 #include "matmul.h"
 #include "pack.h"
-#include "column_sum.h"
 #include "tile.h"
 #include <math.h>
 
+// kernels of the two precisions have the same names, and a program may hold the device's and the emulator's; in a nameless namespace nvcc
+// would give two kernels one symbol
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#ifdef CUDA_EMU
+#define PRECISION JOIN(emulated, BITS)
+#else
+#define PRECISION JOIN(device, BITS)
+#endif
+namespace PRECISION {
 #if BITS == 16
 typedef Bf16 real;
 #else
 typedef float real;
 #endif
 typedef float wide;
-
-namespace { // kernels of the two precisions have the same names
+#include "column_sum.h"
 #include "matmul.cu"
 #include "add.cu"
 #include "embed.cu"
@@ -43,7 +51,8 @@ namespace { // kernels of the two precisions have the same names
 #include "align_loss.cu"
 #include "adamw.cu"
 #include "choose.h"
-} // namespace
+} // namespace PRECISION
+using namespace PRECISION;
 
 #ifdef CUDA_EMU
 #define TABLE(bits) cuda_emu_ops##bits

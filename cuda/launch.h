@@ -69,17 +69,17 @@ enum { WARP = 32 };
 const unsigned FULL = 0xffffffffu;
 static inline unsigned ceil_div(size_t n, size_t d) { return (unsigned)((n + d - 1) / d); }
 
-__device__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-__device__ float warp_sum(float v) {
+__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ inline float warp_sum(float v) {
     for (int m = WARP / 2; m > 0; m >>= 1) v += __shfl_xor_sync(FULL, v, m);
     return v;
 }
-__device__ float warp_max(float v) {
+__device__ inline float warp_max(float v) {
     for (int m = WARP / 2; m > 0; m >>= 1) v = fmaxf(v, __shfl_xor_sync(FULL, v, m));
     return v;
 }
 /* Sum over the block, the same value for every thread and the same order every time. blockDim.x is a multiple of 32. */
-__device__ float block_sum(float v) {
+__device__ inline float block_sum(float v) {
     SHARED(float, part, WARP);
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     v = warp_sum(v);
@@ -89,7 +89,7 @@ __device__ float block_sum(float v) {
     __syncthreads(); // part[] may be used again by the next call
     return v;
 }
-__device__ float block_max(float v) {
+__device__ inline float block_max(float v) {
     SHARED(float, part, WARP);
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     v = warp_max(v);

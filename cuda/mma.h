@@ -38,7 +38,7 @@ static inline float b_tf32(int k, int col) { return tf32_of(((const MmaOperands 
 #endif
 
 /* d += a b, 16 x 8 x 16, bf16 operands, float sums. */
-__device__ void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+__device__ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
 #ifdef CUDA_EMU
     const emu::MmaOperands o = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
     emu::warp_exchange(emu::MMA_BF16, FULL, &o, sizeof o);
@@ -52,7 +52,7 @@ __device__ void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned b0, uns
 #endif
 }
 /* d += a b, 16 x 8 x 8, tf32 operands (see to_tf32), float sums. */
-__device__ void mma_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+__device__ inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
 #ifdef CUDA_EMU
     const emu::MmaOperands o = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
     emu::warp_exchange(emu::MMA_TF32, FULL, &o, sizeof o);
@@ -66,7 +66,7 @@ __device__ void mma_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, uns
 #endif
 }
 /* Rounds a float to tf32 (10 mantissa bits, ties away from zero). */
-__device__ unsigned to_tf32(float x) {
+__device__ inline unsigned to_tf32(float x) {
 #ifdef CUDA_EMU
     unsigned u;
     memcpy(&u, &x, 4);
@@ -128,7 +128,7 @@ template <class T> __device__ void cp_async16(SHARED_PTR(T) dst, const T *src, b
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(src), "r"(valid ? 16 : 0) : "memory");
 #endif
 }
-__device__ void cp_async_commit() {
+__device__ inline void cp_async_commit() {
 #ifdef CUDA_EMU
     emu::async_commit();
 #else

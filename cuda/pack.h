@@ -7,8 +7,8 @@
 enum { PACK = 8, PACK_THREADS = 256 };
 struct Pack { float v[PACK]; };
 
-__device__ bool aligned16(const void *p) { return ((size_t)p & 15) == 0; }
-__device__ Pack pack_load(const float *p, size_t i, size_t n) {
+__device__ inline bool aligned16(const void *p) { return ((size_t)p & 15) == 0; }
+__device__ inline Pack pack_load(const float *p, size_t i, size_t n) {
     Pack a;
     if (i + PACK <= n && aligned16(p)) {
         const float4 lo = *(const float4 *)(p + i), hi = *(const float4 *)(p + i + 4);
@@ -18,7 +18,7 @@ __device__ Pack pack_load(const float *p, size_t i, size_t n) {
     for (int k = 0; k < PACK; k++) a.v[k] = i + k < n ? p[i + k] : 0.0f;
     return a;
 }
-__device__ Pack pack_load(const Bf16 *p, size_t i, size_t n) {
+__device__ inline Pack pack_load(const Bf16 *p, size_t i, size_t n) {
     Pack a;
     if (i + PACK <= n && aligned16(p)) {
         const uint4 u = *(const uint4 *)(p + i);
@@ -29,7 +29,7 @@ __device__ Pack pack_load(const Bf16 *p, size_t i, size_t n) {
     for (int k = 0; k < PACK; k++) a.v[k] = i + k < n ? (float)p[i + k] : 0.0f;
     return a;
 }
-__device__ void pack_store(float *p, size_t i, size_t n, const Pack &a) {
+__device__ inline void pack_store(float *p, size_t i, size_t n, const Pack &a) {
     if (i + PACK <= n && aligned16(p)) {
         *(float4 *)(p + i) = make_float4(a.v[0], a.v[1], a.v[2], a.v[3]);
         *(float4 *)(p + i + 4) = make_float4(a.v[4], a.v[5], a.v[6], a.v[7]);
@@ -38,7 +38,7 @@ __device__ void pack_store(float *p, size_t i, size_t n, const Pack &a) {
     for (int k = 0; k < PACK; k++)
         if (i + k < n) p[i + k] = a.v[k];
 }
-__device__ void pack_store(Bf16 *p, size_t i, size_t n, const Pack &a) {
+__device__ inline void pack_store(Bf16 *p, size_t i, size_t n, const Pack &a) {
     if (i + PACK <= n && aligned16(p)) {
         *(uint4 *)(p + i) = make_uint4(bf16_pair(a.v[0], a.v[1]), bf16_pair(a.v[2], a.v[3]), bf16_pair(a.v[4], a.v[5]), bf16_pair(a.v[6], a.v[7]));
         return;
@@ -47,7 +47,7 @@ __device__ void pack_store(Bf16 *p, size_t i, size_t n, const Pack &a) {
         if (i + k < n) p[i + k] = Bf16(a.v[k]);
 }
 /* Where this thread's pack begins in an array of n elements, one pack a thread; the caller returns if it is not below n. */
-__device__ size_t pack_index() { return ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * PACK; }
+__device__ inline size_t pack_index() { return ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * PACK; }
 static inline unsigned pack_blocks(size_t n) { return ceil_div(n, (size_t)PACK * PACK_THREADS); }
 
 /* The gradient += : y[i..] += a. */

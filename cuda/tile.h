@@ -40,7 +40,7 @@ template <int D> __device__ void load_b_straight(unsigned (&b)[4], SHARED_PTR(Bf
     ldmatrix<4, true>(b, tile + (k0 + lane % 16) * Tile<D>::LD + n0 + lane / 16 * 8);
 }
 /* Two neighbouring 16 x 8 accumulators as the A operand of a following product. */
-__device__ void pack_a(unsigned (&a)[4], const float (&left)[4], const float (&right)[4]) {
+__device__ inline void pack_a(unsigned (&a)[4], const float (&left)[4], const float (&right)[4]) {
     a[0] = bf16_pair(left[0], left[1]), a[1] = bf16_pair(left[2], left[3]);
     a[2] = bf16_pair(right[0], right[1]), a[3] = bf16_pair(right[2], right[3]);
 }

@@ -22,7 +22,7 @@
 #include <type_traits>
 
 #define __global__ static
-#define __device__ inline
+#define __device__
 #define __host__
 #define __forceinline__
 #define __launch_bounds__(...)
