@@ -16,12 +16,14 @@ __device__ int first_key(const AttnArgs &a, const int *start, int b, int pos) {
     return a.window > 0 ? max(s, pos - a.window + 1) : s;
 }
 
-__global__ void attention_forward_kernel(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start, AttnArgs a, size_t rows) {
-    SHARED(float, qs, ATT_WARPS * ATT_MAX_D);
+__global__ void attention_forward_kernel(real *o, wide *lse, const real *q, const real *k, const real *v,
+                                         const int *start, AttnArgs a, size_t rows) {
+    SHARED(float, qs, ATT_WARPS *ATT_MAX_D);
     const size_t row = (size_t)blockIdx.x * ATT_WARPS + threadIdx.x / WARP; // (b, t, h)
     const int lane = threadIdx.x % WARP;
     if (row >= rows) return;
-    const int h = (int)(row % a.H), t = (int)(row / a.H % a.T), b = (int)(row / a.H / a.T), pos = a.past + t, hk = h / (a.H / a.Hk);
+    const int h = (int)(row % a.H), t = (int)(row / a.H % a.T), b = (int)(row / a.H / a.T), pos = a.past + t,
+              hk = h / (a.H / a.Hk);
     SHARED_PTR(float) qrow = qs + (int)(threadIdx.x / WARP) * ATT_MAX_D;
     for (int c = lane; c < a.D; c += WARP) qrow[c] = (float)q[row * a.D + c] * a.scale;
     __syncwarp();
@@ -50,9 +52,11 @@ __global__ void attention_forward_kernel(real *o, wide *lse, const real *q, cons
         if (lane + i * WARP < a.D) o[row * a.D + lane + i * WARP] = acc[i] / sum;
     if (lane == 0) lse[row] = max_so_far + logf(sum);
 }
-static void attention_forward_plain(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start, double scale, const AttnDims *d) {
+static void attention_forward_plain(real *o, wide *lse, const real *q, const real *k, const real *v,
+                                    const int *start, double scale, const AttnDims *d) {
     const size_t rows = (size_t)d->B * d->T * d->H;
-    LAUNCH(attention_forward_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, o, lse, q, k, v, start, attn_args(d, scale), rows);
+    LAUNCH(attention_forward_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, o, lse, q, k, v, start,
+           attn_args(d, scale), rows);
 }
 
 /* delta = do . o for every row (b, t, h). */
@@ -65,12 +69,14 @@ __global__ void attention_delta_kernel(wide *delta, const real *dout, const real
     if (threadIdx.x % WARP == 0) delta[row] = s;
 }
 /* dq: a warp a query row. Each lane recomputes p and ds for one key; then all lanes add ds_j k_j. */
-__global__ void attention_dq_kernel(real *dq, const real *dout, const wide *lse, const wide *delta, const real *q, const real *k, const real *v,
-                                    const int *start, AttnArgs a, size_t rows) {
+__global__ void attention_dq_kernel(real *dq, const real *dout, const wide *lse, const wide *delta,
+                                    const real *q, const real *k, const real *v, const int *start, AttnArgs a,
+                                    size_t rows) {
     const size_t row = (size_t)blockIdx.x * ATT_WARPS + threadIdx.x / WARP;
     const int lane = threadIdx.x % WARP;
     if (row >= rows) return;
-    const int h = (int)(row % a.H), t = (int)(row / a.H % a.T), b = (int)(row / a.H / a.T), hk = h / (a.H / a.Hk);
+    const int h = (int)(row % a.H), t = (int)(row / a.H % a.T), b = (int)(row / a.H / a.T),
+              hk = h / (a.H / a.Hk);
     const real *q_r = q + row * a.D, *do_r = dout + row * a.D;
     float acc[ATT_PER_LANE] = {};
     for (int j0 = first_key(a, start, b, t); j0 <= t; j0 += WARP) {
@@ -79,7 +85,8 @@ __global__ void attention_dq_kernel(real *dq, const real *dout, const wide *lse,
         if (j <= t) {
             const size_t at = (((size_t)b * a.stride + j) * a.Hk + hk) * a.D;
             float s = 0, dp = 0;
-            for (int c = 0; c < a.D; c++) s += (float)q_r[c] * (float)k[at + c], dp += (float)do_r[c] * (float)v[at + c];
+            for (int c = 0; c < a.D; c++)
+                s += (float)q_r[c] * (float)k[at + c], dp += (float)do_r[c] * (float)v[at + c];
             ds = expf(a.scale * s - lse[row]) * (dp - delta[row]);
         }
         const int keys = min((int)WARP, t + 1 - j0);
@@ -91,15 +98,18 @@ __global__ void attention_dq_kernel(real *dq, const real *dout, const wide *lse,
         }
     }
     for (int i = 0; i < ATT_PER_LANE; i++)
-        if (lane + i * WARP < a.D) dq[row * a.D + lane + i * WARP] = (float)dq[row * a.D + lane + i * WARP] + a.scale * acc[i];
+        if (lane + i * WARP < a.D)
+            dq[row * a.D + lane + i * WARP] = (float)dq[row * a.D + lane + i * WARP] + a.scale * acc[i];
 }
 /* dk, dv: a warp a key row (b, j, hk), over the queries of its heads in order. */
-__global__ void attention_dkv_kernel(real *dk, real *dv, const real *dout, const wide *lse, const wide *delta, const real *q, const real *k,
-                                     const real *v, const int *start, AttnArgs a, size_t rows) {
+__global__ void attention_dkv_kernel(real *dk, real *dv, const real *dout, const wide *lse, const wide *delta,
+                                     const real *q, const real *k, const real *v, const int *start,
+                                     AttnArgs a, size_t rows) {
     const size_t row = (size_t)blockIdx.x * ATT_WARPS + threadIdx.x / WARP;
     const int lane = threadIdx.x % WARP;
     if (row >= rows) return;
-    const int hk = (int)(row % a.Hk), j = (int)(row / a.Hk % a.T), b = (int)(row / a.Hk / a.T), group = a.H / a.Hk;
+    const int hk = (int)(row % a.Hk), j = (int)(row / a.Hk % a.T), b = (int)(row / a.Hk / a.T),
+              group = a.H / a.Hk;
     const size_t at = (((size_t)b * a.stride + j) * a.Hk + hk) * a.D;
     const real *k_j = k + at, *v_j = v + at;
     const int last = a.window > 0 ? min(a.T, j + a.window) : a.T;
@@ -111,7 +121,9 @@ __global__ void attention_dkv_kernel(real *dk, real *dv, const real *dout, const
             float p = 0, ds = 0;
             if (t < last && first_key(a, start, b, t) <= j) {
                 float s = 0, dp = 0;
-                for (int c = 0; c < a.D; c++) s += (float)q[r * a.D + c] * (float)k_j[c], dp += (float)dout[r * a.D + c] * (float)v_j[c];
+                for (int c = 0; c < a.D; c++)
+                    s += (float)q[r * a.D + c] * (float)k_j[c],
+                        dp += (float)dout[r * a.D + c] * (float)v_j[c];
                 p = expf(a.scale * s - lse[r]);
                 ds = p * (dp - delta[r]);
             }
@@ -133,12 +145,18 @@ __global__ void attention_dkv_kernel(real *dk, real *dv, const real *dout, const
         if (dv) dv[at + c] = (float)dv[at + c] + acc_v[i];
     }
 }
-static void attention_backward_plain(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse, const real *q, const real *k,
-                                     const real *v, const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_backward_plain(real *dq, real *dk, real *dv, const real *dout, const real *o,
+                                     const wide *lse, const real *q, const real *k, const real *v,
+                                     const int *start, double scale, void *work, const AttnDims *d) {
     const size_t rows = (size_t)d->B * d->T * d->H, keys = (size_t)d->B * d->T * d->Hk;
     const AttnArgs a = attn_args(d, scale);
     wide *delta = (wide *)work;
-    LAUNCH(attention_delta_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, delta, dout, o, d->D, rows);
-    if (dq) LAUNCH(attention_dq_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, dq, dout, lse, delta, q, k, v, start, a, rows);
-    if (dk || dv) LAUNCH(attention_dkv_kernel, ceil_div(keys, ATT_WARPS), ATT_WARPS * WARP, 0, dk, dv, dout, lse, delta, q, k, v, start, a, keys);
+    LAUNCH(attention_delta_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, delta, dout, o, d->D,
+           rows);
+    if (dq)
+        LAUNCH(attention_dq_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, dq, dout, lse, delta, q,
+               k, v, start, a, rows);
+    if (dk || dv)
+        LAUNCH(attention_dkv_kernel, ceil_div(keys, ATT_WARPS), ATT_WARPS * WARP, 0, dk, dv, dout, lse, delta,
+               q, k, v, start, a, keys);
 }

@@ -19,7 +19,8 @@ struct Bf16 {
 #else
         unsigned u;
         memcpy(&u, &x, 4);
-        bits = (unsigned short)((u & 0x7fffffffu) > 0x7f800000u ? u >> 16 | 0x40u : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+        bits = (unsigned short)((u & 0x7fffffffu) > 0x7f800000u ? u >> 16 | 0x40u
+                                                                : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 #endif
     }
     BF16_FUNC operator float() const {

@@ -1,10 +1,12 @@
 /* choose.h - which version of an op runs for which shape. The plain versions take every shape. */
 #if BITS == 16
 /* Asynchronous copies and 16-byte accesses need their pointers aligned. */
-static bool aligned(const void *a, const void *b, const void *c) { return (((size_t)a | (size_t)b | (size_t)c) & 15) == 0; }
+static bool aligned(const void *a, const void *b, const void *c) {
+    return (((size_t)a | (size_t)b | (size_t)c) & 15) == 0;
+}
 #endif
-static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start, double scale, void *work,
-                              const AttnDims *d) {
+static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v,
+                              const int *start, double scale, void *work, const AttnDims *d) {
     (void)work;
 #if BITS == 16
     if (d->D == 64 && aligned(q, k, v)) return flash_forward<64>(o, lse, q, k, v, start, scale, d);
@@ -12,16 +14,20 @@ static void attention_forward(real *o, wide *lse, const real *q, const real *k, 
 #endif
     attention_forward_plain(o, lse, q, k, v, start, scale, d);
 }
-static void attention_backward(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse, const real *q, const real *k,
-                               const real *v, const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_backward(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse,
+                               const real *q, const real *k, const real *v, const int *start, double scale,
+                               void *work, const AttnDims *d) {
 #if BITS == 16
-    if (d->D == 64 && aligned(q, k, v) && aligned(dout, o, q)) return flash_backward<64>(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
-    if (d->D == 128 && aligned(q, k, v) && aligned(dout, o, q)) return flash_backward<128>(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
+    if (d->D == 64 && aligned(q, k, v) && aligned(dout, o, q))
+        return flash_backward<64>(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
+    if (d->D == 128 && aligned(q, k, v) && aligned(dout, o, q))
+        return flash_backward<128>(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
 #endif
     attention_backward_plain(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
 }
-static void delta_rule_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
-                               const int *start, double scale, void *work, const DeltaDims *d) {
+static void delta_rule_forward(real *o, wide *states, const real *q, const real *k, const real *v,
+                               const wide *g, const wide *beta, const int *start, double scale, void *work,
+                               const DeltaDims *d) {
     (void)work;
 #if BITS == 16
     if (d->chunk == GDN_C && d->V % GDN_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
@@ -31,23 +37,30 @@ static void delta_rule_forward(real *o, wide *states, const real *q, const real 
 #endif
     delta_rule_forward_plain(o, states, q, k, v, g, beta, start, scale, d);
 }
-static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout, const wide *states,
-                                const real *q, const real *k, const real *v, const wide *g, const wide *beta, const int *start, double scale,
-                                void *work, const DeltaDims *d) {
+static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
+                                const real *dout, const wide *states, const real *q, const real *k,
+                                const real *v, const wide *g, const wide *beta, const int *start,
+                                double scale, void *work, const DeltaDims *d) {
 #if BITS == 16
     if (d->chunk == GDN_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states)) {
-        if (d->K == 64) return gdn_backward<64, 64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
-        if (d->K == 128) return gdn_backward<128, 128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+        if (d->K == 64)
+            return gdn_backward<64, 64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start,
+                                        scale, work, d);
+        if (d->K == 128)
+            return gdn_backward<128, 128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta,
+                                          start, scale, work, d);
     }
 #endif
-    delta_rule_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+    delta_rule_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale,
+                              work, d);
 }
-static void gla_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const int *start, double scale,
-                        void *work, const DeltaDims *d) {
+static void gla_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
+                        const int *start, double scale, void *work, const DeltaDims *d) {
     (void)work;
     gla_forward_plain(o, states, q, k, v, g, start, scale, d);
 }
-static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout, const wide *states, const real *q,
-                         const real *k, const real *v, const wide *g, const int *start, double scale, void *work, const DeltaDims *d) {
+static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout,
+                         const wide *states, const real *q, const real *k, const real *v, const wide *g,
+                         const int *start, double scale, void *work, const DeltaDims *d) {
     gla_backward_plain(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
 }

@@ -10,7 +10,7 @@
 enum { SUM_COLUMNS = 32, SUM_ROWS = 8, SUM_PIECES = 256 };
 
 template <class F> __global__ void column_pieces_kernel(float *part, F f, size_t N, int C, size_t rows) {
-    SHARED(float, sum, SUM_ROWS * SUM_COLUMNS);
+    SHARED(float, sum, SUM_ROWS *SUM_COLUMNS);
     const int x = threadIdx.x, y = threadIdx.y, c = blockIdx.x * SUM_COLUMNS + x;
     const size_t first = blockIdx.y * rows, last = first + rows < N ? first + rows : N;
     float s = 0;
@@ -36,7 +36,8 @@ template <class F> static void column_sum(float *out, F f, size_t N, int C) {
     while (pieces > 1 && pieces * C * sizeof(float) > CUDA_SCRATCH) pieces /= 2;
     const size_t rows = (N + pieces - 1) / pieces;
     float *part = (float *)cuda_scratch();
-    LAUNCH(column_pieces_kernel<F>, dim3(ceil_div(C, SUM_COLUMNS), ceil_div(N, rows)), dim3(SUM_COLUMNS, SUM_ROWS), 0, part, f, N, C, rows);
+    LAUNCH(column_pieces_kernel<F>, dim3(ceil_div(C, SUM_COLUMNS), ceil_div(N, rows)),
+           dim3(SUM_COLUMNS, SUM_ROWS), 0, part, f, N, C, rows);
     LAUNCH(column_finish_kernel, ceil_div(C, 128), 128, 0, out, part, (int)ceil_div(N, rows), C);
 }
 #endif

@@ -11,10 +11,10 @@
 
 #ifdef CUDA_EMU
 #define SIDE(name) cuda_emu_##name
-#define PREFIX "cuda-emu"
+#define PREFIX     "cuda-emu"
 #else
 #define SIDE(name) cuda_##name
-#define PREFIX "cuda"
+#define PREFIX     "cuda"
 #endif
 extern "C" {
 extern const Ops32 SIDE(ops32);
@@ -35,7 +35,8 @@ cudaStream_t cuda_stream() { return device.stream; }
 void *cuda_scratch() { return device.scratch; }
 int cuda_check(cudaError_t code, const char *what) {
     if (code == cudaSuccess) return 0;
-    if (!device.error[0]) snprintf(device.error, sizeof device.error, "%s: %s", what, cudaGetErrorString(code));
+    if (!device.error[0])
+        snprintf(device.error, sizeof device.error, "%s: %s", what, cudaGetErrorString(code));
     return 1;
 }
 int cuda_latch(const char *what) { return cuda_check(cudaGetLastError(), what); }
@@ -45,21 +46,30 @@ int cuda_shared_limit(const void *kernel, size_t bytes, const char *what) {
     return 0;
 #else
     if (bytes <= 48 * 1024) return 0;
-    return cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), what);
+    return cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+                      what);
 #endif
 }
 } // namespace CUDA_SIDE
 
 // ---- memory; sizes are kept in a list, since a size in front of a block would cost its alignment ----
-struct Held { void *p; size_t bytes; };
-struct State { Held *held; size_t n, room, now, peak; char name[32]; };
+struct Held {
+    void *p;
+    size_t bytes;
+};
+struct State {
+    Held *held;
+    size_t n, room, now, peak;
+    char name[32];
+};
 
 static int cuda_alloc(Backend *b, void **p, size_t bytes, const char *what, Err *e) {
     State *s = (State *)b->state;
     *p = NULL;
     if (s->n == s->room) {
         void *list = s->held;
-        TRY(mem_grow(&list, s->room * sizeof(Held), (2 * s->room + 64) * sizeof(Held), "list of device blocks", e));
+        TRY(mem_grow(&list, s->room * sizeof(Held), (2 * s->room + 64) * sizeof(Held),
+                     "list of device blocks", e));
         s->held = (Held *)list, s->room = 2 * s->room + 64;
     }
     const cudaError_t code = cudaMalloc(p, bytes ? bytes : 1);
@@ -68,7 +78,8 @@ static int cuda_alloc(Backend *b, void **p, size_t bytes, const char *what, Err 
         cudaMemGetInfo(&left, &total);
         cudaGetLastError(); // an allocation that failed is not a device error
         *p = NULL;
-        err_set(e, ERR_MEMORY, "%s: %s: got %.2f GB free, expected %.2f GB more (%.2f GB held of %.2f GB)", b->name, what, left / 1e9, bytes / 1e9, s->now / 1e9, total / 1e9);
+        err_set(e, ERR_MEMORY, "%s: %s: got %.2f GB free, expected %.2f GB more (%.2f GB held of %.2f GB)",
+                b->name, what, left / 1e9, bytes / 1e9, s->now / 1e9, total / 1e9);
         return err_hint(e, "smaller micro-batch, shorter sequences, or activation checkpointing");
     }
     cuda_check(cudaMemsetAsync(*p, 0, bytes, cuda_stream()), "zeroing a new block");
@@ -84,7 +95,8 @@ static void cuda_release(Backend *b, void *p) {
         if (s->held[i].p == p) {
             s->now -= s->held[i].bytes;
             s->held[i] = s->held[--s->n];
-            cuda_check(cudaStreamSynchronize(cuda_stream()), "releasing memory"); // a kernel may still be using it
+            cuda_check(cudaStreamSynchronize(cuda_stream()),
+                       "releasing memory"); // a kernel may still be using it
             cuda_check(cudaFree(p), "releasing memory");
             return;
         }
@@ -94,7 +106,9 @@ static void cuda_zero(Backend *, void *p, size_t bytes) {
     if (bytes) cuda_check(cudaMemsetAsync(p, 0, bytes, cuda_stream()), "zeroing");
 }
 static void cuda_upload(Backend *, void *to, const void *from, size_t bytes) {
-    if (bytes) cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream()), "upload"); // pageable: staged before it returns
+    if (bytes)
+        cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream()),
+                   "upload"); // pageable: staged before it returns
 }
 static void cuda_download(Backend *, void *to, const void *from, size_t bytes) {
     if (!bytes) return;
@@ -112,9 +126,12 @@ static void cuda_move(Backend *, void *to, const void *from, size_t bytes) {
         return;
     }
     for (size_t done = 0; done < bytes;) {
-        const size_t n = bytes - done < (size_t)CUDA_SCRATCH ? bytes - done : (size_t)CUDA_SCRATCH, at = d < s ? done : bytes - done - n;
-        cuda_check(cudaMemcpyAsync(cuda_scratch(), s + at, n, cudaMemcpyDeviceToDevice, cuda_stream()), "move");
-        cuda_check(cudaMemcpyAsync(d + at, cuda_scratch(), n, cudaMemcpyDeviceToDevice, cuda_stream()), "move");
+        const size_t n = bytes - done < (size_t)CUDA_SCRATCH ? bytes - done : (size_t)CUDA_SCRATCH,
+                     at = d < s ? done : bytes - done - n;
+        cuda_check(cudaMemcpyAsync(cuda_scratch(), s + at, n, cudaMemcpyDeviceToDevice, cuda_stream()),
+                   "move");
+        cuda_check(cudaMemcpyAsync(d + at, cuda_scratch(), n, cudaMemcpyDeviceToDevice, cuda_stream()),
+                   "move");
         done += n;
     }
 }
@@ -132,7 +149,10 @@ static int cuda_sync(Backend *b, Err *e) {
 // ---- opening and closing ----
 static int device_open(int index, const char *name, Err *e) {
     if (device.users) {
-        if (device.index != index) return err_set(e, ERR_DEVICE, "%s: device: got a second device, expected device %d, which is open", name, device.index);
+        if (device.index != index)
+            return err_set(e, ERR_DEVICE,
+                           "%s: device: got a second device, expected device %d, which is open", name,
+                           device.index);
         device.users++;
         return OK;
     }
@@ -141,7 +161,8 @@ static int device_open(int index, const char *name, Err *e) {
     const cudaError_t code = cudaGetDeviceCount(&n);
     if (code != cudaSuccess || index >= n) {
         cudaGetLastError();
-        err_set(e, ERR_DEVICE, "%s: device: got %s, %d found, expected device %d", name, code == cudaSuccess ? "no such device" : cudaGetErrorString(code), n, index);
+        err_set(e, ERR_DEVICE, "%s: device: got %s, %d found, expected device %d", name,
+                code == cudaSuccess ? "no such device" : cudaGetErrorString(code), n, index);
         return err_hint(e, "check nvidia-smi; without a GPU use --device cpu");
     }
     cudaDeviceProp about;
@@ -151,7 +172,8 @@ static int device_open(int index, const char *name, Err *e) {
     cuda_check(cudaMalloc(&device.scratch, CUDA_SCRATCH), "scratch buffer");
     if (device.error[0]) return err_set(e, ERR_DEVICE, "%s: %s", name, device.error);
     matmul_open();
-    snprintf(device.about, sizeof device.about, "%.200s, %.0f GB, sm_%d%d, products by %s", about.name, about.totalGlobalMem / 1e9, about.major, about.minor, matmul_about());
+    snprintf(device.about, sizeof device.about, "%.200s, %.0f GB, sm_%d%d, products by %s", about.name,
+             about.totalGlobalMem / 1e9, about.major, about.minor, matmul_about());
     device.index = index, device.users = 1, device.sm = about.multiProcessorCount;
     return OK;
 }
@@ -202,7 +224,8 @@ extern "C" int SIDE(backend_open)(Backend **out, const char *name, int threads, 
     b->op = bits == 16 ? (const Ops *)&SIDE(ops16) : (const Ops *)&SIDE(ops32);
     b->real_type = bits == 16 ? DT_BF16 : DT_F32, b->wide_type = DT_F32;
     b->real_size = bits / 8, b->wide_size = 4;
-    b->alloc = cuda_alloc, b->release = cuda_release, b->zero = cuda_zero, b->upload = cuda_upload, b->download = cuda_download;
+    b->alloc = cuda_alloc, b->release = cuda_release, b->zero = cuda_zero, b->upload = cuda_upload,
+    b->download = cuda_download;
     b->move = cuda_move, b->sync = cuda_sync, b->close = cuda_close;
     b->threads = device.sm;
 #if defined(CUDA_EMU) && defined(__SANITIZE_ADDRESS__)

@@ -10,7 +10,7 @@
 // kernels of the two precisions have the same names, and a program may hold the device's and the emulator's; in a nameless namespace nvcc
 // would give two kernels one symbol
 #define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
+#define JOIN(a, b)  JOIN_(a, b)
 #ifdef CUDA_EMU
 #define PRECISION JOIN(emulated, BITS)
 #else
@@ -67,13 +67,41 @@ using namespace PRECISION;
 extern "C" {
 extern OPS_TABLE;
 OPS_TABLE = {
-    add, accumulate, sum, sumsq,
-    embed_forward, embed_backward, linear_forward, linear_backward,
-    rmsnorm_forward, rmsnorm_backward, gated_rmsnorm_forward, gated_rmsnorm_backward, l2norm_forward, l2norm_backward,
-    silu_forward, silu_backward, swiglu_forward, swiglu_backward, rope_forward, rope_backward,
-    attention_forward, attention_backward, conv_forward, conv_backward,
-    delta_gate_forward, delta_gate_backward, delta_rule_forward, delta_rule_backward,
-    gla_gate_forward, gla_gate_backward, gla_forward, gla_backward,
-    head_xent, head_kl, align_loss, adamw,
+    add,
+    accumulate,
+    sum,
+    sumsq,
+    embed_forward,
+    embed_backward,
+    linear_forward,
+    linear_backward,
+    rmsnorm_forward,
+    rmsnorm_backward,
+    gated_rmsnorm_forward,
+    gated_rmsnorm_backward,
+    l2norm_forward,
+    l2norm_backward,
+    silu_forward,
+    silu_backward,
+    swiglu_forward,
+    swiglu_backward,
+    rope_forward,
+    rope_backward,
+    attention_forward,
+    attention_backward,
+    conv_forward,
+    conv_backward,
+    delta_gate_forward,
+    delta_gate_backward,
+    delta_rule_forward,
+    delta_rule_backward,
+    gla_gate_forward,
+    gla_gate_backward,
+    gla_forward,
+    gla_backward,
+    head_xent,
+    head_kl,
+    align_loss,
+    adamw,
 };
 }

@@ -17,13 +17,14 @@
  *   dS = all dS + Q^T (s in o dO) - K^T (in o dR) */
 enum { RECUR_COLUMNS = 32, DELTA_THREADS = 256 };
 
-__global__ void delta_rule_forward_kernel(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
-                                          const int *start, DeltaArgs a) {
+__global__ void delta_rule_forward_kernel(real *o, wide *states, const real *q, const real *k, const real *v,
+                                          const wide *g, const wide *beta, const int *start, DeltaArgs a) {
     DYNAMIC_SHARED(float, cursor);
     SHARED_PTR(float) S = shared_take<float>(cursor, a.K * RECUR_COLUMNS);
     SHARED_PTR(float) qs = shared_take<float>(cursor, a.K);
     SHARED_PTR(float) ks = shared_take<float>(cursor, a.K);
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x, col = blockIdx.x * RECUR_COLUMNS + x;
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x,
+              col = blockIdx.x * RECUR_COLUMNS + x;
     const bool mine = col < a.V;
     wide *state = states + (size_t)bh * (a.NC + 1) * a.K * a.V;
     for (int i = 0; i < a.K; i++) S[i * RECUR_COLUMNS + x] = mine ? state[(size_t)i * a.V + col] : 0.0f;
@@ -55,23 +56,25 @@ __global__ void delta_rule_forward_kernel(real *o, wide *states, const real *q, 
         }
     }
 }
-static void delta_rule_forward_plain(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
-                                     const int *start, double scale, const DeltaDims *d) {
+static void delta_rule_forward_plain(real *o, wide *states, const real *q, const real *k, const real *v,
+                                     const wide *g, const wide *beta, const int *start, double scale,
+                                     const DeltaDims *d) {
     const size_t shared = ((size_t)d->K * (RECUR_COLUMNS + 2) + 16) * sizeof(float);
-    LAUNCH(delta_rule_forward_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, shared, o, states, q, k, v, g, beta, start,
-           delta_args(d, scale));
+    LAUNCH(delta_rule_forward_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, shared,
+           o, states, q, k, v, g, beta, start, delta_args(d, scale));
 }
 
 /* The tiles of one (batch, head) in the workspace. */
 struct DeltaTiles {
     wide *KK, *A, *P, *dP, *dA, *X, *tmp, *L; // (chunk, chunk)
-    wide *R, *U, *dU, *dR, *Ks, *dQ, *dK; // (chunk, K or V); U is V'
-    wide *in, *out, *din, *all; // (chunk); din: gradient of in's exponent; all has one element
-    double *G;                  // (chunk): its differences must keep the digits of a weak decay behind a strong one
+    wide *R, *U, *dU, *dR, *Ks, *dQ, *dK;     // (chunk, K or V); U is V'
+    wide *in, *out, *din, *all;               // (chunk); din: gradient of in's exponent; all has one element
+    double *G; // (chunk): its differences must keep the digits of a weak decay behind a strong one
 };
 __device__ DeltaTiles delta_tiles(wide *w, int c, int width) {
     DeltaTiles t;
-    wide **square[] = {&t.KK, &t.A, &t.P, &t.dP, &t.dA, &t.X, &t.tmp, &t.L}, **tall[] = {&t.R, &t.U, &t.dU, &t.dR, &t.Ks, &t.dQ, &t.dK};
+    wide **square[] = {&t.KK, &t.A, &t.P, &t.dP, &t.dA, &t.X, &t.tmp, &t.L},
+         **tall[] = {&t.R, &t.U, &t.dU, &t.dR, &t.Ks, &t.dQ, &t.dK};
     wide **line[] = {&t.in, &t.out, &t.din, &t.all};
     t.G = (double *)w, w += 2 * c; // the workspace begins at a double
     for (int i = 0; i < 8; i++) *square[i] = w, w += (size_t)c * c;
@@ -123,12 +126,17 @@ __device__ void delta_inverse(const DeltaTiles &w, const DeltaChunk &c, const in
 }
 
 /* One head of one chunk. dQ, dK (and dG inside) are left in the tiles, dv, dg, dbeta, dS are written out. */
-__device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, real *dv, wide *dg, wide *dbeta, const int *start, const DeltaArgs &a) {
+__device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, real *dv, wide *dg,
+                                     wide *dbeta, const int *start, const DeltaArgs &a) {
     const int n = c.n, K = a.K, V = a.V;
     delta_decays(w, c, start, a.T);
     tile_product(c.k, c.sq, 1, c.k, 1, c.sq, n, n, K, [&](int i, int j, float s) { w.KK[i * n + j] = s; });
-    tile_product(c.q, c.sq, 1, c.k, 1, c.sq, n, n, K, [&](int i, int j, float s) { w.P[i * n + j] = j <= i ? a.scale * delta_gam(w, c, start, a.T, i, j) * s : 0.0f; });
-    tile_product(c.k, c.sq, 1, c.S, V, 1, n, V, K, [&](int i, int j, float s) { w.R[i * V + j] = (float)c.v[(size_t)i * c.sv + j] - w.in[i] * s; });
+    tile_product(c.q, c.sq, 1, c.k, 1, c.sq, n, n, K, [&](int i, int j, float s) {
+        w.P[i * n + j] = j <= i ? a.scale * delta_gam(w, c, start, a.T, i, j) * s : 0.0f;
+    });
+    tile_product(c.k, c.sq, 1, c.S, V, 1, n, V, K, [&](int i, int j, float s) {
+        w.R[i * V + j] = (float)c.v[(size_t)i * c.sv + j] - w.in[i] * s;
+    });
     __syncthreads();
     delta_inverse(w, c, start, a.T);
     // V' = A diag(beta) R
@@ -139,7 +147,8 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
         w.U[e] = s;
     }
     // dV' = P^T dO + out o (K dS)
-    tile_product(c.k, c.sq, 1, c.dS, V, 1, n, V, K, [&](int i, int j, float s) { w.dU[i * V + j] = w.out[i] * s; });
+    tile_product(c.k, c.sq, 1, c.dS, V, 1, n, V, K,
+                 [&](int i, int j, float s) { w.dU[i * V + j] = w.out[i] * s; });
     __syncthreads();
     tile_product(w.P, 1, n, c.dout, c.sv, 1, n, V, n, [&](int i, int j, float s) { w.dU[i * V + j] += s; });
     __syncthreads();
@@ -156,15 +165,20 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
     tile_product(w.dU, V, 1, w.R, 1, V, n, n, V, [&](int i, int j, float s) { w.dA[i * n + j] = s; });
     __syncthreads();
     // dM = -strict(A^T (dA_b diag(beta)) A^T), kept as X = E / beta = dM o gam
-    tile_product(w.A, 1, n, w.dA, n, 1, n, n, n, [&](int i, int j, float s) { w.tmp[i * n + j] = s * c.beta[(size_t)j * c.s1]; });
+    tile_product(w.A, 1, n, w.dA, n, 1, n, n, n,
+                 [&](int i, int j, float s) { w.tmp[i * n + j] = s * c.beta[(size_t)j * c.s1]; });
     __syncthreads();
-    tile_product(w.tmp, n, 1, w.A, 1, n, n, n, n, [&](int i, int j, float s) { w.X[i * n + j] = j < i ? -s * delta_gam(w, c, start, a.T, i, j) : 0.0f; });
+    tile_product(w.tmp, n, 1, w.A, 1, n, n, n, n, [&](int i, int j, float s) {
+        w.X[i * n + j] = j < i ? -s * delta_gam(w, c, start, a.T, i, j) : 0.0f;
+    });
     // dQ = dP K + s in o (dO S^T)
     tile_product(w.dP, n, 1, c.k, c.sq, 1, n, K, n, [&](int i, int j, float s) { w.dQ[i * K + j] = s; });
     // dK_s = out o (V' dS^T), kept apart for the last row of dG
-    tile_product(w.U, V, 1, c.dS, 1, V, n, K, V, [&](int i, int j, float s) { w.Ks[i * K + j] = w.out[i] * s; });
+    tile_product(w.U, V, 1, c.dS, 1, V, n, K, V,
+                 [&](int i, int j, float s) { w.Ks[i * K + j] = w.out[i] * s; });
     __syncthreads();
-    tile_product(w.dP, 1, n, c.q, c.sq, 1, n, K, n, [&](int i, int j, float s) { w.dK[i * K + j] = s + w.Ks[i * K + j]; });
+    tile_product(w.dP, 1, n, c.q, c.sq, 1, n, K, n,
+                 [&](int i, int j, float s) { w.dK[i * K + j] = s + w.Ks[i * K + j]; });
     for (int i = threadIdx.x; i < n; i += blockDim.x) { // dbeta
         float db = 0;
         for (int m = 0; m < n; m++) db += w.X[i * n + m] * w.KK[i * n + m] + w.dA[m * n + i] * w.A[m * n + i];
@@ -173,16 +187,20 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
     }
     __syncthreads();
     // the two products with S: dQ_in = s in o (dO S^T), dK_in = -in o (dR S^T), kept apart in dU and R (n x max(K, V)), no longer needed
-    tile_product(c.dout, c.sv, 1, c.S, 1, V, n, K, V, [&](int i, int j, float s) { w.dU[i * K + j] = a.scale * w.in[i] * s; });
-    tile_product(w.dR, V, 1, c.S, 1, V, n, K, V, [&](int i, int j, float s) { w.R[i * K + j] = -w.in[i] * s; });
+    tile_product(c.dout, c.sv, 1, c.S, 1, V, n, K, V,
+                 [&](int i, int j, float s) { w.dU[i * K + j] = a.scale * w.in[i] * s; });
+    tile_product(w.dR, V, 1, c.S, 1, V, n, K, V,
+                 [&](int i, int j, float s) { w.R[i * K + j] = -w.in[i] * s; });
     // L's second part
-    for (int e = threadIdx.x; e < n * n; e += blockDim.x) w.L[e] += c.beta[(size_t)(e / n) * c.s1] * w.X[e] * w.KK[e];
+    for (int e = threadIdx.x; e < n * n; e += blockDim.x)
+        w.L[e] += c.beta[(size_t)(e / n) * c.s1] * w.X[e] * w.KK[e];
     __syncthreads();
     for (int e = threadIdx.x; e < n * K; e += blockDim.x) {
         const int i = e / K, j = e % K;
         float z = 0; // (E + E^T) K, E = diag(beta) X
         for (int m = 0; m < n; m++)
-            z += (c.beta[(size_t)i * c.s1] * w.X[i * n + m] + c.beta[(size_t)m * c.s1] * w.X[m * n + i]) * (float)c.k[(size_t)m * c.sq + j];
+            z += (c.beta[(size_t)i * c.s1] * w.X[i * n + m] + c.beta[(size_t)m * c.s1] * w.X[m * n + i]) *
+                 (float)c.k[(size_t)m * c.sq + j];
         w.dQ[e] += w.dU[e];
         w.dK[e] += w.R[e] + z;
     }
@@ -200,7 +218,8 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
         w.L[(n - 1) * n + i] += last;
     }
     __syncthreads();
-    for (int t = threadIdx.x; t < n && dg; t += blockDim.x) { // every pair j < t <= i has g_t in its exponent; pairs across a start are zero
+    for (int t = threadIdx.x; t < n && dg;
+         t += blockDim.x) { // every pair j < t <= i has g_t in its exponent; pairs across a start are zero
         float s = 0;
         for (int i = t; i < n; i++) {
             s += w.din[i];
@@ -213,16 +232,20 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
         const int i = e / V, j = e % V;
         float s = w.all[0] * c.dS[e];
         for (int m = 0; m < n; m++)
-            s += w.in[m] * (a.scale * (float)c.q[(size_t)m * c.sq + i] * (float)c.dout[(size_t)m * c.sv + j] - (float)c.k[(size_t)m * c.sq + i] * w.dR[m * V + j]);
+            s += w.in[m] * (a.scale * (float)c.q[(size_t)m * c.sq + i] * (float)c.dout[(size_t)m * c.sv + j] -
+                            (float)c.k[(size_t)m * c.sq + i] * w.dR[m * V + j]);
         c.dS[e] = s; // each element has one reader now
     }
     __syncthreads();
 }
 
-__global__ void delta_rule_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout, const wide *states,
-                                           const real *q, const real *k, const real *v, const wide *g, const wide *beta, const int *start, wide *work, DeltaArgs a) {
+__global__ void delta_rule_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
+                                           const real *dout, const wide *states, const real *q, const real *k,
+                                           const real *v, const wide *g, const wide *beta, const int *start,
+                                           wide *work, DeltaArgs a) {
     const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, width = max(a.K, a.V);
-    const size_t bh0 = (size_t)b * a.H + hk * group; // the group's first head; its neighbour regions are free for the sums
+    const size_t bh0 =
+        (size_t)b * a.H + hk * group; // the group's first head; its neighbour regions are free for the sums
     const DeltaTiles w = delta_tiles(work + bh0 * a.worker, a.chunk, width);
     wide *sum_q = w.all + a.chunk, *sum_k = sum_q + (size_t)a.chunk * width;
     for (int c = a.NC - 1; c >= 0; c--) {
@@ -230,9 +253,23 @@ __global__ void delta_rule_backward_kernel(real *dq, real *dk, real *dv, wide *d
         const size_t bt = (size_t)b * a.T + t0, kq = (bt * a.Hk + hk) * a.K;
         for (int h = hk * group; h < (hk + 1) * group; h++) {
             const size_t bh = (size_t)b * a.H + h, row = bt * a.H + h;
-            const DeltaChunk x = {n, b, t0, h, a.Hk * a.K, a.H * a.V, a.H, q + kq, k + kq, v + row * a.V, dout + row * a.V, g + row, beta + row,
-                                  states + (bh * (a.NC + 1) + c) * a.K * a.V, dstate + bh * a.K * a.V};
-            delta_backward_chunk(w, x, dv ? dv + row * a.V : dv, dg ? dg + row : dg, dbeta ? dbeta + row : dbeta, start, a);
+            const DeltaChunk x = {n,
+                                  b,
+                                  t0,
+                                  h,
+                                  a.Hk * a.K,
+                                  a.H * a.V,
+                                  a.H,
+                                  q + kq,
+                                  k + kq,
+                                  v + row * a.V,
+                                  dout + row * a.V,
+                                  g + row,
+                                  beta + row,
+                                  states + (bh * (a.NC + 1) + c) * a.K * a.V,
+                                  dstate + bh * a.K * a.V};
+            delta_backward_chunk(w, x, dv ? dv + row * a.V : dv, dg ? dg + row : dg,
+                                 dbeta ? dbeta + row : dbeta, start, a);
             for (int e = threadIdx.x; e < n * a.K; e += blockDim.x) {
                 sum_q[e] = (h == hk * group ? 0.0f : sum_q[e]) + w.dQ[e];
                 sum_k[e] = (h == hk * group ? 0.0f : sum_k[e]) + w.dK[e];
@@ -246,9 +283,10 @@ __global__ void delta_rule_backward_kernel(real *dq, real *dk, real *dv, wide *d
         __syncthreads();
     }
 }
-static void delta_rule_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout, const wide *states,
-                                      const real *q, const real *k, const real *v, const wide *g, const wide *beta, const int *start, double scale,
-                                      void *work, const DeltaDims *d) {
-    LAUNCH(delta_rule_backward_kernel, d->B * d->Hk, DELTA_THREADS, 0, dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start,
-           (wide *)work, delta_args(d, scale));
+static void delta_rule_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
+                                      const real *dout, const wide *states, const real *q, const real *k,
+                                      const real *v, const wide *g, const wide *beta, const int *start,
+                                      double scale, void *work, const DeltaDims *d) {
+    LAUNCH(delta_rule_backward_kernel, d->B * d->Hk, DELTA_THREADS, 0, dq, dk, dv, dg, dbeta, dstate, dout,
+           states, q, k, v, g, beta, start, (wide *)work, delta_args(d, scale));
 }

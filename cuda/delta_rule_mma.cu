@@ -16,7 +16,8 @@ struct GdnDecays {
     SHARED_PTR(int) from;
     SHARED_PTR(float) beta;
 };
-__device__ void gdn_decays(const GdnDecays &d, const wide *g, const wide *beta, const int *start, int b, int t0, int n, int step, const DeltaArgs &a) {
+__device__ void gdn_decays(const GdnDecays &d, const wide *g, const wide *beta, const int *start, int b,
+                           int t0, int n, int step, const DeltaArgs &a) {
     if (threadIdx.x >= WARP) return;
     const int lane = threadIdx.x, i0 = 2 * lane, i1 = i0 + 1;
     const double g0 = i0 < n ? g[(size_t)i0 * step] : 0.0, g1 = i1 < n ? g[(size_t)i1 * step] : 0.0;
@@ -32,14 +33,17 @@ __device__ void gdn_decays(const GdnDecays &d, const wide *g, const wide *beta, 
         d.from[i] = begin_of(start, b, a.T, t0 + min(i, n - 1)) - t0; // below 0: before the chunk
     }
 }
-__device__ float gdn_gam(const GdnDecays &d, int i, int j) { return (int)d.from[i] > j ? 0.0f : __expf((float)(d.G[i] - d.G[j])); }
+__device__ float gdn_gam(const GdnDecays &d, int i, int j) {
+    return (int)d.from[i] > j ? 0.0f : __expf((float)(d.G[i] - d.G[j]));
+}
 
 // ---- prepare ----
 /* c (16 x 8) += a (16 x k) b (k x 8), float tiles of leading dimension GDN_LD in shared memory, as tf32. */
 __device__ void gdn_product_tf32(float (&c)[4], SHARED_PTR(float) a, SHARED_PTR(float) b, int k) {
     const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     for (int k0 = 0; k0 < k; k0 += 8) {
-        const unsigned ra[4] = {to_tf32(a[g * GDN_LD + k0 + t]), to_tf32(a[(g + 8) * GDN_LD + k0 + t]), to_tf32(a[g * GDN_LD + k0 + t + 4]),
+        const unsigned ra[4] = {to_tf32(a[g * GDN_LD + k0 + t]), to_tf32(a[(g + 8) * GDN_LD + k0 + t]),
+                                to_tf32(a[g * GDN_LD + k0 + t + 4]),
                                 to_tf32(a[(g + 8) * GDN_LD + k0 + t + 4])};
         mma_tf32(c, ra, to_tf32(b[(k0 + t) * GDN_LD + g]), to_tf32(b[(k0 + t + 4) * GDN_LD + g]));
     }
@@ -52,11 +56,13 @@ __device__ void gdn_store_float(SHARED_PTR(float) to, const float (&c)[4], float
 template <int size> __device__ void gdn_merge(SHARED_PTR(float) T, SHARED_PTR(float) M, int r0, int c0) {
     SHARED_PTR(float) low = T + (r0 + size) * GDN_LD + c0; // where T21 goes, and M21 T11 on the way
     float x[size / 16][4] = {};
-    for (int m = 0; m < size / 16; m++) gdn_product_tf32(x[m], M + (r0 + size + 16 * m) * GDN_LD + r0, T + r0 * GDN_LD + c0, size);
+    for (int m = 0; m < size / 16; m++)
+        gdn_product_tf32(x[m], M + (r0 + size + 16 * m) * GDN_LD + r0, T + r0 * GDN_LD + c0, size);
     for (int m = 0; m < size / 16; m++) gdn_store_float(low + 16 * m * GDN_LD, x[m], 1.0f);
     __syncwarp();
     float y[size / 16][4] = {};
-    for (int m = 0; m < size / 16; m++) gdn_product_tf32(y[m], T + (r0 + size + 16 * m) * GDN_LD + r0 + size, low, size);
+    for (int m = 0; m < size / 16; m++)
+        gdn_product_tf32(y[m], T + (r0 + size + 16 * m) * GDN_LD + r0 + size, low, size);
     __syncwarp();
     for (int m = 0; m < size / 16; m++) gdn_store_float(low + 16 * m * GDN_LD, y[m], -1.0f);
 }
@@ -85,12 +91,15 @@ __device__ void gdn_inverse(SHARED_PTR(float) T, SHARED_PTR(float) M) {
 
 /* Where chunk c of (batch, head) has its two 64 x 64 matrices, chunks being `each` elements apart. */
 enum { GDN_PAIR = 2 * GDN_C * GDN_C };
-__device__ Bf16 *gdn_pair(Bf16 *work, size_t bh, int c, int chunks, int each) { return work + (bh * chunks + c) * each; }
+__device__ Bf16 *gdn_pair(Bf16 *work, size_t bh, int c, int chunks, int each) {
+    return work + (bh * chunks + c) * each;
+}
 
 /* with_beta: A_b for the scan; without: A for backward, where beta's own gradient is wanted. */
 template <int K, bool with_beta>
-__global__ void __launch_bounds__(GDN_PREPARE) gdn_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const wide *beta, const int *start,
-                                                                      int first_chunk, int chunks, int each, DeltaArgs a) {
+__global__ void __launch_bounds__(GDN_PREPARE)
+    gdn_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const wide *beta,
+                           const int *start, int first_chunk, int chunks, int each, DeltaArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
@@ -100,7 +109,8 @@ __global__ void __launch_bounds__(GDN_PREPARE) gdn_prepare_mma_kernel(Bf16 *work
     SHARED(int, from, GDN_C);
     SHARED(float, betas, GDN_C);
     const GdnDecays dec = {G, from, betas};
-    const int c = first_chunk + blockIdx.x, t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int c = first_chunk + blockIdx.x, t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0),
+              lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int b = blockIdx.y / a.H, h = blockIdx.y % a.H, hk = h / (a.H / a.Hk);
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
     tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_PREPARE);
@@ -145,7 +155,10 @@ __global__ void __launch_bounds__(GDN_PREPARE) gdn_prepare_mma_kernel(Bf16 *work
     for (int e = threadIdx.x * 2; e < GDN_C * GDN_C; e += GDN_PREPARE * 2) {
         const int i = e / GDN_C, j = e % GDN_C;
         float x[2];
-        for (int y = 0; y < 2; y++) x[y] = j + y <= i ? gdn_gam(dec, i, j + y) * T[i * GDN_LD + j + y] * (with_beta ? (float)betas[j + y] : 1.0f) : 0.0f;
+        for (int y = 0; y < 2; y++)
+            x[y] = j + y <= i ? gdn_gam(dec, i, j + y) * T[i * GDN_LD + j + y] *
+                                    (with_beta ? (float)betas[j + y] : 1.0f)
+                              : 0.0f;
         *(unsigned *)(out_A + e) = bf16_pair(x[0], x[1]);
     }
 }
@@ -162,7 +175,8 @@ template <int K> __device__ GdnStage<K> gdn_stage(SHARED_PTR(Bf16) ring, int s) 
     return {q, q + Stage::TK, v, v + Stage::TC, v + 2 * Stage::TC};
 }
 template <int K>
-__device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, const Bf16 *v, const Bf16 *pair, int b, int h, int c, int v0, const DeltaArgs &a) {
+__device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, const Bf16 *v, const Bf16 *pair,
+                          int b, int h, int c, int v0, const DeltaArgs &a) {
     const int t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), hk = h / (a.H / a.Hk);
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
     tile_fetch<K>(s.k, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_SCAN);
@@ -174,9 +188,15 @@ __device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, co
 }
 
 template <int K>
-__global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *states, Bf16 *work, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
-                                                                const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
-    enum { COLS = GDN_COLS, HALF = COLS / 2, NB = HALF / 8 }; // warps 0-3 have the left half of the columns, 4-7 the right
+__global__ void __launch_bounds__(GDN_SCAN)
+    gdn_scan_mma_kernel(Bf16 *o, wide *states, Bf16 *work, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                        const wide *g, const wide *beta, const int *start, int first_chunk, int chunks,
+                        DeltaArgs a) {
+    enum {
+        COLS = GDN_COLS,
+        HALF = COLS / 2,
+        NB = HALF / 8
+    }; // warps 0-3 have the left half of the columns, 4-7 the right
     DYNAMIC_SHARED(Bf16, cursor);
     const SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * GdnStage<K>::ALL);
     SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);     // S, rounded
@@ -186,8 +206,10 @@ __global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *s
     SHARED(int, from, GDN_C);
     SHARED(float, betas, GDN_C);
     const GdnDecays dec = {G, from, betas};
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP, g8 = lane / 4, t2 = lane % 4 * 2;
-    const int row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF; // rows row*16.. of a chunk, columns left..
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP,
+              g8 = lane / 4, t2 = lane % 4 * 2;
+    const int row = threadIdx.x / WARP % 4,
+              left = threadIdx.x / WARP / 4 * HALF; // rows row*16.. of a chunk, columns left..
     wide *state = states + ((size_t)bh * (a.NC + 1) + first_chunk) * K * a.V + v0;
 
     float S[K / 64][NB][4]; // rows 16 (row + 4 m) .. of S
@@ -196,13 +218,18 @@ __global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *s
 #pragma unroll
         for (int n = 0; n < NB; n++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) S[m][n][e] = state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2 + e % 2];
-    gdn_fetch<K>(gdn_stage<K>(ring, 0), q, k, v, gdn_pair(work, bh, 0, chunks, GDN_PAIR), b, h, first_chunk, v0, a);
+            for (int e = 0; e < 4; e++)
+                S[m][n][e] =
+                    state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2 + e % 2];
+    gdn_fetch<K>(gdn_stage<K>(ring, 0), q, k, v, gdn_pair(work, bh, 0, chunks, GDN_PAIR), b, h, first_chunk,
+                 v0, a);
     for (int x = 0; x < chunks; x++) {
         const int c = first_chunk + x, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
         const GdnStage<K> w = gdn_stage<K>(ring, x % 2);
         const size_t bt = (size_t)b * a.T + t0;
-        if (x + 1 < chunks) gdn_fetch<K>(gdn_stage<K>(ring, (x + 1) % 2), q, k, v, gdn_pair(work, bh, x + 1, chunks, GDN_PAIR), b, h, c + 1, v0, a);
+        if (x + 1 < chunks)
+            gdn_fetch<K>(gdn_stage<K>(ring, (x + 1) % 2), q, k, v,
+                         gdn_pair(work, bh, x + 1, chunks, GDN_PAIR), b, h, c + 1, v0, a);
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
 #pragma unroll
         for (int m = 0; m < K / 64; m++)
@@ -243,7 +270,8 @@ __global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *s
         for (int n = 0; n < NB; n++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                const float v_ij = w.v[(row * 16 + g8 + e / 2 * 8) * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
+                const float v_ij =
+                    w.v[(row * 16 + g8 + e / 2 * 8) * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
                 ks[n][e] = v_ij - in[e / 2] * ks[n][e];
                 acc[n][e] *= a.scale * in[e / 2];
             }
@@ -291,7 +319,9 @@ __global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *s
 #pragma unroll
             for (int e = 0; e < 4; e += 2) {
                 const int i = row * 16 + g8 + e / 2 * 8;
-                if (i < n_rows) *(unsigned *)(o + ((bt + i) * a.H + h) * a.V + v0 + left + n * 8 + t2) = bf16_pair(acc[n][e], acc[n][e + 1]);
+                if (i < n_rows)
+                    *(unsigned *)(o + ((bt + i) * a.H + h) * a.V + v0 + left + n * 8 + t2) =
+                        bf16_pair(acc[n][e], acc[n][e + 1]);
             }
         // S = all S + K^T (out o V')
         state += (size_t)K * a.V;
@@ -317,7 +347,8 @@ __global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *s
             for (int n = 0; n < NB; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e += 2) {
-                    float *to = state + (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2;
+                    float *to =
+                        state + (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2;
                     *(float2 *)to = make_float2(S[m][n][e], S[m][n][e + 1]);
                 }
         }
@@ -326,16 +357,20 @@ __global__ void __launch_bounds__(GDN_SCAN) gdn_scan_mma_kernel(Bf16 *o, wide *s
 }
 
 template <int K>
-static void gdn_forward(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g, const wide *beta, const int *start, double scale,
-                        void *work, const DeltaDims *d) {
+static void gdn_forward(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                        const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
-    const size_t pair = GDN_PAIR * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD, tile_c = GDN_C * Tile<GDN_C>::LD;
+    const size_t pair = GDN_PAIR * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD,
+                 tile_c = GDN_C * Tile<GDN_C>::LD;
     const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * GDN_LD * sizeof(float);
     const size_t shared_scan = (2 * GdnStage<K>::ALL + K * Tile<GDN_COLS>::LD + 2 * tile_c) * sizeof(Bf16);
-    const int most = (int)(a.worker * sizeof(float) / pair); // chunks that the workspace has room for, per head
+    const int most =
+        (int)(a.worker * sizeof(float) / pair); // chunks that the workspace has room for, per head
     for (int first = 0; first < a.NC; first += most) {
         const int chunks = a.NC - first < most ? a.NC - first : most;
-        LAUNCH((gdn_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, (Bf16 *)work, q, k, g, beta, start, first, chunks, (int)GDN_PAIR, a);
-        LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, shared_scan, o, states, (Bf16 *)work, q, k, v, g, beta, start, first, chunks, a);
+        LAUNCH((gdn_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare,
+               (Bf16 *)work, q, k, g, beta, start, first, chunks, (int)GDN_PAIR, a);
+        LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, shared_scan, o, states,
+               (Bf16 *)work, q, k, v, g, beta, start, first, chunks, a);
     }
 }

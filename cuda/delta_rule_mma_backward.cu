@@ -16,11 +16,13 @@ template <int K, int V> struct GdnKept {
 // ---- serial ----
 /* A stage of the ring holds tiles of q, k, dO, A, P. */
 template <int K, int V>
-__device__ void gdn_back_fetch(SHARED_PTR(Bf16) stage, const Bf16 *q, const Bf16 *k,
-                               const Bf16 *dout, const Bf16 *pair, int b, int h, int c, int v0, const DeltaArgs &a) {
+__device__ void gdn_back_fetch(SHARED_PTR(Bf16) stage, const Bf16 *q, const Bf16 *k, const Bf16 *dout,
+                               const Bf16 *pair, int b, int h, int c, int v0, const DeltaArgs &a) {
     const int t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), hk = h / (a.H / a.Hk);
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
-    SHARED_PTR(Bf16) ks = stage + GDN_C * Tile<K>::LD, os = ks + GDN_C * Tile<K>::LD, As = os + GDN_C * Tile<GDN_COLS>::LD, Ps = As + GDN_C * Tile<GDN_C>::LD;
+    SHARED_PTR(Bf16)
+    ks = stage + GDN_C * Tile<K>::LD,
+    os = ks + GDN_C * Tile<K>::LD, As = os + GDN_C * Tile<GDN_COLS>::LD, Ps = As + GDN_C * Tile<GDN_C>::LD;
     tile_fetch<K>(stage, q + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
     tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
     tile_fetch<GDN_COLS>(os, dout + (bt * a.H + h) * V + v0, (size_t)a.H * V, GDN_C, n, GDN_BACK);
@@ -29,12 +31,19 @@ __device__ void gdn_back_fetch(SHARED_PTR(Bf16) stage, const Bf16 *q, const Bf16
     cp_async_commit();
 }
 template <int K, int V>
-__global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const Bf16 *q, const Bf16 *k, const wide *g,
-                                                                  const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
+__global__ void __launch_bounds__(GDN_BACK)
+    gdn_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const Bf16 *q, const Bf16 *k,
+                          const wide *g, const wide *beta, const int *start, int first_chunk, int chunks,
+                          DeltaArgs a) {
     enum { COLS = GDN_COLS, HALF = COLS / 2, NB = HALF / 8 };
     typedef GdnKept<K, V> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
-    enum { TK = GDN_C * Tile<K>::LD, TV = GDN_C * Tile<COLS>::LD, TC = GDN_C * Tile<GDN_C>::LD, STAGE = 2 * TK + TV + 2 * TC };
+    enum {
+        TK = GDN_C * Tile<K>::LD,
+        TV = GDN_C * Tile<COLS>::LD,
+        TC = GDN_C * Tile<GDN_C>::LD,
+        STAGE = 2 * TK + TV + 2 * TC
+    };
     SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * STAGE);
     SHARED_PTR(Bf16) dSs = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);
     SHARED_PTR(Bf16) dUs = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // dV', then -in o dR
@@ -43,7 +52,8 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
     SHARED(int, from, GDN_C);
     SHARED(float, betas, GDN_C);
     const GdnDecays dec = {G, from, betas};
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP, g8 = lane / 4, t2 = lane % 4 * 2;
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP,
+              g8 = lane / 4, t2 = lane % 4 * 2;
     const int row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
     wide *state = dstate + (size_t)bh * K * V + v0;
     Bf16 *kept = work + (size_t)bh * chunks * Kept::ALL;
@@ -54,14 +64,21 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
 #pragma unroll
         for (int n = 0; n < NB; n++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) S[m][n][e] = state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2];
-    gdn_back_fetch<K, V>(ring, q, k, dout, kept + (size_t)(chunks - 1) * Kept::ALL, b, h, first_chunk + chunks - 1, v0, a);
+            for (int e = 0; e < 4; e++)
+                S[m][n][e] =
+                    state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2];
+    gdn_back_fetch<K, V>(ring, q, k, dout, kept + (size_t)(chunks - 1) * Kept::ALL, b, h,
+                         first_chunk + chunks - 1, v0, a);
     for (int y = 0; y < chunks; y++) {
-        const int x = chunks - 1 - y, s = y % 2, c = first_chunk + x, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
+        const int x = chunks - 1 - y, s = y % 2, c = first_chunk + x, t0 = c * GDN_C,
+                  n_rows = min((int)GDN_C, a.T - t0);
         const size_t bt = (size_t)b * a.T + t0;
         const SHARED_PTR(Bf16) qs = ring + s * STAGE, ks = qs + TK, os = ks + TK, As = os + TV, Ps = As + TC;
-        Bf16 *out_dU = kept + (size_t)x * Kept::ALL + Kept::PAIR + v0, *out_dS = kept + (size_t)x * Kept::ALL + Kept::PAIR + Kept::DU + v0;
-        if (x) gdn_back_fetch<K, V>(ring + (1 - s) * STAGE, q, k, dout, kept + (size_t)(x - 1) * Kept::ALL, b, h, c - 1, v0, a);
+        Bf16 *out_dU = kept + (size_t)x * Kept::ALL + Kept::PAIR + v0,
+             *out_dS = kept + (size_t)x * Kept::ALL + Kept::PAIR + Kept::DU + v0;
+        if (x)
+            gdn_back_fetch<K, V>(ring + (1 - s) * STAGE, q, k, dout, kept + (size_t)(x - 1) * Kept::ALL, b, h,
+                                 c - 1, v0, a);
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
 #pragma unroll
         for (int m = 0; m < K / 64; m++)
@@ -70,7 +87,8 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
                 store_c<COLS>(dSs, S[m][n], 16 * (row + 4 * m), left + n * 8);
 #pragma unroll
                 for (int e = 0; e < 4; e += 2)
-                    *(unsigned *)(out_dS + (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2) = bf16_pair(S[m][n][e], S[m][n][e + 1]);
+                    *(unsigned *)(out_dS + (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 +
+                                  t2) = bf16_pair(S[m][n][e], S[m][n][e + 1]);
             }
         if (x) cp_async_wait<1>();
         else cp_async_wait<0>();
@@ -123,7 +141,9 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
             for (int e = 0; e < 4; e++) {
                 const int i = row * 16 + g8 + e / 2 * 8;
                 o_in[e] = a.scale * in[e / 2] * os[i * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
-                if (e % 2) *(unsigned *)(out_dU + (size_t)i * V + left + n * 8 + t2) = bf16_pair(u[n][e - 1], u[n][e]);
+                if (e % 2)
+                    *(unsigned *)(out_dU + (size_t)i * V + left + n * 8 + t2) =
+                        bf16_pair(u[n][e - 1], u[n][e]);
             }
             store_c<COLS>(ios, o_in, row * 16, left + n * 8);
         }
@@ -189,13 +209,16 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_serial_mma_kernel(Bf16 *dv, wide
 #pragma unroll
         for (int n = 0; n < NB; n++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2] = S[m][n][e];
+            for (int e = 0; e < 4; e++)
+                state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2] =
+                    S[m][n][e];
 }
 
 // ---- parallel ----
 /* c (16 rows r0.., N columns n0..) += a b: k steps of 16, operands as the flags say (see tile.h). */
 template <int LDA, int LDB, bool a_transposed, bool b_straight, int NB>
-__device__ void gdn_product(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0, int n0, int k) {
+__device__ void gdn_product(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0, int n0,
+                            int k) {
 #pragma unroll 2 // more would be spilled
     for (int i = 0; i < k; i += 16) {
         unsigned ra[4];
@@ -218,20 +241,25 @@ __device__ float gdn_quad_sum(float v) {
 }
 
 template <int K, int V>
-__global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, const Bf16 *work, const Bf16 *dout, const wide *states,
-                                                                    const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g, const wide *beta, const int *start,
-                                                                    int first_chunk, int chunks, DeltaArgs a) {
-    enum { VB = V / 2 / 8, KB = K / 2 / 8, CB = GDN_C / 2 / 8 }; // 8-column blocks of a warp in tiles of V, K and 64 columns
+__global__ void __launch_bounds__(GDN_BACK)
+    gdn_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, const Bf16 *work, const Bf16 *dout,
+                            const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                            const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
+    enum {
+        VB = V / 2 / 8,
+        KB = K / 2 / 8,
+        CB = GDN_C / 2 / 8
+    }; // 8-column blocks of a warp in tiles of V, K and 64 columns
     typedef GdnKept<K, V> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
     SHARED_PTR(Bf16) os = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);
     SHARED_PTR(Bf16) dUs = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);
-    SHARED_PTR(Bf16) Rs = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);  // v, then R
-    SHARED_PTR(Bf16) Us = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);  // beta o R, then V'
+    SHARED_PTR(Bf16) Rs = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD); // v, then R
+    SHARED_PTR(Bf16) Us = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD); // beta o R, then V'
     SHARED_PTR(Bf16) dRs = shared_take<Bf16>(cursor, GDN_C * Tile<V>::LD);
-    SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<V>::LD);      // S, then dS
+    SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<V>::LD); // S, then dS
     SHARED_PTR(Bf16) As = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
     SHARED_PTR(Bf16) Ps = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD);
     SHARED_PTR(Bf16) M1 = shared_take<Bf16>(cursor, GDN_C * Tile<GDN_C>::LD); // dA beta, then dP
@@ -239,14 +267,18 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
     SHARED(double, G, GDN_C);
     SHARED(int, from, GDN_C);
     SHARED(float, betas, GDN_C);
-    SHARED(float, rows, 2 * GDN_C);    // by half of the columns: L's row sums, plus the gradient of in's exponent
+    SHARED(float, rows,
+           2 * GDN_C); // by half of the columns: L's row sums, plus the gradient of in's exponent
     SHARED(float, columns, 4 * GDN_C); // by row group: L's column sums
     SHARED(float, dbeta_i, 2 * GDN_C);
     SHARED(float, dbeta_j, 4 * GDN_C);
     const GdnDecays dec = {G, from, betas};
-    const int b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, group = a.H / a.Hk, lane = threadIdx.x % WARP, g8 = lane / 4, t2 = lane % 4 * 2;
-    const int rg = threadIdx.x / WARP % 4, row = rg * 16, half = threadIdx.x / WARP / 4, x = blockIdx.x, c = first_chunk + x, t0 = c * GDN_C;
-    const int n_rows = min((int)GDN_C, a.T - t0), kl = half * (K / 2), vl = half * (V / 2), cl = half * (GDN_C / 2);
+    const int b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, group = a.H / a.Hk, lane = threadIdx.x % WARP,
+              g8 = lane / 4, t2 = lane % 4 * 2;
+    const int rg = threadIdx.x / WARP % 4, row = rg * 16, half = threadIdx.x / WARP / 4, x = blockIdx.x,
+              c = first_chunk + x, t0 = c * GDN_C;
+    const int n_rows = min((int)GDN_C, a.T - t0), kl = half * (K / 2), vl = half * (V / 2),
+              cl = half * (GDN_C / 2);
     const size_t bt = (size_t)b * a.T + t0, at_k = (bt * a.Hk + hk) * K;
     float sum_q[KB][4] = {}, sum_k[KB][4] = {};
     for (int h = hk * group; h < (hk + 1) * group; h++) {
@@ -285,7 +317,9 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
 #pragma unroll
             for (int n = 0; n < VB; n++) {
 #pragma unroll
-                for (int e = 0; e < 4; e++) ksv[n][e] = Rs[(row + g8 + e / 2 * 8) * Tile<V>::LD + vl + n * 8 + t2 + e % 2] - in[e / 2] * ksv[n][e];
+                for (int e = 0; e < 4; e++)
+                    ksv[n][e] = Rs[(row + g8 + e / 2 * 8) * Tile<V>::LD + vl + n * 8 + t2 + e % 2] -
+                                in[e / 2] * ksv[n][e];
                 store_c<V>(Rs, ksv[n], row, vl + n * 8);
 #pragma unroll
                 for (int e = 0; e < 4; e++) ksv[n][e] *= beta_r[e / 2];
@@ -378,7 +412,8 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     y[n][e] *= a.scale * in[e / 2];
-                    din[e / 2] += y[n][e] * qs[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
+                    din[e / 2] +=
+                        y[n][e] * qs[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
                     sum_q[n][e] += y[n][e];
                 }
         }
@@ -390,7 +425,8 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     z[n][e] *= -in[e / 2];
-                    din[e / 2] += z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
+                    din[e / 2] +=
+                        z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
                     sum_k[n][e] += z[n][e];
                 }
         }
@@ -416,14 +452,16 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     z[n][e] *= out[e / 2];
-                    last[e / 2] += z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
+                    last[e / 2] +=
+                        z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
                     sum_k[n][e] += z[n][e];
                 }
-            // row i of L's last row: in the column sums of i, and all of them in the row sum of the chunk's last row
+                // row i of L's last row: in the column sums of i, and all of them in the row sum of the chunk's last row
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int i = row + g8 + 8 * e;
-                din[e] = gdn_quad_sum(din[e]), row_L[e] = gdn_quad_sum(row_L[e]), row_b[e] = gdn_quad_sum(row_b[e]), last[e] = gdn_quad_sum(last[e]);
+                din[e] = gdn_quad_sum(din[e]), row_L[e] = gdn_quad_sum(row_L[e]),
+                row_b[e] = gdn_quad_sum(row_b[e]), last[e] = gdn_quad_sum(last[e]);
                 if (t2 == 0) {
                     rows[half * GDN_C + i] = din[e] + row_L[e] - last[e]; // -last: its column
                     dbeta_i[half * GDN_C + i] = row_b[e];
@@ -435,16 +473,19 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
         if (threadIdx.x == 0 && dg) {
             float run = 0;
             for (int i = n_rows - 1; i >= 0; i--) {
-                run += rows[i] + rows[GDN_C + i] - columns[i] - columns[GDN_C + i] - columns[2 * GDN_C + i] - columns[3 * GDN_C + i];
+                run += rows[i] + rows[GDN_C + i] - columns[i] - columns[GDN_C + i] - columns[2 * GDN_C + i] -
+                       columns[3 * GDN_C + i];
                 if (i == n_rows - 1) run += tail + last_all;
-                const bool first = (int)from[i] == i && t0 + i > 0; // nothing of its decay is left: what remains is rounding
+                const bool first =
+                    (int)from[i] == i && t0 + i > 0; // nothing of its decay is left: what remains is rounding
                 if (!first) dg[(bt + i) * a.H + h] += run;
                 else run = 0;
             }
         }
         if (dbeta && (int)threadIdx.x < n_rows) {
             const int i = threadIdx.x;
-            dbeta[(bt + i) * a.H + h] += dbeta_i[i] + dbeta_i[GDN_C + i] + dbeta_j[i] + dbeta_j[GDN_C + i] + dbeta_j[2 * GDN_C + i] + dbeta_j[3 * GDN_C + i];
+            dbeta[(bt + i) * a.H + h] += dbeta_i[i] + dbeta_i[GDN_C + i] + dbeta_j[i] + dbeta_j[GDN_C + i] +
+                                         dbeta_j[2 * GDN_C + i] + dbeta_j[3 * GDN_C + i];
         }
         __syncthreads(); // before the next head
     }
@@ -461,21 +502,26 @@ __global__ void __launch_bounds__(GDN_BACK) gdn_parallel_mma_kernel(Bf16 *dq, Bf
 }
 
 template <int K, int V>
-static void gdn_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wide *dstate, const Bf16 *dout, const wide *states, const Bf16 *q, const Bf16 *k,
-                         const Bf16 *v, const wide *g, const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+static void gdn_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wide *dstate, const Bf16 *dout,
+                         const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                         const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
-    const size_t tile_k = GDN_C * Tile<K>::LD, tile_v = GDN_C * Tile<V>::LD, tile_c = GDN_C * Tile<GDN_C>::LD, tile_cols = GDN_C * Tile<GDN_COLS>::LD;
+    const size_t tile_k = GDN_C * Tile<K>::LD, tile_v = GDN_C * Tile<V>::LD, tile_c = GDN_C * Tile<GDN_C>::LD,
+                 tile_cols = GDN_C * Tile<GDN_COLS>::LD;
     const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * GDN_LD * sizeof(float);
-    const size_t shared_serial = (2 * (2 * tile_k + tile_cols + 2 * tile_c) + K * Tile<GDN_COLS>::LD + 2 * tile_cols) * sizeof(Bf16);
+    const size_t shared_serial =
+        (2 * (2 * tile_k + tile_cols + 2 * tile_c) + K * Tile<GDN_COLS>::LD + 2 * tile_cols) * sizeof(Bf16);
     const size_t shared_parallel = (2 * tile_k + 5 * tile_v + K * Tile<V>::LD + 4 * tile_c) * sizeof(Bf16);
     const int most = (int)(a.worker * sizeof(float) / (GdnKept<K, V>::ALL * sizeof(Bf16)));
     Bf16 *w = (Bf16 *)work;
     for (int last = a.NC; last > 0; last -= most) {
         const int first = last > most ? last - most : 0, chunks = last - first;
-        LAUNCH((gdn_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, w, q, k, g, beta, start, first, chunks, (int)GdnKept<K, V>::ALL, a);
-        LAUNCH((gdn_serial_mma_kernel<K, V>), dim3(V / GDN_COLS, d->B * d->H), GDN_BACK, shared_serial, dv, dstate, w, dout, q, k, g, beta, start, first, chunks, a);
+        LAUNCH((gdn_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, w,
+               q, k, g, beta, start, first, chunks, (int)GdnKept<K, V>::ALL, a);
+        LAUNCH((gdn_serial_mma_kernel<K, V>), dim3(V / GDN_COLS, d->B * d->H), GDN_BACK, shared_serial, dv,
+               dstate, w, dout, q, k, g, beta, start, first, chunks, a);
         if (dq || dk || dg || dbeta)
-            LAUNCH((gdn_parallel_mma_kernel<K, V>), dim3(chunks, d->B * d->Hk), GDN_BACK, shared_parallel, dq, dk, dg, dbeta, w, dout, states, q, k, v, g, beta, start, first,
-                   chunks, a);
+            LAUNCH((gdn_parallel_mma_kernel<K, V>), dim3(chunks, d->B * d->Hk), GDN_BACK, shared_parallel, dq,
+                   dk, dg, dbeta, w, dout, states, q, k, v, g, beta, start, first, chunks, a);
     }
 }

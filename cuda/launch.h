@@ -41,17 +41,17 @@ void *cuda_scratch();
 using namespace CUDA_SIDE;
 
 #ifndef CUDA_EMU
-#define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
-    do {                                                                                                               \
-        if (cuda_shared_limit((const void *)(kernel), shared, #kernel)) break;                                         \
-        kernel<<<grid, block, shared, cuda_stream()>>>(__VA_ARGS__);                                                   \
-        cuda_latch(#kernel);                                                                                           \
+#define LAUNCH(kernel, grid, block, shared, ...)                                                             \
+    do {                                                                                                     \
+        if (cuda_shared_limit((const void *)(kernel), shared, #kernel)) break;                               \
+        kernel<<<grid, block, shared, cuda_stream()>>>(__VA_ARGS__);                                         \
+        cuda_latch(#kernel);                                                                                 \
     } while (0)
 #define SHARED(type, name, n) __shared__ __align__(16) type name[n]
 template <class T> using SharedPointer = T *;
 #define SHARED_PTR(type) SharedPointer<type>
-#define DYNAMIC_SHARED(type, name)                                                                                     \
-    extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                            \
+#define DYNAMIC_SHARED(type, name)                                                                           \
+    extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                  \
     type *name = (type *)dynamic_shared_memory
 template <class T, class C> __device__ __forceinline__ T *shared_take(C *&cursor, size_t n) {
     T *p = (T *)cursor;

@@ -13,7 +13,9 @@
 
 #ifdef CUDA_EMU
 namespace emu {
-struct MmaOperands { unsigned a[4], b[2]; };
+struct MmaOperands {
+    unsigned a[4], b[2];
+};
 static inline float half_of(unsigned pair, int i) {
     const unsigned u = (i ? pair >> 16 : pair & 0xffffu) << 16;
     float x;
@@ -31,9 +33,15 @@ static inline float a_bf16(int row, int k) {
     const MmaOperands *o = (const MmaOperands *)lane_data(4 * (row % 8) + k % 8 / 2);
     return half_of(o->a[(row >= 8) + 2 * (k >= 8)], k & 1);
 }
-static inline float b_bf16(int k, int col) { return half_of(((const MmaOperands *)lane_data(4 * col + k % 8 / 2))->b[k >= 8], k & 1); }
-static inline float a_tf32(int row, int k) { return tf32_of(((const MmaOperands *)lane_data(4 * (row % 8) + k % 4))->a[(row >= 8) + 2 * (k >= 4)]); }
-static inline float b_tf32(int k, int col) { return tf32_of(((const MmaOperands *)lane_data(4 * col + k % 4))->b[k >= 4]); }
+static inline float b_bf16(int k, int col) {
+    return half_of(((const MmaOperands *)lane_data(4 * col + k % 8 / 2))->b[k >= 8], k & 1);
+}
+static inline float a_tf32(int row, int k) {
+    return tf32_of(((const MmaOperands *)lane_data(4 * (row % 8) + k % 4))->a[(row >= 8) + 2 * (k >= 4)]);
+}
+static inline float b_tf32(int k, int col) {
+    return tf32_of(((const MmaOperands *)lane_data(4 * col + k % 4))->b[k >= 4]);
+}
 } // namespace emu
 #endif
 
@@ -46,7 +54,8 @@ __device__ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned 
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < 16; k++) d[i] += emu::a_bf16(g + 8 * (i / 2), k) * emu::b_bf16(k, 2 * t + i % 2);
 #else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
@@ -60,7 +69,8 @@ __device__ inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], unsigned 
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < 8; k++) d[i] += emu::a_tf32(g + 8 * (i / 2), k) * emu::b_tf32(k, 2 * t + i % 2);
 #else
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
@@ -87,7 +97,8 @@ template <int n, bool transposed> __device__ void ldmatrix(unsigned (&r)[n], SHA
     if (emu::lane_index() < 8 * n) {
         const uint4 v = shared_load16(row);
         memcpy((void *)line, &v, 16);
-        if ((row.p - (Bf16 *)emu::shared_base()) % 8) emu::report("ldmatrix: row address is not a multiple of 16 bytes");
+        if ((row.p - (Bf16 *)emu::shared_base()) % 8)
+            emu::report("ldmatrix: row address is not a multiple of 16 bytes");
     }
     emu::warp_exchange(emu::LDMATRIX, FULL, line, sizeof line);
     const int g = emu::lane_index() / 4, t = emu::lane_index() % 4;
@@ -103,18 +114,34 @@ template <int n, bool transposed> __device__ void ldmatrix(unsigned (&r)[n], SHA
     const unsigned at = (unsigned)__cvta_generic_to_shared(row);
     if constexpr (n == 4 && !transposed)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at)
+                     : "memory");
     else if constexpr (n == 4)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at)
+                     : "memory");
     else if constexpr (n == 2 && !transposed)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(at) : "memory");
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+                     : "=r"(r[0]), "=r"(r[1])
+                     : "r"(at)
+                     : "memory");
     else if constexpr (n == 2)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(at) : "memory");
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+                     : "=r"(r[0]), "=r"(r[1])
+                     : "r"(at)
+                     : "memory");
     else if constexpr (!transposed)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(r[0]) : "r"(at) : "memory");
+        asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+                     : "=r"(r[0])
+                     : "r"(at)
+                     : "memory");
     else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(r[0]) : "r"(at) : "memory");
+        asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
+                     : "=r"(r[0])
+                     : "r"(at)
+                     : "memory");
 #endif
 }
 
@@ -125,7 +152,8 @@ template <class T> __device__ void cp_async16(SHARED_PTR(T) dst, const T *src, b
     emu::async_copy((unsigned)((char *)q - emu::shared_base()), src, 16, valid ? 16 : 0);
 #else
     const unsigned at = (unsigned)__cvta_generic_to_shared(dst);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(src), "r"(valid ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(src), "r"(valid ? 16 : 0)
+                 : "memory");
 #endif
 }
 __device__ inline void cp_async_commit() {

@@ -5,7 +5,9 @@
 #include "launch.h"
 
 enum { PACK = 8, PACK_THREADS = 256 };
-struct Pack { float v[PACK]; };
+struct Pack {
+    float v[PACK];
+};
 
 __device__ inline bool aligned16(const void *p) { return ((size_t)p & 15) == 0; }
 __device__ inline Pack pack_load(const float *p, size_t i, size_t n) {
@@ -23,7 +25,8 @@ __device__ inline Pack pack_load(const Bf16 *p, size_t i, size_t n) {
     if (i + PACK <= n && aligned16(p)) {
         const uint4 u = *(const uint4 *)(p + i);
         const unsigned w[4] = {u.x, u.y, u.z, u.w};
-        for (int k = 0; k < PACK; k++) a.v[k] = __uint_as_float(k % 2 ? w[k / 2] & 0xffff0000u : w[k / 2] << 16);
+        for (int k = 0; k < PACK; k++)
+            a.v[k] = __uint_as_float(k % 2 ? w[k / 2] & 0xffff0000u : w[k / 2] << 16);
         return a;
     }
     for (int k = 0; k < PACK; k++) a.v[k] = i + k < n ? (float)p[i + k] : 0.0f;
@@ -40,7 +43,8 @@ __device__ inline void pack_store(float *p, size_t i, size_t n, const Pack &a) {
 }
 __device__ inline void pack_store(Bf16 *p, size_t i, size_t n, const Pack &a) {
     if (i + PACK <= n && aligned16(p)) {
-        *(uint4 *)(p + i) = make_uint4(bf16_pair(a.v[0], a.v[1]), bf16_pair(a.v[2], a.v[3]), bf16_pair(a.v[4], a.v[5]), bf16_pair(a.v[6], a.v[7]));
+        *(uint4 *)(p + i) = make_uint4(bf16_pair(a.v[0], a.v[1]), bf16_pair(a.v[2], a.v[3]),
+                                       bf16_pair(a.v[4], a.v[5]), bf16_pair(a.v[6], a.v[7]));
         return;
     }
     for (int k = 0; k < PACK; k++)

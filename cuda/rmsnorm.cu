@@ -3,7 +3,8 @@ enum { ROW_WARPS = 4 }; // rows per block where a warp has a row
 __device__ size_t warp_row() { return (size_t)blockIdx.x * ROW_WARPS + threadIdx.x / WARP; }
 __device__ int lane_pack() { return threadIdx.x % WARP * PACK; }
 
-__global__ void rmsnorm_forward_kernel(real *y, wide *rstd, const real *x, const real *w, float eps, int N, int C) {
+__global__ void rmsnorm_forward_kernel(real *y, wide *rstd, const real *x, const real *w, float eps, int N,
+                                       int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
     const real *x_n = x + n * C;
@@ -23,10 +24,12 @@ __global__ void rmsnorm_forward_kernel(real *y, wide *rstd, const real *x, const
     }
 }
 static void rmsnorm_forward(real *y, wide *rstd, const real *x, const real *w, double eps, int N, int C) {
-    LAUNCH(rmsnorm_forward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, w, (float)eps, N, C);
+    LAUNCH(rmsnorm_forward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, w, (float)eps, N,
+           C);
 }
 
-__global__ void rmsnorm_backward_kernel(real *dx, const real *dy, const real *x, const real *w, const wide *rstd, int N, int C) {
+__global__ void rmsnorm_backward_kernel(real *dx, const real *dy, const real *x, const real *w,
+                                        const wide *rstd, int N, int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
     const real *x_n = x + n * C, *dy_n = dy + n * C;
@@ -50,13 +53,17 @@ struct RmsnormWeight {
     int C;
     __device__ float operator()(size_t n, int c) const { return dy[n * C + c] * (x[n * C + c] * rstd[n]); }
 };
-static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w, const wide *rstd, int N, int C) {
-    if (dx) LAUNCH(rmsnorm_backward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dy, x, w, rstd, N, C);
+static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w,
+                             const wide *rstd, int N, int C) {
+    if (dx)
+        LAUNCH(rmsnorm_backward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dy, x, w, rstd, N,
+               C);
     if (dw) column_sum(dw, RmsnormWeight{dy, x, rstd, C}, N, C);
 }
 
 // ---- y = x rstd w SiLU(z) ----
-__global__ void gated_rmsnorm_forward_kernel(real *y, wide *rstd, const real *x, const real *z, const real *w, float eps, int N, int C) {
+__global__ void gated_rmsnorm_forward_kernel(real *y, wide *rstd, const real *x, const real *z, const real *w,
+                                             float eps, int N, int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
     const real *x_n = x + n * C, *z_n = z + n * C;
@@ -74,24 +81,28 @@ __global__ void gated_rmsnorm_forward_kernel(real *y, wide *rstd, const real *x,
         pack_store(y + n * C, c, C, a);
     }
 }
-static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N, int C) {
-    LAUNCH(gated_rmsnorm_forward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, z, w, (float)eps, N, C);
+static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w,
+                                  double eps, int N, int C) {
+    LAUNCH(gated_rmsnorm_forward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, z, w,
+           (float)eps, N, C);
 }
 
-__global__ void gated_rmsnorm_backward_kernel(real *dx, real *dz, const real *dy, const real *x, const real *z, const real *w,
-                                              const wide *rstd, int N, int C) {
+__global__ void gated_rmsnorm_backward_kernel(real *dx, real *dz, const real *dy, const real *x,
+                                              const real *z, const real *w, const wide *rstd, int N, int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
     const real *x_n = x + n * C, *z_n = z + n * C, *dy_n = dy + n * C;
     const float r = rstd[n];
     float dot = 0; // of t = dy w z s and x
     for (int c = lane_pack(); c < C; c += WARP * PACK) {
-        const Pack a = pack_load(x_n, c, C), b = pack_load(w, c, C), d = pack_load(dy_n, c, C), g = pack_load(z_n, c, C);
+        const Pack a = pack_load(x_n, c, C), b = pack_load(w, c, C), d = pack_load(dy_n, c, C),
+                   g = pack_load(z_n, c, C);
         for (int k = 0; k < PACK; k++) dot += d.v[k] * b.v[k] * g.v[k] * sigmoid(g.v[k]) * a.v[k];
     }
     const float mean = warp_sum(dot) * r / C;
     for (int c = lane_pack(); c < C; c += WARP * PACK) {
-        const Pack a = pack_load(x_n, c, C), b = pack_load(w, c, C), d = pack_load(dy_n, c, C), g = pack_load(z_n, c, C);
+        const Pack a = pack_load(x_n, c, C), b = pack_load(w, c, C), d = pack_load(dy_n, c, C),
+                   g = pack_load(z_n, c, C);
         Pack da, dg;
         for (int k = 0; k < PACK; k++) {
             const float s = sigmoid(g.v[k]), norm = a.v[k] * r;
@@ -111,8 +122,10 @@ struct GatedRmsnormWeight {
         return dy[i] * (x[i] * rstd[n]) * z[i] * sigmoid(z[i]);
     }
 };
-static void gated_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z, const real *w,
-                                   const wide *rstd, int N, int C) {
-    if (dx || dz) LAUNCH(gated_rmsnorm_backward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dz, dy, x, z, w, rstd, N, C);
+static void gated_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
+                                   const real *w, const wide *rstd, int N, int C) {
+    if (dx || dz)
+        LAUNCH(gated_rmsnorm_backward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dz, dy, x, z,
+               w, rstd, N, C);
     if (dw) column_sum(dw, GatedRmsnormWeight{dy, x, z, rstd, C}, N, C);
 }

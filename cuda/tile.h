@@ -11,7 +11,9 @@ template <int D> struct Tile {
 };
 
 /* Starts copying rows [0, valid) of a matrix (rows `stride` elements apart) into a tile of `rows` rows; the others become zero. */
-template <int D> __device__ void tile_fetch(SHARED_PTR(Bf16) tile, const Bf16 *from, size_t stride, int rows, int valid, int threads) {
+template <int D>
+__device__ void tile_fetch(SHARED_PTR(Bf16) tile, const Bf16 *from, size_t stride, int rows, int valid,
+                           int threads) {
     for (int e = threadIdx.x; e < rows * (D / 8); e += threads) {
         const int r = e / (D / 8), c = e % (D / 8) * 8;
         cp_async16(tile + r * Tile<D>::LD + c, from + (r < valid ? r * stride + c : 0), r < valid);

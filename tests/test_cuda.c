@@ -18,8 +18,10 @@ static void tally(void *ctx, const OpResult *r) {
     t->lines++;
     const int far = t->bound > 0 && !r->problem && !(r->c.rel <= t->bound);
     if ((!opresult_failed(r) && !far) || t->failed++) return;
-    snprintf(t->first, sizeof t->first, "%s %s %s: %s: %s, error %.3g, tolerance %.3g, at %s: got %.9g, expected %.9g", r->op, r->check, r->shape, r->tensor,
-             r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index, r->c.a, r->c.r);
+    snprintf(t->first, sizeof t->first,
+             "%s %s %s: %s: %s, error %.3g, tolerance %.3g, at %s: got %.9g, expected %.9g", r->op, r->check,
+             r->shape, r->tensor, r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index,
+             r->c.a, r->c.r);
 }
 static void check_op(const char *backend, const char *op, const char *shape, unsigned seed, double bound) {
     Tally t = {.bound = bound};
@@ -43,7 +45,9 @@ START_TEST(op_in_bf16) {
 END_TEST
 
 /* Shapes that the table's cases are too small for: the versions on the matrix unit, packs and their ends, more than one tile. */
-static const struct { const char *op, *shape; } FAST[] = {
+static const struct {
+    const char *op, *shape;
+} FAST[] = {
     {"attention", "B=1,T=100,H=2,Hk=1,D=64"},
     {"attention", "B=2,T=70,H=2,Hk=2,D=64,window=30"},
     {"attention", "B=1,T=65,H=2,Hk=1,D=128"},
@@ -70,7 +74,8 @@ static Backend *opened(const char *name) {
     return b;
 }
 START_TEST(names) {
-    static const char *const good[] = {"cuda-emu", "cuda-emu:0", "cuda-emu-bf16", "cuda-emu-bf16:0"}, *const bad[] = {"cuda-emu-f64", "cuda-emu:x", "cuda-emu:"};
+    static const char *const good[] = {"cuda-emu", "cuda-emu:0", "cuda-emu-bf16", "cuda-emu-bf16:0"},
+                             *const bad[] = {"cuda-emu-f64", "cuda-emu:x", "cuda-emu:"};
     for (int i = 0; i < 4; i++) {
         Backend *b = opened(good[i]);
         ck_assert_str_eq(b->name, good[i]);
@@ -142,7 +147,13 @@ START_TEST(launch_error_names_the_kernel) {
     Err e = {0};
     void *p;
     ck_assert_int_eq(b->alloc(b, &p, 1 << 20, "a block", &e), OK);
-    const DeltaDims d = {.B = 1, .T = 1, .H = 1, .Hk = 1, .K = 4096, .V = 8, .chunk = 1}; /* one state does not fit shared memory */
+    const DeltaDims d = {.B = 1,
+                         .T = 1,
+                         .H = 1,
+                         .Hk = 1,
+                         .K = 4096,
+                         .V = 8,
+                         .chunk = 1}; /* one state does not fit shared memory */
     b->op->delta_rule_forward(p, p, p, p, p, p, p, NULL, 1, p, &d);
     ck_assert_int_eq(b->sync(b, &e), ERR_DEVICE);
     ck_assert_msg(strstr(e.msg, "delta_rule_forward_kernel") != NULL, "%s", e.msg);
@@ -169,12 +180,17 @@ END_TEST
 /* ---- whole models: the same gradients and the same training as the reference ---- */
 static const char *const LAYERS[][2] = {{"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}};
 START_TEST(model_gradient) {
-    static const struct { const char *backend; double tol; } row[2] = {{"cuda-emu", 2e-5}, {"cuda-emu-bf16", 0.1}};
+    static const struct {
+        const char *backend;
+        double tol;
+    } row[2] = {{"cuda-emu", 2e-5}, {"cuda-emu-bf16", 0.1}};
     const Config c = model_small(LAYERS[_i / 2], 2, 24, 4, 2, 8, 40, 50);
     Err e = {0};
     double worst;
     char where[160];
-    ck_assert_msg(model_check_gradient(row[_i % 2].backend, &c, 2, 21, 8, &worst, where, sizeof where, &e) == OK, "%s", e.msg);
+    ck_assert_msg(model_check_gradient(row[_i % 2].backend, &c, 2, 21, 8, &worst, where, sizeof where, &e) ==
+                      OK,
+                  "%s", e.msg);
     ck_assert_msg(worst <= row[_i % 2].tol, "%s: relative error %g", where, worst);
     ck_assert_msg(worst > 0, "nothing was compared");
 }
@@ -182,7 +198,10 @@ END_TEST
 
 START_TEST(model_training) {
     enum { STEPS = 6 };
-    static const struct { const char *backend; double tol; } row[2] = {{"cuda-emu", 1e-4}, {"cuda-emu-bf16", 0.03}};
+    static const struct {
+        const char *backend;
+        double tol;
+    } row[2] = {{"cuda-emu", 1e-4}, {"cuda-emu-bf16", 0.03}};
     const Config c = model_small(LAYERS[0], 2, 24, 4, 2, 8, 40, 50);
     Err e = {0};
     double a[STEPS], r[STEPS];

@@ -96,7 +96,8 @@ START_TEST(ldmatrix_layout) {
         const int g = lane / 4, t = lane % 4;
         for (int m = 0; m < 4; m++)
             for (int i = 0; i < 2; i++) {
-                const float straight = (float)(8 * m + g) + (float)(2 * t + i) / 8, turned = (float)(8 * m + 2 * t + i) + (float)g / 8;
+                const float straight = (float)(8 * m + g) + (float)(2 * t + i) / 8,
+                            turned = (float)(8 * m + 2 * t + i) + (float)g / 8;
                 ck_assert_float_eq(y[(0 * 32 + lane) * 8 + 2 * m + i], straight);
                 ck_assert_float_eq(y[(1 * 32 + lane) * 8 + 2 * m + i], turned);
                 ck_assert_float_eq(y[(2 * 32 + lane) * 8 + 2 * m + i], m < 2 ? turned : 0.0f);
@@ -115,7 +116,8 @@ START_TEST(votes_and_shuffles) {
         memset(y, 0, 21 * sizeof(int));
         planted_seed((unsigned long long)s);
         planted_run(NONE, VOTES, y, NULL, NULL, 0);
-        for (int i = 0; i < 14; i++) ck_assert_msg(y[i] == want[i], "number %d: got %d, expected %d", i, y[i], want[i]);
+        for (int i = 0; i < 14; i++)
+            ck_assert_msg(y[i] == want[i], "number %d: got %d, expected %d", i, y[i], want[i]);
         ck_assert_int_eq(y[20], 96);
         planted_free(y);
     }
@@ -124,8 +126,12 @@ START_TEST(votes_and_shuffles) {
 END_TEST
 
 /* Bugs that the emulator reports by itself: in every order of threads, with the kernel's name and these words. */
-static const struct { int bug, which; const char *kernel, *words; } PLANTED[] = {
-    {MISSING_BARRIER, REVERSE, "reverse_kernel", ""}, /* a race or an uninitialised read, whichever comes first */
+static const struct {
+    int bug, which;
+    const char *kernel, *words;
+} PLANTED[] = {
+    {MISSING_BARRIER, REVERSE, "reverse_kernel",
+     ""}, /* a race or an uninitialised read, whichever comes first */
     {DIVERGENT_BARRIER, REVERSE, "reverse_kernel", "divergent barrier"},
     {RACE, REVERSE, "reverse_kernel", "race"},
     {UNINITIALISED, REVERSE, "reverse_kernel", "uninitialised"},
@@ -143,7 +149,8 @@ START_TEST(planted_bug_is_reported) {
         else product(PLANTED[_i].bug);
         ck_assert_msg(planted_errors() > 0, "bug %d was not reported with seed %d", PLANTED[_i].bug, s);
         ck_assert_ptr_nonnull(strstr(planted_first(), PLANTED[_i].kernel));
-        ck_assert_msg(strstr(planted_first(), PLANTED[_i].words) != NULL, "bug %d: %s", PLANTED[_i].bug, planted_first());
+        ck_assert_msg(strstr(planted_first(), PLANTED[_i].words) != NULL, "bug %d: %s", PLANTED[_i].bug,
+                      planted_first());
     }
     planted_clear(); /* and the next launch is not disturbed */
     ck_assert_int_eq(reverse(NONE), 0);
@@ -171,7 +178,8 @@ START_TEST(out_of_bounds_is_fatal) {
     for (ssize_t n, at = 0; (n = read(ends[0], said + at, sizeof said - 1 - (size_t)at)) > 0;) at += n;
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert(!WIFEXITED(status) || WEXITSTATUS(status) != 0);
-    ck_assert_msg(strstr(said, "reverse_kernel") != NULL || strstr(said, "AddressSanitizer") != NULL, "it said: %s", said);
+    ck_assert_msg(strstr(said, "reverse_kernel") != NULL || strstr(said, "AddressSanitizer") != NULL,
+                  "it said: %s", said);
     close(ends[0]);
 }
 END_TEST

@@ -29,8 +29,8 @@ asm(".text\n.globl emu_fiber_switch\n.type emu_fiber_switch,@function\nemu_fiber
     ".size emu_fiber_switch,.-emu_fiber_switch\n.section .note.GNU-stack,\"\",@progbits\n.text\n");
 static void *fiber_make(char *stack, size_t bytes, void (*entry)()) {
     void **sp = (void **)(stack + bytes);
-    *--sp = nullptr;        // the entry function's return address: never used
-    *--sp = (void *)entry;  // where `ret` goes; leaves sp = 8 mod 16, as after a call
+    *--sp = nullptr;       // the entry function's return address: never used
+    *--sp = (void *)entry; // where `ret` goes; leaves sp = 8 mod 16, as after a call
     for (int i = 0; i < 6; i++) *--sp = nullptr;
     return sp;
 }
@@ -61,7 +61,10 @@ const size_t STACK = 256 * 1024;
 const size_t STACK = 64 * 1024;
 #endif
 
-struct Copy { unsigned offset, bytes, valid; const void *src; };
+struct Copy {
+    unsigned offset, bytes, valid;
+    const void *src;
+};
 struct Fiber {
     void *sp;
     State state;
@@ -76,8 +79,14 @@ struct Fiber {
     std::vector<Copy> open;                // not yet committed
 };
 // Who touched a granule of shared memory last, and in which interval between barriers.
-struct Shadow { unsigned write_epoch, read_epoch, write_warp_epoch, read_warp_epoch; uint16_t writer, reader; };
-enum : uint16_t { MANY_LANES = 0x8000, MANY_WARPS = 0xffff }; // readers: several lanes of one warp, several warps
+struct Shadow {
+    unsigned write_epoch, read_epoch, write_warp_epoch, read_warp_epoch;
+    uint16_t writer, reader;
+};
+enum : uint16_t {
+    MANY_LANES = 0x8000,
+    MANY_WARPS = 0xffff
+}; // readers: several lanes of one warp, several warps
 
 struct Machine {
     Fiber fiber[MAX_THREADS];
@@ -110,7 +119,8 @@ void fiber_main() {
     for (;;) {
         m.body(m.arg);
         Fiber &f = m.fiber[m.cur];
-        if (!f.open.empty() || !f.groups.empty()) report("thread ends with asynchronous copies that were never waited for");
+        if (!f.open.empty() || !f.groups.empty())
+            report("thread ends with asynchronous copies that were never waited for");
         f.state = DONE;
         fiber_switch(&f.sp, m.home);
     }
@@ -145,7 +155,8 @@ int warp_release(int a, int b) {
         if (f.state != AT_WARP) continue;
         bool all = true;
         for (int j = a; j < b && all; j++)
-            if (f.mask >> (j - a) & 1) all = m.fiber[j].state == AT_WARP && m.fiber[j].mask == f.mask && m.fiber[j].op == f.op;
+            if (f.mask >> (j - a) & 1)
+                all = m.fiber[j].state == AT_WARP && m.fiber[j].mask == f.mask && m.fiber[j].op == f.op;
         if (!all) continue;
         for (int j = a; j < b; j++)
             if (f.mask >> (j - a) & 1) m.fiber[j].state = READY, released++;
@@ -169,7 +180,10 @@ bool warp_run(int a, int b) {
     }
 }
 
-const char *place(const char *file) { const char *s = strrchr(file, '/'); return s ? s + 1 : file; }
+const char *place(const char *file) {
+    const char *s = strrchr(file, '/');
+    return s ? s + 1 : file;
+}
 
 void stuck() { // nothing can run any more: say who waits where
     int at = 0, done = 0, warp = 0, first_at = -1, first_warp = -1;
@@ -181,8 +195,13 @@ void stuck() { // nothing can run any more: say who waits where
     }
     m.cur = first_warp >= 0 ? first_warp : first_at;
     threadIdx = m.fiber[m.cur].tid;
-    if (warp) report("divergent warp operation: %d lanes wait for lanes of their mask that never come (%d threads at a barrier, %d done)", warp, at, done);
-    else report("divergent barrier: %d of %d threads at __syncthreads (%s:%d), %d already done", at, m.n, place(m.fiber[first_at].file), m.fiber[first_at].line, done);
+    if (warp)
+        report("divergent warp operation: %d lanes wait for lanes of their mask that never come (%d threads "
+               "at a barrier, %d done)",
+               warp, at, done);
+    else
+        report("divergent barrier: %d of %d threads at __syncthreads (%s:%d), %d already done", at, m.n,
+               place(m.fiber[first_at].file), m.fiber[first_at].line, done);
     for (int i = 0; i < m.n; i++) fiber_reset(i); // their stacks are lost
 }
 
@@ -195,7 +214,8 @@ bool barrier_release() {
         const Fiber &f = m.fiber[i], &z = m.fiber[0];
         if (f.line != z.line || strcmp(f.file, z.file)) {
             m.cur = i, threadIdx = f.tid;
-            report("divergent barrier: thread waits at %s:%d, another at %s:%d", place(f.file), f.line, place(z.file), z.line);
+            report("divergent barrier: thread waits at %s:%d, another at %s:%d", place(f.file), f.line,
+                   place(z.file), z.line);
             break;
         }
     }
@@ -220,7 +240,10 @@ void block_run() {
         int done = 0;
         for (int i = 0; i < m.n; i++) done += m.fiber[i].state == DONE;
         if (done == m.n) return;
-        if (!barrier_release()) { stuck(); return; }
+        if (!barrier_release()) {
+            stuck();
+            return;
+        }
     }
 }
 } // namespace
@@ -232,8 +255,8 @@ void report(const char *format, ...) {
     vsnprintf(what, sizeof what, format, ap);
     va_end(ap);
     if (m.errors++) return; // the first is kept
-    snprintf(m.first, sizeof m.first, "%s block (%u,%u,%u) thread (%u,%u,%u): %s", m.kernel, blockIdx.x, blockIdx.y, blockIdx.z,
-             threadIdx.x, threadIdx.y, threadIdx.z, what);
+    snprintf(m.first, sizeof m.first, "%s block (%u,%u,%u) thread (%u,%u,%u): %s", m.kernel, blockIdx.x,
+             blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, what);
 }
 int error_count() { return m.errors; }
 const char *error_first() { return m.first; }
@@ -245,16 +268,20 @@ void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, Body body,
     m.kernel = kernel, m.body = body, m.arg = arg;
     gridDim = grid, blockDim = block, blockIdx = threadIdx = dim3(0, 0, 0);
     const size_t n = (size_t)block.x * block.y * block.z;
-    if (n < 1 || n > (size_t)MAX_THREADS || shared > SHARED_BYTES - 1024 || !grid.x || grid.y - 1 >= 65535 || grid.z - 1 >= 65535) {
-        report("bad launch: grid %u x %u x %u, block of %zu threads, %zu bytes of shared memory", grid.x, grid.y, grid.z, n, shared);
+    if (n < 1 || n > (size_t)MAX_THREADS || shared > SHARED_BYTES - 1024 || !grid.x || grid.y - 1 >= 65535 ||
+        grid.z - 1 >= 65535) {
+        report("bad launch: grid %u x %u x %u, block of %zu threads, %zu bytes of shared memory", grid.x,
+               grid.y, grid.z, n, shared);
         return;
     }
     if (!m.stacks) {
-        m.stacks = (char *)mmap(nullptr, STACK * MAX_THREADS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        m.stacks = (char *)mmap(nullptr, STACK * MAX_THREADS, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (m.stacks == MAP_FAILED) perror("cuda_emu: stacks"), abort();
     }
     m.n = (int)n, m.dynamic_bytes = shared;
-    m.launch++, m.static_used = (unsigned)((shared + 15) / 16 * 16); // dynamic memory first: its size is known
+    m.launch++,
+        m.static_used = (unsigned)((shared + 15) / 16 * 16); // dynamic memory first: its size is known
     m.counts.launches++;
     for (int i = 0; i < m.n; i++) {
         if (!m.fiber[i].made) fiber_reset(i);
@@ -279,7 +306,10 @@ void warp_exchange(WarpOp op, unsigned mask, const void *data, size_t bytes) {
     Fiber &f = m.fiber[m.cur];
     const int a = m.cur & ~31, here = std::min(32, m.n - a);
     mask &= here == 32 ? 0xffffffffu : (1u << here) - 1;
-    if (!(mask >> (m.cur - a) & 1)) { report("warp operation by a lane outside its own mask %08x", mask); mask |= 1u << (m.cur - a); }
+    if (!(mask >> (m.cur - a) & 1)) {
+        report("warp operation by a lane outside its own mask %08x", mask);
+        mask |= 1u << (m.cur - a);
+    }
     f.turn++;
     if (bytes) memcpy(m.exchange[f.turn & 1][m.cur], data, bytes);
     f.op = op, f.mask = mask;
@@ -297,13 +327,19 @@ char *shared_base() { return m.shared; }
 unsigned shared_place(Slot &s, size_t bytes, size_t align, const char *name) {
     if (s.launch != m.launch) { // the first thread of this launch to come here places the array
         const size_t o = (m.static_used + align - 1) / align * align;
-        if (o + bytes > SHARED_BYTES) { report("shared array %s does not fit: %zu bytes", name, o + bytes); return 0; }
+        if (o + bytes > SHARED_BYTES) {
+            report("shared array %s does not fit: %zu bytes", name, o + bytes);
+            return 0;
+        }
         memset(m.shared + o, 0xff, bytes);
         s.offset = (unsigned)o, s.launch = m.launch, m.static_used = (unsigned)(o + bytes);
     }
     return s.offset;
 }
-unsigned dynamic_shared_place(size_t *bytes) { *bytes = m.dynamic_bytes; return 0; }
+unsigned dynamic_shared_place(size_t *bytes) {
+    *bytes = m.dynamic_bytes;
+    return 0;
+}
 void shared_outside(long index, size_t element, unsigned lo, unsigned hi) {
     report("index %ld outside its shared array of %u elements", index, (unsigned)((hi - lo) / element));
 }
@@ -313,21 +349,30 @@ void shared_note(unsigned offset, unsigned bytes, bool write) {
     for (unsigned g = offset / GRANULE; g < (offset + bytes + GRANULE - 1) / GRANULE; g++) {
         Shadow &s = m.shadow[g];
         // another thread's write in this interval, and no __syncwarp of our common warp since
-        const bool fresh_write = s.write_epoch == m.epoch && s.writer != me && (s.writer / 32 != warp || s.write_warp_epoch == m.warp_epoch[warp]);
-        if (fresh_write) report("race in shared memory, byte %u: %s by this thread and write by thread %d with no barrier between", g * (unsigned)GRANULE, write ? "write" : "read", s.writer);
+        const bool fresh_write = s.write_epoch == m.epoch && s.writer != me &&
+                                 (s.writer / 32 != warp || s.write_warp_epoch == m.warp_epoch[warp]);
+        if (fresh_write)
+            report("race in shared memory, byte %u: %s by this thread and write by thread %d with no barrier "
+                   "between",
+                   g * (unsigned)GRANULE, write ? "write" : "read", s.writer);
         if (write) {
             const bool read_here = s.read_epoch == m.epoch && s.reader != me;
             const int readers_warp = s.reader == MANY_WARPS ? -1 : (s.reader & 0x7fff) / 32;
             if (read_here && (readers_warp != warp || s.read_warp_epoch == m.warp_epoch[warp]))
-                report("race in shared memory, byte %u: write by this thread and read by another with no barrier between", g * (unsigned)GRANULE);
+                report("race in shared memory, byte %u: write by this thread and read by another with no "
+                       "barrier between",
+                       g * (unsigned)GRANULE);
             s.write_epoch = m.epoch, s.writer = me, s.write_warp_epoch = m.warp_epoch[warp];
         } else {
-            if (s.write_epoch < m.block_epoch) report("uninitialised read of shared memory, byte %u", g * (unsigned)GRANULE);
+            if (s.write_epoch < m.block_epoch)
+                report("uninitialised read of shared memory, byte %u", g * (unsigned)GRANULE);
             if (s.read_epoch != m.epoch || s.reader == me) s.reader = me;
             else if (s.reader != MANY_WARPS) {
                 const int readers_warp = (s.reader & 0x7fff) / 32;
                 if (readers_warp != warp) s.reader = MANY_WARPS;
-                else s.reader = s.read_warp_epoch == m.warp_epoch[warp] ? (uint16_t)(MANY_LANES | 32 * warp) : me;
+                else
+                    s.reader =
+                        s.read_warp_epoch == m.warp_epoch[warp] ? (uint16_t)(MANY_LANES | 32 * warp) : me;
             }
             s.read_epoch = m.epoch, s.read_warp_epoch = m.warp_epoch[warp];
         }
@@ -335,7 +380,9 @@ void shared_note(unsigned offset, unsigned bytes, bool write) {
 }
 
 // ---- asynchronous copies ----
-void async_copy(unsigned offset, const void *src, unsigned bytes, unsigned valid) { m.fiber[m.cur].open.push_back({offset, bytes, valid, src}); }
+void async_copy(unsigned offset, const void *src, unsigned bytes, unsigned valid) {
+    m.fiber[m.cur].open.push_back({offset, bytes, valid, src});
+}
 void async_commit() {
     Fiber &f = m.fiber[m.cur];
     f.groups.push_back(f.open);
@@ -357,8 +404,10 @@ void async_wait(int groups_left) {
 namespace {
 void fault(int sig) {
     char line[512];
-    const int n = snprintf(line, sizeof line, "cuda_emu: out-of-bounds access to global memory in %s block (%u,%u,%u) thread (%u,%u,%u)\n",
-                           m.kernel, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+    const int n =
+        snprintf(line, sizeof line,
+                 "cuda_emu: out-of-bounds access to global memory in %s block (%u,%u,%u) thread (%u,%u,%u)\n",
+                 m.kernel, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
     if (write(2, line, (size_t)n) < 0) _exit(99);
     signal(sig, SIG_DFL);
     raise(sig);
@@ -376,8 +425,14 @@ void error_abort_on_fault() {
 
 // ---- runtime ----
 namespace {
-struct Block { void *map; size_t bytes; };
-std::map<void *, Block> &blocks() { static std::map<void *, Block> b; return b; }
+struct Block {
+    void *map;
+    size_t bytes;
+};
+std::map<void *, Block> &blocks() {
+    static std::map<void *, Block> b;
+    return b;
+}
 } // namespace
 #ifdef __SANITIZE_ADDRESS__
 cudaError_t cudaMalloc(void **p, size_t bytes) { // red zones on both sides
@@ -396,8 +451,10 @@ cudaError_t cudaFree(void *p) {
 }
 #else
 cudaError_t cudaMalloc(void **p, size_t bytes) { // ends (to 16 bytes) at a page that must not be touched
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + 15) / 16 * 16, body = (used + page - 1) / page * page;
-    char *map = (char *)mmap(nullptr, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + 15) / 16 * 16,
+                 body = (used + page - 1) / page * page;
+    char *map =
+        (char *)mmap(nullptr, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     *p = nullptr;
     if (map == MAP_FAILED) return cudaErrorMemoryAllocation;
     mprotect(map + body, page, PROT_NONE);
@@ -413,10 +470,15 @@ cudaError_t cudaFree(void *p) {
 cudaError_t cudaGetLastError() { return emu::error_count() ? cudaErrorLaunchFailure : cudaSuccess; }
 const char *cudaGetErrorString(cudaError_t e) {
     switch (e) {
-    case cudaSuccess: return "no error";
-    case cudaErrorMemoryAllocation: return "out of memory";
-    case cudaErrorNoDevice: return "no such device";
-    case cudaErrorLaunchFailure: return emu::error_first();
-    default: return "invalid value";
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorNoDevice:
+        return "no such device";
+    case cudaErrorLaunchFailure:
+        return emu::error_first();
+    default:
+        return "invalid value";
     }
 }

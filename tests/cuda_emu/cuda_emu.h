@@ -34,10 +34,18 @@ struct dim3 {
 };
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 static const int warpSize = 32;
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
@@ -55,7 +63,9 @@ int lane_index();
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // ---- shared memory ----
-struct Slot { unsigned offset, launch; }; // one SHARED declaration; zero-initialised
+struct Slot {
+    unsigned offset, launch;
+}; // one SHARED declaration; zero-initialised
 char *shared_base();
 unsigned shared_place(Slot &s, size_t bytes, size_t align, const char *name);
 unsigned dynamic_shared_place(size_t *bytes);
@@ -68,10 +78,17 @@ template <class T> struct Ref {
     T *p;
     typedef typename Value<T>::type V;
     void note(bool write) const { shared_note((unsigned)((char *)p - shared_base()), sizeof(T), write); }
-    operator V() const { note(false); return *p; }
+    operator V() const {
+        note(false);
+        return *p;
+    }
     Ref(T *q) : p(q) {}
     Ref(const Ref &) = default;
-    const Ref &operator=(V v) const { note(true); *p = T(v); return *this; }
+    const Ref &operator=(V v) const {
+        note(true);
+        *p = T(v);
+        return *this;
+    }
     const Ref &operator=(const Ref &o) const { return *this = V(o); }
     const Ref &operator+=(V v) const { return *this = V(*this) + v; }
     const Ref &operator-=(V v) const { return *this = V(*this) - v; }
@@ -84,14 +101,20 @@ template <class T> struct SharedPtr {
     static_assert(sizeof(T) % 2 == 0, "the shadow of shared memory has one entry for two bytes");
     T *at(long i, long n) const { // n elements from i on, all inside the array
         const long a = (long)((char *)(p + i) - shared_base());
-        if (a < (long)lo || a + n * (long)sizeof(T) > (long)hi) { shared_outside(i, sizeof(T), lo, hi); return (T *)(shared_base() + lo); }
+        if (a < (long)lo || a + n * (long)sizeof(T) > (long)hi) {
+            shared_outside(i, sizeof(T), lo, hi);
+            return (T *)(shared_base() + lo);
+        }
         return p + i;
     }
     Ref<T> operator[](long i) const { return Ref<T>(at(i, 1)); }
     Ref<T> operator*() const { return (*this)[0]; }
     SharedPtr operator+(long i) const { return {p + i, lo, hi}; }
     SharedPtr operator-(long i) const { return {p - i, lo, hi}; }
-    SharedPtr &operator+=(long i) { p += i; return *this; }
+    SharedPtr &operator+=(long i) {
+        p += i;
+        return *this;
+    }
 };
 template <class T> SharedPtr<T> shared_array(Slot &s, size_t n, const char *name) {
     const unsigned o = shared_place(s, n * sizeof(T), alignof(T) < 16 ? 16 : alignof(T), name);
@@ -107,16 +130,19 @@ template <class T> SharedPtr<T> dynamic_shared() {
 typedef void (*Body)(void *);
 void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, Body body, void *arg);
 template <class F> void launch_any(const char *kernel, dim3 grid, dim3 block, size_t shared, F fn) {
-    launch(kernel, grid, block, shared, [](void *f) { (*(F *)f)(); }, &fn);
+    launch(
+        kernel, grid, block, shared, [](void *f) { (*(F *)f)(); }, &fn);
 }
 
 // ---- for tests ----
-void seed(uint64_t s);           // the order of threads
-int error_count();               // since the last error_clear
-const char *error_first();       // "" if none
+void seed(uint64_t s);     // the order of threads
+int error_count();         // since the last error_clear
+const char *error_first(); // "" if none
 void error_clear();
-void error_abort_on_fault();     // a fault in global memory prints the kernel and thread, then ends the process
-struct Counts { uint64_t launches, blocks, threads, switches, barriers; };
+void error_abort_on_fault(); // a fault in global memory prints the kernel and thread, then ends the process
+struct Counts {
+    uint64_t launches, blocks, threads, switches, barriers;
+};
 Counts counts();
 
 // ---- asynchronous copies: carried out when they are waited for, so that a missing wait shows up ----
@@ -125,11 +151,11 @@ void async_commit();
 void async_wait(int groups_left);
 } // namespace emu
 
-#define SHARED(type, name, n)                                                                                          \
-    static emu::Slot name##_slot;                                                                                      \
+#define SHARED(type, name, n)                                                                                \
+    static emu::Slot name##_slot;                                                                            \
     const emu::SharedPtr<type> name = emu::shared_array<type>(name##_slot, (n), #name)
 #define DYNAMIC_SHARED(type, name) emu::SharedPtr<type> name = emu::dynamic_shared<type>()
-#define SHARED_PTR(type) emu::SharedPtr<type>
+#define SHARED_PTR(type)           emu::SharedPtr<type>
 /* The next n elements of dynamic shared memory; moves the cursor on, to a multiple of 16 bytes. */
 template <class T, class C> static inline emu::SharedPtr<T> shared_take(emu::SharedPtr<C> &cursor, size_t n) {
     const unsigned o = (unsigned)((char *)cursor.p - emu::shared_base());
@@ -153,15 +179,17 @@ template <class T> static inline void shared_store16(emu::SharedPtr<T> p, uint4 
     memcpy((void *)q, &v, 16);
 }
 
-#define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
+#define LAUNCH(kernel, grid, block, shared, ...)                                                             \
     emu::launch_any(#kernel, grid, block, shared, [=] { (kernel)(__VA_ARGS__); }), cuda_latch(#kernel)
 
 // ---- barriers, votes, shuffles, reductions ----
-#define __syncthreads() emu::barrier(__LINE__, __FILE__)
+#define __syncthreads()        emu::barrier(__LINE__, __FILE__)
 #define __syncthreads_count(p) emu::barrier_count(__LINE__, __FILE__, (p))
-#define __syncthreads_or(p) (emu::barrier_count(__LINE__, __FILE__, (p)) > 0)
-#define __syncthreads_and(p) (emu::barrier_count(__LINE__, __FILE__, !(p)) == 0)
-static inline void __syncwarp(unsigned mask = 0xffffffffu) { emu::warp_exchange(emu::SYNCWARP, mask, nullptr, 0); }
+#define __syncthreads_or(p)    (emu::barrier_count(__LINE__, __FILE__, (p)) > 0)
+#define __syncthreads_and(p)   (emu::barrier_count(__LINE__, __FILE__, !(p)) == 0)
+static inline void __syncwarp(unsigned mask = 0xffffffffu) {
+    emu::warp_exchange(emu::SYNCWARP, mask, nullptr, 0);
+}
 
 namespace emu {
 template <class T> static inline T shuffle(unsigned mask, T v, int source) {
@@ -169,7 +197,9 @@ template <class T> static inline T shuffle(unsigned mask, T v, int source) {
     const void *d = lane_data(source & 31);
     T r;
     if (d) memcpy(&r, d, sizeof r);
-    else report("shuffle from lane %d, which does not take part", source & 31), memset((void *)&r, 0xff, sizeof r);
+    else
+        report("shuffle from lane %d, which does not take part", source & 31),
+            memset((void *)&r, 0xff, sizeof r);
     return r;
 }
 } // namespace emu
@@ -215,18 +245,48 @@ template <class T, class F> static inline T emu_reduce(unsigned mask, T v, F f) 
     }
     return r;
 }
-template <class T> static inline T __reduce_add_sync(unsigned mask, T v) { return emu_reduce(mask, v, [](T a, T b) { return a + b; }); }
-template <class T> static inline T __reduce_max_sync(unsigned mask, T v) { return emu_reduce(mask, v, [](T a, T b) { return a > b ? a : b; }); }
-template <class T> static inline T __reduce_min_sync(unsigned mask, T v) { return emu_reduce(mask, v, [](T a, T b) { return a < b ? a : b; }); }
+template <class T> static inline T __reduce_add_sync(unsigned mask, T v) {
+    return emu_reduce(mask, v, [](T a, T b) { return a + b; });
+}
+template <class T> static inline T __reduce_max_sync(unsigned mask, T v) {
+    return emu_reduce(mask, v, [](T a, T b) { return a > b ? a : b; });
+}
+template <class T> static inline T __reduce_min_sync(unsigned mask, T v) {
+    return emu_reduce(mask, v, [](T a, T b) { return a < b ? a : b; });
+}
 
 // ---- atomics: fibers are not preempted, so plain reads and writes are atomic. On shared memory write atomicAdd(array + i, v); the race
 //      detector does not see it. ----
-template <class T> static inline T atomicAdd(T *p, T v) { T o = *p; *p = o + v; return o; }
-template <class T> static inline T atomicMax(T *p, T v) { T o = *p; *p = o < v ? v : o; return o; }
-template <class T> static inline T atomicMin(T *p, T v) { T o = *p; *p = v < o ? v : o; return o; }
-template <class T> static inline T atomicExch(T *p, T v) { T o = *p; *p = v; return o; }
-template <class T> static inline T atomicCAS(T *p, T old, T v) { T o = *p; if (o == old) *p = v; return o; }
-template <class T> static inline T atomicAdd(emu::SharedPtr<T> p, T v) { T *q = p.at(0, 1), o = *q; *q = o + v; return o; }
+template <class T> static inline T atomicAdd(T *p, T v) {
+    T o = *p;
+    *p = o + v;
+    return o;
+}
+template <class T> static inline T atomicMax(T *p, T v) {
+    T o = *p;
+    *p = o < v ? v : o;
+    return o;
+}
+template <class T> static inline T atomicMin(T *p, T v) {
+    T o = *p;
+    *p = v < o ? v : o;
+    return o;
+}
+template <class T> static inline T atomicExch(T *p, T v) {
+    T o = *p;
+    *p = v;
+    return o;
+}
+template <class T> static inline T atomicCAS(T *p, T old, T v) {
+    T o = *p;
+    if (o == old) *p = v;
+    return o;
+}
+template <class T> static inline T atomicAdd(emu::SharedPtr<T> p, T v) {
+    T *q = p.at(0, 1), o = *q;
+    *q = o + v;
+    return o;
+}
 static inline void __threadfence() {}
 
 // ---- arithmetic ----
@@ -240,29 +300,68 @@ template <class T> static inline T __ldg(const T *p) { return *p; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
-static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
-static inline float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
+static inline unsigned __float_as_uint(float x) {
+    unsigned u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+static inline float __uint_as_float(unsigned u) {
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
 
 // ---- the part of the runtime that cuda/ uses ----
-enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1, cudaErrorNoDevice = 100, cudaErrorLaunchFailure = 719 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidValue = 1,
+    cudaErrorNoDevice = 100,
+    cudaErrorLaunchFailure = 719
+};
+enum cudaMemcpyKind {
+    cudaMemcpyHostToDevice,
+    cudaMemcpyDeviceToHost,
+    cudaMemcpyDeviceToDevice,
+    cudaMemcpyDefault
+};
 typedef void *cudaStream_t;
-struct cudaDeviceProp { char name[256]; int multiProcessorCount; size_t totalGlobalMem; int major, minor; };
+struct cudaDeviceProp {
+    char name[256];
+    int multiProcessorCount;
+    size_t totalGlobalMem;
+    int major, minor;
+};
 cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaGetLastError();
 const char *cudaGetErrorString(cudaError_t e);
-static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind, cudaStream_t) { memmove(d, s, n); return cudaSuccess; }
-static inline cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t) { memset(d, v, n); return cudaSuccess; }
-static inline cudaError_t cudaStreamCreate(cudaStream_t *s) { *s = nullptr; return cudaSuccess; }
+static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind, cudaStream_t) {
+    memmove(d, s, n);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t) {
+    memset(d, v, n);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamCreate(cudaStream_t *s) {
+    *s = nullptr;
+    return cudaSuccess;
+}
 static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaGetLastError(); }
-static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return cudaSuccess; }
+static inline cudaError_t cudaGetDeviceCount(int *n) {
+    *n = 1;
+    return cudaSuccess;
+}
 static inline cudaError_t cudaSetDevice(int i) { return i == 0 ? cudaSuccess : cudaErrorNoDevice; }
-static inline cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) { *free_bytes = *total = (size_t)1 << 34; return cudaSuccess; }
+static inline cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
+    *free_bytes = *total = (size_t)1 << 34;
+    return cudaSuccess;
+}
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     memset(p, 0, sizeof *p);
-    strcpy(p->name, "emulator");
+    memcpy(p->name, "emulator", 9);
     p->multiProcessorCount = 1, p->totalGlobalMem = (size_t)1 << 34, p->major = 9;
     return cudaSuccess;
 }

@@ -5,7 +5,8 @@
 __global__ void reverse_kernel(float *y, const float *x, int n) {
     SHARED(float, tile, 256);
     const int i = threadIdx.x;
-    if (PLANT != UNINITIALISED || i != 5) tile[PLANT == SHARED_OUTSIDE ? i + 200 : i] = i < n ? x[PLANT == OUT_OF_BOUNDS ? i + n : i] : 0.0f;
+    if (PLANT != UNINITIALISED || i != 5)
+        tile[PLANT == SHARED_OUTSIDE ? i + 200 : i] = i < n ? x[PLANT == OUT_OF_BOUNDS ? i + n : i] : 0.0f;
     if (PLANT == DIVERGENT_BARRIER && i >= 40) return;
     if (PLANT != MISSING_BARRIER) __syncthreads();
     if (i < n) y[i] = tile[n - 1 - i];
@@ -35,7 +36,10 @@ __global__ void product_kernel(float *y, const Bf16 *a, const Bf16 *b) {
     __syncthreads();
     unsigned ra[4];
     ldmatrix<4, false>(ra, tile + 16 * (lane % 16) + 8 * (lane / 16));
-    if (PLANT == WRONG_FRAGMENT) { const unsigned z = ra[1]; ra[1] = ra[2], ra[2] = z; }
+    if (PLANT == WRONG_FRAGMENT) {
+        const unsigned z = ra[1];
+        ra[1] = ra[2], ra[2] = z;
+    }
     if (PLANT == MISSING_WAIT) cp_async_wait<0>();
     const Bf16 *row = b + 16 * g + 2 * t;
     float d[4] = {0, 0, 0, 0};
@@ -48,8 +52,8 @@ __global__ void product_tf32_kernel(float *y, const float *a, const float *b) {
     const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
     float d[4] = {0, 0, 0, 0};
     for (int k = 0; k < 16; k += 8) {
-        const unsigned ra[4] = {to_tf32(a[g * 16 + k + t]), to_tf32(a[(g + 8) * 16 + k + t]), to_tf32(a[g * 16 + k + t + 4]),
-                                to_tf32(a[(g + 8) * 16 + k + t + 4])};
+        const unsigned ra[4] = {to_tf32(a[g * 16 + k + t]), to_tf32(a[(g + 8) * 16 + k + t]),
+                                to_tf32(a[g * 16 + k + t + 4]), to_tf32(a[(g + 8) * 16 + k + t + 4])};
         mma_tf32(d, ra, to_tf32(b[g * 16 + k + t]), to_tf32(b[g * 16 + k + t + 4]));
     }
     for (int i = 0; i < 4; i++) y[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = d[i];
@@ -83,25 +87,53 @@ __global__ void vote_kernel(int *y) {
     __syncthreads();
     atomicAdd(total + 0, i);
     atomicAdd(&y[20], 1);
-    const int counted = __syncthreads_count(i % 3 == 0), any = __syncthreads_or(i == 95), all = __syncthreads_and(i < 95);
+    const int counted = __syncthreads_count(i % 3 == 0), any = __syncthreads_or(i == 95),
+              all = __syncthreads_and(i < 95);
     const unsigned even = __ballot_sync(FULL, lane % 2 == 0);
-    const int up = __shfl_up_sync(FULL, lane, 3), down = __shfl_down_sync(FULL, lane, 3), x = __shfl_xor_sync(FULL, lane, 5);
-    const int broadcast = __shfl_sync(FULL, lane * 2, 9), inside = __shfl_sync(FULL, lane, 1, 8), add = __reduce_add_sync(FULL, lane);
+    const int up = __shfl_up_sync(FULL, lane, 3), down = __shfl_down_sync(FULL, lane, 3),
+              x = __shfl_xor_sync(FULL, lane, 5);
+    const int broadcast = __shfl_sync(FULL, lane * 2, 9), inside = __shfl_sync(FULL, lane, 1, 8),
+              add = __reduce_add_sync(FULL, lane);
     int half = 0;
     if (lane < 16) half = __shfl_xor_sync(0xffffu, lane, 1); // part of a warp
-    if (i == 70) { // lane 6 of warp 2
-        const int r[14] = {counted, any, all, (int)even, up, down, x, broadcast, inside, add, half, total[0], __any_sync(1u << 6, 1), __all_sync(1u << 6, 0)};
+    if (i == 70) {                                           // lane 6 of warp 2
+        const int r[14] = {counted,
+                           any,
+                           all,
+                           (int)even,
+                           up,
+                           down,
+                           x,
+                           broadcast,
+                           inside,
+                           add,
+                           half,
+                           total[0],
+                           __any_sync(1u << 6, 1),
+                           __all_sync(1u << 6, 0)};
         for (int k = 0; k < 14; k++) y[k] = r[k];
     }
 }
 
 static void planted(int which, void *y, const void *a, const void *b, int n) {
     switch (which) {
-    case REVERSE: LAUNCH(reverse_kernel, 1, 128, 0, (float *)y, (const float *)a, n); break;
-    case NEIGHBOUR: LAUNCH(neighbour_kernel, 1, 64, 0, (float *)y, (const float *)a); break;
-    case PRODUCT: LAUNCH(product_kernel, 1, 32, 0, (float *)y, (const Bf16 *)a, (const Bf16 *)b); break;
-    case PRODUCT_TF32: LAUNCH(product_tf32_kernel, 1, 32, 0, (float *)y, (const float *)a, (const float *)b); break;
-    case MATRICES: LAUNCH(ldmatrix_kernel, 1, 32, 0, (float *)y); break;
-    case VOTES: LAUNCH(vote_kernel, 1, 96, 0, (int *)y); break;
+    case REVERSE:
+        LAUNCH(reverse_kernel, 1, 128, 0, (float *)y, (const float *)a, n);
+        break;
+    case NEIGHBOUR:
+        LAUNCH(neighbour_kernel, 1, 64, 0, (float *)y, (const float *)a);
+        break;
+    case PRODUCT:
+        LAUNCH(product_kernel, 1, 32, 0, (float *)y, (const Bf16 *)a, (const Bf16 *)b);
+        break;
+    case PRODUCT_TF32:
+        LAUNCH(product_tf32_kernel, 1, 32, 0, (float *)y, (const float *)a, (const float *)b);
+        break;
+    case MATRICES:
+        LAUNCH(ldmatrix_kernel, 1, 32, 0, (float *)y);
+        break;
+    case VOTES:
+        LAUNCH(vote_kernel, 1, 96, 0, (int *)y);
+        break;
     }
 }

@@ -4,15 +4,26 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-enum { NONE, MISSING_BARRIER, DIVERGENT_BARRIER, OUT_OF_BOUNDS, RACE, UNINITIALISED, WRONG_FRAGMENT, MISSING_WAIT, SHARED_OUTSIDE,
-       DIVERGENT_SHUFFLE, WARP_RACE };
+enum {
+    NONE,
+    MISSING_BARRIER,
+    DIVERGENT_BARRIER,
+    OUT_OF_BOUNDS,
+    RACE,
+    UNINITIALISED,
+    WRONG_FRAGMENT,
+    MISSING_WAIT,
+    SHARED_OUTSIDE,
+    DIVERGENT_SHUFFLE,
+    WARP_RACE
+};
 enum { REVERSE, NEIGHBOUR, PRODUCT, PRODUCT_TF32, MATRICES, VOTES };
 void planted_run(int bug, int which, void *y, const void *a, const void *b, int n);
 /* Host arrays end at a page that must not be touched. */
 void *planted_alloc(unsigned long bytes);
 void planted_free(void *p);
 void planted_seed(unsigned long long seed);
-int planted_errors(void);         /* since the last planted_clear */
+int planted_errors(void); /* since the last planted_clear */
 const char *planted_first(void);
 void planted_clear(void);
 void planted_name_faults(void); /* a fault prints the kernel's name */

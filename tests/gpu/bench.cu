@@ -13,7 +13,9 @@
 #include <vector>
 
 extern "C" const Ops16 cuda_ops16;
-namespace cuda_device { cudaStream_t cuda_stream(); }
+namespace cuda_device {
+cudaStream_t cuda_stream();
+}
 static const Ops16 &op = cuda_ops16;
 static Backend *be;
 static double copy_rate = 4.0e12, matrix_rate = 790e12; // replaced by what is measured
@@ -27,14 +29,16 @@ static void stop_on_error(const char *what) {
     }
 }
 __global__ void fill_kernel(Bf16 *p, size_t n, float scale, float shift, unsigned seed) {
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n;
+         i += (size_t)gridDim.x * blockDim.x) {
         unsigned long long x = (i + 1) * 6364136223846793005ull + seed * 1442695040888963407ull;
         x ^= x >> 33, x *= 0xff51afd7ed558ccdull, x ^= x >> 33;
         p[i] = Bf16(shift + scale * ((float)(unsigned)(x >> 40) * (2.0f / 16777216.0f) - 1.0f));
     }
 }
 __global__ void fill_wide_kernel(float *p, size_t n, float scale, float shift, unsigned seed) {
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n;
+         i += (size_t)gridDim.x * blockDim.x) {
         unsigned long long x = (i + 1) * 6364136223846793005ull + seed * 1442695040888963407ull;
         x ^= x >> 33, x *= 0xff51afd7ed558ccdull, x ^= x >> 33;
         p[i] = shift + scale * ((float)(unsigned)(x >> 40) * (2.0f / 16777216.0f) - 1.0f);
@@ -82,7 +86,8 @@ static double time_ms(const std::function<void(int)> &run) {
     double total = 0;
     for (int i = 0; i < 200 && (total < 300 || i < 5) && total < 3000; i++) {
         float ms;
-        cudaEventRecord(a, s), run(i), cudaEventRecord(b, s), cudaEventSynchronize(b), cudaEventElapsedTime(&ms, a, b);
+        cudaEventRecord(a, s), run(i), cudaEventRecord(b, s), cudaEventSynchronize(b),
+            cudaEventElapsedTime(&ms, a, b);
         t.push_back(ms), total += ms;
     }
     stop_on_error("timing");
@@ -90,9 +95,11 @@ static double time_ms(const std::function<void(int)> &run) {
     std::sort(t.begin(), t.end());
     return t[t.size() / 2];
 }
-static void report(const char *name, const char *shape, double bytes, double flops, const std::function<void(int)> &run) {
+static void report(const char *name, const char *shape, double bytes, double flops,
+                   const std::function<void(int)> &run) {
     const double ms = time_ms(run), limit = std::max(bytes / copy_rate, flops / matrix_rate) * 1e3;
-    printf("%-22s %-34s %9.3f ms %7.0f GB/s %6.0f TFLOP/s  limit %8.3f ms  %5.1f %%\n", name, shape, ms, bytes / ms / 1e6, flops / ms / 1e9, limit, 100 * limit / ms);
+    printf("%-22s %-34s %9.3f ms %7.0f GB/s %6.0f TFLOP/s  limit %8.3f ms  %5.1f %%\n", name, shape, ms,
+           bytes / ms / 1e6, flops / ms / 1e9, limit, 100 * limit / ms);
     fflush(stdout);
     if (csv) fprintf(csv, "%s,%s,%.6f,%.6g,%.6g,%.6f\n", name, shape, ms, bytes, flops, limit), fflush(csv);
     give_back();
@@ -109,7 +116,8 @@ static void ceilings() {
     const double mm = time_ms([&](int) { op.linear_forward(y, x, w, NULL, N, N, N); });
     matrix_rate = 2.0 * N * N * N / mm * 1e3;
     give_back();
-    printf("ceilings: copy %.0f GB/s (read + written), bf16 product %.0f TFLOP/s\n", copy_rate / 1e9, matrix_rate / 1e12);
+    printf("ceilings: copy %.0f GB/s (read + written), bf16 product %.0f TFLOP/s\n", copy_rate / 1e9,
+           matrix_rate / 1e12);
 }
 
 /* The model: Qwen2.5-3B; N rows of a micro-batch of 4 x 4096. */
@@ -117,31 +125,58 @@ enum { N = 16384, C = 2048, F = 11008, H = 16, HK = 2, D = 128, VOC = 151936, SE
 static void row_ops() {
     const double nc = (double)N * C, nf = (double)N * F;
     Bf16 *x[SETS], *y[SETS], *z[SETS], *d[SETS], *e[SETS];
-    auto sets = [&](size_t n) { for (int s = 0; s < SETS; s++) x[s] = real_of(n), y[s] = real_of(n), z[s] = real_of(n), d[s] = real_of(n), e[s] = real_of(n); };
+    auto sets = [&](size_t n) {
+        for (int s = 0; s < SETS; s++)
+            x[s] = real_of(n), y[s] = real_of(n), z[s] = real_of(n), d[s] = real_of(n), e[s] = real_of(n);
+    };
     Bf16 *w;
     float *r, *dw;
-    auto weights = [&](size_t c, size_t rows) { w = real_of(c, 0.1f, 1), r = wide_of(rows, 0.1f, 1), dw = wide_of(c); };
+    auto weights = [&](size_t c, size_t rows) {
+        w = real_of(c, 0.1f, 1), r = wide_of(rows, 0.1f, 1), dw = wide_of(c);
+    };
 #define S (i % SETS)
     sets(nc), report("add", "N C", nc * 6, 0, [&](int i) { op.add(y[S], x[S], z[S], (size_t)nc); });
-    sets(nc), weights(C, N), report("rmsnorm", "N C", nc * 4, 0, [&](int i) { op.rmsnorm_forward(y[S], r, x[S], w, 1e-6, N, C); });
-    sets(nc), weights(C, N), report("rmsnorm backward", "N C", nc * 8, 0, [&](int i) { op.rmsnorm_backward(d[S], dw, y[S], x[S], w, r, N, C); });
-    sets(nc), weights(D, (size_t)N * H), report("gated_rmsnorm", "N H, D", nc * 6, 0, [&](int i) { op.gated_rmsnorm_forward(y[S], r, x[S], z[S], w, 1e-5, N * H, D); });
-    sets(nc), weights(D, (size_t)N * H), report("gated_rmsnorm backward", "N H, D", nc * 14, 0, [&](int i) { op.gated_rmsnorm_backward(d[S], e[S], dw, y[S], x[S], z[S], w, r, N * H, D); });
-    sets(nc), weights(D, (size_t)N * H), report("l2norm", "N H, D", nc * 4, 0, [&](int i) { op.l2norm_forward(y[S], r, x[S], 1e-6, N * H, D); });
-    sets(nc), weights(D, (size_t)N * H), report("l2norm backward", "N H, D", nc * 8, 0, [&](int i) { op.l2norm_backward(d[S], x[S], y[S], r, N * H, D); });
-    sets(nf), report("swiglu", "N F", nf * 6, 0, [&](int i) { op.swiglu_forward(y[S], x[S], z[S], (size_t)nf); });
-    sets(nf), report("swiglu backward", "N F", nf * 14, 0, [&](int i) { op.swiglu_backward(d[S], e[S], y[S], x[S], z[S], (size_t)nf); });
-    sets(nc), r = wide_of(4096 * D), report("rope", "4 4096 16 128", nc * 4, 0, [&](int i) { op.rope_forward(y[S], x[S], r, 0, 4, 4096, H, D); });
-    sets(nc), w = real_of(C * 4), dw = wide_of(C * 4), report("conv", "4 4096 2048, W 4", nc * 4, 0, [&](int i) { op.conv_forward(y[S], NULL, x[S], w, NULL, NULL, 4, 4096, C, 4); });
-    sets(nc), w = real_of(C * 4), dw = wide_of(C * 4), report("conv backward", "4 4096 2048, W 4", nc * 8, 0, [&](int i) { op.conv_backward(d[S], dw, y[S], x[S], w, NULL, 4, 4096, C, 4); });
-    sets(nc), r = wide_of(N), report("align_loss", "N C", nc * 8, 0, [&](int i) { op.align_loss(r, d[S], x[S], y[S], 1e-4, ALIGN_NORM, N, C); });
+    sets(nc), weights(C, N),
+        report("rmsnorm", "N C", nc * 4, 0, [&](int i) { op.rmsnorm_forward(y[S], r, x[S], w, 1e-6, N, C); });
+    sets(nc), weights(C, N), report("rmsnorm backward", "N C", nc * 8, 0, [&](int i) {
+        op.rmsnorm_backward(d[S], dw, y[S], x[S], w, r, N, C);
+    });
+    sets(nc), weights(D, (size_t)N * H), report("gated_rmsnorm", "N H, D", nc * 6, 0, [&](int i) {
+        op.gated_rmsnorm_forward(y[S], r, x[S], z[S], w, 1e-5, N * H, D);
+    });
+    sets(nc), weights(D, (size_t)N * H), report("gated_rmsnorm backward", "N H, D", nc * 14, 0, [&](int i) {
+        op.gated_rmsnorm_backward(d[S], e[S], dw, y[S], x[S], z[S], w, r, N * H, D);
+    });
+    sets(nc), weights(D, (size_t)N * H), report("l2norm", "N H, D", nc * 4, 0, [&](int i) {
+        op.l2norm_forward(y[S], r, x[S], 1e-6, N * H, D);
+    });
+    sets(nc), weights(D, (size_t)N * H), report("l2norm backward", "N H, D", nc * 8, 0, [&](int i) {
+        op.l2norm_backward(d[S], x[S], y[S], r, N * H, D);
+    });
+    sets(nf),
+        report("swiglu", "N F", nf * 6, 0, [&](int i) { op.swiglu_forward(y[S], x[S], z[S], (size_t)nf); });
+    sets(nf), report("swiglu backward", "N F", nf * 14, 0,
+                     [&](int i) { op.swiglu_backward(d[S], e[S], y[S], x[S], z[S], (size_t)nf); });
+    sets(nc), r = wide_of(4096 * D), report("rope", "4 4096 16 128", nc * 4, 0, [&](int i) {
+        op.rope_forward(y[S], x[S], r, 0, 4, 4096, H, D);
+    });
+    sets(nc), w = real_of(C * 4), dw = wide_of(C * 4),
+              report("conv", "4 4096 2048, W 4", nc * 4, 0,
+                     [&](int i) { op.conv_forward(y[S], NULL, x[S], w, NULL, NULL, 4, 4096, C, 4); });
+    sets(nc), w = real_of(C * 4), dw = wide_of(C * 4),
+              report("conv backward", "4 4096 2048, W 4", nc * 8, 0,
+                     [&](int i) { op.conv_backward(d[S], dw, y[S], x[S], w, NULL, 4, 4096, C, 4); });
+    sets(nc), r = wide_of(N), report("align_loss", "N C", nc * 8, 0, [&](int i) {
+        op.align_loss(r, d[S], x[S], y[S], 1e-4, ALIGN_NORM, N, C);
+    });
     {
         int *ids = ids_of(N, VOC);
         Bf16 *table = real_of((size_t)VOC * C), *out = real_of((size_t)N * C);
         float *dtable = wide_of((size_t)VOC * C);
         const double t = time_ms([&](int) { op.embed_forward(out, table, ids, N, C, VOC); });
         printf("%-22s %-34s %9.3f ms %7.0f GB/s\n", "embed", "N C", t, nc * 4 / t / 1e6);
-        report("embed backward", "N C", nc * 10, 0, [&](int) { op.embed_backward(dtable, out, ids, N, C, VOC); });
+        report("embed backward", "N C", nc * 10, 0,
+               [&](int) { op.embed_backward(dtable, out, ids, N, C, VOC); });
     }
     {
         const size_t n = 500000000;
@@ -150,14 +185,16 @@ static void row_ops() {
         double *out = (double *)take(8);
         const double t = time_ms([&](int) { op.sumsq(out, g, n); });
         printf("%-22s %-34s %9.3f ms %7.0f GB/s\n", "sumsq", "500M", t, n * 4.0 / t / 1e6);
-        report("adamw", "500M", n * 30.0, 0, [&](int) { op.adamw(p, b, m, v, g, 1, 1e-4, 0.9, 0.95, 1e-8, 0.1, 10, n); });
+        report("adamw", "500M", n * 30.0, 0,
+               [&](int) { op.adamw(p, b, m, v, g, 1, 1e-4, 0.9, 0.95, 1e-8, 0.1, 10, n); });
     }
 #undef S
 }
 static void linear_op(int rows, int I, int O) {
     char shape[64];
     snprintf(shape, sizeof shape, "%d x %d x %d", rows, I, O);
-    Bf16 *x = real_of((size_t)rows * I), *w = real_of((size_t)O * I), *y = real_of((size_t)rows * O), *dx = real_of((size_t)rows * I);
+    Bf16 *x = real_of((size_t)rows * I), *w = real_of((size_t)O * I), *y = real_of((size_t)rows * O),
+         *dx = real_of((size_t)rows * I);
     float *dw = wide_of((size_t)O * I);
     const double f = 2.0 * rows * I * O, bytes = 2.0 * ((double)rows * I + (double)O * I + (double)rows * O);
     const double t = time_ms([&](int) { op.linear_backward(dx, dw, NULL, y, x, w, rows, I, O); });
@@ -167,49 +204,74 @@ static void linear_op(int rows, int I, int O) {
 static void attention_op(int B, int T, int heads, int key_heads, int backward) {
     const AttnDims d = {B, T, 0, 0, heads, key_heads, D, 0};
     const size_t nq = (size_t)B * T * heads * D, nk = (size_t)B * T * key_heads * D;
-    Bf16 *q = real_of(nq), *k = real_of(nk), *v = real_of(nk), *o = real_of(nq), *g = real_of(nq), *dq = real_of(nq), *dk = real_of(nk), *dv = real_of(nk);
+    Bf16 *q = real_of(nq), *k = real_of(nk), *v = real_of(nk), *o = real_of(nq), *g = real_of(nq),
+         *dq = real_of(nq), *dk = real_of(nk), *dv = real_of(nk);
     float *lse = wide_of(nq / D);
     void *work = take(attention_work(&d));
     const double f = 2.0 * B * heads * (double)T * T * D; // causal: half of 4 B H T^2 D
     char shape[64];
     snprintf(shape, sizeof shape, "B %d T %d H %d/%d D %d", B, T, heads, key_heads, D);
     op.attention_forward(o, lse, q, k, v, NULL, 0.088, work, &d);
-    if (backward) report("attention backward", shape, 2.0 * (5 * nq + 6 * nk), 2.5 * f, [&](int) { op.attention_backward(dq, dk, dv, g, o, lse, q, k, v, NULL, 0.088, work, &d); });
-    else report("attention", shape, 2.0 * (2 * nq + 2 * nk), f, [&](int) { op.attention_forward(o, lse, q, k, v, NULL, 0.088, work, &d); });
+    if (backward)
+        report("attention backward", shape, 2.0 * (5 * nq + 6 * nk), 2.5 * f,
+               [&](int) { op.attention_backward(dq, dk, dv, g, o, lse, q, k, v, NULL, 0.088, work, &d); });
+    else
+        report("attention", shape, 2.0 * (2 * nq + 2 * nk), f,
+               [&](int) { op.attention_forward(o, lse, q, k, v, NULL, 0.088, work, &d); });
 }
 static void mixer_op(int B, int T, int heads, int gla, int backward) {
     const DeltaDims d = {B, T, heads, heads, D, D, 64};
     const size_t n = (size_t)B * T * heads * D, bh = n / D;
-    Bf16 *q = real_of(n, 0.1f), *k = real_of(n, 0.15f), *v = real_of(n), *o = real_of(n), *g = real_of(n), *dq = real_of(n), *dk = real_of(n), *dv = real_of(n);
-    float *decay = gla ? wide_of(n, 0.05f, -0.05f) : wide_of(bh, 0.05f, -0.05f), *beta = wide_of(bh, 0.5f, 0.5f), *dg = gla ? wide_of(n) : wide_of(bh), *db = wide_of(bh);
+    Bf16 *q = real_of(n, 0.1f), *k = real_of(n, 0.15f), *v = real_of(n), *o = real_of(n), *g = real_of(n),
+         *dq = real_of(n), *dk = real_of(n), *dv = real_of(n);
+    float *decay = gla ? wide_of(n, 0.05f, -0.05f) : wide_of(bh, 0.05f, -0.05f),
+          *beta = wide_of(bh, 0.5f, 0.5f), *dg = gla ? wide_of(n) : wide_of(bh), *db = wide_of(bh);
     float *states = wide_of(delta_states(&d), 0), *ds = wide_of((size_t)B * heads * D * D);
     void *work = take(delta_rule_work(&d));
     char shape[64];
     snprintf(shape, sizeof shape, "B %d T %d H %d, 128", B, T, heads);
     // per head-token, performance.md 3.1; the contract's states are float: 1 KB per head-token more than its table has
-    const double ht = (double)bh, flops = (gla ? (backward ? 245.8e3 : 98.3e3) : backward ? 409.6e3 : 166.6e3) * ht, bytes = (gla ? (backward ? 3840 : 1536) : backward ? 2448 : 1164) * ht + 1024 * ht;
+    const double ht = (double)bh,
+                 flops = (gla        ? (backward ? 245.8e3 : 98.3e3)
+                          : backward ? 409.6e3
+                                     : 166.6e3) *
+                         ht,
+                 bytes = (gla        ? (backward ? 3840 : 1536)
+                          : backward ? 2448
+                                     : 1164) *
+                             ht +
+                         1024 * ht;
     auto forward = [&](int) {
         if (gla) op.gla_forward(o, states, q, k, v, decay, NULL, 0.088, work, &d);
         else op.delta_rule_forward(o, states, q, k, v, decay, beta, NULL, 0.088, work, &d);
     };
     forward(0);
     if (!backward) report(gla ? "gla" : "delta_rule", shape, bytes, flops, forward);
-    else report(gla ? "gla backward" : "delta_rule backward", shape, bytes, flops, [&](int) {
-        if (gla) op.gla_backward(dq, dk, dv, dg, ds, g, states, q, k, v, decay, NULL, 0.088, work, &d);
-        else op.delta_rule_backward(dq, dk, dv, dg, db, ds, g, states, q, k, v, decay, beta, NULL, 0.088, work, &d);
-    });
+    else
+        report(gla ? "gla backward" : "delta_rule backward", shape, bytes, flops, [&](int) {
+            if (gla) op.gla_backward(dq, dk, dv, dg, ds, g, states, q, k, v, decay, NULL, 0.088, work, &d);
+            else
+                op.delta_rule_backward(dq, dk, dv, dg, db, ds, g, states, q, k, v, decay, beta, NULL, 0.088,
+                                       work, &d);
+        });
 }
 static void head_op(int rows, int voc, int kl) {
     const HeadDims d = {rows, C, C, voc, 2048};
-    Bf16 *x = real_of((size_t)rows * C), *w = real_of((size_t)voc * C, 0.05f), *xt = real_of((size_t)rows * C), *wt = real_of((size_t)voc * C, 0.05f), *dx = real_of((size_t)rows * C);
+    Bf16 *x = real_of((size_t)rows * C), *w = real_of((size_t)voc * C, 0.05f),
+         *xt = real_of((size_t)rows * C), *wt = real_of((size_t)voc * C, 0.05f),
+         *dx = real_of((size_t)rows * C);
     float *dw = wide_of((size_t)voc * C), *loss = wide_of(rows);
     int *target = ids_of(rows, voc);
     void *work = take(head_work(&d));
     char shape[64];
     snprintf(shape, sizeof shape, "%d rows, C %d, VOC %d", rows, C, voc);
     const double f = 2.0 * rows * (double)C * voc;
-    if (kl) report("head_kl", shape, 10.0 * rows * voc, 4 * f, [&](int) { op.head_kl(loss, dx, dw, x, w, xt, wt, NULL, 1, work, &d); });
-    else report("head_xent", shape, 6.0 * rows * voc, 3 * f, [&](int) { op.head_xent(loss, NULL, dx, dw, x, w, target, NULL, work, &d); });
+    if (kl)
+        report("head_kl", shape, 10.0 * rows * voc, 4 * f,
+               [&](int) { op.head_kl(loss, dx, dw, x, w, xt, wt, NULL, 1, work, &d); });
+    else
+        report("head_xent", shape, 6.0 * rows * voc, 3 * f,
+               [&](int) { op.head_xent(loss, NULL, dx, dw, x, w, target, NULL, work, &d); });
 }
 
 int main(int argc, char **argv) {
@@ -221,8 +283,10 @@ int main(int argc, char **argv) {
     row_ops();
     linear_op(N, C, F), linear_op(N, F, C), linear_op(N, C, C);
     for (int backward = 0; backward < 2; backward++) {
-        attention_op(4, 4096, H, HK, backward), attention_op(32, 512, H, HK, backward), attention_op(1, 32768, H, HK, backward);
-        mixer_op(4, 8192, 32, 0, backward), mixer_op(1, 32768, 32, 0, backward), mixer_op(96, 512, 16, 0, backward);
+        attention_op(4, 4096, H, HK, backward), attention_op(32, 512, H, HK, backward),
+            attention_op(1, 32768, H, HK, backward);
+        mixer_op(4, 8192, 32, 0, backward), mixer_op(1, 32768, 32, 0, backward),
+            mixer_op(96, 512, 16, 0, backward);
         mixer_op(1, 8192, 96, 1, backward), mixer_op(96, 512, 16, 1, backward);
     }
     head_op(8192, 128256, 1), head_op(8192, 128256, 0);

@@ -25,7 +25,8 @@ static void model_run_close(ModelRun *r) {
     backend_close(r->be);
     memset(r, 0, sizeof *r);
 }
-static int model_run_open(ModelRun *r, const char *backend, const Config *c, int B, int T, int chunk, Err *e) {
+static int model_run_open(ModelRun *r, const char *backend, const Config *c, int B, int T, int chunk,
+                          Err *e) {
     memset(r, 0, sizeof *r);
     int rc = backend_open(&r->be, backend, 1, e);
     if (!rc) rc = model_open(&r->m, c, r->be, GRAD_ALL, e);
@@ -48,7 +49,10 @@ static void model_batch(int *ids, int *target, int *start, int B, int T, int VOC
 }
 
 /* The other run gets this one's weights, which may be rounded. */
-typedef struct { ModelRun *from, *to; Err *e; } WeightCopy;
+typedef struct {
+    ModelRun *from, *to;
+    Err *e;
+} WeightCopy;
 static int weight_copy_visit(void *ctx, const ParamInfo *info, Param *slot) {
     WeightCopy *w = ctx;
     ParamInfo found;
@@ -56,13 +60,19 @@ static int weight_copy_visit(void *ctx, const ParamInfo *info, Param *slot) {
     void *host;
     TRY(mem_alloc(&host, info->n * sizeof(double), "weights", w->e));
     int rc = param_get(w->from->be, info, slot, DT_F64, host, w->e);
-    if (!rc && !model_find(&w->to->m, info->name, &found, &other)) rc = err_set(w->e, ERR_CHECK, "%s: not in the other model", info->name);
+    if (!rc && !model_find(&w->to->m, info->name, &found, &other))
+        rc = err_set(w->e, ERR_CHECK, "%s: not in the other model", info->name);
     if (!rc) rc = param_put(w->to->be, &found, &other, DT_F64, host, w->e);
     mem_free(host);
     return rc;
 }
 
-typedef struct { ModelRun *of, *ref; double worst; char where[160]; Err *e; } GradCompare;
+typedef struct {
+    ModelRun *of, *ref;
+    double worst;
+    char where[160];
+    Err *e;
+} GradCompare;
 static int grad_compare_visit(void *ctx, const ParamInfo *info, Param *slot) {
     GradCompare *c = ctx;
     ParamInfo found;
@@ -71,26 +81,30 @@ static int grad_compare_visit(void *ctx, const ParamInfo *info, Param *slot) {
     TRY(mem_alloc(&a, info->n * sizeof(double), "gradient", c->e));
     int rc = mem_alloc(&b, info->n * sizeof(double), "gradient", c->e);
     if (!rc) rc = wide_get(c->of->be, DT_F64, a, slot->g, info->n, c->e);
-    if (!rc && model_find(&c->ref->m, info->name, &found, &other)) rc = wide_get(c->ref->be, DT_F64, b, other.g, info->n, c->e);
+    if (!rc && model_find(&c->ref->m, info->name, &found, &other))
+        rc = wide_get(c->ref->be, DT_F64, b, other.g, info->n, c->e);
     double num = 0, den = 0;
     for (size_t i = 0; i < info->n && !rc; i++) {
         const double d = ((double *)a)[i] - ((double *)b)[i];
         num += d * d, den += ((double *)b)[i] * ((double *)b)[i];
     }
     const double rel = den > 0 ? sqrt(num / den) : sqrt(num);
-    if (!(rel <= c->worst)) c->worst = isfinite(rel) ? rel : INFINITY, snprintf(c->where, sizeof c->where, "%s", info->name);
+    if (!(rel <= c->worst))
+        c->worst = isfinite(rel) ? rel : INFINITY, snprintf(c->where, sizeof c->where, "%s", info->name);
     mem_free(a);
     if (!rc) mem_free(b);
     return rc;
 }
 
 /* Gradient of the mean cross-entropy of one batch on `backend` against ref64 with the same weights: the worst relative error and its tensor. */
-static int model_check_gradient(const char *backend, const Config *c, int B, int T, int chunk, double *worst, char *where, size_t cap, Err *e) {
+static int model_check_gradient(const char *backend, const Config *c, int B, int T, int chunk, double *worst,
+                                char *where, size_t cap, Err *e) {
     ModelRun of, ref = {0};
     void *mem;
     double value;
     TRY(mem_alloc(&mem, (size_t)B * T * 3 * sizeof(int), "batch", e));
-    int *ids = mem, *target = ids + B * T, *start = target + B * T, rc = model_run_open(&of, backend, c, B, T, chunk, e);
+    int *ids = mem, *target = ids + B * T, *start = target + B * T,
+        rc = model_run_open(&of, backend, c, B, T, chunk, e);
     model_batch(ids, target, start, B, T, c->VOC, 5);
     if (!rc) rc = model_run_open(&ref, "ref64", c, B, T, chunk, e);
     WeightCopy w = {&of, &ref, e};
@@ -116,8 +130,16 @@ static int model_check_gradient(const char *backend, const Config *c, int B, int
 }
 
 /* `steps` steps of AdamW on `backend`: loss[i] before step i. */
-static int model_train(const char *backend, const Config *c, int B, int T, int chunk, int steps, double *loss, Err *e) {
-    const OptimConfig oc = {.lr = 3e-3, .lr_attn = 3e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01, .clip = 1, .schedule = {.kind = SCHEDULE_CONSTANT}};
+static int model_train(const char *backend, const Config *c, int B, int T, int chunk, int steps, double *loss,
+                       Err *e) {
+    const OptimConfig oc = {.lr = 3e-3,
+                            .lr_attn = 3e-3,
+                            .beta1 = 0.9,
+                            .beta2 = 0.95,
+                            .eps = 1e-8,
+                            .decay = 0.01,
+                            .clip = 1,
+                            .schedule = {.kind = SCHEDULE_CONSTANT}};
     ModelRun r;
     Optim o = {0};
     void *mem;
@@ -145,13 +167,24 @@ static int model_train(const char *backend, const Config *c, int B, int T, int c
 /* The largest difference of two loss curves, relative to the loss or to 0.1 where it is smaller; also whether the first went down. */
 static double curve_difference(const double *a, const double *b, int n, int *learned) {
     double worst = 0;
-    for (int i = 0; i < n; i++) worst = fmax(worst, isfinite(a[i]) ? fabs(a[i] - b[i]) / fmax(b[i], 0.1) : INFINITY);
+    for (int i = 0; i < n; i++)
+        worst = fmax(worst, isfinite(a[i]) ? fabs(a[i] - b[i]) / fmax(b[i], 0.1) : INFINITY);
     *learned = n > 1 && a[n - 1] < a[0];
     return worst;
 }
 
 static Config model_small(const char *const *mixer, int L, int C, int H, int Hk, int D, int F, int VOC) {
-    Config c = {.family = "qwen3", .C = C, .L = L, .H = H, .Hk = Hk, .D = D, .F = F, .VOC = VOC, .tied = 1, .qk_norm = 1, .max_positions = 4096};
+    Config c = {.family = "qwen3",
+                .C = C,
+                .L = L,
+                .H = H,
+                .Hk = Hk,
+                .D = D,
+                .F = F,
+                .VOC = VOC,
+                .tied = 1,
+                .qk_norm = 1,
+                .max_positions = 4096};
     c.norm_eps = c.o_norm_eps = 1e-6;
     c.rope = (Rope){.kind = ROPE_PLAIN, .theta = 10000};
     c.conv_width = 4;

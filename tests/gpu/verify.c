@@ -8,34 +8,58 @@
 #include "gpu/model_check.h"
 #include "tools/opcheck.h"
 
-typedef struct { int lines, failed; double margin; char worst[160]; } Tally;
+typedef struct {
+    int lines, failed;
+    double margin;
+    char worst[160];
+} Tally;
 static void tally(void *ctx, const OpResult *r) {
     Tally *t = ctx;
     t->lines++;
     const int bad = opresult_failed(r);
     if (bad && t->failed++ < 3)
-        printf("  FAILED %s %s %s: %s: %s, error %.3g of %.3g at %s\n", r->op, r->check, r->shape, r->tensor, r->problem ? r->problem : compare_word(&r->c), r->c.rel,
-               r->tol, r->index);
-    if (r->c.margin > 0 && r->c.margin < t->margin) t->margin = r->c.margin, snprintf(t->worst, sizeof t->worst, "%s of %s", r->tensor, r->shape);
+        printf("  FAILED %s %s %s: %s: %s, error %.3g of %.3g at %s\n", r->op, r->check, r->shape, r->tensor,
+               r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index);
+    if (r->c.margin > 0 && r->c.margin < t->margin)
+        t->margin = r->c.margin, snprintf(t->worst, sizeof t->worst, "%s of %s", r->tensor, r->shape);
 }
 
 /* Larger than the table's: several tiles, both head sizes of the fast versions, odd ends. Small enough for float64 on a CPU. */
-static const struct { const char *op, *shape; } LARGE[] = {
-    {"attention", "B=1,T=300,H=4,Hk=2,D=64"}, {"attention", "B=2,T=257,H=2,Hk=1,D=128"}, {"attention", "B=1,T=200,H=2,Hk=2,D=128,window=70"},
-    {"attention", "B=1,T=3,H=4,Hk=1,D=128,past=500"}, {"attention", "B=1,T=130,H=2,Hk=2,D=96"}, {"attention", "B=2,T=65,H=2,Hk=1,D=64"},
-    {"delta_rule", "B=1,T=300,H=4,Hk=2,K=64,V=64,chunk=64"}, {"delta_rule", "B=2,T=129,H=2,Hk=2,K=128,V=128,chunk=64"}, {"delta_rule", "B=1,T=64,H=2,Hk=1,K=64,V=128,chunk=64"},
-    {"delta_rule", "B=1,T=1,H=2,Hk=2,K=128,V=64,chunk=64"}, {"delta_rule", "B=1,T=100,H=2,Hk=1,K=48,V=96,chunk=64"}, {"delta_rule", "B=1,T=65,H=2,Hk=2,K=128,V=128,chunk=16"},
-    {"gla", "B=1,T=200,H=4,Hk=2,K=64,V=64,chunk=64"}, {"gla", "B=1,T=100,H=2,Hk=2,K=128,V=128,chunk=64"}, {"gla", "B=2,T=65,H=2,Hk=1,K=32,V=96,chunk=32"},
-    {"linear", "N=513,I=256,O=300"}, {"linear", "N=100,I=1000,O=64"}, {"linear", "N=1,I=512,O=512"},
-    {"embed", "N=2000,C=64,VOC=50"}, {"rmsnorm", "N=1000,C=513"}, {"gated_rmsnorm", "N=1000,C=128"}, {"l2norm", "N=1000,C=128"},
-    {"head_xent", "N=70,C=64,VOC=1000"}, {"head_kl", "N=70,C=64,VOC=1000"},
+static const struct {
+    const char *op, *shape;
+} LARGE[] = {
+    {"attention", "B=1,T=300,H=4,Hk=2,D=64"},
+    {"attention", "B=2,T=257,H=2,Hk=1,D=128"},
+    {"attention", "B=1,T=200,H=2,Hk=2,D=128,window=70"},
+    {"attention", "B=1,T=3,H=4,Hk=1,D=128,past=500"},
+    {"attention", "B=1,T=130,H=2,Hk=2,D=96"},
+    {"attention", "B=2,T=65,H=2,Hk=1,D=64"},
+    {"delta_rule", "B=1,T=300,H=4,Hk=2,K=64,V=64,chunk=64"},
+    {"delta_rule", "B=2,T=129,H=2,Hk=2,K=128,V=128,chunk=64"},
+    {"delta_rule", "B=1,T=64,H=2,Hk=1,K=64,V=128,chunk=64"},
+    {"delta_rule", "B=1,T=1,H=2,Hk=2,K=128,V=64,chunk=64"},
+    {"delta_rule", "B=1,T=100,H=2,Hk=1,K=48,V=96,chunk=64"},
+    {"delta_rule", "B=1,T=65,H=2,Hk=2,K=128,V=128,chunk=16"},
+    {"gla", "B=1,T=200,H=4,Hk=2,K=64,V=64,chunk=64"},
+    {"gla", "B=1,T=100,H=2,Hk=2,K=128,V=128,chunk=64"},
+    {"gla", "B=2,T=65,H=2,Hk=1,K=32,V=96,chunk=32"},
+    {"linear", "N=513,I=256,O=300"},
+    {"linear", "N=100,I=1000,O=64"},
+    {"linear", "N=1,I=512,O=512"},
+    {"embed", "N=2000,C=64,VOC=50"},
+    {"rmsnorm", "N=1000,C=513"},
+    {"gated_rmsnorm", "N=1000,C=128"},
+    {"l2norm", "N=1000,C=128"},
+    {"head_xent", "N=70,C=64,VOC=1000"},
+    {"head_kl", "N=70,C=64,VOC=1000"},
 };
 
 static int failures;
 static void row(const char *what, const char *backend, const Tally *t, int rc, const Err *e) {
     const int bad = rc || t->failed || !t->lines;
     failures += bad;
-    printf("%-16s %-14s %5d checks  %3d failed  least margin %-8.3g %s%s\n", what, backend, t->lines, t->failed, t->margin, rc ? e->msg : t->worst, bad ? "   <<< FAILED" : "");
+    printf("%-16s %-14s %5d checks  %3d failed  least margin %-8.3g %s%s\n", what, backend, t->lines,
+           t->failed, t->margin, rc ? e->msg : t->worst, bad ? "   <<< FAILED" : "");
     fflush(stdout);
 }
 static void ops(const char *backend, int quick) {
@@ -49,28 +73,34 @@ static void ops(const char *backend, int quick) {
         row(o.op, backend, &t, rc, &e);
     }
 }
-static void number(const char *what, const char *backend, double got, double tol, const char *where, int rc, const Err *e) {
+static void number(const char *what, const char *backend, double got, double tol, const char *where, int rc,
+                   const Err *e) {
     const int bad = rc || !(got <= tol);
     failures += bad;
-    printf("%-24s %-14s %.3g of %.3g  %s%s\n", what, backend, got, tol, rc ? e->msg : where, bad ? "   <<< FAILED" : "");
+    printf("%-24s %-14s %.3g of %.3g  %s%s\n", what, backend, got, tol, rc ? e->msg : where,
+           bad ? "   <<< FAILED" : "");
     fflush(stdout);
 }
 static void models(const char *backend, int bf16) {
     enum { STEPS = 20, B = 2, T = 150 };
-    static const char *const layers[][4] = {{"softmax", "gdn_v4", "gdn_v4", "softmax"}, {"gla_v1", "softmax", "gla_v1", "gla_v1"}};
+    static const char *const layers[][4] = {{"softmax", "gdn_v4", "gdn_v4", "softmax"},
+                                            {"gla_v1", "softmax", "gla_v1", "gla_v1"}};
     for (int i = 0; i < 2; i++) {
         const Config c = model_small(layers[i], 4, 128, 2, 1, 64, 256, 512);
         Err e = {0};
         double far = 0, a[STEPS], r[STEPS];
         char where[160] = "";
         int learned = 1, rc = model_check_gradient(backend, &c, B, T, 64, &far, where, sizeof where, &e);
-        number(i ? "model gradient, gla" : "model gradient, gdn", backend, far, bf16 ? 0.1 : 1e-4, where, rc, &e);
+        number(i ? "model gradient, gla" : "model gradient, gdn", backend, far, bf16 ? 0.1 : 1e-4, where, rc,
+               &e);
         e = (Err){0};
         rc = model_train(backend, &c, B, T, 64, STEPS, a, &e);
         if (!rc) rc = model_train("cpu", &c, B, T, 64, STEPS, r, &e);
         if (!rc) far = curve_difference(a, r, STEPS, &learned);
-        snprintf(where, sizeof where, "loss %.4f to %.4f in %d steps%s", rc ? 0 : a[0], rc ? 0 : a[STEPS - 1], STEPS, learned ? "" : ", which does not go down");
-        number(i ? "20 steps, gla" : "20 steps, gdn", backend, learned ? far : INFINITY, bf16 ? 0.03 : 1e-3, where, rc, &e);
+        snprintf(where, sizeof where, "loss %.4f to %.4f in %d steps%s", rc ? 0 : a[0], rc ? 0 : a[STEPS - 1],
+                 STEPS, learned ? "" : ", which does not go down");
+        number(i ? "20 steps, gla" : "20 steps, gdn", backend, learned ? far : INFINITY, bf16 ? 0.03 : 1e-3,
+               where, rc, &e);
     }
 }
 
