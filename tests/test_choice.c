@@ -3,6 +3,8 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "eval/choice.h"
+#include "eval/klstats.h"
+#include "eval/mqar.h"
 #include "eval/questions.h"
 #include "eval/score.h"
 #include "eval/tasks.h"
@@ -427,6 +429,90 @@ START_TEST(test_generation) {
 }
 END_TEST
 
+/* ---- probes ---- */
+
+START_TEST(test_mqar_rows) {
+    const MqarSpec s = {.vocab = 64, .T = 48, .n = 6, .passes = 2, .power = .01, .random_filler = 0};
+    int ids[48], target[48], scratch[64 + 48], near_end = 0;
+    float weight[48];
+    Rng r;
+    rng_seed(&r, 3);
+    for (int row = 0; row < 200; row++) {
+        int asked = 0;
+        mqar_row(&s, &r, ids, target, weight, scratch);
+        for (int t = 0; t < 48; t++) {
+            if (t < 12) ck_assert(ids[t] == ids[t + 12] && (t % 2 ? ids[t] >= 32 && ids[t] < 64 : ids[t] >= 1 && ids[t] < 32));
+            for (int u = 0; u < t && t < 12; u++) ck_assert_int_ne(ids[u], ids[t]); // keys and values are distinct
+            if (weight[t] == 0) {
+                ck_assert_int_eq(target[t], -1);
+                ck_assert(t < 24 || ids[t] == 0);
+                continue;
+            }
+            ck_assert(t >= 24 && t % 2 == 0 && weight[t] == 1);
+            int at = 0;
+            while (at < 12 && ids[at] != ids[t]) at += 2;
+            ck_assert_int_lt(at, 12);
+            ck_assert_int_eq(target[t], ids[at + 1]);
+            near_end += t < 36;
+            asked++;
+        }
+        ck_assert_int_eq(asked, 6);
+    }
+    ck_assert_int_gt(near_end, 750); // 12 slots, 6 asked: small gaps are likelier than half
+}
+END_TEST
+
+START_TEST(test_mqar_run) {
+    Rig r;
+    Err e = {0};
+    MqarResult a, b;
+    MqarSpec s = {.vocab = 256, .T = 32, .n = 4, .passes = 1, .power = .01, .random_filler = 1};
+    rig_open(&r);
+    ok(mqar_run(&s, &r.m, 70, 1, &a, &e), &e);
+    ok(mqar_run(&s, &r.m, 70, 1, &b, &e), &e);
+    ck_assert(a.asked == 280 && a.loss == b.loss && a.accuracy < .2 && a.loss > 1);
+    s = (MqarSpec){.vocab = 256, .T = 24, .n = 12, .copy = 1};
+    ok(mqar_run(&s, &r.m, 9, 1, &a, &e), &e);
+    ck_assert_int_eq(a.asked, 9 * 11);
+    s = (MqarSpec){.vocab = 256, .T = 14, .n = 4, .passes = 1, .power = .01};
+    ck_assert_int_eq(mqar_run(&s, &r.m, 9, 1, &a, &e), ERR_USAGE);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(test_klstats) {
+    KlStats s;
+    float kl[] = {4, 1, 3, 2}, nll[] = {1, 2, 3, 4}, base[] = {1, 1, 1, 1};
+    const unsigned char same[] = {1, 0, 1, 1};
+    klstats_of(&s, kl, nll, base, same, 4);
+    near(s.mean, 2.5);
+    near(s.median, 2.5);
+    near(s.q99, 3.97);
+    near(s.max, 4);
+    near(s.se, sqrt(1.25 / 3));
+    near(s.same_top, .75);
+    near(s.same_top_se, sqrt(.1875 / 3));
+    near(s.delta, 1.5);
+    KlReport r;
+    Rig g;
+    Err e = {0};
+    int ids[60];
+    rig_open(&g);
+    for (int i = 0; i < 60; i++) ids[i] = i % 20 < 10 ? i % 10 : 7 * i % 256; // some pairs return
+    ok(klstats_run(&r, &g.m, &g.m, ids, 60, 30, NULL, &e), &e);
+    ck_assert(r.all.positions == 58 && r.seen.positions + r.fresh.positions == 58 && r.seen.positions == 9);
+    ck_assert(r.all.max < 1e-6 && r.all.same_top == 1 && r.all.delta == 0 && r.all.nll > 1);
+    Model other = {0};
+    ok(model_open(&other, &g.m.c, g.be, GRAD_NONE, &e), &e);
+    ok(model_init(&other, 6, 1.0, 1.5, 0, &e), &e);
+    ok(klstats_run(&r, &g.m, &other, ids, 60, 30, NULL, &e), &e);
+    ck_assert(r.all.mean > .1 && r.all.max >= r.all.q99 && r.all.q99 >= r.all.median && r.all.same_top < 1);
+    near(r.all.mean * 58, r.seen.mean * (double)r.seen.positions + r.fresh.mean * (double)r.fresh.positions);
+    model_close(&other);
+    rig_close(&g);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("choice");
     TCase *t = tcase_create("scoring");
@@ -440,6 +526,9 @@ int main(void) {
     tcase_add_test(t, test_rolling);
     tcase_add_test(t, test_split_merge);
     tcase_add_test(t, test_generation);
+    tcase_add_test(t, test_mqar_rows);
+    tcase_add_test(t, test_mqar_run);
+    tcase_add_test(t, test_klstats);
     tcase_set_timeout(t, 60);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

@@ -13,7 +13,7 @@
 typedef EvalOptions Options;
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
-    {"task", "ppl, kl, recall, or a list of question sets (see below)", OPT_TEXT, AT(task), 0, 1024, NULL, 0},
+    {"task", "ppl, kl, kl_stats, recall, mqar, copy, or a list of question sets (see below)", OPT_TEXT, AT(task), 0, 1024, NULL, 0},
     {"text", "text file (ppl, kl): the whole file is one stream of tokens", OPT_TEXT, AT(text), 0, 1024, NULL, 0},
     {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_TEXT, AT(ids), 0, 1024, NULL, 0},
     {"seq_len", "window length in tokens", OPT_INT, AT(seq_len), 2, 1 << 24, NULL, 0},
@@ -184,14 +184,15 @@ static int run_recall(Cli *c, Session *s, Err *e) {
     return rc;
 }
 
-static const struct { const char *name; int (*run)(Cli *c, Session *s, Err *e); } measures[] = {{"ppl", run_ppl}, {"kl", run_kl}, {"recall", run_recall}};
+static const struct { const char *name; int (*run)(Cli *c, Session *s, Err *e); } measures[] = {
+    {"ppl", run_ppl}, {"kl", run_kl}, {"recall", run_recall}, {"mqar", eval_mqar}, {"copy", eval_mqar}, {"kl_stats", eval_klstats}};
 
 static int eval(Cli *c, Err *e) {
     const Options *o = c->options[0];
     for (size_t i = 0; i < sizeof measures / sizeof *measures; i++) {
         Session s;
         if (strcmp(o->task, measures[i].name)) continue;
-        TRY(session_open(&s, c, measures[i].run == run_recall || !o->ids[0], e));
+        TRY(session_open(&s, c, measures[i].run == run_recall || measures[i].run == eval_klstats || !o->ids[0], e));
         const int rc = measures[i].run(c, &s, e);
         session_close(&s);
         return rc;
@@ -202,10 +203,13 @@ static int eval(Cli *c, Err *e) {
 const Command cmd_eval = {
     .name = "eval",
     .summary = "Measures a model: perplexity on a text, KL to its teacher, recall, and question sets as lm-evaluation-harness asks them.",
-    .usage = "--task ppl|kl|recall|SET[,SET...] -m MODEL (--text FILE | --ids FILE.json | --data DIR) [options]",
+    .usage = "--task ppl|kl|kl_stats|recall|mqar|copy|SET[,SET...] -m MODEL (--text FILE | --ids FILE.json | --data DIR) [options]",
     .details = "ppl, kl: the token stream (no special tokens added) is cut into consecutive windows of N tokens, the last partial one dropped\n"
                "unless it is the only one; each window starts from a fresh state; positions 2..N are predicted. Units are nats.\n"
                "recall: k1 v1 ... kn vn, then keys again: how often is the right value the most likely token?\n"
+               "mqar: zoology's multi-query associative recall over the whole vocabulary, --seq-len tokens, --recall-n pairs; copy: a random\n"
+               "block of --recall-n tokens, twice. kl_stats: KL to --teacher on --text: mean, median, quantiles, same top token, and the split\n"
+               "by \"continues a bigram seen in this window\".\n"
                "Question sets: ruler (all 13: niah_single_1..3, niah_multikey_1..3, niah_multiquery, niah_multivalue, ruler_vt, ruler_cwe,\n"
                "ruler_fwe, ruler_qa_squad, ruler_qa_hotpot), piqa, hellaswag, arc_easy, arc_challenge, winogrande, openbookqa, social_iqa,\n"
                "boolq, sciq, lambada_openai, wikitext, gsm8k, swde, fda, squad_completion, squadv2.",

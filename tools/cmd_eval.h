@@ -1,4 +1,5 @@
-/* cmd_eval.h - between the two files of `hybridize eval`: measures on a token stream (cmd_eval.c), question sets (cmd_eval_tasks.c). */
+/* cmd_eval.h - between the files of `hybridize eval`: measures on a token stream (cmd_eval.c), question sets (cmd_eval_tasks.c),
+ * probes (cmd_eval_probes.c). */
 #ifndef HYB_CMD_EVAL_H
 #define HYB_CMD_EVAL_H
 #include "tools/session.h"
@@ -12,6 +13,8 @@ typedef struct {
 } EvalOptions;
 enum { STUB_NONE, STUB_BYTE, STUB_SIMPLE };
 
+int eval_mqar(Cli *c, Session *s, Err *e);    /* mqar and copy */
+int eval_klstats(Cli *c, Session *s, Err *e);
 /* The tasks of o->task, a comma list; ERR_USAGE names an unknown one with the nearest. */
 int eval_tasks(Cli *c, const EvalOptions *o, Err *e);
 

@@ -28,9 +28,9 @@ typedef struct {
 static int unknown(const char *name, Err *e) {
     const char *words[MOST_TASKS];
     int n = 0;
-    static const char *const more[] = {"ppl", "kl", "recall", "ruler"};
-    for (int i = 0; task_at(i) && n < MOST_TASKS - 4; i++) words[n++] = task_name(task_at(i));
-    for (int i = 0; i < 4; i++) words[n++] = more[i];
+    static const char *const more[] = {"ppl", "kl", "recall", "ruler", "mqar", "copy", "kl_stats"};
+    for (int i = 0; task_at(i) && n < MOST_TASKS - 7; i++) words[n++] = task_name(task_at(i));
+    for (int i = 0; i < 7; i++) words[n++] = more[i];
     err_set(e, ERR_USAGE, "eval: unknown task \"%s\"", name);
     const char *near = cli_nearest(name, words, n);
     if (near) return err_hint(e, "did you mean %s?", near);

@@ -1,0 +1,108 @@
+/* cmd_eval_probes.c - recall probes of plain token ids, and KL statistics against a base model. */
+#include "eval/klstats.h"
+#include "eval/mqar.h"
+#include "eval/recall.h"
+#include "io/hf.h"
+#include "io/json.h"
+#include "method/pretrain.h"
+#include "tools/cmd_eval.h"
+#include <string.h>
+
+static int finish(JsonOut *o, Err *e) {
+    json_out_close(o);
+    const int rc = json_out_end(o, e);
+    if (!rc) puts(o->text);
+    json_out_free(o);
+    return rc;
+}
+
+int eval_mqar(Cli *c, Session *s, Err *e) {
+    const EvalOptions *o = c->options[0];
+    const int copy = !strcmp(o->task, "copy");
+    int n[RECALL_MAX_N], count = 0;
+    MqarResult r[RECALL_MAX_N];
+    JsonOut out;
+    TRY(list_parse(o->recall_n, n, RECALL_MAX_N, &count, 1, 1 << 20, "recall_n", e));
+    for (int i = 0; i < count; i++) {
+        const MqarSpec spec = {.vocab = s->m.c.VOC, .T = copy ? 2 * n[i] : o->seq_len, .n = n[i], .passes = 1, .power = 0.01, .random_filler = 1, .copy = copy};
+        TRY(mqar_run(&spec, &s->m, o->recall_rows, c->common.seed, &r[i], e));
+    }
+    if (!c->common.json) {
+        for (int i = 0; i < count; i++)
+            printf("%s %5d %s  accuracy %.4f +- %.4f  loss %.4f\n", o->task, n[i], copy ? "tokens" : "pairs", r[i].accuracy, r[i].accuracy_se, r[i].loss);
+        return OK;
+    }
+    json_out_begin(&out, 1);
+    json_out_object(&out, NULL);
+    json_out_object(&out, "results");
+    for (int i = 0; i < count; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "%s_%d", copy ? "copy" : "mqar", n[i]);
+        json_out_object(&out, name);
+        json_out_real(&out, "acc,none", r[i].accuracy);
+        json_out_real(&out, "acc_stderr,none", r[i].accuracy_se);
+        json_out_real(&out, "loss,none", r[i].loss);
+        json_out_close(&out);
+    }
+    json_out_close(&out);
+    return finish(&out, e);
+}
+
+static void stats_json(JsonOut *o, const char *name, const KlStats *s) {
+    json_out_object(o, name);
+    json_out_int(o, "positions", s->positions);
+    json_out_real(o, "kl_mean", s->mean);
+    json_out_real(o, "kl_stderr", s->se);
+    json_out_real(o, "kl_median", s->median);
+    json_out_real(o, "kl_q01", s->q01);
+    json_out_real(o, "kl_q05", s->q05);
+    json_out_real(o, "kl_q95", s->q95);
+    json_out_real(o, "kl_q99", s->q99);
+    json_out_real(o, "kl_max", s->max);
+    json_out_real(o, "same_top", s->same_top);
+    json_out_real(o, "same_top_stderr", s->same_top_se);
+    json_out_real(o, "nll", s->nll);
+    json_out_real(o, "nll_base", s->nll_base);
+    json_out_real(o, "nll_difference", s->delta);
+    json_out_real(o, "nll_difference_stderr", s->delta_se);
+    json_out_close(o);
+}
+
+static void stats_print(const char *name, const KlStats *s) {
+    printf("%-7s %8lld positions  kl %.6f +- %.6f  median %.6f  1%% %.6f  99%% %.6f  max %.6f\n", name, (long long)s->positions, s->mean, s->se,
+           s->median, s->q01, s->q99, s->max);
+    printf("%-7s same top token %.4f +- %.4f  nll %.6f  base %.6f  difference %.6f +- %.6f\n", name, s->same_top, s->same_top_se, s->nll,
+           s->nll_base, s->delta, s->delta_se);
+}
+
+int eval_klstats(Cli *c, Session *s, Err *e) {
+    const EvalOptions *o = c->options[0];
+    Ids ids = {0};
+    Model base = {0};
+    KlReport r;
+    JsonOut out;
+    TRY(cli_require(c, o->teacher, "--teacher DIR", e));
+    TRY(cli_require(c, o->text, "--text FILE", e));
+    int rc = session_text_ids(&ids, s->tokenizer, o->text, e);
+    if (!rc && o->max_tokens && ids.n > (size_t)o->max_tokens) ids.n = (size_t)o->max_tokens;
+    if (!rc) rc = hf_load_model(&base, o->teacher, s->be, GRAD_NONE, e);
+    if (!rc) rc = klstats_run(&r, &base, &s->m, ids.id, ids.n, o->seq_len, &c->progress, e);
+    if (!rc && c->common.json) {
+        json_out_begin(&out, 1);
+        json_out_object(&out, NULL);
+        json_out_str(&out, "model", c->common.model);
+        json_out_str(&out, "base", o->teacher);
+        stats_json(&out, "all", &r.all);
+        stats_json(&out, "bigram_seen", &r.seen);
+        stats_json(&out, "bigram_new", &r.fresh);
+        rc = finish(&out, e);
+    } else if (!rc) {
+        stats_print("all", &r.all);
+        stats_print("seen", &r.seen);
+        stats_print("new", &r.fresh);
+        puts("seen: this token and the next stood side by side earlier in the window; new: they did not");
+    }
+    model_close(&base);
+    ids_free(&ids);
+    return rc;
+}
