@@ -543,6 +543,66 @@ START_TEST(pipeline_whole) {
 }
 END_TEST
 
+/* Every selector by its name, on mixed scoring data with early stopping; rows are read back, not made again; K from memory. */
+START_TEST(pipeline_selectors) {
+    static const char all[] = "gr_s2,avg_s2,ga_s1,gr_s1,avg_s1,distance,ppl,act_mse,smart,swap,swap_remove,path_gates,swap_greedy,gates_greedy,"
+                              "ga_s2_greedy,trunk_s2,exhaustive,ablation,ga_s2";
+    PipelineOptions o;
+    Err e = {0};
+    Stop go = {0};
+    Notes notes;
+    LayerScore *s = malloc(MAX_LAYERS * sizeof *s);
+    int L;
+    pipeline_inputs();
+    pipeline_small(&o);
+    ck_assert_ptr_nonnull(s);
+    snprintf(o.selector, sizeof o.selector, "gates");
+    snprintf(o.students, sizeof o.students, "%s", all);
+    o.score_mix = 0.5;
+    o.early_stop_r = 2;
+    o.halving_z = 3;
+    o.k = -1;
+    o.memory_context = 1000; // softmax 2*2*4*4*1000 bytes, linear 4*4*4*4
+    o.memory_budget_mb = (64000 + 2 * 256) / 1048576.0;
+    must(pipeline_go(place("a"), 1, &o, &go, &notes, &r1, &e), &e);
+    ck_assert_int_eq(r1.K, 1);
+    ck_assert_int_eq(r1.rows, 2 + 20);
+    for (int i = 3; i < r1.rows; i++) {
+        char path[128];
+        const Selector *selector = selector_find(r1.row[i].name);
+        ck_assert_ptr_nonnull(selector);
+        if (!selector->score) continue; // a layout, or GA-S2's own rows
+        snprintf(path, sizeof path, "a/rankings/%s", r1.row[i].name);
+        must(ranking_read(s, &L, place(path), &e), &e);
+        ck_assert_int_eq(L, 3);
+        if (strcmp(r1.row[i].name, "smart"))
+            for (int l = 0; l < L; l++) ck_assert_int_eq(s[l].rank == 1, r1.row[i].keep[l]);
+    }
+    must(ranking_read(s, &L, place("a"), &e), &e);
+    ck_assert_int_eq(s[0].heads, 4);
+    ck_assert(file_exists(place("a/agreement.csv")) && file_exists(place("a/budget.csv")));
+    must(file_remove(place("a/results.json"), &e), &e);
+    const long steps = go.steps;
+    must(pipeline_go(place("a"), 1, &o, &go, &notes, &r2, &e), &e);
+    ck_assert_int_eq(go.steps, steps); // nothing was trained again
+    ck_assert_ptr_null(strstr(notes.said, "scoring by"));
+    for (int i = 0; i < r1.rows; i++) ck_assert_int_eq(memcmp(r1.row[i].keep, r2.row[i].keep, sizeof r1.row[i].keep), 0);
+    // a budget by costs: only layer 1 may be softmax
+    o.memory_budget_mb = 0;
+    o.cost_budget = 5;
+    snprintf(o.layer_costs, sizeof o.layer_costs, "4:1,2:1,4:1");
+    o.students[0] = 0;
+    must(pipeline_go(place("b"), 1, &o, &go, &notes, &r2, &e), &e);
+    ck_assert(!r2.row[2].keep[0] && r2.row[2].keep[1] && !r2.row[2].keep[2]);
+    Err bad = {0}, unknown = {0};
+    o.layer_costs[0] = 0;
+    ck_assert_int_eq(pipeline_check(&o, &bad), ERR_USAGE);
+    snprintf(o.selector, sizeof o.selector, "gatez");
+    ck_assert_int_eq(pipeline_check(&o, &unknown), ERR_USAGE);
+    free(s);
+}
+END_TEST
+
 START_TEST(pipeline_resumes_anywhere) {
     PipelineOptions o;
     Err e = {0};
@@ -675,6 +735,7 @@ int main(void) {
     tcase_add_test(t, pretrain_levels_resume);
     tcase_add_test(t, pretrain_learns_text);
     tcase_add_test(t, pipeline_whole);
+    tcase_add_test(t, pipeline_selectors);
     tcase_add_test(t, pipeline_resumes_anywhere);
     tcase_add_test(t, pipeline_out_of_memory);
     tcase_add_test(t, pipeline_parts);
