@@ -32,16 +32,36 @@ static void run_alone(size_t n, Task *task, const void *job) {
 static int team_started, team_lost;
 static void child_after_fork(void) { team_lost = team_started; }
 
+/* OpenMP ends a loop when the last thread of its team has come. On a machine with other work that can be tens of milliseconds after the
+ * caller has done all tasks by itself, so the waiting is measured: where it was more than half of 10 ms spent in loops, the caller works alone
+ * for 20 times as long as it waited, and then tries again. The bits do not depend on it. */
+static _Thread_local double spent, waited, alone_until;
+static void patience(double begun, double done, double ended) {
+    spent += ended - begun;
+    waited += ended - done;
+    if (spent < 0.01) return;
+    if (waited > spent / 2) alone_until = ended + 20 * waited;
+    spent = waited = 0;
+}
+
 void pool_run(size_t n, Task *task, const void *job) {
     const int wanted = pool_threads(), threads = n < (size_t)wanted ? (int)n : wanted;
-    if (threads < 2 || team_lost || omp_in_parallel()) {
+    const double begun = omp_get_wtime();
+    double done = begun;
+    if (threads < 2 || team_lost || omp_in_parallel() || begun < alone_until) {
         run_alone(n, task, job);
         return;
     }
     if (!team_started) team_started = 1, pthread_atfork(NULL, NULL, child_after_fork);
     const int step = (int)(n / ((size_t)threads * 8) + 1); // taken at once: few enough hand-outs, and no long wait at the end
-#pragma omp parallel for num_threads(threads) schedule(dynamic, step)
-    for (size_t i = 0; i < n; i++) task(job, i);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(dynamic, step) nowait
+        for (size_t i = 0; i < n; i++) task(job, i);
+#pragma omp master
+        done = omp_get_wtime();
+    }
+    patience(begun, done, omp_get_wtime());
 }
 #else
 void pool_run(size_t n, Task *task, const void *job) { run_alone(n, task, job); }
