@@ -46,7 +46,7 @@ static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *db
         if (d->K == 64)
             return gdn_backward<64, 64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start,
                                         scale, work, d);
-        if (d->K == 128)
+        if (d->K == 128 && cuda_shared_room() >= 200 * 1024) // not on sm_80
             return gdn_backward<128, 128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta,
                                           start, scale, work, d);
     }

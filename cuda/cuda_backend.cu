@@ -28,11 +28,13 @@ struct Device {
     void *scratch;
     char error[512], about[256];
     int sm;
+    size_t shared;
 };
 static Device device;
 
 cudaStream_t cuda_stream() { return device.stream; }
 void *cuda_scratch() { return device.scratch; }
+size_t cuda_shared_room() { return device.shared; }
 int cuda_check(cudaError_t code, const char *what) {
     if (code == cudaSuccess) return 0;
     if (!device.error[0])
@@ -175,6 +177,7 @@ static int device_open(int index, const char *name, Err *e) {
     snprintf(device.about, sizeof device.about, "%.200s, %.0f GB, sm_%d%d, products by %s", about.name,
              about.totalGlobalMem / 1e9, about.major, about.minor, matmul_about());
     device.index = index, device.users = 1, device.sm = about.multiProcessorCount;
+    device.shared = about.sharedMemPerBlockOptin;
     return OK;
 }
 static void cuda_close(Backend *b) {

@@ -33,6 +33,7 @@ cudaStream_t cuda_stream();
 int cuda_latch(const char *what);
 int cuda_check(cudaError_t code, const char *what);
 /* Raises the kernel's limit of dynamic shared memory where it is above 48 KB. */
+size_t cuda_shared_room(); // dynamic shared memory that a block may have at most
 int cuda_shared_limit(const void *kernel, size_t bytes, const char *what);
 /* A device buffer that lives as long as the backend, for partial sums; contents last until the next op. */
 enum { CUDA_SCRATCH = 16 << 20 };

@@ -329,7 +329,7 @@ typedef void *cudaStream_t;
 struct cudaDeviceProp {
     char name[256];
     int multiProcessorCount;
-    size_t totalGlobalMem;
+    size_t totalGlobalMem, sharedMemPerBlockOptin;
     int major, minor;
 };
 cudaError_t cudaMalloc(void **p, size_t bytes);
@@ -362,7 +362,7 @@ static inline cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     memset(p, 0, sizeof *p);
     memcpy(p->name, "emulator", 9);
-    p->multiProcessorCount = 1, p->totalGlobalMem = (size_t)1 << 34, p->major = 9;
+    p->multiProcessorCount = 1, p->totalGlobalMem = (size_t)1 << 34, p->major = 9, p->sharedMemPerBlockOptin = 227 * 1024;
     return cudaSuccess;
 }
 #endif
