@@ -12,6 +12,9 @@ OMP    ?= $(shell echo 'int main(void){return 0;}' | $(CC) -fopenmp -x c - -o /d
 WARN    = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla -Wpointer-arith $(if $(filter 1,$(WERROR)),-Werror)
 ALLFLAGS = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -ffp-contract=off -Iref -I. -MMD -MP $(CFLAGS)
 LDLIBS += -lm
+# `make V=1` shows every command.
+Q      = $(if $(V),,@)
+say    = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
 export GOMP_SPINCOUNT ?= 5000 # see patience() in tools/main.c
 
 # ---- sources: ref/ is the program, cpu/ only faster ops; op files are included by their one translation unit ----
@@ -28,7 +31,8 @@ all: hybridize ## build ./hybridize (the default)
 hybridize: $(B)/hybridize
 	@cp -f $< $@
 $(B)/hybridize: $(CMDS:%.c=$(B)/%.o) $(B)/libtools.a $(B)/libhyb.a
-	$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(B)/libhyb.a: $(LIBOBJ)
 	@rm -f $@ && ar rcs $@ $^
@@ -37,25 +41,37 @@ $(B)/libtools.a: $(TOOLS:%.c=$(B)/%.o)
 
 $(B)/ref/ops/ref_ops32.o: ref/ops/ref_ops.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) -DBITS=32 -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALLFLAGS) -DBITS=32 -c $< -o $@
 $(B)/ref/ops/ref_ops64.o: ref/ops/ref_ops.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) -DBITS=64 -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALLFLAGS) -DBITS=64 -c $< -o $@
 $(B)/cpu/%.o: cpu/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) -O3 $(OMP) -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALLFLAGS) -O3 $(OMP) -c $< -o $@
 $(B)/ref/ops/backend.o: ALLFLAGS += $(if $(CPU),,-DHYB_NO_CPU)
 $(B)/ref/ops/backend.o: $(CPU)
-$(B)/tools/main.o: ALLFLAGS += -DGIT_ID='"$(shell git rev-parse --short=12 HEAD 2>/dev/null)"'
+# main.c is compiled again when what it is linked with, or the commit, changes.
+$(B)/tools/main.o: $(B)/main.flags
+$(B)/main.flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(TOOL_CUDA) $(EMU_LIB) $(GIT_ID)' | cmp -s - $@ || echo '$(TOOL_CUDA) $(EMU_LIB) $(GIT_ID)' >$@
+FORCE:
+GIT_ID := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+$(B)/tools/main.o: ALLFLAGS += -DGIT_ID='"$(GIT_ID)"'
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
 
 $(B)/tests/%: $(B)/tests/%.o $(B)/libtools.a $(B)/libhyb.a
-	$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(shell pkg-config --libs check 2>/dev/null || echo -lcheck) $(LDLIBS) -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(shell pkg-config --libs check 2>/dev/null || echo -lcheck) $(LDLIBS) -o $@
 
 # ---- tests ----
-test: libcheck $(TESTS:%=$(B)/tests/%) hybridize ## build and run every test (installs libcheck with apt-get if it is missing and it may)
+test: libcheck $(TESTS:%=$(B)/tests/%) $(B)/hybridize ## build and run every test (installs libcheck with apt-get if it is missing and it may)
 	@tests/run.sh $(B)/test-logs $(TESTS:%=$(B)/tests/%)
 asan: ## the same tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory test B=build/asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" CFLAGS="-DDEBUG $(CFLAGS)"
@@ -82,10 +98,11 @@ libcheck:
 	  else echo "make test needs libcheck: install the package 'check' (Debian, Ubuntu: sudo apt-get install check)" >&2; exit 1; fi; }
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n",$$1,$$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n",$$1,$$2}' $(filter Makefile %.mk,$(MAKEFILE_LIST))
 clean: ## remove everything that make made
 	rm -rf build hybridize
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all help clean test demo asan debug mutate fuzz lint format libcheck
+
+.PHONY: FORCE all help clean test demo asan debug mutate fuzz lint format libcheck
 .SECONDARY:
 -include cuda/rules.mk

@@ -19,13 +19,16 @@ $(B)/libcuda_emu.a: $(EMU_OBJ)
 	@rm -f $@ && ar rcs $@ $^
 $(B)/cuda_emu/cuda_ops32.o $(B)/cuda_emu/cuda_ops16.o: $(B)/cuda_emu/cuda_ops%.o: cuda/cuda_ops.cu
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) -O2 -DBITS=$* -x c++ -c $< -o $@
+	$(call say,C++,$<)
+	$(Q)$(CXX) $(EMU_FLAGS) -O2 -DBITS=$* -x c++ -c $< -o $@
 $(B)/cuda_emu/%.o: cuda/%.cu
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) -x c++ -c $< -o $@
+	$(call say,C++,$<)
+	$(Q)$(CXX) $(EMU_FLAGS) -x c++ -c $< -o $@
 $(B)/cuda_emu/%.o: tests/cuda_emu/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) -O2 -c $< -o $@
+	$(call say,C++,$<)
+	$(Q)$(CXX) $(EMU_FLAGS) -O2 -c $< -o $@
 
 NVCC_FLAGS = -std=c++17 -O3 $(CUDA_INC) $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) -MMD -MP
 CUDA_OBJ   = $(CUDA_HOST:%=$(B)/cuda/%.o) $(B)/cuda/cuda_ops32.o $(B)/cuda/cuda_ops16.o
@@ -41,10 +44,12 @@ $(B)/libcuda.a: $(CUDA_OBJ)
 	@rm -f $@ && ar rcs $@ $^
 $(B)/cuda/cuda_ops32.o $(B)/cuda/cuda_ops16.o: $(B)/cuda/cuda_ops%.o: cuda/cuda_ops.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -Xptxas -v -DBITS=$* -c $< -o $@ 2> $(@:.o=.ptxas) || { grep -v '^ptxas info' $(@:.o=.ptxas); exit 1; }
+	$(call say,NVCC,$<)
+	$(Q)$(NVCC) $(NVCC_FLAGS) -Xptxas -v -DBITS=$* -c $< -o $@ 2> $(@:.o=.ptxas) || { grep -v '^ptxas info' $(@:.o=.ptxas); exit 1; }
 $(B)/cuda/%.o: cuda/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -c $< -o $@
+	$(call say,NVCC,$<)
+	$(Q)$(NVCC) $(NVCC_FLAGS) -c $< -o $@
 cuda: $(CUDA_LIB) ## the CUDA kernels (needs nvcc), for sm_80, sm_90 and sm_100; nothing without nvcc
 	@sh tests/gpu/ptxas.sh $(B)/cuda/*.ptxas
 
