@@ -17,7 +17,7 @@ static void embed_forward(float *y, const float *w, const int *ids, int N, int C
 
 static void embed_columns(const void *job, size_t b) {
     const EmbedJob *j = job;
-    const size_t C = j->rows.C, from = b * COLUMN_BLOCK, n = block_size(b, COLUMN_BLOCK, C);
+    const size_t C = j->rows.C, from = b * j->rows.block, n = block_size(b, j->rows.block, C);
     for (size_t i = 0; i < j->rows.N; i++) {
         float *dw_v = j->rows.out[0] + j->ids[i] * C + from;
         const float *dy_n = j->rows.in[0] + i * C + from;
@@ -26,6 +26,6 @@ static void embed_columns(const void *job, size_t b) {
 }
 static void embed_backward(float *dw, const float *dy, const int *ids, int N, int C, int VOC) {
     (void)VOC;
-    const EmbedJob j = {{{dw}, {dy}, .N = N, .C = C}, ids};
-    pool_run_if((size_t)N * C > ALONE, column_blocks(C), embed_columns, &j);
+    const EmbedJob j = {{{dw}, {dy}, .N = N, .C = C, .block = column_block(C)}, ids};
+    pool_run_if((size_t)N * C > ALONE, (C + j.rows.block - 1) / j.rows.block, embed_columns, &j);
 }

@@ -50,13 +50,11 @@ static void linear_forward(float *y, const float *x, const float *w, const float
 
 static void bias_columns(const void *job, size_t b) {
     const Job *j = job;
-    const size_t from = b * COLUMN_BLOCK, n = block_size(b, COLUMN_BLOCK, j->C);
-    for (size_t o = from; o < from + n; o += VW) {
-        const size_t k = from + n - o;
-        vf s = vset(0);
-        for (size_t i = 0; i < j->N; i++) s = s + vget(j->in[0] + i * j->C + o, k);
-        vput(j->out[0] + o, vget(j->out[0] + o, k) + s, k);
-    }
+    const size_t from = b * j->block, n = block_size(b, j->block, j->C);
+    float sums[COLUMN_MOST] = {0};
+    for (size_t i = 0; i < j->N; i++)
+        for (size_t o = 0; o < n; o += VW) vstore(sums + o, vload(sums + o) + vget(j->in[0] + i * j->C + from + o, n - o));
+    for (size_t o = 0; o < n; o++) j->out[0][from + o] += sums[o];
 }
 
 static void linear_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, int N, int I, int O) {

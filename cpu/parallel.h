@@ -1,4 +1,4 @@
-/* parallel.h - how work is cut into tasks, never by the number of threads: [0, n) elements into runs, N rows or C columns into blocks. */
+/* parallel.h - how work is cut into tasks: [0, n) elements into runs, N rows or C columns into blocks. */
 #ifndef HYB_CPU_PARALLEL_H
 #define HYB_CPU_PARALLEL_H
 #include "cpu/pool.h"
@@ -9,17 +9,22 @@ enum { RUN = 4096, ALONE = 32768 }; // below ALONE elements a second thread cost
 INLINE size_t run_count(size_t n) { return (n + RUN - 1) / RUN; }
 INLINE size_t run_size(size_t n, size_t r) { return n - r * RUN < RUN ? n - r * RUN : RUN; }
 
-enum { ROW_BLOCK = 64, COLUMN_BLOCK = 32 };
+/* Sums over rows keep a block of columns on the stack: as wide as the threads allow, since a narrow one reads memory in crumbs. (Each column
+ * is summed over rows in order however wide its block is.) */
+enum { ROW_BLOCK = 64, COLUMN_LEAST = 32, COLUMN_MOST = 512 };
 INLINE size_t row_blocks(size_t N) { return (N + ROW_BLOCK - 1) / ROW_BLOCK; }
-INLINE size_t column_blocks(size_t C) { return (C + COLUMN_BLOCK - 1) / COLUMN_BLOCK; }
+INLINE size_t column_block(size_t C) {
+    const size_t even = (C / (size_t)pool_threads() + COLUMN_LEAST) / COLUMN_LEAST * COLUMN_LEAST;
+    return even < COLUMN_MOST ? even : COLUMN_MOST;
+}
 INLINE size_t block_size(size_t b, size_t block, size_t n) { return n - b * block < block ? n - b * block : block; }
 
 /* The arguments of an op as its tasks get them: outputs and inputs in the contract's order, sizes N (rows) and C, or n (elements). */
 typedef struct {
     float *out[4];
     const float *in[6];
-    size_t n, N, C;
-    float a; // a scalar
+    size_t n, N, C, block; // block: columns a task, set by blocks_of_columns
+    float a;               // a scalar
 } Job;
 
 /* p + i where there is a p */
@@ -28,7 +33,10 @@ INLINE const float *at_const(const float *p, size_t i) { return p ? p + i : NULL
 
 static void runs(Task *task, Job job) { pool_run_if(job.n > ALONE, run_count(job.n), task, &job); }
 static void blocks_of_rows(Task *task, Job job) { pool_run_if(job.N * job.C > ALONE, row_blocks(job.N), task, &job); }
-static void blocks_of_columns(Task *task, Job job) { pool_run_if(job.N * job.C > ALONE, column_blocks(job.C), task, &job); }
+static void blocks_of_columns(Task *task, Job job) {
+    job.block = column_block(job.C);
+    pool_run_if(job.N * job.C > ALONE, (job.C + job.block - 1) / job.block, task, &job);
+}
 
 INLINE float row_dot(const float *x, const float *y, size_t C) {
     vf s = vset(0);

@@ -31,28 +31,27 @@ static void rms_rows_backward(float *dx, const float *dy, const float *x, const 
         }
     }
 }
-/* dw += sum_n dy x rstd over n columns, n <= COLUMN_BLOCK */
-static void rms_columns(float *dw, const float *dy, const float *x, const float *rstd, size_t N, size_t C, size_t n) {
-    for (size_t c = 0; c < n; c += VW) {
-        vf s = vset(0);
-        for (size_t i = 0; i < N; i++) s = vfma(vget(dy + i * C + c, n - c), vget(x + i * C + c, n - c) * vset(rstd[i]), s);
-        vput(dw + c, vget(dw + c, n - c) + s, n - c);
-    }
-}
 static void rms_block_backward(const void *job, size_t b) {
     const Job *j = job;
     const size_t n = b * ROW_BLOCK, nc = n * j->C;
     rms_rows_backward(j->out[0] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2], j->in[3] + n, block_size(b, ROW_BLOCK, j->N), j->C);
 }
-static void rms_column_block(const void *job, size_t b) {
+/* dw += sum_n dy x rstd */
+static void rms_columns(const void *job, size_t b) {
     const Job *j = job;
-    const size_t c = b * COLUMN_BLOCK;
-    rms_columns(j->out[1] + c, j->in[0] + c, j->in[1] + c, j->in[3], j->N, j->C, block_size(b, COLUMN_BLOCK, j->C));
+    const size_t from = b * j->block, n = block_size(b, j->block, j->C);
+    float sums[COLUMN_MOST] = {0};
+    for (size_t i = 0; i < j->N; i++) {
+        const float *dy = j->in[0] + i * j->C + from, *x = j->in[1] + i * j->C + from;
+        const vf r = vset(j->in[3][i]);
+        for (size_t c = 0; c < n; c += VW) vstore(sums + c, vfma(vget(dy + c, n - c), vget(x + c, n - c) * r, vload(sums + c)));
+    }
+    for (size_t c = 0; c < n; c++) j->out[1][from + c] += sums[c];
 }
 static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const float *rstd, int N, int C) {
     const Job j = {{dx, dw}, {dy, x, w, rstd}, .N = N, .C = C};
     if (dx) blocks_of_rows(rms_block_backward, j);
-    if (dw) blocks_of_columns(rms_column_block, j);
+    if (dw) blocks_of_columns(rms_columns, j);
 }
 
 static void gated_rows(float *y, float *rstd, const float *x, const float *z, const float *w, float eps, size_t N, size_t C) {
@@ -90,17 +89,6 @@ static void gated_row_backward(float *dx, float *dz, const float *dy, const floa
         vput(dx + c, vfma(vset(r), vfnma(vget(x + c, k), vset(m), t), vget(dx + c, k)), k);
     }
 }
-static void gated_columns(float *dw, const float *dy, const float *x, const float *z, const float *rstd, size_t N, size_t C, size_t n) {
-    for (size_t c = 0; c < n; c += VW) {
-        vf s = vset(0);
-        for (size_t i = 0; i < N; i++) {
-            const size_t at = i * C + c;
-            const vf g = vget(z + at, n - c);
-            s = vfma(vget(dy + at, n - c) * vset(rstd[i]), vget(x + at, n - c) * (g * vsigmoid(g)), s);
-        }
-        vput(dw + c, vget(dw + c, n - c) + s, n - c);
-    }
-}
 static void gated_block_backward(const void *job, size_t b) {
     const Job *j = job;
     for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
@@ -108,14 +96,24 @@ static void gated_block_backward(const void *job, size_t b) {
         gated_row_backward(j->out[0] + nc, j->out[1] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2] + nc, j->in[3], j->in[4][n], j->C);
     }
 }
-static void gated_column_block(const void *job, size_t b) {
+static void gated_columns(const void *job, size_t b) {
     const Job *j = job;
-    const size_t c = b * COLUMN_BLOCK;
-    gated_columns(j->out[2] + c, j->in[0] + c, j->in[1] + c, j->in[2] + c, j->in[4], j->N, j->C, block_size(b, COLUMN_BLOCK, j->C));
+    const size_t from = b * j->block, n = block_size(b, j->block, j->C);
+    float sums[COLUMN_MOST] = {0};
+    for (size_t i = 0; i < j->N; i++) {
+        const size_t first = i * j->C + from;
+        const vf r = vset(j->in[4][i]);
+        for (size_t c = 0; c < n; c += VW) {
+            const size_t k = n - c;
+            const vf g = vget(j->in[2] + first + c, k), x = vget(j->in[1] + first + c, k) * (g * vsigmoid(g));
+            vstore(sums + c, vfma(vget(j->in[0] + first + c, k) * r, x, vload(sums + c)));
+        }
+    }
+    for (size_t c = 0; c < n; c++) j->out[2][from + c] += sums[c];
 }
 static void gated_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z, const float *w,
                                    const float *rstd, int N, int C) {
     const Job j = {{dx, dz, dw}, {dy, x, z, w, rstd}, .N = N, .C = C};
     blocks_of_rows(gated_block_backward, j);
-    if (dw) blocks_of_columns(gated_column_block, j);
+    if (dw) blocks_of_columns(gated_columns, j);
 }
