@@ -1,6 +1,8 @@
 /* test_selectors.c - the rules by which layers are scored and chosen, each against a known answer: shipped sets, brute force, plain
  * hybrids, finite differences, and a teacher of which one layer matters. */
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include "method/budget.h"
 #include "method/gates.h"
 #include "method/probe.h"
@@ -640,6 +642,90 @@ START_TEST(halving_run) { // losers of a planted layer go, each with a reason; t
 }
 END_TEST
 
+/* ---------------------------------------------------------------- tasks */
+
+/* The value of a name in an AR prompt, through names that stand for names. */
+static int value_of(const char *prompt, const char *name, int depth) {
+    char key[32], word[32];
+    int value;
+    snprintf(key, sizeof key, "\n%s: ", name);
+    const char *at = strstr(prompt, key);
+    ck_assert_ptr_nonnull(at);
+    ck_assert_int_le(depth, 2);
+    at += strlen(key);
+    if (sscanf(at, "%d", &value) == 1) return value;
+    ck_assert_int_eq(sscanf(at, "%31[a-z]", word), 1);
+    return value_of(prompt, word, depth + 1);
+}
+
+START_TEST(task_prompts) { // the right answer is right, others are not; the same seed makes the same prompt
+    const DrillOptions o = {.pairs = 12, .seed = 3};
+    ck_assert_ptr_null(drill_find("nonsense"));
+    for (int k = 0; k < DRILLS; k++)
+        for (int i = 0; i < 20; i++) {
+            DrillSample s, again;
+            Err e = {0};
+            char said[400];
+            must(drill_sample(&s, drill_at(k), &o, i, &e), &e);
+            must(drill_sample(&again, drill_at(k), &o, i, &e), &e);
+            ck_assert_str_eq(s.prompt.text, again.prompt.text);
+            snprintf(said, sizeof said, " %s\nand so on", s.answer.text);
+            ck_assert_msg(drill_at(k)->right(&s, said), "%s: '%s' is refused", drill_at(k)->name, said);
+            ck_assert(!drill_at(k)->right(&s, "") && !drill_at(k)->right(&s, "no idea at all"));
+            if (k < 2) { // ar, ar_mh: the sum recomputed from the prompt
+                char a[32], b[32], c[32];
+                ck_assert_int_eq(sscanf(strstr(s.prompt.text, "What is"), "What is the value of %31[a-z] + %31[a-z] + %31[a-z]", a, b, c), 3);
+                const int sum = value_of(s.prompt.text, a, 0) + value_of(s.prompt.text, b, 0) + value_of(s.prompt.text, c, 0);
+                ck_assert_int_eq(sum, atoi(s.answer.text));
+            }
+            drill_free(&s);
+            drill_free(&again);
+        }
+    DrillSample s;
+    Err e = {0};
+    must(drill_sample(&s, drill_find("vt"), &o, 0, &e), &e);
+    ck_assert(drill_find("vt")->right(&s, "X3, X1 and X2") && !drill_find("vt")->right(&s, "X1 X2 X3 Y1") && !drill_find("vt")->right(&s, "X1 X2"));
+    drill_free(&s);
+    must(drill_sample(&s, drill_find("fwe"), &o, 0, &e), &e);
+    char a[16], b[16], c[16], swapped[64];
+    ck_assert_int_eq(sscanf(s.answer.text, "%15s %15s %15s", a, b, c), 3);
+    snprintf(swapped, sizeof swapped, "%s %s %s", b, a, c);
+    ck_assert(!drill_find("fwe")->right(&s, swapped)); // the order counts
+    drill_free(&s);
+}
+END_TEST
+
+START_TEST(task_answers) { // a teacher that repeats the token before never answers; all layers are then worth the same, nothing
+    Backend *be;
+    Model m;
+    Tokenizer *t;
+    char *json;
+    size_t n;
+    Err e = {0};
+    Config c = tiny_config(2);
+    c.VOC = 256;
+    double importance[2], accuracy = -1;
+    int64_t tokens = 0;
+    const DrillOptions o = {.samples = 2, .pairs = 3, .new_tokens = 4, .seed = 1};
+    must(backend_open(&be, "cpu", 1, &e), &e);
+    must(model_open(&m, &c, be, GRAD_NONE, &e), &e);
+    must(model_init(&m, 3, 1, 1.5, 0, &e), &e);
+    must(tokenizer_byte_json(&json, &n, &e), &e);
+    must(file_mkdirs(place("tok"), &e), &e);
+    must(file_write_all(place("tok/tokenizer.json"), json, n, &e), &e);
+    mem_free(json);
+    must(tokenizer_open(&t, place("tok"), &e), &e);
+    must(drill_accuracy(drill_find("retrieval"), &m, t, &o, &accuracy, &tokens, &e), &e);
+    ck_assert_double_eq(accuracy, 0);
+    ck_assert_int_gt(tokens, 2 * 80);
+    must(drill_ablation(drill_find("retrieval"), &m, t, &o, importance, &tokens, &e), &e);
+    for (int l = 0; l < 2; l++) ck_assert_double_eq(importance[l], 0);
+    tokenizer_close(t);
+    model_close(&m);
+    backend_close(be);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- attention of heads */
 
 /* Queries of zero attend evenly: weight 1/(t+1) on each of t+1 tokens, or 1/2 in a window of two. */
@@ -743,6 +829,8 @@ int main(void) {
     tcase_add_test(t, all_sets);
     tcase_add_test(t, early_stopping_run);
     tcase_add_test(t, halving_run);
+    tcase_add_test(t, task_prompts);
+    tcase_add_test(t, task_answers);
     tcase_add_test(t, even_attention);
     tcase_add_test(t, mixture);
     suite_add_tcase(s, t);

@@ -369,7 +369,8 @@ static int choose(Pipeline *p, const char *name, int *keep, double *seconds, Err
     const ScoreOptions scoring = score_options(p, dir, log);
     SelectInput in = {.L = p->r->L, .K = p->r->K, .score = p->score, .list = list, .stride = o->uniform_stride, .first = o->uniform_first,
                       .seed = o->seed, .teacher = &p->teacher, .recall = p->recall.n_n ? &p->recall : NULL, .start = &p->start,
-                      .heldout = judge(p), .data = &p->scoring, .scoring = &scoring, .align_form = o->stage1_loss,
+                      .heldout = judge(p), .data = &p->scoring, .scoring = &scoring, .align_form = o->stage1_loss, .tokenizer = p->tokenizer,
+                      .tasks = {o->task_samples, o->task_pairs, o->task_new_tokens, o->seed},
                       .branch_steps = o->branch_steps, .distance_strength = o->distance_strength, .distance_width = o->distance_width};
     if (!strcmp(name, "explicit")) {
         TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &in.n_list, 0, p->r->L - 1, "keep_full_attention_layers", e));

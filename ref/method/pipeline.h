@@ -40,6 +40,7 @@ typedef struct {
     double score_mix;              /* share of recall sequences in what layers are scored on; 0: text only, as officially */
     int early_stop_r, early_stop_all_pairs; /* evaluations that must agree, 0: off (early_stop.h) */
     double early_stop_threshold, halving_z;
+    int task_samples, task_pairs, task_new_tokens; /* of ar, ar_mh, vt, cwe, fwe, phone_book, retrieval (drills.h) */
     int64_t branch_steps;          /* trunk_s2; 0: a quarter of score.steps */
     double distance_strength, distance_width; /* selector distance */
     int eval_batches, eval_batch_size, eval_seq_len; /* held-out batches; sizes 0: as stage 2 */

@@ -39,6 +39,10 @@ static const Option ROWS[] = {
     {"early_stop_threshold", "mean Jaccard index they must reach", OPT_REAL, P(early_stop_threshold), 0, 1, NULL, 0},
     {"early_stop_all_pairs", "of all pairs instead of consecutive ones", OPT_BOOL, P(early_stop_all_pairs), 0, 1, NULL, 0},
     {"halving_z", "drop layers so many paired standard errors behind the K-th best; 0: off", OPT_REAL, P(halving_z), 0, 1e6, NULL, 0},
+    {"task_samples", "prompts of selectors ar, ar_mh, vt, cwe, fwe, phone_book, retrieval (official: 500)", OPT_INT, P(task_samples), 1,
+     1 << 20, NULL, 0},
+    {"task_pairs", "pairs in a prompt (official: 50)", OPT_INT, P(task_pairs), 3, 128, NULL, 0},
+    {"task_new_tokens", "longest answer (official: 200)", OPT_INT, P(task_new_tokens), 1, 1 << 16, NULL, 0},
     {"branch_steps", "of selector trunk_s2, after score.steps of trunk; 0: a quarter of them", OPT_I64, P(branch_steps), 0, 1e15, NULL, 0},
     {"distance_strength", "of selector distance; 0: ga_s2", OPT_REAL, P(distance_strength), 0, 1e6, NULL, 0},
     {"distance_width", "in layers, of its penalty", OPT_REAL, P(distance_width), 1e-3, 1e6, NULL, 0},
@@ -91,6 +95,7 @@ void pipeline_defaults(PipelineOptions *o) {
     *o = (PipelineOptions){.student = "gdn_v4", .kv_repeat = KV_REPEAT_HEAD, .stage1_loss = ALIGN_NORM, .document_boundaries = 1,
                            .add_eos = 1, .temperature = 1, .heldout = 0.05, .eval_batches = 8, .selector = "ga_s2", .k = -1,
                            .early_stop_threshold = 0.9, .distance_strength = 0.5, .distance_width = 2, .memory_context = 32768,
+                           .task_samples = 16, .task_pairs = 20, .task_new_tokens = 48,
                            .softmax_ratio = 0.25, .uniform_stride = 1, .recall_n = "4,8,16,24", .recall_rows = 64, .seed = 42,
                            .save_every = 50, .cache_mb = 512, .keep_last = 2, .log_every = 10, .max_skips = 10};
     o->stage1 = stage_default(200, 256, 1e-3, 1e-3, SCHEDULE_COSINE);
@@ -118,6 +123,9 @@ void pipeline_official(PipelineOptions *o) {
     stage_official(&o->score, 600000000, 32, 1, 4096, 7e-6, 1e-4, SCHEDULE_CONSTANT); // the README: 200M suffice
     stage_official(&o->stage2, 600000000, 32, 2, 4096, 7e-6, 1e-4, SCHEDULE_CONSTANT);
     stage_official(&o->stage3, 0, 32, 1, 8192, 7e-6, 1e-4, SCHEDULE_CONSTANT); // a code path without a shipped configuration: off
+    o->task_samples = 500;
+    o->task_pairs = 50;
+    o->task_new_tokens = 200;
     o->seed = 42;                      // of the Hugging Face Trainer
     o->log_every = 10;
 }

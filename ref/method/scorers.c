@@ -29,6 +29,28 @@ int score_ablation(const SelectInput *in, LayerScore *rows, Err *e) {
     return OK;
 }
 
+static int score_task(const SelectInput *in, const char *name, LayerScore *rows, Err *e) {
+    double importance[MAX_LAYERS];
+    const double begin = log_now();
+    int64_t tokens = 0;
+    TRY(drill_ablation(drill_find(name), in->teacher, in->tokenizer, &in->tasks, importance, &tokens, e));
+    memset(rows, 0, (size_t)in->L * sizeof *rows);
+    for (int l = 0; l < in->L; l++) {
+        score_finish(&rows[l], l, 0);
+        rows[l].score = importance[l];
+    }
+    score_share(rows, in->L, tokens, log_now() - begin);
+    score_rank(rows, in->L);
+    return OK;
+}
+int score_ar(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "ar", rows, e); }
+int score_ar_mh(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "ar_mh", rows, e); }
+int score_vt(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "vt", rows, e); }
+int score_cwe(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "cwe", rows, e); }
+int score_fwe(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "fwe", rows, e); }
+int score_phone_book(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "phone_book", rows, e); }
+int score_retrieval(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "retrieval", rows, e); }
+
 int score_ppl(const SelectInput *in, LayerScore *rows, Err *e) {
     return swap_scores(rows, SWAP_PPL, in->teacher, NULL, NULL, in->heldout, e);
 }

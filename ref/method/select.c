@@ -200,6 +200,13 @@ static const Selector SELECTORS[] = {
     {"gates_greedy", "gates, scored anew after each pick", NEEDS_STUDENT, score_gates_greedy, choose_own},
     {"ga_s2_greedy", "ga_s2, scored anew after each pick", NEEDS_STUDENT | NEEDS_TRAINING, score_ga_s2_greedy, choose_own},
     {"trunk_s2", "ga_s2 as short branches of one distilled all-linear trunk", NEEDS_STUDENT | NEEDS_TRAINING, score_trunk_s2, choose_own},
+    {"ar", "task: loss in sums of recalled digits when the teacher's mixer is bypassed", NEEDS_TASKS, score_ar, choose_own},
+    {"ar_mh", "task: the same with names that stand for names", NEEDS_TASKS, score_ar_mh, choose_own},
+    {"vt", "task: variable tracking", NEEDS_TASKS, score_vt, choose_own},
+    {"cwe", "task: common words", NEEDS_TASKS, score_cwe, choose_own},
+    {"fwe", "task: frequent words", NEEDS_TASKS, score_fwe, choose_own},
+    {"phone_book", "task: phone book", NEEDS_TASKS, score_phone_book, choose_own},
+    {"retrieval", "task: one value out of a dictionary", NEEDS_TASKS, score_retrieval, choose_own},
     {"exhaustive", "the best of all sets of K layers, each distilled", NEEDS_STUDENT | NEEDS_TRAINING, score_exhaustive, choose_own},
 };
 
@@ -222,6 +229,8 @@ static int select_check(const Selector *s, const SelectInput *in, Err *e) {
     }
     if (s->needs & NEEDS_STUDENT && (!in->teacher || !in->start || !in->heldout))
         return err_set(e, ERR_USAGE, "%s: needs the teacher, the stage-1 student and held-out text", s->name);
+    if (s->needs & NEEDS_TASKS && (!in->teacher || !in->tokenizer))
+        return err_set(e, ERR_USAGE, "%s: needs the teacher and its tokenizer", s->name);
     if (s->needs & NEEDS_TRAINING && (!in->data || !in->scoring))
         return err_set(e, ERR_USAGE, "%s: needs training text and the options of scoring runs", s->name);
     return OK;

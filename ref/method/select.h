@@ -3,6 +3,7 @@
 #define HYB_SELECT_H
 #include "eval/recall.h"
 #include "method/score.h"
+#include "method/drills.h"
 
 typedef struct { /* what selectors may look at; each says what it needs */
     int L, K;
@@ -13,6 +14,8 @@ typedef struct { /* what selectors may look at; each says what it needs */
     uint64_t seed;             /* random */
     Model *teacher;            /* all that score layers */
     Recall *recall;            /* ablation */
+    const Tokenizer *tokenizer; /* ar, ar_mh, vt, cwe, fwe, phone_book, retrieval */
+    DrillOptions tasks;
     Model *start;              /* the stage-1 student, frozen */
     Heldout *heldout;          /* batches to score on */
     const TextStream *data;    /* training data of those that train */
@@ -25,7 +28,8 @@ typedef struct { /* what selectors may look at; each says what it needs */
     double *importance;        /* (L) filled with what the choice was made by, NAN where a selector has none; may be NULL */
 } SelectInput;
 
-enum { NEEDS_SCORES = 1, NEEDS_RECALL = 2, NEEDS_STUDENT = 4, NEEDS_TRAINING = 8 }; /* GA-S2's rows; recall; start, heldout; data, scoring */
+enum { NEEDS_SCORES = 1, NEEDS_RECALL = 2, NEEDS_STUDENT = 4, NEEDS_TRAINING = 8, NEEDS_TASKS = 16 };
+/* GA-S2's rows; recall; start and heldout; data and scoring; tokenizer and tasks */
 typedef struct {
     const char *name, *label;
     unsigned needs;
