@@ -11,7 +11,7 @@ closer than 1e-4 are listed but do not count. Exit code 1 if any other differenc
 import argparse, json, math, subprocess, sys, tempfile, time
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 CHOICE = ["piqa", "arc_easy", "winogrande", "lambada_openai", "hellaswag"]
 RULER = {"niah_single_1": 128, "niah_multikey_2": 128, "ruler_vt": 30, "ruler_fwe": 50}
@@ -31,14 +31,17 @@ class Peer:
 
     def __init__(self, path):
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-        self.tok = AutoTokenizer.from_pretrained(path)
+        # tokenizer.json as it stands: AutoTokenizer of transformers 5 rebuilds Llama tokenizers by rules of its own
+        conf = json.load(open(f"{path}/tokenizer_config.json"))
+        self.tok = PreTrainedTokenizerFast(tokenizer_file=f"{path}/tokenizer.json",
+                                           **{k: conf[k] for k in ("bos_token", "eos_token") if isinstance(conf.get(k), str)})
         self.max_length = self.model.config.max_position_embeddings
         self.name = "transformers"
         try:
             from lm_eval.models.huggingface import HFLM
             self.lm = HFLM(pretrained=self.model, tokenizer=self.tok, batch_size=1, device="cpu", add_bos_token=False)
             self.name = "lm_eval"
-        except ImportError:
+        except (ImportError, AttributeError): # not there, or made for another transformers
             self.lm = None
 
     def enc(self, text):
