@@ -13,7 +13,7 @@ typedef struct {
 } EvalOptions;
 enum { STUB_NONE, STUB_BYTE, STUB_SIMPLE };
 
-int eval_mqar(Cli *c, Session *s, Err *e);    /* mqar and copy */
+int eval_mqar(Cli *c, Session *s, Err *e); /* mqar and copy */
 int eval_klstats(Cli *c, Session *s, Err *e);
 /* The tasks of o->task, a comma list; ERR_USAGE names an unknown one with the nearest. */
 int eval_tasks(Cli *c, const EvalOptions *o, Err *e);

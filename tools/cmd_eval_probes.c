@@ -24,12 +24,19 @@ int eval_mqar(Cli *c, Session *s, Err *e) {
     JsonOut out;
     TRY(list_parse(o->recall_n, n, RECALL_MAX_N, &count, 1, 1 << 20, "recall_n", e));
     for (int i = 0; i < count; i++) {
-        const MqarSpec spec = {.vocab = s->m.c.VOC, .T = copy ? 2 * n[i] : o->seq_len, .n = n[i], .passes = 1, .power = 0.01, .random_filler = 1, .copy = copy};
+        const MqarSpec spec = {.vocab = s->m.c.VOC,
+                               .T = copy ? 2 * n[i] : o->seq_len,
+                               .n = n[i],
+                               .passes = 1,
+                               .power = 0.01,
+                               .random_filler = 1,
+                               .copy = copy};
         TRY(mqar_run(&spec, &s->m, o->recall_rows, c->common.seed, &r[i], e));
     }
     if (!c->common.json) {
         for (int i = 0; i < count; i++)
-            printf("%s %5d %s  accuracy %.4f +- %.4f  loss %.4f\n", o->task, n[i], copy ? "tokens" : "pairs", r[i].accuracy, r[i].accuracy_se, r[i].loss);
+            printf("%s %5d %s  accuracy %.4f +- %.4f  loss %.4f\n", o->task, n[i], copy ? "tokens" : "pairs",
+                   r[i].accuracy, r[i].accuracy_se, r[i].loss);
         return OK;
     }
     json_out_begin(&out, 1);
@@ -69,10 +76,10 @@ static void stats_json(JsonOut *o, const char *name, const KlStats *s) {
 }
 
 static void stats_print(const char *name, const KlStats *s) {
-    printf("%-7s %8lld positions  kl %.6f +- %.6f  median %.6f  1%% %.6f  99%% %.6f  max %.6f\n", name, (long long)s->positions, s->mean, s->se,
-           s->median, s->q01, s->q99, s->max);
-    printf("%-7s same top token %.4f +- %.4f  nll %.6f  base %.6f  difference %.6f +- %.6f\n", name, s->same_top, s->same_top_se, s->nll,
-           s->nll_base, s->delta, s->delta_se);
+    printf("%-7s %8lld positions  kl %.6f +- %.6f  median %.6f  1%% %.6f  99%% %.6f  max %.6f\n", name,
+           (long long)s->positions, s->mean, s->se, s->median, s->q01, s->q99, s->max);
+    printf("%-7s same top token %.4f +- %.4f  nll %.6f  base %.6f  difference %.6f +- %.6f\n", name,
+           s->same_top, s->same_top_se, s->nll, s->nll_base, s->delta, s->delta_se);
 }
 
 int eval_klstats(Cli *c, Session *s, Err *e) {

@@ -52,7 +52,8 @@ static int tasks_parse(Run *u, Err *e) {
         snprintf(name, sizeof name, "%.*s", (int)n, at);
         if (!strcmp(name, "ruler")) {
             if (u->n) return err_set(e, ERR_USAGE, "eval: ruler must be the first task of a list");
-            for (int i = 0; i < RULER_TASKS; i++) // the harness of the paper's time builds the group from its end
+            for (int i = 0; i < RULER_TASKS;
+                 i++) // the harness of the paper's time builds the group from its end
                 TRY(task_add(u, task_find(ruler_name(u->o->seeds ? RULER_TASKS - 1 - i : i)), e));
             u->group = 1;
         } else {
@@ -72,7 +73,8 @@ static int questions(Run *u, const EvalTask *t, EvalSet *set, Err *e) {
     const int ruler = task_ruler(t);
     if (ruler < 0) return task_read(t, o->data, (size_t)o->limit, set, e);
     if (!o->seeds) ruler_seed(&u->ruler, u->c->common.seed);
-    return ruler_make(&u->ruler, ruler, o->max_len, o->limit && o->limit < o->samples ? o->limit : o->samples, set, e);
+    return ruler_make(&u->ruler, ruler, o->max_len, o->limit && o->limit < o->samples ? o->limit : o->samples,
+                      set, e);
 }
 
 static void doc_json(JsonOut *row, const EvalDoc *d) {
@@ -210,9 +212,10 @@ static int print_results(const Run *u, Err *e) {
         print_row("ruler", &r);
     }
     if (u->lm.cache_bytes + u->lm.state_bytes)
-        printf("memory of generation: cache %.2f MiB (grows with length), state %.2f MiB (fixed)\n", (double)u->lm.cache_bytes / 1048576,
-               (double)u->lm.state_bytes / 1048576);
-    if (u->lm.truncated) printf("%ld prompts lost their beginning to fit the model's context\n", u->lm.truncated);
+        printf("memory of generation: cache %.2f MiB (grows with length), state %.2f MiB (fixed)\n",
+               (double)u->lm.cache_bytes / 1048576, (double)u->lm.state_bytes / 1048576);
+    if (u->lm.truncated)
+        printf("%ld prompts lost their beginning to fit the model's context\n", u->lm.truncated);
     return OK;
 }
 
@@ -238,14 +241,22 @@ static int sources_open(Run *u, Err *e) {
 static int run_all(Run *u, Err *e) {
     EvalModel model = eval_model(&u->lm);
     ruler_seed(&u->ruler, u->c->common.seed);
-    u->lm = (Lm){.m = &u->s.m, .t = u->s.tokenizer, .special = u->o->add_bos, .max_length = u->o->max_length, .batch = u->o->batch_size,
-                 .stop = u->c->stop, .progress = &u->c->progress};
+    u->lm = (Lm){.m = &u->s.m,
+                 .t = u->s.tokenizer,
+                 .special = u->o->add_bos,
+                 .max_length = u->o->max_length,
+                 .batch = u->o->batch_size,
+                 .stop = u->c->stop,
+                 .progress = &u->c->progress};
     for (int i = 0; i < u->n; i++) {
         EvalSet set = {0};
         int rc = questions(u, u->task[i], &set, e);
         u->lm.label = task_name(u->task[i]);
-        if (!rc) rc = u->emit ? emit(u, u->task[i], &set, e) : task_run(u->task[i], &model, &set, u->o->max_len, &u->result[i], log_sample, u, e);
-        if (rc && rc != ERR_SIGINT && !u->emit && e && !strstr(e->msg, task_name(u->task[i]))) err_prefix(e, "%s", task_name(u->task[i]));
+        if (!rc)
+            rc = u->emit ? emit(u, u->task[i], &set, e)
+                         : task_run(u->task[i], &model, &set, u->o->max_len, &u->result[i], log_sample, u, e);
+        if (rc && rc != ERR_SIGINT && !u->emit && e && !strstr(e->msg, task_name(u->task[i])))
+            err_prefix(e, "%s", task_name(u->task[i]));
         evalset_free(&set);
         TRY(rc);
     }
@@ -268,7 +279,8 @@ int eval_tasks(Cli *c, const EvalOptions *o, Err *e) {
     }
     if (!rc && o->log_samples[0]) rc = log_open(&u->log, o->log_samples, 0, e);
     if (!rc) rc = run_all(u, e);
-    if (u->emit && u->emit != stdout && (ferror(u->emit) | fclose(u->emit)) && !rc) rc = err_set(e, ERR_IO, "%s: not written: disk full?", o->emit);
+    if (u->emit && u->emit != stdout && (ferror(u->emit) | fclose(u->emit)) && !rc)
+        rc = err_set(e, ERR_IO, "%s: not written: disk full?", o->emit);
     log_close(u->log);
     ruler_close(&u->ruler);
     token_count_close(&u->count);

@@ -3,7 +3,10 @@
 #define HYB_CHOICE_H
 #include <stddef.h>
 
-typedef struct { int pick, pick_norm; double acc, acc_norm; } Choice;
+typedef struct {
+    int pick, pick_norm;
+    double acc, acc_norm;
+} Choice;
 /* sum (n): log-likelihood of each choice; text: the choices with their joining space. acc: the first largest sum is the gold one's;
  * acc_norm: the same of sum / characters (code points, without the joining space). */
 Choice choice_score(const double *sum, char *const *text, int n, int gold);

@@ -8,17 +8,22 @@
 #include "model/model.h"
 
 typedef struct {
-    double mean, se;                     /* over positions; se = deviation / sqrt(positions), as llama.cpp */
+    double mean, se; /* over positions; se = deviation / sqrt(positions), as llama.cpp */
     double median, q01, q05, q95, q99, max;
-    double same_top, same_top_se;        /* fraction of positions with the same argmax */
-    double nll, nll_base, delta, delta_se; /* mean cross-entropies of the text and their difference, model - base */
-    int64_t positions;                   /* T - 1 a window: those that predict a token of it */
+    double same_top, same_top_se; /* fraction of positions with the same argmax */
+    double nll, nll_base, delta,
+        delta_se;      /* mean cross-entropies of the text and their difference, model - base */
+    int64_t positions; /* T - 1 a window: those that predict a token of it */
 } KlStats;
-typedef struct { KlStats all, seen, fresh; } KlReport; /* seen: the pair (this token, next token) occurred earlier in the window */
+typedef struct {
+    KlStats all, seen, fresh;
+} KlReport; /* seen: the pair (this token, next token) occurred earlier in the window */
 
 /* One vocabulary, one backend (ERR_INPUT otherwise). Texts of less than one window are one shorter window. */
-int klstats_run(KlReport *r, Model *base, Model *m, const int *ids, size_t n, int T, const Progress *progress, Err *e);
+int klstats_run(KlReport *r, Model *base, Model *m, const int *ids, size_t n, int T, const Progress *progress,
+                Err *e);
 /* Statistics of n positions; kl is sorted in place. same, delta: per position. */
-void klstats_of(KlStats *s, float *kl, const float *nll, const float *nll_base, const unsigned char *same, size_t n);
+void klstats_of(KlStats *s, float *kl, const float *nll, const float *nll_base, const unsigned char *same,
+                size_t n);
 
 #endif

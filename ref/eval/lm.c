@@ -6,7 +6,10 @@
 #include <string.h>
 
 /* A prompt's tokens lie in one array; at and n say where. */
-typedef struct { size_t at, doc; int n; } Prompt;
+typedef struct {
+    size_t at, doc;
+    int n;
+} Prompt;
 typedef struct {
     Lm *lm;
     const char *const *until;
@@ -15,7 +18,7 @@ typedef struct {
     Ids ids;
     Decode d;
     char **text;
-    float *logits; /* (B,VOC) */
+    float *logits;                 /* (B,VOC) */
     int *row, *made, *done, *next; /* (B,limit), (B,max_new), (B), (B) */
     int B;
 } Job;
@@ -34,7 +37,9 @@ static int prompts_encode(Job *j, const EvalDoc *doc, size_t n, Err *e) {
         size_t len = j->ids.n - at, cut = len > (size_t)j->limit ? len - (size_t)j->limit : 0;
         lm->truncated += cut > 0;
         if (!len) {
-            if (lm->m->c.bos < 0) return err_set(e, ERR_INPUT, "question %zu: the prompt is empty and the model has no BOS token", i);
+            if (lm->m->c.bos < 0)
+                return err_set(e, ERR_INPUT,
+                               "question %zu: the prompt is empty and the model has no BOS token", i);
             TRY(ids_push(&j->ids, lm->m->c.bos, e));
             len = 1;
         }
@@ -148,8 +153,12 @@ static int all_run(Job *j, size_t n, Err *e) {
 
 static int job_alloc(Job *j, size_t n, Err *e) {
     const size_t B = (size_t)j->B, VOC = j->lm->m->c.VOC;
-    const size_t size[] = {n * sizeof(Prompt), B * VOC * sizeof(float), B * (size_t)j->limit * sizeof(int), B * (size_t)j->max_new * sizeof(int),
-                           2 * B * sizeof(int), (n + 1) * sizeof(char *)};
+    const size_t size[] = {n * sizeof(Prompt),
+                           B * VOC * sizeof(float),
+                           B * (size_t)j->limit * sizeof(int),
+                           B * (size_t)j->max_new * sizeof(int),
+                           2 * B * sizeof(int),
+                           (n + 1) * sizeof(char *)};
     void *p[6] = {0};
     int rc = OK;
     for (int i = 0; i < 6 && !rc; i++) rc = mem_alloc(&p[i], size[i], "generation", e);
@@ -163,13 +172,20 @@ static int job_alloc(Job *j, size_t n, Err *e) {
     return rc;
 }
 
-int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text, Err *e) {
+int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
+                Err *e) {
     const int length = lm->max_length ? lm->max_length : lm->m->c.max_positions;
-    Job j = {.lm = lm, .until = until && *until ? until : NULL, .max_new = max_new, .limit = length - max_new, .B = lm->batch ? lm->batch : 16};
+    Job j = {.lm = lm,
+             .until = until && *until ? until : NULL,
+             .max_new = max_new,
+             .limit = length - max_new,
+             .B = lm->batch ? lm->batch : 16};
     *text = NULL;
-    if (max_new < 1) return err_set(e, ERR_USAGE, "generation: got %d new tokens, expected at least 1", max_new);
+    if (max_new < 1)
+        return err_set(e, ERR_USAGE, "generation: got %d new tokens, expected at least 1", max_new);
     if (j.limit < 1) {
-        err_set(e, ERR_USAGE, "the model's context of %d tokens has no room for a prompt and %d new tokens", length, max_new);
+        err_set(e, ERR_USAGE, "the model's context of %d tokens has no room for a prompt and %d new tokens",
+                length, max_new);
         return err_hint(e, "--max-length N says otherwise");
     }
     int rc = job_alloc(&j, n, e);

@@ -12,28 +12,31 @@
 typedef struct {
     Model *m;
     const Tokenizer *t;
-    int special;    /* 1: what the tokenizer adds (BOS) stands before every prompt; the harness's default is not */
-    int max_length; /* 0: max_positions of the model */
-    int batch;      /* rows at once, 0: 16 for generation, about 2048 tokens for log-likelihoods */
-    int prefill;    /* tokens of a prompt read at once, 0: 256 */
+    int special; /* 1: what the tokenizer adds (BOS) stands before every prompt; the harness's default is not */
+    int max_length;     /* 0: max_positions of the model */
+    int batch;          /* rows at once, 0: 16 for generation, about 2048 tokens for log-likelihoods */
+    int prefill;        /* tokens of a prompt read at once, 0: 256 */
     volatile int *stop; /* not 0: give up with ERR_SIGINT; may be NULL */
     const Progress *progress;
-    const char *label; /* of the progress line */
-    long truncated; /* counts prompts that were cut on the left to fit max_length */
+    const char *label;               /* of the progress line */
+    long truncated;                  /* counts prompts that were cut on the left to fit max_length */
     size_t cache_bytes, state_bytes; /* largest in use by generation */
 } Lm;
 
 /* Greedy continuations: *text = n strings (free with lm_free_texts), at most max_new tokens, ended by EOS, cut before the first of the
  * `until` strings (NULL-terminated list; may be NULL). Uses context[0] of each document. */
-int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text, Err *e);
+int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
+                Err *e);
 void lm_free_texts(char **text, size_t n);
 
 typedef struct {
-    double sum;  /* nats: sum of log p of the continuation's tokens */
-    int greedy;  /* every one of them was the argmax (lowest id on ties) */
+    double sum; /* nats: sum of log p of the continuation's tokens */
+    int greedy; /* every one of them was the argmax (lowest id on ties) */
     int tokens;
 } LogLik;
-typedef struct { const char *context, *continuation; } LogLikAsk;
+typedef struct {
+    const char *context, *continuation;
+} LogLikAsk;
 /* Log-likelihoods of n pairs, results in the order of the questions. An empty context is the BOS token, else EOS (ERR_INPUT if there is
  * neither). White space at a context's end goes to the continuation; the continuation's tokens are those of the whole text behind as
  * many as the context has by itself. */

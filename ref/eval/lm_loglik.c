@@ -7,7 +7,10 @@
 #include <string.h>
 
 /* One row of a forward pass: tokens input[0..n), of which the last `scored` positions are predictions of target. */
-typedef struct { size_t at, ask; int n, scored; } Row; /* tokens at .. at + n: n inputs, shifted by one n targets */
+typedef struct {
+    size_t at, ask;
+    int n, scored;
+} Row; /* tokens at .. at + n: n inputs, shifted by one n targets */
 typedef struct {
     Lm *lm;
     Row *row;
@@ -25,7 +28,8 @@ static int is_space(char c) { return c == ' ' || (c >= 9 && c <= 13) || (c >= 28
 static int prefix_token(const Lm *lm, int *id, Err *e) {
     const Config *c = &lm->m->c;
     if (c->bos < 0 && !c->n_eos) {
-        err_set(e, ERR_INPUT, "a question without context needs a BOS or EOS token, and the model names neither");
+        err_set(e, ERR_INPUT,
+                "a question without context needs a BOS or EOS token, and the model names neither");
         return err_hint(e, "bos_token_id and eos_token_id of config.json");
     }
     *id = c->bos >= 0 ? c->bos : c->eos[0];
@@ -71,12 +75,16 @@ static int rows_encode(Job *j, const LogLikAsk *ask, size_t n, Err *e) {
         const size_t at = j->ids.n;
         size_t first = 0;
         TRY(lm_split(j->lm, &ask[i], &j->ids, &first, e));
-        const size_t all = j->ids.n - at, scored = all - first, cut = all > longest + 1 ? all - longest - 1 : 0;
+        const size_t all = j->ids.n - at, scored = all - first,
+                     cut = all > longest + 1 ? all - longest - 1 : 0;
         if (!scored || !first) {
-            err_set(e, ERR_INPUT, "request %zu: \"%.100s\" has no token of its own", i, scored ? ask[i].context : ask[i].continuation);
+            err_set(e, ERR_INPUT, "request %zu: \"%.100s\" has no token of its own", i,
+                    scored ? ask[i].context : ask[i].continuation);
             return err_hint(e, "this tokenizer joins it with the text before; the harness stops here too");
         }
-        if (scored > longest) return err_set(e, ERR_INPUT, "request %zu: a continuation of %zu tokens in a context of %zu", i, scored, longest);
+        if (scored > longest)
+            return err_set(e, ERR_INPUT, "request %zu: a continuation of %zu tokens in a context of %zu", i,
+                           scored, longest);
         j->lm->truncated += cut > 0;
         j->row[i] = (Row){.at = at + cut, .ask = i, .n = (int)(all - cut - 1), .scored = (int)scored};
     }
@@ -136,7 +144,8 @@ static int batch_run(Job *j, const Row *row, int rows, LogLik *out, Err *e) {
             o->sum -= j->nll[at];
             o->greedy &= j->top[at] == j->target[at];
         }
-        if (!isfinite(o->sum)) return err_set(e, ERR_NUMERIC, "request %zu: the log-likelihood is not finite", row[b].ask);
+        if (!isfinite(o->sum))
+            return err_set(e, ERR_NUMERIC, "request %zu: the log-likelihood is not finite", row[b].ask);
     }
     return OK;
 }
@@ -145,12 +154,17 @@ static int rows_run(Job *j, size_t n, LogLik *out, Err *e) {
     const double began = log_now();
     for (size_t at = 0; at < n;) {
         if (j->lm->stop && *j->lm->stop) return err_set(e, ERR_SIGINT, "stopped");
-        const int T = (j->row[at].n + 15) / 16 * 16 < length_of(j->lm) ? (j->row[at].n + 15) / 16 * 16 : j->row[at].n;
-        const int most = j->lm->batch ? j->lm->batch : T < 2048 ? 2048 / T : 1, rows = n - at < (size_t)most ? (int)(n - at) : most;
+        const int T =
+            (j->row[at].n + 15) / 16 * 16 < length_of(j->lm) ? (j->row[at].n + 15) / 16 * 16 : j->row[at].n;
+        const int most = j->lm->batch ? j->lm->batch
+                         : T < 2048   ? 2048 / T
+                                      : 1,
+                  rows = n - at < (size_t)most ? (int)(n - at) : most;
         TRY(batch_open(j, rows, T, e));
         TRY(batch_run(j, j->row + at, rows, out, e));
         at += rows;
-        ProgressLine line = {.label = j->lm->label ? j->lm->label : "request", .step = (long)at, .total = (long)n};
+        ProgressLine line = {
+            .label = j->lm->label ? j->lm->label : "request", .step = (long)at, .total = (long)n};
         line.eta_s = progress_eta(log_now() - began, (long)at, (long)(n - at));
         progress_report(j->lm->progress, &line);
     }
@@ -192,9 +206,12 @@ int lm_rolling(Lm *lm, const char *text, LogLik *out, Err *e) {
     if (!rc) rc = tokenizer_encode(lm->t, text, strlen(text), lm->special ? TOKENIZE_SPECIAL : 0, &j.ids, e);
     const size_t n = j.ids.n ? j.ids.n - 1 : 0; // predictions
     if (!rc) rc = job_rows(&j, n / W + 1, e);
-    for (size_t at = 0; at < n && !rc; at += W, windows++) { // the last, shorter window sees a full window of context
-        const size_t left = n - at, scored = left < W ? left : W, from = left < W && at ? at + scored - W : at;
-        j.row[windows] = (Row){.at = from, .ask = windows, .n = (int)(at + scored - from), .scored = (int)scored};
+    for (size_t at = 0; at < n && !rc;
+         at += W, windows++) { // the last, shorter window sees a full window of context
+        const size_t left = n - at, scored = left < W ? left : W,
+                     from = left < W && at ? at + scored - W : at;
+        j.row[windows] =
+            (Row){.at = from, .ask = windows, .n = (int)(at + scored - from), .scored = (int)scored};
     }
     if (!rc) rc = mem_alloc(&mem, (windows + 1) * sizeof(LogLik), "windows", e);
     part = mem;

@@ -7,12 +7,19 @@
 #include <string.h>
 
 int mqar_check(const MqarSpec *s, Err *e) {
-    if (s->vocab < 4 || s->n < 1 || s->T < 2 || s->T % 2) return err_set(e, ERR_USAGE, "mqar: got vocabulary %d, %d pairs, length %d", s->vocab, s->n, s->T);
-    if (s->copy) return s->T == 2 * s->n ? OK : err_set(e, ERR_USAGE, "copy: length %d is not twice the block of %d", s->T, s->n);
+    if (s->vocab < 4 || s->n < 1 || s->T < 2 || s->T % 2)
+        return err_set(e, ERR_USAGE, "mqar: got vocabulary %d, %d pairs, length %d", s->vocab, s->n, s->T);
+    if (s->copy)
+        return s->T == 2 * s->n
+                   ? OK
+                   : err_set(e, ERR_USAGE, "copy: length %d is not twice the block of %d", s->T, s->n);
     if (s->passes < 1 || (int64_t)2 * s->n * (s->passes + 1) > s->T)
-        return err_set(e, ERR_USAGE, "mqar: %d pairs shown %d times and asked do not fit into %d tokens", s->n, s->passes, s->T);
-    if (s->n > s->vocab / 2 - 1) return err_set(e, ERR_USAGE, "mqar: %d distinct keys of a vocabulary of %d", s->n, s->vocab);
-    if (!(s->power > 0) || !isfinite(s->power)) return err_set(e, ERR_USAGE, "mqar: power: got %g, expected more than 0", s->power);
+        return err_set(e, ERR_USAGE, "mqar: %d pairs shown %d times and asked do not fit into %d tokens",
+                       s->n, s->passes, s->T);
+    if (s->n > s->vocab / 2 - 1)
+        return err_set(e, ERR_USAGE, "mqar: %d distinct keys of a vocabulary of %d", s->n, s->vocab);
+    if (!(s->power > 0) || !isfinite(s->power))
+        return err_set(e, ERR_USAGE, "mqar: power: got %g, expected more than 0", s->power);
     return OK;
 }
 
@@ -71,7 +78,15 @@ void mqar_row(const MqarSpec *s, Rng *r, int *ids, int *target, float *weight, i
     }
 }
 
-typedef struct { Pass pass; Loss loss; int *ids, *target, *top, *scratch; float *weight, *nll; double *score; void *mem; int B; } Probe;
+typedef struct {
+    Pass pass;
+    Loss loss;
+    int *ids, *target, *top, *scratch;
+    float *weight, *nll;
+    double *score;
+    void *mem;
+    int B;
+} Probe;
 
 static void probe_close(Probe *p) {
     pass_close(&p->pass);
@@ -85,7 +100,9 @@ static int probe_open(Probe *p, const MqarSpec *s, Model *m, int rows, Err *e) {
     p->B = s->T < 2048 ? 2048 / s->T : 1;
     if (p->B > rows) p->B = rows;
     const size_t N = (size_t)p->B * s->T;
-    TRY(mem_alloc(&p->mem, N * (3 * sizeof(int) + 2 * sizeof(float)) + ((size_t)s->vocab + s->T) * sizeof(int), "probe", e));
+    TRY(mem_alloc(&p->mem,
+                  N * (3 * sizeof(int) + 2 * sizeof(float)) + ((size_t)s->vocab + s->T) * sizeof(int),
+                  "probe", e));
     p->ids = p->mem;
     p->target = p->ids + N;
     p->top = p->target + N;
@@ -98,7 +115,8 @@ static int probe_open(Probe *p, const MqarSpec *s, Model *m, int rows, Err *e) {
     return loss_open(&p->loss, m, 0, (int)N, e);
 }
 
-static int probe_batch(Probe *p, const MqarSpec *s, Model *m, int first, int rows, uint64_t seed, MqarResult *out, Err *e) {
+static int probe_batch(Probe *p, const MqarSpec *s, Model *m, int first, int rows, uint64_t seed,
+                       MqarResult *out, Err *e) {
     double value;
     for (int b = 0; b < p->B; b++) { // rows beyond the last repeat it
         Rng r;
@@ -128,7 +146,8 @@ int mqar_run(const MqarSpec *s, Model *m, int rows, uint64_t seed, MqarResult *o
     memset(out, 0, sizeof *out);
     TRY(mqar_check(s, e));
     if (rows < 1) return err_set(e, ERR_USAGE, "mqar: got %d sequences, expected at least 1", rows);
-    if (s->vocab > m->c.VOC) return err_set(e, ERR_USAGE, "mqar: a vocabulary of %d for a model of %d tokens", s->vocab, m->c.VOC);
+    if (s->vocab > m->c.VOC)
+        return err_set(e, ERR_USAGE, "mqar: a vocabulary of %d for a model of %d tokens", s->vocab, m->c.VOC);
     int rc = probe_open(&p, s, m, rows, e);
     for (int first = 0; first < rows && !rc; first += p.B)
         rc = probe_batch(&p, s, m, first, rows - first < p.B ? rows - first : p.B, seed, out, e);

@@ -9,12 +9,12 @@
 #include "model/model.h"
 
 typedef struct {
-    int vocab;    /* keys from 1 .. vocab/2-1, values from vocab/2 .. vocab-1 */
-    int T, n;     /* length (even), pairs */
-    int passes;   /* times the pairs are shown: 1; 2 is "just read twice" */
-    double power; /* 0.01 */
+    int vocab;         /* keys from 1 .. vocab/2-1, values from vocab/2 .. vocab-1 */
+    int T, n;          /* length (even), pairs */
+    int passes;        /* times the pairs are shown: 1; 2 is "just read twice" */
+    double power;      /* 0.01 */
     int random_filler; /* 1: other positions are random tokens; 0: token 0 */
-    int copy;     /* 1: copying instead; n is the block's length, T = 2 n */
+    int copy;          /* 1: copying instead; n is the block's length, T = 2 n */
 } MqarSpec;
 
 /* ERR_USAGE when 2 n (passes + 1) > T, T is odd, or the vocabulary is too small. */
@@ -22,7 +22,10 @@ int mqar_check(const MqarSpec *s, Err *e);
 /* One sequence: ids (T), target (T) what is to be predicted or -1, weight (T) 1 where something is. scratch: vocab + T ints. */
 void mqar_row(const MqarSpec *s, Rng *r, int *ids, int *target, float *weight, int *scratch);
 
-typedef struct { double accuracy, accuracy_se, loss; int64_t asked; } MqarResult;
+typedef struct {
+    double accuracy, accuracy_se, loss;
+    int64_t asked;
+} MqarResult;
 /* rows sequences, a pure function of (spec, seed). accuracy: mean over sequences of the fraction of right argmaxes; loss: nats. */
 int mqar_run(const MqarSpec *s, Model *m, int rows, uint64_t seed, MqarResult *out, Err *e);
 

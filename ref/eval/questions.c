@@ -9,9 +9,17 @@
 
 typedef int (*RowFn)(const Json *j, JsonRef row, EvalSet *out, Err *e);
 typedef enum { FORM_JSONL, FORM_JSON, FORM_HELLASWAG, FORM_TEXT } Form;
-typedef struct { const char *path; Form form; RowFn row; const char *labels; } Source;
+typedef struct {
+    const char *path;
+    Form form;
+    RowFn row;
+    const char *labels;
+} Source;
 enum { SOURCES = 3 };
-struct QuestionReader { const char *task, *origin; Source source[SOURCES]; };
+struct QuestionReader {
+    const char *task, *origin;
+    Source source[SOURCES];
+};
 
 /* ---- pieces ---- */
 
@@ -38,7 +46,9 @@ static int choice_put(EvalDoc *d, const char *s, size_t n, Err *e) {
 }
 
 static int gold_check(const Json *j, EvalDoc *d, int64_t gold, int n, Err *e) {
-    if (gold < 0 || gold >= n) return err_set(e, ERR_INPUT, "%s: the right answer is number %lld of %d", j->file, (long long)gold, n);
+    if (gold < 0 || gold >= n)
+        return err_set(e, ERR_INPUT, "%s: the right answer is number %lld of %d", j->file, (long long)gold,
+                       n);
     d->gold = (int)gold;
     return OK;
 }
@@ -101,19 +111,26 @@ static int stem_row(const Json *j, JsonRef row, EvalSet *out, const char *before
     }
     return gold_check(j, d, gold, d->n_text, e);
 }
-static int arc_row(const Json *j, JsonRef row, EvalSet *out, Err *e) { return stem_row(j, row, out, "Question: ", "\nAnswer:", e); }
-static int obqa_row(const Json *j, JsonRef row, EvalSet *out, Err *e) { return stem_row(j, row, out, "", "", e); }
+static int arc_row(const Json *j, JsonRef row, EvalSet *out, Err *e) {
+    return stem_row(j, row, out, "Question: ", "\nAnswer:", e);
+}
+static int obqa_row(const Json *j, JsonRef row, EvalSet *out, Err *e) {
+    return stem_row(j, row, out, "", "", e);
+}
 
 /* The instruction form of a mirror: "...question: Q\n\nAnswer1: a Answer2: b ...\n\nAnswer format: ..." is split back. */
-static int instruct_row(const Json *j, JsonRef row, EvalSet *out, const char *before, const char *after, Err *e) {
+static int instruct_row(const Json *j, JsonRef row, EvalSet *out, const char *before, const char *after,
+                        Err *e) {
     static const char lead[] = "Please choose the correct answer to the question: ";
     const char *text, *answer;
     TextBuf b = {0};
     EvalDoc *d;
     TRY(want(j, row, "instruction", &text, e));
     TRY(want(j, row, "answer", &answer, e));
-    const char *list = strstr(text, "\n\nAnswer1: "), *stop = list ? strstr(list + 2, "\n\nAnswer format:") : NULL;
-    if (strncmp(text, lead, sizeof lead - 1) || !stop) return err_set(e, ERR_INPUT, "%s: instruction: not of the known form", j->file);
+    const char *list = strstr(text, "\n\nAnswer1: "),
+               *stop = list ? strstr(list + 2, "\n\nAnswer format:") : NULL;
+    if (strncmp(text, lead, sizeof lead - 1) || !stop)
+        return err_set(e, ERR_INPUT, "%s: instruction: not of the known form", j->file);
     TRY(evalset_add(out, &d, e));
     textbuf_puts(&b, before);
     textbuf_put(&b, text + sizeof lead - 1, (size_t)(list - text) - (sizeof lead - 1));
@@ -129,11 +146,18 @@ static int instruct_row(const Json *j, JsonRef row, EvalSet *out, const char *be
         TRY(choice_put(d, at, (size_t)(end - at), e));
         at = end < stop ? end + 1 : stop;
     }
-    return gold_check(j, d, strncmp(answer, "answer", 6) ? -1 : strtol(answer + 6, NULL, 10) - 1, d->n_text, e);
+    return gold_check(j, d, strncmp(answer, "answer", 6) ? -1 : strtol(answer + 6, NULL, 10) - 1, d->n_text,
+                      e);
 }
-static int arc_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) { return instruct_row(j, row, out, "Question: ", "\nAnswer:", e); }
-static int obqa_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) { return instruct_row(j, row, out, "", "", e); }
-static int siqa_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) { return instruct_row(j, row, out, "Q: ", "\nA:", e); }
+static int arc_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) {
+    return instruct_row(j, row, out, "Question: ", "\nAnswer:", e);
+}
+static int obqa_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) {
+    return instruct_row(j, row, out, "", "", e);
+}
+static int siqa_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) {
+    return instruct_row(j, row, out, "Q: ", "\nA:", e);
+}
 
 /* {"context", "question", "answerA".., "label": "1"} (the mirror's) */
 static int siqa_row(const Json *j, JsonRef row, EvalSet *out, Err *e) {
@@ -197,7 +221,8 @@ static int winogrande_official(const Json *j, JsonRef row, EvalSet *out, Err *e)
     return gold_check(j, d, strtol(answer, NULL, 10) - 1, 2, e);
 }
 
-static int boolq_put(const Json *j, const char *passage, const char *question, size_t len, int yes, EvalSet *out, Err *e) {
+static int boolq_put(const Json *j, const char *passage, const char *question, size_t len, int yes,
+                     EvalSet *out, Err *e) {
     TextBuf b = {0};
     EvalDoc *d;
     TRY(evalset_add(out, &d, e));
@@ -222,7 +247,8 @@ static int boolq_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) {
     TRY(want(j, row, "instruction", &text, e));
     TRY(want(j, row, "answer", &answer, e));
     const char *stop = strstr(text, "\n\nAnswer format:");
-    if (strncmp(text, lead, sizeof lead - 1) || !stop) return err_set(e, ERR_INPUT, "%s: instruction: not of the known form", j->file);
+    if (strncmp(text, lead, sizeof lead - 1) || !stop)
+        return err_set(e, ERR_INPUT, "%s: instruction: not of the known form", j->file);
     size_t n = (size_t)(stop - text) - (sizeof lead - 1);
     if (n && text[sizeof lead - 2 + n] == '?') n--;
     return boolq_put(j, "", text + sizeof lead - 1, n, !strcmp(answer, "true"), out, e);
@@ -266,7 +292,8 @@ static int hellaswag_clean(TextBuf *out, const char *s, size_t n, Err *e) {
         if (n - i >= 8 && !memcmp(s + i, " [title]", 8)) {
             textbuf_puts(&b, ". ");
             i += 7;
-        } else if (s[i] == '[' && (close = memchr(s + i, ']', n - i)) != NULL && !memchr(s + i, '\n', (size_t)(close - s) - i))
+        } else if (s[i] == '[' && (close = memchr(s + i, ']', n - i)) != NULL &&
+                   !memchr(s + i, '\n', (size_t)(close - s) - i))
             i = (size_t)(close - s);
         else textbuf_put(&b, s + i, 1);
     }
@@ -300,7 +327,9 @@ static int hellaswag_row(const Json *j, JsonRef row, EvalSet *out, Err *e) {
     TRY(evalset_add(out, &d, e));
     textbuf_printf(&t, "%s: %s ", activity, a);
     for (size_t i = 0; b[i]; i++) {
-        const char c = !i && b[i] >= 'a' && b[i] <= 'z' ? (char)(b[i] - 32) : i && b[i] >= 'A' && b[i] <= 'Z' ? (char)(b[i] + 32) : b[i];
+        const char c = !i && b[i] >= 'a' && b[i] <= 'z'  ? (char)(b[i] - 32)
+                       : i && b[i] >= 'A' && b[i] <= 'Z' ? (char)(b[i] + 32)
+                                                         : b[i];
         textbuf_put(&t, &c, 1);
     }
     int rc = textbuf_end(&t, e);
@@ -351,7 +380,8 @@ static int squad_article(const Json *j, JsonRef article, EvalSet *out, Err *e) {
             TextBuf b = {0};
             TRY(want(j, q, "question", &question, e));
             TRY(evalset_add(out, &d, e));
-            textbuf_printf(&b, "Title: %s\n\nBackground: %s\n\nQuestion: %s\n\nAnswer:", title, context, question);
+            textbuf_printf(&b, "Title: %s\n\nBackground: %s\n\nQuestion: %s\n\nAnswer:", title, context,
+                           question);
             TRY(context_put(d, &b, e));
             for (JsonRef a = json_first(j, json_get(j, q, "answers")); a >= 0; a = json_next(j, a)) {
                 TRY(want(j, a, "text", &s, e));
@@ -365,22 +395,62 @@ static int squad_article(const Json *j, JsonRef article, EvalSet *out, Err *e) {
 /* ---- the table ---- */
 
 static const QuestionReader readers[] = {
-    {"piqa", "PIQA validation (ybisk.github.io/piqa)", {{"piqa/valid.jsonl", FORM_JSONL, piqa_row, "piqa/valid-labels.lst"}}},
-    {"hellaswag", "HellaSwag validation (github rowanz/hellaswag)", {{"hellaswag/hellaswag_val.jsonl", FORM_JSONL, hellaswag_row, NULL}, {"hellaswag/hellaswag_val_full.txt", FORM_HELLASWAG, NULL, NULL}}},
-    {"arc_easy", "ARC-Easy test (AI2)", {{"arc/ARC-Easy-Test.jsonl", FORM_JSONL, arc_row, NULL}, {"arc/ARC-Easy-test.jsonl", FORM_JSONL, query_row, NULL}, {"arc/ARC-Easy-test.instruct.json", FORM_JSON, arc_instruct, NULL}}},
-    {"arc_challenge", "ARC-Challenge test (AI2)", {{"arc/ARC-Challenge-Test.jsonl", FORM_JSONL, arc_row, NULL}, {"arc/ARC-Challenge-test.instruct.json", FORM_JSON, arc_instruct, NULL}}},
-    {"winogrande", "WinoGrande xl dev (AI2)", {{"winogrande/dev_official.jsonl", FORM_JSONL, winogrande_official, NULL}, {"winogrande/dev.jsonl", FORM_JSONL, winogrande_row, NULL}}},
-    {"openbookqa", "OpenBookQA test (AI2)", {{"openbookqa/test.jsonl", FORM_JSONL, obqa_row, NULL}, {"openbookqa/test.instruct.json", FORM_JSON, obqa_instruct, NULL}}},
-    {"social_iqa", "SocialIQA dev (AI2)", {{"social_iqa/dev.jsonl", FORM_JSONL, siqa_row, NULL}, {"social_iqa/dev.instruct.json", FORM_JSON, siqa_instruct, NULL}}},
-    {"boolq", "BoolQ dev (github google-research-datasets/boolean-questions)", {{"boolq/dev.jsonl", FORM_JSONL, boolq_row, NULL}, {"boolq/dev.instruct.json", FORM_JSON, boolq_instruct, NULL}}},
+    {"piqa",
+     "PIQA validation (ybisk.github.io/piqa)",
+     {{"piqa/valid.jsonl", FORM_JSONL, piqa_row, "piqa/valid-labels.lst"}}},
+    {"hellaswag",
+     "HellaSwag validation (github rowanz/hellaswag)",
+     {{"hellaswag/hellaswag_val.jsonl", FORM_JSONL, hellaswag_row, NULL},
+      {"hellaswag/hellaswag_val_full.txt", FORM_HELLASWAG, NULL, NULL}}},
+    {"arc_easy",
+     "ARC-Easy test (AI2)",
+     {{"arc/ARC-Easy-Test.jsonl", FORM_JSONL, arc_row, NULL},
+      {"arc/ARC-Easy-test.jsonl", FORM_JSONL, query_row, NULL},
+      {"arc/ARC-Easy-test.instruct.json", FORM_JSON, arc_instruct, NULL}}},
+    {"arc_challenge",
+     "ARC-Challenge test (AI2)",
+     {{"arc/ARC-Challenge-Test.jsonl", FORM_JSONL, arc_row, NULL},
+      {"arc/ARC-Challenge-test.instruct.json", FORM_JSON, arc_instruct, NULL}}},
+    {"winogrande",
+     "WinoGrande xl dev (AI2)",
+     {{"winogrande/dev_official.jsonl", FORM_JSONL, winogrande_official, NULL},
+      {"winogrande/dev.jsonl", FORM_JSONL, winogrande_row, NULL}}},
+    {"openbookqa",
+     "OpenBookQA test (AI2)",
+     {{"openbookqa/test.jsonl", FORM_JSONL, obqa_row, NULL},
+      {"openbookqa/test.instruct.json", FORM_JSON, obqa_instruct, NULL}}},
+    {"social_iqa",
+     "SocialIQA dev (AI2)",
+     {{"social_iqa/dev.jsonl", FORM_JSONL, siqa_row, NULL},
+      {"social_iqa/dev.instruct.json", FORM_JSON, siqa_instruct, NULL}}},
+    {"boolq",
+     "BoolQ dev (github google-research-datasets/boolean-questions)",
+     {{"boolq/dev.jsonl", FORM_JSONL, boolq_row, NULL},
+      {"boolq/dev.instruct.json", FORM_JSON, boolq_instruct, NULL}}},
     {"sciq", "SciQ test (AI2)", {{"sciq/test.json", FORM_JSON, sciq_row, NULL}}},
-    {"lambada_openai", "LAMBADA test, OpenAI's variant", {{"lambada/lambada_test.jsonl", FORM_JSONL, lambada_row, NULL}}},
-    {"gsm8k", "GSM8K test (github openai/grade-school-math)", {{"gsm8k/test.jsonl", FORM_JSONL, gsm8k_row, NULL}}},
-    {"swde", "hazyresearch/based-swde-v2, its parquet as JSONL", {{"swde/validation.jsonl", FORM_JSONL, completion_row, NULL}}},
-    {"fda", "hazyresearch/based-fda, its parquet as JSONL", {{"fda/validation.jsonl", FORM_JSONL, completion_row, NULL}}},
-    {"squad_completion", "hazyresearch/based-squad, its parquet as JSONL", {{"squad_completion/validation.jsonl", FORM_JSONL, completion_row, NULL}}},
-    {"squadv2", "SQuAD 2.0 dev (rajpurkar.github.io)", {{"squad_v2/dev-v2.0.json", FORM_JSON, squad_article, NULL}, {"squad_v2_cs224n/dev-v2.0.json", FORM_JSON, squad_article, NULL}}},
-    {"wikitext", "WikiText-2 raw test", {{"wikitext/wiki.test.raw", FORM_TEXT, NULL, NULL}, {"../corpora/wikitext-2-eval/wiki.test.raw", FORM_TEXT, NULL, NULL}}},
+    {"lambada_openai",
+     "LAMBADA test, OpenAI's variant",
+     {{"lambada/lambada_test.jsonl", FORM_JSONL, lambada_row, NULL}}},
+    {"gsm8k",
+     "GSM8K test (github openai/grade-school-math)",
+     {{"gsm8k/test.jsonl", FORM_JSONL, gsm8k_row, NULL}}},
+    {"swde",
+     "hazyresearch/based-swde-v2, its parquet as JSONL",
+     {{"swde/validation.jsonl", FORM_JSONL, completion_row, NULL}}},
+    {"fda",
+     "hazyresearch/based-fda, its parquet as JSONL",
+     {{"fda/validation.jsonl", FORM_JSONL, completion_row, NULL}}},
+    {"squad_completion",
+     "hazyresearch/based-squad, its parquet as JSONL",
+     {{"squad_completion/validation.jsonl", FORM_JSONL, completion_row, NULL}}},
+    {"squadv2",
+     "SQuAD 2.0 dev (rajpurkar.github.io)",
+     {{"squad_v2/dev-v2.0.json", FORM_JSON, squad_article, NULL},
+      {"squad_v2_cs224n/dev-v2.0.json", FORM_JSON, squad_article, NULL}}},
+    {"wikitext",
+     "WikiText-2 raw test",
+     {{"wikitext/wiki.test.raw", FORM_TEXT, NULL, NULL},
+      {"../corpora/wikitext-2-eval/wiki.test.raw", FORM_TEXT, NULL, NULL}}},
 };
 
 const QuestionReader *questions_find(const char *task) {
@@ -391,7 +461,10 @@ const QuestionReader *questions_find(const char *task) {
 
 /* ---- the forms ---- */
 
-typedef struct { const char *at, *end; size_t number; } Lines;
+typedef struct {
+    const char *at, *end;
+    size_t number;
+} Lines;
 
 /* The next line without its end; 0 when there is none. */
 static int line_next(Lines *l, const char **s, size_t *n) {
@@ -426,9 +499,12 @@ static int read_json(const Source *s, const char *path, const File *f, size_t li
     Json j;
     TRY(json_parse(&j, (const char *)f->data, f->size, path, e));
     const JsonRef list = json_kind(&j, 0) == JSON_OBJECT ? json_get(&j, 0, "data") : 0;
-    int rc = json_kind(&j, list) == JSON_ARRAY ? OK : err_set(e, ERR_INPUT, "%s: expected a list of questions", path);
+    int rc = json_kind(&j, list) == JSON_ARRAY
+                 ? OK
+                 : err_set(e, ERR_INPUT, "%s: expected a list of questions", path);
     size_t row = 0;
-    for (JsonRef r = json_first(&j, list); r >= 0 && !rc && (!limit || out->n < limit); r = json_next(&j, r), row++) {
+    for (JsonRef r = json_first(&j, list); r >= 0 && !rc && (!limit || out->n < limit);
+         r = json_next(&j, r), row++) {
         rc = s->row(&j, r, out, e);
         if (rc) err_prefix(e, "question %zu", row + 1);
     }
@@ -446,10 +522,13 @@ static int read_hellaswag(const char *path, const File *f, size_t limit, EvalSet
         TRY(evalset_add(out, &d, e));
         TRY(hellaswag_text(d, line, n, 0, e));
         if (!line_next(&l, &line, &n) || n != 1 || *line < '0' || *line > '3')
-            return err_set(e, ERR_INPUT, "%s:%zu: expected the number of the right ending, 0 to 3", path, l.number);
+            return err_set(e, ERR_INPUT, "%s:%zu: expected the number of the right ending, 0 to 3", path,
+                           l.number);
         d->gold = *line - '0';
         for (int i = 0; i < 4; i++) {
-            if (!line_next(&l, &line, &n)) return err_set(e, ERR_INPUT, "%s:%zu: the last question has %d endings, expected 4", path, l.number, i);
+            if (!line_next(&l, &line, &n))
+                return err_set(e, ERR_INPUT, "%s:%zu: the last question has %d endings, expected 4", path,
+                               l.number, i);
             TRY(hellaswag_text(d, line, n, 1, e));
         }
     }
@@ -460,7 +539,8 @@ static int read_hellaswag(const char *path, const File *f, size_t limit, EvalSet
 static int is_heading(const char *s, size_t n) {
     while (n && s[n - 1] == ' ') n--;
     while (n && *s == ' ') s++, n--;
-    return n > 4 && s[0] == '=' && s[1] == ' ' && s[2] != '=' && s[n - 1] == '=' && s[n - 2] == ' ' && s[n - 3] != '=';
+    return n > 4 && s[0] == '=' && s[1] == ' ' && s[2] != '=' && s[n - 1] == '=' && s[n - 2] == ' ' &&
+           s[n - 3] != '=';
 }
 
 static int read_pages(const File *f, size_t limit, EvalSet *out, Err *e) {
@@ -489,7 +569,8 @@ static int read_labels(const char *path, EvalSet *out, Err *e) {
     int rc = OK;
     for (size_t i = 0; i < out->n && !rc; i++) {
         if (!line_next(&l, &line, &n) || n != 1 || *line < '0' || *line >= '0' + out->doc[i].n_text)
-            rc = err_set(e, ERR_INPUT, "%s:%zu: expected the number of an answer for every question", path, l.number);
+            rc = err_set(e, ERR_INPUT, "%s:%zu: expected the number of an answer for every question", path,
+                         l.number);
         else out->doc[i].gold = *line - '0';
     }
     file_close(&f);
@@ -507,9 +588,10 @@ int questions_read(const QuestionReader *r, const char *dir, size_t limit, EvalS
     }
     if (!file_exists(path)) TRY(file_join(path, sizeof path, dir, (s = r->source)->path, e));
     if (file_open(&f, path, e)) return err_hint(e, "%s is needed here: %s", s->path, r->origin);
-    int rc = s->form == FORM_JSONL ? read_jsonl(s, path, &f, limit, out, e)
+    int rc = s->form == FORM_JSONL  ? read_jsonl(s, path, &f, limit, out, e)
              : s->form == FORM_JSON ? read_json(s, path, &f, limit, out, e)
-             : s->form == FORM_TEXT ? read_pages(&f, limit, out, e) : read_hellaswag(path, &f, limit, out, e);
+             : s->form == FORM_TEXT ? read_pages(&f, limit, out, e)
+                                    : read_hellaswag(path, &f, limit, out, e);
     file_close(&f);
     if (!rc && s->labels) rc = file_join(labels, sizeof labels, dir, s->labels, e);
     if (!rc && s->labels) rc = read_labels(labels, out, e);

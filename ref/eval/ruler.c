@@ -65,7 +65,8 @@ int draw_emit(Ruler *r, const Draw *d, const char *delimiter, EvalSet *out, Err 
     if (!rc) rc = evaldoc_context(doc, prompt.text, prompt.len, e);
     if (!rc) rc = token_count(r->count, prompt.text, prompt.len, &doc->context_tokens, e);
     const char *answer = d->answers.text;
-    for (int i = 0; i < d->n_answers && !rc; i++, answer = draw_next(answer)) rc = evaldoc_text(doc, answer, strlen(answer), e);
+    for (int i = 0; i < d->n_answers && !rc; i++, answer = draw_next(answer))
+        rc = evaldoc_text(doc, answer, strlen(answer), e);
     textbuf_free(&prompt);
     return rc;
 }
@@ -77,8 +78,11 @@ static int cwe_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e
     return cwe_draw_at(r, r->L, n, d, e);
 }
 
-#define NIAH(name, hay, key, value, k, v, q) \
-    {name, name, 128, " ", niah_draw, &(const NiahKind){hay, key, value, k, v, q}, 0, 1, niah_most, niah_prepare}
+#define NIAH(name, hay, key, value, k, v, q)                                                                 \
+    {                                                                                                        \
+        name, name, 128, " ", niah_draw, &(const NiahKind){hay, key, value, k, v, q}, 0, 1, niah_most,       \
+            niah_prepare                                                                                     \
+    }
 static const RulerTask tasks[RULER_TASKS] = {
     NIAH("niah_single_1", "repeat", "words", "numbers", 1, 1, 1),
     NIAH("niah_single_2", "essay", "words", "numbers", 1, 1, 1),
@@ -106,7 +110,12 @@ int ruler_any(int task) { return tasks[task].draw == qa_draw; }
 
 /* ---- fitting ---- */
 
-typedef struct { const RulerTask *task; const void *ctx; int L, step; size_t reserve; } Fit;
+typedef struct {
+    const RulerTask *task;
+    const void *ctx;
+    int L, step;
+    size_t reserve;
+} Fit;
 
 static int nothing_fits(const Fit *f, Err *e) {
     err_set(e, ERR_USAGE, "%s: nothing fits into %d tokens", f->task->name, f->L);
@@ -179,7 +188,8 @@ static int vt_make(Ruler *r, Fit *f, int samples, Draw *d, Draw *example, EvalSe
     TRY(fit_draw(r, &one, 0, n, example, e));
     textbuf_put(&shown, example->text.text, example->text.len);
     const char *answer = example->answers.text;
-    for (int i = 0; i < example->n_answers; i++, answer = draw_next(answer)) textbuf_printf(&shown, " %s", answer);
+    for (int i = 0; i < example->n_answers; i++, answer = draw_next(answer))
+        textbuf_printf(&shown, " %s", answer);
     textbuf_puts(&shown, "\n\n");
     int rc = textbuf_end(&shown, e);
     if (!rc) rc = token_count(r->count, shown.text, shown.len, &tokens, e);
@@ -210,7 +220,9 @@ static int fit_make(Ruler *r, Fit *f, int samples, Draw *d, EvalSet *out, Err *e
 
 int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
     const RulerTask *t = &tasks[task];
-    if (L < RULER_MIN || L > RULER_MAX) return err_set(e, ERR_USAGE, "%s: length: got %d tokens, expected %d to %d", t->name, L, RULER_MIN, RULER_MAX);
+    if (L < RULER_MIN || L > RULER_MAX)
+        return err_set(e, ERR_USAGE, "%s: length: got %d tokens, expected %d to %d", t->name, L, RULER_MIN,
+                       RULER_MAX);
     Fit f = {t, t->ctx, L, t->step, (size_t)t->max_new};
     Draw d = {0}, example = {0};
     if (t->draw == niah_draw) {
@@ -219,8 +231,9 @@ int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
     }
     r->L = L;
     if (t->prepare) TRY(t->prepare(r, t->ctx, e));
-    int rc = !t->draw ? fwe_make(r, L, samples, out, e)
-             : t->draw == vt_draw ? vt_make(r, &f, samples, &d, &example, out, e) : fit_make(r, &f, samples, &d, out, e);
+    int rc = !t->draw             ? fwe_make(r, L, samples, out, e)
+             : t->draw == vt_draw ? vt_make(r, &f, samples, &d, &example, out, e)
+                                  : fit_make(r, &f, samples, &d, out, e);
     draw_free(&d);
     draw_free(&example);
     return rc;

@@ -1,8 +1,9 @@
-/* ruler.h - the 13 RULER tasks (NVIDIA, Apache-2.0) as EleutherAI's lm-evaluation-harness makes them: same random streams, same texts,
- * same quirks, so that a sample here is byte for byte a sample there. Source: evaluation.md 3; strings are interface facts of both projects.
+/* ruler.h - the 13 RULER tasks (NVIDIA, Apache-2.0) as EleutherAI's lm-evaluation-harness (MIT) makes them: same random
+ * streams, same texts, same quirks, so that a sample here is byte for byte a sample there. Source: evaluation.md 3; the
+ * prompt strings are interface facts of both projects.
  *
- * A task's length is fitted by a search with coarse steps, during which samples are drawn, so the search is part of the random stream.
- * Lengths at which the original never ends (nothing fits) are ERR_USAGE. */
+ * A task's length is fitted by a search with coarse steps, during which samples are drawn, so the search is part of the
+ * random stream. Lengths at which the original never ends (nothing fits) are ERR_USAGE. */
 #ifndef HYB_RULER_H
 #define HYB_RULER_H
 #include "eval/evalset.h"
@@ -13,7 +14,11 @@
 enum { RULER_TASKS = 13, RULER_MIN = 256, RULER_MAX = 1 << 20 };
 
 /* The essay haystack: text whose words stand one space apart, and where its sentences begin and end. */
-typedef struct { char *text; size_t bytes, words, sentences; uint32_t *begin, *end, *word_end; } RulerEssay;
+typedef struct {
+    char *text;
+    size_t bytes, words, sentences;
+    uint32_t *begin, *end, *word_end;
+} RulerEssay;
 /* A question answering set: paragraphs in sorted order, and for each question those that belong to it. */
 typedef struct RulerQa RulerQa;
 
@@ -23,10 +28,10 @@ typedef struct {
     PyRandom random, numpy; /* the two global generators */
     Words words;
     RulerEssay essay;
-    RulerQa *qa[2];         /* SQuAD, HotpotQA */
-    PyRandom cwe;           /* common words have a generator of their own, which outlives a task */
-    int *cwe_word;          /* their shuffled word list, indices into words.all */
-    int L;                  /* length being made */
+    RulerQa *qa[2]; /* SQuAD, HotpotQA */
+    PyRandom cwe;   /* common words have a generator of their own, which outlives a task */
+    int *cwe_word;  /* their shuffled word list, indices into words.all */
+    int L;          /* length being made */
 } Ruler;
 
 /* dir: where the word lists (wonderwords/), essays (ruler_essays/) and question sets (squad_v2/, hotpotqa/) lie; each is read when a task
@@ -35,10 +40,10 @@ int ruler_open(Ruler *r, const char *dir, TokenCount *count, Err *e);
 void ruler_close(Ruler *r);
 void ruler_seed(Ruler *r, uint64_t seed); /* random.seed and numpy.random.seed */
 
-const char *ruler_name(int task);      /* 0 .. RULER_TASKS-1 in the order of the group; NULL outside */
-int ruler_find(const char *name);      /* also vt, cwe, fwe, qa_1, qa_2; -1 if none */
-int ruler_max_new(int task);           /* tokens to generate */
-int ruler_any(int task);               /* 1: question answering, scored by string_match_part */
+const char *ruler_name(int task); /* 0 .. RULER_TASKS-1 in the order of the group; NULL outside */
+int ruler_find(const char *name); /* also vt, cwe, fwe, qa_1, qa_2; -1 if none */
+int ruler_max_new(int task);      /* tokens to generate */
+int ruler_any(int task);          /* 1: question answering, scored by string_match_part */
 /* Appends `samples` questions of at most L tokens: context = input + delimiter + prefix, text = answers. */
 int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e);
 

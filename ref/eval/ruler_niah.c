@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char SENTENCE[] = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
+static const char SENTENCE[] =
+    "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
 enum { DEPTHS = 40, ITEM = 128, MOST_NEEDLES = 16 };
 
 /* ---- the essays ---- */
@@ -30,8 +31,10 @@ static int spans_read(RulerEssay *s, const char *path, Err *e) {
         const char *newline = memchr(p, '\n', (size_t)(stop - p)), *at = newline ? newline : stop;
         snprintf(line, sizeof line, "%.*s", (int)(at - p < 63 ? at - p : 63), p);
         const unsigned long begin = strtoul(line, &after, 10), end = strtoul(after, NULL, 10);
-        if (*after != '\t' || begin >= end || end > s->bytes || (s->sentences && begin < s->end[s->sentences - 1]))
-            rc = err_set(e, ERR_INPUT, "%s:%zu: expected begin, tab, end of a sentence in %zu bytes", path, s->sentences + 1, s->bytes);
+        if (*after != '\t' || begin >= end || end > s->bytes ||
+            (s->sentences && begin < s->end[s->sentences - 1]))
+            rc = err_set(e, ERR_INPUT, "%s:%zu: expected begin, tab, end of a sentence in %zu bytes", path,
+                         s->sentences + 1, s->bytes);
         else {
             s->begin[s->sentences] = (uint32_t)begin;
             s->end[s->sentences++] = (uint32_t)end;
@@ -57,7 +60,8 @@ static int essay_load(RulerEssay *s, const char *dir, Err *e) {
     char path[1024];
     File f;
     TRY(file_join(path, sizeof path, dir, "ruler_essays/essay_words.txt", e));
-    if (file_open(&f, path, e)) return err_hint(e, "the essay haystack: words of RULER's PaulGrahamEssays.json, one space apart");
+    if (file_open(&f, path, e))
+        return err_hint(e, "the essay haystack: words of RULER's PaulGrahamEssays.json, one space apart");
     s->bytes = f.size;
     while (s->bytes && f.data[s->bytes - 1] == '\n') s->bytes--;
     int rc = f.size > UINT32_MAX ? err_set(e, ERR_INPUT, "%s: longer than 4 GiB", path) : OK;
@@ -97,7 +101,7 @@ static void needle(TextBuf *b, const char *type, const char *key, const char *va
 
 typedef struct {
     char key[MOST_NEEDLES][ITEM], value[MOST_NEEDLES][ITEM]; /* value v of key k at k * values + v */
-    int keys, needles, order[MOST_NEEDLES];                  /* order: needle at each place after the shuffle */
+    int keys, needles, order[MOST_NEEDLES]; /* order: needle at each place after the shuffle */
 } Needles;
 
 static void needles_draw(Ruler *r, const NiahKind *kind, Needles *x) {
@@ -131,7 +135,8 @@ static void sentences_put(TextBuf *b, const RulerEssay *s, int from, int to, siz
 
 static int context_essay(Ruler *r, const NiahKind *kind, const Needles *x, int n, TextBuf *b, Err *e) {
     const RulerEssay *s = &r->essay;
-    const size_t words = (size_t)n < s->words ? (size_t)n : s->words, bytes = words ? s->word_end[words - 1] : 0;
+    const size_t words = (size_t)n < s->words ? (size_t)n : s->words,
+                 bytes = words ? s->word_end[words - 1] : 0;
     int depth[MOST_NEEDLES], sentences = 0, from = 0;
     while ((size_t)sentences < s->sentences && s->begin[sentences] < bytes) sentences++;
     TRY(pyrandom_sample(&r->random, DEPTHS, x->needles, depth, e));
@@ -181,9 +186,10 @@ static int context_lines(Ruler *r, const NiahKind *kind, const Needles *x, int n
 
 static void question(Draw *d, const NiahKind *kind, const char *query) {
     const int many = kind->queries * kind->values > 1, len = (int)strlen(kind->value) - !many;
-    textbuf_printf(&d->text, "\nWhat %s special magic %.*s for %s mentioned in the provided text?", many ? "are all the" : "is the", len,
-                   kind->value, query);
-    textbuf_printf(&d->prefix, "The special magic %.*s for %s mentioned in the provided text %s", len, kind->value, query, many ? "are" : "is");
+    textbuf_printf(&d->text, "\nWhat %s special magic %.*s for %s mentioned in the provided text?",
+                   many ? "are all the" : "is the", len, kind->value, query);
+    textbuf_printf(&d->prefix, "The special magic %.*s for %s mentioned in the provided text %s", len,
+                   kind->value, query, many ? "are" : "is");
 }
 
 int niah_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
@@ -195,13 +201,15 @@ int niah_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
     needles_draw(r, kind, &x);
     const int many = kind->queries * kind->values > 1, len = (int)strlen(kind->value) - !many;
     textbuf_printf(&d->text,
-                   "%s special magic %.*s %s hidden within the following text. Make sure to memorize it. I will quiz you about the %.*s afterwards.\n",
+                   "%s special magic %.*s %s hidden within the following text. Make sure to memorize it. I "
+                   "will quiz you about the %.*s afterwards.\n",
                    many ? "Some" : "A", len, kind->value, many ? "are" : "is", len, kind->value);
     if (kind->haystack[0] == 'e') TRY(context_essay(r, kind, &x, n, &d->text, e));
     else TRY(context_lines(r, kind, &x, n, &d->text, e));
     TRY(pyrandom_sample(&r->random, (size_t)x.keys, kind->queries, asked, e));
     for (int q = 0; q < kind->queries; q++) {
-        textbuf_printf(&query, "%s%s%s", q ? ", " : "", q && q + 1 == kind->queries ? "and " : "", x.key[asked[q]]);
+        textbuf_printf(&query, "%s%s%s", q ? ", " : "", q && q + 1 == kind->queries ? "and " : "",
+                       x.key[asked[q]]);
         for (int v = 0; v < kind->values; v++) draw_answer(d, x.value[asked[q] * kind->values + v]);
     }
     int rc = textbuf_end(&query, e);

@@ -3,7 +3,8 @@
 #define HYB_RULER_PARTS_H
 #include "eval/ruler.h"
 
-/* One drawn sample. Counted per sample: text. Counted by the search: before + text + after. Prompt: front + text[:input] + delimiter + prefix. */
+/* One drawn sample. Counted per sample: text. Counted by the search: before + text + after.
+ * Prompt: front + text[:input] + delimiter + prefix. */
 typedef struct {
     TextBuf before, text, after, front, prefix, answers; /* answers: NUL-terminated, one after the other */
     size_t input;
@@ -31,7 +32,10 @@ typedef struct {
     int (*prepare)(Ruler *r, const void *ctx, Err *e); /* reads what it needs */
 } RulerTask;
 
-typedef struct { const char *haystack, *key, *value; int keys, values, queries; } NiahKind;
+typedef struct {
+    const char *haystack, *key, *value;
+    int keys, values, queries;
+} NiahKind;
 int niah_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e);
 int niah_prepare(Ruler *r, const void *ctx, Err *e);
 size_t niah_most(const Ruler *r, const void *ctx);

@@ -7,13 +7,22 @@
 #include <string.h>
 
 /* A list of lists of ints, or of texts as offsets: rows[i] .. rows[i+1]. */
-typedef struct { int *x; size_t n, cap; } IntList;
+typedef struct {
+    int *x;
+    size_t n, cap;
+} IntList;
 struct RulerQa {
     TextBuf text;        /* all strings, NUL-terminated */
     size_t *doc, *found; /* sorted distinct documents, as offsets into text; found: as read */
     size_t n_docs, n_found, cap_found;
-    int *place;          /* place[i]: which document stands at index i (the original shuffles them in place when all fit) */
-    struct Question { size_t query; IntList own, more; size_t answers; int n_answers; } *q;
+    int *
+        place; /* place[i]: which document stands at index i (the original shuffles them in place when all fit) */
+    struct Question {
+        size_t query;
+        IntList own, more;
+        size_t answers;
+        int n_answers;
+    } * q;
     size_t n, cap;
 };
 
@@ -76,7 +85,9 @@ static int question_add(RulerQa *q, struct Question **out, Err *e) {
 }
 
 /* Sorts and drops repetitions; heap sort of offsets, since qsort has no context. */
-static int below(const RulerQa *q, size_t a, size_t b) { return strcmp(q->text.text + a, q->text.text + b) < 0; }
+static int below(const RulerQa *q, size_t a, size_t b) {
+    return strcmp(q->text.text + a, q->text.text + b) < 0;
+}
 static void sift(const RulerQa *q, size_t *x, size_t i, size_t n) {
     for (size_t child; (child = 2 * i + 1) < n; i = child) {
         if (child + 1 < n && below(q, x[child], x[child + 1])) child++;
@@ -119,7 +130,8 @@ static int document_find(const RulerQa *q, size_t at) {
 /* The document lists of all questions hold offsets first; now indices. */
 static void documents_resolve(RulerQa *q) {
     for (size_t i = 0; i < q->n; i++) {
-        for (size_t k = 0; k < q->q[i].own.n; k++) q->q[i].own.x[k] = document_find(q, q->found[q->q[i].own.x[k]]);
+        for (size_t k = 0; k < q->q[i].own.n; k++)
+            q->q[i].own.x[k] = document_find(q, q->found[q->q[i].own.x[k]]);
         size_t kept = 0;
         for (size_t k = 0; k < q->q[i].more.n; k++) {
             const int d = document_find(q, q->found[q->q[i].more.x[k]]);
@@ -146,7 +158,8 @@ static int squad_question(RulerQa *q, const Json *j, JsonRef qa, int own, int fi
     TRY(string_at(j, qa, "question", &s, &n, e));
     x->query = text_put(q, s, n);
     const JsonRef list = json_get(j, qa, "answers");
-    if (json_kind(j, list) != JSON_ARRAY) return err_set(e, ERR_INPUT, "%s: answers: expected a list", j->file);
+    if (json_kind(j, list) != JSON_ARRAY)
+        return err_set(e, ERR_INPUT, "%s: answers: expected a list", j->file);
     x->answers = q->text.len;
     for (JsonRef a = json_first(j, list); a >= 0; a = json_next(j, a), x->n_answers++) {
         TRY(string_at(j, a, "text", &s, &n, e));
@@ -169,14 +182,16 @@ static int squad_article(RulerQa *q, const Json *j, JsonRef article, Err *e) {
     }
     for (JsonRef p = json_first(j, list); p >= 0; p = json_next(j, p), own++) {
         const JsonRef qas = json_get(j, p, "qas");
-        for (JsonRef a = json_first(j, qas); a >= 0; a = json_next(j, a)) TRY(squad_question(q, j, a, own, first, last, e));
+        for (JsonRef a = json_first(j, qas); a >= 0; a = json_next(j, a))
+            TRY(squad_question(q, j, a, own, first, last, e));
     }
     return OK;
 }
 
 static int squad_read(RulerQa *q, const Json *j, Err *e) {
     const JsonRef data = json_get(j, 0, "data");
-    if (json_kind(j, data) != JSON_ARRAY) return err_set(e, ERR_INPUT, "%s: data: expected a list of articles, as in SQuAD's files", j->file);
+    if (json_kind(j, data) != JSON_ARRAY)
+        return err_set(e, ERR_INPUT, "%s: data: expected a list of articles, as in SQuAD's files", j->file);
     for (JsonRef a = json_first(j, data); a >= 0; a = json_next(j, a)) TRY(squad_article(q, j, a, e));
     return OK;
 }
@@ -199,7 +214,8 @@ static int hotpot_document(RulerQa *q, struct Question *x, const Json *j, JsonRe
 }
 
 static int hotpot_read(RulerQa *q, const Json *j, Err *e) {
-    if (json_kind(j, 0) != JSON_ARRAY) return err_set(e, ERR_INPUT, "%s: expected a list of questions, as in HotpotQA's files", j->file);
+    if (json_kind(j, 0) != JSON_ARRAY)
+        return err_set(e, ERR_INPUT, "%s: expected a list of questions, as in HotpotQA's files", j->file);
     for (JsonRef a = json_first(j, 0); a >= 0; a = json_next(j, a)) {
         struct Question *x;
         const char *s;
@@ -211,13 +227,15 @@ static int hotpot_read(RulerQa *q, const Json *j, Err *e) {
         x->answers = text_put(q, s, n);
         x->n_answers = 1;
         const JsonRef context = json_get(j, a, "context");
-        for (JsonRef c = json_first(j, context); c >= 0; c = json_next(j, c)) TRY(hotpot_document(q, x, j, c, e));
+        for (JsonRef c = json_first(j, context); c >= 0; c = json_next(j, c))
+            TRY(hotpot_document(q, x, j, c, e));
         if (!x->own.n) return err_set(e, ERR_INPUT, "%s: question %zu has no context", j->file, q->n);
     }
     return OK;
 }
 
-static const char *const squad_paths[] = {"squad_v2/dev-v2.0.json", "squad_v2_cs224n/dev-v2.0.json", "xquad-en/xquad.en.json", NULL};
+static const char *const squad_paths[] = {"squad_v2/dev-v2.0.json", "squad_v2_cs224n/dev-v2.0.json",
+                                          "xquad-en/xquad.en.json", NULL};
 static const char *const hotpot_paths[] = {"hotpotqa/hotpot_dev_distractor_v1.json", NULL};
 
 static int is_hotpot(const void *ctx) { return ((const char *)ctx)[0] == 'h'; }
@@ -232,7 +250,8 @@ static int qa_load(RulerQa *q, const char *dir, int hotpot, Err *e) {
         if (!try[i + 1]) TRY(file_join(path, sizeof path, dir, try[0], e));
     }
     if (json_open(&j, path, e))
-        return err_hint(e, hotpot ? "HotpotQA's official dev distractor set (hotpotqa.github.io)" : "SQuAD 2.0's official dev set (rajpurkar.github.io)");
+        return err_hint(e, hotpot ? "HotpotQA's official dev distractor set (hotpotqa.github.io)"
+                                  : "SQuAD 2.0's official dev set (rajpurkar.github.io)");
     int rc = hotpot ? hotpot_read(q, &j, e) : squad_read(q, &j, e);
     json_free(&j);
     if (!rc) rc = textbuf_end(&q->text, e);
@@ -265,7 +284,8 @@ static int member(const IntList *l, int v) {
 }
 
 /* Indices of the n documents shown, before the shuffle. scratch: n_docs ints. */
-static int choose(Ruler *r, const RulerQa *q, const struct Question *x, int n, int *show, int *scratch, Err *e) {
+static int choose(Ruler *r, const RulerQa *q, const struct Question *x, int n, int *show, int *scratch,
+                  Err *e) {
     const int own = (int)x->own.n, more = (int)x->more.n;
     memcpy(show, x->own.x, (size_t)own * sizeof(int));
     if (n - own > more) {
@@ -283,10 +303,12 @@ static int choose(Ruler *r, const RulerQa *q, const struct Question *x, int n, i
 }
 
 static void qa_text(const RulerQa *q, const struct Question *x, const int *show, int n, Draw *d) {
-    static const char ask[] = "Answer the question based on the given documents. Only give me the answer and do not output any other words.";
+    static const char ask[] = "Answer the question based on the given documents. Only give me the answer and "
+                              "do not output any other words.";
     textbuf_printf(&d->text, "%s\n\nThe following are given documents.\n\n", ask);
     for (int i = 0; i < n; i++)
-        textbuf_printf(&d->text, "%sDocument %d:\n%s", i ? "\n\n" : "", i + 1, q->text.text + q->doc[q->place[show[i]]]);
+        textbuf_printf(&d->text, "%sDocument %d:\n%s", i ? "\n\n" : "", i + 1,
+                       q->text.text + q->doc[q->place[show[i]]]);
     textbuf_printf(&d->text, "\n\n%s\n\nQuestion: %s", ask, q->text.text + x->query);
     d->input = d->text.len;
     textbuf_puts(&d->prefix, "Answer:");

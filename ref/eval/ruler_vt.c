@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const sentence[] = {"The grass is green.", " The sky is blue.", " The sun is yellow.", " Here we go.",
-                                       " There and back again.", "\n"};
+static const char *const sentence[] = {"The grass is green.", " The sky is blue.",      " The sun is yellow.",
+                                       " Here we go.",        " There and back again.", "\n"};
 enum { NAMES = 5, PARTS = sizeof sentence / sizeof *sentence, LONGEST = 8, MOST_DRAWS = 64 };
 
 static void name_draw(Ruler *r, int letters, char *name) {
@@ -52,20 +52,24 @@ int vt_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
     int place[NAMES], k = 0;
     const int split = n <= NAMES, pieces = split ? n * PARTS : n;
     (void)index;
-    for (int i = 0; i < PARTS; i++) snprintf(unit + strlen(unit), sizeof unit - strlen(unit), "%s", sentence[i]);
+    for (int i = 0; i < PARTS; i++)
+        snprintf(unit + strlen(unit), sizeof unit - strlen(unit), "%s", sentence[i]);
     names_draw(r, ctx ? 3 : 5, name);
     const long value = (long)nprandom_int(&r->numpy, 10000, 99999);
     TRY(pyrandom_sample(&r->random, (size_t)pieces, NAMES, place, e));
     qsort(place, NAMES, sizeof *place, increasing);
-    textbuf_puts(&d->text, "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n");
+    textbuf_puts(&d->text,
+                 "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n");
     for (int i = 0; i < pieces; i++) {
         for (; k < NAMES && place[k] == i; k++) statement(&d->text, name, k, value, !i);
         piece(&d->text, split ? sentence[i % PARTS] : unit, !i && !k);
     }
-    textbuf_printf(&d->text, "\nQuestion: Find all variables that are assigned the value %ld in the text above.", value);
+    textbuf_printf(
+        &d->text, "\nQuestion: Find all variables that are assigned the value %ld in the text above.", value);
     d->input = d->text.len;
     textbuf_printf(&d->prefix,
-                   "Answer: According to the chain(s) of variable assignment in the text above, %d variables are assgined the value %ld, they are:",
+                   "Answer: According to the chain(s) of variable assignment in the text above, %d variables "
+                   "are assgined the value %ld, they are:",
                    NAMES, value);
     if (d->prefix.text) textbuf_printf(&d->text, " %s ", d->prefix.text);
     for (int i = 0; i < NAMES; i++) draw_answer(d, name[i]);

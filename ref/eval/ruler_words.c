@@ -34,9 +34,11 @@ size_t cwe_most(const Ruler *r, const void *ctx) {
 }
 
 static void template(TextBuf *b, const Ruler *r, const int *list, int n) {
-    textbuf_puts(b, "Below is a numbered list of words. In these words, some appear more often than others. Memorize the ones that appear most "
+    textbuf_puts(b, "Below is a numbered list of words. In these words, some appear more often than others. "
+                    "Memorize the ones that appear most "
                     "often.\n");
-    for (int i = 0; i < n; i++) textbuf_printf(b, "%s%d. %s", i ? " " : "", i + 1, r->words.all[r->cwe_word[list[i]]]);
+    for (int i = 0; i < n; i++)
+        textbuf_printf(b, "%s%d. %s", i ? " " : "", i + 1, r->words.all[r->cwe_word[list[i]]]);
     textbuf_puts(b, "\nQuestion: What are the 10 most common words in the above list?");
 }
 
@@ -61,14 +63,16 @@ static int example(Ruler *r, int n, int often, int rarely, TextBuf *b, int commo
 }
 
 static void numbered(TextBuf *b, const Ruler *r, const int common[COMMON]) {
-    for (int i = 0; i < COMMON; i++) textbuf_printf(b, "%s%d. %s", i ? " " : "", i + 1, r->words.all[r->cwe_word[common[i]]]);
+    for (int i = 0; i < COMMON; i++)
+        textbuf_printf(b, "%s%d. %s", i ? " " : "", i + 1, r->words.all[r->cwe_word[common[i]]]);
 }
 
 int cwe_draw_at(Ruler *r, int L, int n, Draw *d, Err *e) {
     static const char prefix[] = "Answer: The top 10 words that appear most often in the list are:";
     const int small = L < 4096;
     int common[COMMON];
-    TRY(example(r, small ? 20 : 40, small ? 3 : 10, small ? 1 : 3, &d->before, common, e)); // counted by the search, never shown
+    TRY(example(r, small ? 20 : 40, small ? 3 : 10, small ? 1 : 3, &d->before, common,
+                e)); // counted by the search, never shown
     textbuf_printf(&d->before, " %s", prefix);
     numbered(&d->before, r, common);
     textbuf_puts(&d->before, "\n");
@@ -84,7 +88,10 @@ int cwe_draw_at(Ruler *r, int L, int n, Draw *d, Err *e) {
 
 /* ---- frequent words ---- */
 
-typedef struct { char (*word)[CODED]; int n, cap; } Vocabulary;
+typedef struct {
+    char (*word)[CODED];
+    int n, cap;
+} Vocabulary;
 
 static int code_order(const void *a, const void *b) { return strcmp(a, b); }
 
@@ -97,7 +104,9 @@ static int vocabulary_draw(Ruler *r, int size, Vocabulary *v, Err *e) {
         const int more = total ? size - distinct : size;
         for (int i = 0; i < (total ? 1 : more); i++, total++) {
             int letter[LETTERS];
-            if (total == v->cap) return err_set(e, ERR_INPUT, "frequent words: %d words do not give %d distinct ones", total, size);
+            if (total == v->cap)
+                return err_set(e, ERR_INPUT, "frequent words: %d words do not give %d distinct ones", total,
+                               size);
             pyrandom_choices(&r->random, 26, LETTERS, letter);
             for (int j = 0; j < LETTERS; j++) v->word[total][j] = (char)('a' + letter[j]);
             v->word[total][LETTERS] = 0;
@@ -110,7 +119,7 @@ static int vocabulary_draw(Ruler *r, int size, Vocabulary *v, Err *e) {
         if (!v->n || strcmp(v->word[v->n - 1], v->word[i])) memmove(v->word[v->n++], v->word[i], CODED);
     TRY(mem_alloc(&mem, (size_t)v->n * (sizeof(int) + CODED), "coded words", e));
     int *order = mem;
-    char (*sorted)[CODED] = (char (*)[CODED])(order + v->n);
+    char(*sorted)[CODED] = (char(*)[CODED])(order + v->n);
     PyRandom fixed;
     memcpy(sorted, v->word, (size_t)v->n * CODED);
     for (int i = 0; i < v->n; i++) order[i] = i;
@@ -124,7 +133,8 @@ static int vocabulary_draw(Ruler *r, int size, Vocabulary *v, Err *e) {
 
 /* n words in all: the k-th of the vocabulary n / (k^2 zeta(2)) times, shuffled with a fixed seed. */
 static int coded_text(const Vocabulary *v, int n, Draw *d, Err *e) {
-    static const char prefix[] = "Answer: According to the coded text above, the three most frequently appeared words are:";
+    static const char prefix[] =
+        "Answer: According to the coded text above, the three most frequently appeared words are:";
     const double zeta = 1.6449340668482264; // pi^2 / 6
     void *mem;
     int k = 0;
@@ -138,10 +148,12 @@ static int coded_text(const Vocabulary *v, int n, Draw *d, Err *e) {
     PyRandom fixed;
     pyrandom_seed(&fixed, 42);
     pyrandom_shuffle(&fixed, list, (size_t)k);
-    textbuf_puts(&d->text, "Read the following coded text and track the frequency of each coded word. Find the three most frequently appeared "
+    textbuf_puts(&d->text, "Read the following coded text and track the frequency of each coded word. Find "
+                           "the three most frequently appeared "
                            "coded words. ");
     for (int i = 0; i < k; i++) textbuf_printf(&d->text, "%s%s", i ? " " : "", v->word[list[i]]);
-    textbuf_puts(&d->text, "\nQuestion: Do not provide any explanation. Please ignore the dots '....'. What are the three most frequently "
+    textbuf_puts(&d->text, "\nQuestion: Do not provide any explanation. Please ignore the dots '....'. What "
+                           "are the three most frequently "
                            "appeared words in the above coded text?");
     d->input = d->text.len;
     textbuf_printf(&d->text, " %s", prefix);

@@ -9,10 +9,12 @@
 
 static uint32_t lower(uint32_t c) {
     if (c < 0x80) return c >= 'A' && c <= 'Z' ? c + 32 : c;
-    if ((c >= 0xc0 && c <= 0xde && c != 0xd7) || (c >= 0x391 && c <= 0x3a9) || (c >= 0x410 && c <= 0x42f)) return c + 32;
+    if ((c >= 0xc0 && c <= 0xde && c != 0xd7) || (c >= 0x391 && c <= 0x3a9) || (c >= 0x410 && c <= 0x42f))
+        return c + 32;
     if (c >= 0x400 && c <= 0x40f) return c + 80;
     if (c == 0x130 || c == 0x178) return c == 0x178 ? 0xff : c;
-    const int odd = (c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17e); // capitals are odd here, even elsewhere
+    const int odd =
+        (c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17e); // capitals are odd here, even elsewhere
     if (c >= 0x100 && c <= 0x17e && (c & 1) == (unsigned)odd && c != 0x138 && c != 0x149) return c + 1;
     return c;
 }
@@ -81,7 +83,8 @@ static int normalize(TextBuf *out, const char *s, Err *e) {
         while (j < n && !is_space(low.text[j])) j++;
         const char *w = low.text + i;
         const size_t k = j - i;
-        const int article = (k == 1 && *w == 'a') || (k == 2 && !memcmp(w, "an", 2)) || (k == 3 && !memcmp(w, "the", 3));
+        const int article =
+            (k == 1 && *w == 'a') || (k == 2 && !memcmp(w, "an", 2)) || (k == 3 && !memcmp(w, "the", 3));
         if (k && !article) {
             if (out->len) textbuf_puts(out, " ");
             textbuf_put(out, w, k);
@@ -107,7 +110,8 @@ static double overlap(const char *gold, const char *text) {
     for (const char *s = text; *s; s += word_end(s), s += *s == ' ') {
         const size_t n = word_end(s);
         int before = 0;
-        for (const char *t = text; t < s; t += word_end(t), t += *t == ' ') before += word_end(t) == n && !memcmp(t, s, n);
+        for (const char *t = text; t < s; t += word_end(t), t += *t == ' ')
+            before += word_end(t) == n && !memcmp(t, s, n);
         common += before < word_count(gold, s, n);
         n_text++;
     }
@@ -124,7 +128,8 @@ int score_squad(const char *generated, char *const *answer, int n, double *exact
     for (int i = 0; i <= n && !rc; i++) {
         gold.len = 0;
         rc = i < n ? normalize(&gold, answer[i], e) : textbuf_end(&gold, e);
-        if (rc || (i < n ? !gold.len : golds)) continue; // empty golds do not count; none at all: the empty one does
+        if (rc || (i < n ? !gold.len : golds))
+            continue; // empty golds do not count; none at all: the empty one does
         golds++;
         *exact = fmax(*exact, !strcmp(gold.text, text.text));
         *f1 = fmax(*f1, overlap(gold.text, text.text));

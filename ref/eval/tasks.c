@@ -21,12 +21,22 @@ struct EvalTask {
 
 static const char *const line_end[] = {"\n", NULL}, *const blank_line[] = {"\n\n", NULL};
 static const char *const gsm8k_until[] = {"Question:", "</s>", "<|im_end|>", NULL};
-#define RULER_ROW(i, name, n) {name, MATCH, n, NULL, 0, (i) + 1}
+#define RULER_ROW(i, name, n)                                                                                \
+    { name, MATCH, n, NULL, 0, (i) + 1 }
 static const EvalTask tasks[] = {
-    RULER_ROW(0, "niah_single_1", 128), RULER_ROW(1, "niah_single_2", 128), RULER_ROW(2, "niah_single_3", 128),
-    RULER_ROW(3, "niah_multikey_1", 128), RULER_ROW(4, "niah_multikey_2", 128), RULER_ROW(5, "niah_multikey_3", 128),
-    RULER_ROW(6, "niah_multiquery", 128), RULER_ROW(7, "niah_multivalue", 128), RULER_ROW(8, "ruler_vt", 30),
-    RULER_ROW(9, "ruler_cwe", 120), RULER_ROW(10, "ruler_fwe", 50), RULER_ROW(11, "ruler_qa_squad", 32), RULER_ROW(12, "ruler_qa_hotpot", 32),
+    RULER_ROW(0, "niah_single_1", 128),
+    RULER_ROW(1, "niah_single_2", 128),
+    RULER_ROW(2, "niah_single_3", 128),
+    RULER_ROW(3, "niah_multikey_1", 128),
+    RULER_ROW(4, "niah_multikey_2", 128),
+    RULER_ROW(5, "niah_multikey_3", 128),
+    RULER_ROW(6, "niah_multiquery", 128),
+    RULER_ROW(7, "niah_multivalue", 128),
+    RULER_ROW(8, "ruler_vt", 30),
+    RULER_ROW(9, "ruler_cwe", 120),
+    RULER_ROW(10, "ruler_fwe", 50),
+    RULER_ROW(11, "ruler_qa_squad", 32),
+    RULER_ROW(12, "ruler_qa_hotpot", 32),
     {"piqa", CHOICE, 0, NULL, 1, 0},
     {"hellaswag", CHOICE, 0, NULL, 1, 0},
     {"arc_easy", CHOICE, 0, NULL, 1, 0},
@@ -58,10 +68,13 @@ const char *task_name(const EvalTask *t) { return t->name; }
 int task_generates(const EvalTask *t) { return t->max_new; }
 int task_ruler(const EvalTask *t) { return t->ruler - 1; }
 
-static int generate(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text, Err *e) {
+static int generate(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until,
+                    char ***text, Err *e) {
     return lm_generate(ctx, doc, n, max_new, until, text, e);
 }
-static int loglik(void *ctx, const LogLikAsk *ask, size_t n, LogLik *out, Err *e) { return lm_loglik(ctx, ask, n, out, e); }
+static int loglik(void *ctx, const LogLikAsk *ask, size_t n, LogLik *out, Err *e) {
+    return lm_loglik(ctx, ask, n, out, e);
+}
 static int rolling(void *ctx, const char *text, LogLik *out, Err *e) { return lm_rolling(ctx, text, out, e); }
 EvalModel eval_model(Lm *lm) { return (EvalModel){lm, generate, loglik, rolling}; }
 
@@ -109,26 +122,44 @@ static void number_scores(const char *text, const char *gold, double score[2]) {
 
 static int text_scores(const EvalTask *t, const EvalDoc *d, const char *text, double *score, Err *e) {
     switch (t->kind) {
-    case MATCH: return score_match(text, d->text, d->n_text, score, e);
-    case CONTAINS: return score_contains(text, d->text[0], score, e);
-    case NUMBER: return number_scores(text, d->text[0], score), OK;
-    default: return score_squad(text, d->text, d->n_text, &score[0], &score[1], e);
+    case MATCH:
+        return score_match(text, d->text, d->n_text, score, e);
+    case CONTAINS:
+        return score_contains(text, d->text[0], score, e);
+    case NUMBER:
+        return number_scores(text, d->text[0], score), OK;
+    default:
+        return score_squad(text, d->text, d->n_text, &score[0], &score[1], e);
     }
 }
 
-static void metric(TaskResult *r, const char *name) { snprintf(r->metric[r->metrics++].name, sizeof r->metric[0].name, "%s", name); }
+static void metric(TaskResult *r, const char *name) {
+    snprintf(r->metric[r->metrics++].name, sizeof r->metric[0].name, "%s", name);
+}
 
 static void metrics_name(const EvalTask *t, int L, TaskResult *r) {
     char length[24];
     *r = (TaskResult){0};
     snprintf(length, sizeof length, "%d", L);
     switch (t->kind) {
-    case MATCH: metric(r, length); break;
-    case CONTAINS: metric(r, "contains"); break;
-    case NUMBER: metric(r, "exact_match"), metric(r, "flexible_match"); break;
-    case SQUAD: metric(r, "exact"), metric(r, "f1"); break;
-    case LAST_WORD: metric(r, "acc"), metric(r, "perplexity"); break;
-    case ROLLING: metric(r, "word_perplexity"), metric(r, "byte_perplexity"), metric(r, "bits_per_byte"); break;
+    case MATCH:
+        metric(r, length);
+        break;
+    case CONTAINS:
+        metric(r, "contains");
+        break;
+    case NUMBER:
+        metric(r, "exact_match"), metric(r, "flexible_match");
+        break;
+    case SQUAD:
+        metric(r, "exact"), metric(r, "f1");
+        break;
+    case LAST_WORD:
+        metric(r, "acc"), metric(r, "perplexity");
+        break;
+    case ROLLING:
+        metric(r, "word_perplexity"), metric(r, "byte_perplexity"), metric(r, "bits_per_byte");
+        break;
     case CHOICE:
     case CONTEXTS:
         metric(r, "acc");
@@ -138,7 +169,15 @@ static void metrics_name(const EvalTask *t, int L, TaskResult *r) {
 
 /* ---- a whole task ---- */
 
-typedef struct { const EvalTask *t; const EvalModel *m; const EvalSet *set; TaskResult *r; TaskLog log; void *ctx; double *score; } Run;
+typedef struct {
+    const EvalTask *t;
+    const EvalModel *m;
+    const EvalSet *set;
+    TaskResult *r;
+    TaskLog log;
+    void *ctx;
+    double *score;
+} Run;
 
 static int sample_done(Run *u, TaskSample *s, Err *e) {
     for (int k = 0; k < u->r->metrics; k++) u->score[(size_t)k * u->set->n + s->index] = s->score[k];
@@ -161,7 +200,9 @@ static int run_generation(Run *u, Err *e) {
     return rc;
 }
 
-static int requests_of(const EvalTask *t, const EvalDoc *d) { return t->kind == CONTEXTS ? d->contexts : d->n_text; }
+static int requests_of(const EvalTask *t, const EvalDoc *d) {
+    return t->kind == CONTEXTS ? d->contexts : d->n_text;
+}
 
 static int choices_done(Run *u, const LogLik *ll, Err *e) {
     enum { MOST = 64 };
@@ -170,7 +211,9 @@ static int choices_done(Run *u, const LogLik *ll, Err *e) {
         const EvalDoc *d = &u->set->doc[i];
         const int n = requests_of(u->t, d);
         TaskSample s = {.index = i, .loglik = ll, .requests = n};
-        if (n > MOST) return err_set(e, ERR_INPUT, "%s: question %zu has %d choices, expected at most %d", u->t->name, i, n, MOST);
+        if (n > MOST)
+            return err_set(e, ERR_INPUT, "%s: question %zu has %d choices, expected at most %d", u->t->name,
+                           i, n, MOST);
         for (int k = 0; k < n; k++) sum[k] = ll[k].sum;
         if (u->t->kind == LAST_WORD) {
             s.score[0] = ll->greedy;
@@ -196,7 +239,8 @@ static int run_choices(Run *u, Err *e) {
     for (size_t i = 0; i < u->set->n; i++) {
         const EvalDoc *d = &u->set->doc[i];
         for (int c = 0; c < requests_of(u->t, d); c++)
-            ask[k++] = u->t->kind == CONTEXTS ? (LogLikAsk){d->context[c], d->text[0]} : (LogLikAsk){d->context[0], d->text[c]};
+            ask[k++] = u->t->kind == CONTEXTS ? (LogLikAsk){d->context[c], d->text[0]}
+                                              : (LogLikAsk){d->context[0], d->text[c]};
     }
     int rc = mem_alloc(&out, (n + 1) * sizeof(LogLik), "log-likelihoods", e);
     if (!rc) rc = u->m->loglik(u->m->ctx, ask, n, out, e);
@@ -209,7 +253,8 @@ static int run_choices(Run *u, Err *e) {
 /* Words as re.split(r"\s+") counts them: one more than there are runs of white space. */
 static double words_of(const char *s) {
     double n = 1;
-    for (size_t i = 0; s[i]; i++) n += isspace((unsigned char)s[i]) && (!i || !isspace((unsigned char)s[i - 1]));
+    for (size_t i = 0; s[i]; i++)
+        n += isspace((unsigned char)s[i]) && (!i || !isspace((unsigned char)s[i - 1]));
     return n;
 }
 
@@ -236,13 +281,16 @@ static int run_rolling(Run *u, Err *e) {
     return OK;
 }
 
-int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log, void *ctx, Err *e) {
+int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log,
+             void *ctx, Err *e) {
     void *mem;
     metrics_name(t, L, r);
     r->n = set->n;
     TRY(mem_alloc(&mem, (set->n + 1) * TASK_METRICS * sizeof(double), "scores", e));
     Run u = {t, m, set, r, log, ctx, mem};
-    const int rc = t->max_new ? run_generation(&u, e) : t->kind == ROLLING ? run_rolling(&u, e) : run_choices(&u, e);
+    const int rc = t->max_new           ? run_generation(&u, e)
+                   : t->kind == ROLLING ? run_rolling(&u, e)
+                                        : run_choices(&u, e);
     for (int k = 0; k < r->metrics && !rc && t->kind != ROLLING; k++)
         score_mean(u.score + (size_t)k * set->n, (int)set->n, &r->metric[k].value, &r->metric[k].se);
     if (!rc && t->kind == LAST_WORD) { // perplexity of the mean; its error by the delta rule

@@ -15,7 +15,8 @@ int task_ruler(const EvalTask *t);     /* its index for ruler.h, -1 for other ta
 
 typedef struct { /* NULL where a model cannot */
     void *ctx;
-    int (*generate)(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text, Err *e); /* as lm_generate */
+    int (*generate)(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until,
+                    char ***text, Err *e); /* as lm_generate */
     int (*loglik)(void *ctx, const LogLikAsk *ask, size_t n, LogLik *out, Err *e);
     int (*rolling)(void *ctx, const char *text, LogLik *out, Err *e);
 } EvalModel;
@@ -23,7 +24,10 @@ EvalModel eval_model(Lm *lm);
 
 enum { TASK_METRICS = 4 };
 typedef struct {
-    struct { char name[24]; double value, se; } metric[TASK_METRICS]; /* se: NAN where none is defined */
+    struct {
+        char name[24];
+        double value, se;
+    } metric[TASK_METRICS]; /* se: NAN where none is defined */
     int metrics;
     size_t n;
 } TaskResult;
@@ -32,8 +36,8 @@ typedef struct {
 typedef struct {
     const EvalDoc *doc;
     size_t index;
-    const char *generated;  /* NULL for log-likelihood tasks */
-    const LogLik *loglik;   /* `requests` of them */
+    const char *generated; /* NULL for log-likelihood tasks */
+    const LogLik *loglik;  /* `requests` of them */
     int requests;
     double score[TASK_METRICS]; /* of this question */
 } TaskSample;
@@ -42,6 +46,7 @@ typedef int (*TaskLog)(void *ctx, const EvalTask *t, const TaskResult *names, co
 /* Questions of a task that is read from files under dir. limit 0: all. */
 int task_read(const EvalTask *t, const char *dir, size_t limit, EvalSet *out, Err *e);
 /* Asks and scores. L names the metric of RULER tasks ("4096"). log may be NULL. */
-int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log, void *ctx, Err *e);
+int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log,
+             void *ctx, Err *e);
 
 #endif

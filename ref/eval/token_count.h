@@ -9,8 +9,8 @@ typedef enum { COUNT_TOKENS, COUNT_BYTES, COUNT_SIMPLE } CountKind;
 typedef struct {
     CountKind kind;
     const Tokenizer *tokenizer; /* COUNT_TOKENS */
-    int special;                /* count what the tokenizer adds (BOS), as len(tokenizer(text).input_ids) does */
-    Ids ids;                    /* scratch, kept between calls */
+    int special; /* count what the tokenizer adds (BOS), as len(tokenizer(text).input_ids) does */
+    Ids ids;     /* scratch, kept between calls */
 } TokenCount;
 
 int token_count(TokenCount *c, const char *text, size_t len, size_t *n, Err *e);

@@ -30,7 +30,9 @@ static int list_read(char **text, const char *dir, const char *name, Err *e) {
     char path[1024];
     File f;
     TRY(file_join(path, sizeof path, dir, name, e));
-    if (file_open(&f, path, e)) return err_hint(e, "the word lists of the Python package wonderwords 2.2.0 (wonderwords/assets) are needed here");
+    if (file_open(&f, path, e))
+        return err_hint(
+            e, "the word lists of the Python package wonderwords 2.2.0 (wonderwords/assets) are needed here");
     const int rc = mem_strndup(text, (const char *)f.data, f.size, e);
     file_close(&f);
     return rc;
@@ -114,7 +116,8 @@ static int load(Words *w, const char *dir, Err *e) {
     for (int i = 0; i < 3; i++) {
         TRY(list_read(&w->text[i], dir, file[i], e));
         total += n[i] = list_cut(w->text[i], NULL);
-        if (n[i] < 2 || n[i] > 65535) return err_set(e, ERR_INPUT, "%s/%s: got %zu words, expected 2 to 65535", dir, file[i], n[i]);
+        if (n[i] < 2 || n[i] > 65535)
+            return err_set(e, ERR_INPUT, "%s/%s: got %zu words, expected 2 to 65535", dir, file[i], n[i]);
     }
     TRY(mem_alloc(&mem, n[0] * sizeof(char *), "word lists", e));
     w->noun = mem;

@@ -9,12 +9,12 @@
 #include "base/err.h"
 
 typedef struct WordGroup WordGroup;
-typedef struct { /* zero-initialise; words_close is always fine */
-    char *text[3];               /* noun, adjective, verb: the files */
-    char **noun, **adjective;    /* sorted, without repetitions */
-    char **all;                  /* sorted union of the three lists */
+typedef struct {              /* zero-initialise; words_close is always fine */
+    char *text[3];            /* noun, adjective, verb: the files */
+    char **noun, **adjective; /* sorted, without repetitions */
+    char **all;               /* sorted union of the three lists */
     size_t n_noun, n_adjective, n_all;
-    WordGroup *group;            /* composites in sorted order, group by group */
+    WordGroup *group; /* composites in sorted order, group by group */
     size_t n_group;
     uint32_t composites;
 } Words;
