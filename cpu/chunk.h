@@ -12,7 +12,15 @@ typedef struct {
     const int *start;                   // from this chunk's first token, or NULL
     size_t ldq, ldv, ldg, K, V, n, t0;  // floats between tokens; n rows
     float scale;
+    ptrdiff_t ahead; // the chunk that comes next begins so many rows from here,
+    size_t coming;   // and has so many rows (0: there is none)
 } Chunk;
+
+/* Rows [i, end) of the next chunk of x on their way to the second cache: a head's rows lie far apart, so the hardware does not guess them. */
+INLINE void rows_fetch(const Chunk *c, const float *x, size_t ld, size_t width, size_t i, size_t end) {
+    for (; i < end && i < c->coming; i++)
+        for (size_t a = 0; a < width; a += 16) __builtin_prefetch(x + ((ptrdiff_t)i + c->ahead) * (ptrdiff_t)ld + a, 0, 2);
+}
 
 INLINE size_t pad16(size_t n) { return (n + 15) & ~(size_t)15; }
 

@@ -114,7 +114,12 @@ static void solve_transposed(float *y, const float *m, size_t n, size_t V) {
 
 /* r = V - in o (K S), and y = beta r */
 static void residual(float *r, float *y, const Chunk *c, const Decay *d, const float *S) {
-    block_mul(r, c->V, c->k, c->ldq, ROWS, S, c->V, c->n, c->V, c->K, 0);
+    for (size_t i = 0; i < c->n; i += MR) { // in steps, the next chunk's rows asked for between them
+        rows_fetch(c, c->k, c->ldq, c->K, i, i + MR);
+        rows_fetch(c, c->q, c->ldq, c->K, i, i + MR);
+        rows_fetch(c, c->v, c->ldv, c->V, i, i + MR);
+        block_mul(r + i * c->V, c->V, c->k + i * c->ldq, c->ldq, ROWS, S, c->V, c->n - i < MR ? c->n - i : MR, c->V, c->K, 0);
+    }
     for (size_t i = 0; i < c->n; i++)
         for (size_t e = 0; e < c->V; e += VW) {
             const size_t k = c->V - e, at = i * c->V + e;
@@ -249,13 +254,15 @@ static void chunk_backward(const ChunkGrad *g, float *dS, const float *S, const 
     lower_apply(u, K, s.F, c->k, c->ldq, n, K);
     rows_add(g->dq, c->ldq, u, n, K);
 
-    for (size_t i = 0; i < n; i++) // dV = beta W; x = -in o dR
+    for (size_t i = 0; i < n; i++) { // dV = beta W; x = -in o dR
+        rows_fetch(c, g->dout, c->ldv, V, i, i + 1);
         for (size_t e = 0; e < V; e += VW) {
             const vf dr = vget(w + i * V + e, V - e) * vset(d.beta[i]);
             float *dv = g->dv + i * c->ldv + e;
             vput(dv, vget(dv, V - e) + dr, V - e);
             vput(x + i * V + e, dr * vset(-d.in[i]), V - e);
         }
+    }
     block_mul(u, K, x, V, ROWS, S_t, K, n, K, V, 0);
     dots_add(s.dG, 1, c->k, c->ldq, u, n, K);
     block_mul(y, K, v_new, V, ROWS, dS_t, K, n, K, V, 0);
@@ -291,8 +298,9 @@ typedef struct {
 /* rows [t, end) as a chunk */
 static Chunk chunk_at(const DeltaHead *h, size_t t, size_t end) {
     const size_t ldq = (size_t)h->d->Hk * h->d->K, ldv = (size_t)h->d->H * h->d->V, ldg = h->d->H;
-    return (Chunk){h->q + t * ldq, h->k + t * ldq, h->v + t * ldv, h->g + t * ldg, h->beta + t * ldg, h->start ? h->start + t : NULL,
-                   ldq, ldv, ldg, h->d->K, h->d->V, end - t < CT ? end - t : CT, t, h->scale};
+    return (Chunk){.q = h->q + t * ldq, .k = h->k + t * ldq, .v = h->v + t * ldv, .g = h->g + t * ldg, .beta = h->beta + t * ldg,
+                   .start = h->start ? h->start + t : NULL, .ldq = ldq, .ldv = ldv, .ldg = ldg, .K = h->d->K, .V = h->d->V,
+                   .n = end - t < CT ? end - t : CT, .t0 = t, .scale = h->scale};
 }
 static size_t chunk_end(const DeltaHead *h, size_t c) {
     const size_t end = (c + 1) * h->d->chunk;
@@ -305,7 +313,8 @@ static void delta_head_forward(float *o, const DeltaHead *h) {
         const float *S = h->states + c * state;
         float *next = h->states + (c + 1) * state;
         for (size_t t = c * chunk; t < chunk_end(h, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
-            const Chunk piece = chunk_at(h, t, chunk_end(h, c));
+            Chunk piece = chunk_at(h, t, chunk_end(h, c));
+            piece.ahead = (ptrdiff_t)piece.n, piece.coming = h->d->T - t - piece.n < CT ? h->d->T - t - piece.n : CT;
             chunk_forward(o + t * piece.ldv, next, S, &piece, h->work);
         }
     }
@@ -323,7 +332,8 @@ static void delta_head_backward(const ChunkGrad *g, float *dS, const DeltaHead *
         }
         for (size_t i = pieces; i-- > 0;) {
             const size_t t = from + i * CT;
-            const Chunk p = chunk_at(h, t, end);
+            Chunk p = chunk_at(h, t, end);
+            p.coming = t < CT ? t : CT, p.ahead = -(ptrdiff_t)p.coming;
             const ChunkGrad at = {g->dq + t * p.ldq, g->dk + t * p.ldq, g->dv + t * p.ldv, g->dg + t * p.ldg, g->dbeta + t * p.ldg,
                                   g->dout + t * p.ldv};
             chunk_backward(&at, dS, i ? inner + (i - 1) * state : S, &p, work);
@@ -345,7 +355,7 @@ static DeltaHead delta_head(const DeltaJob *j, size_t b, size_t h) {
     const size_t bt = b * d->T, qk = (bt * d->Hk + h / (d->H / d->Hk)) * d->K, th = bt * d->H + h, bh = b * d->H + h;
     return (DeltaHead){j->q + qk, j->k + qk, j->v + th * d->V, j->g + th, j->beta + th, j->start ? j->start + bt : NULL,
                        j->states + bh * (delta_chunks(d) + 1) * d->K * d->V,
-                       (float *)(j->work + delta_rule_work(d) / ((size_t)d->B * d->H) * bh), (float)j->scale, d};
+                       (float *)(j->work + delta_rule_work(d) / ((size_t)d->B * d->H) * pool_me()), (float)j->scale, d};
 }
 
 static void delta_task(const void *job, size_t u) {

@@ -236,7 +236,7 @@ static GlaAt gla_at(const GlaJob *j, size_t b, size_t h) {
     const DeltaDims *d = j->d;
     const size_t bt = b * d->T, bh = b * d->H + h;
     return (GlaAt){(bt * d->Hk + h / (d->H / d->Hk)) * d->K, (bt * d->H + h) * d->V, bh * (delta_chunks(d) + 1) * d->K * d->V,
-                   (float *)(j->work + gla_work(d) / ((size_t)d->B * d->H) * bh)};
+                   (float *)(j->work + gla_work(d) / ((size_t)d->B * d->H) * pool_me())};
 }
 /* rows [t, end) as a chunk */
 static Chunk gla_chunk(const GlaJob *j, const GlaAt *at, size_t b, size_t t, size_t end) {

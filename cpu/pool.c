@@ -23,8 +23,14 @@ int cpu_threads(int n) {
 
 int pool_threads(void) { return threads_wanted ? threads_wanted : cpu_threads(0); }
 
+static _Thread_local size_t me;
+size_t pool_me(void) { return me; }
+
 static void run_alone(size_t n, Task *task, const void *job) {
+    const size_t outer = me; // of the loop that this one may be inside
+    me = 0;
     for (size_t i = 0; i < n; i++) task(job, i);
+    me = outer;
 }
 
 #ifdef _OPENMP
@@ -56,6 +62,7 @@ void pool_run(size_t n, Task *task, const void *job) {
     const int step = (int)(n / ((size_t)threads * 8) + 1); // taken at once: few enough hand-outs, and no long wait at the end
 #pragma omp parallel num_threads(threads)
     {
+        me = (size_t)omp_get_thread_num();
 #pragma omp for schedule(dynamic, step) nowait
         for (size_t i = 0; i < n; i++) task(job, i);
 #pragma omp master

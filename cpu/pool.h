@@ -11,5 +11,8 @@ typedef void Task(const void *job, size_t i);
 void pool_run(size_t n, Task *task, const void *job);
 /* The same without other threads unless `enough`: for loops that may be too short to share. */
 void pool_run_if(int enough, size_t n, Task *task, const void *job);
+/* Which of the threads of its loop a task is on: below the number of tasks, so that a task can have a workspace of its thread, still in
+ * the cache from the task before. */
+size_t pool_me(void);
 int pool_threads(void); /* how many take part, the caller included */
 #endif
