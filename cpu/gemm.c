@@ -2,7 +2,8 @@
  *
  * K is cut into blocks of at most K_BLOCK, a function of K alone; within a block every element of C is one chain of FMAs (tile.h), and
  * the blocks are added to C in order. So the bits do not depend on threads, tiles, packing or the size of the buffers.
- * B is packed, by all threads, into panels of 2 VW columns [k][2 VW], or read in place where its rows are short; then the threads take blocks of C (M_BLOCK rows x some panels) as they come. A is read in place, or, where
+ * B is packed, by all threads, into panels of 2 VW columns [k][2 VW], or read in place where its rows are short; then
+ * the threads take blocks of C (M_BLOCK rows x some panels) as they come. A is read in place, or, where
  * its stride would make its rows fall on the same cache sets, copied block by block to the stack. */
 #include "gemm.h"
 

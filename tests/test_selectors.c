@@ -676,7 +676,7 @@ START_TEST(task_prompts) { // the right answer is right, others are not; the sam
                 char a[32], b[32], c[32];
                 ck_assert_int_eq(sscanf(strstr(s.prompt.text, "What is"), "What is the value of %31[a-z] + %31[a-z] + %31[a-z]", a, b, c), 3);
                 const int sum = value_of(s.prompt.text, a, 0) + value_of(s.prompt.text, b, 0) + value_of(s.prompt.text, c, 0);
-                ck_assert_int_eq(sum, atoi(s.answer.text));
+                ck_assert_int_eq(sum, (int)strtol(s.answer.text, NULL, 10));
             }
             drill_free(&s);
             drill_free(&again);

@@ -24,9 +24,13 @@ typedef struct {
     int matmuls;
 } Bench;
 
-typedef struct { double s, peak; } Timing; // seconds a call, operations a second from registers just before
+typedef struct {
+    double s, peak;
+} Timing; // seconds a call, operations a second from registers just before
 
-static int compare(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int compare(const void *a, const void *b) {
+    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
+}
 static double median(double *x, int n) {
     qsort(x, (size_t)n, sizeof *x, compare);
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
@@ -69,7 +73,10 @@ static int memory_measure(Bench *b, Err *e) {
 }
 
 /* One run of `calls` calls; whatever is measured looks like this. */
-typedef struct { int (*call)(void *what, Err *e); void *what; } Work;
+typedef struct {
+    int (*call)(void *what, Err *e);
+    void *what;
+} Work;
 
 static int work_time(const Work *w, int calls, int threads, double *s, Err *e) {
     const double t = clock_now(threads);
@@ -78,7 +85,8 @@ static int work_time(const Work *w, int calls, int threads, double *s, Err *e) {
     return OK;
 }
 
-static int work_measure(const Bench *b, const Work *w, int threads, Timing *out, double *fraction, double flops, Err *e) {
+static int work_measure(const Bench *b, const Work *w, int threads, Timing *out, double *fraction,
+                        double flops, Err *e) {
     double s[REPS], f[REPS], peak[REPS], once;
     cpu_threads(threads);
     TRY(work_time(w, 1, threads, &once, e)); // warms up
@@ -113,11 +121,13 @@ static void number(FILE *out, BenchForm form, const char *key, double v, const c
 static void row_print(Bench *b, const Row *r) {
     const BenchForm form = b->o->form;
     FILE *out = b->out;
-    if (!b->printed++ && form == BENCH_CSV) fputs("op,shape,threads,ms,gflops,fma_gflops,of_fma,gbs,of_memory,times_ref32,tokens_per_s\n", out);
+    if (!b->printed++ && form == BENCH_CSV)
+        fputs("op,shape,threads,ms,gflops,fma_gflops,of_fma,gbs,of_memory,times_ref32,tokens_per_s\n", out);
     if (b->printed == 1 && form == BENCH_TEXT)
-        fprintf(out, "%-22s %-34s %3s %9s %9s %9s %9s %9s %9s %9s %9s\n", "op", "shape", "thr", "ms", "GFLOP/s", "FMA peak", "of peak", "GB/s",
-                "of memory", "x ref32", "tok/s");
-    if (form == BENCH_JSON) fprintf(out, "{\"op\":\"%s\",\"shape\":\"%s\",\"threads\":%d", r->op, r->shape, r->threads);
+        fprintf(out, "%-22s %-34s %3s %9s %9s %9s %9s %9s %9s %9s %9s\n", "op", "shape", "thr", "ms",
+                "GFLOP/s", "FMA peak", "of peak", "GB/s", "of memory", "x ref32", "tok/s");
+    if (form == BENCH_JSON)
+        fprintf(out, "{\"op\":\"%s\",\"shape\":\"%s\",\"threads\":%d", r->op, r->shape, r->threads);
     else fprintf(out, form == BENCH_CSV ? "%s,%s,%d" : "%-22s %-34s %3d", r->op, r->shape, r->threads);
     number(out, form, "ms", r->ms, "%.4f");
     number(out, form, "gflops", r->gflops, "%.1f");
@@ -156,7 +166,10 @@ static int case_open(BenchCase *c, Err *e) {
     return OK;
 }
 
-typedef struct { BenchCase *c; const Ops32 *ops; } OpCall;
+typedef struct {
+    BenchCase *c;
+    const Ops32 *ops;
+} OpCall;
 static int op_call(void *what, Err *e) {
     const OpCall *o = what;
     (void)e;
@@ -179,8 +192,17 @@ static int case_rows(Bench *b, BenchCase *c, Err *e) {
         double fraction;
         TRY(work_measure(b, &work, list[i], &t, &fraction, c->flops, e));
         const double gbs = c->bytes / t.s * 1e-9;
-        const Row r = {c->op, c->shape, list[i], t.s * 1e3, c->flops / t.s * 1e-9, t.peak * 1e-9, fraction, gbs,
-                       gbs * 1e9 / b->memory[i], ref_s / t.s, 0};
+        const Row r = {c->op,
+                       c->shape,
+                       list[i],
+                       t.s * 1e3,
+                       c->flops / t.s * 1e-9,
+                       t.peak * 1e-9,
+                       fraction,
+                       gbs,
+                       gbs * 1e9 / b->memory[i],
+                       ref_s / t.s,
+                       0};
         row_print(b, &r);
         if (!strcmp(c->sets, "matmul")) b->matmul[i][b->matmuls] = fraction;
     }
@@ -206,8 +228,14 @@ static int step_run(Bench *b, const BenchStep *s, Err *e) {
         Timing t;
         double fraction;
         TRY(work_measure(b, &work, list[i], &t, &fraction, s->flops, e));
-        const Row r = {.op = s->name, .shape = s->shape, .threads = list[i], .ms = t.s * 1e3, .gflops = s->flops / t.s * 1e-9,
-                       .peak = t.peak * 1e-9, .of_peak = fraction, .tokens = s->tokens / t.s};
+        const Row r = {.op = s->name,
+                       .shape = s->shape,
+                       .threads = list[i],
+                       .ms = t.s * 1e3,
+                       .gflops = s->flops / t.s * 1e-9,
+                       .peak = t.peak * 1e-9,
+                       .of_peak = fraction,
+                       .tokens = s->tokens / t.s};
         row_print(b, &r);
     }
     return OK;
@@ -222,15 +250,15 @@ static void matmul_print(Bench *b) {
     if (b->o->form != BENCH_TEXT || !b->matmuls) return;
     for (int i = 0; i < (b->threads > 1 ? 2 : 1); i++) {
         const double middle = median(b->matmul[i], b->matmuls);
-        fprintf(b->out, "%d products on %d thread(s): median %.3f of the peak, least %.3f, most %.3f\n", b->matmuls, i ? b->threads : 1, middle,
-                b->matmul[i][0], b->matmul[i][b->matmuls - 1]);
+        fprintf(b->out, "%d products on %d thread(s): median %.3f of the peak, least %.3f, most %.3f\n",
+                b->matmuls, i ? b->threads : 1, middle, b->matmul[i][0], b->matmul[i][b->matmuls - 1]);
     }
 }
 
 static void ceilings_print(const Bench *b) {
     if (b->o->form != BENCH_TEXT) return;
-    fprintf(b->out, "path %s, %d threads; memory read %.1f GB/s on one, %.1f on all\n", cpu_path()->name, b->threads, b->memory[0] * 1e-9,
-            b->memory[1] * 1e-9);
+    fprintf(b->out, "path %s, %d threads; memory read %.1f GB/s on one, %.1f on all\n", cpu_path()->name,
+            b->threads, b->memory[0] * 1e-9, b->memory[1] * 1e-9);
 }
 
 int bench_run(const BenchOptions *o, FILE *out, Err *e) {
@@ -238,9 +266,14 @@ int bench_run(const BenchOptions *o, FILE *out, Err *e) {
     const char *set = o->set ? o->set : "demo";
     int known = 0;
     for (int i = 0; i < 4; i++) known |= !strcmp(set, sets[i]);
-    if (!known) return err_set(e, ERR_USAGE, "bench: set: got %.40s, expected demo, large, matmul or all", set);
-    Bench b = {.o = o, .out = out, .threads = cpu_threads(o->threads), .reps = o->quick ? REPS_QUICK : REPS,
-               .rep_s = o->quick ? 2e-3 : 10e-3, .fma_rounds = o->quick ? 50000 : 200000};
+    if (!known)
+        return err_set(e, ERR_USAGE, "bench: set: got %.40s, expected demo, large, matmul or all", set);
+    Bench b = {.o = o,
+               .out = out,
+               .threads = cpu_threads(o->threads),
+               .reps = o->quick ? REPS_QUICK : REPS,
+               .rep_s = o->quick ? 2e-3 : 10e-3,
+               .fma_rounds = o->quick ? 50000 : 200000};
     TRY(memory_measure(&b, e));
     ceilings_print(&b);
     for (int i = 0; i < bench_case_count; i++)
@@ -253,7 +286,9 @@ int bench_run(const BenchOptions *o, FILE *out, Err *e) {
     for (int i = 0; i < o->n_steps; i++)
         if (wanted(&b, o->step[i].name, "demo large all")) TRY(step_run(&b, &o->step[i], e));
     cpu_threads(o->threads);
-    if (!b.printed) return err_set(e, ERR_USAGE, "bench: op: got %.40s, expected (a part of) an op's name in the set %s", o->op ? o->op : "", set);
+    if (!b.printed)
+        return err_set(e, ERR_USAGE, "bench: op: got %.40s, expected (a part of) an op's name in the set %s",
+                       o->op ? o->op : "", set);
     if (fflush(out) || ferror(out)) return err_set(e, ERR_IO, "bench: writing the table failed");
     return OK;
 }

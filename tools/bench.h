@@ -1,7 +1,8 @@
 /* bench.h - how fast the CPU path is, held against what this machine can do, measured in the same run.
  *
  * Each row is the median of paired repetitions: multiply-adds from registers first, the op right after, so that a busy neighbour or a
- * changing clock slows both. Rows on one thread are in CPU time of that thread, the others in wall time. "useful" operations are counted: causal attention its triangle, a chunk its triangles (performance.md 1.4). */
+ * changing clock slows both. Rows on one thread are in CPU time of that thread, the others in wall time. "useful"
+ * operations are counted: causal attention its triangle, a chunk its triangles (performance.md 1.4). */
 #ifndef HYB_BENCH_H
 #define HYB_BENCH_H
 #include <stdio.h>
@@ -19,12 +20,13 @@ typedef struct {
 } BenchStep;
 
 typedef struct {
-    const char *op;  // only ops whose name contains this; NULL: all
-    const char *set; // "demo" (small shapes), "large", "matmul" (the 72 products of performance.md 1.2), "all"; NULL: "demo"
-    int threads;     // <= 0: all cores. Every row is measured on 1 thread and on these
-    int quick;       // 3 repetitions instead of 7, each shorter
-    int no_ref;      // leave out the comparison with ref32 (one call of it a row)
-    BenchForm form;  // JSON: one object a line
+    const char *op; // only ops whose name contains this; NULL: all
+    const char *
+        set; // "demo" (small shapes), "large", "matmul" (the 72 products of performance.md 1.2), "all"; NULL: "demo"
+    int threads;    // <= 0: all cores. Every row is measured on 1 thread and on these
+    int quick;      // 3 repetitions instead of 7, each shorter
+    int no_ref;     // leave out the comparison with ref32 (one call of it a row)
+    BenchForm form; // JSON: one object a line
     const BenchStep *step;
     int n_steps;
 } BenchOptions;

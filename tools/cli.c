@@ -12,17 +12,39 @@
 /* ---- the shared flags ---- */
 
 #define AT(field) offsetof(CliCommon, field)
-static const struct { Option row; unsigned bit; char letter; } common_rows[] = {
-    {{"model", "model directory", OPT_TEXT, AT(model), 0, sizeof((CliCommon *)0)->model, NULL, 1}, CLI_MODEL, 'm'},
-    {{"output", "where the results go", OPT_TEXT, AT(output), 0, sizeof((CliCommon *)0)->output, NULL, 1}, CLI_OUTPUT, 'o'},
+static const struct {
+    Option row;
+    unsigned bit;
+    char letter;
+} common_rows[] = {
+    {{"model", "model directory", OPT_TEXT, AT(model), 0, sizeof((CliCommon *)0)->model, NULL, 1},
+     CLI_MODEL,
+     'm'},
+    {{"output", "where the results go", OPT_TEXT, AT(output), 0, sizeof((CliCommon *)0)->output, NULL, 1},
+     CLI_OUTPUT,
+     'o'},
     {{"seed", "seed of everything random", OPT_U64, AT(seed), 0, 0, NULL, 0}, CLI_SEED, 's'},
-    {{"device", "cpu, ref32, ref64, or cuda[:i] where built", OPT_TEXT, AT(device), 0, sizeof((CliCommon *)0)->device, NULL, 1}, CLI_BACKEND, 0},
-    {{"threads", "threads of the cpu backend, 0 = all cores", OPT_INT, AT(threads), 0, 4096, NULL, 1}, CLI_BACKEND, 't'},
+    {{"device", "cpu, ref32, ref64, or cuda[:i] where built", OPT_TEXT, AT(device), 0,
+      sizeof((CliCommon *)0)->device, NULL, 1},
+     CLI_BACKEND,
+     0},
+    {{"threads", "threads of the cpu backend, 0 = all cores", OPT_INT, AT(threads), 0, 4096, NULL, 1},
+     CLI_BACKEND,
+     't'},
     {{"json", "print results as JSON", OPT_BOOL, AT(json), 0, 0, NULL, 1}, CLI_JSON, 0},
-    {{"dry_run", "print the resolved configuration and stop", OPT_BOOL, AT(dry_run), 0, 0, NULL, 1}, CLI_DRY_RUN, 0},
-    {{"resume", "go on with the run in the output directory", OPT_BOOL, AT(resume), 0, 0, NULL, 1}, CLI_RESUME, 0},
-    {{"overwrite", "remove an earlier run in the output directory", OPT_BOOL, AT(overwrite), 0, 0, NULL, 1}, CLI_RESUME, 0},
-    {{"allow_config_change", "resume although options differ", OPT_BOOL, AT(allow_config_change), 0, 0, NULL, 1}, CLI_RESUME, 0},
+    {{"dry_run", "print the resolved configuration and stop", OPT_BOOL, AT(dry_run), 0, 0, NULL, 1},
+     CLI_DRY_RUN,
+     0},
+    {{"resume", "go on with the run in the output directory", OPT_BOOL, AT(resume), 0, 0, NULL, 1},
+     CLI_RESUME,
+     0},
+    {{"overwrite", "remove an earlier run in the output directory", OPT_BOOL, AT(overwrite), 0, 0, NULL, 1},
+     CLI_RESUME,
+     0},
+    {{"allow_config_change", "resume although options differ", OPT_BOOL, AT(allow_config_change), 0, 0, NULL,
+      1},
+     CLI_RESUME,
+     0},
     {{"quiet", "no progress and no notes on stderr", OPT_BOOL, AT(quiet), 0, 0, NULL, 1}, 0, 'q'},
     {{"verbose", "more notes on stderr", OPT_BOOL, AT(verbose), 0, 0, NULL, 1}, 0, 'v'},
     {{"no_color", "no colour (also: environment NO_COLOR)", OPT_BOOL, AT(no_color), 0, 0, NULL, 1}, 0, 0},
@@ -48,7 +70,11 @@ static int name_same(const char *a, const char *b) {
     return *a == *b;
 }
 
-typedef struct { const Option *row; const OptionTable *table; void *options; } Found;
+typedef struct {
+    const Option *row;
+    const OptionTable *table;
+    void *options;
+} Found;
 
 static int find_exact(Cli *c, const char *name, Found *f) {
     for (int k = 0; k < 2 && c->command->options[k]; k++) {
@@ -74,7 +100,8 @@ static int find(Cli *c, const char *name, Found *f) {
     Found which;
     if (star && find_exact(c, "stage", &which)) options_get(which.row, which.options, stage, sizeof stage);
     const int plain = star ? (int)(star - section) : (int)strlen(section);
-    return snprintf(full, sizeof full, "%.*s%s.%s", plain, section, stage, name) < (int)sizeof full && find_exact(c, full, f);
+    return snprintf(full, sizeof full, "%.*s%s.%s", plain, section, stage, name) < (int)sizeof full &&
+           find_exact(c, full, f);
 }
 
 /* Unknown: the nearest name, or the full names that end in this one. */
@@ -129,9 +156,15 @@ static int config_scalar(const Json *j, JsonRef r, TextBuf *b, Err *e) {
     uint64_t u = 0;
     double d = 0;
     switch (json_kind(j, r)) {
-    case JSON_TRUE: textbuf_puts(b, "true"); return OK;
-    case JSON_FALSE: textbuf_puts(b, "false"); return OK;
-    case JSON_STRING: textbuf_puts(b, json_str(j, r, NULL)); return OK;
+    case JSON_TRUE:
+        textbuf_puts(b, "true");
+        return OK;
+    case JSON_FALSE:
+        textbuf_puts(b, "false");
+        return OK;
+    case JSON_STRING:
+        textbuf_puts(b, json_str(j, r, NULL));
+        return OK;
     case JSON_INT:
         TRY(json_want_int(j, r, "number", INT64_MIN, INT64_MAX, &i, e));
         textbuf_printf(b, "%" PRId64, i);
@@ -144,7 +177,9 @@ static int config_scalar(const Json *j, JsonRef r, TextBuf *b, Err *e) {
         TRY(json_want_real(j, r, "number", &d, e));
         textbuf_printf(b, "%.17g", d);
         return OK;
-    default: return err_set(e, ERR_USAGE, "%s: expected a number, text, true or false, or a list of them", j->file);
+    default:
+        return err_set(e, ERR_USAGE, "%s: expected a number, text, true or false, or a list of them",
+                       j->file);
     }
 }
 
@@ -160,9 +195,11 @@ static int config_object(Cli *c, const Json *j, JsonRef object, const char *pref
 }
 
 static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int depth, Err *e) {
-    if (json_kind(j, r) == JSON_NULL || !strcmp(key, "official")) return OK; // null: the default; official: read first
+    if (json_kind(j, r) == JSON_NULL || !strcmp(key, "official"))
+        return OK; // null: the default; official: read first
     if (json_kind(j, r) == JSON_OBJECT) {
-        if (depth == DEEPEST) return err_set(e, ERR_USAGE, "%s: %s: nested more than %d deep", j->file, key, DEEPEST);
+        if (depth == DEEPEST)
+            return err_set(e, ERR_USAGE, "%s: %s: nested more than %d deep", j->file, key, DEEPEST);
         return config_object(c, j, r, key, depth + 1, e);
     }
     TextBuf b = {0};
@@ -179,7 +216,8 @@ static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int de
 }
 
 static int config_read(Cli *c, const Json *j, Err *e) {
-    if (json_kind(j, 0) != JSON_OBJECT) return err_set(e, ERR_USAGE, "%s: expected a JSON object of options", j->file);
+    if (json_kind(j, 0) != JSON_OBJECT)
+        return err_set(e, ERR_USAGE, "%s: expected a JSON object of options", j->file);
     return config_object(c, j, 0, "", 0, e);
 }
 
@@ -196,7 +234,8 @@ static int flag_split(const Cli *c, const char *arg, char *name, size_t cap, con
     }
     const char *equals = strchr(arg, '=');
     const size_t n = equals ? (size_t)(equals - arg - 2) : strlen(arg + 2);
-    if (n >= cap) return err_set(e, ERR_USAGE, "%s: an option's name is longer than %zu bytes", c->command->name, cap);
+    if (n >= cap)
+        return err_set(e, ERR_USAGE, "%s: an option's name is longer than %zu bytes", c->command->name, cap);
     memcpy(name, arg + 2, n);
     name[n] = 0;
     if (equals) *value = equals + 1;
@@ -222,11 +261,14 @@ static int flag_apply(Cli *c, char **argv, int argc, int *i, int first, const ch
     TRY(flag_split(c, argv[*i], name, sizeof name, &value, e));
     const int has_config = (c->command->common & CLI_CONFIG) != 0;
     const int is_config = has_config && !strcmp(name, "config"), is_set = has_config && !strcmp(name, "set");
-    const int is_official = c->command->options[0] && c->command->options[0]->official && !strcmp(name, "official");
+    const int is_official =
+        c->command->options[0] && c->command->options[0]->official && !strcmp(name, "official");
     if (is_official && !value) return c->official = 1, OK;
-    const int negated = !strncmp(name, "no-", 3) && !find(c, name, &f) && find(c, name + 3, &f) && f.row->kind == OPT_BOOL;
+    const int negated =
+        !strncmp(name, "no-", 3) && !find(c, name, &f) && find(c, name + 3, &f) && f.row->kind == OPT_BOOL;
     if (!is_config && !is_set && !find(c, negated ? name + 3 : name, &f)) return unknown(c, name, e);
-    if (f.row && f.row->kind == OPT_BOOL && !value) return first ? OK : cli_set(c, f.row->key, negated ? "false" : "true", e);
+    if (f.row && f.row->kind == OPT_BOOL && !value)
+        return first ? OK : cli_set(c, f.row->key, negated ? "false" : "true", e);
     if (!value) {
         if (*i + 1 >= argc || (!strncmp(argv[*i + 1], "--", 2) && argv[*i + 1][2]))
             return err_set(e, ERR_USAGE, "%s: %s needs a value", c->command->name, argv[*i]);

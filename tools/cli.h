@@ -18,8 +18,14 @@
 
 /* Flags that several commands share; a command names those that it takes. */
 enum {
-    CLI_MODEL = 1, CLI_OUTPUT = 2, CLI_SEED = 4, CLI_BACKEND = 8 /* --device, --threads */, CLI_JSON = 16, CLI_DRY_RUN = 32,
-    CLI_RESUME = 64 /* --resume, --overwrite, --allow-config-change */, CLI_CONFIG = 128 /* --config, --set */
+    CLI_MODEL = 1,
+    CLI_OUTPUT = 2,
+    CLI_SEED = 4,
+    CLI_BACKEND = 8 /* --device, --threads */,
+    CLI_JSON = 16,
+    CLI_DRY_RUN = 32,
+    CLI_RESUME = 64 /* --resume, --overwrite, --allow-config-change */,
+    CLI_CONFIG = 128 /* --config, --set */
 };
 typedef struct {
     char model[1024], output[1024], device[64];
@@ -34,14 +40,17 @@ typedef struct {
     void (*official)(void *options); /* NULL: the command has no --official */
 } CliOptions;
 
-typedef struct { const char *from, *to; } CliAlias; /* another name of an option: {"model", "teacher"} */
+typedef struct {
+    const char *from, *to;
+} CliAlias; /* another name of an option: {"model", "teacher"} */
 typedef struct Cli Cli;
 typedef struct {
     const char *name, *summary, *usage; /* usage without "hybridize NAME " */
     const char *details;                /* paragraphs for --help, or NULL */
     unsigned common;
-    int max_args;          /* positional arguments */
-    const char *section;   /* "stage1": --lr means --stage1.lr here; "stage*": of the stage that --stage says; or NULL */
+    int max_args; /* positional arguments */
+    const char *
+        section; /* "stage1": --lr means --stage1.lr here; "stage*": of the stage that --stage says; or NULL */
     const char *hidden;    /* "stage2. stage3. ": accepted, but not listed by --help */
     const CliAlias *alias; /* ended by {NULL, NULL}; may be NULL */
     const CliOptions *options[2];

@@ -16,7 +16,8 @@ typedef struct {
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
     {"op", "only ops whose name contains this", OPT_TEXT, AT(op), 0, 64, NULL, 0},
-    {"set", "shapes: of the demo, large ones, matrix products only, or all", OPT_CHOICE, AT(set), 0, 0, "demo|large|matmul|all", 0},
+    {"set", "shapes: of the demo, large ones, matrix products only, or all", OPT_CHOICE, AT(set), 0, 0,
+     "demo|large|matmul|all", 0},
     {"quick", "fewer and shorter repetitions", OPT_BOOL, AT(quick), 0, 0, NULL, 0},
     {"no_ref", "leave out the comparison with ref32", OPT_BOOL, AT(no_ref), 0, 0, NULL, 0},
     {"csv", "comma-separated values", OPT_BOOL, AT(csv), 0, 0, NULL, 1},
@@ -106,9 +107,11 @@ static int steps_time(const BenchStep *step, int n, int repeat, int json, Err *e
         }
         qsort(t, repeat, sizeof *t, by_value);
         const double median = t[repeat / 2];
-        printf(json ? "{\"step\": \"%s\", \"shape\": \"%s\", \"ms\": %.4f, \"tok_per_s\": %.1f, \"gflops\": %.2f}\n"
+        printf(json ? "{\"step\": \"%s\", \"shape\": \"%s\", \"ms\": %.4f, \"tok_per_s\": %.1f, \"gflops\": "
+                      "%.2f}\n"
                     : "%-11s %-14s %10.3f ms %12.1f tok/s %10.2f GFLOP/s\n",
-               step[i].name, step[i].shape, median * 1e3, step[i].tokens / median, step[i].flops / median / 1e9);
+               step[i].name, step[i].shape, median * 1e3, step[i].tokens / median,
+               step[i].flops / median / 1e9);
     }
     return OK;
 }
@@ -120,7 +123,11 @@ static int bench(Cli *c, Err *e) {
     Steps s = {0};
     char shape[64];
     if (!cpu && !model) return cli_require(c, NULL, "-m MODEL (for another device than cpu)", e);
-    BenchOptions b = {.op = o->op[0] ? o->op : NULL, .set = sets[o->set], .threads = c->common.threads, .quick = o->quick, .no_ref = o->no_ref};
+    BenchOptions b = {.op = o->op[0] ? o->op : NULL,
+                      .set = sets[o->set],
+                      .threads = c->common.threads,
+                      .quick = o->quick,
+                      .no_ref = o->no_ref};
     b.form = o->csv ? BENCH_CSV : c->common.json ? BENCH_JSON : BENCH_TEXT;
     int rc = model ? steps_open(&s, c, e) : OK;
     const double N = (double)o->batch_size * o->seq_len, P = s.m.be ? (double)params_count(&s.m.c) : 0;
@@ -137,7 +144,8 @@ static int bench(Cli *c, Err *e) {
 
 const Command cmd_bench = {
     .name = "bench",
-    .summary = "Times ops against what this machine can do; with -m also a model's training step, prefill and decoding.",
+    .summary = "Times ops against what this machine can do; with -m also a model's training step, prefill "
+               "and decoding.",
     .usage = "[--op OP] [--set demo|large|matmul|all] [-m MODEL] [options]",
     .common = CLI_MODEL | CLI_SEED | CLI_BACKEND | CLI_JSON,
     .options = {&options},

@@ -9,9 +9,11 @@
 #include <stddef.h>
 #include <string.h>
 
-typedef struct { int stage; } Extra;
-static const Option rows[] = {
-    {"stage", "2: KL to the teacher; 3: cross-entropy on the text", OPT_INT, offsetof(Extra, stage), 2, 3, NULL, 0}};
+typedef struct {
+    int stage;
+} Extra;
+static const Option rows[] = {{"stage", "2: KL to the teacher; 3: cross-entropy on the text", OPT_INT,
+                               offsetof(Extra, stage), 2, 3, NULL, 0}};
 static const OptionTable table = {rows, 1};
 static const OptionTable *get_table(void) { return &table; }
 static void extra_defaults(void *o) { ((Extra *)o)->stage = 2; }
@@ -46,15 +48,20 @@ static void rig_close(Rig *r) {
 static int student_open(Rig *r, const PipelineOptions *o, Err *e) {
     int list[MAX_LAYERS], n = 0, keep[MAX_LAYERS] = {0};
     Model start;
-    if (!o->keep_full_attention_layers[0]) return hf_load_model(&r->student, o->student_init_ckpt, r->be, GRAD_ALL, e);
-    if (!r->teacher.be) return err_set(e, ERR_USAGE, "distill: keep_full_attention_layers needs the teacher: give -m TEACHER");
-    TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &n, 0, r->teacher.c.L - 1, "keep_full_attention_layers", e));
+    if (!o->keep_full_attention_layers[0])
+        return hf_load_model(&r->student, o->student_init_ckpt, r->be, GRAD_ALL, e);
+    if (!r->teacher.be)
+        return err_set(e, ERR_USAGE,
+                       "distill: keep_full_attention_layers needs the teacher: give -m TEACHER");
+    TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &n, 0, r->teacher.c.L - 1,
+                   "keep_full_attention_layers", e));
     TRY(select_check_list(list, n, r->teacher.c.L, -1, "keep_full_attention_layers", e));
     for (int i = 0; i < n; i++) keep[list[i]] = 1;
     TRY(hf_load_model(&start, o->student_init_ckpt, r->be, GRAD_NONE, e));
-    const int rc = start.c.L == r->teacher.c.L ? hybrid_open(&r->student, &r->teacher, &start, keep, GRAD_ALL, e)
-                                               : err_set(e, ERR_INPUT, "%s: has %d layers, the teacher %d", o->student_init_ckpt,
-                                                         start.c.L, r->teacher.c.L);
+    const int rc = start.c.L == r->teacher.c.L
+                       ? hybrid_open(&r->student, &r->teacher, &start, keep, GRAD_ALL, e)
+                       : err_set(e, ERR_INPUT, "%s: has %d layers, the teacher %d", o->student_init_ckpt,
+                                 start.c.L, r->teacher.c.L);
     model_close(&start);
     return rc;
 }
@@ -68,17 +75,21 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     TRY(student_open(r, o, e));
     const Config *k = &r->student.c;
     if (r->teacher.be && r->teacher.c.VOC != k->VOC)
-        return err_set(e, ERR_INPUT, "vocabularies differ: the teacher has %d tokens, the student %d", r->teacher.c.VOC, k->VOC);
-    const ShardOptions so = {.add_eos = o->add_eos && k->n_eos ? k->eos[0] : -1, .max_tokens = (size_t)o->max_tokens,
+        return err_set(e, ERR_INPUT, "vocabularies differ: the teacher has %d tokens, the student %d",
+                       r->teacher.c.VOC, k->VOC);
+    const ShardOptions so = {.add_eos = o->add_eos && k->n_eos ? k->eos[0] : -1,
+                             .max_tokens = (size_t)o->max_tokens,
                              .split = o->document_separator[0] ? o->document_separator : NULL};
     TRY(run_data_open(&r->data, c, o->text, r->tokenizer, &so, e));
-    const TextStream text = {.d = &r->data, .seed = o->seed, .heldout = o->heldout, .boundaries = o->document_boundaries};
+    const TextStream text = {
+        .d = &r->data, .seed = o->seed, .heldout = o->heldout, .boundaries = o->document_boundaries};
     const int B = stage->micro_batch_size, T = stage->train_seq_len;
     if (stage2) TRY(teacher_open(&r->states, &r->teacher, B, T, 0, 0, e));
-    TRY(distill_open(&r->distill, &r->student, stage2 ? &r->states : NULL, &text, stage, o->temperature, o->checkpointing, e));
+    TRY(distill_open(&r->distill, &r->student, stage2 ? &r->states : NULL, &text, stage, o->temperature,
+                     o->checkpointing, e));
     if (!r->teacher.be) return OK;
-    return heldout_open(&r->heldout, &r->teacher, &text, o->eval_batch_size ? o->eval_batch_size : B, o->eval_seq_len ? o->eval_seq_len : T,
-                        o->eval_batches, (size_t)o->cache_mb << 20, e);
+    return heldout_open(&r->heldout, &r->teacher, &text, o->eval_batch_size ? o->eval_batch_size : B,
+                        o->eval_seq_len ? o->eval_seq_len : T, o->eval_batches, (size_t)o->cache_mb << 20, e);
 }
 
 static int train(Rig *r, Cli *c, const StageOptions *stage, TrainResult *result, Err *e) {
@@ -119,8 +130,10 @@ static int report(Rig *r, const Cli *c, const TrainResult *t, Err *e) {
     JsonOut j;
     if (r->teacher.be) TRY(heldout_run(&r->heldout, &r->student, &h, e));
     if (!c->common.json) {
-        printf("steps %lld, tokens %lld, loss %.6f, %.1f s\n", (long long)t->step, (long long)t->tokens, t->recent, t->seconds);
-        if (r->teacher.be) printf("held-out KL %.6f +- %.6f, text loss %.6f +- %.6f\n", h.kl, h.kl_se, h.ce, h.ce_se);
+        printf("steps %lld, tokens %lld, loss %.6f, %.1f s\n", (long long)t->step, (long long)t->tokens,
+               t->recent, t->seconds);
+        if (r->teacher.be)
+            printf("held-out KL %.6f +- %.6f, text loss %.6f +- %.6f\n", h.kl, h.kl_se, h.ce, h.ce_se);
         return OK;
     }
     json_out_begin(&j, 1);
@@ -162,9 +175,12 @@ static int distill(Cli *c, Err *e) {
 
 const Command cmd_distill = {
     .name = "distill",
-    .summary = "Stage 2 (KL to the teacher) or stage 3 (the text itself) for one student; leaves it in RUNDIR/model.",
-    .usage = "--stage 2|3 -m TEACHER --student-init-ckpt DIR [--keep-full-attention-layers 3,7] --text FILE -o RUNDIR [options]",
-    .details = "DIR is a stage-1 student (what align leaves in RUNDIR/model) or a hybrid to train further. The listed layers get the teacher's\n"
+    .summary = "Stage 2 (KL to the teacher) or stage 3 (the text itself) for one student; leaves it in "
+               "RUNDIR/model.",
+    .usage = "--stage 2|3 -m TEACHER --student-init-ckpt DIR [--keep-full-attention-layers 3,7] --text FILE "
+             "-o RUNDIR [options]",
+    .details = "DIR is a stage-1 student (what align leaves in RUNDIR/model) or a hybrid to train further. "
+               "The listed layers get the teacher's\n"
                "softmax attention back before training. Stage 3 needs no teacher.",
     .common = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG,
     .section = "stage*",

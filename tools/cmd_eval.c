@@ -13,15 +13,20 @@
 typedef EvalOptions Options;
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
-    {"task", "ppl, kl, kl_stats, recall, mqar, copy, or a list of question sets (see below)", OPT_TEXT, AT(task), 0, 1024, NULL, 0},
-    {"text", "text file (ppl, kl): the whole file is one stream of tokens", OPT_TEXT, AT(text), 0, 1024, NULL, 0},
-    {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_TEXT, AT(ids), 0, 1024, NULL, 0},
+    {"task", "ppl, kl, kl_stats, recall, mqar, copy, or a list of question sets (see below)", OPT_TEXT,
+     AT(task), 0, 1024, NULL, 0},
+    {"text", "text file (ppl, kl): the whole file is one stream of tokens", OPT_TEXT, AT(text), 0, 1024, NULL,
+     0},
+    {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_TEXT, AT(ids), 0, 1024, NULL,
+     0},
     {"seq_len", "window length in tokens", OPT_INT, AT(seq_len), 2, 1 << 24, NULL, 0},
     {"batch_size", "windows at once, 0 = about 2048 tokens", OPT_INT, AT(batch_size), 0, 65536, NULL, 0},
     {"max_tokens", "only the first so many tokens, 0 = all", OPT_I64, AT(max_tokens), 0, 1e15, NULL, 0},
     {"teacher", "model directory of the teacher (kl)", OPT_TEXT, AT(teacher), 0, 1024, NULL, 0},
-    {"recall_keys", "characters that keys are drawn from (recall)", OPT_TEXT, AT(recall_keys), 0, 128, NULL, 0},
-    {"recall_values", "characters of values; empty: the keys' set", OPT_TEXT, AT(recall_values), 0, 128, NULL, 0},
+    {"recall_keys", "characters that keys are drawn from (recall)", OPT_TEXT, AT(recall_keys), 0, 128, NULL,
+     0},
+    {"recall_values", "characters of values; empty: the keys' set", OPT_TEXT, AT(recall_values), 0, 128, NULL,
+     0},
     {"recall_n", "numbers of pairs", OPT_TEXT, AT(recall_n), 0, 64, NULL, 0},
     {"recall_rows", "sequences per number of pairs", OPT_INT, AT(recall_rows), 1, 1 << 20, NULL, 0},
     {"recall_queries", "questions per sequence", OPT_INT, AT(recall_queries), 1, 1 << 20, NULL, 0},
@@ -29,12 +34,18 @@ static const Option rows[] = {
     {"max_len", "length of RULER's questions in tokens", OPT_INT, AT(max_len), 256, 1 << 20, NULL, 0},
     {"samples", "RULER questions a task", OPT_INT, AT(samples), 1, 1 << 20, NULL, 0},
     {"limit", "only the first so many questions of a task, 0 = all", OPT_INT, AT(limit), 0, 1 << 24, NULL, 0},
-    {"seeds", "RULER: seed before each task, or once, then in the order given", OPT_CHOICE, AT(seeds), 0, 0, "per-task|chained", 0},
-    {"tokenizer", "RULER: count tokens with a stub instead of the model's tokenizer", OPT_CHOICE, AT(tokenizer), 0, 0, "model|byte|simple", 0},
-    {"max_length", "context of the model in tokens, 0 = its own; longer prompts lose their beginning", OPT_INT, AT(max_length), 0, 1 << 24, NULL, 0},
+    {"seeds", "RULER: seed before each task, or once, then in the order given", OPT_CHOICE, AT(seeds), 0, 0,
+     "per-task|chained", 0},
+    {"tokenizer", "RULER: count tokens with a stub instead of the model's tokenizer", OPT_CHOICE,
+     AT(tokenizer), 0, 0, "model|byte|simple", 0},
+    {"max_length", "context of the model in tokens, 0 = its own; longer prompts lose their beginning",
+     OPT_INT, AT(max_length), 0, 1 << 24, NULL, 0},
     {"add_bos", "begin prompts with what the tokenizer adds", OPT_BOOL, AT(add_bos), 0, 0, NULL, 0},
-    {"emit", "write the questions to this file (- is stdout), one JSON object a line, and stop: needs no model", OPT_TEXT, AT(emit), 0, 1024, NULL, 0},
-    {"log_samples", "write every question, answer and score to this file, one JSON object a line", OPT_TEXT, AT(log_samples), 0, 1024, NULL, 0},
+    {"emit",
+     "write the questions to this file (- is stdout), one JSON object a line, and stop: needs no model",
+     OPT_TEXT, AT(emit), 0, 1024, NULL, 0},
+    {"log_samples", "write every question, answer and score to this file, one JSON object a line", OPT_TEXT,
+     AT(log_samples), 0, 1024, NULL, 0},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }
@@ -53,7 +64,8 @@ static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
 static int ids_open(Ids *ids, const Session *s, const Options *o, Err *e) {
     if (!o->text[0] == !o->ids[0]) {
-        err_set(e, ERR_USAGE, "eval: %s", o->text[0] ? "--text and --ids exclude each other" : "--text FILE or --ids FILE is required");
+        err_set(e, ERR_USAGE, "eval: %s",
+                o->text[0] ? "--text and --ids exclude each other" : "--text FILE or --ids FILE is required");
         return err_hint(e, "usage: hybridize eval --task ppl -m MODEL --text FILE --seq-len N");
     }
     if (o->ids[0]) TRY(session_json_ids(ids, o->ids, s->m.c.VOC, e));
@@ -77,8 +89,10 @@ static void ppl_json(JsonOut *o, const Perplexity *r) {
 static void ppl_text(const char *who, const Perplexity *r) {
     printf("%s%snll_per_token  %.6f", who, *who ? " " : "", r->nll);
     if (isfinite(r->nll_se)) printf(" +- %.6f", r->nll_se);
-    printf("\n%s%sperplexity     %.6f\n%s%saccuracy       %.4f\n%s%spredictions    %lld in %lld windows of %d\n", who, *who ? " " : "",
-           r->perplexity, who, *who ? " " : "", r->accuracy, who, *who ? " " : "", (long long)r->predictions, (long long)r->windows, r->T);
+    printf(
+        "\n%s%sperplexity     %.6f\n%s%saccuracy       %.4f\n%s%spredictions    %lld in %lld windows of %d\n",
+        who, *who ? " " : "", r->perplexity, who, *who ? " " : "", r->accuracy, who, *who ? " " : "",
+        (long long)r->predictions, (long long)r->windows, r->T);
 }
 
 static int json_begin(JsonOut *o, const Cli *c, const char *task) {
@@ -108,8 +122,7 @@ static int run_ppl(Cli *c, Session *s, Err *e) {
         json_begin(&out, c, "ppl");
         ppl_json(&out, &r);
         rc = json_end(&out, e);
-    } else if (!rc)
-        ppl_text("", &r);
+    } else if (!rc) ppl_text("", &r);
     ids_free(&ids);
     return rc;
 }
@@ -123,7 +136,8 @@ static int run_kl(Cli *c, Session *s, Err *e) {
     TRY(cli_require(c, o->teacher, "--teacher DIR", e));
     int rc = ids_open(&ids, s, o, e);
     if (!rc) rc = hf_load_model(&teacher, o->teacher, s->be, GRAD_NONE, e);
-    if (!rc) rc = divergence_run(&r, &teacher, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);
+    if (!rc)
+        rc = divergence_run(&r, &teacher, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);
     if (!rc && c->common.json) {
         json_begin(&out, c, "kl");
         json_out_str(&out, "teacher", o->teacher);
@@ -158,10 +172,13 @@ static int run_recall(Cli *c, Session *s, Err *e) {
     JsonOut out;
     TRY(list_parse(o->recall_n, n, RECALL_MAX_N, &count, 1, 1 << 20, "recall_n", e));
     int rc = recall_alphabet(&key, &spec.n_key, s->tokenizer, o->recall_keys, e);
-    if (!rc && o->recall_values[0]) rc = recall_alphabet(&value, &spec.n_value, s->tokenizer, o->recall_values, e);
+    if (!rc && o->recall_values[0])
+        rc = recall_alphabet(&value, &spec.n_value, s->tokenizer, o->recall_values, e);
     spec.key = key;
     spec.value = value;
-    if (!rc) rc = recall_open(&r, &spec, n, count, o->recall_rows, o->recall_queries, c->common.seed, s->m.c.VOC, e);
+    if (!rc)
+        rc = recall_open(&r, &spec, n, count, o->recall_rows, o->recall_queries, c->common.seed, s->m.c.VOC,
+                         e);
     if (!rc) rc = recall_run(&r, &s->m, NULL, NULL, accuracy, &mean, e);
     if (!rc && c->common.json) {
         json_begin(&out, c, "recall");
@@ -184,15 +201,19 @@ static int run_recall(Cli *c, Session *s, Err *e) {
     return rc;
 }
 
-static const struct { const char *name; int (*run)(Cli *c, Session *s, Err *e); } measures[] = {
-    {"ppl", run_ppl}, {"kl", run_kl}, {"recall", run_recall}, {"mqar", eval_mqar}, {"copy", eval_mqar}, {"kl_stats", eval_klstats}};
+static const struct {
+    const char *name;
+    int (*run)(Cli *c, Session *s, Err *e);
+} measures[] = {{"ppl", run_ppl},    {"kl", run_kl},      {"recall", run_recall},
+                {"mqar", eval_mqar}, {"copy", eval_mqar}, {"kl_stats", eval_klstats}};
 
 static int eval(Cli *c, Err *e) {
     const Options *o = c->options[0];
     for (size_t i = 0; i < sizeof measures / sizeof *measures; i++) {
         Session s;
         if (strcmp(o->task, measures[i].name)) continue;
-        TRY(session_open(&s, c, measures[i].run == run_recall || measures[i].run == eval_klstats || !o->ids[0], e));
+        TRY(session_open(&s, c,
+                         measures[i].run == run_recall || measures[i].run == eval_klstats || !o->ids[0], e));
         const int rc = measures[i].run(c, &s, e);
         session_close(&s);
         return rc;
@@ -202,17 +223,26 @@ static int eval(Cli *c, Err *e) {
 
 const Command cmd_eval = {
     .name = "eval",
-    .summary = "Measures a model: perplexity on a text, KL to its teacher, recall, and question sets as lm-evaluation-harness asks them.",
-    .usage = "--task ppl|kl|kl_stats|recall|mqar|copy|SET[,SET...] -m MODEL (--text FILE | --ids FILE.json | --data DIR) [options]",
-    .details = "ppl, kl: the token stream (no special tokens added) is cut into consecutive windows of N tokens, the last partial one dropped\n"
-               "unless it is the only one; each window starts from a fresh state; positions 2..N are predicted. Units are nats.\n"
-               "recall: k1 v1 ... kn vn, then keys again: how often is the right value the most likely token?\n"
-               "mqar: zoology's multi-query associative recall over the whole vocabulary, --seq-len tokens, --recall-n pairs; copy: a random\n"
-               "block of --recall-n tokens, twice. kl_stats: KL to --teacher on --text: mean, median, quantiles, same top token, and the split\n"
-               "by \"continues a bigram seen in this window\".\n"
-               "Question sets: ruler (all 13: niah_single_1..3, niah_multikey_1..3, niah_multiquery, niah_multivalue, ruler_vt, ruler_cwe,\n"
-               "ruler_fwe, ruler_qa_squad, ruler_qa_hotpot), piqa, hellaswag, arc_easy, arc_challenge, winogrande, openbookqa, social_iqa,\n"
-               "boolq, sciq, lambada_openai, wikitext, gsm8k, swde, fda, squad_completion, squadv2.",
+    .summary = "Measures a model: perplexity on a text, KL to its teacher, recall, and question sets as "
+               "lm-evaluation-harness asks them.",
+    .usage = "--task ppl|kl|kl_stats|recall|mqar|copy|SET[,SET...] -m MODEL (--text FILE | --ids FILE.json | "
+             "--data DIR) [options]",
+    .details =
+        "ppl, kl: the token stream (no special tokens added) is cut into consecutive windows of N tokens, "
+        "the last partial one dropped\n"
+        "unless it is the only one; each window starts from a fresh state; positions 2..N are predicted. "
+        "Units are nats.\n"
+        "recall: k1 v1 ... kn vn, then keys again: how often is the right value the most likely token?\n"
+        "mqar: zoology's multi-query associative recall over the whole vocabulary, --seq-len tokens, "
+        "--recall-n pairs; copy: a random\n"
+        "block of --recall-n tokens, twice. kl_stats: KL to --teacher on --text: mean, median, quantiles, "
+        "same top token, and the split\n"
+        "by \"continues a bigram seen in this window\".\n"
+        "Question sets: ruler (all 13: niah_single_1..3, niah_multikey_1..3, niah_multiquery, "
+        "niah_multivalue, ruler_vt, ruler_cwe,\n"
+        "ruler_fwe, ruler_qa_squad, ruler_qa_hotpot), piqa, hellaswag, arc_easy, arc_challenge, winogrande, "
+        "openbookqa, social_iqa,\n"
+        "boolq, sciq, lambada_openai, wikitext, gsm8k, swde, fda, squad_completion, squadv2.",
     .common = CLI_MODEL | CLI_SEED | CLI_BACKEND | CLI_JSON,
     .options = {&options},
     .run = eval,

@@ -10,10 +10,13 @@
 #include <stddef.h>
 #include <string.h>
 
-typedef struct { int tensors, check_finite; } Options;
+typedef struct {
+    int tensors, check_finite;
+} Options;
 static const Option rows[] = {
     {"tensors", "list every tensor", OPT_BOOL, offsetof(Options, tensors), 0, 0, NULL, 1},
-    {"check_finite", "read all numbers and refuse NaN and infinities (exit code 6)", OPT_BOOL, offsetof(Options, check_finite), 0, 0, NULL, 1},
+    {"check_finite", "read all numbers and refuse NaN and infinities (exit code 6)", OPT_BOOL,
+     offsetof(Options, check_finite), 0, 0, NULL, 1},
 };
 static const OptionTable table = {rows, 2};
 static const OptionTable *get_table(void) { return &table; }
@@ -21,7 +24,9 @@ static const CliOptions options = {get_table, sizeof(Options), NULL, NULL};
 
 /* ---- one report, two forms: "key value" lines, or the members of a JSON object ---- */
 
-typedef struct { JsonOut *json; } Report; /* json NULL: lines */
+typedef struct {
+    JsonOut *json;
+} Report; /* json NULL: lines */
 
 static void say(Report *r, const char *key, const char *value) {
     if (r->json) json_out_str(r->json, key, value);
@@ -102,7 +107,10 @@ static void config_report(Report *r, const Config *c) {
     say_int(r, "max_positions", c->max_positions);
     say_int(r, "sliding_window", c->window);
     say_real(r, "rope_theta", c->rope.theta);
-    say(r, "rope_scaling", c->rope.kind == ROPE_PLAIN ? "none" : c->rope.kind == ROPE_LINEAR ? "linear" : "llama3");
+    say(r, "rope_scaling",
+        c->rope.kind == ROPE_PLAIN    ? "none"
+        : c->rope.kind == ROPE_LINEAR ? "linear"
+                                      : "llama3");
     say(r, "tied_head", c->tied ? "yes" : "no");
     say(r, "dtype", dtype_name(c->dtype));
     say_int(r, "parameters", (long long)params_count(c));
@@ -149,12 +157,14 @@ static int checkpoint_check(const Json *j, const char *dir, const Options *o, Er
         Safetensors s;
         TRY(json_want_u64(j, json_get(j, r, "size"), "size", &size, e));
         TRY(json_want_u64(j, json_get(j, r, "crc32c"), "crc32c", &crc, e));
-        if (strchr(name, '/')) return err_set(e, ERR_INPUT, "%s: files: \"%s\" is not in this directory", j->file, name);
+        if (strchr(name, '/'))
+            return err_set(e, ERR_INPUT, "%s: files: \"%s\" is not in this directory", j->file, name);
         TRY(file_join(path, sizeof path, dir, name, e));
         TRY(safetensors_open(&s, path, e));
         const int same = s.file.size == size && file_crc32c(0, s.file.data, s.file.size) == crc;
         int rc = same ? OK : err_set(e, ERR_INPUT, "%s: size or CRC differ from state.json", path);
-        for (size_t i = 0; i < s.n && !rc && o->check_finite; i++) rc = tensor_check_finite(&s.tensor[i], path, e);
+        for (size_t i = 0; i < s.n && !rc && o->check_finite; i++)
+            rc = tensor_check_finite(&s.tensor[i], path, e);
         safetensors_close(&s);
         if (rc) return rc;
     }
@@ -221,7 +231,8 @@ static int inspect_path(Report *r, const char *path, const Options *o, Err *e) {
         if (has(path, "run.json")) return inspect_run(r, path, o, e);
         if (has(path, "state.json")) return inspect_checkpoint(r, path, o, e);
         err_set(e, ERR_INPUT, "%s: no config.json, run.json or state.json in it", path);
-        return err_hint(e, "inspect knows model directories, runs, checkpoints, safetensors files and token shards");
+        return err_hint(
+            e, "inspect knows model directories, runs, checkpoints, safetensors files and token shards");
     }
     File f;
     TRY(file_open(&f, path, e));
@@ -248,9 +259,11 @@ static int inspect(Cli *c, Err *e) {
 
 const Command cmd_inspect = {
     .name = "inspect",
-    .summary = "Says what a model directory, safetensors file, token shard, run or checkpoint is, and checks it.",
+    .summary =
+        "Says what a model directory, safetensors file, token shard, run or checkpoint is, and checks it.",
     .usage = "PATH [--json] [--tensors] [--check-finite]",
-    .details = "Exit code 3 when it is malformed or contradicts itself, 6 when --check-finite finds NaN or an infinity.",
+    .details = "Exit code 3 when it is malformed or contradicts itself, 6 when --check-finite finds NaN or "
+               "an infinity.",
     .common = CLI_JSON,
     .max_args = 1,
     .options = {&options},

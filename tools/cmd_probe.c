@@ -9,11 +9,15 @@
 #include <stddef.h>
 #include <string.h>
 
-typedef struct { int block, rows; char alphabet[128]; } Options;
+typedef struct {
+    int block, rows;
+    char alphabet[128];
+} Options;
 static const Option rows[] = {
     {"block", "tokens that are repeated", OPT_INT, offsetof(Options, block), 2, 1 << 20, NULL, 0},
     {"rows", "sequences", OPT_INT, offsetof(Options, rows), 1, 1 << 20, NULL, 0},
-    {"alphabet", "characters to draw from, \"A-Za-z\"; empty: the whole vocabulary", OPT_TEXT, offsetof(Options, alphabet), 0, 128, NULL, 0},
+    {"alphabet", "characters to draw from, \"A-Za-z\"; empty: the whole vocabulary", OPT_TEXT,
+     offsetof(Options, alphabet), 0, 128, NULL, 0},
 };
 static const OptionTable table = {rows, 3};
 static const OptionTable *get_table(void) { return &table; }
@@ -26,7 +30,8 @@ static int save(const TextBuf *b, const char *dir, const char *name, int svg, Er
     return svg ? svg_save(b, path, e) : file_write_all(path, b->text, b->len, e);
 }
 
-static int picture(const HeadProbe *p, const double *v, const char *title, const char *dir, const char *name, Err *e) {
+static int picture(const HeadProbe *p, const double *v, const char *title, const char *dir, const char *name,
+                   Err *e) {
     char label[MAX_LAYERS][16];
     const char *row[MAX_LAYERS], *col[MAX_LAYERS];
     TextBuf svg = {0};
@@ -35,7 +40,9 @@ static int picture(const HeadProbe *p, const double *v, const char *title, const
         snprintf(label[i], sizeof label[i], "%d", i);
         row[i] = col[i] = label[i];
     }
-    const SvgPlot plot = {.title = title, .desc = "Mean attention weight of every softmax head on repeated random blocks", .x_label = "head",
+    const SvgPlot plot = {.title = title,
+                          .desc = "Mean attention weight of every softmax head on repeated random blocks",
+                          .x_label = "head",
                           .y_label = "layer"};
     svg_heat(&svg, &plot, row, (size_t)p->L, col, (size_t)heads, v);
     int rc = textbuf_end(&svg, e);
@@ -77,7 +84,8 @@ static int json_print(const HeadProbe *p, Err *e) {
 static void table_print(const HeadProbe *p) {
     printf("%5s %5s %10s %10s\n", "layer", "head", "previous", "induction");
     for (int i = 0; i < p->L * p->H; i++)
-        if (p->previous[i] == p->previous[i]) printf("%5d %5d %10.4f %10.4f\n", i / p->H, i % p->H, p->previous[i], p->induction[i]);
+        if (p->previous[i] == p->previous[i])
+            printf("%5d %5d %10.4f %10.4f\n", i / p->H, i % p->H, p->previous[i], p->induction[i]);
 }
 
 static int report(const Cli *c, const HeadProbe *p, Err *e) {
@@ -86,7 +94,8 @@ static int report(const Cli *c, const HeadProbe *p, Err *e) {
         TRY(file_mkdirs(dir, e));
         TRY(csv(p, dir, e));
         TRY(picture(p, p->previous, "Attention on the previous token", dir, "probe_previous.svg", e));
-        TRY(picture(p, p->induction, "Attention on what followed last time (induction)", dir, "probe_induction.svg", e));
+        TRY(picture(p, p->induction, "Attention on what followed last time (induction)", dir,
+                    "probe_induction.svg", e));
     }
     if (c->common.json) return json_print(p, e);
     table_print(p);
@@ -110,7 +119,8 @@ static int run(Cli *c, Err *e) {
 
 const Command cmd_probe = {
     .name = "probe",
-    .summary = "What do the attention heads look at? Previous-token and induction weight of each, on repeated random blocks.",
+    .summary = "What do the attention heads look at? Previous-token and induction weight of each, on "
+               "repeated random blocks.",
     .usage = "-m MODEL [-o DIR] [--alphabet A-Za-z] [options]",
     .details = "With -o, DIR gets probe.csv, probe_previous.svg and probe_induction.svg.",
     .common = CLI_MODEL | CLI_OUTPUT | CLI_SEED | CLI_BACKEND | CLI_JSON,

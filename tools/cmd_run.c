@@ -28,8 +28,10 @@ static int table_print(const PipelineResult *r, Err *e) {
         peak = r->row[i].peak_bytes;
         counted = r->row[i].counted_bytes;
     }
-    if (!rc) printf("%.1f s of training; peak memory %.1f MiB, %.1f MiB by count%s\n", r->seconds, (double)peak / 1048576, (double)counted / 1048576,
-                    r->finished_before ? " (finished before; nothing was done)" : "");
+    if (!rc)
+        printf("%.1f s of training; peak memory %.1f MiB, %.1f MiB by count%s\n", r->seconds,
+               (double)peak / 1048576, (double)counted / 1048576,
+               r->finished_before ? " (finished before; nothing was done)" : "");
     return rc;
 }
 
@@ -72,8 +74,12 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     PipelineOptions *o = c->options[0];
     void *result = NULL;
     Backend *be = NULL;
-    const PipelineHooks hooks = {.progress = &c->progress, .stop = c->stop, .note = cli_note, .ctx = c,
-                                 .allow_config_change = c->common.allow_config_change, .version = HYB_VERSION};
+    const PipelineHooks hooks = {.progress = &c->progress,
+                                 .stop = c->stop,
+                                 .note = cli_note,
+                                 .ctx = c,
+                                 .allow_config_change = c->common.allow_config_change,
+                                 .version = HYB_VERSION};
     TRY(cli_require(c, o->teacher, "-m TEACHER", e));
     TRY(cli_require(c, o->text, "--text FILE", e));
     TRY(cli_require(c, c->common.output, "-o RUNDIR", e));
@@ -99,11 +105,14 @@ static int run_score(Cli *c, Err *e) { return run_to(c, PIPELINE_SCORE, e); }
 static int run_select(Cli *c, Err *e) { return run_to(c, PIPELINE_SELECT, e); }
 
 enum { COMMON = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG };
-#define DIRECTORY "RUNDIR is shared by align, score, select and run: each does what is still missing, and --resume goes on after a stop."
+#define DIRECTORY                                                                                            \
+    "RUNDIR is shared by align, score, select and run: each does what is still missing, and --resume goes "  \
+    "on after a stop."
 
 const Command cmd_run = {
     .name = "run",
-    .summary = "The whole method: align, score every layer, select, distil, evaluate; leaves the hybrid in RUNDIR/model.",
+    .summary = "The whole method: align, score every layer, select, distil, evaluate; leaves the hybrid in "
+               "RUNDIR/model.",
     .usage = "-m TEACHER --text FILE -o RUNDIR [--softmax-ratio 0.25] [options]",
     .details = DIRECTORY,
     .common = COMMON,

@@ -10,21 +10,24 @@
 #define GIT_ID ""
 #endif
 
-extern const Command cmd_run, cmd_pretrain, cmd_align, cmd_score, cmd_select, cmd_distill, cmd_eval, cmd_generate, cmd_tokenize, cmd_detokenize,
-    cmd_inspect, cmd_probe, cmd_gradcheck, cmd_bench;
+extern const Command cmd_run, cmd_pretrain, cmd_align, cmd_score, cmd_select, cmd_distill, cmd_eval,
+    cmd_generate, cmd_tokenize, cmd_detokenize, cmd_inspect, cmd_probe, cmd_gradcheck, cmd_bench;
 static const Command *const commands[] = {
-    &cmd_run, &cmd_pretrain, &cmd_align, &cmd_score, &cmd_select, &cmd_distill, &cmd_eval, &cmd_generate, &cmd_tokenize, &cmd_detokenize,
-    &cmd_inspect, &cmd_probe, &cmd_gradcheck, &cmd_bench};
+    &cmd_run,      &cmd_pretrain, &cmd_align,      &cmd_score,   &cmd_select, &cmd_distill,   &cmd_eval,
+    &cmd_generate, &cmd_tokenize, &cmd_detokenize, &cmd_inspect, &cmd_probe,  &cmd_gradcheck, &cmd_bench};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void overview(FILE *to) {
     fputs("usage: hybridize COMMAND [options]\n\n"
-          "Turns a softmax Transformer into a hybrid of softmax and linear attention, and finds out which layers must stay softmax.\n\n"
-          "commands:\n", to);
+          "Turns a softmax Transformer into a hybrid of softmax and linear attention, and finds out which "
+          "layers must stay softmax.\n\n"
+          "commands:\n",
+          to);
     for (int i = 0; i < COMMANDS; i++) fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
     fputs("  help        This text, or the options of a command: hybridize help COMMAND\n\n"
           "  -h, --help      this text\n"
-          "  -V, --version   version, compiler, backends\n", to);
+          "  -V, --version   version, compiler, backends\n",
+          to);
     cli_exit_codes(to);
 }
 

@@ -19,7 +19,8 @@ int session_open(Session *s, const Cli *c, int tokenizer, Err *e) {
     if (!rc) rc = cli_backend(c, &s->be, e);
     if (!rc) rc = hf_load_model(&s->m, c->common.model, s->be, GRAD_NONE, e);
     if (!rc && s->tokenizer && tokenizer_size(s->tokenizer) > s->m.c.VOC) {
-        rc = err_set(e, ERR_INPUT, "%s: the tokenizer has %d tokens, the model %d", c->common.model, tokenizer_size(s->tokenizer), s->m.c.VOC);
+        rc = err_set(e, ERR_INPUT, "%s: the tokenizer has %d tokens, the model %d", c->common.model,
+                     tokenizer_size(s->tokenizer), s->m.c.VOC);
         err_hint(e, "tokenizer.json and model.safetensors do not belong together");
     }
     if (rc) session_close(s);
@@ -47,7 +48,8 @@ int session_json_ids(Ids *ids, const char *path, int VOC, Err *e) {
     TRY(json_open(&j, path, e));
     const JsonRef list = json_kind(&j, 0) == JSON_OBJECT ? json_get(&j, 0, "ids") : 0;
     int rc = OK;
-    if (json_kind(&j, list) != JSON_ARRAY) rc = err_set(e, ERR_INPUT, "%s: expected a list of token ids", path);
+    if (json_kind(&j, list) != JSON_ARRAY)
+        rc = err_set(e, ERR_INPUT, "%s: expected a list of token ids", path);
     for (JsonRef r = json_first(&j, list); r >= 0 && !rc; r = json_next(&j, r)) {
         int64_t id = 0;
         rc = json_want_int(&j, r, "token id", 0, VOC - 1, &id, e);

@@ -16,11 +16,12 @@ typedef struct {
     Config config;
     Safetensors *shard; /* opened and validated */
     int n_shards;
-    int fla;     /* names in the files are fla's, not transformers' */
+    int fla; /* names in the files are fla's, not transformers' */
 } HfModel;
 
 /* Opens and validates everything except the numbers: config fields, shard names (a single component [A-Za-z0-9._-]+.safetensors; links
- * are followed, since the Hugging Face cache is made of them), index and shards agree entry by entry, every parameter of the walk present exactly once with the shape that the config wants; unknown tensors
+ * are followed, since the Hugging Face cache is made of them), index and shards agree entry by entry, every parameter
+ * of the walk present exactly once with the shape that the config wants; unknown tensors
  * are refused by name except known harmless ones (rotary_emb.inv_freq, a head equal to the tied embedding). */
 int hf_open(HfModel *h, const char *dir, Err *e);
 void hf_close(HfModel *h);
@@ -39,9 +40,10 @@ const Tensor *hf_tensor(const HfModel *h, const char *fla_name);
 int tensor_check_finite(const Tensor *t, const char *file, Err *e);
 
 typedef struct {
-    const char *format;   /* "fla" (hybrids) or "hf" (all-softmax models: Llama, Qwen2, Qwen3 names); NULL: whichever fits */
-    DType dtype;          /* of matrices and norms; A_log and dt_bias are always F32 */
-    size_t shard_bytes;   /* 0: one file */
+    const char *
+        format; /* "fla" (hybrids) or "hf" (all-softmax models: Llama, Qwen2, Qwen3 names); NULL: whichever fits */
+    DType dtype;                /* of matrices and norms; A_log and dt_bias are always F32 */
+    size_t shard_bytes;         /* 0: one file */
     const char *tokenizer_from; /* directory whose tokenizer and generation files are copied, or NULL */
 } HfSaveOptions;
 /* Writes into a temporary directory beside `dir` and renames it; an existing dir is ERR_USAGE unless it is a previous output of ours.

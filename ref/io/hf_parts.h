@@ -18,7 +18,8 @@ int hf_dtype_parse(const char *name, DType *t); /* "bfloat16"; 0 if unknown */
 const char *hf_dtype_name(DType t);
 int hf_family_known(const char *name);
 
-/* The text of config.json, which reads back as c (checked: ERR_USAGE where this layout has no slot for something). notes: one line for everything that the fla fields alone do not say. */
+/* The text of config.json, which reads back as c (checked: ERR_USAGE where this layout has no slot for something).
+ * notes: one line for everything that the fla fields alone do not say. */
 int hf_config_write(JsonOut *o, const Config *c, DType dtype, int fla, char *notes, size_t cap, Err *e);
 
 /* transformers' name of a parameter with this fla name ("model.layers.3.attn.q_proj.weight" -> "...self_attn.q_proj.weight"). */

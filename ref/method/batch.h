@@ -10,7 +10,7 @@ typedef struct {
     uint64_t seed;
     double heldout; /* fraction of the tokens, e.g. 0.05 */
     int boundaries; /* 1: attention and states begin anew at each document (clean); 0: they run on (official) */
-    double mix;     /* share of rows that are sequences of the recall game instead of text (score_mix), 0: none */
+    double mix; /* share of rows that are sequences of the recall game instead of text (score_mix), 0: none */
     const Recall *recall; /* its alphabet and numbers of pairs, for mix > 0 */
 } TextStream;
 
@@ -26,9 +26,12 @@ int batch_open(Batch *b, int B, int T, Err *e);
 void batch_close(Batch *b); /* fine on a zeroed Batch */
 /* Rows of a batch of B that are recall sequences: the last floor(B mix + 1/2). */
 int batch_recall_rows(const TextStream *s, int B);
-/* Batch number `index` of the stream. With a mixture, text rows are those of the unmixed batch, the last ones replaced. Held-out batches use a seed of their own kind: the same for every model that is compared. */
+/* Batch number `index` of the stream. With a mixture, text rows are those of the unmixed batch, the last ones
+ * replaced. Held-out batches use a seed of their own kind: the same for every model that is compared. */
 int batch_text(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e);
 /* What model code wants as `start`: NULL when documents are not kept apart. */
-static inline const int *batch_start(const Batch *b, const TextStream *s) { return s->boundaries ? b->start : NULL; }
+static inline const int *batch_start(const Batch *b, const TextStream *s) {
+    return s->boundaries ? b->start : NULL;
+}
 
 #endif

@@ -12,15 +12,15 @@
 
 typedef struct {
     char stage[64], run[64];
-    int64_t step;         /* steps done; the optimiser's own count may be lower by `skipped` */
-    int64_t updates;      /* optimiser steps done */
-    int64_t skipped;      /* steps skipped because a gradient was not finite */
+    int64_t step;    /* steps done; the optimiser's own count may be lower by `skipped` */
+    int64_t updates; /* optimiser steps done */
+    int64_t skipped; /* steps skipped because a gradient was not finite */
     int64_t tokens;
     double seconds;       /* training time so far, all sessions */
     uint64_t fingerprint; /* of the options that decide the numbers: another value is refused */
     double loss_sum;      /* of the steps since the last log row */
     int64_t loss_count;
-    double *extra;        /* (n_extra) what the task keeps */
+    double *extra; /* (n_extra) what the task keeps */
     int n_extra;
 } CheckpointState;
 

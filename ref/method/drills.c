@@ -44,7 +44,8 @@ static void ask_sum(DrillSample *s, Rng *r, Word *w, const int *value, int n, in
             for (int k = 0; k < i; k++) same |= pick[k] == pick[i];
         } while (same);
     }
-    textbuf_printf(&s->prompt, "What is the value of %s + %s + %s?%s", w[pick[0]], w[pick[1]], w[pick[2]], end);
+    textbuf_printf(&s->prompt, "What is the value of %s + %s + %s?%s", w[pick[0]], w[pick[1]], w[pick[2]],
+                   end);
     textbuf_printf(&s->answer, "%d", value[pick[0]] + value[pick[1]] + value[pick[2]]);
 }
 
@@ -102,7 +103,9 @@ static int make_retrieval(DrillSample *s, Rng *r, int pairs, Err *e) {
     return OK;
 }
 
-static int right_substring(const DrillSample *s, const char *output) { return strstr(output, s->answer.text) != NULL; }
+static int right_substring(const DrillSample *s, const char *output) {
+    return strstr(output, s->answer.text) != NULL;
+}
 
 static int right_integer(const DrillSample *s, const char *output) {
     while (*output && !isdigit((unsigned char)*output)) output++;
@@ -120,8 +123,11 @@ static int make_vt(DrillSample *s, Rng *r, int pairs, Err *e) {
     (void)pairs, (void)e;
     for (int c = 0; c < 2; c++)
         for (int k = 0; k < 3; k++) {
-            if (k) snprintf(line[3 * c + k], 48, "VAR %c%d = VAR %c%d", c ? 'Y' : 'X', k + 1, c ? 'Y' : 'X', k);
-            else snprintf(line[3 * c], 48, "VAR %c1 = %d", c ? 'Y' : 'X', c ? y == x ? 10000 + (x - 9999) % 90000 : y : x);
+            if (k)
+                snprintf(line[3 * c + k], 48, "VAR %c%d = VAR %c%d", c ? 'Y' : 'X', k + 1, c ? 'Y' : 'X', k);
+            else
+                snprintf(line[3 * c], 48, "VAR %c1 = %d", c ? 'Y' : 'X',
+                         c ? y == x ? 10000 + (x - 9999) % 90000 : y : x);
         }
     for (int k = 6; k < LINES; k++) {
         if (k % 2) snprintf(line[k], 48, "...");
@@ -138,8 +144,8 @@ static int make_vt(DrillSample *s, Rng *r, int pairs, Err *e) {
 /* X1, X2, X3 all named, and no Y variable. */
 static int right_vt(const DrillSample *s, const char *output) {
     (void)s;
-    return strstr(output, "X1") && strstr(output, "X2") && strstr(output, "X3") && !strstr(output, "Y1") && !strstr(output, "Y2") &&
-           !strstr(output, "Y3");
+    return strstr(output, "X1") && strstr(output, "X2") && strstr(output, "X3") && !strstr(output, "Y1") &&
+           !strstr(output, "Y2") && !strstr(output, "Y3");
 }
 
 /* ---------------------------------------------------------------- CWE, FWE */
@@ -265,9 +271,13 @@ static int right_line(const DrillSample *s, const char *output) {
 
 /* ---------------------------------------------------------------- the table, and answers */
 
-static const DrillKind KINDS[DRILLS] = {
-    {"ar", make_ar, right_substring}, {"ar_mh", make_ar_mh, right_substring}, {"vt", make_vt, right_vt}, {"cwe", make_cwe, right_cwe},
-    {"fwe", make_fwe, right_fwe}, {"phone_book", make_phone_book, right_line}, {"retrieval", make_retrieval, right_integer}};
+static const DrillKind KINDS[DRILLS] = {{"ar", make_ar, right_substring},
+                                        {"ar_mh", make_ar_mh, right_substring},
+                                        {"vt", make_vt, right_vt},
+                                        {"cwe", make_cwe, right_cwe},
+                                        {"fwe", make_fwe, right_fwe},
+                                        {"phone_book", make_phone_book, right_line},
+                                        {"retrieval", make_retrieval, right_integer}};
 
 const DrillKind *drill_at(int i) { return i >= 0 && i < DRILLS ? &KINDS[i] : NULL; }
 const DrillKind *drill_find(const char *name) {
@@ -325,8 +335,8 @@ static int answer_ids(Model *m, const Ids *prompt, int new_tokens, Ids *out, Err
     return rc;
 }
 
-static int drill_answer(const DrillKind *k, const DrillSample *s, Model *m, const Tokenizer *t, int new_tokens, int *right, int64_t *tokens,
-                       Err *e) {
+static int drill_answer(const DrillKind *k, const DrillSample *s, Model *m, const Tokenizer *t,
+                        int new_tokens, int *right, int64_t *tokens, Err *e) {
     Ids prompt = {0}, out = {0};
     char *text = NULL;
     size_t len;
@@ -341,7 +351,8 @@ static int drill_answer(const DrillKind *k, const DrillSample *s, Model *m, cons
     return rc;
 }
 
-int drill_accuracy(const DrillKind *k, Model *m, const Tokenizer *t, const DrillOptions *o, double *accuracy, int64_t *tokens, Err *e) {
+int drill_accuracy(const DrillKind *k, Model *m, const Tokenizer *t, const DrillOptions *o, double *accuracy,
+                   int64_t *tokens, Err *e) {
     int all = 0;
     for (int i = 0; i < o->samples; i++) {
         DrillSample s;
@@ -356,14 +367,19 @@ int drill_accuracy(const DrillKind *k, Model *m, const Tokenizer *t, const Drill
 }
 
 /* Layer l's output projection and bias as zeros: its mixer says nothing. */
-typedef struct { Model *m; int layer; } Mute;
+typedef struct {
+    Model *m;
+    int layer;
+} Mute;
 static int mute_visit(void *ctx, const ParamInfo *info, Param *slot) {
     const Mute *k = ctx;
-    if (info->layer == k->layer && strstr(info->name, ".attn.o_proj.")) k->m->be->zero(k->m->be, slot->w, info->n * k->m->be->real_size);
+    if (info->layer == k->layer && strstr(info->name, ".attn.o_proj."))
+        k->m->be->zero(k->m->be, slot->w, info->n * k->m->be->real_size);
     return OK;
 }
 
-int drill_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o, double *importance, int64_t *tokens, Err *e) {
+int drill_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o,
+                   double *importance, int64_t *tokens, Err *e) {
     int all[MAX_LAYERS];
     double base, v = 0;
     for (int l = 0; l < teacher->c.L; l++) all[l] = 1;

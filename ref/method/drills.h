@@ -15,8 +15,13 @@
 #include "model/model.h"
 #include "text/tokenizer.h"
 
-typedef struct { int samples, pairs, new_tokens; uint64_t seed; } DrillOptions; /* officially 500, 50, 200 and no seed */
-typedef struct { TextBuf prompt, answer, words; } DrillSample; /* words: what may be answered, one a line (cwe, fwe) */
+typedef struct {
+    int samples, pairs, new_tokens;
+    uint64_t seed;
+} DrillOptions; /* officially 500, 50, 200 and no seed */
+typedef struct {
+    TextBuf prompt, answer, words;
+} DrillSample; /* words: what may be answered, one a line (cwe, fwe) */
 
 typedef struct {
     const char *name;
@@ -32,8 +37,10 @@ int drill_sample(DrillSample *s, const DrillKind *k, const DrillOptions *o, int 
 void drill_free(DrillSample *s);
 
 /* Accuracy of greedy answers; tokens (may be NULL): consumed and generated, added. */
-int drill_accuracy(const DrillKind *k, Model *m, const Tokenizer *t, const DrillOptions *o, double *accuracy, int64_t *tokens, Err *e);
+int drill_accuracy(const DrillKind *k, Model *m, const Tokenizer *t, const DrillOptions *o, double *accuracy,
+                   int64_t *tokens, Err *e);
 /* importance[l] = accuracy - accuracy with mixer l's output set to zero. */
-int drill_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o, double *importance, int64_t *tokens, Err *e);
+int drill_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o,
+                   double *importance, int64_t *tokens, Err *e);
 
 #endif

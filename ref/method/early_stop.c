@@ -59,7 +59,8 @@ static void paired(const double *a, const double *b, int n, double *mean, double
     *se = n > 1 ? sqrt(square / (n - 1) / n) : NAN;
 }
 
-int halving_drop(const double *const *batch_kl, int L, int batches, int K, double z, const int *alive, int *drop, double *mean, double *se) {
+int halving_drop(const double *const *batch_kl, int L, int batches, int K, double z, const int *alive,
+                 int *drop, double *mean, double *se) {
     int order[MAX_LAYERS], n = 0;
     memset(drop, 0, (size_t)L * sizeof *drop);
     const int living = alive_order(batch_kl, L, batches, alive, order);

@@ -23,12 +23,15 @@ typedef struct {
     TextStream text;
     Model teacher, start; /* start: the stage-1 student, frozen */
     Heldout heldout;
-    Recall recall;        /* n_n == 0: no probe */
-    TextStream scoring;   /* what layers are scored on: text, or with score_mix recall sequences among it */
-    Heldout judge;        /* batches of it; without a mixture heldout is used */
-    LayerScore *score;    /* (L) GA-S2's rows, NULL until scored */
-    LayerScore *rows;     /* (L) of the selector at work */
-    struct { char name[32]; int *order; } ranking[PIPELINE_STUDENTS]; /* of all selectors that scored layers */
+    Recall recall;      /* n_n == 0: no probe */
+    TextStream scoring; /* what layers are scored on: text, or with score_mix recall sequences among it */
+    Heldout judge;      /* batches of it; without a mixture heldout is used */
+    LayerScore *score;  /* (L) GA-S2's rows, NULL until scored */
+    LayerScore *rows;   /* (L) of the selector at work */
+    struct {
+        char name[32];
+        int *order;
+    } ranking[PIPELINE_STUDENTS]; /* of all selectors that scored layers */
     int rankings;
     uint64_t inputs, base; /* hash of the files; of what all stages depend on */
     PipelineResult *r;
@@ -57,11 +60,21 @@ static int stopped(const Pipeline *p, Err *e) {
     return err_set(e, 128 + *p->h->stop, "stopped between two stages; the same command goes on from here");
 }
 
-static TrainOptions train_options(const Pipeline *p, const StageOptions *stage, const char *dir, const char *log, uint64_t fingerprint) {
+static TrainOptions train_options(const Pipeline *p, const StageOptions *stage, const char *dir,
+                                  const char *log, uint64_t fingerprint) {
     const PipelineOptions *o = p->o;
-    return (TrainOptions){.stage = *stage, .log_every = o->log_every, .log_path = log, .dir = dir, .save_every = o->save_every,
-                          .keep_last = o->keep_last, .nan = o->nan_skip ? NAN_SKIP : NAN_STOP, .max_skips = o->max_skips,
-                          .fingerprint = fingerprint, .progress = p->h->progress, .stop = p->h->stop, .warn = p->h->note,
+    return (TrainOptions){.stage = *stage,
+                          .log_every = o->log_every,
+                          .log_path = log,
+                          .dir = dir,
+                          .save_every = o->save_every,
+                          .keep_last = o->keep_last,
+                          .nan = o->nan_skip ? NAN_SKIP : NAN_STOP,
+                          .max_skips = o->max_skips,
+                          .fingerprint = fingerprint,
+                          .progress = p->h->progress,
+                          .stop = p->h->stop,
+                          .warn = p->h->note,
                           .warn_ctx = p->h->ctx};
 }
 
@@ -80,7 +93,8 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     if (file_exists(path)) return OK; // written atomically: there means complete
     note(p, "tokenizing %s", o->text);
     const int eos = o->add_eos && p->teacher.c.n_eos > 0 ? p->teacher.c.eos[0] : -1;
-    const ShardOptions shard = {.add_eos = eos, .split = o->document_separator[0] ? o->document_separator : NULL,
+    const ShardOptions shard = {.add_eos = eos,
+                                .split = o->document_separator[0] ? o->document_separator : NULL,
                                 .max_tokens = (size_t)o->max_tokens};
     return shard_write(path, o->text, p->tokenizer, &shard, NULL, e);
 }
@@ -94,8 +108,10 @@ static int data_open(Pipeline *p, Err *e) {
     if (p->data.shard[0].tok_hash != tokenizer_hash(p->tokenizer))
         return err_set(e, ERR_INPUT, "%s: was made with another tokenizer than the teacher's", path);
     if (p->data.shard[0].vocab > p->teacher.c.VOC)
-        return err_set(e, ERR_INPUT, "%s: ids up to %d, the teacher has %d", path, p->data.shard[0].vocab - 1, p->teacher.c.VOC);
-    p->text = (TextStream){.d = &p->data, .seed = p->o->seed, .heldout = p->o->heldout, .boundaries = p->o->document_boundaries};
+        return err_set(e, ERR_INPUT, "%s: ids up to %d, the teacher has %d", path, p->data.shard[0].vocab - 1,
+                       p->teacher.c.VOC);
+    p->text = (TextStream){
+        .d = &p->data, .seed = p->o->seed, .heldout = p->o->heldout, .boundaries = p->o->document_boundaries};
     return OK;
 }
 
@@ -104,7 +120,8 @@ static int probes_open(Pipeline *p, Err *e) {
     const PipelineOptions *o = p->o;
     const int B = o->eval_batch_size ? o->eval_batch_size : o->stage2.micro_batch_size;
     const int T = o->eval_seq_len ? o->eval_seq_len : o->stage2.train_seq_len;
-    TRY(heldout_open(&p->heldout, &p->teacher, &p->text, B, T, o->eval_batches, (size_t)o->cache_mb << 19, e));
+    TRY(heldout_open(&p->heldout, &p->teacher, &p->text, B, T, o->eval_batches, (size_t)o->cache_mb << 19,
+                     e));
     p->scoring = p->text;
     if (!o->recall_keys[0]) return OK;
     RecallSpec s = {.disjoint = !o->recall_values[0]};
@@ -120,15 +137,18 @@ static int probes_open(Pipeline *p, Err *e) {
     if (rc || o->score_mix <= 0) return rc;
     p->scoring.mix = o->score_mix;
     p->scoring.recall = &p->recall;
-    return heldout_open(&p->judge, &p->teacher, &p->scoring, p->heldout.B, T, p->heldout.batches, (size_t)o->cache_mb << 19, e);
+    return heldout_open(&p->judge, &p->teacher, &p->scoring, p->heldout.B, T, p->heldout.batches,
+                        (size_t)o->cache_mb << 19, e);
 }
 
 static Heldout *judge(Pipeline *p) { return p->judge.B ? &p->judge : &p->heldout; }
 
 /* What every stage depends on besides its own options: a change of anything else leaves finished stages valid. */
 static uint64_t base_fingerprint(const Pipeline *p) {
-    static const char *const keys[] = {"document_separator", "student", "kv_repeat", "stage1_loss", "document_boundaries", "add_eos",
-                                       "keep_biases", "heldout", "max_tokens", "seed", "log_every", "nan_skip", "max_skips"};
+    static const char *const keys[] = {
+        "document_separator", "student", "kv_repeat",  "stage1_loss", "document_boundaries", "add_eos",
+        "keep_biases",        "heldout", "max_tokens", "seed",        "log_every",           "nan_skip",
+        "max_skips"};
     char text[1024];
     uint64_t h = fingerprint_bytes(0, &p->inputs, sizeof p->inputs);
     const OptionTable *t = pipeline_table();
@@ -152,9 +172,11 @@ static int budget_k(Pipeline *p, Err *e) {
     const double lin = (double)budget_linear_bytes(&p->teacher.c, p->be);
     p->r->K = budget_count(soft, lin, p->r->L, o->memory_budget_mb * 1048576);
     if (p->r->K < 0)
-        return err_set(e, ERR_USAGE, "memory_budget_mb: got %g, %d layers need at least %g at %lld tokens", o->memory_budget_mb, p->r->L,
-                       p->r->L * fmin(soft, lin) / 1048576, (long long)o->memory_context);
-    note(p, "memory: %d softmax layers fit %g MiB at %lld tokens", p->r->K, o->memory_budget_mb, (long long)o->memory_context);
+        return err_set(e, ERR_USAGE, "memory_budget_mb: got %g, %d layers need at least %g at %lld tokens",
+                       o->memory_budget_mb, p->r->L, p->r->L * fmin(soft, lin) / 1048576,
+                       (long long)o->memory_context);
+    note(p, "memory: %d softmax layers fit %g MiB at %lld tokens", p->r->K, o->memory_budget_mb,
+         (long long)o->memory_context);
     return OK;
 }
 
@@ -163,9 +185,13 @@ static int costs_parse(const Pipeline *p, double *soft, double *lin, Err *e) {
     const char *s = p->o->layer_costs;
     int n = 0, used;
     for (; *s && n < p->r->L; n++, s += used + (s[used] == ','))
-        if (sscanf(s, "%lf:%lf%n", &soft[n], &lin[n], &used) != 2 || (s[used] && s[used] != ',') || !(soft[n] >= 0 && lin[n] >= 0))
-            return err_set(e, ERR_USAGE, "layer_costs: got '%.40s', expected two numbers >= 0 with a colon between them", s);
-    if (*s || (n != 1 && n != p->r->L)) return err_set(e, ERR_USAGE, "layer_costs: expected 1 or %d pairs", p->r->L);
+        if (sscanf(s, "%lf:%lf%n", &soft[n], &lin[n], &used) != 2 || (s[used] && s[used] != ',') ||
+            !(soft[n] >= 0 && lin[n] >= 0))
+            return err_set(e, ERR_USAGE,
+                           "layer_costs: got '%.40s', expected two numbers >= 0 with a colon between them",
+                           s);
+    if (*s || (n != 1 && n != p->r->L))
+        return err_set(e, ERR_USAGE, "layer_costs: expected 1 or %d pairs", p->r->L);
     for (; n < p->r->L; n++) soft[n] = soft[0], lin[n] = lin[0];
     return OK;
 }
@@ -177,11 +203,14 @@ static int inputs_open(Pipeline *p, Err *e) {
     p->base = base_fingerprint(p);
     TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, GRAD_NONE, e));
     for (int l = 0; l < p->teacher.c.L; l++)
-        if (p->teacher.c.mixer[l]) return err_set(e, ERR_INPUT, "%s: layer %d is linear; a teacher has softmax attention everywhere", p->o->teacher, l);
+        if (p->teacher.c.mixer[l])
+            return err_set(e, ERR_INPUT, "%s: layer %d is linear; a teacher has softmax attention everywhere",
+                           p->o->teacher, l);
     p->r->L = p->teacher.c.L;
     p->r->K = p->o->k >= 0 ? p->o->k : select_count(p->r->L, p->o->softmax_ratio);
     TRY(budget_k(p, e));
-    if (p->r->K > p->r->L) return err_set(e, ERR_USAGE, "k: got %d, the teacher has %d layers", p->r->K, p->r->L);
+    if (p->r->K > p->r->L)
+        return err_set(e, ERR_USAGE, "k: got %d, the teacher has %d layers", p->r->K, p->r->L);
     TRY(data_open(p, e));
     TRY(probes_open(p, e));
     p->r->n_n = p->recall.n_n;
@@ -217,8 +246,10 @@ static int start_given(Pipeline *p, Err *e) {
     TRY(hf_load_model(&p->start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
     for (int l = 0; l < c->L; l++)
         if (c->mixer[l] != mixer_find(p->o->student))
-            return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l, mixer_at(c->mixer[l])->name, p->o->student);
-    if (c->L != t->L || c->C != t->C || c->VOC != t->VOC || c->H != t->H || c->Hk != t->Hk || c->D != t->D || c->F != t->F)
+            return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l,
+                           mixer_at(c->mixer[l])->name, p->o->student);
+    if (c->L != t->L || c->C != t->C || c->VOC != t->VOC || c->H != t->H || c->Hk != t->Hk || c->D != t->D ||
+        c->F != t->F)
         return err_set(e, ERR_INPUT, "%s: has another shape than the teacher", p->o->student_init_ckpt);
     return OK;
 }
@@ -248,7 +279,8 @@ static int stage1(Pipeline *p, Err *e) {
     TRY(path_join(p, dir, sizeof dir, "checkpoints", "stage1", e));
     TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
     TRY(start_config(p, &c, e));
-    note(p, "stage 1: aligning %d %s layers with their attention, %lld steps", c.L, p->o->student, (long long)stage_steps(&p->o->stage1));
+    note(p, "stage 1: aligning %d %s layers with their attention, %lld steps", c.L, p->o->student,
+         (long long)stage_steps(&p->o->stage1));
     TRY(align_run(p, &c, dir, log, &t, e));
     p->r->seconds += t.seconds;
     TRY(model_open(&p->start, &c, p->be, GRAD_NONE, e));
@@ -273,8 +305,13 @@ static ScoreOptions score_options(const Pipeline *p, const char *dir, const char
     const PipelineOptions *o = p->o;
     uint64_t base = p->base;
     if (p->judge.B) base = fingerprint_real(fingerprint_text(base, o->recall_keys), o->score_mix);
-    ScoreOptions s = {.train = train_options(p, &o->score, dir, log, base), .tau = o->temperature, .checkpointing = o->checkpointing,
-                      .official = o->official_score, .eval_every = o->eval_every, .cache = (size_t)o->cache_mb << 19, .K = p->r->K};
+    ScoreOptions s = {.train = train_options(p, &o->score, dir, log, base),
+                      .tau = o->temperature,
+                      .checkpointing = o->checkpointing,
+                      .official = o->official_score,
+                      .eval_every = o->eval_every,
+                      .cache = (size_t)o->cache_mb << 19,
+                      .K = p->r->K};
     s.stop = (EarlyStop){o->early_stop_r, o->early_stop_threshold, o->early_stop_all_pairs};
     s.halving_z = o->halving_z;
     return s;
@@ -312,7 +349,8 @@ static int scores(Pipeline *p, int want, Err *e) {
     TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
     TRY(rows_alloc(p, &p->score, e));
     const ScoreOptions s = score_options(p, dir, log);
-    note(p, "scoring: each of %d layers back to softmax, %lld steps", p->r->L, (long long)stage_steps(&o->score));
+    note(p, "scoring: each of %d layers back to softmax, %lld steps", p->r->L,
+         (long long)stage_steps(&o->score));
     TRY(score_layers(p->score, &p->teacher, &p->start, &p->scoring, judge(p), &s, e));
     for (int l = 0; l < p->r->L; l++) p->r->seconds += p->score[l].seconds;
     return ranking_note(p, "ga_s2", p->score, e);
@@ -322,17 +360,18 @@ static int scores(Pipeline *p, int want, Err *e) {
 
 /* Of everything a selector's rows depend on: all options but those of stages 2 and 3, of which selectors there are, and of layouts. */
 static uint64_t rows_fingerprint(const Pipeline *p, const char *name) {
-    static const char *const not[] = {"stage2.", "stage3.", "selector", "keep_full", "k", "softmax_ratio", "uniform_", "students", "memory_", "cost_budget",
-                                      "layer_costs"};
+    static const char *const not [] = {"stage2.", "stage3.",       "selector",   "keep_full",
+                                       "k",       "softmax_ratio", "uniform_",   "students",
+                                       "memory_", "cost_budget",   "layer_costs"};
     const OptionTable *t = pipeline_table();
     const int64_t n[] = {p->r->K, p->heldout.B, p->heldout.T, p->heldout.batches};
     uint64_t h = fingerprint_bytes(fingerprint_text(p->base, name), n, sizeof n);
     char text[1024];
     for (int i = 0; i < t->n; i++) {
         int skip = t->row[i].cosmetic;
-        for (size_t k = 0; k < sizeof not / sizeof *not; k++) {
-            const size_t len = strlen(not[k]);
-            skip |= len == 1 ? !strcmp(t->row[i].key, not[k]) : !strncmp(t->row[i].key, not[k], len);
+        for (size_t k = 0; k < sizeof not / sizeof *not ; k++) {
+            const size_t len = strlen(not [k]);
+            skip |= len == 1 ? !strcmp(t->row[i].key, not [k]) : !strncmp(t->row[i].key, not [k], len);
         }
         if (skip) continue;
         options_get(&t->row[i], p->o, text, sizeof text);
@@ -367,13 +406,28 @@ static int choose(Pipeline *p, const char *name, int *keep, double *seconds, Err
     TRY(path_join(p, dir, sizeof dir, "checkpoints", "scores", e));
     TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
     const ScoreOptions scoring = score_options(p, dir, log);
-    SelectInput in = {.L = p->r->L, .K = p->r->K, .score = p->score, .list = list, .stride = o->uniform_stride, .first = o->uniform_first,
-                      .seed = o->seed, .teacher = &p->teacher, .recall = p->recall.n_n ? &p->recall : NULL, .start = &p->start,
-                      .heldout = judge(p), .data = &p->scoring, .scoring = &scoring, .align_form = o->stage1_loss, .tokenizer = p->tokenizer,
+    SelectInput in = {.L = p->r->L,
+                      .K = p->r->K,
+                      .score = p->score,
+                      .list = list,
+                      .stride = o->uniform_stride,
+                      .first = o->uniform_first,
+                      .seed = o->seed,
+                      .teacher = &p->teacher,
+                      .recall = p->recall.n_n ? &p->recall : NULL,
+                      .start = &p->start,
+                      .heldout = judge(p),
+                      .data = &p->scoring,
+                      .scoring = &scoring,
+                      .align_form = o->stage1_loss,
+                      .tokenizer = p->tokenizer,
                       .tasks = {o->task_samples, o->task_pairs, o->task_new_tokens, o->seed},
-                      .branch_steps = o->branch_steps, .distance_strength = o->distance_strength, .distance_width = o->distance_width};
+                      .branch_steps = o->branch_steps,
+                      .distance_strength = o->distance_strength,
+                      .distance_width = o->distance_width};
     if (!strcmp(name, "explicit")) {
-        TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &in.n_list, 0, p->r->L - 1, "keep_full_attention_layers", e));
+        TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &in.n_list, 0, p->r->L - 1,
+                       "keep_full_attention_layers", e));
         in.K = in.n_list;
     }
     double soft[MAX_LAYERS], lin[MAX_LAYERS];
@@ -412,7 +466,8 @@ static int budget_write(const Pipeline *p, const LayerScore *s, Err *e) {
             sum += s[l].score;
         }
         select_text(text, sizeof text, keep, L);
-        textbuf_printf(&b, "%d,%lld,%.0f,%.9g,\"%s\"\n", K, (long long)p->o->memory_context, K * soft + (L - K) * lin, sum, text);
+        textbuf_printf(&b, "%d,%lld,%.0f,%.9g,\"%s\"\n", K, (long long)p->o->memory_context,
+                       K * soft + (L - K) * lin, sum, text);
     }
     int rc = textbuf_end(&b, e);
     if (!rc) rc = path_join(p, path, sizeof path, "budget.csv", NULL, e);
@@ -432,8 +487,9 @@ static int selection(Pipeline *p, int *keep, double *seconds, Err *e) {
     if (s->score || p->score) TRY(budget_write(p, s->score ? p->rows : p->score, e));
     if (!p->score) return OK;
     if (!s->score)
-        TRY(ranking_write(p->score, p->r->L, p->o->selector, official ? "-mean training KL of the last 10 steps" : "-held-out KL", keep,
-                          p->dir, e));
+        TRY(ranking_write(p->score, p->r->L, p->o->selector,
+                          official ? "-mean training KL of the last 10 steps" : "-held-out KL", keep, p->dir,
+                          e));
     return trajectory_write(p->score, p->r->L, official, p->dir, e);
 }
 
@@ -447,8 +503,9 @@ static int agreement_write(const Pipeline *p, Err *e) {
     for (int i = 0; i < p->rankings; i++)
         for (int k = 0; k < p->rankings; k++) {
             const int *x = p->ranking[i].order, *y = p->ranking[k].order;
-            textbuf_printf(&b, "%s,%s,%.6g,%.6g,%.6g\n", p->ranking[i].name, p->ranking[k].name, select_kendall(x, y, L),
-                           select_spearman(x, y, L), select_jaccard(x, y, L, p->r->K));
+            textbuf_printf(&b, "%s,%s,%.6g,%.6g,%.6g\n", p->ranking[i].name, p->ranking[k].name,
+                           select_kendall(x, y, L), select_spearman(x, y, L),
+                           select_jaccard(x, y, L, p->r->K));
         }
     int rc = textbuf_end(&b, e);
     if (!rc) rc = path_join(p, path, sizeof path, "agreement.csv", NULL, e);
@@ -477,20 +534,23 @@ static int evaluate(Pipeline *p, Model *m, StudentRow *row, Err *e) {
 }
 
 /* One of stages 2 and 3 on an open student. */
-static int distill_stage(Pipeline *p, Model *m, const StageOptions *stage, int with_teacher, const char *name, const char *dir,
-                         uint64_t fingerprint, StudentRow *row, Err *e) {
+static int distill_stage(Pipeline *p, Model *m, const StageOptions *stage, int with_teacher, const char *name,
+                         const char *dir, uint64_t fingerprint, StudentRow *row, Err *e) {
     char log[1200];
     Teacher teacher = {0};
     Distill d;
     TrainResult t = {0};
     TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
-    if (with_teacher) TRY(teacher_open(&teacher, &p->teacher, stage->micro_batch_size, stage->train_seq_len, 0, 0, e));
-    int rc = distill_open(&d, m, with_teacher ? &teacher : NULL, &p->text, stage, p->o->temperature, p->o->checkpointing, e);
+    if (with_teacher)
+        TRY(teacher_open(&teacher, &p->teacher, stage->micro_batch_size, stage->train_seq_len, 0, 0, e));
+    int rc = distill_open(&d, m, with_teacher ? &teacher : NULL, &p->text, stage, p->o->temperature,
+                          p->o->checkpointing, e);
     if (!rc) {
         const Task task = distill_task(&d, name);
         const TrainOptions train = train_options(p, stage, dir, log, fingerprint);
-        const size_t bytes = m->weight_bytes + m->grad_bytes + optim_bytes(m) + d.pass.bytes + d.loss.bytes + teacher_bytes(&teacher) +
-                             p->teacher.weight_bytes + p->start.weight_bytes + teacher_bytes(&p->heldout.teacher);
+        const size_t bytes = m->weight_bytes + m->grad_bytes + optim_bytes(m) + d.pass.bytes + d.loss.bytes +
+                             teacher_bytes(&teacher) + p->teacher.weight_bytes + p->start.weight_bytes +
+                             teacher_bytes(&p->heldout.teacher);
         if (bytes > row->counted_bytes) row->counted_bytes = bytes;
         rc = train_run(&task, &train, &t, e);
         distill_close(&d);
@@ -504,7 +564,8 @@ static int distill_stage(Pipeline *p, Model *m, const StageOptions *stage, int w
 static int model_save(Pipeline *p, const Model *m, Err *e) {
     static const DType types[] = {DT_F32, DT_F32, DT_BF16, DT_F16};
     char dir[1200], notes[1024] = "";
-    HfSaveOptions save = {.dtype = p->o->save_dtype ? types[p->o->save_dtype] : p->teacher.c.dtype, .tokenizer_from = p->o->teacher};
+    HfSaveOptions save = {.dtype = p->o->save_dtype ? types[p->o->save_dtype] : p->teacher.c.dtype,
+                          .tokenizer_from = p->o->teacher};
     TRY(path_join(p, dir, sizeof dir, "model", NULL, e));
     TRY(hf_save(m, dir, &save, notes, sizeof notes, e));
     if (notes[0]) note(p, "model/: %s", notes);
@@ -516,8 +577,8 @@ static void peak_take(Pipeline *p) {
 }
 
 /* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and model/ for the main one. */
-static int student_train(Pipeline *p, const char *name, const int *keep, int is_main, uint64_t fingerprint, const char *dir, StudentRow *row,
-                         Err *e) {
+static int student_train(Pipeline *p, const char *name, const int *keep, int is_main, uint64_t fingerprint,
+                         const char *dir, StudentRow *row, Err *e) {
     const PipelineOptions *o = p->o;
     char stage_dir[1300];
     Model m;
@@ -540,8 +601,8 @@ static int student_train(Pipeline *p, const char *name, const int *keep, int is_
 
 /* Of the options that decide a student's numbers and are not part of p->base. */
 static uint64_t student_fingerprint(const Pipeline *p, const char *name, const int *keep) {
-    static const char *const keys[] = {"temperature", "eval_batches", "eval_batch_size", "eval_seq_len", "recall_keys", "recall_values",
-                                       "recall_n", "recall_rows"};
+    static const char *const keys[] = {"temperature", "eval_batches",  "eval_batch_size", "eval_seq_len",
+                                       "recall_keys", "recall_values", "recall_n",        "recall_rows"};
     char text[1024];
     uint64_t h = fingerprint_text(p->base, name);
     const OptionTable *t = pipeline_table();
@@ -581,7 +642,8 @@ static int student(Pipeline *p, const char *name, Model *m, const int *keep, dou
     TRY(path_join(p, dir, sizeof dir, "checkpoints", json, e));
     if (file_exists(file)) {
         TRY(row_read(row, &got, p->r->n_n, file, e));
-        if (got != want) return err_set(e, ERR_USAGE, "%s: was made with other options, data or teacher", file);
+        if (got != want)
+            return err_set(e, ERR_USAGE, "%s: was made with other options, data or teacher", file);
     } else {
         if (same) *row = *same;
         else if (!keep) TRY(evaluate(p, m, row, e));
@@ -641,7 +703,8 @@ static int pipeline_all(Pipeline *p, PipelineEnd end, Err *e) {
 }
 
 /* A finished run with these options is left as it is. */
-static int pipeline_finished(const PipelineOptions *o, const char *dir, const PipelineHooks *h, PipelineResult *r, int *finished, Err *e) {
+static int pipeline_finished(const PipelineOptions *o, const char *dir, const PipelineHooks *h,
+                             PipelineResult *r, int *finished, Err *e) {
     char path[1200];
     PipelineOptions was;
     int found = 0;
@@ -650,15 +713,16 @@ static int pipeline_finished(const PipelineOptions *o, const char *dir, const Pi
     if (!file_exists(path)) return OK;
     TRY(pipeline_options_read(&was, dir, &found, e));
     if (!found) return err_set(e, ERR_INPUT, "%s: results.json is there but run.json is not", dir);
-    if (options_differ(pipeline_table(), &was, o) && h->allow_config_change) return file_remove(path, e); // more is wanted of it
+    if (options_differ(pipeline_table(), &was, o) && h->allow_config_change)
+        return file_remove(path, e);                          // more is wanted of it
     if (options_differ(pipeline_table(), &was, o)) return OK; // run_file() will say which option
     TRY(pipeline_results_read(r, dir, e));
     r->finished_before = *finished = 1;
     return OK;
 }
 
-int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const PipelineHooks *h, PipelineEnd end, PipelineResult *result,
-                 Err *e) {
+int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const PipelineHooks *h,
+                 PipelineEnd end, PipelineResult *result, Err *e) {
     static const PipelineHooks silent = {0};
     const PipelineHooks *hooks = h ? h : &silent;
     void *mem;

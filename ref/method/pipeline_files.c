@@ -40,7 +40,8 @@ static int want_size(const Json *j, JsonRef object, const char *key, size_t *v, 
 static int want_numbers(const Json *j, JsonRef object, const char *key, double *v, int cap, int *n, Err *e) {
     const JsonRef a = json_get(j, object, key);
     *n = 0;
-    if (json_kind(j, a) != JSON_ARRAY) return err_set(e, ERR_INPUT, "%s: %s: expected an array", j->file, key);
+    if (json_kind(j, a) != JSON_ARRAY)
+        return err_set(e, ERR_INPUT, "%s: %s: expected an array", j->file, key);
     for (JsonRef r = json_first(j, a); r >= 0; r = json_next(j, r)) {
         if (*n == cap) return err_set(e, ERR_INPUT, "%s: %s: more than %d numbers", j->file, key, cap);
         v[*n] = NAN;
@@ -102,7 +103,9 @@ static int input_model(uint64_t *hash, JsonOut *j, const char *dir, Err *e) {
     TRY(file_list(&names, &n, dir, e));
     int rc = OK;
     for (size_t i = 0; i < n && !rc; i++) {
-        if (!ends_with(names[i], ".safetensors") && strcmp(names[i], "config.json") && strcmp(names[i], "tokenizer.json")) continue;
+        if (!ends_with(names[i], ".safetensors") && strcmp(names[i], "config.json") &&
+            strcmp(names[i], "tokenizer.json"))
+            continue;
         rc = file_join(path, sizeof path, dir, names[i], e);
         if (!rc) rc = input_file(hash, j, path, names[i], e);
     }
@@ -111,7 +114,8 @@ static int input_model(uint64_t *hash, JsonOut *j, const char *dir, Err *e) {
 }
 
 int inputs_hash(uint64_t *hash, JsonOut *j, const PipelineOptions *o, Err *e) {
-    const char *const key[2] = {"teacher", "student_init_ckpt"}, *const dir[2] = {o->teacher, o->student_init_ckpt};
+    const char *const key[2] = {"teacher", "student_init_ckpt"}, *const dir[2] = {o->teacher,
+                                                                                  o->student_init_ckpt};
     *hash = 0;
     for (int i = 0; i < 2; i++) {
         if (!dir[i][0]) continue;
@@ -124,7 +128,8 @@ int inputs_hash(uint64_t *hash, JsonOut *j, const PipelineOptions *o, Err *e) {
 
 /* ---------------------------------------------------------------- run.json */
 
-static int run_write(const PipelineOptions *o, const char *dir, const char *backend, const PipelineHooks *h, uint64_t *inputs, Err *e) {
+static int run_write(const PipelineOptions *o, const char *dir, const char *backend, const PipelineHooks *h,
+                     uint64_t *inputs, Err *e) {
     char now[32], hash[24];
     JsonOut j;
     log_utc(now, sizeof now);
@@ -174,14 +179,16 @@ static int inputs_compare(const PipelineOptions *o, const char *dir, uint64_t *i
     TRY(json_load(&j, dir, "run.json", e));
     int rc = json_want_str(&j, json_get(&j, 0, "inputs_hash"), "inputs_hash", &was, NULL, e);
     if (!rc && strcmp(was, now)) {
-        rc = err_set(e, ERR_USAGE, "%s: run.json: the teacher or the text has changed since the run began", dir);
+        rc = err_set(e, ERR_USAGE, "%s: run.json: the teacher or the text has changed since the run began",
+                     dir);
         err_hint(e, "give the same files, or another run directory");
     }
     json_free(&j);
     return rc;
 }
 
-int run_file(const PipelineOptions *o, const char *dir, const char *backend, const PipelineHooks *h, uint64_t *inputs, Err *e) {
+int run_file(const PipelineOptions *o, const char *dir, const char *backend, const PipelineHooks *h,
+             uint64_t *inputs, Err *e) {
     PipelineOptions was;
     int found;
     TRY(pipeline_options_read(&was, dir, &found, e));
@@ -191,8 +198,10 @@ int run_file(const PipelineOptions *o, const char *dir, const char *backend, con
         char x[4096], y[4096];
         options_get(d, &was, x, sizeof x);
         options_get(d, o, y, sizeof y);
-        err_set(e, ERR_USAGE, "%s: run.json: option '%s' was '%.100s', now it is '%.100s'", dir, d->key, x, y);
-        return err_hint(e, "go on with the options of run.json, take another directory, or pass --allow-config-change");
+        err_set(e, ERR_USAGE, "%s: run.json: option '%s' was '%.100s', now it is '%.100s'", dir, d->key, x,
+                y);
+        return err_hint(
+            e, "go on with the options of run.json, take another directory, or pass --allow-config-change");
     }
     TRY(inputs_compare(o, dir, inputs, e));
     return d ? run_write(o, dir, backend, h, inputs, e) : OK;
@@ -200,7 +209,8 @@ int run_file(const PipelineOptions *o, const char *dir, const char *backend, con
 
 /* ---------------------------------------------------------------- ranking and trajectory */
 
-int ranking_write(const LayerScore *s, int L, const char *selector, const char *what, const int *keep, const char *dir, Err *e) {
+int ranking_write(const LayerScore *s, int L, const char *selector, const char *what, const int *keep,
+                  const char *dir, Err *e) {
     JsonOut j;
     json_out_begin(&j, 1);
     json_out_object(&j, NULL);
@@ -254,10 +264,12 @@ int ranking_read(LayerScore *s, int *L, const char *dir, Err *e) {
     const JsonRef a = json_get(&j, 0, "layers");
     int rc = OK;
     *L = 0;
-    if (!json_size(&j, a) || json_size(&j, a) > MAX_LAYERS) rc = err_set(e, ERR_INPUT, "%s: layers: expected 1 to %d", j.file, MAX_LAYERS);
+    if (!json_size(&j, a) || json_size(&j, a) > MAX_LAYERS)
+        rc = err_set(e, ERR_INPUT, "%s: layers: expected 1 to %d", j.file, MAX_LAYERS);
     for (JsonRef r = rc ? -1 : json_first(&j, a); r >= 0 && !rc; r = json_next(&j, r)) {
         rc = ranking_row(&s[*L], &j, r, e);
-        if (!rc && s[*L].layer != *L) rc = err_set(e, ERR_INPUT, "%s: layers: got layer %d in place %d", j.file, s[*L].layer, *L);
+        if (!rc && s[*L].layer != *L)
+            rc = err_set(e, ERR_INPUT, "%s: layers: got layer %d in place %d", j.file, s[*L].layer, *L);
         ++*L;
     }
     json_free(&j);
@@ -273,8 +285,8 @@ int trajectory_write(const LayerScore *s, int L, int official, const char *dir, 
         for (int i = 0; i < L; i++) rank[order[i]] = i + 1;
         for (int l = 0; l < L; l++) {
             const ScorePoint *v = &s[l].point[p];
-            textbuf_printf(&b, "%d,%lld,%lld,%.9g,%.3g,%.9g,%d\n", l, (long long)v->step, (long long)v->tokens, v->kl, v->kl_se, v->running,
-                           rank[l]);
+            textbuf_printf(&b, "%d,%lld,%lld,%.9g,%.3g,%.9g,%d\n", l, (long long)v->step,
+                           (long long)v->tokens, v->kl, v->kl_se, v->running, rank[l]);
         }
     }
     int rc = textbuf_end(&b, e);
@@ -321,8 +333,11 @@ static void row_put(JsonOut *j, const StudentRow *r, const int *recall_n, int n_
 static int row_recall(StudentRow *r, const Json *j, JsonRef o, int n_n, Err *e) {
     const JsonRef a = json_get(j, o, "recall");
     int i = 0;
-    if (json_size(j, a) != (size_t)n_n) return err_set(e, ERR_INPUT, "%s: recall: got %zu numbers, expected %d", j->file, json_size(j, a), n_n);
-    for (JsonRef c = json_first(j, a); c >= 0; c = json_next(j, c)) TRY(json_want_real(j, c, "recall", &r->recall[i++], e));
+    if (json_size(j, a) != (size_t)n_n)
+        return err_set(e, ERR_INPUT, "%s: recall: got %zu numbers, expected %d", j->file, json_size(j, a),
+                       n_n);
+    for (JsonRef c = json_first(j, a); c >= 0; c = json_next(j, c))
+        TRY(json_want_real(j, c, "recall", &r->recall[i++], e));
     return want_number(j, o, "recall_mean", &r->recall_mean, e);
 }
 
@@ -333,7 +348,8 @@ static int row_get(StudentRow *r, const Json *j, JsonRef o, int n_n, Err *e) {
     int n;
     memset(r, 0, sizeof *r);
     TRY(json_want_str(j, json_get(j, o, "name"), "name", &name, &len, e));
-    if (len >= sizeof r->name) return err_set(e, ERR_INPUT, "%s: name: longer than %zu bytes", j->file, sizeof r->name - 1);
+    if (len >= sizeof r->name)
+        return err_set(e, ERR_INPUT, "%s: name: longer than %zu bytes", j->file, sizeof r->name - 1);
     memcpy(r->name, name, len + 1);
     TRY(json_want_int(j, json_get(j, o, "num_hidden_layers"), "num_hidden_layers", 1, MAX_LAYERS, &L, e));
     TRY(json_want_int(j, json_get(j, o, "k"), "k", 0, L, &K, e));
@@ -360,7 +376,8 @@ static int row_get(StudentRow *r, const Json *j, JsonRef o, int n_n, Err *e) {
     return want_numbers(j, o, "batch_kl", r->held.batch_kl, HELDOUT_MAX, &r->held.batches, e);
 }
 
-int row_write(const StudentRow *r, const int *recall_n, int n_n, uint64_t fingerprint, const char *path, Err *e) {
+int row_write(const StudentRow *r, const int *recall_n, int n_n, uint64_t fingerprint, const char *path,
+              Err *e) {
     JsonOut j;
     json_out_begin(&j, 1);
     json_out_object(&j, NULL);
@@ -417,7 +434,8 @@ static int results_get(PipelineResult *r, const Json *j, Err *e) {
     for (int i = 0; i < r->n_n; i++) r->recall_n[i] = n[i] > 0 && n[i] < 1e9 ? (int)n[i] : 0;
     const JsonRef a = json_get(j, 0, "students");
     for (JsonRef o = json_first(j, a); o >= 0; o = json_next(j, o)) {
-        if (r->rows == PIPELINE_STUDENTS) return err_set(e, ERR_INPUT, "%s: students: more than %d", j->file, PIPELINE_STUDENTS);
+        if (r->rows == PIPELINE_STUDENTS)
+            return err_set(e, ERR_INPUT, "%s: students: more than %d", j->file, PIPELINE_STUDENTS);
         TRY(row_get(&r->row[r->rows++], j, o, r->n_n, e));
     }
     return OK;

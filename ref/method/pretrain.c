@@ -6,7 +6,19 @@
 #include <string.h>
 
 /* What belongs to the state: level, its first step, running accuracy; sums since the last log row; the last evaluation. */
-enum { X_LEVEL, X_BEGIN, X_ACCURACY, X_TEXT, X_RECALL, X_RIGHT, X_COUNT, X_EVAL_DONE, X_EVAL_TEXT, X_EVAL_N, EXTRA = X_EVAL_N + RECALL_MAX_N };
+enum {
+    X_LEVEL,
+    X_BEGIN,
+    X_ACCURACY,
+    X_TEXT,
+    X_RECALL,
+    X_RIGHT,
+    X_COUNT,
+    X_EVAL_DONE,
+    X_EVAL_TEXT,
+    X_EVAL_N,
+    EXTRA = X_EVAL_N + RECALL_MAX_N
+};
 
 static const PretrainLevel *level_now(const Pretrain *p) { return &p->o.level[(int)p->extra[X_LEVEL]]; }
 
@@ -61,8 +73,8 @@ static int level_batch(Pretrain *p, int64_t step, int *asked, Err *e) {
         TRY(stream_split(&split, &p->data, T, 0, e));
         Rng r; // every level reads the text in an order of its own
         rng_seed3(&r, p->o.seed, 0x74657874, level);
-        dataset_batch(p->data.d, &split, rng_u64(&r), (uint64_t)(step - (int64_t)p->extra[X_BEGIN]), v->text_rows, T, p->ids, p->target,
-                      p->start);
+        dataset_batch(p->data.d, &split, rng_u64(&r), (uint64_t)(step - (int64_t)p->extra[X_BEGIN]),
+                      v->text_rows, T, p->ids, p->target, p->start);
         for (int i = 0; i < text; i++) p->weight[i] = (float)(1.0 / text);
     }
     *asked = 0;
@@ -95,7 +107,8 @@ static void level_account(Pretrain *p, int asked) {
     p->extra[X_COUNT] += 1;
 }
 
-static int pretrain_gradients(void *ctx, int64_t step, int micro, double scale, double *loss, int64_t *tokens, Err *e) {
+static int pretrain_gradients(void *ctx, int64_t step, int micro, double scale, double *loss, int64_t *tokens,
+                              Err *e) {
     Pretrain *p = ctx;
     int asked;
     (void)micro, (void)scale; // a step is one batch
@@ -151,7 +164,8 @@ int pretrain_evaluate(Pretrain *p, double *text_ce, double *accuracy, Err *e) {
 static int pretrain_after(void *ctx, int64_t done, int64_t tokens, double recent, Err *e) {
     Pretrain *p = ctx;
     const PretrainLevel *v = level_now(p);
-    const int64_t every = p->o.eval_every > 0 ? p->o.eval_every : 100, in_level = done - (int64_t)p->extra[X_BEGIN];
+    const int64_t every = p->o.eval_every > 0 ? p->o.eval_every : 100,
+                  in_level = done - (int64_t)p->extra[X_BEGIN];
     (void)tokens, (void)recent;
     if (done % every == 0 || done == p->steps) {
         TRY(pretrain_evaluate(p, &p->extra[X_EVAL_TEXT], p->extra + X_EVAL_N, e));
@@ -187,13 +201,21 @@ static void pretrain_log(void *ctx, JsonOut *row) {
 }
 
 Task pretrain_task(Pretrain *p) {
-    return (Task){.stage = "pretrain", .model = p->m, .ctx = p, .gradients = pretrain_gradients, .after = pretrain_after,
-                  .log = pretrain_log, .extra = p->extra, .n_extra = EXTRA, .epoch_tokens = (int64_t)p->data.d->tokens};
+    return (Task){.stage = "pretrain",
+                  .model = p->m,
+                  .ctx = p,
+                  .gradients = pretrain_gradients,
+                  .after = pretrain_after,
+                  .log = pretrain_log,
+                  .extra = p->extra,
+                  .n_extra = EXTRA,
+                  .epoch_tokens = (int64_t)p->data.d->tokens};
 }
 
 TrainOptions pretrain_train_options(const Pretrain *p) {
     TrainOptions t = {.stage = p->o.stage, .log_every = p->o.log_every, .save_every = p->o.save_every};
-    t.fingerprint = fingerprint_bytes(options_fingerprint(pretrain_table(), &p->o), &p->data.d->tokens, sizeof p->data.d->tokens);
+    t.fingerprint = fingerprint_bytes(options_fingerprint(pretrain_table(), &p->o), &p->data.d->tokens,
+                                      sizeof p->data.d->tokens);
     return t;
 }
 
@@ -204,7 +226,8 @@ int list_parse(const char *text, int *out, int cap, int *n, int lo, int hi, cons
     for (const char *s = text; *s;) {
         int used = 0, v;
         if (sscanf(s, "%d%n", &v, &used) != 1 || (s[used] && s[used] != ','))
-            return err_set(e, ERR_USAGE, "%s: got '%s', expected numbers with commas between them", what, text);
+            return err_set(e, ERR_USAGE, "%s: got '%s', expected numbers with commas between them", what,
+                           text);
         if (v < lo || v > hi) return err_set(e, ERR_USAGE, "%s: got %d, expected %d to %d", what, v, lo, hi);
         if (*n == cap) return err_set(e, ERR_USAGE, "%s: more than %d numbers", what, cap);
         out[(*n)++] = v;
@@ -244,7 +267,8 @@ static int pretrain_start(Pretrain *p, const Tokenizer *t, Err *e) {
     return model_rope(p->m, longest, e); // now, so that no view of the model has to
 }
 
-int pretrain_open(Pretrain *p, Model *m, const Dataset *d, const Tokenizer *t, const PretrainOptions *o, Err *e) {
+int pretrain_open(Pretrain *p, Model *m, const Dataset *d, const Tokenizer *t, const PretrainOptions *o,
+                  Err *e) {
     *p = (Pretrain){.o = *o, .m = m, .open = -1};
     p->data = (TextStream){.d = d, .seed = o->seed, .heldout = o->heldout, .boundaries = 1};
     PretrainLevel *last = &p->o.level[o->levels > 0 ? o->levels - 1 : 0];

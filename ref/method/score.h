@@ -11,44 +11,54 @@
 #include "method/early_stop.h"
 
 enum { SCORE_POINTS = 64, SCORE_HEADS = 128 }; /* evaluations of one layer's run, and heads, that are kept */
-typedef struct { int64_t step, tokens; double kl, kl_se, running; } ScorePoint;
 typedef struct {
-    int layer, rank;       /* rank 1 = most important; 0: not scored */
-    double score;          /* I(layer) = -KL: higher = keep as softmax. Clean: held-out KL; official: mean training KL of the last 10 steps */
-    double se;             /* standard error of the held-out KL over batches */
-    double running;        /* mean training KL of the last 10 steps */
+    int64_t step, tokens;
+    double kl, kl_se, running;
+} ScorePoint;
+typedef struct {
+    int layer, rank; /* rank 1 = most important; 0: not scored */
+    double
+        score; /* I(layer) = -KL: higher = keep as softmax. Clean: held-out KL; official: mean training KL of the last 10 steps */
+    double se; /* standard error of the held-out KL over batches */
+    double running; /* mean training KL of the last 10 steps */
     int64_t tokens;
     double seconds;
     int points, batches;
     ScorePoint point[SCORE_POINTS]; /* trajectory; the last one is the end of the run */
     double batch_kl[HELDOUT_MAX];   /* per held-out batch at the end */
-    int64_t dropped;       /* successive halving: step at which the layer was given up, 0: never */
-    double drop_mean, drop_se; /* its paired difference from the K-th best layer then (nats), and the standard error of that */
-    int heads;             /* selectors with scores per head: they add up to the layer's score, output bias aside */
+    int64_t dropped;                /* successive halving: step at which the layer was given up, 0: never */
+    double drop_mean,
+        drop_se; /* its paired difference from the K-th best layer then (nats), and the standard error of that */
+    int heads; /* selectors with scores per head: they add up to the layer's score, output bias aside */
     double head[SCORE_HEADS];
 } LayerScore;
 
 typedef struct {
-    TrainOptions train;  /* dir: where layers' checkpoints and results lie (required); stage: the short stage 2 */
+    TrainOptions
+        train; /* dir: where layers' checkpoints and results lie (required); stage: the short stage 2 */
     double tau;
     int checkpointing;
-    int official;        /* 1: score by the running training KL */
-    int64_t eval_every;  /* steps between trajectory points; 0: steps/8, at least 1 */
-    size_t cache;        /* bytes of teacher states shared between layers */
-    int removal;         /* 1: GR-S2, score = +KL of the teacher with layer l linear */
-    const int *keep;     /* (L) layers that are softmax in every run (greedy addition): not scored, rank last. NULL: none */
-    const int *sets;     /* (n_sets,L) 0/1: score these sets of softmax layers instead of single layers; n_sets <= MAX_LAYERS. NULL: layers */
+    int official;       /* 1: score by the running training KL */
+    int64_t eval_every; /* steps between trajectory points; 0: steps/8, at least 1 */
+    size_t cache;       /* bytes of teacher states shared between layers */
+    int removal;        /* 1: GR-S2, score = +KL of the teacher with layer l linear */
+    const int *
+        keep; /* (L) layers that are softmax in every run (greedy addition): not scored, rank last. NULL: none */
+    const int *
+        sets; /* (n_sets,L) 0/1: score these sets of softmax layers instead of single layers; n_sets <= MAX_LAYERS. NULL: layers */
     int n_sets;
     /* ending runs before their last step; with either of them all layers advance together from evaluation to evaluation */
-    EarlyStop stop;      /* R 0: off */
-    double halving_z;    /* drop layers this many paired standard errors behind the K-th best; 0: off (never with removal) */
-    int K;               /* of both */
+    EarlyStop stop; /* R 0: off */
+    double
+        halving_z; /* drop layers this many paired standard errors behind the K-th best; 0: off (never with removal) */
+    int K; /* of both */
 } ScoreOptions;
 
 /* Scores all layers; out (L), or (n_sets). start: the stage-1 student. Resumable: DIR/layer-N.json is a finished layer, DIR/layer-N/ one in progress.
  * With early stopping DIR/rounds/ holds every layer's evaluations, and DIR/early_stop.json the sets, drops, and tokens saved.
  * Ranks are filled in: higher score first, ties to the lower layer. */
-int score_layers(LayerScore *out, Model *teacher, Model *start, const TextStream *data, Heldout *heldout, const ScoreOptions *o, Err *e);
+int score_layers(LayerScore *out, Model *teacher, Model *start, const TextStream *data, Heldout *heldout,
+                 const ScoreOptions *o, Err *e);
 /* Ranks by score; layers given up earlier (fewer points) stand behind those given up later. */
 void score_rank(LayerScore *s, int L);
 /* score = mean of the first n batch_kl, se its standard error; n 0: a layer without a score (NAN). */

@@ -23,7 +23,8 @@ int score_ablation(const SelectInput *in, LayerScore *rows, Err *e) {
         score_finish(&rows[l], l, 0);
         rows[l].score = importance[l];
     }
-    for (int i = 0; i < in->recall->n_n; i++) tokens += (int64_t)in->recall->rows * 2 * (in->recall->n[i] + in->recall->queries) * (in->L + 1);
+    for (int i = 0; i < in->recall->n_n; i++)
+        tokens += (int64_t)in->recall->rows * 2 * (in->recall->n[i] + in->recall->queries) * (in->L + 1);
     score_share(rows, in->L, tokens, log_now() - begin);
     score_rank(rows, in->L);
     return OK;
@@ -48,8 +49,12 @@ int score_ar_mh(const SelectInput *in, LayerScore *rows, Err *e) { return score_
 int score_vt(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "vt", rows, e); }
 int score_cwe(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "cwe", rows, e); }
 int score_fwe(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "fwe", rows, e); }
-int score_phone_book(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "phone_book", rows, e); }
-int score_retrieval(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "retrieval", rows, e); }
+int score_phone_book(const SelectInput *in, LayerScore *rows, Err *e) {
+    return score_task(in, "phone_book", rows, e);
+}
+int score_retrieval(const SelectInput *in, LayerScore *rows, Err *e) {
+    return score_task(in, "retrieval", rows, e);
+}
 
 int score_ppl(const SelectInput *in, LayerScore *rows, Err *e) {
     return swap_scores(rows, SWAP_PPL, in->teacher, NULL, NULL, in->heldout, e);
@@ -180,7 +185,8 @@ int score_trunk_s2(const SelectInput *in, LayerScore *rows, Err *e) {
     int rc = trunk_train(in, &o, &trunk, &t, e);
     if (!rc) {
         const int64_t steps = stage_steps(&o.train.stage);
-        o.train.fingerprint = fingerprint_real(fingerprint_text(o.train.fingerprint, "branch"), (double)steps);
+        o.train.fingerprint =
+            fingerprint_real(fingerprint_text(o.train.fingerprint, "branch"), (double)steps);
         o.train.stage.steps = in->branch_steps > 0 ? in->branch_steps : steps > 4 ? steps / 4 : 1;
         o.eval_every = 0;
         rc = score_layers(rows, in->teacher, &trunk, in->data, in->heldout, &o, e);
@@ -245,9 +251,15 @@ static int round_ga_s2(const SelectInput *in, const int *picked, int pick, Layer
     return score_layers(rows, in->teacher, in->start, in->data, in->heldout, &o, e);
 }
 
-int score_swap_greedy(const SelectInput *in, LayerScore *rows, Err *e) { return greedy(in, round_swap, rows, e); }
-int score_gates_greedy(const SelectInput *in, LayerScore *rows, Err *e) { return greedy(in, round_gates, rows, e); }
-int score_ga_s2_greedy(const SelectInput *in, LayerScore *rows, Err *e) { return greedy(in, round_ga_s2, rows, e); }
+int score_swap_greedy(const SelectInput *in, LayerScore *rows, Err *e) {
+    return greedy(in, round_swap, rows, e);
+}
+int score_gates_greedy(const SelectInput *in, LayerScore *rows, Err *e) {
+    return greedy(in, round_gates, rows, e);
+}
+int score_ga_s2_greedy(const SelectInput *in, LayerScore *rows, Err *e) {
+    return greedy(in, round_ga_s2, rows, e);
+}
 
 /* ---------------------------------------------------------------- all sets */
 
@@ -290,7 +302,8 @@ static void sets_rows(const int *sets, const LayerScore *s, int n, int L, LayerS
     for (int l = 0; l < L; l++) {
         score_finish(&rows[l], l, 0);
         for (int i = 0; i < n; i++)
-            if (sets[(size_t)i * L + l] && !(s[i].score <= rows[l].score)) rows[l].score = s[i].score, rows[l].se = s[i].se;
+            if (sets[(size_t)i * L + l] && !(s[i].score <= rows[l].score))
+                rows[l].score = s[i].score, rows[l].se = s[i].se;
     }
     score_rank(rows, L);
 }
@@ -303,7 +316,9 @@ int score_exhaustive(const SelectInput *in, LayerScore *rows, Err *e) {
     TRY(mem_alloc(&mem, (size_t)MAX_LAYERS * L * sizeof(int), "sets of layers", e));
     const int n = subsets(mem, MAX_LAYERS, L, in->K);
     int rc = OK;
-    if (n > MAX_LAYERS) rc = err_set(e, ERR_USAGE, "exhaustive: more than %d sets of %d out of %d layers", MAX_LAYERS, in->K, L);
+    if (n > MAX_LAYERS)
+        rc = err_set(e, ERR_USAGE, "exhaustive: more than %d sets of %d out of %d layers", MAX_LAYERS, in->K,
+                     L);
     if (!rc) rc = mem_alloc(&scores, (size_t)n * sizeof(LayerScore), "set scores", e);
     if (rc) return mem_free(mem), rc;
     LayerScore *s = scores;

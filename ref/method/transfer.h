@@ -3,7 +3,10 @@
 #define HYB_TRANSFER_H
 #include "model/model.h"
 
-typedef enum { KV_REPEAT_HEAD, KV_REPEAT_ROW } KvRepeat; /* student head j = teacher head j/g (clean); row r = teacher row r/g (official) */
+typedef enum {
+    KV_REPEAT_HEAD,
+    KV_REPEAT_ROW
+} KvRepeat; /* student head j = teacher head j/g (clean); row r = teacher row r/g (official) */
 
 /* student's config = teacher's, with layer mixers as given (L indices into the mixer table). */
 int transfer_config(Config *student, const Config *teacher, const int *mixer, Err *e);

@@ -24,7 +24,9 @@ static void decode_place(Decode *d, Arena *ar, Real **logits) {
 
 int decode_open(Decode *d, Model *m, int B, int capacity, int step, Err *e) {
     memset(d, 0, sizeof *d);
-    if (capacity < 1 || step < 1) return err_set(e, ERR_USAGE, "generation: got capacity %d, step %d, expected at least 1", capacity, step);
+    if (capacity < 1 || step < 1)
+        return err_set(e, ERR_USAGE, "generation: got capacity %d, step %d, expected at least 1", capacity,
+                       step);
     if (step > capacity) step = capacity;
     void *state;
     TRY(mem_alloc(&state, (size_t)m->c.L * sizeof(MixerState), "layer states", e));
@@ -32,7 +34,10 @@ int decode_open(Decode *d, Model *m, int B, int capacity, int step, Err *e) {
     Arena ar = {0};
     decode_place(d, &ar, &d->logits); // measures
     d->bytes = ar.used;
-    int rc = ar.overflow ? err_set(e, ERR_MEMORY, "caches of %d x %d tokens need more bytes than this machine can address", B, capacity) : OK;
+    int rc = ar.overflow ? err_set(e, ERR_MEMORY,
+                                   "caches of %d x %d tokens need more bytes than this machine can address",
+                                   B, capacity)
+                         : OK;
     if (!rc) rc = model_rope(m, capacity, e);
     if (!rc) rc = pass_open(&d->pass, m, B, step, 0, e);
     if (!rc) rc = m->be->alloc(m->be, &d->mem, d->bytes, "key/value caches and states", e);
@@ -74,7 +79,8 @@ static int decode_piece(Decode *d, const int *ids, int stride, int t, Err *e) {
     for (int b = 0; b < d->B; b++) {
         for (int i = 0; i < t; i++)
             if (ids[(size_t)b * stride + i] < 0 || ids[(size_t)b * stride + i] >= m->c.VOC)
-                return err_set(e, ERR_INPUT, "token id %d: expected 0 to %d", ids[(size_t)b * stride + i], m->c.VOC - 1);
+                return err_set(e, ERR_INPUT, "token id %d: expected 0 to %d", ids[(size_t)b * stride + i],
+                               m->c.VOC - 1);
         be->upload(be, p->ids + (size_t)b * t, ids + (size_t)b * stride, (size_t)t * sizeof(int));
     }
     model_embed(m, p, p->layer[0].x);
@@ -96,7 +102,8 @@ static int decode_logits(Decode *d, float *logits, Err *e) {
     Backend *be = m->be;
     const size_t C = m->c.C, last = p->T - 1;
     for (int b = 0; b < d->B; b++) // gather the last token of every sequence
-        be->move(be, real_at(be, p->mix_out, b * C), creal_at(be, p->x, ((size_t)b * p->T + last) * C), C * be->real_size);
+        be->move(be, real_at(be, p->mix_out, b * C), creal_at(be, p->x, ((size_t)b * p->T + last) * C),
+                 C * be->real_size);
     be->op->rmsnorm_forward(p->h, p->r, p->mix_out, m->p.norm.w, m->c.norm_eps, d->B, m->c.C);
     be->op->linear_forward(d->logits, p->h, params_head(&m->p)->w, NULL, d->B, m->c.C, m->c.VOC);
     return real_get(be, DT_F32, logits, d->logits, (size_t)d->B * m->c.VOC, e);
@@ -104,7 +111,8 @@ static int decode_logits(Decode *d, float *logits, Err *e) {
 
 int decode_extend(Decode *d, const int *ids, int T, float *logits, Err *e) {
     if (T < 1 || T > d->capacity - d->past)
-        return err_set(e, ERR_USAGE, "generation: %d more tokens after %d, but there is room for %d in all", T, d->past, d->capacity);
+        return err_set(e, ERR_USAGE, "generation: %d more tokens after %d, but there is room for %d in all",
+                       T, d->past, d->capacity);
     for (int done = 0; done < T; done += d->pass.T) {
         const int t = T - done < d->step ? T - done : d->step;
         TRY(decode_piece(d, ids + done, T, t, e));
@@ -115,8 +123,12 @@ int decode_extend(Decode *d, const int *ids, int T, float *logits, Err *e) {
 
 /* ---------------------------------------------------------------- sampling */
 
-typedef struct { float logit; int id; } Candidate;
-static int candidate_order(const void *a, const void *b) { // larger logit first, then smaller id: a total order
+typedef struct {
+    float logit;
+    int id;
+} Candidate;
+static int candidate_order(const void *a,
+                           const void *b) { // larger logit first, then smaller id: a total order
     const Candidate *x = a, *y = b;
     if (x->logit != y->logit) return x->logit < y->logit ? 1 : -1;
     return (x->id > y->id) - (x->id < y->id);
@@ -148,7 +160,8 @@ int sample(const Sampler *s, Rng *rng, const float *logits, int n, int *id, Err 
     if (s->top_p < 1) { // the smallest prefix whose mass reaches top_p; always at least one
         double mass = 0;
         int k = 0;
-        while (k < m && (k == 0 || mass < s->top_p * total)) mass += exp((c[k++].logit - top) / s->temperature);
+        while (k < m && (k == 0 || mass < s->top_p * total))
+            mass += exp((c[k++].logit - top) / s->temperature);
         m = k;
         total = mass;
     }

@@ -26,7 +26,12 @@ void decode_reset(Decode *d); /* past = 0, states zero */
  * ERR_USAGE when past + T > capacity. */
 int decode_extend(Decode *d, const int *ids, int T, float *logits, Err *e);
 
-typedef struct { double temperature; int top_k; double top_p; uint64_t seed; } Sampler; /* temperature 0: greedy; top_k 0, top_p 1: off */
+typedef struct {
+    double temperature;
+    int top_k;
+    double top_p;
+    uint64_t seed;
+} Sampler; /* temperature 0: greedy; top_k 0, top_p 1: off */
 /* One id from logits (n): greedy takes the first maximum. rng advances by exactly one draw when temperature > 0. ERR_NUMERIC if no logit is finite. */
 int sample(const Sampler *s, Rng *rng, const float *logits, int n, int *id, Err *e);
 

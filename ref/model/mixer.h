@@ -9,19 +9,20 @@
 
 /* Tensors kept from forward to backward (and scratch), placed by the mixer for its own needs. */
 typedef struct {
-    Real *q, *k, *v;      /* after projection: inputs of conv / silu / rope */
-    Real *qc, *kc, *vc;   /* after the short convolution */
-    Real *qs, *ks, *vs;   /* after silu / rope / q-k norm: what the mixing op sees (qn, kn after the L2 norm) */
+    Real *q, *k, *v;    /* after projection: inputs of conv / silu / rope */
+    Real *qc, *kc, *vc; /* after the short convolution */
+    Real *qs, *ks, *vs; /* after silu / rope / q-k norm: what the mixing op sees (qn, kn after the L2 norm) */
     Real *qn, *kn;
-    Real *o, *z, *y;      /* op output; output gate's pre-activation; gated and normed, input of o_proj */
-    Real *a, *b, *low;    /* gates' pre-activations; gla's rank-16 intermediate */
-    Wide *g, *beta, *states, *lse, *q_r, *k_r, *o_r; /* decay, step size, chunk states, log-sum-exp, reciprocal norms */
+    Real *o, *z, *y;   /* op output; output gate's pre-activation; gated and normed, input of o_proj */
+    Real *a, *b, *low; /* gates' pre-activations; gla's rank-16 intermediate */
+    Wide *g, *beta, *states, *lse, *q_r, *k_r,
+        *o_r; /* decay, step size, chunk states, log-sum-exp, reciprocal norms */
 } MixerActs;
 
 /* What a generation keeps per layer: a KV cache (softmax) or a state (linear). */
 typedef struct {
-    Real *k_cache, *v_cache; /* (B,capacity,Hk,D) */
-    Wide *state;             /* (B,H,K,V) */
+    Real *k_cache, *v_cache;        /* (B,capacity,Hk,D) */
+    Wide *state;                    /* (B,H,K,V) */
     Real *q_tail, *k_tail, *v_tail; /* (B,W-1,H*D) of the short convolutions */
 } MixerState;
 
@@ -29,36 +30,42 @@ typedef struct { /* everything a mixer call needs besides its tensors */
     Backend *be;
     const Config *c;
     MixerParams *p;
-    const Wide *rope;    /* (max positions, D/2, 2) */
-    const int *start;    /* device (B,T) or NULL */
+    const Wide *rope; /* (max positions, D/2, 2) */
+    const int *start; /* device (B,T) or NULL */
     int B, T;
-    int chunk;           /* of chunked ops */
-    Real *tmp[4];        /* scratch, (N, max(C, H*D, 16)) each, free between calls */
-    Wide *wtmp[2];       /* scratch, (N, H), or (N, H*D) if any layer decays per channel */
-    Wide *dstate;        /* scratch, (B,H,D,D) */
-    void *work;          /* op workspace */
+    int chunk;     /* of chunked ops */
+    Real *tmp[4];  /* scratch, (N, max(C, H*D, 16)) each, free between calls */
+    Wide *wtmp[2]; /* scratch, (N, H), or (N, H*D) if any layer decays per channel */
+    Wide *dstate;  /* scratch, (B,H,D,D) */
+    void *work;    /* op workspace */
 } MixerCall;
 
 typedef struct Mixer {
-    const char *name;   /* "softmax", "gdn_v4", ...: the student_name of the official code */
-    const char *label;  /* for tables: "Gated DeltaNet, output gate, no convolution" */
-    int linear;         /* 1: fixed-size state, no rope, no cache */
-    unsigned flags;     /* private to its file: which variant */
+    const char *name;  /* "softmax", "gdn_v4", ...: the student_name of the official code */
+    const char *label; /* for tables: "Gated DeltaNet, output gate, no convolution" */
+    int linear;        /* 1: fixed-size state, no rope, no cache */
+    unsigned flags;    /* private to its file: which variant */
     /* This layer's parameters, in checkpoint order. */
     int (*walk)(const struct Mixer *m, const Config *c, MixerParams *p, const Walk *w);
     /* Lays out acts for (B,T). train: keep what backward needs; else tensors may share memory. */
-    void (*place)(const struct Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk, int train);
-    size_t (*work)(const struct Mixer *m, const Config *c, int B, int T, int chunk); /* bytes of op workspace */
+    void (*place)(const struct Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena,
+                  int B, int T, int chunk, int train);
+    size_t (*work)(const struct Mixer *m, const Config *c, int B, int T,
+                   int chunk); /* bytes of op workspace */
     void (*forward)(const struct Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x);
     /* dx += ..., parameter gradients += ... (where slot.g != NULL). dx may be NULL (stage 1: the input is the teacher's). */
-    void (*backward)(const struct Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x);
+    void (*backward)(const struct Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy,
+                     const Real *x);
     /* Generation. place_state lays out the state for B sequences of at most capacity tokens; extend consumes T more tokens after
      * `past` of them: prefill (T > 1, chunked form) and decoding (T = 1) alike. acts are inference acts for (B,T). */
-    void (*place_state)(const struct Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B, int capacity);
-    void (*extend)(const struct Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past, int capacity);
+    void (*place_state)(const struct Mixer *m, const Config *c, const Backend *be, MixerState *s,
+                        Arena *arena, int B, int capacity);
+    void (*extend)(const struct Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y,
+                   const Real *x, int past, int capacity);
 } Mixer;
 
-extern const Mixer mixer_softmax, mixer_gdn_v1, mixer_gdn_v2, mixer_gdn_v3, mixer_gdn_v4, mixer_gdn_v6, mixer_gla_v1;
+extern const Mixer mixer_softmax, mixer_gdn_v1, mixer_gdn_v2, mixer_gdn_v3, mixer_gdn_v4, mixer_gdn_v6,
+    mixer_gla_v1;
 int mixer_count(void);
 const Mixer *mixer_at(int index); /* 0 is softmax; NULL outside the table */
 int mixer_find(const char *name); /* index, or -1 */

@@ -16,8 +16,9 @@ typedef struct {
     Config c;
     Params p;
     GradKind grad;
-    int chunk;        /* of chunked mixers, default 64 */
-    Wide *rope;       /* table for c.max_positions positions at most; grown by pass_open / decode_open when T needs more */
+    int chunk; /* of chunked mixers, default 64 */
+    Wide *
+        rope; /* table for c.max_positions positions at most; grown by pass_open / decode_open when T needs more */
     int rope_rows;
     void *weight_mem, *grad_mem;
     size_t weight_bytes, grad_bytes;
@@ -40,27 +41,33 @@ int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const
 int param_get(Backend *be, const ParamInfo *i, const Param *p, DType type, void *host, Err *e);
 
 /* ---------------------------------------------------------------- one batch */
-enum { PASS_TRAIN = 1, PASS_CHECKPOINT = 2 }; /* keep for backward; keep only layer inputs and recompute each layer in backward */
+enum {
+    PASS_TRAIN = 1,
+    PASS_CHECKPOINT = 2
+}; /* keep for backward; keep only layer inputs and recompute each layer in backward */
 typedef struct {
-    Real *x;               /* (N,C) input of the layer (residual stream) */
-    Real *n1; Wide *r1;    /* normed input of the mixer, reciprocal rms */
+    Real *x; /* (N,C) input of the layer (residual stream) */
+    Real *n1;
+    Wide *r1; /* normed input of the mixer, reciprocal rms */
     MixerActs mix;
-    Real *x2;              /* after the mixer's residual */
-    Real *n2; Wide *r2;
+    Real *x2; /* after the mixer's residual */
+    Real *n2;
+    Wide *r2;
     Real *gate, *up, *act; /* (N,F) */
 } LayerActs;
 typedef struct {
     int B, T, N;
     unsigned flags;
-    int *ids, *start;      /* device (N); start is NULL unless set by pass_input */
+    int *ids, *start; /* device (N); start is NULL unless set by pass_input */
     int *start_mem;
-    LayerActs *layer;      /* (L), host array; without PASS_TRAIN all point into the same memory */
-    Real *x;               /* (N,C) output of the last layer */
-    Real *h; Wide *r;      /* (N,C) final normed hidden state, reciprocal rms */
-    MixerCall call;        /* scratch */
+    LayerActs *layer; /* (L), host array; without PASS_TRAIN all point into the same memory */
+    Real *x;          /* (N,C) output of the last layer */
+    Real *h;
+    Wide *r;                 /* (N,C) final normed hidden state, reciprocal rms */
+    MixerCall call;          /* scratch */
     Real *dx, *dn, *dact[3]; /* backward scratch: (N,C), (N,C), 3 x (N,F) */
-    Real *mix_out;         /* (N,C) output of a mixer or MLP before it joins the residual stream */
-    Real *recompute;       /* (N,C) PASS_CHECKPOINT: where a layer run again puts its output */
+    Real *mix_out;           /* (N,C) output of a mixer or MLP before it joins the residual stream */
+    Real *recompute;         /* (N,C) PASS_CHECKPOINT: where a layer run again puts its output */
     Backend *be;
     void *mem;
     size_t bytes;
@@ -79,13 +86,14 @@ void model_forward(const Model *m, Pass *p);
 void model_backward(Model *m, Pass *p, const Real *dh);
 
 /* The pieces, for stage 1 and for selectors that swap or gate single layers. */
-void model_embed(const Model *m, Pass *p, Real *x);                          /* x = embed[ids] */
-void layer_norm_in(const Model *m, Pass *p, int l, const Real *x);           /* n1, r1 of layer l from x */
-void layer_mixer(const Model *m, Pass *p, int l, Real *y);                   /* y = mixer_l(n1) */
-void layer_mlp(const Model *m, Pass *p, int l, Real *x_out);                 /* x_out = x2 + mlp(rmsnorm(x2)) */
-void layer_forward(const Model *m, Pass *p, int l, const Real *x, Real *x_out); /* all of layer l: fills layer[l], x_out may be layer[l+1].x */
-void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx);                 /* dx: in dL/d(output), out dL/dx2 */
-void layer_backward(Model *m, Pass *p, int l, Real *dx);                     /* dx: in dL/d(output), out dL/d(input) */
-MixerCall *layer_call(const Model *m, Pass *p, int l);                       /* the MixerCall of layer l (scratch shared) */
+void model_embed(const Model *m, Pass *p, Real *x);                /* x = embed[ids] */
+void layer_norm_in(const Model *m, Pass *p, int l, const Real *x); /* n1, r1 of layer l from x */
+void layer_mixer(const Model *m, Pass *p, int l, Real *y);         /* y = mixer_l(n1) */
+void layer_mlp(const Model *m, Pass *p, int l, Real *x_out);       /* x_out = x2 + mlp(rmsnorm(x2)) */
+void layer_forward(const Model *m, Pass *p, int l, const Real *x,
+                   Real *x_out); /* all of layer l: fills layer[l], x_out may be layer[l+1].x */
+void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx); /* dx: in dL/d(output), out dL/dx2 */
+void layer_backward(Model *m, Pass *p, int l, Real *dx);     /* dx: in dL/d(output), out dL/d(input) */
+MixerCall *layer_call(const Model *m, Pass *p, int l);       /* the MixerCall of layer l (scratch shared) */
 
 #endif
