@@ -230,7 +230,7 @@ static double draw_hard_row(Rng *g) {
 
 static double draw_one(Draw draw, int hard, Rng *g) {
     static const double decay[] = {0, -1e4, -1e-4, -20, -1}, beta[] = {0, 1, 1e-6, 0.5},
-                        wild[] = {0, 1, 30, 200, 1e4};
+                        wild[] = {0, 1, 30, 200, 1e3};
     const double z = rng_normal(g), u = rng_uniform(g);
     switch (draw) {
     case WILD:
