@@ -7,6 +7,10 @@ B=build/mutate
 CC=${CC:-cc}
 FLAGS="-std=c11 -D_GNU_SOURCE -O1 -w -ffp-contract=off"
 make -s B=$B OPT="-O1" $B/tests/test_ops || exit 1
+$B/tests/test_ops --self >$B/whole.log 2>&1 || { # else every edit would seem to be noticed
+    echo "test_ops fails without any edit: $B/whole.log"
+    exit 1
+}
 LIBS="$B/libtools.a $B/libhyb.a $(pkg-config --libs check 2>/dev/null || echo -lcheck) -lm"
 OMP=$(echo 'int main(void){return 0;}' | $CC -fopenmp -x c - -o /dev/null 2>/dev/null && echo -fopenmp)
 caught=0 survived=0 broken=0
