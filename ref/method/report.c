@@ -41,7 +41,7 @@ static int save_picture(Report *p, const char *name, TextBuf *svg, TextBuf *csv,
 
 static int draw_importance(Report *p, Err *e) {
     SvgBar bar[MAX_LAYERS];
-    char label[MAX_LAYERS][8];
+    char label[MAX_LAYERS][16];
     TextBuf svg = {0}, csv = {0};
     const StudentRow *main = &p->r->row[2];
     textbuf_puts(&csv, "layer,kl,stderr,rank,selected\n");
@@ -66,7 +66,7 @@ static int draw_importance(Report *p, Err *e) {
 static int draw_trajectory(Report *p, Err *e) {
     const int points = p->score[0].points;
     const char *name[MAX_LAYERS];
-    char label[MAX_LAYERS][16];
+    char label[MAX_LAYERS][24];
     double x[SCORE_POINTS];
     int order[MAX_LAYERS];
     void *mem;
