@@ -13,6 +13,16 @@ static void rope_row(float *y, const float *x, const float *cs, const float *sn,
         vput(y + n + c, add ? vget(y + n + c, k) + h : h, k);
     }
 }
+/* The same for heads of one vector: x (cos, cos) + swapped x (-sin, sin). */
+static void rope_rows_short(float *y, const float *x, const float *cs, const float *sn, size_t heads, int add) {
+    float c2[VW], s2[VW];
+    for (size_t c = 0; c < VW / 2; c++) c2[c] = c2[c + VW / 2] = cs[c], s2[c] = -sn[c], s2[c + VW / 2] = sn[c];
+    const vf co = vload(c2), si = vload(s2);
+    for (size_t i = 0; i < heads * VW; i += VW) {
+        const vf v = vload(x + i), r = vfma(vswap(v), si, v * co);
+        vstore(y + i, add ? vload(y + i) + r : r);
+    }
+}
 static void rope_row_plain(float *y, const float *x, const float *row, float sign, size_t n, int add) {
     for (size_t c = 0; c < n; c++) {
         const float lo = x[c], hi = x[n + c], co = row[2 * c], si = sign * row[2 * c + 1];
@@ -33,9 +43,10 @@ static void rope_block(const void *job, size_t block) {
         const float *row = j->table + (j->pos + t) * j->D;
         for (size_t c = 0; n <= ROPE_MAX && c < n; c++) cs[c] = row[2 * c], sn[c] = j->sign * row[2 * c + 1];
         for (size_t b = 0; b < j->B; b++)
-            for (size_t h = 0; h < j->H; h++) {
+            for (size_t h = 0; h < (n == VW / 2 ? 1 : j->H); h++) {
                 const size_t first = ((b * j->T + t) * j->H + h) * j->D;
-                if (n <= ROPE_MAX) rope_row(j->y + first, j->x + first, cs, sn, n, j->add);
+                if (n == VW / 2) rope_rows_short(j->y + first, j->x + first, cs, sn, j->H, j->add);
+                else if (n <= ROPE_MAX) rope_row(j->y + first, j->x + first, cs, sn, n, j->add);
                 else rope_row_plain(j->y + first, j->x + first, row, j->sign, n, j->add);
             }
     }

@@ -33,6 +33,7 @@ INLINE vf vsqrt(vf a) { return _mm512_sqrt_ps(a); }
 INLINE vf vabs(vf a) { return _mm512_abs_ps(a); }
 INLINE vf vround(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 INLINE vf vldexp(vf x, vf n) { return _mm512_scalef_ps(x, n); } // x 2^n, n integral, gradual underflow
+INLINE vf vswap(vf a) { return _mm512_shuffle_f32x4(a, a, 0x4e); } // the halves change places
 INLINE vf vless(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); } // a < b ? x : y
 #elif SIMD == 256
 enum { VW = 8, MR = 6 };
@@ -54,6 +55,7 @@ INLINE vf vsqrt(vf a) { return _mm256_sqrt_ps(a); }
 INLINE vf vabs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 INLINE vf vround(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 INLINE vf vpow2(vf n) { return (vf)_mm256_slli_epi32(_mm256_cvtps_epi32(n + vset(127)), 23); } // -127 < n < 128
+INLINE vf vswap(vf a) { return _mm256_permute2f128_ps(a, a, 1); }
 INLINE vf vless(vf a, vf b, vf x, vf y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 #else
 enum { VW = 4, MR = 6 };
@@ -70,6 +72,7 @@ INLINE vf vload_n(const float *p, size_t n) {
 INLINE void vstore_n(float *p, vf x, size_t n) {
     for (size_t i = 0; i < n; i++) p[i] = x[i];
 }
+INLINE vf vswap(vf a) { return __builtin_shufflevector(a, a, 2, 3, 0, 1); }
 INLINE vf vselect(vi m, vf x, vf y) { return (vf)((m & (vi)x) | (~m & (vi)y)); }
 INLINE vf vless(vf a, vf b, vf x, vf y) { return vselect(a < b, x, y); }
 INLINE vf vfma(vf a, vf b, vf c) { return a * b + c; }
