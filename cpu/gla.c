@@ -16,21 +16,32 @@ enum { LEAF = 8 };
 
 typedef struct {
     size_t n, K, ldt;
-    float *step, *q, *k, *row_q, *row_k, *k_t; // (n,K) each: e^g or 0 at a reset; scaled q, k (contiguous); and two of scratch; (K, ldt)
+    float *step, *q, *k, *row_q, *row_k; // (n,K) each: e^g or 0 at a reset; scaled q, k (contiguous); and two of scratch
+    float *k_t, *all;                    // scratch (K, ldt); in_n, the product of all steps (K)
 } GlaChunk;
 
-/* work: 5 (n,K), (K, pad16 n) */
+/* work: 5 (n,K), (K, pad16 n), (K) */
 static GlaChunk gla_open(const Chunk *c, float *work) {
     const size_t size = c->n * c->K;
-    const GlaChunk x = {c->n, c->K, pad16(c->n), work, work + size, work + 2 * size, work + 3 * size, work + 4 * size, work + 5 * size};
+    const GlaChunk x = {c->n, c->K, pad16(c->n), work, work + size, work + 2 * size, work + 3 * size, work + 4 * size, work + 5 * size,
+                        work + 5 * size + pad16(c->n) * c->K};
     for (size_t i = 0; i < c->n; i++) {
         const int cut = row_resets(c, i);
+        rows_fetch(c, c->q, c->ldq, c->K, i, i + 1);
+        rows_fetch(c, c->k, c->ldq, c->K, i, i + 1);
+        rows_fetch(c, c->g, c->ldg, c->K, i, i + 1);
+        rows_fetch(c, c->v, c->ldv, c->V, i, i + 1);
         for (size_t a = 0; a < c->K; a += VW) {
             const size_t at = i * c->K + a, m = c->K - a;
             vput(x.step + at, cut ? vset(0) : vexp(vget(c->g + i * c->ldg + a, m)), m);
             vput(x.q + at, vget(c->q + i * c->ldq + a, m) * vset(c->scale), m);
             vput(x.k + at, vget(c->k + i * c->ldq + a, m), m);
         }
+    }
+    for (size_t a = 0; a < c->K; a += VW) {
+        vf f = vset(1);
+        for (size_t i = 0; i < c->n; i++) f = f * vget(x.step + i * c->K + a, c->K - a);
+        vput(x.all + a, f, c->K - a);
     }
     return x;
 }
@@ -93,11 +104,7 @@ static void gla_products(float *A, const GlaChunk *x, size_t from, size_t to, si
 static void gla_state_next(float *S_next, const float *S, const Chunk *c, const GlaChunk *x) {
     const size_t K = c->K, V = c->V;
     carry_up(x->row_k, x->k, x->step, K, 0, c->n, 0);
-    for (size_t a = 0; a < K; a++) {
-        float f = 1;
-        for (size_t i = 0; i < c->n; i++) f *= x->step[i * K + a];
-        scale_all(S_next + a * V, S + a * V, f, V);
-    }
+    for (size_t a = 0; a < K; a++) scale_all(S_next + a * V, S + a * V, x->all[a], V);
     block_mul(S_next, V, x->row_k, K, COLS, c->v, c->ldv, K, V, c->n, 1);
 }
 
@@ -183,7 +190,7 @@ static void gla_decay_backward(const GlaOut *out, const Chunk *c, const GlaChunk
 static void gla_chunk_backward(const GlaOut *out, float *dS, const float *S, const Chunk *c, float *work) {
     const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
     const GlaChunk x = gla_open(c, work);
-    float A[CT * CT], *v_t = work + 5 * n * K + ldt * K, *scratch = v_t + ldt * V, *S_t = scratch + n * K, *last = S_t + K * V;
+    float A[CT * CT], *v_t = x.all + K, *scratch = v_t + ldt * V, *S_t = scratch + n * K, *last = S_t + K * V;
     GlaGrad g = {last + K, last + K + n * K};
     memset(g.dq, 0, 2 * n * K * sizeof(float));
 
@@ -201,11 +208,14 @@ static void gla_chunk_backward(const GlaOut *out, float *dS, const float *S, con
     transpose(S_t, K, dS, V, K, V); // through the state after
     block_mul(scratch, K, c->v, c->ldv, ROWS, S_t, K, n, K, V, 0);
     carried_add_up(g.dk, scratch, x.step, K, 0, n, 0);
+    for (size_t a = 0; a < K; a += VW) {
+        vf t = vset(0);
+        for (size_t i = 0; i < n; i++) t = vfma(vget(x.k + i * K + a, K - a), vget(scratch + i * K + a, K - a), t);
+        vput(last + a, t, K - a);
+    }
     for (size_t a = 0; a < K; a++) {
-        float f = 1, t = 0;
-        for (size_t i = 0; i < n; i++) f *= x.step[i * K + a], t += x.k[i * K + a] * scratch[i * K + a];
-        last[a] = t + f * row_dot(S + a * V, dS + a * V, V);
-        scale_all(dS + a * V, dS + a * V, f, V);
+        last[a] += x.all[a] * row_dot(S + a * V, dS + a * V, V);
+        scale_all(dS + a * V, dS + a * V, x.all[a], V);
     }
     transpose(S_t, K, S, V, K, V); // through the state before
     block_mul(scratch, K, out->dout, c->ldv, ROWS, S_t, K, n, K, V, 0);
@@ -257,7 +267,8 @@ static void gla_task(const void *job, size_t u) {
         const float *S = j->states + at.state + c * state;
         float *next = j->states + at.state + (c + 1) * state;
         for (size_t t = from; t < end; t += CT, S = next) {
-            const Chunk piece = gla_chunk(j, &at, b, t, end);
+            Chunk piece = gla_chunk(j, &at, b, t, end);
+            piece.ahead = (ptrdiff_t)piece.n, piece.coming = d->T - t - piece.n < CT ? d->T - t - piece.n : CT;
             gla_chunk_forward(j->o + at.v + t * piece.ldv, next, S, &piece, at.work);
         }
     }
@@ -283,7 +294,8 @@ static void gla_head_backward(const GlaJob *j, size_t b, size_t h) {
         }
         for (size_t i = pieces; i-- > 0;) {
             const size_t t = from + i * CT;
-            const Chunk p = gla_chunk(j, &at, b, t, end);
+            Chunk p = gla_chunk(j, &at, b, t, end);
+            p.coming = t < CT ? t : CT, p.ahead = -(ptrdiff_t)p.coming;
             const GlaOut out = {j->dq + at.q + t * p.ldq, j->dk + at.q + t * p.ldq, j->dv + at.v + t * p.ldv, j->dg + at.q + t * p.ldg,
                                 j->dout + at.v + t * p.ldv};
             gla_chunk_backward(&out, dS, i ? inner + (i - 1) * state : S, &p, work);
