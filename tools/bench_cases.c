@@ -202,6 +202,7 @@ const BenchCase bench_cases[] = {
     LINEAR(DEMO, 2048, 64, 64), LINEAR(DEMO, 2048, 64, 172), LINEAR(DEMO, 2048, 172, 64), LINEAR(DEMO, 2048, 64, 256),
     LINEAR(DEMO, 2048, 64, 4), LINEAR(LARGE, 2048, 288, 288), LINEAR(LARGE, 2048, 288, 768), LINEAR(LARGE, 2048, 768, 288),
     LINEAR(LARGE, 2048, 576, 1536),
+    ROW("linear_forward", LARGE, linear_prepare, linear_y, 1, 768, 32000), ROW("linear_forward", LARGE, linear_prepare, linear_y, 1, 768, 2048),
     BOTH("attention", DEMO, attention, 16, 96, 4, 4, 16), BOTH("attention", DEMO, attention, 8, 256, 4, 2, 16),
     BOTH("attention", LARGE, attention, 8, 256, 6, 6, 48), BOTH("attention", LARGE, attention, 4, 512, 6, 6, 48),
     BOTH("attention", LARGE, attention, 2, 2048, 9, 3, 64),
