@@ -339,7 +339,7 @@ static int drill_answer(const DrillKind *k, const DrillSample *s, Model *m, cons
                         int new_tokens, int *right, int64_t *tokens, Err *e) {
     Ids prompt = {0}, out = {0};
     char *text = NULL;
-    size_t len;
+    size_t len = 0;
     int rc = tokenizer_encode(t, s->prompt.text, s->prompt.len, 0, &prompt, e);
     if (!rc) rc = answer_ids(m, &prompt, new_tokens, &out, e);
     if (!rc) rc = tokenizer_decode(t, out.id, out.n, 0, &text, &len, e);

@@ -76,9 +76,10 @@ static void strip(const Decoder *d, TextBuf *b) {
 }
 
 static int append(char **text, size_t *len, const TextBuf *b, Err *e) {
-    TRY(mem_grow((void **)text, *text ? *len : 0, *len + b->len + 1, "decoded text", e));
-    if (b->len) memcpy(*text + *len, b->text, b->len);
-    *len += b->len;
+    const size_t have = *text ? *len : 0; // nothing there yet: whatever *len holds does not count
+    TRY(mem_grow((void **)text, have, have + b->len + 1, "decoded text", e));
+    if (b->len) memcpy(*text + have, b->text, b->len);
+    *len = have + b->len;
     (*text)[*len] = 0;
     return OK;
 }
