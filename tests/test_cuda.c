@@ -1,6 +1,7 @@
 /* test_cuda.c - the kernels of cuda/ on the emulator: every op in both precisions through the same checks as every other backend
  * (tools/opcheck.h), shapes that only the fast versions take, and the backend itself. No GPU is needed. */
 #include <check.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,49 @@ static const struct {
 START_TEST(fast_shape_in_bf16) { check_op("cuda-emu-bf16", FAST[_i].op, FAST[_i].shape, 7, 4.5 * 1.7e-3); }
 END_TEST
 START_TEST(fast_shape_in_float) { check_op("cuda-emu", FAST[_i].op, FAST[_i].shape, 7, 0); }
+END_TEST
+
+/* The bounds are worth something: any one result a tenth too large fails, of every op, in both precisions. */
+typedef struct {
+    int n, caught[32];
+    char name[32][24];
+} Tensors;
+static void tensors(void *ctx, const OpResult *r) {
+    Tensors *t = ctx;
+    char name[24];
+    int i = 0;
+    if (r->problem || r->c.rel == INFINITY || r->c.r == 0) return; /* all zero: nothing to be too large */
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(r->tensor, " "), r->tensor);
+    while (i < t->n && strcmp(t->name[i], name) != 0) i++;
+    if (i == t->n && i < 32) snprintf(t->name[t->n++], sizeof t->name[0], "%s", name);
+    t->caught[i] += opresult_failed(r);
+}
+static void tenth_fails(const char *backend, const char *op, const char *shape) {
+    Tensors all = {0};
+    Err e = {0};
+    OpcheckOptions o = {.op = op, .shape = shape, .backend = backend, .seed = 5};
+    ck_assert_int_eq(opcheck_run(&o, tensors, &all, &e), OK);
+    ck_assert_int_gt(all.n, 0);
+    for (int i = 0; i < all.n; i++) {
+        Tensors now = {0};
+        int caught = 0;
+        o.spoil = all.name[i];
+        ck_assert_int_eq(opcheck_run(&o, tensors, &now, &e), OK);
+        for (int k = 0; k < now.n; k++) caught += !strcmp(now.name[k], all.name[i]) && now.caught[k];
+        ck_assert_msg(caught || !strcmp(all.name[i], "top"), "%s %s: %s a tenth too large passed", op, shape,
+                      all.name[i]);
+    }
+}
+START_TEST(a_tenth_fails) {
+    for (int bits = 0; bits < 2; bits++)
+        tenth_fails(bits ? "cuda-emu-bf16" : "cuda-emu", opcheck_name(_i), opcheck_keys(_i));
+}
+END_TEST
+START_TEST(a_tenth_fails_in_fast_versions) {
+    tenth_fails("cuda-emu-bf16", "attention", "B=1,T=70,H=2,Hk=1,D=64");
+    tenth_fails("cuda-emu-bf16", "delta_rule", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64");
+    tenth_fails("cuda-emu-bf16", "gla", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64");
+}
 END_TEST
 
 static Backend *opened(const char *name) {
@@ -223,6 +267,8 @@ int main(void) {
     tcase_add_loop_test(t, op_in_bf16, 0, opcheck_count());
     tcase_add_loop_test(t, fast_shape_in_float, 0, (int)(sizeof FAST / sizeof *FAST));
     tcase_add_loop_test(t, fast_shape_in_bf16, 0, (int)(sizeof FAST / sizeof *FAST));
+    tcase_add_loop_test(t, a_tenth_fails, 0, opcheck_count());
+    tcase_add_test(t, a_tenth_fails_in_fast_versions);
     suite_add_tcase(s, t);
     t = tcase_create("backend");
     tcase_set_timeout(t, 60);

@@ -29,7 +29,7 @@ static int run_case(const Run *r, const OpRow *row, const char *text, unsigned a
     if (!rc && r->be) {
         rc = check_open(&k, &c, r->ref, r->be, e);
         k.name = r->be->name;
-        if (!rc) rc = check_condition(&k, e);
+        if (!rc) rc = check_condition(&k, r->be, e);
         if (!rc) rc = check_backend(&k, r->be, e);
         check_close(&k);
     }

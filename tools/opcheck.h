@@ -34,6 +34,7 @@ typedef struct {
     const char *backend; /* "ref64", "ref32", "cpu", ..., any name that backend_open knows; NULL: only naive, chunk, diff */
     uint64_t seed;
     int self; /* run naive, chunk and diff */
+    const char *spoil; /* to test the checks: what the backend gives for this tensor is taken 1.1 times; NULL: none */
 } OpcheckOptions;
 /* ERR_USAGE for an unknown op or shape, ERR_DEVICE / ERR_MEMORY from the backend; what fails a check is reported, not returned. */
 int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e);

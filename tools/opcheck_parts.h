@@ -44,6 +44,7 @@ typedef struct {
     const char *forward_only_with;    /* backward is not defined when this tensor is given (or this key is not 0) */
     const char *flops[2];             /* forward, backward: keys and numbers, multiplied: "2.N.I.O" */
     int fused;                        /* forward and backward are one call: backward writes the outputs too */
+    const char *rounded;              /* BF16: operands rounded inside the op act as if these inputs were; NULL: only results are rounded */
 } OpRow;
 
 struct OpCase {
@@ -116,6 +117,7 @@ typedef struct {
     Side ref;                        /* ref64 */
     double *out[MAX_TENSORS];        /* ref64's OUT and SAVED after forward, GRAD (from zero) and OVER after backward; NULL for others */
     double condition[MAX_TENSORS];   /* of these tensors; after check_condition */
+    double rounded[MAX_TENSORS];     /* relative error of these tensors, per relative error of the inputs named by row->rounded */
     double *got, *want;              /* scratch, each as long as the largest tensor */
     size_t longest;
 } Check;
@@ -124,7 +126,7 @@ static inline int is_gradient(Role r) { return r == GRAD || r == OVER; }
 /* Draws the inputs, rounds them to what `be` stores, and runs ref64 on them in both directions. check_close also after a failure. */
 int check_open(Check *k, OpCase *c, Backend *ref, const Backend *be, Err *e);
 void check_close(Check *k);
-int check_condition(Check *k, Err *e);
+int check_condition(Check *k, const Backend *be, Err *e);
 void check_outputs(const Check *k, Side *s, double **out); /* what forward on s left, into out */
 void check_zero_gradients(Side *s);
 void check_problem(const Check *k, const char *tensor, const char *problem);
