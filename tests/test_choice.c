@@ -11,6 +11,7 @@
 #include "io/hf.h"
 #include "model/generate.h"
 #include "model/mixer.h"
+#include "model/ragged.h"
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -429,6 +430,93 @@ START_TEST(test_generation) {
 }
 END_TEST
 
+/* Three rows of different lengths, read in uneven pieces side by side, against each of them alone: not one bit of a cache or a state may
+ * differ, since nothing but a row's own tokens may enter it. A branch goes on from a copy. */
+START_TEST(test_no_padding) {
+    static const int length[] = {41, 7, 19};
+    static const struct { int n, T[3]; } plan[] = {{3, {5, 3, 1}}, {2, {20, 4, 0}}, {3, {1, 0, 17}}, {3, {15, 0, 1}}};
+    Rig r;
+    Err e = {0};
+    Ragged all = {0}, one = {0};
+    int ids[3][64], used[3] = {0};
+    Rng g;
+    rig_open(&r);
+    rng_seed(&g, 8);
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < 64; i++) ids[k][i] = (int)rng_below(&g, 256);
+    ok(ragged_open(&all, &r.m, 4, 64, 48, &e), &e);
+    ragged_clear(&all, 3);
+    for (size_t s = 0; s < sizeof plan / sizeof *plan; s++) {
+        RaggedPiece piece[3];
+        int n = 0;
+        for (int k = 0; k < 3; k++)
+            if (plan[s].T[k]) {
+                piece[n++] = (RaggedPiece){k, plan[s].T[k], ids[k] + used[k]};
+                used[k] += plan[s].T[k];
+            }
+        ok(ragged_step(&all, piece, n, &e), &e);
+    }
+    ragged_copy(&all, 3, 1);
+    for (int k = 0; k < 3; k++) {
+        float logits[2][256];
+        int at = 0;
+        ck_assert_int_eq(used[k], length[k]);
+        ck_assert_int_eq(all.past[k], length[k]);
+        ok(ragged_open(&one, &r.m, 1, 64, 48, &e), &e);
+        used[k] = 0;
+        for (size_t s = 0; s < sizeof plan / sizeof *plan; s++) {
+            const RaggedPiece piece = {0, plan[s].T[k], ids[k] + used[k]};
+            if (piece.T) ok(ragged_step(&one, &piece, 1, &e), &e);
+            used[k] += piece.T;
+        }
+        for (int l = 0; l < r.m.c.L; l++) {
+            const MixerState *a = &all.state[k * r.m.c.L + l], *b = &one.state[l];
+            if (a->state) ck_assert(!memcmp(a->state, b->state, 2 * 8 * 8 * sizeof(double)));
+            if (a->k_tail) ck_assert(!memcmp(a->k_tail, b->k_tail, 3 * 16 * sizeof(double)));
+            if (a->k_cache) ck_assert(!memcmp(a->k_cache, b->k_cache, (size_t)length[k] * 8 * sizeof(double)));
+        }
+        const RaggedPiece both[2] = {{k, 1, ids[k] + used[k]}, {3, 1, ids[1] + used[1]}};
+        const RaggedPiece next = {0, 1, ids[k] + used[k]};
+        ok(ragged_step(&all, k == 1 ? both + 1 : both, 1, &e), &e); // row 1 goes on in its branch
+        ok(ragged_logits(&all, &at, 1, logits[0], &e), &e);
+        ok(ragged_step(&one, &next, 1, &e), &e);
+        ok(ragged_logits(&one, &at, 1, logits[1], &e), &e);
+        ck_assert(!memcmp(logits[0], logits[1], sizeof logits[0]));
+        ragged_close(&one);
+    }
+    const int bad[] = {256};
+    const RaggedPiece wrong[] = {{0, 1, bad}, {1, 60, ids[1]}, {0, 23, ids[0]}};
+    ck_assert_int_eq(ragged_step(&all, &wrong[0], 1, &e), ERR_INPUT);
+    ck_assert_int_eq(ragged_step(&all, &wrong[1], 1, &e), ERR_USAGE);
+    ck_assert_int_eq(ragged_step(&all, &wrong[2], 1, &e), ERR_USAGE);
+    ragged_close(&all);
+    rig_close(&r);
+}
+END_TEST
+
+/* Requests on one context: the shared part is read once, whatever the number of rows; equal inputs once altogether. */
+START_TEST(test_shared_prefix) {
+    static const char context[] = "Question: a context that is long enough to be worth sharing\nAnswer:";
+    static const LogLikAsk ask[] = {{context, " A"}, {context, " B"}, {context, " C"}, {context, " a longer answer"}, {context, " B"}, {"other", " A"}, {context, " Z"}};
+    enum { N = sizeof ask / sizeof *ask };
+    Rig r;
+    Err e = {0};
+    LogLik got[N], one;
+    rig_open(&r);
+    for (int batch = 0; batch < 9; batch += 4) {
+        r.lm.batch = batch;
+        ok(lm_loglik(&r.lm, ask, N, got, &e), &e);
+        ck_assert(got[1].sum == got[4].sum && got[0].sum != got[1].sum);
+        for (size_t i = 0; i < N; i++) {
+            ok(lm_loglik(&r.lm, &ask[i], 1, &one, &e), &e);
+            ck_assert_msg(fabs(one.sum - got[i].sum) < 1e-9 && one.tokens == got[i].tokens && one.greedy == got[i].greedy, "request %zu, %d rows: %.12g, alone %.12g", i,
+                          batch, got[i].sum, one.sum);
+        }
+    }
+    rig_close(&r);
+}
+END_TEST
+
 /* ---- probes ---- */
 
 START_TEST(test_mqar_rows) {
@@ -526,6 +614,8 @@ int main(void) {
     tcase_add_test(t, test_rolling);
     tcase_add_test(t, test_split_merge);
     tcase_add_test(t, test_generation);
+    tcase_add_test(t, test_no_padding);
+    tcase_add_test(t, test_shared_prefix);
     tcase_add_test(t, test_mqar_rows);
     tcase_add_test(t, test_mqar_run);
     tcase_add_test(t, test_klstats);

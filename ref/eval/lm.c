@@ -1,9 +1,16 @@
-/* lm.c - greedy generation for many prompts; see lm.h. */
+/* lm.c - greedy generation for many prompts; see lm.h.
+ *
+ * A fixed number of rows, each working on a prompt of its own: some read their prompt in pieces, some decode, all in one step together
+ * (model/ragged.h). A row that is done takes the next prompt. */
 #include "eval/lm.h"
 #include "base/mem.h"
 #include "model/generate.h"
+#include "model/ragged.h"
 #include <stdlib.h>
 #include <string.h>
+
+enum { ROWS = 16, PIECE = 256 };
+static const size_t ROOM = (size_t)1 << 30; /* bytes that caches and states of all rows may take by default */
 
 /* A prompt's tokens lie in one array; at and n say where. */
 typedef struct {
@@ -11,17 +18,29 @@ typedef struct {
     int n;
 } Prompt;
 typedef struct {
+    int prompt, read, made, next; /* prompt: -1 none; read: tokens consumed; next: token to be decoded */
+} Slot;
+typedef struct {
     Lm *lm;
     const char *const *until;
-    int max_new, limit; /* limit: longest prompt */
+    int max_new, limit, piece; /* limit: longest prompt */
     Prompt *prompt;
+    size_t n, begun, ended; /* prompts */
     Ids ids;
-    Decode d;
+    Ragged r;
     char **text;
-    float *logits;                 /* (B,VOC) */
-    int *row, *made, *done, *next; /* (B,limit), (B,max_new), (B), (B) */
-    int B;
+    float *logits; /* (rows,VOC) */
+    int *made;     /* (rows,max_new) */
+    Slot *slot;
+    RaggedPiece *step;
+    int *last, *who, rows; /* of this step: places of the tokens whose logits are wanted, and their rows */
 } Job;
+
+int lm_rows(const Lm *lm, int capacity, int most) {
+    const size_t bytes = ragged_row_bytes(lm->m, capacity);
+    if (lm->batch || bytes == 0 || ROOM / bytes >= (size_t)most) return most;
+    return ROOM / bytes > 1 ? (int)(ROOM / bytes) : 1;
+}
 
 static int longer_first(const void *a, const void *b) {
     const Prompt *x = a, *y = b;
@@ -73,64 +92,63 @@ static int cut(char *text, const Job *j) {
     return found;
 }
 
-/* The text of row b so far, cut; *stop: no more is needed. */
-static int row_text(Job *j, int b, int made, int *stop, char **text, Err *e) {
+/* The text of a row so far, cut; *stop: no more is needed. */
+static int row_text(Job *j, int row, int *stop, char **text, Err *e) {
     size_t len = 0;
     *text = NULL;
-    TRY(tokenizer_decode(j->lm->t, j->made + (size_t)b * j->max_new, (size_t)made, 1, text, &len, e));
+    TRY(tokenizer_decode(j->lm->t, j->made + (size_t)row * j->max_new, (size_t)j->slot[row].made, 1, text,
+                         &len, e));
     if (!*text) TRY(mem_strndup(text, "", 0, e));
     *stop = cut(*text, j);
     return OK;
 }
 
-static int batch_step(Job *j, int B, int k, int *left, Err *e) {
-    const int VOC = j->lm->m->c.VOC;
-    const Sampler greedy = {0, 0, 1, 0};
-    for (int b = 0; b < B; b++) {
-        TRY(sample(&greedy, NULL, j->logits + (size_t)b * VOC, VOC, &j->next[b], e));
-        if (j->done[b] >= 0) continue;
-        j->made[(size_t)b * j->max_new + k] = j->next[b];
-        int over = is_eos(&j->lm->m->c, j->next[b]);
-        if (over) j->done[b] = k;
-        else if (k + 1 == j->max_new) j->done[b] = k + 1, over = 1;
-        else if (j->until) {
-            char *text;
-            TRY(row_text(j, b, k + 1, &over, &text, e));
-            mem_free(text);
-            if (over) j->done[b] = k + 1;
-        }
-        *left -= over;
+/* Takes one more token; a row whose answer is complete is free again. */
+static int row_take(Job *j, int row, int id, Err *e) {
+    Slot *s = &j->slot[row];
+    char *text = NULL;
+    int over = is_eos(&j->lm->m->c, id), ends = over;
+    if (!over) {
+        j->made[(size_t)row * j->max_new + s->made++] = id;
+        over = s->made == j->max_new;
     }
+    s->next = id;
+    if (!over && !j->until) return OK;
+    TRY(row_text(j, row, &ends, &text, e));
+    if (!over && !ends) {
+        mem_free(text);
+        return OK;
+    }
+    j->text[j->prompt[s->prompt].doc] = text;
+    s->prompt = -1;
+    j->ended++;
     return OK;
 }
 
-/* Prompts [first, first + B), all of the same length. */
-static int batch_run(Job *j, size_t first, int B, Err *e) {
-    Lm *lm = j->lm;
-    const int n = j->prompt[first].n;
-    int left = B;
-    if (j->d.m && j->d.B == B) decode_reset(&j->d);
-    else {
-        decode_close(&j->d);
-        TRY(decode_open(&j->d, lm->m, B, j->prompt[0].n + j->max_new, lm->prefill ? lm->prefill : 256, e));
-        if (j->d.cache_bytes > lm->cache_bytes) lm->cache_bytes = j->d.cache_bytes;
-        if (j->d.state_bytes > lm->state_bytes) lm->state_bytes = j->d.state_bytes;
+static void row_begin(Job *j, int row) {
+    ragged_clear(&j->r, row);
+    j->slot[row] = (Slot){.prompt = (int)j->begun++};
+}
+
+/* The pieces of one step: a token of every row that decodes, then as much of the prompts as there is room for. */
+static int step_plan(Job *j, int *wanted) {
+    int n = 0, tokens = 0, room = j->piece;
+    *wanted = 0;
+    for (int row = 0; row < j->rows; row++) {
+        Slot *s = &j->slot[row];
+        if (s->prompt < 0 && j->begun < j->n) row_begin(j, row);
+        if (s->prompt < 0) continue;
+        const Prompt *p = &j->prompt[s->prompt];
+        const int left = p->n - s->read, T = left < 1 ? 1 : left < room ? left : room;
+        if (T < 1) continue;
+        j->step[n++] = (RaggedPiece){row, T, left < 1 ? &s->next : j->ids.id + p->at + s->read};
+        if (left > 0) room -= T, s->read += T;
+        tokens += T;
+        if (s->read < p->n) continue;
+        j->who[*wanted] = row;
+        j->last[(*wanted)++] = tokens - 1;
     }
-    for (int b = 0; b < B; b++) {
-        memcpy(j->row + (size_t)b * n, j->ids.id + j->prompt[first + b].at, (size_t)n * sizeof(int));
-        j->done[b] = -1;
-    }
-    TRY(decode_extend(&j->d, j->row, n, j->logits, e));
-    for (int k = 0; k < j->max_new && left; k++) {
-        if (lm->stop && *lm->stop) return err_set(e, ERR_SIGINT, "stopped");
-        TRY(batch_step(j, B, k, &left, e));
-        if (left && k + 1 < j->max_new) TRY(decode_extend(&j->d, j->next, 1, j->logits, e));
-    }
-    for (int b = 0; b < B; b++) {
-        int stop;
-        TRY(row_text(j, b, j->done[b], &stop, &j->text[j->prompt[first + b].doc], e));
-    }
-    return OK;
+    return n;
 }
 
 static void report(const Lm *lm, double began, size_t done, size_t n) {
@@ -139,47 +157,69 @@ static void report(const Lm *lm, double began, size_t done, size_t n) {
     progress_report(lm->progress, &line);
 }
 
-static int all_run(Job *j, size_t n, Err *e) {
+static int all_run(Job *j, Err *e) {
+    const int VOC = j->lm->m->c.VOC;
     const double began = log_now();
-    for (size_t at = 0; at < n;) {
-        int B = 1;
-        while (B < j->B && at + B < n && j->prompt[at + B].n == j->prompt[at].n) B++;
-        TRY(batch_run(j, at, B, e));
-        at += B;
-        report(j->lm, began, at, n);
+    const Sampler greedy = {0, 0, 1, 0};
+    while (j->ended < j->n) {
+        int wanted = 0, id = 0;
+        const size_t before = j->ended;
+        if (j->lm->stop && *j->lm->stop) return err_set(e, ERR_SIGINT, "stopped");
+        const int n = step_plan(j, &wanted);
+        TRY(ragged_step(&j->r, j->step, n, e));
+        if (wanted) TRY(ragged_logits(&j->r, j->last, wanted, j->logits, e));
+        for (int i = 0; i < wanted; i++) {
+            TRY(sample(&greedy, NULL, j->logits + (size_t)i * VOC, VOC, &id, e));
+            TRY(row_take(j, j->who[i], id, e));
+        }
+        if (j->ended > before) report(j->lm, began, j->ended, j->n);
     }
     return OK;
 }
 
-static int job_alloc(Job *j, size_t n, Err *e) {
-    const size_t B = (size_t)j->B, VOC = j->lm->m->c.VOC;
-    const size_t size[] = {n * sizeof(Prompt),
-                           B * VOC * sizeof(float),
-                           B * (size_t)j->limit * sizeof(int),
-                           B * (size_t)j->max_new * sizeof(int),
-                           2 * B * sizeof(int),
-                           (n + 1) * sizeof(char *)};
-    void *p[6] = {0};
+static int job_open(Job *j, Err *e) {
+    Lm *lm = j->lm;
+    const int longest = j->prompt[0].n + j->max_new;
+    j->rows = lm_rows(lm, longest, lm->batch ? lm->batch : ROWS);
+    if ((size_t)j->rows > j->n) j->rows = (int)j->n;
+    j->piece = lm->prefill ? lm->prefill : PIECE;
+    const size_t B = (size_t)j->rows, VOC = (size_t)lm->m->c.VOC;
+    const size_t size[] = {B * VOC * sizeof(float), B * (size_t)j->max_new * sizeof(int), B * sizeof(Slot),
+                           B * sizeof(RaggedPiece), 2 * B * sizeof(int)};
+    void *p[5] = {0};
     int rc = OK;
-    for (int i = 0; i < 6 && !rc; i++) rc = mem_alloc(&p[i], size[i], "generation", e);
-    j->prompt = p[0];
-    j->logits = p[1];
-    j->row = p[2];
-    j->made = p[3];
-    j->done = p[4];
-    j->next = j->done ? j->done + B : NULL;
-    j->text = p[5];
-    return rc;
+    for (int i = 0; i < 5 && !rc; i++) rc = mem_alloc(&p[i], size[i], "generation", e);
+    j->logits = p[0];
+    j->made = p[1];
+    j->slot = p[2];
+    j->step = p[3];
+    j->last = p[4];
+    TRY(rc);
+    j->who = j->last + B;
+    for (int row = 0; row < j->rows; row++) j->slot[row].prompt = -1;
+    TRY(ragged_open(&j->r, lm->m, j->rows, longest, j->piece + j->rows, e));
+    if (j->r.cache_bytes > lm->cache_bytes) lm->cache_bytes = j->r.cache_bytes;
+    if (j->r.state_bytes > lm->state_bytes) lm->state_bytes = j->r.state_bytes;
+    return OK;
+}
+
+static void job_close(Job *j) {
+    ragged_close(&j->r);
+    ids_free(&j->ids);
+    mem_free(j->prompt);
+    mem_free(j->logits);
+    mem_free(j->made);
+    mem_free(j->slot);
+    mem_free(j->step);
+    mem_free(j->last);
 }
 
 int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
                 Err *e) {
     const int length = lm->max_length ? lm->max_length : lm->m->c.max_positions;
-    Job j = {.lm = lm,
-             .until = until && *until ? until : NULL,
-             .max_new = max_new,
-             .limit = length - max_new,
-             .B = lm->batch ? lm->batch : 16};
+    Job j = {
+        .lm = lm, .until = until && *until ? until : NULL, .max_new = max_new, .limit = length - max_new, .n = n};
+    void *p = NULL, *q = NULL;
     *text = NULL;
     if (max_new < 1)
         return err_set(e, ERR_USAGE, "generation: got %d new tokens, expected at least 1", max_new);
@@ -188,16 +228,14 @@ int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *c
                 length, max_new);
         return err_hint(e, "--max-length N says otherwise");
     }
-    int rc = job_alloc(&j, n, e);
+    int rc = mem_alloc(&p, (n + 1) * sizeof(Prompt), "generation", e);
+    j.prompt = p;
+    if (!rc) rc = mem_alloc(&q, (n + 1) * sizeof(char *), "generation", e);
+    j.text = q;
     if (!rc) rc = prompts_encode(&j, doc, n, e);
-    if (!rc && n) rc = all_run(&j, n, e);
-    decode_close(&j.d);
-    ids_free(&j.ids);
-    mem_free(j.prompt);
-    mem_free(j.logits);
-    mem_free(j.row);
-    mem_free(j.made);
-    mem_free(j.done);
+    if (!rc && n) rc = job_open(&j, e);
+    if (!rc && n) rc = all_run(&j, e);
+    job_close(&j);
     if (rc && j.text) lm_free_texts(j.text, n);
     else *text = j.text;
     return rc;

@@ -1,7 +1,7 @@
 /* lm.h - a model the way an evaluation harness sees it: text in, greedy text or log-probabilities out.
  *
- * Every prompt is scored as if it were alone. Generation runs prompts of equal length together, so that no padding exists; log-likelihoods
- * put padding only behind a row's last token, where nothing that is scored can see it. Source: evaluation.md 2. */
+ * Every prompt is scored as if it were alone: prompts of any lengths run together without padding (model/ragged.h). Requests that share
+ * their context share its caches and states too. Source: evaluation.md 2. */
 #ifndef HYB_LM_H
 #define HYB_LM_H
 #include "base/log.h"
@@ -14,8 +14,8 @@ typedef struct {
     const Tokenizer *t;
     int special; /* 1: what the tokenizer adds (BOS) stands before every prompt; the harness's default is not */
     int max_length;     /* 0: max_positions of the model */
-    int batch;          /* rows at once, 0: 16 for generation, about 2048 tokens for log-likelihoods */
-    int prefill;        /* tokens of a prompt read at once, 0: 256 */
+    int batch;   /* rows at once, 0: 16 for generation, 32 for log-likelihoods, fewer where 1 GiB does not hold them */
+    int prefill; /* prompt tokens read in one step of generation, 0: 256 */
     volatile int *stop; /* not 0: give up with ERR_SIGINT; may be NULL */
     const Progress *progress;
     const char *label;               /* of the progress line */
@@ -28,6 +28,8 @@ typedef struct {
 int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
                 Err *e);
 void lm_free_texts(char **text, size_t n);
+/* How many rows of `capacity` tokens to run at once, at most `most`. */
+int lm_rows(const Lm *lm, int capacity, int most);
 
 typedef struct {
     double sum; /* nats: sum of log p of the continuation's tokens */
