@@ -193,7 +193,7 @@ START_TEST(finds_the_planted_layer) {
         else ck_assert_double_gt(-s1[l].score, 0.01);
         if (l != PLANTED) ck_assert_double_gt(s1[l].se, 0);
     }
-    int keep[MAX_LAYERS], order[L];
+    int keep[MAX_LAYERS], rank[L];
     for (int K = 0; K <= L; K++) {
         const SelectInput in = {.L = L, .K = K, .score = s1};
         must(select_layers(selector_find("ga_s2"), &in, keep, &e), &e);
@@ -202,9 +202,13 @@ START_TEST(finds_the_planted_layer) {
         ck_assert_int_eq(n, K);
         if (K) ck_assert_int_eq(keep[PLANTED], 1);
     }
-    ck_assert_int_eq(score_order_at(s1, L, 2, 0, order), 1);
-    for (int i = 0; i < L; i++) ck_assert_int_eq(s1[order[i]].rank, i + 1);
-    ck_assert_int_eq(score_order_at(s1, L, 3, 0, order), 0);
+    ck_assert_int_eq(score_ranks_at(s1, L, 2, 0, rank), L);
+    for (int l = 0; l < L; l++) ck_assert_int_eq(rank[l], s1[l].rank);
+    ck_assert_int_eq(score_ranks_at(s1, L, 3, 0, rank), 0);
+    memcpy(s2, s1, sizeof s1);
+    s2[0].points = 2; // given up before the third
+    ck_assert_int_eq(score_ranks_at(s2, L, 2, 0, rank), L - 1);
+    ck_assert(rank[0] == 0 && rank[PLANTED] == 1);
 
     // again: nothing is trained, the same numbers are read; official: the running training KL of the same runs
     Job again = j;

@@ -328,6 +328,8 @@ static int rows_alloc(Pipeline *p, LayerScore **rows, Err *e) {
 static int ranking_note(Pipeline *p, const char *name, const LayerScore *s, Err *e) {
     void *mem;
     if (p->rankings == PIPELINE_STUDENTS) return OK;
+    for (int i = 0; i < p->rankings; i++)
+        if (!strcmp(p->ranking[i].name, name)) return OK;
     TRY(mem_alloc(&mem, (size_t)p->r->L * sizeof(int), "order of layers", e));
     int *order = mem;
     for (int l = 0; l < p->r->L; l++) order[s[l].rank - 1] = l;
@@ -362,7 +364,8 @@ static int scores(Pipeline *p, int want, Err *e) {
 static uint64_t rows_fingerprint(const Pipeline *p, const char *name) {
     static const char *const not [] = {"stage2.", "stage3.",       "selector",   "keep_full",
                                        "k",       "softmax_ratio", "uniform_",   "students",
-                                       "memory_", "cost_budget",   "layer_costs"};
+                                       "memory_", "cost_budget",   "layer_costs",  "random_draws",
+                                       "curve_"};
     const OptionTable *t = pipeline_table();
     const int64_t n[] = {p->r->K, p->heldout.B, p->heldout.T, p->heldout.batches};
     uint64_t h = fingerprint_bytes(fingerprint_text(p->base, name), n, sizeof n);
@@ -397,100 +400,168 @@ static int own_rows(Pipeline *p, const Selector *s, const SelectInput *in, Err *
     return ranking_note(p, s->name, p->rows, e);
 }
 
-/* keep (L) of one selector; *seconds: what choosing cost. */
-static int choose(Pipeline *p, const char *name, int *keep, double *seconds, Err *e) {
+/* A selector at work: which one, how many layers, which draw. */
+typedef struct {
+    const char *name;
+    int K, draw;
+    double seconds; /* what choosing cost */
+} Choice;
+
+static SelectInput select_input(Pipeline *p, const Choice *c, const ScoreOptions *scoring) {
     const PipelineOptions *o = p->o;
-    const Selector *s = selector_find(name);
+    return (SelectInput){.L = p->r->L,
+                         .K = c->K,
+                         .score = p->score,
+                         .stride = o->uniform_stride,
+                         .first = o->uniform_first,
+                         .seed = o->seed,
+                         .draw = c->draw,
+                         .teacher = &p->teacher,
+                         .recall = p->recall.n_n ? &p->recall : NULL,
+                         .start = &p->start,
+                         .heldout = judge(p),
+                         .data = &p->scoring,
+                         .scoring = scoring,
+                         .align_form = o->stage1_loss,
+                         .tokenizer = p->tokenizer,
+                         .tasks = {o->task_samples, o->task_pairs, o->task_new_tokens, o->seed},
+                         .branch_steps = o->branch_steps,
+                         .distance_strength = o->distance_strength,
+                         .distance_width = o->distance_width};
+}
+
+/* Layers by a list or by costs, where the options say so. list, soft, lin (MAX_LAYERS) must stay. */
+static int select_limits(const Pipeline *p, SelectInput *in, const char *name, int *list, double *soft,
+                         double *lin, Err *e) {
+    const PipelineOptions *o = p->o;
+    if (!strcmp(name, "explicit")) {
+        TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &in->n_list, 0, p->r->L - 1,
+                       "keep_full_attention_layers", e));
+        in->list = list;
+        in->K = in->n_list;
+    }
+    if (o->cost_budget <= 0) return OK;
+    TRY(costs_parse(p, soft, lin, e));
+    in->soft = soft;
+    in->lin = lin;
+    in->budget = o->cost_budget;
+    return OK;
+}
+
+/* keep (L) of one selector. Rows are made for the run's own K, whatever c->K. */
+static int choose(Pipeline *p, Choice *c, int *keep, Err *e) {
+    const Selector *s = selector_find(c->name);
     char dir[1200], log[1200];
     int list[MAX_LAYERS];
+    double soft[MAX_LAYERS], lin[MAX_LAYERS];
     TRY(path_join(p, dir, sizeof dir, "checkpoints", "scores", e));
     TRY(path_join(p, log, sizeof log, "log.jsonl", NULL, e));
     const ScoreOptions scoring = score_options(p, dir, log);
-    SelectInput in = {.L = p->r->L,
-                      .K = p->r->K,
-                      .score = p->score,
-                      .list = list,
-                      .stride = o->uniform_stride,
-                      .first = o->uniform_first,
-                      .seed = o->seed,
-                      .teacher = &p->teacher,
-                      .recall = p->recall.n_n ? &p->recall : NULL,
-                      .start = &p->start,
-                      .heldout = judge(p),
-                      .data = &p->scoring,
-                      .scoring = &scoring,
-                      .align_form = o->stage1_loss,
-                      .tokenizer = p->tokenizer,
-                      .tasks = {o->task_samples, o->task_pairs, o->task_new_tokens, o->seed},
-                      .branch_steps = o->branch_steps,
-                      .distance_strength = o->distance_strength,
-                      .distance_width = o->distance_width};
-    if (!strcmp(name, "explicit")) {
-        TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &in.n_list, 0, p->r->L - 1,
-                       "keep_full_attention_layers", e));
-        in.K = in.n_list;
+    SelectInput in = select_input(p, c, &scoring);
+    TRY(select_limits(p, &in, c->name, list, soft, lin, e));
+    if (s->score) {
+        SelectInput all = in;
+        all.K = p->r->K;
+        TRY(own_rows(p, s, &all, e));
+        in.rows = p->rows;
     }
-    double soft[MAX_LAYERS], lin[MAX_LAYERS];
-    if (o->cost_budget > 0) {
-        TRY(costs_parse(p, soft, lin, e));
-        in.soft = soft;
-        in.lin = lin;
-        in.budget = o->cost_budget;
-    }
-    if (s->score) TRY(own_rows(p, s, &in, e));
-    in.rows = s->score ? p->rows : NULL;
     TRY(select_layers(s, &in, keep, e));
-    *seconds = 0;
+    c->seconds = 0;
     const LayerScore *cost = s->score ? p->rows : s->needs & NEEDS_SCORES ? p->score : NULL;
-    for (int l = 0; cost && l < p->r->L; l++) *seconds += cost[l].seconds;
-    if (!s->score) return OK;
-    TRY(path_join(p, dir, sizeof dir, "rankings", name, e));
+    for (int l = 0; cost && l < p->r->L; l++) c->seconds += cost[l].seconds;
+    if (!cost || c->K != p->r->K) return OK;
+    TRY(path_join(p, dir, sizeof dir, "rankings", c->name, e));
     TRY(file_mkdirs(dir, e));
-    return ranking_write(p->rows, p->r->L, name, s->label, keep, dir, e);
+    return ranking_write(cost, p->r->L, c->name, keep, dir, e);
 }
 
-/* budget.csv: what each K costs in memory, and what the scores promise for it. */
-static int budget_write(const Pipeline *p, const LayerScore *s, Err *e) {
-    char path[1200], text[256];
+/* One line of budget.csv: a set of layers, its cost, the sum of its scores above the lowest one, and whether it is the run's. */
+static void budget_line(TextBuf *b, const int *set, const int *keep, const double *value, double cost, int L) {
+    char text[256];
+    double sum = 0;
+    int K = 0;
+    for (int l = 0; l < L; l++) K += set[l], sum += set[l] ? value[l] : 0;
+    select_text(text, sizeof text, set, L);
+    textbuf_printf(b, "%d,%.9g,%.9g,%d,\"%s\"\n", K, cost, sum, !memcmp(set, keep, (size_t)L * sizeof *set), text);
+}
+
+/* The best set within each of 2L+1 budgets from the cheapest choice to the dearest. */
+static int budget_costs(const Pipeline *p, TextBuf *b, const int *keep, const double *value, Err *e) {
+    double soft[MAX_LAYERS], lin[MAX_LAYERS], least = 0, most = 0;
+    const int L = p->r->L;
+    TRY(costs_parse(p, soft, lin, e));
+    for (int l = 0; l < L; l++) least += fmin(soft[l], lin[l]), most += fmax(soft[l], lin[l]);
+    for (int i = 0; i <= 2 * L; i++) {
+        int set[MAX_LAYERS];
+        double cost = 0;
+        TRY(budget_knapsack(value, soft, lin, L, least + (most - least) * i / (2 * L), set, e));
+        for (int l = 0; l < L; l++) cost += set[l] ? soft[l] : lin[l];
+        budget_line(b, set, keep, value, cost, L);
+    }
+    return OK;
+}
+
+/* The first K ranks for every K; cost: memory in MiB at memory_context. */
+static void budget_memory(const Pipeline *p, TextBuf *b, const int *keep, const LayerScore *s, const double *value) {
+    const double soft = (double)budget_softmax_bytes(&p->teacher.c, p->be, (long)p->o->memory_context) / 1048576;
+    const double lin = (double)budget_linear_bytes(&p->teacher.c, p->be) / 1048576;
+    const int L = p->r->L;
+    int set[MAX_LAYERS] = {0};
+    for (int K = 0; K <= L; K++) {
+        for (int l = 0; l < L; l++) set[l] |= s[l].rank == K && K;
+        budget_line(b, set, keep, value, K * soft + (L - K) * lin, L);
+    }
+}
+
+/* budget.csv: the quality-cost curve, by what the scores promise. */
+static int budget_write(const Pipeline *p, const LayerScore *s, const int *keep, Err *e) {
+    char path[1200];
     TextBuf b = {0};
     const int L = p->r->L;
-    int keep[MAX_LAYERS] = {0};
-    const double soft = (double)budget_softmax_bytes(&p->teacher.c, p->be, (long)p->o->memory_context);
-    const double lin = (double)budget_linear_bytes(&p->teacher.c, p->be);
-    double sum = 0;
-    textbuf_puts(&b, "k,context,bytes,score_sum,layers\n");
-    for (int K = 0; K <= L; K++) {
-        for (int l = 0; l < L; l++) {
-            if (s[l].rank != K || !K) continue;
-            keep[l] = 1;
-            sum += s[l].score;
-        }
-        select_text(text, sizeof text, keep, L);
-        textbuf_printf(&b, "%d,%lld,%.0f,%.9g,\"%s\"\n", K, (long long)p->o->memory_context,
-                       K * soft + (L - K) * lin, sum, text);
-    }
-    int rc = textbuf_end(&b, e);
+    double value[MAX_LAYERS], low = INFINITY;
+    int rc = OK;
+    for (int l = 0; l < L; l++) low = s[l].score < low ? s[l].score : low;
+    for (int l = 0; l < L; l++) value[l] = isnan(s[l].score) ? 0 : s[l].score - low;
+    textbuf_puts(&b, "k,cost,value,chosen,layers\n");
+    if (p->o->cost_budget > 0) rc = budget_costs(p, &b, keep, value, e);
+    else budget_memory(p, &b, keep, s, value);
+    if (!rc) rc = textbuf_end(&b, e);
     if (!rc) rc = path_join(p, path, sizeof path, "budget.csv", NULL, e);
     if (!rc) rc = file_write_all(path, b.text, b.len, e);
     textbuf_free(&b);
     return rc;
 }
 
+/* Rows of a selector that scores nothing: no scores, the chosen layers first. */
+static int layout_rows(Pipeline *p, const int *keep, Err *e) {
+    int rank = 0;
+    if (!p->rows) TRY(rows_alloc(p, &p->rows, e));
+    memset(p->rows, 0, (size_t)p->r->L * sizeof *p->rows);
+    for (int pass = 0; pass < 2; pass++)
+        for (int l = 0; l < p->r->L; l++) {
+            if (keep[l] == pass) continue;
+            score_finish(&p->rows[l], l, 0);
+            p->rows[l].rank = ++rank;
+        }
+    return OK;
+}
+
 static int selection(Pipeline *p, int *keep, double *seconds, Err *e) {
     char text[256];
-    const int official = p->o->official_score;
     const Selector *s = selector_find(p->o->selector);
-    TRY(choose(p, p->o->selector, keep, seconds, e));
+    Choice c = {.name = p->o->selector, .K = p->r->K};
+    TRY(choose(p, &c, keep, e));
+    *seconds = c.seconds;
     select_text(text, sizeof text, keep, p->r->L);
     note(p, "selected by %s: layers %s", p->o->selector, text[0] ? text : "none");
-    if (s->score) TRY(ranking_write(p->rows, p->r->L, p->o->selector, s->label, keep, p->dir, e));
-    if (s->score || p->score) TRY(budget_write(p, s->score ? p->rows : p->score, e));
-    if (!p->score) return OK;
-    if (!s->score)
-        TRY(ranking_write(p->score, p->r->L, p->o->selector,
-                          official ? "-mean training KL of the last 10 steps" : "-held-out KL", keep, p->dir,
-                          e));
-    return trajectory_write(p->score, p->r->L, official, p->dir, e);
+    if (!s->score && !p->score) {
+        TRY(layout_rows(p, keep, e));
+        return ranking_write(p->rows, p->r->L, p->o->selector, keep, p->dir, e);
+    }
+    const LayerScore *shown = s->score ? p->rows : p->score;
+    TRY(ranking_write(shown, p->r->L, p->o->selector, keep, p->dir, e));
+    TRY(budget_write(p, shown, keep, e));
+    return p->score ? trajectory_write(p->score, p->r->L, p->o->official_score, p->dir, e) : OK;
 }
 
 /* agreement.csv: every pair of rankings of this run. */
@@ -663,22 +734,51 @@ static int student(Pipeline *p, const char *name, Model *m, const int *keep, dou
     return OK;
 }
 
-/* The teacher and the stage-1 student as they are, the main student, and those to compare it with. */
-static int students(Pipeline *p, const int *keep, double select_seconds, Err *e) {
-    TRY(student(p, "teacher", &p->teacher, NULL, 0, e));
-    TRY(student(p, "stage1", &p->start, NULL, 0, e));
-    TRY(student(p, p->o->selector, NULL, keep, select_seconds, e));
+/* The student of one selector: its layers chosen and distilled. */
+static int chosen(Pipeline *p, const char *name, int K, int draw, Err *e) {
+    int keep[MAX_LAYERS] = {0};
+    char row[64];
+    Choice c = {.name = name, .K = K, .draw = draw};
+    int n = snprintf(row, sizeof row, "%.31s", name);
+    if (draw) n += snprintf(row + n, sizeof row - (size_t)n, "-%d", draw + 1);
+    if (K != p->r->K) snprintf(row + n, sizeof row - (size_t)n, "@%d", K);
+    TRY(choose(p, &c, keep, e));
+    return student(p, row, NULL, keep, c.seconds, e);
+}
+
+static int chosen_draws(Pipeline *p, const char *name, int K, Err *e) {
+    const int draws = strcmp(name, "random") ? 1 : p->o->random_draws;
+    for (int d = 0; d < draws; d++)
+        if (d || K != p->r->K || strcmp(name, p->o->selector)) TRY(chosen(p, name, K, d, e)); // the main student is there already
+    return OK;
+}
+
+/* Every selector of the run at its K, those of the curve at another one. */
+static int selectors(Pipeline *p, int K, Err *e) {
+    const char *curve = p->o->curve_students;
+    const int all = K == p->r->K || !curve[0];
+    if (all || names_ask(curve, p->o->selector)) TRY(chosen_draws(p, p->o->selector, K, e));
     for (const char *s = p->o->students; *s;) {
         char name[32];
-        int other[MAX_LAYERS] = {0};
-        double seconds;
         const size_t len = strcspn(s, ",");
         snprintf(name, sizeof name, "%.*s", (int)len, s);
         s += len + (s[len] == ',');
-        if (!strcmp(name, p->o->selector)) continue;
-        TRY(choose(p, name, other, &seconds, e));
-        TRY(student(p, name, NULL, other, seconds, e));
+        if ((K != p->r->K && !selector_scales(name)) || (!all && !names_ask(curve, name))) continue;
+        if (strcmp(name, p->o->selector)) TRY(chosen_draws(p, name, K, e));
     }
+    return OK;
+}
+
+/* The teacher and the stage-1 student as they are, the main student, those to compare it with, and all of them at other K. */
+static int students(Pipeline *p, const int *keep, double select_seconds, Err *e) {
+    int k[MAX_LAYERS], n = 0;
+    TRY(list_parse(p->o->curve_k, k, MAX_LAYERS, &n, 0, p->r->L, "curve_k", e));
+    TRY(student(p, "teacher", &p->teacher, NULL, 0, e));
+    TRY(student(p, "stage1", &p->start, NULL, 0, e));
+    TRY(student(p, p->o->selector, NULL, keep, select_seconds, e));
+    TRY(selectors(p, p->r->K, e));
+    for (int i = 0; i < n; i++)
+        if (k[i] != p->r->K) TRY(selectors(p, k[i], e));
     return OK;
 }
 

@@ -7,7 +7,8 @@
  *   checkpoints/      stage1/ (kept), scores/layer-N.json, students/NAME.json; checkpoints of what is in progress
  *   ranking.json      layers with scores and ranks;   trajectory.csv: rank of each layer over the scoring tokens
  *   rankings/NAME/ranking.json  of every selector of the run that scores layers;   agreement.csv: how far they agree, pair by pair
- *   budget.csv        for every K: the main ranking's first K layers, their scores' sum, memory at memory_context
+ *   budget.csv        the quality-cost curve: for every K the main ranking's first K layers, memory in MiB at memory_context, and the sum of
+ *                     their scores above the lowest one; with layer_costs: the best set within each of 2L+1 budgets
  *   model/            the distilled hybrid;           results.json: one row per student, written last: a run that has it is finished
  * Read pipeline_run first, then select.c, distill.c, model.c. */
 #ifndef HYB_PIPELINE_H
@@ -55,6 +56,9 @@ typedef struct {
     char layer_costs[2048];        /* "soft:lin,soft:lin,...": measured costs of each layer as softmax and as linear attention */
     int uniform_first, uniform_stride;
     char students[512];            /* further students to compare with: "none,uniform,random,ablation" */
+    int random_draws;              /* of selector random: students random, random-2, ... */
+    char curve_k[128];             /* "1,3,4": further numbers of softmax layers at which selectors' sets are distilled, as NAME@K */
+    char curve_students[512];      /* by these of the run's selectors; "": by all whose choice scales */
     /* recall probe */
     char recall_keys[128], recall_values[128], recall_n[64]; /* keys "": no probe; values "": from the keys' set, disjoint */
     int recall_rows;
@@ -85,7 +89,7 @@ typedef struct {
     size_t parameters, cache_bytes_per_token, state_bytes; /* of the model; cache and state per sequence when generating */
 } StudentRow;
 
-enum { PIPELINE_STUDENTS = 40 };
+enum { PIPELINE_STUDENTS = 256 };
 typedef struct {
     int L, K;
     int finished_before; /* 1: results.json was there, nothing was done */
@@ -118,8 +122,10 @@ int pipeline_options_read(PipelineOptions *o, const char *dir, int *found, Err *
 int pipeline_results_read(PipelineResult *r, const char *dir, Err *e);
 /* ranking.json: s (MAX_LAYERS) gets layer, score, se, rank, tokens, seconds and the trajectory. selector, keep: what was chosen. */
 int ranking_read(LayerScore *s, int *L, const char *dir, Err *e);
-/* what: the meaning of the score, for the file. */
-int ranking_write(const LayerScore *s, int L, const char *selector, const char *what, const int *keep, const char *dir, Err *e);
+/* What the scores of DIR/ranking.json are: unit for axes ("": no scores) and a sentence. */
+int ranking_about(char *unit, size_t unit_cap, char *label, size_t label_cap, const char *dir, Err *e);
+/* The file says what the scores mean: those of the selector, or GA-S2's where it scores nothing itself. */
+int ranking_write(const LayerScore *s, int L, const char *selector, const int *keep, const char *dir, Err *e);
 int trajectory_write(const LayerScore *s, int L, int official, const char *dir, Err *e);
 int row_write(const StudentRow *r, const int *recall_n, int n_n, uint64_t fingerprint, const char *path, Err *e);
 int row_read(StudentRow *r, uint64_t *fingerprint, int n_n, const char *path, Err *e);

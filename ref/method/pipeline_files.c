@@ -209,12 +209,17 @@ int run_file(const PipelineOptions *o, const char *dir, const char *backend, con
 
 /* ---------------------------------------------------------------- ranking and trajectory */
 
-int ranking_write(const LayerScore *s, int L, const char *selector, const char *what, const int *keep,
-                  const char *dir, Err *e) {
+int ranking_write(const LayerScore *s, int L, const char *selector, const int *keep, const char *dir,
+                  Err *e) {
+    const Selector *by = selector_find(selector);
     JsonOut j;
+    int scored = 0;
+    for (int l = 0; l < L; l++) scored |= !isnan(s[l].score);
+    if (scored && !by->unit) by = selector_find("ga_s2"); // a layout beside GA-S2's scores
     json_out_begin(&j, 1);
     json_out_object(&j, NULL);
-    json_out_str(&j, "score", what);
+    json_out_str(&j, "score", by->label);
+    json_out_str(&j, "unit", scored ? by->unit : "");
     json_out_str(&j, "selector", selector);
     put_layers(&j, "keep_full_attention_layers", keep, L);
     json_out_array(&j, "layers");
@@ -276,19 +281,35 @@ int ranking_read(LayerScore *s, int *L, const char *dir, Err *e) {
     return rc;
 }
 
+int ranking_about(char *unit, size_t unit_cap, char *label, size_t label_cap, const char *dir, Err *e) {
+    Json j;
+    const char *u = "score", *l = ""; // a file from before units were written
+    TRY(json_load(&j, dir, "ranking.json", e));
+    const int rc = json_opt_str(&j, 0, "unit", &u, e) || json_opt_str(&j, 0, "score", &l, e);
+    snprintf(unit, unit_cap, "%s", u);
+    snprintf(label, label_cap, "%s", l);
+    json_free(&j);
+    return rc ? e->code : OK;
+}
+
+/* One line for every layer that has point p; returns how many. */
+static int trajectory_point(TextBuf *b, const LayerScore *s, int L, int p, int official) {
+    int rank[MAX_LAYERS], n = score_ranks_at(s, L, p, official, rank);
+    for (int l = 0; l < L; l++) {
+        const ScorePoint *v = &s[l].point[p];
+        if (!rank[l]) continue;
+        textbuf_printf(b, "%d,%lld,%lld,%.9g,%.3g,%.9g,%d\n", l, (long long)v->step, (long long)v->tokens, v->kl, v->kl_se, v->running,
+                       rank[l]);
+    }
+    return n;
+}
+
 int trajectory_write(const LayerScore *s, int L, int official, const char *dir, Err *e) {
     TextBuf b = {0};
     char path[1200];
-    int order[MAX_LAYERS], rank[MAX_LAYERS];
+    int p = 0;
     textbuf_puts(&b, "layer,step,tokens,kl,stderr,running_kl,rank\n");
-    for (int p = 0; score_order_at(s, L, p, official, order); p++) {
-        for (int i = 0; i < L; i++) rank[order[i]] = i + 1;
-        for (int l = 0; l < L; l++) {
-            const ScorePoint *v = &s[l].point[p];
-            textbuf_printf(&b, "%d,%lld,%lld,%.9g,%.3g,%.9g,%d\n", l, (long long)v->step,
-                           (long long)v->tokens, v->kl, v->kl_se, v->running, rank[l]);
-        }
-    }
+    while (p < SCORE_POINTS && trajectory_point(&b, s, L, p, official)) p++;
     int rc = textbuf_end(&b, e);
     if (!rc) rc = file_join(path, sizeof path, dir, "trajectory.csv", e);
     if (!rc) rc = file_write_all(path, b.text, b.len, e);

@@ -62,6 +62,10 @@ static const Option ROWS[] = {
     {"uniform_first", "of selector uniform_stride", OPT_INT, P(uniform_first), 0, MAX_LAYERS, NULL, 0},
     {"uniform_stride", "of selector uniform_stride", OPT_INT, P(uniform_stride), 1, MAX_LAYERS, NULL, 0},
     {"students", "further selectors to distil and compare with: \"none,uniform,random,ablation\"", OPT_TEXT, P(students), 0, 512, NULL, 0},
+    {"random_draws", "of selector random: students random, random-2, ...", OPT_INT, P(random_draws), 1, 64, NULL, 0},
+    {"curve_k", "further numbers of softmax layers, \"1,3,4\", at which selectors' sets are distilled as NAME@K", OPT_TEXT, P(curve_k), 0, 128,
+     NULL, 0},
+    {"curve_students", "by which of the run's selectors; empty: by all", OPT_TEXT, P(curve_students), 0, 512, NULL, 0},
     {"recall_keys", "recall probe: characters of keys; empty: no probe", OPT_TEXT, P(recall_keys), 0, 128, NULL, 0},
     {"recall_values", "characters of values; empty: the keys' set, disjoint in each row", OPT_TEXT, P(recall_values), 0, 128, NULL, 0},
     {"recall_n", "numbers of pairs", OPT_TEXT, P(recall_n), 0, 64, NULL, 0},
@@ -96,7 +100,7 @@ void pipeline_defaults(PipelineOptions *o) {
                            .add_eos = 1, .temperature = 1, .heldout = 0.05, .eval_batches = 8, .selector = "ga_s2", .k = -1,
                            .early_stop_threshold = 0.9, .distance_strength = 0.5, .distance_width = 2, .memory_context = 32768,
                            .task_samples = 16, .task_pairs = 20, .task_new_tokens = 48,
-                           .softmax_ratio = 0.25, .uniform_stride = 1, .recall_n = "4,8,16,24", .recall_rows = 64, .seed = 42,
+                           .softmax_ratio = 0.25, .uniform_stride = 1, .random_draws = 1, .recall_n = "4,8,16,24", .recall_rows = 64, .seed = 42,
                            .save_every = 50, .cache_mb = 512, .keep_last = 2, .log_every = 10, .max_skips = 10};
     o->stage1 = stage_default(200, 256, 1e-3, 1e-3, SCHEDULE_COSINE);
     o->score = stage_default(60, 256, 1e-4, 1e-3, SCHEDULE_CONSTANT);
@@ -130,10 +134,10 @@ void pipeline_official(PipelineOptions *o) {
     o->log_every = 10;
 }
 
-/* Every name of the comma list is a selector, none twice. */
+/* Every name of the comma list is a selector, none twice; with all draws and all K they fit the table. */
 static int students_check(const PipelineOptions *o, Err *e) {
     char name[32];
-    int n = 0;
+    int n = 1, k[MAX_LAYERS], n_k = 0;
     for (const char *s = o->students; *s;) {
         const size_t len = strcspn(s, ",");
         if (len >= sizeof name) return err_set(e, ERR_USAGE, "students: '%.*s' is not a selector", (int)len, s);
@@ -145,9 +149,12 @@ static int students_check(const PipelineOptions *o, Err *e) {
             if (other == len && !memcmp(before, s, len)) return err_set(e, ERR_USAGE, "students: '%s' is there twice", name);
             before += other + 1;
         }
-        if (++n > PIPELINE_STUDENTS - 3) return err_set(e, ERR_USAGE, "students: more than %d", PIPELINE_STUDENTS - 3);
+        n++;
         s += len + (s[len] == ',');
     }
+    TRY(list_parse(o->curve_k, k, MAX_LAYERS, &n_k, 0, MAX_LAYERS, "curve_k", e));
+    n = (n + o->random_draws - 1) * (n_k + 1);
+    if (n > PIPELINE_STUDENTS - 2) return err_set(e, ERR_USAGE, "students: %d with all K and draws, at most %d", n, PIPELINE_STUDENTS - 2);
     return OK;
 }
 

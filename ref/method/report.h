@@ -1,8 +1,7 @@
 /* report.h - pictures and a page from a finished run: everything is read back from the run's own files, so that a report can be drawn
  * again, and nothing in it can differ from them.
  *
- * Writes into DIR: importance.svg/.csv (KL with one layer back to softmax), trajectory.svg (rank against tokens; its CSV is
- * trajectory.csv), loss.svg/.csv (training), recall.svg/.csv (recall by number of pairs), students.csv, and report.html, self-contained. */
+ * Writes into DIR: students.csv, the pictures of report_pictures.h with their numbers, and report.html, self-contained. */
 #ifndef HYB_REPORT_H
 #define HYB_REPORT_H
 #include "base/text_buf.h"

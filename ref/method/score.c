@@ -544,12 +544,15 @@ int score_rows_save(const LayerScore *s, int L, const char *dir, uint64_t finger
     return OK;
 }
 
-int score_order_at(const LayerScore *s, int L, int p, int official, int *order) {
+int score_ranks_at(const LayerScore *s, int L, int p, int official, int *rank) {
     double value[MAX_LAYERS] = {0};
+    int order[MAX_LAYERS], n = 0;
     for (int l = 0; l < L; l++) {
-        if (p >= s[l].points) return 0;
-        value[l] = -(official ? s[l].point[p].running : s[l].point[p].kl);
+        const int there = p < s[l].points;
+        value[l] = !there ? -INFINITY : -(official ? s[l].point[p].running : s[l].point[p].kl);
+        n += there;
     }
     order_layers(value, L, order);
-    return 1;
+    for (int i = 0; i < L; i++) rank[order[i]] = p < s[order[i]].points ? i + 1 : 0;
+    return n;
 }

@@ -68,8 +68,8 @@ void score_share(LayerScore *s, int L, int64_t tokens, double seconds);
 /* Finished rows of any selector as DIR/layer-N.json: *found = 1 if all L were there. ERR_USAGE when made by other options. */
 int score_rows_load(LayerScore *s, int L, const char *dir, uint64_t fingerprint, int *found, Err *e);
 int score_rows_save(const LayerScore *s, int L, const char *dir, uint64_t fingerprint, Err *e);
-/* The layers of point p in rank order (-running or -kl as official says): order (L). Returns 0 when not every layer has that point. */
-int score_order_at(const LayerScore *s, int L, int p, int official, int *order);
+/* rank (L) at point p (by -running or -kl, as official says) of those layers that have it, 1 = best; 0 for those given up before. Returns how many have it. */
+int score_ranks_at(const LayerScore *s, int L, int p, int official, int *rank);
 
 /* Hybrid = `start` with the softmax layers of teacher where keep[l]: opened, GRAD_ALL (method.md 2.6). */
 int hybrid_open(Model *h, Model *teacher, Model *start, const int *keep /* (L) 0/1 */, GradKind grad, Err *e);

@@ -245,6 +245,10 @@ static int round_ga_s2(const SelectInput *in, const int *picked, int pick, Layer
     char name[48], dir[1200];
     snprintf(name, sizeof name, "ga_s2_greedy-%d", pick);
     ScoreOptions o = options_of(in, name, dir);
+    if (!pick && in->score && !o.stop.R && o.halving_z <= 0) { // nothing is picked yet: these are GA-S2's runs
+        memcpy(rows, in->score, (size_t)in->L * sizeof *rows);
+        return OK;
+    }
     o.keep = picked;
     o.stop.R = 0; // the first K of a round are not the question
     o.halving_z = 0;

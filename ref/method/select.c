@@ -148,7 +148,7 @@ static int choose_random(const SelectInput *in, int *keep, Err *e) {
     int order[MAX_LAYERS];
     Rng r;
     (void)e;
-    rng_seed3(&r, in->seed, 0x73656c, 0);
+    rng_seed3(&r, in->seed, 0x73656c, (uint64_t)in->draw);
     for (int l = 0; l < in->L; l++) order[l] = l;
     rng_shuffle(&r, order, (size_t)in->L);
     for (int i = 0; i < in->K; i++) keep[order[i]] = 1;
@@ -174,40 +174,63 @@ static int choose_all(const SelectInput *in, int *keep, Err *e) {
 
 /* A new selector: a row here; what it needs of models is in scorers.c. */
 static const Selector SELECTORS[] = {
-    {"ga_s2", "KL-guided: one-swap KL to the teacher", NEEDS_SCORES, NULL, choose_score},
-    {"uniform", "evenly spaced from layer 0", 0, NULL, choose_uniform},
-    {"uniform_last", "evenly spaced, last layer of each group", 0, NULL, choose_uniform_last},
-    {"uniform_stride", "a given first layer and stride", 0, NULL, choose_stride},
-    {"random", "drawn from the seed", 0, NULL, choose_random},
-    {"explicit", "the given list", 0, NULL, choose_explicit},
-    {"ablation", "drop in recall when the teacher's mixer is set to zero", NEEDS_RECALL, score_ablation, choose_own},
-    {"none", "all layers linear", 0, NULL, choose_none},
-    {"all", "all layers softmax", 0, NULL, choose_all},
-    {"gr_s2", "KL of the teacher with this layer linear, distilled", NEEDS_STUDENT | NEEDS_TRAINING, score_gr_s2, choose_own},
-    {"avg_s2", "mean of the ranks of ga_s2 and gr_s2", NEEDS_SCORES | NEEDS_STUDENT | NEEDS_TRAINING, score_avg_s2, choose_own},
-    {"ga_s1", "stage-1 loss with this layer softmax", NEEDS_STUDENT, score_ga_s1, choose_own},
-    {"gr_s1", "stage-1 loss of this layer alone", NEEDS_STUDENT, score_gr_s1, choose_own},
-    {"avg_s1", "mean of the ranks of ga_s1 and gr_s1", NEEDS_STUDENT, score_avg_s1, choose_own},
-    {"distance", "ga_s2 with a penalty on neighbours of chosen layers", NEEDS_SCORES, NULL, choose_distance},
-    {"ppl", "rise of the text's cross-entropy when the teacher's mixer is bypassed", NEEDS_STUDENT, score_ppl, choose_own},
-    {"act_mse", "change of the teacher's last hidden state when its mixer is bypassed", NEEDS_STUDENT, score_act_mse, choose_own},
-    {"smart", "forward-only one-swap KL under SMART's spacing rule", NEEDS_STUDENT, score_swap, choose_smart},
-    {"swap", "forward-only one-swap KL", NEEDS_STUDENT, score_swap, choose_own},
-    {"swap_remove", "forward-only KL of the teacher with this layer linear", NEEDS_STUDENT, score_swap_remove, choose_own},
-    {"gates", "slope of the KL when softmax is mixed into the linear student", NEEDS_STUDENT, score_gates, choose_own},
-    {"path_gates", "the same slope averaged along the path to the teacher", NEEDS_STUDENT, score_path_gates, choose_own},
-    {"swap_greedy", "swap, scored anew after each pick", NEEDS_STUDENT, score_swap_greedy, choose_own},
-    {"gates_greedy", "gates, scored anew after each pick", NEEDS_STUDENT, score_gates_greedy, choose_own},
-    {"ga_s2_greedy", "ga_s2, scored anew after each pick", NEEDS_STUDENT | NEEDS_TRAINING, score_ga_s2_greedy, choose_own},
-    {"trunk_s2", "ga_s2 as short branches of one distilled all-linear trunk", NEEDS_STUDENT | NEEDS_TRAINING, score_trunk_s2, choose_own},
-    {"ar", "task: loss in sums of recalled digits when the teacher's mixer is bypassed", NEEDS_TASKS, score_ar, choose_own},
-    {"ar_mh", "task: the same with names that stand for names", NEEDS_TASKS, score_ar_mh, choose_own},
-    {"vt", "task: variable tracking", NEEDS_TASKS, score_vt, choose_own},
-    {"cwe", "task: common words", NEEDS_TASKS, score_cwe, choose_own},
-    {"fwe", "task: frequent words", NEEDS_TASKS, score_fwe, choose_own},
-    {"phone_book", "task: phone book", NEEDS_TASKS, score_phone_book, choose_own},
-    {"retrieval", "task: one value out of a dictionary", NEEDS_TASKS, score_retrieval, choose_own},
-    {"exhaustive", "the best of all sets of K layers, each distilled", NEEDS_STUDENT | NEEDS_TRAINING, score_exhaustive, choose_own},
+    {"ga_s2", "KL-guided: one-swap KL to the teacher", "-KL to the teacher (nats per token)", NEEDS_SCORES,
+     NULL, choose_score},
+    {"uniform", "evenly spaced from layer 0", NULL, 0, NULL, choose_uniform},
+    {"uniform_last", "evenly spaced, last layer of each group", NULL, 0, NULL, choose_uniform_last},
+    {"uniform_stride", "a given first layer and stride", NULL, 0, NULL, choose_stride},
+    {"random", "drawn from the seed", NULL, 0, NULL, choose_random},
+    {"explicit", "the given list", NULL, 0, NULL, choose_explicit},
+    {"ablation", "drop in recall when the teacher's mixer is set to zero", "recall lost (fraction)",
+     NEEDS_RECALL, score_ablation, choose_own},
+    {"none", "all layers linear", NULL, 0, NULL, choose_none},
+    {"all", "all layers softmax", NULL, 0, NULL, choose_all},
+    {"gr_s2", "KL of the teacher with this layer linear, distilled", "KL to the teacher (nats per token)",
+     NEEDS_STUDENT | NEEDS_TRAINING, score_gr_s2, choose_own},
+    {"avg_s2", "mean of the ranks of ga_s2 and gr_s2", "-mean rank",
+     NEEDS_SCORES | NEEDS_STUDENT | NEEDS_TRAINING, score_avg_s2, choose_own},
+    {"ga_s1", "stage-1 loss with this layer softmax", "-alignment loss of all other layers", NEEDS_STUDENT,
+     score_ga_s1, choose_own},
+    {"gr_s1", "stage-1 loss of this layer alone", "alignment loss of this layer", NEEDS_STUDENT, score_gr_s1,
+     choose_own},
+    {"avg_s1", "mean of the ranks of ga_s1 and gr_s1", "-mean rank", NEEDS_STUDENT, score_avg_s1, choose_own},
+    {"distance", "ga_s2 with a penalty on neighbours of chosen layers", "-KL to the teacher (nats per token)",
+     NEEDS_SCORES, NULL, choose_distance},
+    {"ppl", "rise of the text's cross-entropy when the teacher's mixer is bypassed",
+     "rise of the text loss (nats per token)", NEEDS_STUDENT, score_ppl, choose_own},
+    {"act_mse", "change of the teacher's last hidden state when its mixer is bypassed",
+     "mean squared change of the last hidden state", NEEDS_STUDENT, score_act_mse, choose_own},
+    {"smart", "forward-only one-swap KL under SMART's spacing rule", "fall of the KL (nats per token)",
+     NEEDS_STUDENT, score_swap, choose_smart},
+    {"swap", "forward-only one-swap KL", "fall of the KL (nats per token)", NEEDS_STUDENT, score_swap,
+     choose_own},
+    {"swap_remove", "forward-only KL of the teacher with this layer linear",
+     "KL to the teacher (nats per token)", NEEDS_STUDENT, score_swap_remove, choose_own},
+    {"gates", "slope of the KL when softmax is mixed into the linear student",
+     "-dKL/da at a = 0 (nats per token)", NEEDS_STUDENT, score_gates, choose_own},
+    {"path_gates", "the same slope averaged along the path to the teacher",
+     "-dKL/da along the path (nats per token)", NEEDS_STUDENT, score_path_gates, choose_own},
+    {"swap_greedy", "swap, scored anew after each pick",
+     "fall of the KL given the picks before (nats per token)", NEEDS_STUDENT, score_swap_greedy, choose_own},
+    {"gates_greedy", "gates, scored anew after each pick", "-dKL/da given the picks before (nats per token)",
+     NEEDS_STUDENT, score_gates_greedy, choose_own},
+    {"ga_s2_greedy", "ga_s2, scored anew after each pick", "-KL given the picks before (nats per token)",
+     NEEDS_STUDENT | NEEDS_TRAINING, score_ga_s2_greedy, choose_own},
+    {"trunk_s2", "ga_s2 as short branches of one distilled all-linear trunk",
+     "-KL to the teacher (nats per token)", NEEDS_STUDENT | NEEDS_TRAINING, score_trunk_s2, choose_own},
+    {"ar", "task: loss in sums of recalled digits when the teacher's mixer is bypassed",
+     "accuracy lost (fraction)", NEEDS_TASKS, score_ar, choose_own},
+    {"ar_mh", "task: the same with names that stand for names", "accuracy lost (fraction)", NEEDS_TASKS,
+     score_ar_mh, choose_own},
+    {"vt", "task: variable tracking", "accuracy lost (fraction)", NEEDS_TASKS, score_vt, choose_own},
+    {"cwe", "task: common words", "accuracy lost (fraction)", NEEDS_TASKS, score_cwe, choose_own},
+    {"fwe", "task: frequent words", "accuracy lost (fraction)", NEEDS_TASKS, score_fwe, choose_own},
+    {"phone_book", "task: phone book", "accuracy lost (fraction)", NEEDS_TASKS, score_phone_book, choose_own},
+    {"retrieval", "task: one value out of a dictionary", "accuracy lost (fraction)", NEEDS_TASKS,
+     score_retrieval, choose_own},
+    {"exhaustive", "the best of all sets of K layers, each distilled",
+     "-KL of the best set with this layer (nats per token)", NEEDS_STUDENT | NEEDS_TRAINING, score_exhaustive,
+     choose_own},
 };
 
 int selector_count(void) { return (int)(sizeof SELECTORS / sizeof *SELECTORS); }
@@ -216,6 +239,13 @@ const Selector *selector_find(const char *name) {
     for (int i = 0; i < selector_count(); i++)
         if (!strcmp(SELECTORS[i].name, name)) return &SELECTORS[i];
     return NULL;
+}
+
+int selector_scales(const char *name) {
+    static const char *const fixed[] = {"explicit", "none", "all", "exhaustive", "uniform_stride"};
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+        if (!strcmp(name, fixed[i])) return 0;
+    return 1;
 }
 
 static int select_check(const Selector *s, const SelectInput *in, Err *e) {

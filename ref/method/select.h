@@ -12,6 +12,7 @@ typedef struct { /* what selectors may look at; each says what it needs */
     const int *list;           /* explicit */
     int n_list, stride, first; /* stride: first, first+stride, ... */
     uint64_t seed;             /* random */
+    int draw;                  /* random: which of the seed's sets, from 0 */
     Model *teacher;            /* all that score layers */
     Recall *recall;            /* ablation */
     const Tokenizer *tokenizer; /* ar, ar_mh, vt, cwe, fwe, phone_book, retrieval */
@@ -31,7 +32,7 @@ typedef struct { /* what selectors may look at; each says what it needs */
 enum { NEEDS_SCORES = 1, NEEDS_RECALL = 2, NEEDS_STUDENT = 4, NEEDS_TRAINING = 8, NEEDS_TASKS = 16 };
 /* GA-S2's rows; recall; start and heldout; data and scoring; tokenizer and tasks */
 typedef struct {
-    const char *name, *label;
+    const char *name, *label, *unit; /* unit: what a score is, for axes: "rise of the text loss (nats per token)"; NULL: scores nothing */
     unsigned needs;
     /* Rows (L) of all layers; NULL: a layout, or GA-S2's own scores. The K of a greedy selector are its first K ranks. */
     int (*score)(const SelectInput *in, LayerScore *rows, Err *e);
@@ -42,6 +43,8 @@ int selector_count(void);
 const Selector *selector_at(int i);
 /* NULL if unknown; the names are in select.c. */
 const Selector *selector_find(const char *name);
+/* 1 if what the selector says at one K says something at every K: rankings and layouts do, lists and the best set of K do not. */
+int selector_scales(const char *name);
 /* Rows of all layers, of a selector that scores them. */
 int selector_score(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e);
 /* Checks K against [0, L], runs the selector; ERR_USAGE when something it needs is absent. */
