@@ -107,7 +107,7 @@ static int work_measure(const Bench *b, const Work *w, int threads, Timing *out,
 typedef struct {
     const char *op, *shape;
     int threads;
-    double ms, gflops, peak, of_peak, gbs, of_memory, of_ref, tokens; // 0: not known
+    double ms, gflops, peak, of_peak, gbs, of_memory, of_ref, tokens, mib; // 0: not known
 } Row;
 
 static void number(FILE *out, BenchForm form, const char *key, double v, const char *format) {
@@ -122,10 +122,10 @@ static void row_print(Bench *b, const Row *r) {
     const BenchForm form = b->o->form;
     FILE *out = b->out;
     if (!b->printed++ && form == BENCH_CSV)
-        fputs("op,shape,threads,ms,gflops,fma_gflops,of_fma,gbs,of_memory,times_ref32,tokens_per_s\n", out);
+        fputs("op,shape,threads,ms,gflops,fma_gflops,of_fma,gbs,of_memory,times_ref32,tokens_per_s,mib\n", out);
     if (b->printed == 1 && form == BENCH_TEXT)
-        fprintf(out, "%-22s %-34s %3s %9s %9s %9s %9s %9s %9s %9s %9s\n", "op", "shape", "thr", "ms",
-                "GFLOP/s", "FMA peak", "of peak", "GB/s", "of memory", "x ref32", "tok/s");
+        fprintf(out, "%-22s %-34s %3s %9s %9s %9s %9s %9s %9s %9s %9s %9s\n", "op", "shape", "thr", "ms",
+                "GFLOP/s", "FMA peak", "of peak", "GB/s", "of memory", "x ref32", "tok/s", "MiB");
     if (form == BENCH_JSON)
         fprintf(out, "{\"op\":\"%s\",\"shape\":\"%s\",\"threads\":%d", r->op, r->shape, r->threads);
     else fprintf(out, form == BENCH_CSV ? "%s,%s,%d" : "%-22s %-34s %3d", r->op, r->shape, r->threads);
@@ -137,6 +137,7 @@ static void row_print(Bench *b, const Row *r) {
     number(out, form, "of_memory", r->of_memory, "%.3f");
     number(out, form, "times_ref32", r->of_ref, "%.1f");
     number(out, form, "tokens_per_s", r->tokens, "%.0f");
+    number(out, form, "mib", r->mib, "%.1f");
     fputs(form == BENCH_JSON ? "}\n" : "\n", out);
     fflush(out);
 }
@@ -202,6 +203,7 @@ static int case_rows(Bench *b, BenchCase *c, Err *e) {
                        gbs,
                        gbs * 1e9 / b->memory[i],
                        ref_s / t.s,
+                       0,
                        0};
         row_print(b, &r);
         if (!strcmp(c->sets, "matmul")) b->matmul[i][b->matmuls] = fraction;
@@ -221,13 +223,14 @@ static int case_run(Bench *b, const BenchCase *from, Err *e) {
 
 /* ---- the whole ---- */
 
-static int step_run(Bench *b, const BenchStep *s, Err *e) {
+static int step_rows(Bench *b, const BenchStep *s, Err *e) {
     const Work work = {s->run, s->ctx};
     const int list[2] = {1, b->threads};
     for (int i = 0; i < (b->threads > 1 ? 2 : 1); i++) {
         Timing t;
         double fraction;
         TRY(work_measure(b, &work, list[i], &t, &fraction, s->flops, e));
+        const double gbs = s->bytes / t.s;
         const Row r = {.op = s->name,
                        .shape = s->shape,
                        .threads = list[i],
@@ -235,10 +238,21 @@ static int step_run(Bench *b, const BenchStep *s, Err *e) {
                        .gflops = s->flops / t.s * 1e-9,
                        .peak = t.peak * 1e-9,
                        .of_peak = fraction,
-                       .tokens = s->tokens / t.s};
+                       .gbs = gbs * 1e-9,
+                       .of_memory = gbs / b->memory[i],
+                       .tokens = s->tokens / t.s,
+                       .mib = (double)mem_peak() / (1 << 20)};
         row_print(b, &r);
     }
     return OK;
+}
+
+static int step_run(Bench *b, const BenchStep *s, Err *e) {
+    mem_peak_reset();
+    int rc = s->open ? s->open(s->ctx, e) : OK;
+    if (!rc) rc = step_rows(b, s, e);
+    if (s->close) s->close(s->ctx);
+    return rc;
 }
 
 static int wanted(const Bench *b, const char *op, const char *sets) {
@@ -262,12 +276,12 @@ static void ceilings_print(const Bench *b) {
 }
 
 int bench_run(const BenchOptions *o, FILE *out, Err *e) {
-    static const char *const sets[] = {"demo", "large", "matmul", "all"};
+    static const char *const sets[] = {"demo", "large", "matmul", "all", "steps"};
     const char *set = o->set ? o->set : "demo";
     int known = 0;
-    for (int i = 0; i < 4; i++) known |= !strcmp(set, sets[i]);
+    for (int i = 0; i < 5; i++) known |= !strcmp(set, sets[i]);
     if (!known)
-        return err_set(e, ERR_USAGE, "bench: set: got %.40s, expected demo, large, matmul or all", set);
+        return err_set(e, ERR_USAGE, "bench: set: got %.40s, expected demo, large, matmul, all or steps", set);
     Bench b = {.o = o,
                .out = out,
                .threads = cpu_threads(o->threads),
@@ -284,7 +298,7 @@ int bench_run(const BenchOptions *o, FILE *out, Err *e) {
     }
     matmul_print(&b);
     for (int i = 0; i < o->n_steps; i++)
-        if (wanted(&b, o->step[i].name, "demo large all")) TRY(step_run(&b, &o->step[i], e));
+        if (wanted(&b, o->step[i].name, "demo large all steps")) TRY(step_run(&b, &o->step[i], e));
     cpu_threads(o->threads);
     if (!b.printed)
         return err_set(e, ERR_USAGE, "bench: op: got %.40s, expected (a part of) an op's name in the set %s",

@@ -10,19 +10,22 @@
 
 typedef enum { BENCH_TEXT, BENCH_JSON, BENCH_CSV } BenchForm;
 
-/* A whole step of something (training, decoding), supplied by the caller: `run` does one, of `tokens` tokens and `flops` useful
- * operations (0: not counted). It uses the threads that cpu_threads() was given last. */
+/* A whole step of something (training, decoding), supplied by the caller: `run` does one, of `tokens` tokens, `flops` useful operations and
+ * `bytes` that must cross memory (0: not counted). It uses the threads that cpu_threads() was given last. open and close (may be NULL)
+ * enclose the row; the largest memory in between is its `MiB`. */
 typedef struct {
     const char *name, *shape;
-    double tokens, flops;
+    double tokens, flops, bytes;
+    int (*open)(void *ctx, Err *e);
     int (*run)(void *ctx, Err *e);
+    void (*close)(void *ctx); /* also called when open failed */
     void *ctx;
 } BenchStep;
 
 typedef struct {
     const char *op; // only ops whose name contains this; NULL: all
     const char *
-        set; // "demo" (small shapes), "large", "matmul" (the 72 products of performance.md 1.2), "all"; NULL: "demo"
+        set; // "demo" (small shapes), "large", "matmul" (the 72 products of performance.md 1.2), "all", "steps" (only `step`); NULL: "demo"
     int threads;    // <= 0: all cores. Every row is measured on 1 thread and on these
     int quick;      // 3 repetitions instead of 7, each shorter
     int no_ref;     // leave out the comparison with ref32 (one call of it a row)

@@ -1,9 +1,7 @@
 /* cmd_bench.c - how fast are the ops on this machine; with a model, also its training step, prefill and decoding. */
-#include "base/mem.h"
+#include "base/log.h"
 #include "io/hf.h"
-#include "method/loss.h"
-#include "model/generate.h"
-#include "tools/bench.h"
+#include "tools/bench_steps.h"
 #include "tools/session.h"
 #include <stddef.h>
 #include <stdlib.h>
@@ -14,10 +12,11 @@ typedef struct {
     int set, repeat, quick, no_ref, csv, batch_size, seq_len;
 } Options;
 #define AT(f) offsetof(Options, f)
+enum { SET_STEPS = 4, SET_SMOLLM2 }; /* as in the choice below */
 static const Option rows[] = {
     {"op", "only ops whose name contains this", OPT_TEXT, AT(op), 0, 64, NULL, 0},
-    {"set", "shapes: of the demo, large ones, matrix products only, or all", OPT_CHOICE, AT(set), 0, 0,
-     "demo|large|matmul|all", 0},
+    {"set", "shapes: of the demo, large ones, matrix products only, or all; or steps: whole training steps at 6 x 288, decoding at 12 x 768; smollm2: steps of a 135M shape", OPT_CHOICE, AT(set), 0, 0,
+     "demo|large|matmul|all|steps|smollm2", 0},
     {"quick", "fewer and shorter repetitions", OPT_BOOL, AT(quick), 0, 0, NULL, 0},
     {"no_ref", "leave out the comparison with ref32", OPT_BOOL, AT(no_ref), 0, 0, NULL, 0},
     {"csv", "comma-separated values", OPT_BOOL, AT(csv), 0, 0, NULL, 1},
@@ -35,118 +34,104 @@ static void defaults(void *p) {
 }
 static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
-/* ---- whole steps of a model ---- */
-
-typedef struct {
-    Backend *be;
-    Model m;
-    Pass pass;
-    Loss loss;
-    Decode decode;
-    int *ids;
-} Steps;
-
-static int train_step(void *ctx, Err *e) {
-    Steps *s = ctx;
-    double value;
-    TRY(pass_input(&s->pass, &s->m, s->ids, NULL, e));
-    model_forward(&s->m, &s->pass);
-    TRY(loss_xent(&s->loss, &s->m, &s->pass, s->ids, NULL, 1, &value, NULL, NULL, e));
-    model_backward(&s->m, &s->pass, s->loss.dh);
-    return s->be->sync(s->be, e);
-}
-static int prefill_step(void *ctx, Err *e) {
-    Steps *s = ctx;
-    decode_reset(&s->decode);
-    return decode_extend(&s->decode, s->ids, s->pass.T, NULL, e);
-}
-static int decode_step(void *ctx, Err *e) {
-    Steps *s = ctx;
-    if (s->decode.past + 1 > s->decode.capacity) TRY(prefill_step(ctx, e));
-    return decode_extend(&s->decode, s->ids, 1, NULL, e);
-}
-
-static int steps_open(Steps *s, const Cli *c, Err *e) {
-    const Options *o = c->options[0];
-    const int N = o->batch_size * o->seq_len;
-    void *p;
-    TRY(cli_backend(c, &s->be, e));
-    TRY(hf_load_model(&s->m, c->common.model, s->be, GRAD_ALL, e));
-    TRY(pass_open(&s->pass, &s->m, o->batch_size, o->seq_len, PASS_TRAIN, e));
-    TRY(loss_open(&s->loss, &s->m, 0, N, e));
-    TRY(decode_open(&s->decode, &s->m, 1, 2 * o->seq_len, o->seq_len, e));
-    TRY(mem_alloc(&p, (size_t)N * sizeof(int), "ids", e));
-    s->ids = p;
-    Rng r;
-    rng_seed(&r, c->common.seed);
-    for (int n = 0; n < N; n++) s->ids[n] = (int)rng_below(&r, s->m.c.VOC);
-    return OK;
-}
-static void steps_close(Steps *s) {
-    mem_free(s->ids);
-    decode_close(&s->decode);
-    loss_close(&s->loss);
-    pass_close(&s->pass);
-    model_close(&s->m);
-    backend_close(s->be);
-}
-
 /* Other devices than the CPU: only the model's steps, median of `repeat`, each behind a warm-up. */
 static int by_value(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
-static int steps_time(const BenchStep *step, int n, int repeat, int json, Err *e) {
+static int step_time(const BenchStep *step, int repeat, int json, Err *e) {
     double t[64];
+    TRY(step->run(step->ctx, e));
+    for (int k = 0; k < repeat; k++) {
+        const double began = log_now();
+        TRY(step->run(step->ctx, e));
+        t[k] = log_now() - began;
+    }
+    qsort(t, repeat, sizeof *t, by_value);
+    const double median = t[repeat / 2];
+    printf(json ? "{\"step\": \"%s\", \"shape\": \"%s\", \"ms\": %.4f, \"tok_per_s\": %.1f, \"gflops\": %.2f}\n"
+                : "%-13s %-30s %10.3f ms %12.1f tok/s %10.2f GFLOP/s\n",
+           step->name, step->shape, median * 1e3, step->tokens / median, step->flops / median / 1e9);
+    return OK;
+}
+static int steps_time(const BenchStep *step, int n, int repeat, int json, Err *e) {
     for (int i = 0; i < n; i++) {
-        TRY(step[i].run(step[i].ctx, e));
-        for (int k = 0; k < repeat; k++) {
-            const double began = log_now();
-            TRY(step[i].run(step[i].ctx, e));
-            t[k] = log_now() - began;
-        }
-        qsort(t, repeat, sizeof *t, by_value);
-        const double median = t[repeat / 2];
-        printf(json ? "{\"step\": \"%s\", \"shape\": \"%s\", \"ms\": %.4f, \"tok_per_s\": %.1f, \"gflops\": "
-                      "%.2f}\n"
-                    : "%-11s %-14s %10.3f ms %12.1f tok/s %10.2f GFLOP/s\n",
-               step[i].name, step[i].shape, median * 1e3, step[i].tokens / median,
-               step[i].flops / median / 1e9);
+        int rc = step[i].open(step[i].ctx, e);
+        if (!rc) rc = step_time(&step[i], repeat, json, e);
+        step[i].close(step[i].ctx);
+        if (rc) return rc;
     }
     return OK;
 }
 
+/* ---- which steps ---- */
+
+enum { MAX_STEPS = 16 };
+typedef struct {
+    int n;
+    Step step[MAX_STEPS];
+    BenchStep row[MAX_STEPS];
+} Steps;
+
+static void steps_add(Steps *s, StepKind kind, const Config *c, const char *model, Backend *be, int B, int T) {
+    s->row[s->n] = bench_step(&s->step[s->n], kind, c, model, mixer_find("gdn_v4"), be, B, T);
+    s->n++;
+}
+
+static int steps_of_model(Steps *s, const Cli *c, Backend *be, Err *e) {
+    const Options *o = c->options[0];
+    Config config;
+    TRY(hf_config(&config, c->common.model, e));
+    for (StepKind k = STEP_PRETRAIN; k <= STEP_DECODE; k++)
+        steps_add(s, k, &config, c->common.model, be, o->batch_size, o->seq_len);
+    return OK;
+}
+
+/* The shapes that performance.md 1.3 gives PyTorch's figures for, and decoding at that of stories110M. */
+static void steps_of_shapes(Steps *s, Backend *be) {
+    for (int i = 0; i < 4; i++) {
+        const Config c = bench_config(288, 6, 6, 6, 768, i / 2 ? 32000 : 4096, 1);
+        for (StepKind k = STEP_PRETRAIN; k <= STEP_STAGE2; k++)
+            steps_add(s, k, &c, NULL, be, i % 2 ? 4 : 8, i % 2 ? 512 : 256);
+    }
+    const Config c = bench_config(768, 12, 12, 12, 2048, 32000, 1);
+    steps_add(s, STEP_DECODE, &c, NULL, be, 1, 256);
+}
+
+static void steps_of_smollm2(Steps *s, Backend *be) {
+    const Config c = bench_config(576, 30, 9, 3, 1536, 49152, 1);
+    for (StepKind k = STEP_STAGE1; k <= STEP_DECODE; k++) steps_add(s, k, &c, NULL, be, 1, 512);
+}
+
 static int bench(Cli *c, Err *e) {
-    static const char *const sets[] = {"demo", "large", "matmul", "all"};
+    static const char *const sets[] = {"demo", "large", "matmul", "all", "steps", "steps"};
     const Options *o = c->options[0];
     const int cpu = !strcmp(c->common.device, "cpu"), model = c->common.model[0] != 0;
+    Backend *be;
     Steps s = {0};
-    char shape[64];
-    if (!cpu && !model) return cli_require(c, NULL, "-m MODEL (for another device than cpu)", e);
+    if (!cpu && !model && o->set < SET_STEPS)
+        return cli_require(c, NULL, "-m MODEL or --set steps (for another device than cpu)", e);
     BenchOptions b = {.op = o->op[0] ? o->op : NULL,
                       .set = sets[o->set],
                       .threads = c->common.threads,
                       .quick = o->quick,
                       .no_ref = o->no_ref};
     b.form = o->csv ? BENCH_CSV : c->common.json ? BENCH_JSON : BENCH_TEXT;
-    int rc = model ? steps_open(&s, c, e) : OK;
-    const double N = (double)o->batch_size * o->seq_len, P = s.m.be ? (double)params_count(&s.m.c) : 0;
-    snprintf(shape, sizeof shape, "B=%d T=%d", o->batch_size, o->seq_len);
-    // Useful operations by count of parameters: 2 forward and 4 backward for each and every token.
-    const BenchStep steps[] = {{"train step", shape, N, 6 * P * N, train_step, &s},
-                               {"prefill", shape, o->seq_len, 2 * P * o->seq_len, prefill_step, &s},
-                               {"decode", "1 token", 1, 2 * P, decode_step, &s}};
-    if (model) b.step = steps, b.n_steps = 3;
-    if (!rc) rc = cpu ? bench_run(&b, stdout, e) : steps_time(steps, 3, o->repeat, c->common.json, e);
-    steps_close(&s);
+    TRY(cli_backend(c, &be, e));
+    int rc = model ? steps_of_model(&s, c, be, e) : OK;
+    if (o->set == SET_STEPS && !model) steps_of_shapes(&s, be);
+    if (o->set == SET_SMOLLM2 && !model) steps_of_smollm2(&s, be);
+    b.step = s.row, b.n_steps = s.n;
+    if (!rc) rc = cpu ? bench_run(&b, stdout, e) : steps_time(s.row, s.n, o->repeat, c->common.json, e);
+    backend_close(be);
     return rc;
 }
 
 const Command cmd_bench = {
     .name = "bench",
-    .summary = "Times ops against what this machine can do; with -m also a model's training step, prefill "
+    .summary = "Times ops against what this machine can do; with -m also a model's training steps, prefill "
                "and decoding.",
-    .usage = "[--op OP] [--set demo|large|matmul|all] [-m MODEL] [options]",
+    .usage = "[--op OP] [--set demo|large|matmul|all|steps|smollm2] [-m MODEL] [options]",
     .common = CLI_MODEL | CLI_SEED | CLI_BACKEND | CLI_JSON,
     .options = {&options},
     .run = bench,

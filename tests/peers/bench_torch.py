@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """bench_torch.py - the rows of `hybridize bench` again in PyTorch, on the same machine, threads and shapes, side by side.
 
-    python3 tests/peers/bench_torch.py [--set demo|large|matmul] [--op OP] [--threads N] [--rounds 3] [-m MODEL] [--csv]
+    python3 tests/peers/bench_torch.py [--set demo|large|matmul|steps] [--op OP] [--threads N] [--rounds 3] [-m MODEL] [--csv]
 
 Each round runs ./hybridize bench and then, for every row it printed, the same work in PyTorch (float32, out= where there is one, backward by
 hand-written calls or autograd, whichever PyTorch offers for it). The medians over the rounds are compared. The linear mixers have no
 PyTorch op: they are the chunked form in batched products (chunk 64, the triangular system by solve_triangular), as in flash-linear-attention's
-plain version. With a model, its training step (forward, cross-entropy, backward) is built from the same config.json. PyTorch's BLAS decides much:
-its configuration is printed first.
+plain version. Whole steps (--set steps, or a model's) are built from their shape: a plain Llama; its all-linear student (Gated DeltaNet, gate, no
+convolution); stage 1 layer by layer on the teacher's activations; stage 2 with the KL to the teacher's logits; AdamW (fused) each. PyTorch's BLAS
+decides much: its configuration is printed first.
 """
 import argparse, csv, io, json, os, re, statistics, subprocess, sys, time
 
@@ -32,17 +33,20 @@ def rand(*shape, grad=False):
     return (torch.rand(*shape) * 0.5 - 0.25).requires_grad_(grad)
 
 
+clock = time.thread_time if a.threads == 1 else time.perf_counter  # as hybridize bench does
+
+
 def seconds(f, least=0.02):
     """Seconds a call: after a warm-up, the median of 5 runs of enough calls each."""
     f(); f()
-    t = time.perf_counter(); f(); once = time.perf_counter() - t
+    t = clock(); f(); once = clock() - t
     calls = max(1, int(least / max(once, 1e-7)))
     runs = []
-    for _ in range(5):
-        t = time.perf_counter()
+    for _ in range(5 if once < 5 else 3):
+        t = clock()
         for _ in range(calls):
             f()
-        runs.append((time.perf_counter() - t) / calls)
+        runs.append((clock() - t) / calls)
     return statistics.median(runs)
 
 
@@ -181,45 +185,118 @@ OPS = {
 }
 
 
-# ---- a Llama of the same config.json ----
+# ---- whole steps ----
 
-class Llama(torch.nn.Module):
-    def __init__(self, c):
+lin = lambda i, o: torch.nn.Linear(i, o, bias=False)
+
+
+class Softmax(torch.nn.Module):
+    def __init__(self, C, H, Hk, D):
         super().__init__()
-        self.C, self.H, self.Hk = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"]
-        self.D = c.get("head_dim") or self.C // self.H
-        lin = lambda i, o: torch.nn.Linear(i, o, bias=False)
-        self.embed = torch.nn.Embedding(c["vocab_size"], self.C)
-        self.layers = torch.nn.ModuleList([torch.nn.ModuleDict(dict(
-            n1=torch.nn.RMSNorm(self.C), n2=torch.nn.RMSNorm(self.C), q=lin(self.C, self.H * self.D), k=lin(self.C, self.Hk * self.D),
-            v=lin(self.C, self.Hk * self.D), o=lin(self.H * self.D, self.C), gate=lin(self.C, c["intermediate_size"]),
-            up=lin(self.C, c["intermediate_size"]), down=lin(c["intermediate_size"], self.C))) for _ in range(c["num_hidden_layers"])])
-        self.norm, self.head = torch.nn.RMSNorm(self.C), lin(self.C, c["vocab_size"])
+        self.H, self.Hk, self.D = H, Hk, D
+        self.q, self.k, self.v, self.o = lin(C, H * D), lin(C, Hk * D), lin(C, Hk * D), lin(H * D, C)
 
-    def forward(self, ids):
-        B, T = ids.shape
+    def forward(self, h):
+        B, T, _ = h.shape
         angle = torch.outer(torch.arange(T).float(), 10000.0 ** (-torch.arange(0, self.D, 2) / self.D))
         cos, sin = angle.cos().repeat(1, 2), angle.sin().repeat(1, 2)
         rope = lambda x: x * cos + torch.cat([-x[..., self.D // 2:], x[..., :self.D // 2]], -1) * sin
+        q, k, v = (m(h).view(B, T, -1, self.D).transpose(1, 2) for m in (self.q, self.k, self.v))
+        o = F.scaled_dot_product_attention(rope(q), rope(k), v, is_causal=True, enable_gqa=self.H != self.Hk)
+        return self.o(o.transpose(1, 2).reshape(B, T, -1))
+
+
+class DeltaNet(torch.nn.Module):
+    def __init__(self, C, H, D):
+        super().__init__()
+        self.H, self.D = H, D
+        self.q, self.k, self.v, self.z, self.o = lin(C, H * D), lin(C, H * D), lin(C, H * D), lin(C, H * D), lin(H * D, C)
+        self.a, self.b = lin(C, H), lin(C, H)
+        self.A_log, self.dt_bias = torch.nn.Parameter(torch.zeros(H)), torch.nn.Parameter(torch.zeros(H))
+        self.norm = torch.nn.RMSNorm(D)
+
+    def forward(self, h):
+        B, T, _ = h.shape
+        q, k, v = (F.silu(m(h)).view(B, T, self.H, self.D).transpose(1, 2) for m in (self.q, self.k, self.v))
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        g = (-self.A_log.exp() * F.softplus(self.a(h) + self.dt_bias)).transpose(1, 2)
+        o = gdn(q, k, v, g, self.b(h).sigmoid().transpose(1, 2), 64).transpose(1, 2)
+        return self.o((self.norm(o) * F.silu(self.z(h).view(B, T, self.H, self.D))).reshape(B, T, -1))
+
+
+class Stack(torch.nn.Module):
+    def __init__(self, s, linear):
+        super().__init__()
+        C, H, Hk, D = s["C"], s["H"], s["Hk"], s["D"]
+        self.embed, self.norm = torch.nn.Embedding(s["VOC"], C), torch.nn.RMSNorm(C)
+        self.layers = torch.nn.ModuleList([torch.nn.ModuleDict(dict(
+            n1=torch.nn.RMSNorm(C), n2=torch.nn.RMSNorm(C), mix=DeltaNet(C, H, D) if linear else Softmax(C, H, Hk, D),
+            gate=lin(C, s["F"]), up=lin(C, s["F"]), down=lin(s["F"], C))) for _ in range(s["L"])])
+
+    def mlp(self, l, x):
+        h = l["n2"](x)
+        return x + l["down"](F.silu(l["gate"](h)) * l["up"](h))
+
+    def forward(self, ids):
         x = self.embed(ids)
         for l in self.layers:
+            x = self.mlp(l, x + l["mix"](l["n1"](x)))
+        return self.norm(x) @ self.embed.weight.t()  # tied
+
+
+def step_shape(text):
+    s = {k: int(v) for k, v in re.findall(r"([A-Z]+) (\d+)", text)}
+    if a.model:
+        c = json.load(open(os.path.join(a.model, "config.json")))
+        s.update(H=c["num_attention_heads"], Hk=c["num_key_value_heads"], F=c["intermediate_size"])
+        s["D"] = c.get("head_dim") or s["C"] // s["H"]
+    else:
+        H, Hk, f = {288: (6, 6, 768), 768: (12, 12, 2048), 576: (9, 3, 1536)}[s["C"]]
+        s.update(H=H, Hk=Hk, F=f, D=s["C"] // H)
+    return s
+
+
+def stage1(teacher, student, optim, ids):
+    with torch.no_grad():
+        x, pairs = teacher.embed(ids), []
+        for i, l in enumerate(teacher.layers):
             h = l["n1"](x)
-            q, k, v = (l[n](h).view(B, T, -1, self.D).transpose(1, 2) for n in "qkv")
-            o = F.scaled_dot_product_attention(rope(q), rope(k), v, is_causal=True, enable_gqa=self.H != self.Hk)
-            x = x + l["o"](o.transpose(1, 2).reshape(B, T, -1))
-            h = l["n2"](x)
-            x = x + l["down"](F.silu(l["gate"](h)) * l["up"](h))
-        return self.head(self.norm(x))
+            y = l["mix"](h)
+            pairs.append((h, y))
+            if i + 1 < len(teacher.layers):
+                x = teacher.mlp(l, x + y)
+    for l, (h, y) in zip(student.layers, pairs):
+        ((l["mix"](h) - y).norm(dim=-1).mean() / len(pairs)).backward()
+    optim.step()
 
 
-def train_step(B, T):
-    m = Llama(json.load(open(os.path.join(a.model, "config.json"))))
-    ids = torch.randint(m.embed.num_embeddings, (B, T))
-    def run():
-        for w in m.parameters():
-            w.grad = None
-        F.cross_entropy(m(ids).flatten(0, 1), ids.flatten()).backward()
-    return run
+def step(kind):
+    def make(text):
+        s = step_shape(text)
+        ids = torch.randint(s["VOC"], (s["B"], s["T"]))
+        teacher, student = Stack(s, False), Stack(s, kind != "pretrain")
+        train = [w for l in student.layers for w in l["mix"].parameters()] if kind == "stage1" else list(student.parameters())
+        optim = torch.optim.AdamW(train, lr=1e-4, fused=True)
+
+        def run():
+            optim.zero_grad(set_to_none=True)
+            if kind == "stage1":
+                return stage1(teacher, student, optim, ids)
+            z = student(ids).flatten(0, 1)
+            if kind == "pretrain":
+                loss = F.cross_entropy(z, ids.flatten())
+            else:
+                with torch.no_grad():
+                    t = F.log_softmax(teacher(ids).flatten(0, 1), -1)
+                loss = F.kl_div(F.log_softmax(z, -1), t, reduction="batchmean", log_target=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(train, 1.0)
+            optim.step()
+        return run
+    return make
+
+
+STEPS = {"pretrain step": step("pretrain"), "stage 1 step": step("stage1"), "stage 2 step": step("stage2")}
 
 
 # ---- rounds ----
@@ -237,13 +314,14 @@ mine, theirs, order = {}, {}, []
 for _ in range(a.rounds):
     for r in ours():
         key = (r["op"], r["shape"])
-        make = train_step if r["op"] == "train step" else OPS.get(r["op"])
-        if not make:
+        make = OPS.get(r["op"])
+        if not make and r["op"] not in STEPS:
             continue
         if key not in mine:
             order.append(key)
         mine.setdefault(key, []).append((float(r["ms"]), float(r["of_fma"] or 0)))
-        theirs.setdefault(key, []).append(1e3 * seconds(make(*map(int, re.findall(r"\d+", r["shape"])))))
+        f = make(*map(int, re.findall(r"\d+", r["shape"]))) if make else STEPS[r["op"]](r["shape"])
+        theirs.setdefault(key, []).append(1e3 * seconds(f))
 print("op,shape,threads,ms,of_fma,torch_ms,times_torch" if a.csv else f"{'op':22} {'shape':40} {'ms':>10} {'of peak':>8} {'torch ms':>10} {'x torch':>8}")
 for key in order:
     ms, frac, other = statistics.median(m for m, _ in mine[key]), statistics.median(f for _, f in mine[key]), statistics.median(theirs[key])
