@@ -239,6 +239,59 @@ START_TEST(test_documents) {
 }
 END_TEST
 
+/* Weights kept in BF16: once rounded, the same bits come out, whichever layer was asked for last, in half the memory. */
+typedef struct { Model *from, *to; } Rounded;
+static int round_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    const Rounded *k = ctx;
+    Err e = {0};
+    double *w = calloc(info->n, sizeof *w);
+    uint16_t *h = calloc(info->n, sizeof *h);
+    Param p;
+    ok(param_get(k->from->be, info, slot, DT_F64, w, &e), &e);
+    ck_assert(model_find(k->to, info->name, NULL, &p));
+    if (p.half) {
+        ok(param_get(k->from->be, info, slot, DT_BF16, h, &e), &e);
+        ok(param_put(k->from->be, info, slot, DT_BF16, h, &e), &e);
+        ok(param_put(k->to->be, info, &p, DT_BF16, h, &e), &e);
+    } else ok(param_put(k->to->be, info, &p, DT_F64, w, &e), &e);
+    free(w);
+    free(h);
+    return OK;
+}
+START_TEST(test_half_weights) {
+    const char *names[] = {"ref64", "ref32", "cpu"};
+    for (int i = 0; i < 3; i++) {
+        const Config c = tiny("softmax", "gdn_v1");
+        Err e = {0};
+        Rig r;
+        Model half;
+        Pass p;
+        int ids[14];
+        char a[14 * 8 * 8], b[14 * 8 * 8];
+        rig_open(&r, &c, names[i], 2, 7, 0, NULL);
+        ok(model_open(&half, &c, r.be, GRAD_HALF, &e), &e);
+        half.chunk = 3;
+        ok(params_walk(&c, &r.m.p, round_visit, &(Rounded){&r.m, &half}), &e);
+        ok(pass_open(&p, &half, 2, 7, 0, &e), &e);
+        r.be->download(r.be, ids, r.p.ids, sizeof ids);
+        ok(pass_input(&p, &half, ids, NULL, &e), &e);
+        const size_t n = 14 * (size_t)c.C * r.be->real_size;
+        ck_assert_uint_le(n, sizeof a);
+        model_find(&half, "model.layers.1.mlp.down_proj.weight", NULL, NULL); // leaves layer 1 in place
+        for (int again = 0; again < 2; again++) {
+            model_forward(&r.m, &r.p);
+            model_forward(&half, &p);
+            r.be->download(r.be, a, r.p.h, n);
+            r.be->download(r.be, b, p.h, n);
+            ck_assert_msg(!memcmp(a, b, n), "%s", names[i]);
+        }
+        pass_close(&p);
+        model_close(&half);
+        rig_close(&r);
+    }
+}
+END_TEST
+
 /* Prefill in pieces of any size, then token by token, must give the logits of the full forward at every position. */
 START_TEST(test_generation) {
     const char *names[] = {"softmax", "gdn_v1", "gdn_v3", "gdn_v4", "gdn_v6", "gla_v1"};
@@ -377,6 +430,7 @@ int main(void) {
     tcase_add_test(t, test_gradients_variants);
     tcase_add_test(t, test_checkpoint_bits);
     tcase_add_test(t, test_documents);
+    tcase_add_test(t, test_half_weights);
     tcase_add_test(t, test_generation);
     tcase_add_test(t, test_sampling);
     tcase_add_test(t, test_bad_config);

@@ -71,7 +71,7 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     const int stage2 = ((Extra *)c->options[1])->stage == 2;
     TRY(cli_backend(c, &r->be, e));
     TRY(session_tokenizer(&r->tokenizer, o->teacher[0] ? o->teacher : o->student_init_ckpt, e));
-    if (o->teacher[0]) TRY(hf_load_model(&r->teacher, o->teacher, r->be, GRAD_NONE, e));
+    if (o->teacher[0]) TRY(hf_load_model(&r->teacher, o->teacher, r->be, o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
     TRY(student_open(r, o, e));
     const Config *k = &r->student.c;
     if (r->teacher.be && r->teacher.c.VOC != k->VOC)

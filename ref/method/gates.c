@@ -118,7 +118,7 @@ static int gates_backward(Gates *g, const double *a, Err *e) {
     be->op->rmsnorm_backward(p->dx, NULL, g->loss.dh, p->x, m->p.norm.w, p->r, p->N, m->c.C);
     for (int l = m->c.L - 1; l >= 0; l--) {
         double *slope = g->slope + (size_t)l * (m->c.H + 1);
-        const MixerParams *lin = &m->p.layer[l].mix, *soft = &t->p.layer[l].mix;
+        const MixerParams *lin = layer_call(m, p, l)->p, *soft = layer_call(t, &g->tp, l)->p;
         layer_mlp_backward(m, p, l, p->dx);
         TRY(slope_add(g, g->tp.layer[l].mix.o, &soft->o, &soft->o_bias, p->dx, 1, slope, e));
         TRY(slope_add(g, p->layer[l].mix.y, &lin->o, &lin->o_bias, p->dx, -1, slope, e));

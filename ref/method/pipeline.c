@@ -201,7 +201,7 @@ static int inputs_open(Pipeline *p, Err *e) {
     TRY(file_remove_temps(p->dir, e));
     TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
     p->base = base_fingerprint(p);
-    TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, GRAD_NONE, e));
+    TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, p->o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
     for (int l = 0; l < p->teacher.c.L; l++)
         if (p->teacher.c.mixer[l])
             return err_set(e, ERR_INPUT, "%s: layer %d is linear; a teacher has softmax attention everywhere",

@@ -23,6 +23,7 @@ static const Option ROWS[] = {
     {"official_score", "rank by the running training KL instead of the held-out KL", OPT_BOOL, P(official_score), 0, 1, NULL, 0},
     {"document_boundaries", "attention and states begin anew at each document", OPT_BOOL, P(document_boundaries), 0, 1, NULL, 0},
     {"add_eos", "the teacher's EOS after each document", OPT_BOOL, P(add_eos), 0, 1, NULL, 0},
+    {"teacher_bf16", "the teacher's layers stay in memory as BF16 (exact for a BF16 checkpoint)", OPT_BOOL, P(teacher_bf16), 0, 1, NULL, 0},
     {"keep_biases", "linear layers keep the teacher's q/k/v biases", OPT_BOOL, P(keep_biases), 0, 1, NULL, 0},
     {"temperature", "tau of the KL", OPT_REAL, P(temperature), 1e-3, 1e3, NULL, 0},
     {"heldout", "fraction of the text never trained on", OPT_REAL, P(heldout), 1e-6, 0.9, NULL, 0},

@@ -1,20 +1,36 @@
 /* model.c - weights on a backend: allocation, initialisation, and the decoder's forward and backward. */
 #include "model/model.h"
 #include "base/mem.h"
+#include "base/poison.h"
 #include "base/rng.h"
 #include <math.h>
 #include <string.h>
 
 /* ---------------------------------------------------------------- weights and gradients */
 
-typedef struct { const Backend *be; GradKind grad; Arena weights, grads; int wides; } Place;
+struct Half {
+    uint16_t *mem;
+    int now; /* the layer whose matrices stand in the shared memory, -1: none */
+};
+
+/* half: BF16 matrices of all layers; begin, end: the part of `weights` in which they become `real`, one layer at a time. */
+typedef struct { const Backend *be; GradKind grad; Arena weights, grads, half; int wides, layer; size_t begin, end; } Place;
+
+static void half_place(Place *p, const ParamInfo *info, Param *slot) {
+    if (p->layer != info->layer) p->weights.used = p->begin, p->layer = info->layer;
+    slot->half = arena_take(&p->half, info->n, sizeof(uint16_t));
+    slot->w = arena_take(&p->weights, info->n, p->be->real_size);
+    if (p->weights.used > p->end) p->end = p->weights.used;
+}
 
 /* Weights in `real` first, those in `wide` behind them, so that each kind is one run of memory. */
 static int place_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Place *p = ctx;
     const int trains = p->grad == GRAD_ALL || (p->grad == GRAD_MIXERS && info->mixer);
-    if (info->wide != p->wides) return OK;
+    const int half = p->grad == GRAD_HALF && info->rank == 2 && info->layer >= 0 && !info->wide;
+    if ((half ? 2 : info->wide) != p->wides) return OK;
     slot->n = info->n;
+    if (half) return half_place(p, info, slot), OK;
     slot->w = arena_take(&p->weights, info->n, info->wide ? p->be->wide_size : p->be->real_size);
     slot->g = trains ? arena_take(&p->grads, info->n, p->be->wide_size) : NULL;
     return OK;
@@ -22,6 +38,32 @@ static int place_visit(void *ctx, const ParamInfo *info, Param *slot) {
 
 static void params_place(Model *m, Place *p) {
     for (p->wides = 0; p->wides < 2; p->wides++) params_walk(&m->c, &m->p, place_visit, p);
+    p->begin = p->end = p->weights.used;
+    p->layer = -1;
+    params_walk(&m->c, &m->p, place_visit, p); // wides == 2: matrices kept in BF16
+    p->weights.used = p->end;
+    if (p->weights.base) unpoison(p->weights.base + p->begin, p->end - p->begin); // red zones of one kind of layer lie inside tensors of another
+}
+
+static int half_open(Model *m, Place *p, Err *e) {
+    void *mem;
+    TRY(mem_alloc(&mem, sizeof(Half), "weights", e));
+    m->half = mem;
+    m->half->now = -1;
+    TRY(mem_alloc(&mem, p->half.used, "weights in BF16", e));
+    m->half->mem = mem;
+    m->weight_bytes += p->half.used;
+    const size_t bytes = p->half.used;
+    arena_begin(&p->half, mem, bytes);
+    return OK;
+}
+
+void layer_weights(const Model *m, int l) {
+    if (!m->half || m->half->now == l) return;
+    Param *p = (Param *)&m->p.layer[l]; // a layer is nothing but parameters
+    for (size_t i = 0; i < sizeof(LayerParams) / sizeof(Param); i++)
+        if (p[i].half) real_put(m->be, p[i].w, DT_BF16, p[i].half, p[i].n, NULL); // a conversion that exists cannot fail
+    m->half->now = l;
 }
 
 int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
@@ -42,12 +84,13 @@ int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
         model_close(m);
         return err_set(e, ERR_MEMORY, "model: its parameters need more bytes than this machine can address");
     }
-    if (be->alloc(be, &m->weight_mem, m->weight_bytes, "weights", e) ||
+    const size_t weights = m->weight_bytes;
+    if ((grad == GRAD_HALF && half_open(m, &p, e)) || be->alloc(be, &m->weight_mem, weights, "weights", e) ||
         (m->grad_bytes && be->alloc(be, &m->grad_mem, m->grad_bytes, "gradients", e))) {
         model_close(m);
         return e ? e->code : ERR_MEMORY;
     }
-    arena_begin(&p.weights, m->weight_mem, m->weight_bytes);
+    arena_begin(&p.weights, m->weight_mem, weights);
     arena_begin(&p.grads, m->grad_mem, m->grad_bytes);
     params_place(m, &p); // lays out
     return OK;
@@ -59,6 +102,8 @@ void model_close(Model *m) {
         m->be->release(m->be, m->grad_mem);
         m->be->release(m->be, m->rope);
     }
+    if (m->half) mem_free(m->half->mem);
+    mem_free(m->half);
     mem_free(m->p.layer);
     memset(m, 0, sizeof *m);
 }
@@ -88,15 +133,18 @@ int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot) {
     Params p = m->p; // the walk wants a mutable list; nothing is changed
     params_walk(&m->c, &p, find_visit, &f);
     if (!f.found) return 0;
+    if (f.info.layer >= 0) layer_weights(m, f.info.layer);
     if (info) *info = f.info;
     if (slot) *slot = f.slot;
     return 1;
 }
 
 int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e) {
+    if (p->half) return dtype_convert(DT_BF16, p->half, type, host, i->n) ? err_set(e, ERR_INPUT, "%s: dtype %s is no number type", i->name, dtype_name(type)) : OK;
     return i->wide ? wide_put(be, p->ww, type, host, i->n, e) : real_put(be, p->w, type, host, i->n, e);
 }
 int param_get(Backend *be, const ParamInfo *i, const Param *p, DType type, void *host, Err *e) {
+    if (p->half) return dtype_convert(type, host, DT_BF16, p->half, i->n) ? err_set(e, ERR_INPUT, "%s: dtype %s is no number type", i->name, dtype_name(type)) : OK;
     return i->wide ? wide_get(be, type, host, p->ww, i->n, e) : real_get(be, type, host, p->w, i->n, e);
 }
 
@@ -188,6 +236,7 @@ int model_rope(Model *m, int rows, Err *e) {
 /* ---------------------------------------------------------------- one layer */
 
 MixerCall *layer_call(const Model *m, Pass *p, int l) {
+    layer_weights(m, l);
     p->call.be = m->be;
     p->call.c = &m->c;
     p->call.p = &m->p.layer[l].mix;
@@ -205,6 +254,7 @@ void model_embed(const Model *m, Pass *p, Real *x) {
 
 void layer_norm_in(const Model *m, Pass *p, int l, const Real *x) {
     LayerActs *a = &p->layer[l];
+    layer_weights(m, l);
     m->be->op->rmsnorm_forward(a->n1, a->r1, x, m->p.layer[l].attn_norm.w, m->c.norm_eps, p->N, m->c.C);
 }
 
@@ -218,6 +268,7 @@ void layer_mlp(const Model *m, Pass *p, int l, Real *x_out) {
     const LayerParams *w = &m->p.layer[l];
     LayerActs *a = &p->layer[l];
     const int N = p->N, C = m->c.C, F = m->c.F;
+    layer_weights(m, l);
     op->rmsnorm_forward(a->n2, a->r2, a->x2, w->mlp_norm.w, m->c.norm_eps, N, C);
     op->linear_forward(a->gate, a->n2, w->gate.w, NULL, N, C, F);
     op->linear_forward(a->up, a->n2, w->up.w, NULL, N, C, F);
@@ -240,6 +291,7 @@ void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx) {
     LayerActs *a = &p->layer[l];
     const int N = p->N, C = m->c.C, F = m->c.F;
     const size_t f = (size_t)N * F;
+    layer_weights(m, l);
     Real *dact = p->dact[0], *dgate = p->dact[1], *dup = p->dact[2];
     // x_out = x2 + down(swiglu(gate n2, up n2)): dx is dL/dx2 already, the branch adds to it
     be->zero(be, dact, f * be->real_size);

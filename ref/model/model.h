@@ -10,7 +10,10 @@
 #include "model/mixer.h"
 #include "model/params.h"
 
-typedef enum { GRAD_NONE, GRAD_MIXERS, GRAD_ALL } GradKind; /* frozen teacher, stage 1, stages 2 and 3 */
+/* Frozen teacher, stage 1, stages 2 and 3. GRAD_HALF: frozen, the layers' matrices kept in BF16 and made `real` a layer at a time, in memory that
+ * all layers share: exact for a BF16 checkpoint, and 2 bytes a weight instead of 4. */
+typedef enum { GRAD_NONE, GRAD_MIXERS, GRAD_ALL, GRAD_HALF } GradKind;
+typedef struct Half Half; /* model.c */
 typedef struct {
     Backend *be;
     Config c;
@@ -22,6 +25,7 @@ typedef struct {
     int rope_rows;
     void *weight_mem, *grad_mem;
     size_t weight_bytes, grad_bytes;
+    Half *half; /* NULL unless grad is GRAD_HALF */
 } Model;
 
 /* Allocates (zeroed) weights and, as grad says, gradients. config_check is run first. */
@@ -36,7 +40,7 @@ int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot);
 int model_init(Model *m, uint64_t seed, double embed_std, double gain, int mixers_only, Err *e);
 /* The rope table covers positions 0..rows-1 afterwards (pass_open and decode_open call it). */
 int model_rope(Model *m, int rows, Err *e);
-/* Whole-parameter copies between host arrays of any float type and the device. */
+/* Whole-parameter copies between host arrays of any float type and the device (GRAD_HALF: before the model is first used). */
 int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e);
 int param_get(Backend *be, const ParamInfo *i, const Param *p, DType type, void *host, Err *e);
 
@@ -95,5 +99,7 @@ void layer_forward(const Model *m, Pass *p, int l, const Real *x,
 void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx); /* dx: in dL/d(output), out dL/dx2 */
 void layer_backward(Model *m, Pass *p, int l, Real *dx);     /* dx: in dL/d(output), out dL/d(input) */
 MixerCall *layer_call(const Model *m, Pass *p, int l);       /* the MixerCall of layer l (scratch shared) */
+/* Layer l's matrices are in place afterwards (GRAD_HALF; else they always are). layer_norm_in, layer_call, layer_mlp and model_find call it. */
+void layer_weights(const Model *m, int l);
 
 #endif

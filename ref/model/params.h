@@ -13,6 +13,7 @@ typedef struct {
     union { Real *w; Wide *ww; };
     Wide *g;  /* NULL: frozen, or not a training model */
     size_t n; /* elements; 0: this model has no such parameter */
+    uint16_t *half; /* GRAD_HALF: the weight itself, BF16 on the host; w is then valid after layer_weights() only */
 } Param;
 
 /* All mixers' parameters by name; a mixer uses those that it walks. */
