@@ -2,6 +2,7 @@
  *
  * Each block is preceded by a 64-byte header that remembers its size (poisoned under ASan, so an underflow is
  * caught), and ends exactly where the system's block ends, so that an overflow by one byte is caught too. */
+#define _DEFAULT_SOURCE /* madvise */
 #include "base/mem.h"
 #include "base/poison.h"
 #include <limits.h>
@@ -9,8 +10,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
-enum { HEAD = 64 };
+enum { HEAD = 64, HUGE = 2 << 20 };
 enum { UNREAD = LONG_MIN }; /* fail_left before the environment was looked at */
 static _Atomic size_t bytes_now, bytes_peak;
 static _Atomic long fail_left = UNREAD; /* allocations that still succeed; < 0: no limit */
@@ -45,11 +49,23 @@ static int no_memory(size_t bytes, const char *what, Err *e) {
     return ERR_MEMORY;
 }
 
+/* Large blocks ask for pages of 2 MiB: a tensor is swept from end to end, and with small pages a third of that time goes into finding
+ * them (BENCHMARKS.md, CPU). A refusal changes nothing but speed. */
+static void ask_huge(void *raw, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    madvise(raw, bytes / HUGE * HUGE, MADV_HUGEPAGE);
+#else
+    (void)raw, (void)bytes;
+#endif
+}
+
 int mem_alloc(void **out, size_t bytes, const char *what, Err *e) {
     *out = NULL;
     void *raw = NULL;
-    if (bytes > SIZE_MAX / 2 || !allowed() || posix_memalign(&raw, HEAD, HEAD + bytes))
+    const int huge = bytes >= 2 * HUGE;
+    if (bytes > SIZE_MAX / 2 || !allowed() || posix_memalign(&raw, huge ? HUGE : HEAD, HEAD + bytes))
         return no_memory(bytes, what, e);
+    if (huge) ask_huge(raw, bytes);
     memset(raw, 0, HEAD + bytes);
     memcpy(raw, &bytes, sizeof bytes);
     poison(raw, HEAD);
