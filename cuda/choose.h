@@ -7,7 +7,7 @@ static bool aligned(const void *a, const void *b, const void *c) {
 #endif
 static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v,
                               const int *start, double scale, void *work, const AttnDims *d) {
-    (void)work;
+    if (d->T == 1 && d->D <= ATT_MAX_D) return attention_step(o, lse, q, k, v, start, scale, work, d);
 #if BITS == 16
     if (d->D == 64 && aligned(q, k, v)) return flash_forward<64>(o, lse, q, k, v, start, scale, d);
     if (d->D == 128 && aligned(q, k, v)) return flash_forward<128>(o, lse, q, k, v, start, scale, d);
@@ -29,6 +29,7 @@ static void delta_rule_forward(real *o, wide *states, const real *q, const real 
                                const wide *g, const wide *beta, const int *start, double scale, void *work,
                                const DeltaDims *d) {
     (void)work;
+    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true>(o, states, q, k, v, g, beta, scale, d);
 #if BITS == 16
     if (d->chunk == GDN_C && d->V % GDN_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
         if (d->K == 64) return gdn_forward<64>(o, states, q, k, v, g, beta, start, scale, work, d);
@@ -57,10 +58,27 @@ static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *db
 static void gla_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
                         const int *start, double scale, void *work, const DeltaDims *d) {
     (void)work;
+    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<false>(o, states, q, k, v, g, NULL, scale, d);
+#if BITS == 16
+    if (d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
+        if (d->K == 64) return gla_forward_mma<64>(o, states, q, k, v, g, start, scale, work, d);
+        if (d->K == 128) return gla_forward_mma<128>(o, states, q, k, v, g, start, scale, work, d);
+    }
+#endif
     gla_forward_plain(o, states, q, k, v, g, start, scale, d);
 }
 static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout,
                          const wide *states, const real *q, const real *k, const real *v, const wide *g,
                          const int *start, double scale, void *work, const DeltaDims *d) {
+#if BITS == 16
+    if (d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, dout, states)) {
+        if (d->K == 64)
+            return gla_backward_mma<64>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work,
+                                        d);
+        if (d->K == 128)
+            return gla_backward_mma<128>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work,
+                                         d);
+    }
+#endif
     gla_backward_plain(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
 }

@@ -33,6 +33,7 @@ typedef float wide;
 #include "swiglu.cu"
 #include "rope.cu"
 #include "attention.cu"
+#include "attention_step.cu"
 #if BITS == 16
 #include "attention_mma.cu"
 #endif
@@ -45,6 +46,11 @@ typedef float wide;
 #include "delta_rule_mma_backward.cu"
 #endif
 #include "gla.cu"
+#include "step.cu"
+#if BITS == 16
+#include "gla_mma.cu"
+#include "gla_mma_backward.cu"
+#endif
 #include "head.h"
 #include "xent.cu"
 #include "kl.cu"

@@ -80,40 +80,45 @@ __global__ void gla_dv_kernel(real *dv, wide *dstate, const real *dout, const re
     for (int i = 0; i < a.K; i++) d[(size_t)i * a.V] = S[i * RECUR_COLUMNS + x];
 }
 
-enum { GLA_RUN = 8 };
-/* What a thread of gla_rows_kernel needs to do one token: its channel, the rows of v and dout in shared memory. */
+enum { GLA_RUN = 8, GLA_WIDE = 64 };
+/* What a thread of gla_rows_kernel needs to do one token: its channel, and 64 columns of v and dout in shared memory. */
 struct GlaRow {
     float decay, q, k;
 };
-__device__ GlaRow gla_row(SHARED_PTR(float) vs, SHARED_PTR(float) os, const real *q, const real *k,
-                          const real *v, const real *dout, const wide *g, const int *start, int b, int t,
-                          int h, int hk, const DeltaArgs &a) {
-    const size_t bt = (size_t)b * a.T + t, row = (bt * a.H + h) * a.V,
-                 at = (bt * a.Hk + hk) * a.K + threadIdx.x;
+struct GlaColumns {
+    SHARED_PTR(float) S; // S[column][channel], a thread's own
+    SHARED_PTR(float) D; // dS, likewise
+    SHARED_PTR(float) vs;
+    SHARED_PTR(float) os;
+    int v0, n, x; // columns v0 .. v0 + n - 1; x: the thread's channel
+};
+__device__ GlaRow gla_row(const GlaColumns &w, const real *q, const real *k, const real *v, const real *dout,
+                          const wide *g, const int *start, int b, int t, int h, int hk, const DeltaArgs &a) {
+    const size_t bt = (size_t)b * a.T + t, row = (bt * a.H + h) * a.V + w.v0,
+                 at = (bt * a.Hk + hk) * a.K + w.x;
     __syncthreads();
-    for (int j = threadIdx.x; j < a.V; j += blockDim.x) vs[j] = v[row + j], os[j] = dout[row + j];
+    for (int j = threadIdx.x; j < w.n; j += WARP) w.vs[j] = v[row + j], w.os[j] = dout[row + j];
     __syncthreads();
-    if ((int)threadIdx.x >= a.K) return {0, 0, 0};
+    if (w.x >= a.K) return {0, 0, 0};
     return {begins(start, b, a.T, t) ? 0.0f : expf(g[at]), (float)q[at], (float)k[at]};
 }
-/* S = decay S + k v^T for the thread's row, kept as S[v][thread]. */
-__device__ void gla_step(SHARED_PTR(float) S, SHARED_PTR(float) vs, const GlaRow &r, int V) {
-    const int x = threadIdx.x, width = blockDim.x;
-    for (int j = 0; j < V; j++)
-        S[j * width + x] = (r.decay != 0 ? r.decay * S[j * width + x] : 0.0f) + r.k * vs[j];
+/* S = decay S + k v^T for the thread's channel. */
+__device__ void gla_step(const GlaColumns &w, const GlaRow &r) {
+    const int x = threadIdx.x;
+    for (int j = 0; j < w.n; j++)
+        w.S[j * WARP + x] = (r.decay != 0 ? r.decay * w.S[j * WARP + x] : 0.0f) + r.k * w.vs[j];
 }
 
-/* dq, dk, dg of one (batch, key head), a thread a key channel, the heads of the group one after another. */
+/* dq, dk, dg of 32 key channels of one (batch, key head), a thread a channel, the heads of the group one after another, and of each head 64
+ * columns after another: any K and V. */
 __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate, const real *dout,
                                 const wide *states, const real *q, const real *k, const real *v,
                                 const wide *g, const int *start, wide *work, DeltaArgs a) {
-    DYNAMIC_SHARED(float, cursor);
-    const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, x = threadIdx.x,
-              width = blockDim.x;
-    SHARED_PTR(float) S = shared_take<float>(cursor, (size_t)a.V * width); // S[v][key], a thread's own column
-    SHARED_PTR(float) D = shared_take<float>(cursor, (size_t)a.V * width); // dS, likewise
-    SHARED_PTR(float) vs = shared_take<float>(cursor, a.V);
-    SHARED_PTR(float) os = shared_take<float>(cursor, a.V);
+    SHARED(float, room, (2 * WARP + 2) * GLA_WIDE);
+    const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, y = threadIdx.x,
+              x = blockIdx.y * WARP + y;
+    GlaColumns w = {
+        room, room + GLA_WIDE * WARP, room + 2 * GLA_WIDE * WARP, room + (2 * WARP + 1) * GLA_WIDE, 0, 0, x};
     const bool mine = x < a.K;
     const size_t KV = (size_t)a.K * a.V, bh0 = (size_t)b * a.H + hk * group;
     const int runs = (a.chunk + GLA_RUN - 1) / GLA_RUN;
@@ -121,52 +126,53 @@ __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate
     wide *sum_q = work + bh0 * a.worker + KV, *sum_k = sum_q + (size_t)a.chunk * a.K,
          *mark = sum_k + (size_t)a.chunk * a.K, *run = mark + runs * KV;
     for (int h = 0; h < group; h++)
-        for (size_t e = x; e < KV; e += width) work[(bh0 + h) * a.worker + e] = dstate[(bh0 + h) * KV + e];
-    __syncthreads();
+        for (size_t j = 0; j < (size_t)a.V && mine; j++)
+            work[(bh0 + h) * a.worker + (size_t)x * a.V + j] = dstate[(bh0 + h) * KV + (size_t)x * a.V + j];
     for (int c = a.NC - 1; c >= 0; c--) {
         const int t0 = c * a.chunk, n = min(a.chunk, a.T - t0);
-        for (int h = 0; h < group; h++) {
-            const wide *from = states + ((bh0 + h) * (a.NC + 1) + c) * KV + (size_t)x * a.V;
-            wide *dS = work + (bh0 + h) * a.worker + (size_t)x * a.V;
-            for (int j = 0; j < a.V && mine; j++) S[j * width + x] = from[j], D[j * width + x] = dS[j];
+        for (int block = 0; block < group * ((a.V + GLA_WIDE - 1) / GLA_WIDE); block++) {
+            const int h = block % group;
+            w.v0 = block / group * GLA_WIDE, w.n = min((int)GLA_WIDE, a.V - w.v0);
+            const wide *from = states + ((bh0 + h) * (a.NC + 1) + c) * KV + (size_t)x * a.V + w.v0;
+            wide *dS = work + (bh0 + h) * a.worker + (size_t)x * a.V + w.v0;
+            for (int j = 0; j < w.n && mine; j++) w.S[j * WARP + y] = from[j], w.D[j * WARP + y] = dS[j];
             for (int i = 0; i < n; i++) { // forward: S_t and dq_t
-                const GlaRow r = gla_row(vs, os, q, k, v, dout, g, start, b, t0 + i, hk * group + h, hk, a);
+                const GlaRow r = gla_row(w, q, k, v, dout, g, start, b, t0 + i, hk * group + h, hk, a);
                 if (!mine) continue;
                 if (i % GLA_RUN == 0)
-                    for (int j = 0; j < a.V; j++)
-                        mark[i / GLA_RUN * KV + (size_t)j * a.K + x] = S[j * width + x];
-                gla_step(S, vs, r, a.V);
+                    for (int j = 0; j < w.n; j++)
+                        mark[i / GLA_RUN * KV + (size_t)(w.v0 + j) * a.K + x] = w.S[j * WARP + y];
+                gla_step(w, r);
                 float s = 0;
-                for (int j = 0; j < a.V; j++) s += S[j * width + x] * os[j];
-                sum_q[i * a.K + x] = (h ? (float)sum_q[i * a.K + x] : 0.0f) + a.scale * s;
+                for (int j = 0; j < w.n; j++) s += w.S[j * WARP + y] * w.os[j];
+                sum_q[i * a.K + x] = (block ? (float)sum_q[i * a.K + x] : 0.0f) + a.scale * s;
             }
             for (int first = (n - 1) / GLA_RUN * GLA_RUN; first >= 0; first -= GLA_RUN) {
                 const int last = min(first + GLA_RUN, n);
-                for (int j = 0; j < a.V && mine; j++)
-                    S[j * width + x] = mark[first / GLA_RUN * KV + (size_t)j * a.K + x];
+                for (int j = 0; j < w.n && mine; j++)
+                    w.S[j * WARP + y] = mark[first / GLA_RUN * KV + (size_t)(w.v0 + j) * a.K + x];
                 for (int i = first; i < last; i++) { // forward again, keeping every S before its token
-                    for (int j = 0; j < a.V && mine; j++)
-                        run[(i - first) * KV + (size_t)j * a.K + x] = S[j * width + x];
-                    const GlaRow r =
-                        gla_row(vs, os, q, k, v, dout, g, start, b, t0 + i, hk * group + h, hk, a);
-                    if (mine) gla_step(S, vs, r, a.V);
+                    for (int j = 0; j < w.n && mine; j++)
+                        run[(i - first) * KV + (size_t)(w.v0 + j) * a.K + x] = w.S[j * WARP + y];
+                    const GlaRow r = gla_row(w, q, k, v, dout, g, start, b, t0 + i, hk * group + h, hk, a);
+                    if (mine) gla_step(w, r);
                 }
                 for (int i = last - 1; i >= first; i--) { // backward: dS_t, dk_t, dg_t
-                    const GlaRow r =
-                        gla_row(vs, os, q, k, v, dout, g, start, b, t0 + i, hk * group + h, hk, a);
+                    const GlaRow r = gla_row(w, q, k, v, dout, g, start, b, t0 + i, hk * group + h, hk, a);
                     if (!mine) continue;
                     float s = 0, z = 0;
-                    for (int j = 0; j < a.V; j++) {
-                        const float d = D[j * width + x] + a.scale * r.q * os[j];
-                        s += d * vs[j];                                       // dk = dS v
-                        z += d * run[(i - first) * KV + (size_t)j * a.K + x]; // dg = <dS, e^g S_prev>
-                        D[j * width + x] = r.decay * d;
+                    for (int j = 0; j < w.n; j++) {
+                        const float d = w.D[j * WARP + y] + a.scale * r.q * w.os[j];
+                        s += d * w.vs[j]; // dk = dS v
+                        z +=
+                            d * run[(i - first) * KV + (size_t)(w.v0 + j) * a.K + x]; // dg = <dS, e^g S_prev>
+                        w.D[j * WARP + y] = r.decay * d;
                     }
-                    sum_k[i * a.K + x] = (h ? (float)sum_k[i * a.K + x] : 0.0f) + s;
+                    sum_k[i * a.K + x] = (block ? (float)sum_k[i * a.K + x] : 0.0f) + s;
                     if (dg) dg[(((size_t)b * a.T + t0 + i) * a.Hk + hk) * a.K + x] += r.decay * z;
                 }
             }
-            for (int j = 0; j < a.V && mine; j++) dS[j] = D[j * width + x];
+            for (int j = 0; j < w.n && mine; j++) dS[j] = w.D[j * WARP + y];
         }
         for (int i = 0; i < n && mine; i++) {
             const size_t at = (((size_t)b * a.T + t0 + i) * a.Hk + hk) * a.K + x;
@@ -178,12 +184,10 @@ __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate
 static void gla_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout,
                                const wide *states, const real *q, const real *k, const real *v, const wide *g,
                                const int *start, double scale, void *work, const DeltaDims *d) {
-    const unsigned threads = ceil_div(d->K, WARP) * WARP;
-    const size_t rows = ((size_t)d->V * (2 * threads + 2) + 16) * sizeof(float),
-                 columns = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
+    const size_t columns = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
     if (dq || dk || dg)
-        LAUNCH(gla_rows_kernel, d->B * d->Hk, threads, rows, dq, dk, dg, dstate, dout, states, q, k, v, g,
-               start, (wide *)work, delta_args(d, scale));
+        LAUNCH(gla_rows_kernel, dim3(d->B * d->Hk, ceil_div(d->K, WARP)), WARP, 0, dq, dk, dg, dstate, dout,
+               states, q, k, v, g, start, (wide *)work, delta_args(d, scale));
     LAUNCH(gla_dv_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, columns, dv,
            dstate, dout, q, k, g, start, delta_args(d, scale));
 }

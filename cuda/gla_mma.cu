@@ -1,0 +1,316 @@
+/* gla_mma.cu - gated linear attention for BF16, chunks of 64, K = 64 or 128, V a multiple of 64, on the matrix unit.
+ *
+ * With b the sum of g from the chunk's start (per key channel c), every use of it is a difference <= 0, cut in two factors that are each
+ * safe: a block of 16 rows against an earlier one has the decay to the border between them on either side; a block against itself has
+ * the decay to its 8th row on either side if its whole decay is above e^-60 in every channel (bf16 has float's exponents, so a factor above
+ * 1 costs no digits), else the block is done element by element (arXiv 2312.06635 4.3, with the reference moved to the middle).
+ *   P_ij = s sum_c q_ic k_jc e^{b_ic - b_jc} (i >= j, same document)    Q = s in o q, in = e^b    K' = out o k, out = e^{b_C - b}
+ * prepare, one block per chunk and key head, all in parallel: P, Q, K' and all = e^{b_C} into the workspace.
+ * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared memory:
+ *   O = Q S + P V;  S = all o S + K'^T V
+ * which, with Q and K' exchanged, P transposed and time reversed, is also the serial part of backward (gla_mma_backward.cu):
+ *   dV = K' dS + P^T dO;  dS = all o dS + Q^T dO */
+enum { GLA_C = 64, GLA_COLS = 64, GLA_PREPARE = 128, GLA_SCAN = 256 };
+const float GLA_LOWEST = -110.0f, GLA_RANGE = 60.0f; // e^-110 is 0 in float
+
+/* What prepare leaves of a chunk, in bf16 elements: P, Q, K', all (float). */
+template <int K> struct GlaKept {
+    enum { P = 0, Q = GLA_C * GLA_C, K_ = Q + GLA_C * K, ALL = K_ + GLA_C * K, SIZE = ALL + 2 * K };
+};
+/* b in shared memory, K + 8 floats a row: the pairs that 16 lanes read lie in different banks. */
+template <int K> struct GlaSums {
+    enum { LD = K + 8, SIZE = GLA_C * LD };
+};
+/* Sums of g down the chunk, a thread a channel. A single decay below e^-110 counts as that: it is 0 in float either way, and
+ * sums that stay small keep their digits. Rows n.. and document starts add nothing; from[i] as in gdn_decays. */
+template <int K>
+__device__ void gla_sums(SHARED_PTR(float) bs, SHARED_PTR(int) from, const wide *g, const int *start, int b,
+                         int t0, int n, const DeltaArgs &a) {
+    for (int i = threadIdx.x; i < GLA_C; i += blockDim.x)
+        from[i] = begin_of(start, b, a.T, t0 + min(i, n - 1)) - t0;
+    for (int c = threadIdx.x; c < K; c += blockDim.x) {
+        float sum = 0;
+        for (int i = 0; i < GLA_C; i++) {
+            if (i < n && !begins(start, b, a.T, t0 + i))
+                sum += fmaxf(g[(size_t)i * a.Hk * K + c], GLA_LOWEST);
+            bs[i * GlaSums<K>::LD + c] = sum;
+        }
+    }
+}
+__device__ unsigned gla_scaled(unsigned pair, float lo, float hi) {
+    return bf16_pair(__uint_as_float(pair << 16) * lo, __uint_as_float(pair & 0xffff0000u) * hi);
+}
+/* A operand of rows m0.. of x, times e^{b_i - b_ref} per channel. */
+template <int K>
+__device__ void gla_load_a(unsigned (&a)[4], SHARED_PTR(Bf16) x, SHARED_PTR(float) bs, int ref, int m0,
+                           int k0) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    load_a<K>(a, x, m0, k0);
+    for (int r = 0; r < 4; r++) {
+        const int row = (m0 + g + r % 2 * 8) * GlaSums<K>::LD, c = k0 + 2 * t + r / 2 * 8;
+        const int at = ref * GlaSums<K>::LD + c;
+        a[r] = gla_scaled(a[r], __expf(bs[row + c] - bs[at]), __expf(bs[row + c + 1] - bs[at + 1]));
+    }
+}
+/* B operands of rows n0..n0+15 of x as columns, times e^{b_ref - b_j}. */
+template <int K>
+__device__ void gla_load_b(unsigned (&b)[4], SHARED_PTR(Bf16) x, SHARED_PTR(float) bs, int ref, int n0,
+                           int k0) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    load_b<K>(b, x, n0, k0);
+    for (int r = 0; r < 4; r++) {
+        const int row = (n0 + g + r / 2 * 8) * GlaSums<K>::LD, c = k0 + 2 * t + r % 2 * 8,
+                  at = ref * GlaSums<K>::LD + c;
+        b[r] = gla_scaled(b[r], __expf(bs[at] - bs[row + c]), __expf(bs[at + 1] - bs[row + c + 1]));
+    }
+}
+/* Whether rows m0..m0+15 decay by less than GLA_RANGE in every channel; the same for all lanes. */
+template <int K> __device__ bool gla_mild(SHARED_PTR(float) bs, int m0) {
+    float most = 0;
+    for (int c = threadIdx.x % WARP; c < K; c += WARP)
+        most = fmaxf(most, bs[m0 * GlaSums<K>::LD + c] - bs[(m0 + 15) * GlaSums<K>::LD + c]);
+    return warp_max(most) < GLA_RANGE;
+}
+
+/* The two 16 x 8 blocks of q k^T with rows m0.. and columns n0.. (n0 <= m0), decays included. Where the rows and columns are the same ones
+ * and the decay is strong, element by element. */
+template <int K>
+__device__ void gla_scores(float (&s)[2][4], SHARED_PTR(Bf16) qs, SHARED_PTR(Bf16) ks, SHARED_PTR(float) bs,
+                           int m0, int n0) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    if (m0 == n0 && !gla_mild<K>(bs, m0)) {
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            const int i = m0 + g + e / 2 % 2 * 8, j = n0 + e / 4 * 8 + 2 * t + e % 2;
+            float sum = 0;
+            for (int c = 0; c < K && j <= i; c++)
+                sum += (float)qs[i * Tile<K>::LD + c] * (float)ks[j * Tile<K>::LD + c] *
+                       __expf(bs[i * GlaSums<K>::LD + c] - bs[j * GlaSums<K>::LD + c]);
+            s[e / 4][e % 4] = sum;
+        }
+        return;
+    }
+    const int ref = m0 == n0 ? m0 + 7 : m0 - 1;
+    for (int k0 = 0; k0 < K; k0 += 16) {
+        unsigned qa[4], kb[4];
+        gla_load_a<K>(qa, qs, bs, ref, m0, k0);
+        gla_load_b<K>(kb, ks, bs, ref, n0, k0);
+        mma_bf16(s[0], qa, kb[0], kb[1]);
+        mma_bf16(s[1], qa, kb[2], kb[3]);
+    }
+}
+
+template <int K>
+__global__ void __launch_bounds__(GLA_PREPARE)
+    gla_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const int *start,
+                           int first_chunk, int chunks, int each, DeltaArgs a) {
+    typedef GlaKept<K> Kept;
+    DYNAMIC_SHARED(Bf16, cursor);
+    SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
+    SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
+    SHARED_PTR(float) bs = shared_take<float>(cursor, GlaSums<K>::SIZE);
+    SHARED(int, from, GLA_C);
+    const int c = first_chunk + blockIdx.x, t0 = c * GLA_C, n = min((int)GLA_C, a.T - t0),
+              lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, b = blockIdx.y / a.Hk,
+              hk = blockIdx.y % a.Hk;
+    const size_t at = (((size_t)b * a.T + t0) * a.Hk + hk) * K;
+    tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GLA_C, n, GLA_PREPARE);
+    tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GLA_C, n, GLA_PREPARE);
+    cp_async_commit();
+    gla_sums<K>(bs, from, g + at, start, b, t0, n, a);
+    cp_async_wait<0>();
+    __syncthreads();
+    Bf16 *kept = work + ((size_t)blockIdx.y * chunks + blockIdx.x) * each;
+    const int m0 = warp * 16;
+    for (int n0 = 0; n0 < GLA_C; n0 += 16) {
+        float s[2][4] = {};
+        if (n0 <= m0) gla_scores<K>(s, qs, ks, bs, m0, n0);
+#pragma unroll
+        for (int e = 0; e < 8; e += 2) {
+            const int i = m0 + lane / 4 + e / 2 % 2 * 8, j = n0 + e / 4 * 8 + lane % 4 * 2, f = from[i];
+            *(unsigned *)(kept + Kept::P + i * GLA_C + j) =
+                bf16_pair(j <= i && j >= f ? a.scale * s[e / 4][e % 4] : 0.0f,
+                          j + 1 <= i && j + 1 >= f ? a.scale * s[e / 4][e % 4 + 1] : 0.0f);
+        }
+    }
+    const int last = (GLA_C - 1) * GlaSums<K>::LD, last_from = from[GLA_C - 1];
+    for (int e = threadIdx.x * 2; e < GLA_C * K; e += GLA_PREPARE * 2) {
+        const int i = e / K, x = e % K, row = i * GlaSums<K>::LD + x, tile = i * Tile<K>::LD + x;
+        const bool in = (int)from[i] < 0, out = last_from <= i;
+        *(unsigned *)(kept + Kept::Q + e) =
+            bf16_pair(in ? a.scale * (float)qs[tile] * __expf(bs[row]) : 0.0f,
+                      in ? a.scale * (float)qs[tile + 1] * __expf(bs[row + 1]) : 0.0f);
+        *(unsigned *)(kept + Kept::K_ + e) =
+            bf16_pair(out ? (float)ks[tile] * __expf(bs[last + x] - bs[row]) : 0.0f,
+                      out ? (float)ks[tile + 1] * __expf(bs[last + x + 1] - bs[row + 1]) : 0.0f);
+    }
+    for (int x = threadIdx.x; x < K; x += GLA_PREPARE)
+        ((float *)(kept + Kept::ALL))[x] = last_from >= 0 ? 0.0f : __expf(bs[last + x]);
+}
+
+// ---- scan ----
+/* A stage of the ring: x meets the state, y makes it (Q and K' forward, K' and Q backward), v are the values (dO backward). */
+template <int K> struct GlaStage {
+    enum { TK = GLA_C * Tile<K>::LD, TC = GLA_C * Tile<GLA_C>::LD, SIZE = 2 * TK + 2 * TC };
+    SHARED_PTR(Bf16) x, y, v, P;
+};
+template <int K> __device__ GlaStage<K> gla_stage(SHARED_PTR(Bf16) ring, int s) {
+    typedef GlaStage<K> Stage;
+    const SHARED_PTR(Bf16) x = ring + s * Stage::SIZE, v = x + 2 * Stage::TK;
+    return {x, x + Stage::TK, v, v + Stage::TC};
+}
+template <int K, bool back>
+__device__ void gla_fetch(const GlaStage<K> &s, const Bf16 *v, const Bf16 *kept, int b, int h, int c, int v0,
+                          const DeltaArgs &a) {
+    typedef GlaKept<K> Kept;
+    const int t0 = c * GLA_C, n = min((int)GLA_C, a.T - t0);
+    tile_fetch<K>(s.x, kept + (back ? Kept::K_ : Kept::Q), K, GLA_C, GLA_C, GLA_SCAN);
+    tile_fetch<K>(s.y, kept + (back ? Kept::Q : Kept::K_), K, GLA_C, GLA_C, GLA_SCAN);
+    tile_fetch<GLA_C>(s.P, kept + Kept::P, GLA_C, GLA_C, GLA_C, GLA_SCAN);
+    tile_fetch<GLA_COLS>(s.v, v + (((size_t)b * a.T + t0) * a.H + h) * a.V + v0, (size_t)a.H * a.V, GLA_C, n,
+                         GLA_SCAN);
+    cp_async_commit();
+}
+
+/* Forward: out = O (overwritten), states: what is written after each chunk. Backward: v = dO, out = dV (added to, may be NULL), states =
+ * dstate (in and out), and dS before each chunk goes into the workspace, behind what prepare left. */
+template <int K, bool back>
+__global__ void __launch_bounds__(GLA_SCAN)
+    gla_scan_mma_kernel(Bf16 *out, wide *states, Bf16 *work, const Bf16 *v, int first_chunk, int chunks,
+                        int each, DeltaArgs a) {
+    enum { COLS = GLA_COLS, HALF = COLS / 2, NB = HALF / 8 }; // warps 0-3 have the left half of the columns
+    typedef GlaKept<K> Kept;
+    DYNAMIC_SHARED(Bf16, cursor);
+    const SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * GlaStage<K>::SIZE);
+    SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<COLS>::LD); // S, rounded
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), v0 = blockIdx.x * COLS,
+              lane = threadIdx.x % WARP, g8 = lane / 4, t2 = lane % 4 * 2;
+    const int row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
+    const size_t KV = (size_t)K * a.V;
+    const Bf16 *kept = work + (size_t)(b * a.Hk + hk) * chunks * each;
+    Bf16 *dS_kept = work + (size_t)gridDim.y / a.H * a.Hk * chunks * each + (size_t)bh * chunks * KV + v0;
+    wide *state = states + (back ? (size_t)bh * KV : ((size_t)bh * (a.NC + 1) + first_chunk) * KV) + v0;
+    float S[K / 64][NB][4]; // rows 16 (row + 4 m) .. of S
+#pragma unroll
+    for (int m = 0; m < K / 64; m++)
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                S[m][n][e] =
+                    state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2 + e % 2];
+    const int x0 = back ? chunks - 1 : 0, step = back ? -1 : 1;
+    gla_fetch<K, back>(gla_stage<K>(ring, 0), v, kept + (size_t)x0 * each, b, h, first_chunk + x0, v0, a);
+    for (int done = 0; done < chunks; done++) {
+        const int x = x0 + step * done, t0 = (first_chunk + x) * GLA_C, n_rows = min((int)GLA_C, a.T - t0);
+        const GlaStage<K> w = gla_stage<K>(ring, done % 2);
+        const float *all = (const float *)(kept + (size_t)x * each + Kept::ALL);
+        if (done + 1 < chunks)
+            gla_fetch<K, back>(gla_stage<K>(ring, (done + 1) % 2), v, kept + (size_t)(x + step) * each, b, h,
+                               first_chunk + x + step, v0, a);
+#pragma unroll
+        for (int m = 0; m < K / 64; m++)
+#pragma unroll
+            for (int n = 0; n < NB; n++) {
+                store_c<COLS>(Ss, S[m][n], 16 * (row + 4 * m), left + n * 8);
+                if (back)
+                    for (int e = 0; e < 4; e += 2)
+                        *(unsigned *)(dS_kept + (size_t)x * KV +
+                                      (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 +
+                                      t2) = bf16_pair(S[m][n][e], S[m][n][e + 1]);
+            }
+        if (done + 1 < chunks) cp_async_wait<1>();
+        else cp_async_wait<0>();
+        __syncthreads();
+        float acc[NB][4] = {};
+#pragma unroll
+        for (int i = 0; i < K / 16; i++) {
+            unsigned xa[4];
+            load_a<K>(xa, w.x, row * 16, i * 16);
+#pragma unroll
+            for (int n = 0; n < NB / 2; n++) {
+                unsigned sb[4];
+                load_b_straight<COLS>(sb, Ss, i * 16, left + n * 16);
+                mma_bf16(acc[2 * n], xa, sb[0], sb[1]);
+                mma_bf16(acc[2 * n + 1], xa, sb[2], sb[3]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < GLA_C / 16; i++) {
+            unsigned pa[4];
+            if (back) load_a_transposed<GLA_C>(pa, w.P, row * 16, i * 16);
+            else load_a<GLA_C>(pa, w.P, row * 16, i * 16);
+#pragma unroll
+            for (int n = 0; n < NB / 2; n++) {
+                unsigned vb[4];
+                load_b_straight<COLS>(vb, w.v, i * 16, left + n * 16);
+                mma_bf16(acc[2 * n], pa, vb[0], vb[1]);
+                mma_bf16(acc[2 * n + 1], pa, vb[2], vb[3]);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e += 2) {
+                const int i = row * 16 + g8 + e / 2 * 8;
+                if (i >= n_rows || !out) continue;
+                unsigned *to =
+                    (unsigned *)(out + (((size_t)b * a.T + t0 + i) * a.H + h) * a.V + v0 + left + n * 8 + t2);
+                const unsigned old = back ? *to : 0;
+                *to = back ? bf16_pair(__uint_as_float(old << 16) + acc[n][e],
+                                       __uint_as_float(old & 0xffff0000u) + acc[n][e + 1])
+                           : bf16_pair(acc[n][e], acc[n][e + 1]);
+            }
+        // S = all o S + Y^T V
+        if (!back) state += KV;
+#pragma unroll
+        for (int m = 0; m < K / 64; m++) {
+            const int r0 = 16 * (row + 4 * m) + g8;
+            const float keep[2] = {all[r0], all[r0 + 8]};
+#pragma unroll
+            for (int n = 0; n < NB; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) S[m][n][e] *= keep[e / 2];
+#pragma unroll
+            for (int i = 0; i < GLA_C / 16; i++) {
+                unsigned ya[4];
+                load_a_transposed<K>(ya, w.y, 16 * (row + 4 * m), i * 16);
+#pragma unroll
+                for (int n = 0; n < NB / 2; n++) {
+                    unsigned vb[4];
+                    load_b_straight<COLS>(vb, w.v, i * 16, left + n * 16);
+                    mma_bf16(S[m][2 * n], ya, vb[0], vb[1]);
+                    mma_bf16(S[m][2 * n + 1], ya, vb[2], vb[3]);
+                }
+            }
+            if (!back || done + 1 == chunks)
+#pragma unroll
+                for (int n = 0; n < NB; n++)
+#pragma unroll
+                    for (int e = 0; e < 4; e += 2)
+                        *(float2 *)(state + (size_t)(r0 + e / 2 * 8) * a.V + left + n * 8 + t2) =
+                            make_float2(S[m][n][e], S[m][n][e + 1]);
+        }
+        __syncthreads(); // the stage and Ss may be written again
+    }
+}
+
+template <int K> static size_t gla_scan_shared() {
+    return (2 * GlaStage<K>::SIZE + K * Tile<GLA_COLS>::LD) * sizeof(Bf16);
+}
+template <int K> static size_t gla_prepare_shared() {
+    return 2 * GLA_C * Tile<K>::LD * sizeof(Bf16) + GlaSums<K>::SIZE * sizeof(float);
+}
+template <int K>
+static void gla_forward_mma(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                            const int *start, double scale, void *work, const DeltaDims *d) {
+    const DeltaArgs a = delta_args(d, scale);
+    const int each = GlaKept<K>::SIZE, most = (int)(a.worker * sizeof(float) / (each * sizeof(Bf16)));
+    for (int first = 0; first < a.NC; first += most) {
+        const int chunks = a.NC - first < most ? a.NC - first : most;
+        LAUNCH(gla_prepare_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_PREPARE, gla_prepare_shared<K>(),
+               (Bf16 *)work, q, k, g, start, first, chunks, each, a);
+        LAUNCH((gla_scan_mma_kernel<K, false>), dim3(d->V / GLA_COLS, d->B * d->H), GLA_SCAN,
+               gla_scan_shared<K>(), o, states, (Bf16 *)work, v, first, chunks, each, a);
+    }
+}

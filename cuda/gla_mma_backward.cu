@@ -1,0 +1,258 @@
+/* gla_mma_backward.cu - backward of gated linear attention for BF16 on the matrix unit: prepare and the serial scan of gla_mma.cu give dV,
+ * dstate, and dS of every chunk; everything else is done here, one block per chunk and key head, all in parallel:
+ *   dP = s mask o (dO V^T)                         summed over the heads of the group and over value columns, 64 at a time
+ *   dq_i = s in_i o (S dO_i) + sum_{j <= i} dP_ij e^{b_i - b_j} o k_j
+ *   dk_j = out_j o (dS V_j) + sum_{i >= j} dP_ij e^{b_i - b_j} o q_i
+ *   dg_t = sum_{i >= t} x_i, x_i = q_i o dq_i - k_i o dk_i, in the last row also all o <S, dS> + sum_j k_j o out_j o (dS V_j)
+ * The terms i = j have no decay in them; they are kept out of x, where they would cancel. Nothing that comes after a document's start
+ * depends on the decays before it: the sum begins again there, and g of the start itself has no gradient. */
+enum { GLA_BACK = 256 };
+
+/* B operands of two neighbouring 16 x 8 blocks, rows k0.. of x, times e^{b_edge - b_row} (transposed: the opposite exponent). */
+template <int K, bool transposed>
+__device__ void gla_load_rows(unsigned (&b)[4], SHARED_PTR(Bf16) x, SHARED_PTR(float) bs, int edge, int k0,
+                              int n0) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    load_b_straight<K>(b, x, k0, n0);
+    for (int r = 0; r < 4; r++) {
+        const int c = n0 + r / 2 * 8 + g, row = (k0 + r % 2 * 8 + 2 * t) * GlaSums<K>::LD + c;
+        const float e = bs[edge * GlaSums<K>::LD + c], e0 = e - bs[row], e1 = e - bs[row + GlaSums<K>::LD];
+        b[r] = gla_scaled(b[r], __expf(transposed ? -e0 : e0), __expf(transposed ? -e1 : e1));
+    }
+}
+/* sum over j < i of dP_ij e^{b_i - b_j} x_j for 16 rows i and the channels from `left`; transposed: sum over i > j of dP_ij e^{b_i - b_j} x_i. */
+template <int K, bool transposed, int NB>
+__device__ void gla_intra(float (&acc)[NB][4], SHARED_PTR(Bf16) dPs, SHARED_PTR(Bf16) x, SHARED_PTR(float) bs,
+                          int row, int left) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, t2 = lane % 4 * 2, m0 = 16 * row,
+              edge = transposed ? m0 + 15 : m0 - 1;
+    const int other_end = transposed ? GLA_C / 16 : row;
+    for (int other = transposed ? row + 1 : 0; other < other_end; other++) {
+        unsigned pa[4];
+        if (transposed) load_a_transposed<GLA_C>(pa, dPs, m0, 16 * other);
+        else load_a<GLA_C>(pa, dPs, m0, 16 * other);
+#pragma unroll
+        for (int n = 0; n < NB / 2; n++) {
+            unsigned xb[4];
+            gla_load_rows<K, transposed>(xb, x, bs, edge, 16 * other, left + n * 16);
+            mma_bf16(acc[2 * n], pa, xb[0], xb[1]);
+            mma_bf16(acc[2 * n + 1], pa, xb[2], xb[3]);
+        }
+    }
+    const bool mild = gla_mild<K>(bs, m0);
+    unsigned own[4];
+    if (transposed) load_a_transposed<GLA_C>(own, dPs, m0, m0);
+    else load_a<GLA_C>(own, dPs, m0, m0);
+#pragma unroll
+    for (int n = 0; n < NB / 2; n++) {
+        float near_by[2][4] = {};
+        if (mild) {
+            unsigned xb[4];
+            gla_load_rows<K, transposed>(xb, x, bs, m0 + 7, m0, left + n * 16);
+            mma_bf16(near_by[0], own, xb[0], xb[1]);
+            mma_bf16(near_by[1], own, xb[2], xb[3]);
+        }
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            const int i = m0 + g + e / 2 % 2 * 8, c = left + n * 16 + e / 4 * 8 + t2 + e % 2;
+            const float b_i = bs[i * GlaSums<K>::LD + c];
+            float far = 0, sum = 0;
+            if (edge >= 0) far = bs[edge * GlaSums<K>::LD + c] - b_i;
+            acc[2 * n + e / 4][e % 4] *= __expf(transposed ? far : -far);
+            if (mild) {
+                const float d = bs[(m0 + 7) * GlaSums<K>::LD + c] - b_i;
+                sum = near_by[e / 4][e % 4] * __expf(transposed ? d : -d);
+            } else
+                for (int j = transposed ? i + 1 : m0; j < (transposed ? m0 + 16 : i); j++) {
+                    const float d = b_i - bs[j * GlaSums<K>::LD + c];
+                    sum += (float)dPs[transposed ? j * Tile<GLA_C>::LD + i : i * Tile<GLA_C>::LD + j] *
+                           (float)x[j * Tile<K>::LD + c] * __expf(transposed ? -d : d);
+                }
+            acc[2 * n + e / 4][e % 4] += sum;
+        }
+    }
+}
+
+/* dP, S dO and dS V of one (head, 64 value columns), added up; returns the thread's part of <S, dS> for channel threadIdx.x % K. */
+template <int K, int NB>
+__device__ float gla_head_products(float (&dp)[4][4], float (&sq)[NB][4], float (&sk)[NB][4],
+                                   SHARED_PTR(Bf16) vs, SHARED_PTR(Bf16) os, SHARED_PTR(Bf16) Ss,
+                                   SHARED_PTR(Bf16) Ds) {
+    const int warp = threadIdx.x / WARP, row = warp % 4, half = warp / 4, left = half * (K / 2);
+#pragma unroll
+    for (int i = 0; i < GLA_COLS / 16; i++) {
+        unsigned oa[4], va[4];
+        load_a<GLA_COLS>(oa, os, row * 16, i * 16);
+        load_a<GLA_COLS>(va, vs, row * 16, i * 16);
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            unsigned vb[4];
+            load_b<GLA_COLS>(vb, vs, half * 32 + n * 16, i * 16);
+            mma_bf16(dp[2 * n], oa, vb[0], vb[1]);
+            mma_bf16(dp[2 * n + 1], oa, vb[2], vb[3]);
+        }
+#pragma unroll
+        for (int n = 0; n < NB / 2; n++) {
+            unsigned sb[4], db[4];
+            load_b<GLA_COLS>(sb, Ss, left + n * 16, i * 16);
+            mma_bf16(sq[2 * n], oa, sb[0], sb[1]);
+            mma_bf16(sq[2 * n + 1], oa, sb[2], sb[3]);
+            load_b<GLA_COLS>(db, Ds, left + n * 16, i * 16);
+            mma_bf16(sk[2 * n], va, db[0], db[1]);
+            mma_bf16(sk[2 * n + 1], va, db[2], db[3]);
+        }
+    }
+    enum { PARTS = GLA_BACK / K, WIDE = GLA_COLS / PARTS };
+    const int from = threadIdx.x % K * Tile<GLA_COLS>::LD + threadIdx.x / K * WIDE;
+    float inner = 0;
+    for (int j = 0; j < WIDE; j++) inner += (float)Ss[from + j] * (float)Ds[from + j];
+    return inner;
+}
+
+/* dst += two neighbours. */
+__device__ void gla_add_pair(Bf16 *dst, float x, float y) {
+    const unsigned old = *(const unsigned *)dst;
+    *(unsigned *)dst = bf16_pair(__uint_as_float(old << 16) + x, __uint_as_float(old & 0xffff0000u) + y);
+}
+
+template <int K>
+__global__ void __launch_bounds__(GLA_BACK, 1)
+    gla_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, const Bf16 *dS, const Bf16 *dout,
+                            const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                            const int *start, int first_chunk, int chunks, DeltaArgs a) {
+    enum { NB = K / 16, TC = GLA_C * Tile<GLA_COLS>::LD, TS = K * Tile<GLA_COLS>::LD };
+    DYNAMIC_SHARED(Bf16, cursor);
+    SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
+    SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
+    SHARED_PTR(float) bs = shared_take<float>(cursor, GlaSums<K>::SIZE); // b, and x in the end
+    SHARED_PTR(Bf16) vs = shared_take<Bf16>(cursor, TC);
+    SHARED_PTR(Bf16) os = shared_take<Bf16>(cursor, TC);
+    SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, TS);
+    SHARED_PTR(Bf16) Ds = shared_take<Bf16>(cursor, TS);
+    SHARED_PTR(Bf16) dPs = shared_take<Bf16>(cursor, TC);
+    SHARED_PTR(float)
+    end = shared_take<float>(cursor, 5 * K + GLA_BACK); // the last row's extra terms, <S, dS>
+    SHARED(int, from, GLA_C);
+    SHARED(float, diagonal, GLA_C);
+    const int c = first_chunk + blockIdx.x, t0 = c * GLA_C, n = min((int)GLA_C, a.T - t0), group = a.H / a.Hk,
+              b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, lane = threadIdx.x % WARP,
+              warp = threadIdx.x / WARP, g8 = lane / 4, t2 = lane % 4 * 2, row = warp % 4,
+              left = warp / 4 * (K / 2);
+    const size_t KV = (size_t)K * a.V, at = (((size_t)b * a.T + t0) * a.Hk + hk) * K;
+    tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GLA_C, n, GLA_BACK);
+    tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GLA_C, n, GLA_BACK);
+    gla_sums<K>(bs, from, g + at, start, b, t0, n, a);
+    float dp[4][4] = {}, sq[NB][4] = {}, sk[NB][4] = {}, inner = 0;
+    for (int x = 0; x < group * (a.V / GLA_COLS); x++) {
+        const int h = hk * group + x / (a.V / GLA_COLS), v0 = x % (a.V / GLA_COLS) * GLA_COLS;
+        const size_t rows = (((size_t)b * a.T + t0) * a.H + h) * a.V + v0, bh = (size_t)b * a.H + h;
+        const wide *S = states + (bh * (a.NC + 1) + c) * KV + v0;
+        __syncthreads();
+        tile_fetch<GLA_COLS>(vs, v + rows, (size_t)a.H * a.V, GLA_C, n, GLA_BACK);
+        tile_fetch<GLA_COLS>(os, dout + rows, (size_t)a.H * a.V, GLA_C, n, GLA_BACK);
+        tile_fetch<GLA_COLS>(Ds, dS + (bh * chunks + blockIdx.x) * KV + v0, a.V, K, K, GLA_BACK);
+        cp_async_commit();
+        for (int e = threadIdx.x * 2; e < K * GLA_COLS; e += GLA_BACK * 2) {
+            const float2 s = *(const float2 *)(S + (size_t)(e / GLA_COLS) * a.V + e % GLA_COLS);
+            const int to = e / GLA_COLS * Tile<GLA_COLS>::LD + e % GLA_COLS;
+            Ss[to] = Bf16(s.x), Ss[to + 1] = Bf16(s.y);
+        }
+        cp_async_wait<0>();
+        __syncthreads();
+        inner += gla_head_products<K, NB>(dp, sq, sk, vs, os, Ss, Ds);
+    }
+    end[5 * K + threadIdx.x] = inner;
+#pragma unroll
+    for (int m = 0; m < 4; m++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int i = row * 16 + g8 + e / 2 * 8, j = warp / 4 * 32 + m * 8 + t2 + e % 2;
+            const float x = j <= i && j >= (int)from[i] ? a.scale * dp[m][e] : 0.0f;
+            if (i == j) diagonal[i] = x;
+            dPs[i * Tile<GLA_C>::LD + j] = Bf16(i == j ? 0.0f : x);
+        }
+    }
+    __syncthreads();
+    const int last = (GLA_C - 1) * GlaSums<K>::LD, last_from = from[GLA_C - 1];
+    float acc[NB][4] = {};
+    gla_intra<K, false, NB>(acc, dPs, ks, bs, row, left);
+#pragma unroll
+    for (int m = 0; m < NB; m++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int i = row * 16 + g8 + e / 2 * 8, x = left + m * 8 + t2 + e % 2;
+            const float in = (int)from[i] >= 0 ? 0.0f : __expf(bs[i * GlaSums<K>::LD + x]);
+            sq[m][e] = a.scale * in * sq[m][e] + acc[m][e];
+            acc[m][e] = 0;
+        }
+    gla_intra<K, true, NB>(acc, dPs, qs, bs, row, left);
+#pragma unroll
+    for (int m = 0; m < NB; m++) {
+        float y[2] = {0, 0}; // the last row's share of this column pair, from this warp's rows
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int i = row * 16 + g8 + e / 2 * 8, x = left + m * 8 + t2 + e % 2;
+            const float out = last_from > i ? 0.0f : __expf(bs[last + x] - bs[i * GlaSums<K>::LD + x]),
+                        far = out * sk[m][e];
+            y[e % 2] += (float)ks[i * Tile<K>::LD + x] * far;
+            sk[m][e] = far + acc[m][e];
+        }
+        for (int z = 0; z < 2; z++) {
+            for (int s = 4; s < WARP; s *= 2) y[z] += __shfl_xor_sync(FULL, y[z], s);
+            if (g8 == 0) end[row * K + left + m * 8 + t2 + z] = y[z];
+        }
+    }
+    for (int x = threadIdx.x; x < K; x += GLA_BACK)
+        end[4 * K + x] = last_from >= 0 ? 0.0f : __expf(bs[last + x]);
+    __syncthreads(); // b has been read
+#pragma unroll
+    for (int m = 0; m < NB; m++)
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+            const int i = row * 16 + g8 + e / 2 * 8, x = left + m * 8 + t2;
+            const float qx[2] = {qs[i * Tile<K>::LD + x], qs[i * Tile<K>::LD + x + 1]},
+                        kx[2] = {ks[i * Tile<K>::LD + x], ks[i * Tile<K>::LD + x + 1]}, own = diagonal[i];
+            for (int z = 0; z < 2; z++)
+                bs[i * GlaSums<K>::LD + x + z] = qx[z] * sq[m][e + z] - kx[z] * sk[m][e + z];
+            if (i >= n) continue;
+            const size_t to = at + (size_t)i * a.Hk * K + x;
+            if (dq) gla_add_pair(dq + to, sq[m][e] + own * kx[0], sq[m][e + 1] + own * kx[1]);
+            if (dk) gla_add_pair(dk + to, sk[m][e] + own * qx[0], sk[m][e + 1] + own * qx[1]);
+        }
+    __syncthreads();
+    for (int x = threadIdx.x; x < K && dg; x += GLA_BACK) {
+        float run = 0;
+        for (int p = 0; p < GLA_BACK / K; p++) run += end[5 * K + p * K + x];
+        run *= end[4 * K + x];
+        for (int r = 0; r < 4; r++) run += end[r * K + x];
+        for (int i = GLA_C - 1; i >= 0; i--) {
+            run += bs[i * GlaSums<K>::LD + x];
+            if (i < n && begins(start, b, a.T, t0 + i)) run = 0;
+            else if (i < n) dg[at + (size_t)i * a.Hk * K + x] += run;
+        }
+    }
+}
+
+template <int K>
+static void gla_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dstate, const Bf16 *dout,
+                             const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                             const int *start, double scale, void *work, const DeltaDims *d) {
+    const DeltaArgs a = delta_args(d, scale);
+    const int each = GlaKept<K>::SIZE;
+    const size_t kept = (size_t)each + (size_t)K * d->V;
+    const int most = (int)(a.worker * sizeof(float) / (kept * sizeof(Bf16)));
+    const size_t shared =
+        (2 * GLA_C * Tile<K>::LD + (3 * GLA_C + 2 * K) * Tile<GLA_COLS>::LD) * sizeof(Bf16) +
+        (GlaSums<K>::SIZE + 5 * K + GLA_BACK) * sizeof(float);
+    for (int last = a.NC; last > 0; last -= most) {
+        const int first = last > most ? last - most : 0, chunks = last - first;
+        const Bf16 *dS = (Bf16 *)work + (size_t)d->B * d->Hk * chunks * each;
+        LAUNCH(gla_prepare_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_PREPARE, gla_prepare_shared<K>(),
+               (Bf16 *)work, q, k, g, start, first, chunks, each, a);
+        LAUNCH((gla_scan_mma_kernel<K, true>), dim3(d->V / GLA_COLS, d->B * d->H), GLA_SCAN,
+               gla_scan_shared<K>(), dv, dstate, (Bf16 *)work, dout, first, chunks, each, a);
+        if (dq || dk || dg)
+            LAUNCH(gla_parallel_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_BACK, shared, dq, dk, dg, dS,
+                   dout, states, q, k, v, g, start, first, chunks, a);
+    }
+}

@@ -1,0 +1,66 @@
+/* step.cu - one token of a recurrent mixer (T = 1: decoding), bound by reading and writing S once.
+ *
+ * A block has 32 columns of S, eight threads a column, each with every eighth row in registers: all loads of a block are under way before the
+ * first is needed, and a row's 32 columns are one 128-byte access. delta: u = beta (v - (e^g S)^T k), S = e^g S + k u^T with one decay a
+ * head; else S = e^g o S + k v^T with one decay a channel. Token 0 of a row continues from states[0], whatever `start` says. */
+enum { STEP_COLS = 32, STEP_PARTS = 8, STEP_ROWS = 32, STEP_MAX_K = STEP_PARTS * STEP_ROWS };
+
+/* Sum of v over the eight threads of a column, the same for all of them. */
+__device__ float step_sum(SHARED_PTR(float) part, float v) {
+    const int x = threadIdx.x, y = threadIdx.y;
+    __syncthreads();
+    part[y * STEP_COLS + x] = v;
+    __syncthreads();
+    float s = 0;
+    for (int p = 0; p < STEP_PARTS; p++) s += part[p * STEP_COLS + x];
+    return s;
+}
+template <bool delta>
+__global__ void __launch_bounds__(STEP_COLS *STEP_PARTS)
+    step_kernel(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
+                const wide *beta, DeltaArgs a) {
+    SHARED(float, qs, STEP_MAX_K);
+    SHARED(float, ks, STEP_MAX_K);
+    SHARED(float, es, STEP_MAX_K);
+    SHARED(float, part, STEP_COLS *STEP_PARTS);
+    const int bh = blockIdx.y, h = bh % a.H, x = threadIdx.x, y = threadIdx.y,
+              col = blockIdx.x * STEP_COLS + x;
+    const bool mine = col < a.V;
+    const size_t KV = (size_t)a.K * a.V, at = ((size_t)(bh / a.H) * a.Hk + h / (a.H / a.Hk)) * a.K;
+    const wide *from = states + 2 * bh * KV + col;
+    float S[STEP_ROWS];
+#pragma unroll
+    for (int r = 0; r < STEP_ROWS; r++) {
+        const int i = r * STEP_PARTS + y;
+        S[r] = mine && i < a.K ? from[(size_t)i * a.V] : 0.0f;
+    }
+    for (int i = y * STEP_COLS + x; i < a.K; i += STEP_COLS * STEP_PARTS)
+        qs[i] = q[at + i], ks[i] = k[at + i], es[i] = expf(g[delta ? (size_t)bh : at + i]);
+    __syncthreads();
+    float u = mine ? (float)v[(size_t)bh * a.V + col] : 0.0f, out = 0;
+    if (delta) {
+        float seen = 0;
+#pragma unroll
+        for (int r = 0; r < STEP_ROWS; r++) {
+            const int i = r * STEP_PARTS + y;
+            if (i < a.K) seen += es[i] * S[r] * ks[i];
+        }
+        u = beta[bh] * (u - step_sum(part, seen));
+    }
+#pragma unroll
+    for (int r = 0; r < STEP_ROWS; r++) {
+        const int i = r * STEP_PARTS + y;
+        if (i >= a.K) continue;
+        S[r] = es[i] * S[r] + ks[i] * u;
+        out += S[r] * qs[i];
+        if (mine) states[(2 * bh + 1) * KV + (size_t)i * a.V + col] = S[r];
+    }
+    out = step_sum(part, out);
+    if (mine && y == 0) o[(size_t)bh * a.V + col] = a.scale * out;
+}
+template <bool delta>
+static void step_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
+                         const wide *beta, double scale, const DeltaDims *d) {
+    LAUNCH(step_kernel<delta>, dim3(ceil_div(d->V, STEP_COLS), d->B * d->H), dim3(STEP_COLS, STEP_PARTS), 0,
+           o, states, q, k, v, g, beta, delta_args(d, scale));
+}
