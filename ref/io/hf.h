@@ -40,15 +40,29 @@ const Tensor *hf_tensor(const HfModel *h, const char *fla_name);
 int tensor_check_finite(const Tensor *t, const char *file, Err *e);
 
 typedef struct {
+    const char *name, *text;
+    size_t len;
+} HfFile;
+typedef struct {
     const char *
         format; /* "fla" (hybrids) or "hf" (all-softmax models: Llama, Qwen2, Qwen3 names); NULL: whichever fits */
     DType dtype;                /* of matrices and norms; A_log and dt_bias are always F32 */
     size_t shard_bytes;         /* 0: one file */
     const char *tokenizer_from; /* directory whose tokenizer and generation files are copied, or NULL */
+    const HfFile *file;         /* further files, written as they are */
+    size_t n_files;
 } HfSaveOptions;
 /* Writes into a temporary directory beside `dir` and renames it; an existing dir is ERR_USAGE unless it is a previous output of ours.
  * What fla cannot express exactly (llama3 rope scaling, q/k norm, head_dim != C/H, linear biases) is kept in the "hybridize" member, and
  * `notes` (may be NULL, cap bytes) receives one line for each such thing. Saving twice gives identical bytes. */
 int hf_save(const Model *m, const char *dir, const HfSaveOptions *o, char *notes, size_t cap, Err *e);
+
+/* Where the numbers of a model come from when it is not in memory: n elements from `at` of parameter i (counted by params_walk), as `type`. */
+typedef struct {
+    void *ctx;
+    int (*get)(void *ctx, size_t i, DType type, size_t at, size_t n, void *dst, Err *e);
+} ParamSource;
+/* hf_save of a model whose configuration is c, read piece by piece (<= 4 MB at a time). */
+int hf_save_from(const Config *c, const ParamSource *source, const char *dir, const HfSaveOptions *o, char *notes, size_t cap, Err *e);
 
 #endif

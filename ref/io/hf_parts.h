@@ -25,4 +25,29 @@ int hf_config_write(JsonOut *o, const Config *c, DType dtype, int fla, char *not
 /* transformers' name of a parameter with this fla name ("model.layers.3.attn.q_proj.weight" -> "...self_attn.q_proj.weight"). */
 int hf_name(char *out, size_t cap, const char *fla_name);
 
+/* The tensors of c in the order of params_walk, named for fla or transformers: all of `dtype`, but A_log and dt_bias F32. */
+typedef struct {
+    Tensor *tensor; /* data is NULL */
+    char (*name)[128];
+    size_t n;
+} HfList;
+int hf_list_open(HfList *l, const Config *c, int fla, DType dtype, Err *e);
+void hf_list_close(HfList *l);
+
+/* Everything that goes into a directory. */
+typedef struct {
+    const char *config; /* the text of config.json; its member "hybridize" says that we may write over it */
+    size_t config_len;
+    const Tensor *tensor;
+    size_t n;
+    TensorFetch fetch;
+    void *ctx;
+    size_t shard_bytes;         /* 0: one file */
+    const char *tokenizer_from; /* or NULL */
+    const HfFile *file;
+    size_t n_files;
+} HfDir;
+/* Written beside `dir` and renamed: see hf_save. */
+int hf_dir_write(const char *dir, const HfDir *d, Err *e);
+
 #endif
