@@ -1,8 +1,9 @@
 /* gguf_tokenizer.c - the tokenizer of a GGUF file as tokenizer.json. See gguf_model.h.
  *
  * GGUF keeps a list of token texts with a type each (1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte) and says by a name
- * ("pre") how text is split before merging; what these names mean is llama.cpp's llama-vocab.cpp. Control tokens are left out of the
- * model's vocabulary, so that text can never merge into one. */
+ * ("pre") how text is split before merging; what these names mean is llama.cpp's llama-vocab.cpp. Special tokens at the end of the list are
+ * added tokens only, as in Llama-3's and Qwen's files; all others also stand in the model's vocabulary, since `tokenizers` gives an added
+ * token that the model does not know the next free id, whatever the file says. */
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "io/gguf_model.h"
@@ -25,8 +26,8 @@ typedef struct {
 typedef struct {
     const Gguf *g;
     Token *token;
-    size_t n;
-    int spm; /* sentencepiece-style, else byte-level */
+    size_t n, tail; /* tokens from `tail` on are added tokens only */
+    int spm;        /* sentencepiece-style, else byte-level */
     int64_t bos, eos, unk;
     int add_bos, add_eos, add_space;
     const char *pre; /* byte-level: how text is split */
@@ -72,6 +73,16 @@ static int tokens_read(Vocabulary *v, Err *e) {
     return OK;
 }
 
+/* Special tokens behind all others, without a hole before or among them; none if there is any. */
+static size_t tail_find(const Vocabulary *v) {
+    size_t end = v->n, tail;
+    while (end && v->token[end - 1].type == UNUSED) end--;
+    for (tail = end; tail && (v->token[tail - 1].type == CONTROL || v->token[tail - 1].type == USER); tail--) {}
+    for (size_t i = 0; i < tail; i++)
+        if (v->token[i].type == UNUSED) return v->n;
+    return tail;
+}
+
 static int special_id(const Vocabulary *v, const char *key, int64_t *id, Err *e) {
     TRY(gguf_opt_int(v->g, key, -1, (int64_t)v->n - 1, id, e));
     if (*id >= 0 && v->token[*id].type == UNUSED)
@@ -113,6 +124,7 @@ static int vocabulary_open(Vocabulary *v, const Gguf *g, Err *e) {
     *v = (Vocabulary){.g = g, .bos = -1, .eos = -1, .unk = -1};
     TRY(rules_read(v, e));
     TRY(tokens_read(v, e));
+    v->tail = tail_find(v);
     TRY(special_id(v, "tokenizer.ggml.bos_token_id", &v->bos, e));
     TRY(special_id(v, "tokenizer.ggml.eos_token_id", &v->eos, e));
     TRY(special_id(v, "tokenizer.ggml.unknown_token_id", &v->unk, e));
@@ -291,16 +303,12 @@ static int put_post(JsonOut *o, const Vocabulary *v, Err *e) {
 
 /* ---- model ---- */
 
-static int in_model(const Vocabulary *v, const Token *t) {
-    return t->type == NORMAL || t->type == USER || t->type == BYTE || (t->type == UNKNOWN && v->spm);
-}
-
 static int put_vocab(JsonOut *o, const Vocabulary *v, Err *e) {
     json_out_object(o, "vocab");
     for (size_t i = 0; i < v->n; i++) {
         char name[MAX_TOKEN + 1];
         const Token *t = &v->token[i];
-        if (!in_model(v, t)) continue;
+        if (i >= v->tail || t->type == UNUSED) continue;
         if (memchr(t->s, 0, t->n)) return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: token %zu has a NUL", v->g->path, i);
         memcpy(name, t->s, t->n);
         name[t->n] = 0;
