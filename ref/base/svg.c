@@ -57,25 +57,33 @@ static SvgAxis bar_axis(const SvgBar *bar, size_t n, double cut_value) {
     return y;
 }
 
+/* Names that need more room than a bar's are turned; numbers leave some out. The room below is 0.65 of the widest one. */
+static void put_bar_names(TextBuf *b, const SvgArea *r, const SvgBar *bar, size_t n, double widest) {
+    const double cell = (r->right - r->left) / (double)(n ? n : 1);
+    const size_t every = widest > cell ? (size_t)ceil(widest / cell) : 1;
+    for (size_t i = 0; i < n; i++) {
+        const double x = r->left + cell * ((double)i + 0.5);
+        const int turn = widest > cell && widest > 40;
+        const SvgText style = {turn ? "end" : "middle", SVG_INK, SVG_SMALL, bar[i].highlight, turn ? -40 : 0};
+        if (turn || i % every == 0) svg_text(b, turn ? x + 4 : x, r->bottom + (turn ? 12 : 16), style, bar[i].label);
+    }
+}
+
 void svg_bars(TextBuf *b, const SvgPlot *p, const SvgBar *bar, size_t n, size_t cut_after, double cut_value,
               const char *highlight) {
-    double w = svg_width(p), h = svg_height(p, 400), cell;
+    double w = svg_width(p), h = svg_height(p, 400), cell, widest = 0;
+    for (size_t i = 0; i < n; i++) widest = fmax(widest, svg_text_width(bar[i].label, SVG_SMALL) + 4);
     SvgArea r = {svg_left(p), svg_top(p) + (highlight ? 14 : 0), w - 16, h - svg_below(p) - 24};
     SvgAxis y = bar_axis(bar, n, cut_value);
+    cell = (r.right - r.left) / (double)(n ? n : 1);
+    if (widest > cell && widest > 40) r.bottom -= 0.65 * widest;
     svg_begin(b, p, w, h);
     svg_axis_labels(b, p, &r, h);
     svg_y_ticks(b, &y, &r);
     put_bar_legend(b, &r, highlight);
-    cell = (r.right - r.left) / (double)(n ? n : 1);
-    double widest = 0;
-    for (size_t i = 0; i < n; i++) widest = fmax(widest, svg_text_width(bar[i].label, SVG_SMALL) + 4);
-    size_t every = widest > cell ? (size_t)ceil(widest / cell) : 1;
-    for (size_t i = 0; i < n; i++) {
-        double x = r.left + cell * (double)i;
-        if (svg_usable(&y, bar[i].value)) put_bar(b, &bar[i], &y, &r, x + 0.12 * cell, 0.76 * cell);
-        SvgText style = {"middle", SVG_INK, SVG_SMALL, bar[i].highlight, 0};
-        if (i % every == 0) svg_text(b, x + cell / 2, r.bottom + 16, style, bar[i].label);
-    }
+    for (size_t i = 0; i < n; i++)
+        if (svg_usable(&y, bar[i].value)) put_bar(b, &bar[i], &y, &r, r.left + cell * ((double)i + 0.12), 0.76 * cell);
+    put_bar_names(b, &r, bar, n, widest);
     double zero = svg_axis_at(&y, 0, r.bottom, r.top),
            cut = svg_usable(&y, cut_value) ? svg_axis_at(&y, cut_value, r.bottom, r.top) : 0;
     svg_stroke(b, r.left, zero, r.right, zero, SVG_INK, 1, 0);
