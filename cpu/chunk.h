@@ -1,4 +1,4 @@
-/* chunk.h - what the two linear mixers share: the rows of a chunk, triangular products, and rows scaled and added. */
+/* chunk.h - what the linear mixers share: the rows of a chunk, triangular products, and rows scaled and added. */
 #ifndef HYB_CPU_CHUNK_H
 #define HYB_CPU_CHUNK_H
 #include "ops/ops.h"
@@ -10,7 +10,7 @@ enum { CT = 64, CUT = 8 }; // rows of a chunk; of a strip of a triangular produc
 typedef struct {
     const float *q, *k, *v, *g, *beta;
     const int *start;                   // from this chunk's first token, or NULL
-    size_t ldq, ldv, ldg, K, V, n, t0;  // floats between tokens; n rows
+    size_t ldq, ldv, ldg, ldb, K, V, n, t0; // floats between tokens (ldb: of beta in kda; in delta_rule it is ldg); n rows
     float scale;
     ptrdiff_t ahead; // the chunk that comes next begins so many rows from here,
     size_t coming;   // and has so many rows (0: there is none)

@@ -79,6 +79,14 @@ static void gated_rmsnorm_backward(float *dx, float *dz, float *dw, const float 
                                    const float *z, const float *w, const float *rstd, int N, int C) {
     OP(gated_rmsnorm_backward)(dx, dz, dw, dy, x, z, w, rstd, N, C);
 }
+static void sigmoid_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w,
+                                    double eps, int N, int C) {
+    OP(sigmoid_rmsnorm_forward)(y, rstd, x, z, w, eps, N, C);
+}
+static void sigmoid_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x,
+                                     const float *z, const float *w, const float *rstd, int N, int C) {
+    OP(sigmoid_rmsnorm_backward)(dx, dz, dw, dy, x, z, w, rstd, N, C);
+}
 static void l2norm_forward(float *y, float *r, const float *x, double eps, int N, int C) {
     OP(l2norm_forward)(y, r, x, eps, N, C);
 }
@@ -156,6 +164,26 @@ static void gla_backward(float *dq, float *dk, float *dv, float *dg, float *dsta
                          const int *start, double scale, void *work, const DeltaDims *d) {
     OP(gla_backward)(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
 }
+static void kda_gate_forward(float *g, float *beta, const float *f, const float *b, const float *A_log,
+                             const float *dt_bias, int N, int H, int K) {
+    OP(kda_gate_forward)(g, beta, f, b, A_log, dt_bias, N, H, K);
+}
+static void kda_gate_backward(float *df, float *db, float *dA_log, float *ddt_bias, const float *dg,
+                              const float *dbeta, const float *f, const float *g, const float *beta,
+                              const float *A_log, const float *dt_bias, int N, int H, int K) {
+    OP(kda_gate_backward)(df, db, dA_log, ddt_bias, dg, dbeta, f, g, beta, A_log, dt_bias, N, H, K);
+}
+static void kda_forward(float *o, float *states, const float *q, const float *k, const float *v,
+                        const float *g, const float *beta, const int *start, double scale, void *work,
+                        const DeltaDims *d) {
+    OP(kda_forward)(o, states, q, k, v, g, beta, start, scale, work, d);
+}
+static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate,
+                         const float *dout, const float *states, const float *q, const float *k,
+                         const float *v, const float *g, const float *beta, const int *start, double scale,
+                         void *work, const DeltaDims *d) {
+    OP(kda_backward)(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+}
 static void head_xent(float *loss, int *top, float *dx, float *dw, const float *x, const float *w,
                       const int *target, const float *weight, void *work, const HeadDims *d) {
     OP(head_xent)(loss, top, dx, dw, x, w, target, weight, work, d);
@@ -186,6 +214,8 @@ const Ops32 ops_cpu32 = {
     .rmsnorm_backward = rmsnorm_backward,
     .gated_rmsnorm_forward = gated_rmsnorm_forward,
     .gated_rmsnorm_backward = gated_rmsnorm_backward,
+    .sigmoid_rmsnorm_forward = sigmoid_rmsnorm_forward,
+    .sigmoid_rmsnorm_backward = sigmoid_rmsnorm_backward,
     .l2norm_forward = l2norm_forward,
     .l2norm_backward = l2norm_backward,
     .silu_forward = silu_forward,
@@ -206,6 +236,10 @@ const Ops32 ops_cpu32 = {
     .gla_gate_backward = gla_gate_backward,
     .gla_forward = gla_forward,
     .gla_backward = gla_backward,
+    .kda_gate_forward = kda_gate_forward,
+    .kda_gate_backward = kda_gate_backward,
+    .kda_forward = kda_forward,
+    .kda_backward = kda_backward,
     .head_xent = head_xent,
     .head_kl = head_kl,
     .align_loss = align_loss,

@@ -13,6 +13,8 @@
 #include "cpu/gate.c"
 #include "cpu/delta_rule.c"
 #include "cpu/gla.c"
+#include "cpu/kda.c"
+#include "cpu/kda_gate.c"
 #include "cpu/xent.c"
 #include "cpu/kl.c"
 #include "cpu/align_loss.c"
@@ -39,6 +41,8 @@ const CpuPath CPU_PATH = {
         .rmsnorm_backward = rmsnorm_backward,
         .gated_rmsnorm_forward = gated_rmsnorm_forward,
         .gated_rmsnorm_backward = gated_rmsnorm_backward,
+        .sigmoid_rmsnorm_forward = sigmoid_rmsnorm_forward,
+        .sigmoid_rmsnorm_backward = sigmoid_rmsnorm_backward,
         .l2norm_forward = l2norm_forward,
         .l2norm_backward = l2norm_backward,
         .silu_forward = silu_forward,
@@ -59,6 +63,10 @@ const CpuPath CPU_PATH = {
         .gla_backward = gla_backward,
         .gla_gate_forward = gla_gate_forward,
         .gla_gate_backward = gla_gate_backward,
+        .kda_gate_forward = kda_gate_forward,
+        .kda_gate_backward = kda_gate_backward,
+        .kda_forward = kda_forward,
+        .kda_backward = kda_backward,
         .head_xent = head_xent,
         .head_kl = head_kl,
         .align_loss = align_loss,

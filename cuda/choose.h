@@ -82,3 +82,13 @@ static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, c
 #endif
     gla_backward_plain(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
 }
+static void kda_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
+                        const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+    (void)work;
+    kda_forward_plain(o, states, q, k, v, g, beta, start, scale, d);
+}
+static void kda_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
+                         const wide *states, const real *q, const real *k, const real *v, const wide *g,
+                         const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+    kda_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+}

@@ -51,6 +51,7 @@ typedef float wide;
 #include "gla_mma.cu"
 #include "gla_mma_backward.cu"
 #endif
+#include "kda.cu"
 #include "head.h"
 #include "xent.cu"
 #include "kl.cu"
@@ -85,6 +86,8 @@ OPS_TABLE = {
     rmsnorm_backward,
     gated_rmsnorm_forward,
     gated_rmsnorm_backward,
+    sigmoid_rmsnorm_forward,
+    sigmoid_rmsnorm_backward,
     l2norm_forward,
     l2norm_backward,
     silu_forward,
@@ -105,6 +108,10 @@ OPS_TABLE = {
     gla_gate_backward,
     gla_forward,
     gla_backward,
+    kda_gate_forward,
+    kda_gate_backward,
+    kda_forward,
+    kda_backward,
     head_xent,
     head_kl,
     align_loss,

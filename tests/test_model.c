@@ -16,6 +16,7 @@ static Config tiny(const char *mixer0, const char *mixer1) {
     c.o_norm_eps = 1e-5;
     c.rope = (Rope){.kind = ROPE_PLAIN, .theta = 100};
     c.conv_width = 4;
+    c.swa_window = 3;
     c.bos = -1;
     c.mixer[0] = mixer_find(mixer0);
     c.mixer[1] = mixer_find(mixer1);
@@ -150,10 +151,10 @@ static void gradients(const Config *c, const char *label, unsigned flags, const 
 }
 
 START_TEST(test_gradients) {
-    const char *names[] = {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v6", "gla_v1"};
-    for (int i = 0; i < 6; i++) {
-        const Config c = tiny("softmax", names[i]);
-        gradients(&c, names[i], 0, NULL);
+    for (int i = 1; i < mixer_count(); i++) { // every mixer there is
+        const char *name = mixer_at(i)->name;
+        const Config c = tiny("softmax", name);
+        gradients(&c, name, 0, NULL);
     }
     const Config rev = tiny("gdn_v4", "softmax");
     gradients(&rev, "gdn_v4 below softmax", 0, NULL);
@@ -169,6 +170,15 @@ START_TEST(test_gradients_variants) {
     gradients(&c, "documents, convolution", 0, start);
     c = tiny("softmax", "gla_v1");
     gradients(&c, "documents, gla", 0, start);
+    c = tiny("softmax", "kda_v2");
+    gradients(&c, "documents, kda, convolution", 0, start);
+    c = tiny("softmax", "gdn_v5");
+    c.qkv_bias = c.linear_bias = 1;
+    gradients(&c, "stacked projections, biases", 0, NULL);
+    c = tiny("kda_v1", "swa_v1");
+    c.D = 4;
+    c.qk_norm = 1;
+    gradients(&c, "kda below swa, wide heads", PASS_CHECKPOINT, start);
     c = tiny("softmax", "gdn_v4");
     c.tied = 0;
     c.qkv_bias = c.linear_bias = c.o_bias = 1;
@@ -216,8 +226,8 @@ END_TEST
 
 /* Two documents in one window give what each gives alone: attention, state and convolution all stop at the boundary. (Rope is relative.) */
 START_TEST(test_documents) {
-    const char *names[] = {"softmax", "gdn_v3", "gdn_v4", "gla_v1"};
-    for (int i = 0; i < 4; i++) {
+    const char *names[] = {"softmax", "gdn_v3", "gdn_v4", "gdn_v5", "gla_v1", "kda_v1", "kda_v2", "swa_v1"};
+    for (int i = 0; i < 8; i++) {
         const Config c = tiny(names[i], "softmax");
         Err e = {0};
         Rig r, one;
@@ -294,11 +304,11 @@ END_TEST
 
 /* Prefill in pieces of any size, then token by token, must give the logits of the full forward at every position. */
 START_TEST(test_generation) {
-    const char *names[] = {"softmax", "gdn_v1", "gdn_v3", "gdn_v4", "gdn_v6", "gla_v1"};
     enum { T = 13, B = 2 };
-    for (int i = 0; i < 6; i++) {
-        Config c = tiny(names[i], "softmax");
-        c.window = i == 3 ? 4 : 0;
+    for (int i = 0; i < mixer_count(); i++) {
+        const char *name = mixer_at(i)->name;
+        Config c = tiny(name, "softmax");
+        c.window = i % 3 == 1 ? 1 + i % 4 : 0;
         c.qk_norm = i == 1;
         Rig r;
         Err e = {0};
@@ -325,7 +335,7 @@ START_TEST(test_generation) {
                     for (int b = 0; b < B; b++)
                         for (int v = 0; v < 11; v++)
                             ck_assert_msg(fabsf(got[b * 11 + v] - want[(b * T + done - 1) * 11 + v]) < 1e-6f, "%s: token %d, sequence %d",
-                                          names[i], done - 1, b);
+                                          name, done - 1, b);
                 }
             }
             int more[B] = {0, 0};
@@ -334,6 +344,43 @@ START_TEST(test_generation) {
             decode_close(&d);
         }
         r.be->release(r.be, full);
+        rig_close(&r);
+    }
+}
+END_TEST
+
+/* The cache of a windowed layer does not grow with the context, for all that many more tokens than it holds go through it. */
+START_TEST(test_window_cache) {
+    enum { T = 60, STEP = 4, W = 5 };
+    Config c = tiny("swa_v1", "softmax");
+    c.swa_window = c.window = W;
+    for (int kept = 0; kept < 2; kept++) { // swa_v1 over a windowed softmax layer, and two of the latter: one cache, one rule
+        if (kept) c.mixer[0] = 0;
+        Rig r;
+        Err e = {0};
+        Decode small, large;
+        rig_open(&r, &c, "ref64", 1, T, 0, NULL);
+        model_forward(&r.m, &r.p);
+        int ids[T];
+        r.be->download(r.be, ids, r.p.ids, sizeof ids);
+        double h[T * 8];
+        ok(real_get(r.be, DT_F64, h, r.p.h, T * 8, &e), &e);
+        ok(decode_open(&small, &r.m, 1, 2 * W + STEP, STEP, &e), &e);
+        ok(decode_open(&large, &r.m, 1, 10 * T, STEP, &e), &e);
+        ck_assert_uint_eq(small.cache_bytes, large.cache_bytes);
+        ck_assert_int_eq(large.state[0].rows, 2 * W + STEP);
+        decode_close(&small);
+        for (int done = 0, i = 0; done < T; i++) { // pieces of 1 to STEP tokens, until the rows have moved several times
+            const int t = 1 + i % STEP < T - done ? 1 + i % STEP : T - done;
+            float got[11];
+            double want[11] = {0}, *w = r.be->host ? (double *)params_head(&r.m.p)->w : NULL;
+            ok(decode_extend(&large, ids + done, t, got, &e), &e);
+            done += t;
+            for (int v = 0; v < 11; v++)
+                for (int k = 0; k < 8; k++) want[v] += w[v * 8 + k] * h[(done - 1) * 8 + k];
+            for (int v = 0; v < 11; v++) ck_assert_msg(fabs(got[v] - want[v]) < 1e-6, "token %d", done - 1);
+        }
+        decode_close(&large);
         rig_close(&r);
     }
 }
@@ -372,16 +419,17 @@ START_TEST(test_bad_config) {
     Model m;
     Err e = {0};
     ok(backend_open(&be, "ref32", 1, &e), &e);
-    Config bad[6];
-    for (int i = 0; i < 6; i++) bad[i] = tiny("softmax", "gdn_v4");
+    Config bad[7];
+    for (int i = 0; i < 7; i++) bad[i] = tiny("softmax", i == 6 ? "swa_v1" : "gdn_v4");
     bad[0].D = 3;
     bad[1].Hk = 3;
     bad[2].norm_eps = NAN;
     bad[3].mixer[1] = 99;
     bad[4].L = 0;
     bad[5].rope.theta = INFINITY;
-    const char *field[] = {"head_dim", "num_key_value_heads", "rms_norm_eps", "layer 1", "num_hidden_layers", "rope_theta"};
-    for (int i = 0; i < 6; i++) {
+    bad[6].swa_window = 0;
+    const char *field[] = {"head_dim", "num_key_value_heads", "rms_norm_eps", "layer 1", "num_hidden_layers", "rope_theta", "swa_window"};
+    for (int i = 0; i < 7; i++) {
         e = (Err){0};
         ck_assert_int_eq(model_open(&m, &bad[i], be, GRAD_NONE, &e), ERR_INPUT);
         ck_assert_msg(strstr(e.msg, field[i]), "'%s' does not name %s", e.msg, field[i]);
@@ -432,6 +480,7 @@ int main(void) {
     tcase_add_test(t, test_documents);
     tcase_add_test(t, test_half_weights);
     tcase_add_test(t, test_generation);
+    tcase_add_test(t, test_window_cache);
     tcase_add_test(t, test_sampling);
     tcase_add_test(t, test_bad_config);
     tcase_add_test(t, test_out_of_memory);

@@ -3,6 +3,7 @@
 #include "tools/opcheck_parts.h"
 #include <complex.h>
 #include <math.h>
+#include <string.h>
 #undef I
 
 static const double *in(const OpCase *c, const char *tensor) { /* NULL if absent */
@@ -75,6 +76,10 @@ static double silu(double x) { return x / 2 * (1 + tanh(x / 2)); } // sigmoid(x)
 void naive_gated_rmsnorm(const OpCase *c, double **out, double *scratch) {
     naive_rmsnorm(c, out, scratch);
     for (int k = 0; k < key(c, "N") * key(c, "C"); k++) to(c, out, "y")[k] *= silu(in(c, "z")[k]);
+}
+void naive_sigmoid_rmsnorm(const OpCase *c, double **out, double *scratch) {
+    naive_rmsnorm(c, out, scratch);
+    for (int k = 0; k < key(c, "N") * key(c, "C"); k++) to(c, out, "y")[k] *= (1 + tanh(in(c, "z")[k] / 2)) / 2;
 }
 void naive_l2norm(const OpCase *c, double **out, double *scratch) {
     (void)scratch;
@@ -172,6 +177,15 @@ void naive_delta_gate(const OpCase *c, double **out, double *scratch) {
         to(c, out, "beta")[i] = (1 + tanh(in(c, "b")[i] / 2)) / 2;
     }
 }
+void naive_kda_gate(const OpCase *c, double **out, double *scratch) {
+    (void)scratch;
+    const int H = key(c, "H"), K = key(c, "K");
+    for (int i = 0; i < key(c, "N") * H * K; i++) {
+        const int h = i / K % H;
+        to(c, out, "g")[i] = exp(in(c, "A_log")[h]) * log_sigmoid(-in(c, "f")[i] - in(c, "dt_bias")[i % (H * K)]);
+        to(c, out, "beta")[i / K] = (1 + tanh(in(c, "b")[i / K] / 2)) / 2;
+    }
+}
 void naive_gla_gate(const OpCase *c, double **out, double *scratch) {
     (void)scratch;
     for (size_t i = 0; i < many(c, "n"); i++)
@@ -194,14 +208,14 @@ static void state_step(double *S, double *next, const double *A, const double *k
     }
     for (int i = 0; i < K * V; i++) S[i] = next[i];
 }
-/* The matrix A of token t: delta rule e^g (I - beta k k^T), gla diag(e^g); zero where a document begins. */
+/* The matrix A of token t: delta rule e^g (I - beta k k^T), gla diag(e^g), kda (I - beta k k^T) diag(e^g); zero where a document begins. */
 static void state_matrix(double *A, const OpCase *c, const Dims *d, int b, int t, int h) {
     const int bth = (b * d->T + t) * d->H + h, bthk = (b * d->T + t) * d->Hk + h * d->Hk / d->H;
     const double *k = in(c, "k") + bthk * d->K, *beta = in(c, "beta"), *g = in(c, "g");
-    const int begins = t > 0 && document(c, b, t) == t;
+    const int begins = t > 0 && document(c, b, t) == t, channels = !strcmp(c->row->name, "kda");
     for (int i = 0; i < d->K * d->K; i++) {
         const int row = i / d->K, col = i % d->K;
-        const double decay = begins ? 0 : beta ? exp(g[bth]) : exp(g[bthk * d->K + row]);
+        const double decay = begins ? 0 : channels ? exp(g[bth * d->K + col]) : beta ? exp(g[bth]) : exp(g[bthk * d->K + row]);
         A[i] = decay * ((row == col) - (beta ? beta[bth] * k[row] * k[col] : 0));
     }
 }
@@ -233,6 +247,7 @@ static void naive_mixer(const OpCase *c, double **out, double *scratch) {
 }
 void naive_delta_rule(const OpCase *c, double **out, double *scratch) { naive_mixer(c, out, scratch); }
 void naive_gla(const OpCase *c, double **out, double *scratch) { naive_mixer(c, out, scratch); }
+void naive_kda(const OpCase *c, double **out, double *scratch) { naive_mixer(c, out, scratch); }
 
 /* Probabilities of one row of x (C) times w (VOC,C), the plain way; long double has exponents enough for any case. */
 static void softmax_row(long double *p, const double *x, const double *w, double tau, int C, int VOC) {
@@ -301,7 +316,7 @@ void naive_adamw(const OpCase *c, double **out,
 
 size_t naive_scratch(const OpCase *c) {
     const double K = opcase_key(c, "K"), V = opcase_key(c, "V"), VOC = opcase_key(c, "VOC");
-    return K > 0     ? (size_t)(2 * K * V + K * K + V)
+    return V > 0     ? (size_t)(2 * K * V + K * K + V)
            : VOC > 0 ? (size_t)VOC * 2 * sizeof(long double) / sizeof(double)
                      : 1;
 }

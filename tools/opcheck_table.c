@@ -74,6 +74,14 @@ static void gated_rmsnorm_b(const OpCall *c) {
     c->op->gated_rmsnorm_backward(at(c, "dx"), at(c, "dz"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "z"),
                                   at(c, "w"), at(c, "rstd"), dim(c, "N"), dim(c, "C"));
 }
+static void sigmoid_rmsnorm_f(const OpCall *c) {
+    c->op->sigmoid_rmsnorm_forward(at(c, "y"), at(c, "rstd"), at(c, "x"), at(c, "z"), at(c, "w"), num(c, "eps"),
+                                   dim(c, "N"), dim(c, "C"));
+}
+static void sigmoid_rmsnorm_b(const OpCall *c) {
+    c->op->sigmoid_rmsnorm_backward(at(c, "dx"), at(c, "dz"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "z"),
+                                    at(c, "w"), at(c, "rstd"), dim(c, "N"), dim(c, "C"));
+}
 static void l2norm_f(const OpCall *c) {
     c->op->l2norm_forward(at(c, "y"), at(c, "r"), at(c, "x"), num(c, "eps"), dim(c, "N"), dim(c, "C"));
 }
@@ -146,6 +154,15 @@ static void delta_gate_b(const OpCall *c) {
                                at(c, "dbeta"), at(c, "a"), at(c, "g"), at(c, "beta"), at(c, "A_log"),
                                at(c, "dt_bias"), dim(c, "N"), dim(c, "H"));
 }
+static void kda_gate_f(const OpCall *c) {
+    c->op->kda_gate_forward(at(c, "g"), at(c, "beta"), at(c, "f"), at(c, "b"), at(c, "A_log"), at(c, "dt_bias"),
+                            dim(c, "N"), dim(c, "H"), dim(c, "K"));
+}
+static void kda_gate_b(const OpCall *c) {
+    c->op->kda_gate_backward(at(c, "df"), at(c, "db"), at(c, "dA_log"), at(c, "ddt_bias"), at(c, "dg"),
+                             at(c, "dbeta"), at(c, "f"), at(c, "g"), at(c, "beta"), at(c, "A_log"),
+                             at(c, "dt_bias"), dim(c, "N"), dim(c, "H"), dim(c, "K"));
+}
 static void gla_gate_f(const OpCall *c) {
     c->op->gla_gate_forward(at(c, "g"), at(c, "x"), num(c, "normalizer"), (size_t)num(c, "n"));
 }
@@ -165,6 +182,10 @@ static size_t delta_work(const OpCase *c) {
 static size_t gla_work_size(const OpCase *c) {
     const DeltaDims d = delta_dims(c);
     return gla_work(&d);
+}
+static size_t kda_work_size(const OpCase *c) {
+    const DeltaDims d = delta_dims(c);
+    return kda_work(&d);
 }
 /* The initial state is slot 0 of `states`, the final one slot NC: the checks see both as tensors of their own. */
 static void state_in(const OpCall *c) {
@@ -208,6 +229,20 @@ static void gla_b(const OpCall *c) {
     c->op->gla_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dS0"), at(c, "dout"),
                         at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "start"),
                         num(c, "scale"), at(c, "work"), &d);
+}
+static void kda_f(const OpCall *c) {
+    const DeltaDims d = delta_dims(c->c);
+    state_in(c);
+    c->op->kda_forward(at(c, "o"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "beta"),
+                       at(c, "start"), num(c, "scale"), at(c, "work"), &d);
+    state_out(c);
+}
+static void kda_b(const OpCall *c) {
+    const DeltaDims d = delta_dims(c->c);
+    copy(c, "dS0", "dfinal");
+    c->op->kda_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dbeta"), at(c, "dS0"),
+                        at(c, "dout"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
+                        at(c, "beta"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
 }
 
 /* ---- losses ---- */
@@ -287,6 +322,12 @@ const OpRow op_rows[] = {
      "dx real grad:x N.C n=C; dz real grad:z N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
      gated_rmsnorm_f, gated_rmsnorm_b, naive_gated_rmsnorm, FORWARD(gated_rmsnorm_forward), BACKWARD(gated_rmsnorm_backward),
      .flops = {"10.N.C", "25.N.C"}},
+    {"sigmoid_rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01",
+     "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
+     "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; z real in N.C wild; w real in C near_one; "
+     "dx real grad:x N.C n=C; dz real grad:z N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
+     sigmoid_rmsnorm_f, sigmoid_rmsnorm_b, naive_sigmoid_rmsnorm, FORWARD(sigmoid_rmsnorm_forward), BACKWARD(sigmoid_rmsnorm_backward),
+     .flops = {"9.N.C", "22.N.C"}},
     {"l2norm", "N=5 C=7 eps=1e-6 hard=0", {"", "N=1 C=1 eps=.1", "N=8 C=33 hard=1 eps=.01", "N=40 C=64 hard=1 nodiff", "N=500 C=72"},
      "y real saved N.C n=C; r wide saved N n=C; x real in N.C normal; dx real grad:x N.C n=C; "
      "dy real cot:y N.C plain",
@@ -360,6 +401,25 @@ const OpRow op_rows[] = {
      "dk real grad:k B.T.Hk.K n=T.K+8; dv real grad:v B.T.H.V n=T.K+8; dg wide grad:g B.T.Hk.K n=T.K+8; "
      "dS0 wide over:S0 B.H.K.V n=T.K+8; dout real cot:o B.T.H.V plain; dfinal wide cot:final B.H.K.V plain; work",
      gla_f, gla_b, naive_gla, gla_work_size, FORWARD(gla_forward), BACKWARD(gla_backward), .rounded = "v S0 dout dfinal", .flops = {"5.B.T.H.K.V", "14.B.T.H.K.V"}},
+    {"kda_gate", "N=5 H=3 K=4 hard=0", {"", "N=1 H=1 K=1", "N=30 H=4 K=5 hard=1", "N=200 H=3 K=16", "N=9 H=2 K=37"},
+     "g wide saved N.H.K; beta wide saved N.H; f real in N.H.K wild; b real in N.H wild; A_log wide in H a_log; "
+     "dt_bias wide in H.K plain; df real grad:f N.H.K; db real grad:b N.H; dA_log? wide grad:A_log H n=N.K; "
+     "ddt_bias? wide grad:dt_bias H.K n=N; dg wide cot:g N.H.K plain; dbeta wide cot:beta N.H plain",
+     kda_gate_f, kda_gate_b, naive_kda_gate, FORWARD(kda_gate_forward), BACKWARD(kda_gate_backward), .flops = {"25.N.H.K", "20.N.H.K"}},
+    {"kda", "B=2 T=11 H=2 Hk=2 K=4 V=3 chunk=4 scale=.6 hard=0",
+     {"", "B=1 T=1 H=1 Hk=1 K=1 V=1 chunk=1", "chunk=1", "chunk=1 H=4 Hk=2 K=2 V=4 -start", "T=7 H=4 Hk=1 K=2 V=4 -start", "chunk=16",
+     "T=9 chunk=64 -start",
+      "T=1 chunk=16", "T=8 chunk=2", "T=16 chunk=16 -start", "T=10 hard=1 -start", "T=10 hard=1 chunk=16", "T=10 hard=1 chunk=1",
+      "T=10 hard=2 -start",
+      "T=10 hard=3 -start", "T=50 H=2 K=8 V=8 chunk=16 nodiff", "B=1 T=67 H=4 Hk=2 K=24 V=40 chunk=64 nodiff",
+      "T=150 H=3 Hk=3 K=32 V=32 chunk=64 hard=1 nodiff"},
+     "o real out B.T.H.V n=T.K+8; states wide saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
+     "q real in B.T.Hk.K unit; k real in B.T.Hk.K unit; v real in B.T.H.V plain; g wide in B.T.H.K decay; "
+     "beta wide in B.T.H beta; S0 wide in B.H.K.V plain; start? int in B.T starts; dq real grad:q B.T.Hk.K n=T.K+8; "
+     "dk real grad:k B.T.Hk.K n=T.K+8; dv real grad:v B.T.H.V n=T.K+8; dg wide grad:g B.T.H.K n=T.K+8; "
+     "dbeta wide grad:beta B.T.H n=T.K+8; dS0 wide over:S0 B.H.K.V n=T.K+8; dout real cot:o B.T.H.V plain; "
+     "dfinal wide cot:final B.H.K.V plain; work",
+     kda_f, kda_b, naive_kda, kda_work_size, FORWARD(kda_forward), BACKWARD(kda_backward), .rounded = "v S0 dout dfinal", .flops = {"7.B.T.H.K.V", "20.B.T.H.K.V"}},
 
     {"head_xent", "N=5 C=6 VOC=9 block=2 hard=0", {"", "N=1 C=1 VOC=1 block=1", "N=7 block=7", "N=7 block=100",
      "N=6 C=5 VOC=8 block=4 hard=1", "hard=2",

@@ -12,6 +12,10 @@ size_t budget_softmax_bytes(const Config *c, const Backend *be, long context) {
 
 size_t budget_linear_bytes(const Config *c, const Backend *be) { return (size_t)c->H * c->D * c->D * be->wide_size; }
 
+size_t budget_mixer_bytes(const Config *c, const Mixer *m, const Backend *be) {
+    return m->linear ? budget_linear_bytes(c, be) : 2 * (size_t)c->swa_window * c->Hk * c->D * be->real_size;
+}
+
 int budget_count(double soft, double lin, int L, double budget) {
     for (int K = L; K >= 0; K--)
         if (K * soft + (L - K) * lin <= budget * (1 + 1e-12)) return K;

@@ -233,10 +233,16 @@ static void pipeline_close(Pipeline *p) {
 
 /* ---------------------------------------------------------------- stage 1 */
 
+static const char *start_mixer(const PipelineOptions *o) { return o->force_window_on_all_layers ? "swa_v1" : o->student; }
+
 static int start_config(Pipeline *p, Config *c, Err *e) {
+    const PipelineOptions *o = p->o;
+    const int swa = !strcmp(start_mixer(o), "swa_v1"), window = o->window_size ? o->window_size : SWA_WINDOW;
     int mixer[MAX_LAYERS];
-    for (int l = 0; l < p->teacher.c.L; l++) mixer[l] = mixer_find(p->o->student);
+    for (int l = 0; l < p->teacher.c.L; l++) mixer[l] = mixer_find(start_mixer(o));
     TRY(transfer_config(c, &p->teacher.c, mixer, e));
+    if (swa) c->swa_window = window;
+    if (o->force_window_on_all_layers || (o->window_on_kept_layers && (o->window_size || swa))) c->window = window;
     c->linear_bias = p->o->keep_biases && c->qkv_bias;
     return OK;
 }
@@ -245,9 +251,9 @@ static int start_given(Pipeline *p, Err *e) {
     const Config *t = &p->teacher.c, *c = &p->start.c;
     TRY(hf_load_model(&p->start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
     for (int l = 0; l < c->L; l++)
-        if (c->mixer[l] != mixer_find(p->o->student))
+        if (c->mixer[l] != mixer_find(start_mixer(p->o)))
             return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l,
-                           mixer_at(c->mixer[l])->name, p->o->student);
+                           mixer_at(c->mixer[l])->name, start_mixer(p->o));
     if (c->L != t->L || c->C != t->C || c->VOC != t->VOC || c->H != t->H || c->Hk != t->Hk || c->D != t->D ||
         c->F != t->F)
         return err_set(e, ERR_INPUT, "%s: has another shape than the teacher", p->o->student_init_ckpt);
@@ -598,7 +604,7 @@ static int evaluate(Pipeline *p, Model *m, StudentRow *row, Err *e) {
     for (int l = 0; l < c->L; l++) {
         row->keep[l] = !c->mixer[l];
         row->K += !c->mixer[l];
-        if (c->mixer[l]) row->state_bytes += (size_t)c->H * c->D * c->D * p->be->wide_size;
+        if (c->mixer[l]) row->state_bytes += budget_mixer_bytes(c, mixer_at(c->mixer[l]), p->be);
         else row->cache_bytes_per_token += 2 * (size_t)c->Hk * c->D * p->be->real_size;
     }
     return OK;

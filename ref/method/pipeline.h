@@ -25,7 +25,10 @@ typedef struct {
     char text[1024];               /* text or JSONL file, or token shard (.tok) */
     char document_separator[64];   /* of a plain text; "": the file is one document */
     char student_init_ckpt[1024];  /* finished stage-1 student (model directory): stage 1 is skipped */
-    char student[32];              /* linear mixer: student_name of the official code, "gdn_v4" */
+    char student[32];              /* mixer of the layers that are not kept: student_name of the official code, "gdn_v4" */
+    int window_size;               /* of swa_v1 layers, and of what the next two say; 0: none (swa_v1: 64) */
+    int force_window_on_all_layers; /* every layer is windowed softmax, whatever student says */
+    int window_on_kept_layers;     /* kept layers use window_size too (official, where it is set) */
     /* choices (method.md section 9) */
     int kv_repeat;                 /* KvRepeat */
     int stage1_loss;               /* ALIGN_NORM, ALIGN_SQUARED */

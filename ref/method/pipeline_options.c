@@ -16,7 +16,11 @@ static const Option ROWS[] = {
     {"text", "text or JSONL file, or token shard (.tok)", OPT_TEXT, P(text), 0, 1024, NULL, 1},
     {"document_separator", "between documents of a plain text; empty: one document", OPT_TEXT, P(document_separator), 0, 64, NULL, 0},
     {"student_init_ckpt", "finished stage-1 student; stage 1 is skipped", OPT_TEXT, P(student_init_ckpt), 0, 1024, NULL, 0},
-    {"student", "linear mixer: gdn_v1, v2, v3, v4, v6, gla_v1", OPT_TEXT, P(student), 0, 32, NULL, 0},
+    {"student", "mixer: gdn_v1 to gdn_v6, gla_v1, kda_v1, kda_v2, swa_v1", OPT_TEXT, P(student), 0, 32, NULL, 0},
+    {"window_size", "tokens that a swa_v1 layer sees; 0: none (swa_v1: 64)", OPT_INT, P(window_size), 0, 1 << 30, NULL, 0},
+    {"force_window_on_all_layers", "every layer is softmax in window_size, kept ones too", OPT_BOOL, P(force_window_on_all_layers), 0, 1,
+     NULL, 0},
+    {"window_on_kept_layers", "kept layers use window_size where it is given (official)", OPT_BOOL, P(window_on_kept_layers), 0, 1, NULL, 0},
     {"kv_repeat", "grouped k and v are expanded by whole heads, or by rows (official)", OPT_CHOICE, P(kv_repeat), 0, 0, "head|row", 0},
     {"stage1_loss", "distance of mixer outputs: norm (official code), squared (paper)", OPT_CHOICE, P(stage1_loss), 0, 0, "norm|squared",
      0},
@@ -123,6 +127,7 @@ void pipeline_official(PipelineOptions *o) {
     o->document_boundaries = 0;        // documents run into each other
     o->add_eos = 0;
     o->keep_biases = 0;                // fla's layers have no slot for them
+    o->window_on_kept_layers = 1;      // one window_size for all layers that have softmax
     o->temperature = 1;
     stage_official(&o->stage1, 100000000, 96, 12, 512, 1e-3, 1e-3, SCHEDULE_COSINE);
     stage_official(&o->score, 600000000, 32, 1, 4096, 7e-6, 1e-4, SCHEDULE_CONSTANT); // the README: 200M suffice
@@ -170,10 +175,11 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
     const Selector *s = selector_find(o->selector);
     if (!o->teacher[0]) return err_set(e, ERR_USAGE, "teacher: no model directory given");
     if (!o->text[0]) return err_set(e, ERR_USAGE, "text: no text given");
-    const int mixer = mixer_find(o->student);
-    if (mixer < 0 || !mixer_at(mixer)->linear)
-        return err_set(e, ERR_USAGE, "student: '%s' is not a linear mixer; known: gdn_v1, gdn_v2, gdn_v3, gdn_v4, gdn_v6, gla_v1",
-                       o->student);
+    if (mixer_find(o->student) < 1) {
+        char known[256];
+        mixer_names(known, sizeof known);
+        return err_set(e, ERR_USAGE, "student: '%s' is not a mixer for students; known: %s", o->student, known);
+    }
     if (!s) return selector_unknown(o->selector, e);
     if (s->needs & NEEDS_RECALL && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "selector: '%s' needs the recall probe: give recall_keys", o->selector);

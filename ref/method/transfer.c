@@ -5,7 +5,10 @@
 
 int transfer_config(Config *student, const Config *teacher, const int *mixer, Err *e) {
     *student = *teacher;
-    for (int l = 0; l < teacher->L; l++) student->mixer[l] = mixer[l];
+    for (int l = 0; l < teacher->L; l++) {
+        student->mixer[l] = mixer[l];
+        if (mixer_at(mixer[l]) == &mixer_swa_v1 && !student->swa_window) student->swa_window = SWA_WINDOW;
+    }
     student->o_norm_eps = teacher->norm_eps; // so that fla's own layout, which knows one eps, is exact (interfaces.md A4.2)
     if (!student->conv_width) student->conv_width = 4;
     return config_check(student, "student", e);

@@ -8,6 +8,8 @@ typedef enum {
     KV_REPEAT_ROW
 } KvRepeat; /* student head j = teacher head j/g (clean); row r = teacher row r/g (official) */
 
+enum { SWA_WINDOW = 64 }; /* of swa_v1 layers unless something else is said */
+
 /* student's config = teacher's, with layer mixers as given (L indices into the mixer table). */
 int transfer_config(Config *student, const Config *teacher, const int *mixer, Err *e);
 /* Fills every weight of student: softmax layers and everything outside mixers copied, linear mixers by their walk's copy rule, the

@@ -36,6 +36,7 @@ int config_check(const Config *c, const char *where, Err *e) {
     TRY(check_int(c->VOC, 1, 1 << 24, "vocab_size", where, e));
     TRY(check_int(c->max_positions, 1, 1 << 30, "max_position_embeddings", where, e));
     TRY(check_int(c->window, 0, 1 << 30, "sliding_window", where, e));
+    TRY(check_int(c->swa_window, 0, 1 << 30, "swa_window", where, e));
     if (c->H % c->Hk)
         return err_set(e, ERR_INPUT, "%s: num_key_value_heads: %d does not divide num_attention_heads %d", where, c->Hk, c->H);
     if (c->D % 2) return err_set(e, ERR_INPUT, "%s: head_dim: got %d, expected an even number (rotary pairs)", where, c->D);
@@ -46,6 +47,7 @@ int config_check(const Config *c, const char *where, Err *e) {
     for (int l = 0; l < c->L; l++) {
         const Mixer *m = mixer_at(c->mixer[l]);
         if (!m) return err_set(e, ERR_INPUT, "%s: layer %d: mixer %d is not in the table", where, l, c->mixer[l]);
+        if (m == &mixer_swa_v1) TRY(check_int(c->swa_window, 1, 1 << 30, "swa_window, for swa_v1 layers", where, e));
         if (m->linear) TRY(check_int(c->D, 2, 256, "head_dim of a linear layer", where, e));
         if (m->linear) TRY(check_int(c->conv_width, 1, 8, "conv_size", where, e));
     }

@@ -23,6 +23,7 @@ typedef struct {
         VOC; /* width, layers, query heads, key/value heads, head size, ffn width, vocabulary */
     int qkv_bias, o_bias, qk_norm, tied;
     int window; /* sliding window of softmax layers, 0 = none */
+    int swa_window; /* sliding window of swa_v1 layers: key j is seen by query i when i - j < swa_window; 0 where there are none */
     int max_positions;
     double norm_eps;
     Rope rope;

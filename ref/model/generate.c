@@ -6,18 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void state_place(const Model *m, MixerState *s, Arena *ar, int B, int capacity, int linear) {
+static void state_place(const Decode *d, Arena *ar, int linear) {
+    const Model *m = d->m;
     for (int l = 0; l < m->c.L; l++) {
         const Mixer *mix = mixer_at(m->c.mixer[l]);
-        if (mix->linear == linear) mix->place_state(mix, &m->c, m->be, &s[l], ar, B, capacity);
+        if (mix->linear == linear) mix->place_state(mix, &m->c, m->be, &d->state[l], ar, d->B, d->capacity, d->step);
     }
 }
 
 /* Caches (softmax) first, fixed-size states behind them, then one row of logits per sequence. */
 static void decode_place(Decode *d, Arena *ar, Real **logits) {
-    state_place(d->m, d->state, ar, d->B, d->capacity, 0);
+    state_place(d, ar, 0);
     d->cache_bytes = ar->used;
-    state_place(d->m, d->state, ar, d->B, d->capacity, 1);
+    state_place(d, ar, 1);
     d->state_bytes = ar->used - d->cache_bytes;
     *logits = arena_take(ar, (size_t)d->B * d->m->c.VOC, d->m->be->real_size);
 }
@@ -88,7 +89,7 @@ static int decode_piece(Decode *d, const int *ids, int stride, int t, Err *e) {
         LayerActs *a = &p->layer[l];
         const Mixer *mix = mixer_at(m->c.mixer[l]);
         layer_norm_in(m, p, l, a->x);
-        mix->extend(mix, layer_call(m, p, l), &a->mix, &d->state[l], p->mix_out, a->n1, d->past, d->capacity);
+        mix->extend(mix, layer_call(m, p, l), &a->mix, &d->state[l], p->mix_out, a->n1, d->past);
         be->op->add(a->x2, a->x, p->mix_out, (size_t)p->N * m->c.C);
         layer_mlp(m, p, l, l + 1 < m->c.L ? p->layer[l + 1].x : p->x);
     }

@@ -15,7 +15,7 @@ typedef struct {
     Pass pass;             /* inference pass for up to `step` tokens at once */
     int step;
     void *mem;
-    size_t bytes, cache_bytes, state_bytes; /* cache: grows with capacity; state: does not */
+    size_t bytes, cache_bytes, state_bytes; /* cache: grows with capacity, up to the window where there is one; state: does not */
 } Decode;
 
 /* step: longest piece consumed at once (prefill is cut into pieces of this many tokens). */

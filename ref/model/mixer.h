@@ -14,14 +14,16 @@ typedef struct {
     Real *qs, *ks, *vs; /* after silu / rope / q-k norm: what the mixing op sees (qn, kn after the L2 norm) */
     Real *qn, *kn;
     Real *o, *z, *y;   /* op output; output gate's pre-activation; gated and normed, input of o_proj */
-    Real *a, *b, *low; /* gates' pre-activations; gla's rank-16 intermediate */
+    Real *a, *b, *low; /* gates' pre-activations; intermediate of a low-rank decay gate (gla, kda) */
+    Real *k_low, *v_low, *z_low; /* between two stacked projections: of k and v (gdn_v5), of the output gate (kda) */
     Wide *g, *beta, *states, *lse, *q_r, *k_r,
         *o_r; /* decay, step size, chunk states, log-sum-exp, reciprocal norms */
 } MixerActs;
 
 /* What a generation keeps per layer: a KV cache (softmax) or a state (linear). */
 typedef struct {
-    Real *k_cache, *v_cache;        /* (B,capacity,Hk,D) */
+    Real *k_cache, *v_cache;        /* (B,rows,Hk,D), of which the first `used` are filled */
+    int rows, used;                 /* rows: capacity; with a window no more than it and one piece need */
     Wide *state;                    /* (B,H,K,V) */
     Real *q_tail, *k_tail, *v_tail; /* (B,W-1,H*D) of the short convolutions */
 } MixerState;
@@ -35,7 +37,7 @@ typedef struct { /* everything a mixer call needs besides its tensors */
     int B, T;
     int chunk;     /* of chunked ops */
     Real *tmp[4];  /* scratch, (N, max(C, H*D, 16)) each, free between calls */
-    Wide *wtmp[2]; /* scratch, (N, H), or (N, H*D) if any layer decays per channel */
+    Wide *wtmp[2]; /* scratch, (N, H), or (N, H*D) if any layer's mixer decays per channel (Mixer.channels) */
     Wide *dstate;  /* scratch, (B,H,D,D) */
     void *work;    /* op workspace */
 } MixerCall;
@@ -44,6 +46,7 @@ typedef struct Mixer {
     const char *name;  /* "softmax", "gdn_v4", ...: the student_name of the official code */
     const char *label; /* for tables: "Gated DeltaNet, output gate, no convolution" */
     int linear;        /* 1: fixed-size state, no rope, no cache */
+    int channels;      /* 1: a log decay per key channel, not per head */
     unsigned flags;    /* private to its file: which variant */
     /* This layer's parameters, in checkpoint order. */
     int (*walk)(const struct Mixer *m, const Config *c, MixerParams *p, const Walk *w);
@@ -56,18 +59,20 @@ typedef struct Mixer {
     /* dx += ..., parameter gradients += ... (where slot.g != NULL). dx may be NULL (stage 1: the input is the teacher's). */
     void (*backward)(const struct Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy,
                      const Real *x);
-    /* Generation. place_state lays out the state for B sequences of at most capacity tokens; extend consumes T more tokens after
-     * `past` of them: prefill (T > 1, chunked form) and decoding (T = 1) alike. acts are inference acts for (B,T). */
+    /* Generation. place_state lays out the empty state for B sequences of at most capacity tokens that come in pieces of at most `step`;
+     * extend consumes T more tokens after `past` of them: prefill (T > 1, chunked form) and decoding (T = 1) alike. acts are inference acts for (B,T). */
     void (*place_state)(const struct Mixer *m, const Config *c, const Backend *be, MixerState *s,
-                        Arena *arena, int B, int capacity);
+                        Arena *arena, int B, int capacity, int step);
     void (*extend)(const struct Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y,
-                   const Real *x, int past, int capacity);
+                   const Real *x, int past);
 } Mixer;
 
-extern const Mixer mixer_softmax, mixer_gdn_v1, mixer_gdn_v2, mixer_gdn_v3, mixer_gdn_v4, mixer_gdn_v6,
-    mixer_gla_v1;
+extern const Mixer mixer_softmax, mixer_gdn_v1, mixer_gdn_v2, mixer_gdn_v3, mixer_gdn_v4, mixer_gdn_v5, mixer_gdn_v6,
+    mixer_gla_v1, mixer_kda_v1, mixer_kda_v2, mixer_swa_v1;
 int mixer_count(void);
 const Mixer *mixer_at(int index); /* 0 is softmax; NULL outside the table */
 int mixer_find(const char *name); /* index, or -1 */
+/* "gdn_v1, gdn_v2, ...": every name but softmax, for messages and help; cut at cap. */
+void mixer_names(char *out, size_t cap);
 
 #endif

@@ -92,13 +92,13 @@ static void gla_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, R
     op->linear_backward(dx, p->gk_down.g, NULL, dlow, x, p->gk_down.w, N, c->C, RANK);
 }
 
-static void gla_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B, int capacity) {
-    (void)m, (void)capacity;
+static void gla_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B, int capacity, int step) {
+    (void)m, (void)capacity, (void)step;
     s->state = arena_take(arena, (size_t)B * c->H * c->D * c->D, be->wide_size);
 }
 
-static void gla_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past, int capacity) {
-    (void)m, (void)past, (void)capacity;
+static void gla_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past) {
+    (void)m, (void)past;
     const DeltaDims d = linear_dims(k);
     gla_inputs(k, a, x);
     linear_state_load(k, a->states, s->state);
@@ -111,6 +111,7 @@ const Mixer mixer_gla_v1 = {
     .name = "gla_v1",
     .label = "Gated Linear Attention",
     .linear = 1,
+    .channels = 1,
     .walk = gla_walk,
     .place = gla_place,
     .work = gla_work_bytes,

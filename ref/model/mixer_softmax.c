@@ -1,11 +1,11 @@
 /* mixer_softmax.c - causal softmax attention with grouped queries: what the teacher has, and what the selected layers keep.
  *
  *   q, k, v = W x (+ bias);  [Qwen3: q, k = rmsnorm per head];  q, k = rope;  o = attention(q, k, v);  y = W_o o (+ bias)
- * Variants by config: qkv_bias (Qwen2), o_bias, qk_norm (Qwen3), window (Mistral). */
-#include "model/mixer.h"
+ * Variants by config: qkv_bias (Qwen2), o_bias, qk_norm (Qwen3), window (Mistral; swa_v1, which is this with a window of its own: mixer_swa.c). */
+#include "model/mixer_softmax.h"
 #include <math.h>
 
-static int softmax_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk *w) {
+int softmax_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk *w) {
     (void)m;
     const size_t C = c->C, Q = (size_t)c->H * c->D, K = (size_t)c->Hk * c->D;
     const ParamInfo matrix = {.mixer = 1, .decays = 1, .init = INIT_NORMAL, .copy = COPY_SAME};
@@ -26,8 +26,8 @@ static int softmax_walk(const Mixer *m, const Config *c, MixerParams *p, const W
 }
 
 /* Without q/k norm the projections are rotated in place: backward needs only what attention saw. */
-static void softmax_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk,
-                          int train) {
+void softmax_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk,
+                   int train) {
     (void)m, (void)chunk, (void)train;
     const size_t N = (size_t)B * T, Q = N * c->H * c->D, K = N * c->Hk * c->D;
     a->q = arena_take(arena, Q, be->real_size);
@@ -42,16 +42,20 @@ static void softmax_place(const Mixer *m, const Config *c, const Backend *be, Mi
         a->k_r = arena_take(arena, N * c->Hk, be->wide_size);
     }
     a->o = arena_take(arena, Q, be->real_size);
+    a->y = a->o; // input of o_proj, as in every mixer
     a->lse = arena_take(arena, N * c->H, be->wide_size);
 }
 
-static AttnDims softmax_dims(const Config *c, int B, int T, int past, int stride) {
-    return (AttnDims){.B = B, .T = T, .past = past, .stride = stride, .H = c->H, .Hk = c->Hk, .D = c->D, .window = c->window};
+static int softmax_window(const Mixer *m, const Config *c) { return m->flags & SOFTMAX_SWA ? c->swa_window : c->window; }
+
+static AttnDims softmax_dims(const Mixer *m, const Config *c, int B, int T, int past, int stride) {
+    const int window = softmax_window(m, c);
+    return (AttnDims){.B = B, .T = T, .past = past, .stride = stride, .H = c->H, .Hk = c->Hk, .D = c->D, .window = window};
 }
 
-static size_t softmax_work(const Mixer *m, const Config *c, int B, int T, int chunk) {
-    (void)m, (void)chunk;
-    const AttnDims d = softmax_dims(c, B, T, 0, 0);
+size_t softmax_work(const Mixer *m, const Config *c, int B, int T, int chunk) {
+    (void)chunk;
+    const AttnDims d = softmax_dims(m, c, B, T, 0, 0);
     return attention_work(&d);
 }
 
@@ -72,10 +76,9 @@ static void softmax_qkv(const MixerCall *k, MixerActs *a, const Real *x, int pos
     op->rope_forward(a->ks, a->ks, k->rope, pos, k->B, k->T, c->Hk, c->D);
 }
 
-static void softmax_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
-    (void)m;
+void softmax_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
     const Config *c = k->c;
-    const AttnDims d = softmax_dims(c, k->B, k->T, 0, 0);
+    const AttnDims d = softmax_dims(m, c, k->B, k->T, 0, 0);
     softmax_qkv(k, a, x, 0);
     k->be->op->attention_forward(a->o, a->lse, a->qs, a->ks, a->v, k->start, 1 / sqrt(c->D), k->work, &d);
     k->be->op->linear_forward(y, a->o, k->p->o.w, k->p->o_bias.w, k->B * k->T, c->H * c->D, c->C);
@@ -99,13 +102,12 @@ static void softmax_proj_backward(const MixerCall *k, const Param *w, const Para
     op->linear_backward(dx, w->g, bias->g, d, x, w->w, N, c->C, heads * c->D);
 }
 
-static void softmax_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
-    (void)m;
+void softmax_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
     Backend *be = k->be;
     const Config *c = k->c;
     const MixerParams *p = k->p;
     const int N = k->B * k->T, Q = c->H * c->D, K = c->Hk * c->D;
-    const AttnDims d = softmax_dims(c, k->B, k->T, 0, 0);
+    const AttnDims d = softmax_dims(m, c, k->B, k->T, 0, 0);
     Real *dout = k->tmp[0], *dq = k->tmp[1], *dk = k->tmp[2], *dv = k->tmp[3];
     be->zero(be, dout, (size_t)N * Q * be->real_size);
     be->zero(be, dq, (size_t)N * Q * be->real_size);
@@ -118,26 +120,44 @@ static void softmax_backward(const Mixer *m, const MixerCall *k, MixerActs *a, R
     be->op->linear_backward(dx, p->v.g, p->v_bias.g, dv, x, p->v.w, N, c->C, K);
 }
 
-static void softmax_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B, int capacity) {
-    (void)m;
-    const size_t n = (size_t)B * capacity * c->Hk * c->D;
+void softmax_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B, int capacity, int step) {
+    const int window = softmax_window(m, c);
+    // with a window: what the next piece may look at, the piece itself, and one more window so that rows are moved once in a window
+    const int64_t enough = window > 0 ? 2 * (int64_t)window + step : capacity;
+    s->rows = enough < capacity ? (int)enough : capacity;
+    s->used = 0;
+    const size_t n = (size_t)B * s->rows * c->Hk * c->D;
     s->k_cache = arena_take(arena, n, be->real_size);
     s->v_cache = arena_take(arena, n, be->real_size);
 }
 
-static void softmax_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past,
-                           int capacity) {
-    (void)m;
+/* Room for T more rows: all but the window - 1 last ones are out of sight, and the others move to the front. */
+static void softmax_make_room(const MixerCall *k, MixerState *s, int window, int T) {
+    Backend *be = k->be;
+    const size_t row = (size_t)k->c->Hk * k->c->D;
+    if (s->used + T <= s->rows) return;
+    const int keep = window - 1 < s->used ? window - 1 : s->used;
+    for (int b = 0; b < k->B; b++) {
+        const size_t to = (size_t)b * s->rows * row, from = to + (size_t)(s->used - keep) * row;
+        be->move(be, real_at(be, s->k_cache, to), creal_at(be, s->k_cache, from), keep * row * be->real_size);
+        be->move(be, real_at(be, s->v_cache, to), creal_at(be, s->v_cache, from), keep * row * be->real_size);
+    }
+    s->used = keep;
+}
+
+void softmax_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past) {
     Backend *be = k->be;
     const Config *c = k->c;
     const size_t row = (size_t)c->Hk * c->D, bytes = k->T * row * be->real_size;
-    const AttnDims d = softmax_dims(c, k->B, k->T, past, capacity);
+    softmax_make_room(k, s, softmax_window(m, c), k->T);
+    const AttnDims d = softmax_dims(m, c, k->B, k->T, s->used, s->rows);
     softmax_qkv(k, a, x, past);
     for (int b = 0; b < k->B; b++) {
-        const size_t to = ((size_t)b * capacity + past) * row, from = (size_t)b * k->T * row;
+        const size_t to = ((size_t)b * s->rows + s->used) * row, from = (size_t)b * k->T * row;
         be->move(be, real_at(be, s->k_cache, to), creal_at(be, a->ks, from), bytes);
         be->move(be, real_at(be, s->v_cache, to), creal_at(be, a->v, from), bytes);
     }
+    s->used += k->T;
     be->op->attention_forward(a->o, a->lse, a->qs, s->k_cache, s->v_cache, NULL, 1 / sqrt(c->D), k->work, &d);
     be->op->linear_forward(y, a->o, k->p->o.w, k->p->o_bias.w, k->B * k->T, c->H * c->D, c->C);
 }

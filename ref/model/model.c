@@ -165,6 +165,7 @@ static double init_value(const Init *a, const ParamInfo *i, Rng *r) {
     case INIT_ZEROS: return 0;
     case INIT_FAN_IN: return (2 * rng_uniform(r) - 1) / sqrt(fan);
     case INIT_A_LOG: return log(fmax(16 * rng_uniform(r), 1e-4)); // U may come near 0, where log would run away
+    case INIT_A_LOG_1: return log(1 + 15 * rng_uniform(r));
     case INIT_DT_BIAS: {
         const double dt = fmax(exp(rng_uniform(r) * (log(0.1) - log(0.001)) + log(0.001)), 1e-4);
         return dt + log(-expm1(-dt)); // the inverse of softplus

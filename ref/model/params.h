@@ -20,7 +20,9 @@ typedef struct {
 typedef struct {
     Param q, k, v, o, q_bias, k_bias, v_bias, o_bias, q_norm, k_norm; /* softmax; q k v o and the biases also of linear mixers */
     Param gate, a, b, A_log, dt_bias, o_norm, q_conv, k_conv, v_conv;  /* gdn (gate, o_norm, convs as the version has them) */
+    Param k_up, k_up_bias, v_up, v_up_bias;                            /* gdn_v5: second of two stacked projections (first: k, v) */
     Param gk_down, gk_up, gk_bias;                                     /* gla: low-rank decay gate; gate and o_norm as gdn */
+    Param f_down, f_up, g_down, g_up, g_bias;                          /* kda: low-rank decay gate, low-rank output gate */
 } MixerParams;
 typedef struct {
     Param attn_norm, mlp_norm, gate, up, down;
@@ -36,6 +38,7 @@ typedef enum { /* how a parameter starts in a fresh student, or in a fresh teach
     INIT_ONES, INIT_ZEROS,
     INIT_FAN_IN,   /* U(-1/sqrt(fan), 1/sqrt(fan)): default of torch.nn.Linear and Conv1d (method.md 2.1.1) */
     INIT_A_LOG,    /* log U(0,16) */
+    INIT_A_LOG_1,  /* log U(1,16): kda */
     INIT_DT_BIAS   /* softplus^-1 of dt, dt log-uniform in [1e-3, 1e-1], >= 1e-4 */
 } InitKind;
 typedef enum { COPY_NONE, COPY_SAME, COPY_EXPAND } CopyKind; /* from the teacher's softmax layer: not, as it is, (Hk*D, C) -> (H*D, C) */

@@ -54,7 +54,7 @@ static void scratch_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsi
         const Mixer *mix = mixer_at(c->mixer[l]);
         work = max_size(work, mix->work(mix, c, B, T, m->chunk));
         linear |= mix->linear;
-        if (c->mixer[l] == mixer_find("gla_v1")) heads = (size_t)c->H * c->D;
+        if (mix->channels) heads = (size_t)c->H * c->D;
     }
     p->call.work = arena_take(ar, work, 1);
     p->mix_out = arena_take(ar, N * c->C, be->real_size);

@@ -1,4 +1,4 @@
-/* chunk.h - what the two linear mixers share: the rows of one chunk of one (batch element, head), and who forgets what. */
+/* chunk.h - what the linear mixers share: the rows of one chunk of one (batch element, head), and who forgets what. */
 #ifndef HYB_REF_CHUNK_H
 #define HYB_REF_CHUNK_H
 #include "ops/ref_math.h"
@@ -6,24 +6,25 @@
 typedef struct {
     const real *q, *k, *v,
         *dout;            // row i of q: q + i * step_k; of v, dout: v + i * step_v; dout NULL in forward
-    const wide *g, *beta; // row i: g + i * step_g; beta NULL for gla
+    const wide *g, *beta; // row i: g + i * step_g, beta + i * step_beta; beta NULL for gla
     const int *start;     // of row 0, or NULL
-    size_t step_k, step_v, step_g; // from one token to the next
-    size_t at_k, at_v, at_g;       // where row 0 stands in the arrays: its gradients begin there too
+    size_t step_k, step_v, step_g, step_beta; // from one token to the next
+    size_t at_k, at_v, at_g, at_beta;         // where row 0 stands in the arrays: its gradients begin there too
     int from, n, K, V;             // rows are the tokens from .. from + n - 1 of their batch element
     wide scale;
 } Chunk;
 
-/* Rows of chunk c of head h. g has g_heads heads of g_width numbers: (H, 1) for delta_rule, (Hk, K) for gla. */
+/* Rows of chunk c of head h. g has g_heads heads of g_width numbers: (H, 1) for delta_rule, (Hk, K) for gla, (H, K) for kda. */
 static Chunk chunk_rows(int b, int h, int c, int g_heads, int g_width, const DeltaDims *d) {
     Chunk r = {.from = c * d->chunk, .K = d->K, .V = d->V};
     r.n = d->T - r.from < d->chunk ? d->T - r.from : d->chunk;
     const size_t bt = (size_t)b * d->T + r.from;
     const int hk = h / (d->H / d->Hk), hg = h / (d->H / g_heads);
-    r.step_k = (size_t)d->Hk * d->K, r.step_v = (size_t)d->H * d->V, r.step_g = (size_t)g_heads * g_width;
+    r.step_k = (size_t)d->Hk * d->K, r.step_v = (size_t)d->H * d->V, r.step_g = (size_t)g_heads * g_width, r.step_beta = d->H;
     r.at_k = bt * r.step_k + (size_t)hk * d->K;
     r.at_v = bt * r.step_v + (size_t)h * d->V;
     r.at_g = bt * r.step_g + (size_t)hg * g_width;
+    r.at_beta = bt * r.step_beta + h;
     return r;
 }
 

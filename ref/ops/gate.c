@@ -1,4 +1,5 @@
-/* gate.c - the gates of the linear mixers: log decay and write strength of Gated DeltaNet, log decay of GLA. */
+/* gate.c - the gates of the linear mixers: log decay and write strength of Gated DeltaNet and of Kimi delta
+ * attention, log decay of GLA. */
 #include "ops/ref_math.h"
 
 static void delta_gate_forward(wide *g, wide *beta, const real *a, const real *b, const wide *A_log,
@@ -32,4 +33,29 @@ static void gla_gate_forward(wide *g, const real *x, double normalizer, size_t n
 static void gla_gate_backward(real *dx, const wide *dg, const real *x, double normalizer, size_t n) {
     for (size_t i = 0; i < n; i++)
         dx[i] += dg[i] * sigmoid(-(wide)x[i]) / (wide)normalizer; // 1 - sigmoid(x), no cancellation
+}
+
+static void kda_gate_forward(wide *g, wide *beta, const real *f, const real *b, const wide *A_log,
+                             const wide *dt_bias, int N, int H, int K) {
+    for (size_t nh = 0; nh < (size_t)N * H; nh++) {
+        const size_t h = nh % H;
+        for (int a = 0; a < K; a++) g[nh * K + a] = -exp(A_log[h]) * softplus(f[nh * K + a] + dt_bias[h * K + a]);
+        beta[nh] = sigmoid(b[nh]);
+    }
+}
+
+static void kda_gate_backward(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg,
+                              const wide *dbeta, const real *f, const wide *g, const wide *beta,
+                              const wide *A_log, const wide *dt_bias, int N, int H, int K) {
+    for (size_t nh = 0; nh < (size_t)N * H; nh++) {
+        const size_t h = nh % H;
+        for (int a = 0; a < K; a++) {
+            const size_t i = nh * K + a, ha = h * K + a;
+            const wide dpre = dg[i] * -exp(A_log[h]) * sigmoid(f[i] + dt_bias[ha]); // pre = f + dt_bias
+            df[i] += dpre;
+            if (ddt_bias) ddt_bias[ha] += dpre;
+            if (dA_log) dA_log[h] += dg[i] * g[i];
+        }
+        db[nh] += dbeta[nh] * beta[nh] * (1 - beta[nh]);
+    }
 }

@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 typedef struct { int B, T, past, stride, H, Hk, D, window; } AttnDims; /* see attention; stride 0 means past + T */
-typedef struct { int B, T, H, Hk, K, V, chunk; } DeltaDims;            /* see delta_rule and gla */
+typedef struct { int B, T, H, Hk, K, V, chunk; } DeltaDims;            /* see delta_rule, gla and kda */
 typedef struct { int N, C, Ct, VOC, block; } HeadDims;                 /* Ct: teacher width (head_kl); block: rows of logits held at once */
 enum { ALIGN_NORM, ALIGN_SQUARED };
 
@@ -68,6 +68,11 @@ static inline size_t delta_rule_work(const DeltaDims *d) {
     return (size_t)d->B * d->H * t * sizeof(double);
 }
 static inline size_t gla_work(const DeltaDims *d) { return delta_rule_work(d); }
+static inline size_t kda_work(const DeltaDims *d) {
+    /* per (batch, head) worker: tiles as above, more of them, and a state every 8 tokens of a chunk beside the 8 states of one such run */
+    const size_t c = d->chunk, w = d->K > d->V ? d->K : d->V, t = 8 * c * c + 24 * c * w + (12 + (c + 7) / 8) * w * w + 32 * w + 16 * c + 64;
+    return (size_t)d->B * d->H * t * sizeof(double);
+}
 static inline size_t attention_work(const AttnDims *d) {
     /* per (batch, query head): two 64 x 64 tiles, four 64 x D tiles, delta (T); per-head dk and dv so that grouped heads add in order */
     const size_t t = 2 * 64 * 64 + 6 * 64 * (size_t)d->D + d->T + 64 + 2 * (size_t)(d->past + d->T) * d->D;

@@ -62,6 +62,14 @@ typedef struct OPS {
     void (*gated_rmsnorm_backward)(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z, const real *w,
                                    const wide *rstd, int N, int C);
 
+    /* sigmoid_rmsnorm: y = x rstd w sigmoid(z), the output gate of Kimi delta attention; otherwise as gated_rmsnorm.
+     *   bwd  with n = x rstd, s = sigmoid(z):  dw += sum_n dy n s;  dz += dy n w s (1 - s);
+     *        t = dy w s;  dx += rstd (t - n mean_c(t n)).   dw may be NULL.
+     *   src  FLA FusedRMSNormGated with activation sigmoid (fla/layers/kda.py) */
+    void (*sigmoid_rmsnorm_forward)(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N, int C);
+    void (*sigmoid_rmsnorm_backward)(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z, const real *w,
+                                     const wide *rstd, int N, int C);
+
     /* l2norm: r = (sum_c x^2 + eps)^{-1/2};  y = x r.   bwd: dx += r (dy - y (dy . y)).   src method.md 2.1 (eps 1e-6 inside). */
     void (*l2norm_forward)(real *y, wide *r, const real *x, double eps, int N, int C);
     void (*l2norm_backward)(real *dx, const real *dy, const real *y, const wide *r, int N, int C);
@@ -150,6 +158,33 @@ typedef struct OPS {
                         double scale, void *work, const DeltaDims *d);
     void (*gla_backward)(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout, const wide *states, const real *q,
                          const real *k, const real *v, const wide *g, const int *start, double scale, void *work, const DeltaDims *d);
+
+    /* kda_gate: the two gates of Kimi delta attention, a log decay per key channel and a write strength per head.
+     *   g_ha = -exp(A_log_h) softplus(f_ha + dt_bias_ha)  (<= 0);   beta_h = sigmoid(b_h).   f, g (N,H,K); b, beta (N,H); A_log (H);
+     *   dt_bias (H,K).
+     *   bwd  df += dg * -exp(A_log) sigmoid(f + dt_bias);  ddt_bias += sum_n of the same;  dA_log_h += sum_{n,a} dg g;
+     *        db += dbeta beta (1 - beta).   dA_log, ddt_bias may be NULL.
+     *   num  softplus as in delta_gate, of which this is the case K = 1.
+     *   src  Kimi Linear (arXiv 2510.26692); flash-linear-attention fla/ops/kda/gate.py */
+    void (*kda_gate_forward)(wide *g, wide *beta, const real *f, const real *b, const wide *A_log, const wide *dt_bias, int N, int H, int K);
+    void (*kda_gate_backward)(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta, const real *f,
+                              const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias, int N, int H, int K);
+
+    /* kda: Kimi delta attention, the delta rule with a decay per key channel; one state S (K,V) per batch element and head.
+     *   fwd   P = diag(e^{g_t}) S;  u = v_t - P^T k_t;  S = P + beta_t k_t u^T;  o_t = scale S^T q_t
+     *         (a token at its document's start begins from S = 0)
+     *   bwd   as delta_rule, but per channel a: dg_a += <dP_a, P_a>;  dS_a = e^{g_a} dP_a
+     *   shape q, k (B,T,Hk,K); v, o (B,T,H,V); g (B,T,H,K); beta (B,T,H); head h reads q/k head h/(H/Hk)
+     *   chunk, states, dstate as in delta_rule; in the chunked form k_i.k_j and q_i.k_j are summed over channels with their own decay
+     *         e^{g_{j+1,a} + ... + g_{i,a}}, as in gla: no exponent above 0 however strong the decay.
+     *   limits g <= 0; 1 <= chunk <= 256.  work: kda_work(d) bytes.
+     *   cases all channels' g equal: delta_rule.  k_t^T P = 0 and beta = 1: gla (both proved in tests/test_ops.c)
+     *   src   Kimi Linear (arXiv 2510.26692), eq. of KDA; flash-linear-attention fla/ops/kda/naive.py */
+    void (*kda_forward)(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
+                        const int *start, double scale, void *work, const DeltaDims *d);
+    void (*kda_backward)(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout, const wide *states,
+                         const real *q, const real *k, const real *v, const wide *g, const wide *beta, const int *start, double scale,
+                         void *work, const DeltaDims *d);
 
     /* ---------------------------------------------------------------- losses (value and gradient in one call) */
 

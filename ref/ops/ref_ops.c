@@ -25,6 +25,7 @@
 #include "ops/gate.c"
 #include "ops/delta_rule.c"
 #include "ops/gla.c"
+#include "ops/kda.c"
 #include "ops/xent.c"
 #include "ops/kl.c"
 #include "ops/align_loss.c"
@@ -47,6 +48,8 @@ const Ops32 ops_ref32 = {
     .rmsnorm_backward = rmsnorm_backward,
     .gated_rmsnorm_forward = gated_rmsnorm_forward,
     .gated_rmsnorm_backward = gated_rmsnorm_backward,
+    .sigmoid_rmsnorm_forward = sigmoid_rmsnorm_forward,
+    .sigmoid_rmsnorm_backward = sigmoid_rmsnorm_backward,
     .l2norm_forward = l2norm_forward,
     .l2norm_backward = l2norm_backward,
     .silu_forward = silu_forward,
@@ -67,6 +70,10 @@ const Ops32 ops_ref32 = {
     .gla_gate_backward = gla_gate_backward,
     .gla_forward = gla_forward,
     .gla_backward = gla_backward,
+    .kda_gate_forward = kda_gate_forward,
+    .kda_gate_backward = kda_gate_backward,
+    .kda_forward = kda_forward,
+    .kda_backward = kda_backward,
     .head_xent = head_xent,
     .head_kl = head_kl,
     .align_loss = align_loss,

@@ -1,0 +1,253 @@
+/* kda.c - Kimi delta attention by chunks of at most 64 tokens: the substitutions of delta_rule.c on the triangles of gla.c;
+ * (batch, key head) in parallel.
+ *
+ * With D, in, out as in gla.c (per key channel), A(x, y)_ij = sum_a x_ia D_ij,a y_ja, and S the state before:
+ *   M  = beta strict A(K, K)    V' = (I + M)^{-1} beta (V - (in o K) S)    P = A(scale Q, K)
+ *   O  = (scale in o Q) S + P V'                                          S <- diag(in_n) S + (out o K)^T V'
+ * Backward, dS belonging to the state after, R = V - (in o K) S, W = (I + M)^{-T} dV':
+ *   dV' = (out o K) dS + P^T dO     dV = dR = beta W     dP = dO V'^T     dM = -W V'^T     dbeta_i = W_i . R_i + sum_j dM_ij A(K, K)_ij
+ *   dQ and the two sides of dK (as row i, as column j) go through A as in gla.c, dA = dP and beta strict dM; besides
+ *   dQ += scale in o (dO S^T)       dK_row -= in o (dR S^T)       dK_column += out o (V' dS^T)
+ *   dg = sums from the end of the chunk of q o dQ + k o (dK_row - dK_column); the last row also gets
+ *        sum_j k_j o out_j o (V' dS^T)_j + in_n rows(S o dS)
+ *   dS <- diag(in_n) dS + (scale in o Q)^T dO - (in o K)^T dR
+ * Source: Kimi Linear (arXiv 2510.26692); the halved triangle keeps every exponent at 0 or below. */
+#include "chunk.h"
+
+typedef struct {
+    GlaChunk q, k;      // one memory; rows are scaled q in the one, k in the other; columns are k in both
+    float *r, *v_new;   // (n,V): R, V'
+    float m[CT * CT], p[CT * CT], kk[CT * CT]; // -M, P, A(K, K)
+} KdaChunk;
+
+/* Everything up to V'. Returns the rest of the workspace. */
+static float *kda_open(KdaChunk *x, const Chunk *c, const float *S, float *work, int outputs) {
+    const size_t n = c->n, V = c->V;
+    x->q = x->k = gla_open(c, work);
+    x->k.q = x->q.k;
+    x->r = x->q.all + c->K, x->v_new = x->r + n * V;
+    gla_products(x->kk, &x->k, 0, n, CT);
+    if (outputs) gla_products(x->p, &x->q, 0, n, CT);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < pad16(i + 1); j += VW)
+            vstore(x->m + i * CT + j, strictly(vload(x->kk + i * CT + j) * vset(-c->beta[i * c->ldb]), i, j));
+    carry_down(x->q.row_q, x->q.k, x->q.step, c->K, 0, n, 1);
+    block_mul(x->r, V, x->q.row_q, c->K, ROWS, S, V, n, V, c->K, 0);
+    for (size_t i = 0; i < n; i++)
+        for (size_t e = 0; e < V; e += VW) {
+            const size_t at = i * V + e;
+            const vf y = vget(c->v + i * c->ldv + e, V - e) - vget(x->r + at, V - e);
+            vput(x->r + at, y, V - e);
+            vput(x->v_new + at, y * vset(c->beta[i * c->ldb]), V - e);
+        }
+    solve(x->v_new, x->m, n, V);
+    return x->v_new + n * V;
+}
+
+/* One chunk; o NULL: only the next state. work: as gla_open, 2 (n,V) */
+static void kda_chunk_forward(float *o, float *S_next, const float *S, const Chunk *c, float *work) {
+    KdaChunk x;
+    const size_t n = c->n, K = c->K, V = c->V;
+    kda_open(&x, c, S, work, o != NULL);
+    if (o) {
+        carry_down(x.q.row_q, x.q.q, x.q.step, K, 0, n, 1);
+        block_mul(o, c->ldv, x.q.row_q, K, ROWS, S, V, n, V, K, 0);
+        lower_apply(o, c->ldv, x.p, x.v_new, V, n, V);
+    }
+    carry_up(x.q.row_k, x.q.k, x.q.step, K, 0, n, 0);
+    for (size_t a = 0; a < K; a++) scale_all(S_next + a * V, S + a * V, x.q.all[a], V);
+    block_mul(S_next, V, x.q.row_k, K, COLS, x.v_new, V, K, V, n, 1);
+}
+
+/* ---- backward ---- */
+
+typedef struct { float *dq, *dk, *dv, *dg, *dbeta; const float *dout; } KdaOut; // as far apart as q, k, v, g, beta, v
+typedef struct { float *dq, *row, *column, *last; } KdaGrad; // (n,K) of this chunk: of scaled q, of k as row, as column; (K)
+
+/* E = W V'^T (= -dM) and F = dP become the gradients of A(K, K) and of A(scale Q, K); dbeta's second term. */
+static void kda_squares(float *E, float *F, float *dbeta, const KdaChunk *x, const Chunk *c) {
+    for (size_t i = 0; i < c->n; i++) {
+        vf b = vset(0);
+        for (size_t j = 0; j < pad16(i + 1); j += VW) {
+            const size_t at = i * CT + j;
+            const vf e = strictly(vset(0) - vload(E + at), i, j);
+            b = b + strictly(e * vload(x->kk + at), i, j);
+            vstore(E + at, e * vset(c->beta[i * c->ldb]));
+            vstore(F + at, lower(vload(F + at), i, j));
+        }
+        dbeta[i * c->ldb] += vsum(b);
+    }
+}
+
+/* per channel, from the end of the chunk backwards */
+static void kda_decay_backward(const KdaOut *out, const Chunk *c, const KdaChunk *x, const KdaGrad *g) {
+    for (size_t a = 0; a < c->K; a += VW) {
+        const size_t m = c->K - a;
+        vf sum_g = vget(g->last + a, m);
+        for (size_t i = c->n; i-- > 0;) {
+            const size_t at = i * c->K + a;
+            const vf k = vget(g->row + at, m) - vget(g->column + at, m);
+            sum_g = sum_g + vfma(vget(x->q.q + at, m), vget(g->dq + at, m), vget(x->q.k + at, m) * k);
+            if (row_resets(c, i)) sum_g = vset(0);
+            float *dg = out->dg + i * c->ldg + a;
+            vput(dg, vget(dg, m) + sum_g, m);
+        }
+    }
+}
+
+/* What went through the states. dS: gradient of the state after on entry, of the state before, S, on return. dr: -dR. scratch: (n,K), (K,V) */
+static void kda_states_backward(const KdaGrad *g, float *dS, const float *S, const float *dr, const float *dout, const Chunk *c,
+                                const KdaChunk *x, float *scratch) {
+    const size_t n = c->n, K = c->K, V = c->V;
+    float *S_t = scratch + n * K;
+    const GlaChunk *q = &x->q;
+    transpose(S_t, K, dS, V, K, V);
+    block_mul(scratch, K, x->v_new, V, ROWS, S_t, K, n, K, V, 0);
+    carried_add_up(g->column, scratch, q->step, K, 0, n, 0);
+    for (size_t a = 0; a < K; a += VW) {
+        vf t = vset(0);
+        for (size_t i = 0; i < n; i++) t = vfma(vget(q->k + i * K + a, K - a), vget(scratch + i * K + a, K - a), t);
+        vput(g->last + a, t, K - a);
+    }
+    for (size_t a = 0; a < K; a++) {
+        g->last[a] += q->all[a] * row_dot(S + a * V, dS + a * V, V);
+        scale_all(dS + a * V, dS + a * V, q->all[a], V);
+    }
+    transpose(S_t, K, S, V, K, V);
+    block_mul(scratch, K, dout, c->ldv, ROWS, S_t, K, n, K, V, 0);
+    carried_add_down(g->dq, scratch, q->step, K, 0, n, 1);
+    block_mul(scratch, K, dr, V, ROWS, S_t, K, n, K, V, 0);
+    carried_add_down(g->row, scratch, q->step, K, 0, n, 1);
+    carry_down(q->row_q, q->q, q->step, K, 0, n, 1);
+    block_mul(dS, V, q->row_q, K, COLS, dout, c->ldv, K, V, n, 1);
+    carry_down(q->row_q, q->k, q->step, K, 0, n, 1);
+    block_mul(dS, V, q->row_q, K, COLS, dr, V, K, V, n, 1);
+}
+
+static void kda_chunk_backward(const KdaOut *out, float *dS, const float *S, const Chunk *c, float *work) {
+    KdaChunk x;
+    const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
+    float E[CT * CT], F[CT * CT], *w = kda_open(&x, c, S, work, 1), *v_t = w + n * V, *scratch = v_t + ldt * V, *rows = scratch + n * K + K * V;
+    const KdaGrad g = {rows, rows + n * K, rows + 2 * n * K, rows + 3 * n * K};
+    memset(g.dq, 0, 3 * n * K * sizeof(float)); // dq, row, column
+
+    carry_up(x.q.row_k, x.q.k, x.q.step, K, 0, n, 0); // dV' = (out o K) dS + P^T dO, then W
+    block_mul(w, V, x.q.row_k, K, ROWS, dS, V, n, V, K, 0);
+    lower_apply_transposed(w, V, x.p, out->dout, c->ldv, n, V);
+    solve_transposed(w, x.m, n, V);
+
+    transpose(v_t, ldt, x.v_new, V, n, V);
+    lower_product(F, out->dout, c->ldv, v_t, ldt, n, V);
+    lower_product(E, w, V, v_t, ldt, n, V);
+    kda_squares(E, F, out->dbeta, &x, c);
+    gla_products_backward(&(GlaGrad){g.dq, g.column}, F, &x.q, 0, n, CT, scratch);
+    gla_products_backward(&(GlaGrad){g.row, g.column}, E, &x.k, 0, n, CT, scratch);
+
+    for (size_t i = 0; i < n; i++) { // dbeta's first term; dV = dR = beta W, and r becomes -dR
+        const vf beta = vset(c->beta[i * c->ldb]);
+        out->dbeta[i * c->ldb] += row_dot(w + i * V, x.r + i * V, V);
+        for (size_t e = 0; e < V; e += VW) {
+            const vf dr = vget(w + i * V + e, V - e) * beta;
+            float *dv = out->dv + i * c->ldv + e;
+            vput(dv, vget(dv, V - e) + dr, V - e);
+            vput(x.r + i * V + e, vset(0) - dr, V - e);
+        }
+    }
+    kda_states_backward(&g, dS, S, x.r, out->dout, c, &x, scratch);
+    kda_decay_backward(out, c, &x, &g);
+    scale_all(g.dq, g.dq, c->scale, n * K);
+    rows_add(out->dq, c->ldq, g.dq, n, K);
+    rows_add(out->dk, c->ldq, g.row, n, K);
+    rows_add(out->dk, c->ldq, g.column, n, K);
+}
+
+/* ---- one batch element and head ---- */
+
+typedef struct {
+    float *o, *states, *dq, *dk, *dv, *dg, *dbeta, *dstate;
+    const float *q, *k, *v, *g, *beta, *dout;
+    const int *start;
+    double scale;
+    char *work;
+    const DeltaDims *d;
+} KdaJob;
+
+typedef struct { size_t q, v, g, beta, state; float *work; } KdaAt; // where a head begins in q and k, in v, g, beta, in the states
+
+static KdaAt kda_at(const KdaJob *j, size_t b, size_t h) {
+    const DeltaDims *d = j->d;
+    const size_t bt = b * d->T, bh = b * d->H + h;
+    return (KdaAt){(bt * d->Hk + h / (d->H / d->Hk)) * d->K, (bt * d->H + h) * d->V, (bt * d->H + h) * d->K, bt * d->H + h,
+                   bh * (delta_chunks(d) + 1) * d->K * d->V, (float *)(j->work + kda_work(d) / ((size_t)d->B * d->H) * pool_me())};
+}
+/* rows [t, end) as a chunk */
+static Chunk kda_chunk(const KdaJob *j, const KdaAt *at, size_t b, size_t t, size_t end) {
+    const DeltaDims *d = j->d;
+    const size_t ldq = (size_t)d->Hk * d->K, ldv = (size_t)d->H * d->V, ldg = (size_t)d->H * d->K;
+    return (Chunk){.q = j->q + at->q + t * ldq, .k = j->k + at->q + t * ldq, .v = j->v + at->v + t * ldv, .g = j->g + at->g + t * ldg,
+                   .beta = j->beta + at->beta + t * d->H, .start = j->start ? j->start + b * d->T + t : NULL, .ldq = ldq, .ldv = ldv,
+                   .ldg = ldg, .ldb = d->H, .K = d->K, .V = d->V, .n = end - t < CT ? end - t : CT, .t0 = t, .scale = (float)j->scale};
+}
+static size_t kda_end(const DeltaDims *d, size_t c) {
+    const size_t end = (c + 1) * d->chunk;
+    return end < (size_t)d->T ? end : (size_t)d->T;
+}
+
+static void kda_task(const void *job, size_t u) {
+    const KdaJob *j = job;
+    const DeltaDims *d = j->d;
+    const size_t b = u / d->H, state = (size_t)d->K * d->V;
+    const KdaAt at = kda_at(j, b, u % d->H);
+    for (size_t c = 0; c < (size_t)delta_chunks(d); c++) {
+        const float *S = j->states + at.state + c * state;
+        float *next = j->states + at.state + (c + 1) * state;
+        for (size_t t = c * d->chunk; t < kda_end(d, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
+            Chunk piece = kda_chunk(j, &at, b, t, kda_end(d, c));
+            piece.ahead = (ptrdiff_t)piece.n, piece.coming = d->T - t - piece.n < CT ? d->T - t - piece.n : CT;
+            kda_chunk_forward(j->o + at.v + t * piece.ldv, next, S, &piece, at.work);
+        }
+    }
+}
+static void kda_forward(float *o, float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
+                        const int *start, double scale, void *work, const DeltaDims *d) {
+    const KdaJob j = {.o = o, .states = states, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
+                      .d = d};
+    const size_t heads = (size_t)d->B * d->H;
+    pool_run_if(heads * d->T * d->K * d->V > ALONE, heads, kda_task, &j);
+}
+
+static void kda_head_backward(const KdaJob *j, size_t b, size_t h) {
+    const DeltaDims *d = j->d;
+    const size_t state = (size_t)d->K * d->V;
+    const KdaAt at = kda_at(j, b, h);
+    float *inner = at.work, *work = inner + 3 * state, *dS = j->dstate + (b * d->H + h) * state; // inner: states inside a long chunk
+    for (size_t c = delta_chunks(d); c-- > 0;) {
+        const size_t from = c * d->chunk, end = kda_end(d, c), pieces = (end - from + CT - 1) / CT;
+        const float *S = j->states + at.state + c * state;
+        for (size_t i = 0; i + 1 < pieces; i++) {
+            const Chunk piece = kda_chunk(j, &at, b, from + i * CT, end);
+            kda_chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
+        }
+        for (size_t i = pieces; i-- > 0;) {
+            const size_t t = from + i * CT;
+            Chunk p = kda_chunk(j, &at, b, t, end);
+            p.coming = t < CT ? t : CT, p.ahead = -(ptrdiff_t)p.coming;
+            const KdaOut out = {j->dq + at.q + t * p.ldq, j->dk + at.q + t * p.ldq, j->dv + at.v + t * p.ldv, j->dg + at.g + t * p.ldg,
+                                j->dbeta + at.beta + t * p.ldb, j->dout + at.v + t * p.ldv};
+            kda_chunk_backward(&out, dS, i ? inner + (i - 1) * state : S, &p, work);
+        }
+    }
+}
+/* heads that share dq and dk follow each other */
+static void kda_backward_task(const void *job, size_t u) {
+    const KdaJob *j = job;
+    const size_t group = (size_t)j->d->H / j->d->Hk, b = u / j->d->Hk, hk = u % j->d->Hk;
+    for (size_t h = hk * group; h < (hk + 1) * group; h++) kda_head_backward(j, b, h);
+}
+static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout, const float *states,
+                         const float *q, const float *k, const float *v, const float *g, const float *beta, const int *start, double scale,
+                         void *work, const DeltaDims *d) {
+    const KdaJob j = {.states = (float *)states, .dq = dq, .dk = dk, .dv = dv, .dg = dg, .dbeta = dbeta, .dstate = dstate, .q = q, .k = k,
+                      .v = v, .g = g, .beta = beta, .dout = dout, .start = start, .scale = scale, .work = work, .d = d};
+    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, (size_t)d->B * d->Hk, kda_backward_task, &j);
+}

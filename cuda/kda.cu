@@ -1,0 +1,301 @@
+/* kda.cu - Kimi delta attention, first versions, all as recurrences: the gates, the sigmoid-gated norm, forward and backward.
+ *
+ * Forward as in delta_rule.cu and gla.cu: the columns of S are independent of each other, a thread owns one of them in shared memory.
+ * Backward: a block a (batch, key head), the heads of the group one after another, chunks from the last to the first. A forward sweep
+ * from the stored state leaves S every KDA_RUN tokens in the workspace; each run of tokens is done again from there, keeping every S, and
+ * then gone through backwards. A token takes two passes over dS: columns (u, dw = dS^T k, dv), then rows (dq, dk, dg, and e^g dP). */
+enum { KDA_RUN = 8, KDA_THREADS = 128 };
+
+static DeltaArgs kda_args(const DeltaDims *d, double scale) {
+    DeltaArgs a = delta_args(d, scale);
+    a.worker = kda_work(d) / sizeof(float) / ((size_t)d->B * d->H);
+    return a;
+}
+
+__global__ void kda_forward_kernel(real *o, wide *states, const real *q, const real *k, const real *v,
+                                   const wide *g, const wide *beta, const int *start, DeltaArgs a) {
+    DYNAMIC_SHARED(float, cursor);
+    SHARED_PTR(float) S = shared_take<float>(cursor, a.K * RECUR_COLUMNS);
+    SHARED_PTR(float) qs = shared_take<float>(cursor, a.K);
+    SHARED_PTR(float) ks = shared_take<float>(cursor, a.K);
+    SHARED_PTR(float) es = shared_take<float>(cursor, a.K);
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x,
+              col = blockIdx.x * RECUR_COLUMNS + x;
+    const bool mine = col < a.V;
+    wide *state = states + (size_t)bh * (a.NC + 1) * a.K * a.V;
+    for (int i = 0; i < a.K; i++) S[i * RECUR_COLUMNS + x] = mine ? state[(size_t)i * a.V + col] : 0.0f;
+    for (int t = 0; t < a.T; t++) {
+        const size_t bt = (size_t)b * a.T + t, row = bt * a.H + h, krow = (bt * a.Hk + hk) * a.K;
+        const bool fresh = begins(start, b, a.T, t);
+        __syncthreads();
+        for (int i = x; i < a.K; i += RECUR_COLUMNS)
+            qs[i] = q[krow + i], ks[i] = k[krow + i], es[i] = fresh ? 0.0f : expf(g[row * a.K + i]);
+        __syncthreads();
+        float u = mine ? (float)v[row * a.V + col] : 0.0f, out = 0;
+        for (int i = 0; i < a.K; i++) { // P = diag(e^g) S, u = v - P^T k
+            const float p = es[i] != 0 ? es[i] * S[i * RECUR_COLUMNS + x] : 0.0f;
+            S[i * RECUR_COLUMNS + x] = p;
+            u -= p * ks[i];
+        }
+        u *= beta[row];
+        for (int i = 0; i < a.K; i++) {
+            const float s = S[i * RECUR_COLUMNS + x] + ks[i] * u;
+            S[i * RECUR_COLUMNS + x] = s;
+            out += s * qs[i];
+        }
+        if (mine) o[row * a.V + col] = a.scale * out;
+        if (((t + 1) % a.chunk == 0 || t + 1 == a.T) && mine) { // the state after this chunk
+            wide *to = state + (size_t)(t / a.chunk + 1) * a.K * a.V;
+            for (int i = 0; i < a.K; i++) to[(size_t)i * a.V + col] = S[i * RECUR_COLUMNS + x];
+        }
+    }
+}
+static void kda_forward_plain(real *o, wide *states, const real *q, const real *k, const real *v,
+                              const wide *g, const wide *beta, const int *start, double scale,
+                              const DeltaDims *d) {
+    const size_t shared = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
+    LAUNCH(kda_forward_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, shared, o,
+           states, q, k, v, g, beta, start, kda_args(d, scale));
+}
+
+/* One token of one head: its rows, and where its gradients go. */
+struct KdaToken {
+    const real *q, *k, *v, *dout;
+    const wide *g;
+    float beta;
+    bool fresh;
+};
+__device__ float kda_decay(const KdaToken &r, int i) { return r.fresh ? 0.0f : expf(r.g[i]); }
+__device__ float kda_carried(const wide *S, float decay) { return decay != 0 ? decay * *S : 0.0f; }
+
+/* S = diag(e^g) S + beta k u^T, a thread a column. */
+__device__ void kda_step(wide *S, const KdaToken &r, int K, int V) {
+    for (int j = threadIdx.x; j < V; j += blockDim.x) {
+        float u = r.v[j];
+        for (int i = 0; i < K; i++) u -= kda_carried(S + (size_t)i * V + j, kda_decay(r, i)) * (float)r.k[i];
+        for (int i = 0; i < K; i++) {
+            wide *s = S + (size_t)i * V + j;
+            *s = kda_carried(s, kda_decay(r, i)) + (float)r.k[i] * r.beta * u;
+        }
+    }
+}
+/* Columns: dS += scale q do^T, u = v - P^T k, dw = dS^T k; dv += beta dw. S is the state before the token. */
+__device__ void kda_back_columns(real *dv, wide *u, wide *dw, wide *dS, const wide *S, const KdaToken &r,
+                                 const DeltaArgs &a) {
+    for (int j = threadIdx.x; j < a.V; j += blockDim.x) {
+        float u_j = r.v[j], dw_j = 0;
+        for (int i = 0; i < a.K; i++) {
+            const size_t at = (size_t)i * a.V + j;
+            const float k_i = r.k[i], d = dS[at] + a.scale * (float)r.q[i] * (float)r.dout[j];
+            dS[at] = d;
+            dw_j += d * k_i;
+            u_j -= kda_carried(S + at, kda_decay(r, i)) * k_i;
+        }
+        u[j] = u_j, dw[j] = dw_j;
+        if (dv) dv[j] = (float)dv[j] + r.beta * dw_j;
+    }
+}
+/* Rows: dq, dk into sums (first: overwriting), dg, and dS = e^g (dS - k du^T). */
+__device__ void kda_back_rows(wide *sum_q, wide *sum_k, wide *dg, const wide *u, const wide *dw, wide *dS,
+                              const wide *S, const KdaToken &r, bool first, const DeltaArgs &a) {
+    for (int i = threadIdx.x; i < a.K; i += blockDim.x) {
+        const float decay = kda_decay(r, i), k_i = r.k[i];
+        float dq_i = 0, dk_i = 0, dlog = 0;
+        for (int j = 0; j < a.V; j++) {
+            const size_t at = (size_t)i * a.V + j;
+            const float P = kda_carried(S + at, decay), d = dS[at], du = r.beta * dw[j], dP = d - k_i * du;
+            dq_i += (P + k_i * r.beta * u[j]) * (float)r.dout[j]; // S_next = P + k w^T, w = beta u
+            dk_i += d * r.beta * u[j] - P * du;
+            dlog += dP * P;
+            dS[at] = decay * dP;
+        }
+        sum_q[i] = (first ? 0.0f : (float)sum_q[i]) + a.scale * dq_i;
+        sum_k[i] = (first ? 0.0f : (float)sum_k[i]) + dk_i;
+        if (dg) dg[i] += dlog;
+    }
+}
+
+__global__ void kda_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
+                                    const real *dout, const wide *states, const real *q, const real *k,
+                                    const real *v, const wide *g, const wide *beta, const int *start,
+                                    wide *work, DeltaArgs a) {
+    const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, runs = (a.chunk + KDA_RUN - 1) / KDA_RUN;
+    const size_t KV = (size_t)a.K * a.V, bh0 = (size_t)b * a.H + hk * group;
+    wide *mark = work + bh0 * a.worker, *run = mark + runs * KV, *S = run + KDA_RUN * KV, *sum_q = S + KV,
+         *sum_k = sum_q + (size_t)a.chunk * a.K, *u = sum_k + (size_t)a.chunk * a.K, *dw = u + a.V;
+    for (int c = a.NC - 1; c >= 0; c--) {
+        const int t0 = c * a.chunk, n = min(a.chunk, a.T - t0);
+        for (int s = 0; s < group; s++) {
+            const int h = hk * group + s;
+            const wide *from = states + ((bh0 + s) * (a.NC + 1) + c) * KV;
+            wide *dS = dstate + (bh0 + s) * KV;
+            auto token = [&](int i) {
+                const size_t bt = (size_t)b * a.T + t0 + i, row = bt * a.H + h, at = (bt * a.Hk + hk) * a.K;
+                return KdaToken{q + at, k + at, v + row * a.V, dout + row * a.V, g + row * a.K, beta[row],
+                                begins(start, b, a.T, t0 + i)};
+            };
+            for (size_t e = threadIdx.x; e < KV; e += blockDim.x) S[e] = from[e];
+            for (int i = 0; i < n; i++) { // forward, leaving a state a run
+                __syncthreads();
+                for (size_t e = threadIdx.x; e < KV && i % KDA_RUN == 0; e += blockDim.x) mark[i / KDA_RUN * KV + e] = S[e];
+                __syncthreads();
+                kda_step(S, token(i), a.K, a.V);
+            }
+            for (int first = (n - 1) / KDA_RUN * KDA_RUN; first >= 0; first -= KDA_RUN) {
+                const int last = min(first + KDA_RUN, n);
+                __syncthreads();
+                for (size_t e = threadIdx.x; e < KV; e += blockDim.x) S[e] = mark[first / KDA_RUN * KV + e];
+                for (int i = first; i < last; i++) { // forward again, keeping every S before its token
+                    __syncthreads();
+                    for (size_t e = threadIdx.x; e < KV; e += blockDim.x) run[(i - first) * KV + e] = S[e];
+                    __syncthreads();
+                    kda_step(S, token(i), a.K, a.V);
+                }
+                for (int i = last - 1; i >= first; i--) {
+                    const KdaToken r = token(i);
+                    const size_t row = ((size_t)b * a.T + t0 + i) * a.H + h;
+                    const wide *before = run + (i - first) * KV;
+                    __syncthreads();
+                    kda_back_columns(dv ? dv + row * a.V : dv, u, dw, dS, before, r, a);
+                    __syncthreads();
+                    kda_back_rows(sum_q + i * a.K, sum_k + i * a.K, dg ? dg + row * a.K : dg, u, dw, dS, before, r, s == 0, a);
+                    if (threadIdx.x == 0 && dbeta) {
+                        float db = 0; // w = beta u
+                        for (int j = 0; j < a.V; j++) db += dw[j] * u[j];
+                        dbeta[row] += db;
+                    }
+                }
+            }
+            __syncthreads();
+        }
+        for (int e = threadIdx.x; e < n * a.K; e += blockDim.x) {
+            const size_t at = (((size_t)b * a.T + t0 + e / a.K) * a.Hk + hk) * a.K + e % a.K;
+            if (dq) dq[at] = (float)dq[at] + sum_q[e];
+            if (dk) dk[at] = (float)dk[at] + sum_k[e];
+        }
+        __syncthreads();
+    }
+}
+static void kda_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
+                               const real *dout, const wide *states, const real *q, const real *k,
+                               const real *v, const wide *g, const wide *beta, const int *start, double scale,
+                               void *work, const DeltaDims *d) {
+    LAUNCH(kda_backward_kernel, d->B * d->Hk, KDA_THREADS, 0, dq, dk, dv, dg, dbeta, dstate, dout, states, q,
+           k, v, g, beta, start, (wide *)work, kda_args(d, scale));
+}
+
+// ---- gates ----
+__global__ void kda_gate_forward_kernel(wide *g, wide *beta, const real *f, const real *b, const wide *A_log,
+                                        const wide *dt_bias, size_t n, int H, int K) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const int h = (int)(i / K % H);
+    g[i] = -expf(A_log[h]) * softplus((float)f[i] + dt_bias[i % ((size_t)H * K)]);
+    if (i % K == 0) beta[i / K] = sigmoid(b[i / K]);
+}
+static void kda_gate_forward(wide *g, wide *beta, const real *f, const real *b, const wide *A_log,
+                             const wide *dt_bias, int N, int H, int K) {
+    const size_t n = (size_t)N * H * K;
+    LAUNCH(kda_gate_forward_kernel, ceil_div(n, 256), 256, 0, g, beta, f, b, A_log, dt_bias, n, H, K);
+}
+__global__ void kda_gate_backward_kernel(real *df, real *db, const wide *dg, const wide *dbeta, const real *f,
+                                         const wide *beta, const wide *A_log, const wide *dt_bias, size_t n, int H, int K) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, m = i / K;
+    if (i >= n) return;
+    if (df) df[i] = (float)df[i] + gate_slope(dg[i], f[i], A_log[m % H], dt_bias[i % ((size_t)H * K)]);
+    if (db && i % K == 0) db[m] = (float)db[m] + dbeta[m] * beta[m] * (1.0f - beta[m]);
+}
+struct KdaGateScale { // a row is one token: its channels are added up first
+    const wide *dg, *g;
+    int H, K;
+    __device__ float operator()(size_t n, int h) const {
+        const size_t at = (n * H + h) * K;
+        float s = 0;
+        for (int i = 0; i < K; i++) s += dg[at + i] * g[at + i];
+        return s;
+    }
+};
+struct KdaGateBias {
+    const wide *dg;
+    const real *f;
+    const wide *A_log, *dt_bias;
+    int HK, K;
+    __device__ float operator()(size_t n, int c) const {
+        return gate_slope(dg[n * HK + c], f[n * HK + c], A_log[c / K], dt_bias[c]);
+    }
+};
+static void kda_gate_backward(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg,
+                              const wide *dbeta, const real *f, const wide *g, const wide *beta,
+                              const wide *A_log, const wide *dt_bias, int N, int H, int K) {
+    const size_t n = (size_t)N * H * K;
+    if (df || db)
+        LAUNCH(kda_gate_backward_kernel, ceil_div(n, 256), 256, 0, df, db, dg, dbeta, f, beta, A_log, dt_bias, n, H, K);
+    if (dA_log) column_sum(dA_log, KdaGateScale{dg, g, H, K}, N, H);
+    if (ddt_bias) column_sum(ddt_bias, KdaGateBias{dg, f, A_log, dt_bias, H * K, K}, N, H * K);
+}
+
+// ---- y = x rstd w sigmoid(z) ----
+__global__ void sigmoid_rmsnorm_forward_kernel(real *y, wide *rstd, const real *x, const real *z, const real *w,
+                                               float eps, int N, int C) {
+    const size_t n = warp_row();
+    if (n >= (size_t)N) return;
+    const real *x_n = x + n * C, *z_n = z + n * C;
+    float s = 0;
+    for (int c = lane_pack(); c < C; c += WARP * PACK) {
+        const Pack a = pack_load(x_n, c, C);
+        for (int k = 0; k < PACK; k++) s += a.v[k] * a.v[k];
+    }
+    const float r = 1.0f / sqrtf(warp_sum(s) / C + eps);
+    if (threadIdx.x % WARP == 0) rstd[n] = r;
+    for (int c = lane_pack(); c < C; c += WARP * PACK) {
+        Pack a = pack_load(x_n, c, C);
+        const Pack b = pack_load(w, c, C), g = pack_load(z_n, c, C);
+        for (int k = 0; k < PACK; k++) a.v[k] *= r * b.v[k] * sigmoid(g.v[k]);
+        pack_store(y + n * C, c, C, a);
+    }
+}
+static void sigmoid_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w,
+                                    double eps, int N, int C) {
+    LAUNCH(sigmoid_rmsnorm_forward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, z, w,
+           (float)eps, N, C);
+}
+__global__ void sigmoid_rmsnorm_backward_kernel(real *dx, real *dz, const real *dy, const real *x,
+                                                const real *z, const real *w, const wide *rstd, int N, int C) {
+    const size_t n = warp_row();
+    if (n >= (size_t)N) return;
+    const real *x_n = x + n * C, *z_n = z + n * C, *dy_n = dy + n * C;
+    const float r = rstd[n];
+    float dot = 0; // of t = dy w s and x
+    for (int c = lane_pack(); c < C; c += WARP * PACK) {
+        const Pack a = pack_load(x_n, c, C), b = pack_load(w, c, C), d = pack_load(dy_n, c, C), g = pack_load(z_n, c, C);
+        for (int k = 0; k < PACK; k++) dot += d.v[k] * b.v[k] * sigmoid(g.v[k]) * a.v[k];
+    }
+    const float mean = warp_sum(dot) * r / C;
+    for (int c = lane_pack(); c < C; c += WARP * PACK) {
+        const Pack a = pack_load(x_n, c, C), b = pack_load(w, c, C), d = pack_load(dy_n, c, C), g = pack_load(z_n, c, C);
+        Pack da, dg;
+        for (int k = 0; k < PACK; k++) {
+            const float s = sigmoid(g.v[k]), norm = a.v[k] * r;
+            dg.v[k] = d.v[k] * norm * b.v[k] * s * sigmoid(-g.v[k]); // 1 - s, no cancellation
+            da.v[k] = r * (d.v[k] * b.v[k] * s - norm * mean);
+        }
+        if (dz) pack_add(dz + n * C, c, C, dg);
+        if (dx) pack_add(dx + n * C, c, C, da);
+    }
+}
+struct SigmoidRmsnormWeight {
+    const real *dy, *x, *z;
+    const wide *rstd;
+    int C;
+    __device__ float operator()(size_t n, int c) const {
+        const size_t i = n * C + c;
+        return dy[i] * (x[i] * rstd[n]) * sigmoid(z[i]);
+    }
+};
+static void sigmoid_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
+                                     const real *w, const wide *rstd, int N, int C) {
+    if (dx || dz)
+        LAUNCH(sigmoid_rmsnorm_backward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dz, dy, x, z, w,
+               rstd, N, C);
+    if (dw) column_sum(dw, SigmoidRmsnormWeight{dy, x, z, rstd, C}, N, C);
+}

@@ -1,0 +1,151 @@
+/* mixer_kda.c - Kimi delta attention (Kimi Linear, arXiv 2510.26692; parameters as in flash-linear-attention's fla/layers/kda.py).
+ *
+ *   q, k, v = SiLU([conv] W x);  q, k = l2norm per head;  f = W_f2 W_f1 x,  g, beta = gates(f, W_b x), a log decay per key channel
+ *   o = kda(q, k, v, g, beta);  y = W_o (rmsnorm(o) sigmoid(W_g2 W_g1 x + b_g))      no rope, H heads of size D for q, k and v
+ * Both low-rank maps go through D numbers. kda_v1: without convolutions, to be compared with gdn_v4 and gla_v1; kda_v2: with them, fla's
+ * default. A_log and dt_bias start as fla's model class starts them (its layer alone would start dt_bias at 0, a memory of a token or two). */
+#include "model/mixer_delta.h"
+#include <math.h>
+
+static int kda_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk *w) {
+    const size_t C = c->C, Q = (size_t)c->H * c->D, D = c->D;
+    const ParamInfo fresh = {.mixer = 1, .decays = 1, .init = INIT_FAN_IN}, norm = {.mixer = 1, .init = INIT_ONES};
+    const ParamInfo A_log = {.mixer = 1, .wide = 1, .init = INIT_A_LOG_1}, dt_bias = {.mixer = 1, .wide = 1, .init = INIT_DT_BIAS};
+    const ParamInfo bias = {.mixer = 1, .init = INIT_FAN_IN, .fan = D};
+    TRY(delta_walk_qkv(m, c, p, w));
+    TRY(delta_walk_conv(m, c, p, w));
+    TRY(walk_param(w, &p->f_down, "attn.f_proj.0.weight", 2, D, C, fresh));
+    TRY(walk_param(w, &p->f_up, "attn.f_proj.1.weight", 2, Q, D, fresh));
+    TRY(walk_param(w, &p->b, "attn.b_proj.weight", 2, c->H, C, fresh));
+    TRY(walk_param(w, &p->A_log, "attn.A_log", 1, c->H, 0, A_log));
+    TRY(walk_param(w, &p->dt_bias, "attn.dt_bias", 1, Q, 0, dt_bias));
+    TRY(walk_param(w, &p->g_down, "attn.g_proj.0.weight", 2, D, C, fresh));
+    TRY(walk_param(w, &p->g_up, "attn.g_proj.1.weight", 2, Q, D, fresh));
+    TRY(walk_param(w, &p->g_bias, "attn.g_proj.1.bias", 1, Q, 0, bias));
+    TRY(walk_param(w, &p->o_norm, "attn.o_norm.weight", 1, D, 0, norm));
+    return linear_walk_o(c, p, w);
+}
+
+static void kda_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk, int train) {
+    (void)train;
+    const size_t N = (size_t)B * T, Q = N * c->H * c->D;
+    const DeltaDims d = {.B = B, .T = T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = chunk};
+    delta_inputs_place(m, c, be, a, arena, N);
+    a->low = arena_take(arena, N * c->D, be->real_size);
+    a->a = arena_take(arena, Q, be->real_size); // f
+    a->b = arena_take(arena, N * c->H, be->real_size);
+    a->g = arena_take(arena, Q, be->wide_size);
+    a->beta = arena_take(arena, N * c->H, be->wide_size);
+    a->states = arena_take(arena, delta_states(&d), be->wide_size);
+    a->z_low = arena_take(arena, N * c->D, be->real_size);
+    linear_output_place(c, be, a, arena, N, 1, 1);
+}
+
+static size_t kda_work_bytes(const Mixer *m, const Config *c, int B, int T, int chunk) {
+    (void)m;
+    const DeltaDims d = {.B = B, .T = T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = chunk};
+    return kda_work(&d);
+}
+
+static void kda_inputs(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, const Real *x) {
+    const Ops *op = k->be->op;
+    const Config *c = k->c;
+    MixerParams *p = k->p;
+    const int N = k->B * k->T, Q = c->H * c->D;
+    delta_inputs_forward(m, k, a, s, x);
+    op->linear_forward(a->low, x, p->f_down.w, NULL, N, c->C, c->D);
+    op->linear_forward(a->a, a->low, p->f_up.w, NULL, N, c->D, Q);
+    op->linear_forward(a->b, x, p->b.w, NULL, N, c->C, c->H);
+    op->kda_gate_forward(a->g, a->beta, a->a, a->b, p->A_log.ww, p->dt_bias.ww, N, c->H, c->D);
+}
+
+static void kda_output_forward(const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
+    const Ops *op = k->be->op;
+    const Config *c = k->c;
+    MixerParams *p = k->p;
+    const int N = k->B * k->T, Q = c->H * c->D;
+    op->linear_forward(a->z_low, x, p->g_down.w, NULL, N, c->C, c->D);
+    op->linear_forward(a->z, a->z_low, p->g_up.w, p->g_bias.w, N, c->D, Q);
+    op->sigmoid_rmsnorm_forward(a->y, a->o_r, a->o, a->z, p->o_norm.w, c->o_norm_eps, N * c->H, c->D);
+    op->linear_forward(y, a->y, p->o.w, NULL, N, Q, c->C);
+}
+
+/* Leaves d o in tmp[0]; uses tmp[1], tmp[2]. */
+static void kda_output_backward(const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
+    Backend *be = k->be;
+    const Ops *op = be->op;
+    const Config *c = k->c;
+    MixerParams *p = k->p;
+    const int N = k->B * k->T, Q = c->H * c->D;
+    const size_t bytes = (size_t)N * Q * be->real_size;
+    Real *dout = k->tmp[0], *dyo = k->tmp[1], *dz = k->tmp[2], *dlow = k->tmp[1];
+    be->zero(be, dyo, bytes);
+    op->linear_backward(dyo, p->o.g, NULL, dy, a->y, p->o.w, N, Q, c->C);
+    be->zero(be, dout, bytes);
+    be->zero(be, dz, bytes);
+    op->sigmoid_rmsnorm_backward(dout, dz, p->o_norm.g, dyo, a->o, a->z, p->o_norm.w, a->o_r, N * c->H, c->D);
+    be->zero(be, dlow, (size_t)N * c->D * be->real_size);
+    op->linear_backward(dlow, p->g_up.g, p->g_bias.g, dz, a->z_low, p->g_up.w, N, c->D, Q);
+    op->linear_backward(dx, p->g_down.g, NULL, dlow, x, p->g_down.w, N, c->C, c->D);
+}
+
+static void kda_mix_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
+    const DeltaDims d = linear_dims(k);
+    kda_inputs(m, k, a, NULL, x);
+    linear_state_zero(k, a->states);
+    k->be->op->kda_forward(a->o, a->states, a->qn, a->kn, a->vs, a->g, a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
+    kda_output_forward(k, a, y, x);
+}
+
+static void kda_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
+    Backend *be = k->be;
+    const Ops *op = be->op;
+    const Config *c = k->c;
+    MixerParams *p = k->p;
+    const int N = k->B * k->T, Q = c->H * c->D;
+    const size_t n = (size_t)N * Q, heads = (size_t)N * c->H;
+    const DeltaDims d = linear_dims(k);
+    Wide *dg = k->wtmp[0], *dbeta = k->wtmp[1];
+    kda_output_backward(k, a, dx, dy, x);
+    for (int i = 1; i < 4; i++) be->zero(be, k->tmp[i], n * be->real_size);
+    be->zero(be, dg, n * be->wide_size);
+    be->zero(be, dbeta, heads * be->wide_size);
+    be->zero(be, k->dstate, (size_t)k->B * c->H * c->D * c->D * be->wide_size);
+    op->kda_backward(k->tmp[1], k->tmp[2], k->tmp[3], dg, dbeta, k->dstate, k->tmp[0], a->states, a->qn, a->kn, a->vs, a->g, a->beta,
+                     k->start, 1 / sqrt(d.K), k->work, &d);
+    delta_inputs_backward(m, k, a, dx, x);
+    Real *df = k->tmp[0], *db = k->tmp[1], *dlow = k->tmp[2];
+    be->zero(be, df, n * be->real_size);
+    be->zero(be, db, heads * be->real_size);
+    be->zero(be, dlow, (size_t)N * c->D * be->real_size);
+    op->kda_gate_backward(df, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a, a->g, a->beta, p->A_log.ww, p->dt_bias.ww, N, c->H, c->D);
+    op->linear_backward(dlow, p->f_up.g, NULL, df, a->low, p->f_up.w, N, c->D, Q);
+    op->linear_backward(dx, p->f_down.g, NULL, dlow, x, p->f_down.w, N, c->C, c->D);
+    op->linear_backward(dx, p->b.g, NULL, db, x, p->b.w, N, c->C, c->H);
+}
+
+static void kda_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past) {
+    (void)past;
+    const DeltaDims d = linear_dims(k);
+    kda_inputs(m, k, a, s, x);
+    linear_state_load(k, a->states, s->state);
+    k->be->op->kda_forward(a->o, a->states, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K), k->work, &d);
+    linear_state_save(k, s->state, a->states);
+    kda_output_forward(k, a, y, x);
+}
+
+#define KDA(version, text, bits)                                                                                       \
+    const Mixer mixer_kda_##version = {.name = "kda_" #version,                                                        \
+                                       .label = text,                                                                  \
+                                       .linear = 1,                                                                    \
+                                       .channels = 1,                                                                  \
+                                       .flags = bits,                                                                  \
+                                       .walk = kda_walk,                                                               \
+                                       .place = kda_place,                                                             \
+                                       .work = kda_work_bytes,                                                         \
+                                       .forward = kda_mix_forward,                                                     \
+                                       .backward = kda_mix_backward,                                                   \
+                                       .place_state = delta_place_state,                                               \
+                                       .extend = kda_extend}
+KDA(v1, "Kimi delta attention", DELTA_SILU);
+KDA(v2, "Kimi delta attention, short convolution", DELTA_SILU | DELTA_CONV);
