@@ -2,6 +2,7 @@
  * every host backend against ref64. `test_ops --only OP` runs one op; --self leaves out the backends of cpu/ (both for tests/mutate.sh). */
 #include "base/mem.h"
 #include "base/poison.h"
+#include "base/rng.h"
 #include "tools/opcheck.h"
 #include <check.h>
 #include <math.h>
@@ -73,6 +74,130 @@ START_TEST(test_by_hand) {
     const double grad = 1e-3;
     ops_ref64.adamw(&p, NULL, &m, &s, &grad, 1, 0.01, 0.9, 0.95, 0, 0.1, 1, 1);
     ck_assert_double_eq_tol(p, 1 - 0.001 - 0.01, 1e-15);
+}
+END_TEST
+
+/* ---- Kimi delta attention contains the gated delta rule, and GLA's decay ---- */
+
+enum { RB = 2, RT = 13, RH = 4, RK = 16, RV = 5, RCHUNK = 8 };
+typedef struct { /* inputs of a linear mixer, outputs and gradients of each of two */
+    DeltaDims d;
+    double q[RB * RT * RH * RK], k[RB * RT * RH * RK], v[RB * RT * RH * RV], g[RB * RT * RH * RK], beta[RB * RT * RH];
+    double dout[RB * RT * RH * RV], work[1 << 16];
+    int start[RB * RT];
+    struct {
+        double o[RB * RT * RH * RV], states[RB * RH * (RT + 1) * RK * RV], dstate[RB * RH * RK * RV];
+        double dq[RB * RT * RH * RK], dk[RB * RT * RH * RK], dv[RB * RT * RH * RV], dg[RB * RT * RH * RK], dbeta[RB * RT * RH];
+    } a, b;
+} Two;
+static void fill(double *x, int n, Rng *g) {
+    for (int i = 0; i < n; i++) x[i] = rng_normal(g);
+}
+static Two *two_open(int Hk, int chunk) {
+    static Two t;
+    Rng g;
+    memset(&t, 0, sizeof t);
+    rng_seed(&g, 5);
+    t.d = (DeltaDims){.B = RB, .T = RT, .H = RH, .Hk = Hk, .K = RK, .V = RV, .chunk = chunk};
+    fill(t.q, RB * RT * Hk * RK, &g);
+    fill(t.k, RB * RT * Hk * RK, &g);
+    fill(t.v, RB * RT * RH * RV, &g);
+    fill(t.dout, RB * RT * RH * RV, &g);
+    fill(t.a.dstate, RB * RH * RK * RV, &g);
+    memcpy(t.b.dstate, t.a.dstate, sizeof t.a.dstate);
+    for (int i = 0; i < RB * RT * Hk * RK; i++) t.k[i] /= 4; // rows of about unit length
+    for (int i = 0; i < RB * RT * RH; i++) t.beta[i] = rng_uniform(&g);
+    for (int i = 0; i < RB * RT * RH * RK; i++) t.g[i] = -rng_uniform(&g) * (i % 7 ? 1 : 40); // now and then a channel closes
+    for (int b = 0; b < RB; b++)
+        for (int i = 0; i < RT; i++) t.start[b * RT + i] = i < 6 + b ? 0 : 6 + b;
+    return &t;
+}
+static void kda_both(Two *t) {
+    ck_assert_uint_le(kda_work(&t->d), sizeof t->work);
+    ops_ref64.kda_forward(t->a.o, t->a.states, t->q, t->k, t->v, t->g, t->beta, t->start, 0.5, t->work, &t->d);
+    ops_ref64.kda_backward(t->a.dq, t->a.dk, t->a.dv, t->a.dg, t->a.dbeta, t->a.dstate, t->dout, t->a.states, t->q, t->k, t->v, t->g, t->beta,
+                           t->start, 0.5, t->work, &t->d);
+}
+static double farthest(const double *x, const double *y, size_t n) { /* relative to the largest of y */
+    double far = 0, most = 0;
+    for (size_t i = 0; i < n; i++) far = fmax(far, fabs(x[i] - y[i])), most = fmax(most, fabs(y[i]));
+    ck_assert(most > 0 && isfinite(far));
+    return far / most;
+}
+#define SAME(field, n) ck_assert_msg(farthest(t->a.field, t->b.field, n) < tol, #field ": %g", farthest(t->a.field, t->b.field, n))
+
+/* All channels' g equal: the delta rule, in every output and gradient (dg: summed over channels), grouped heads included. */
+START_TEST(test_kda_is_delta_rule) {
+    const double tol = 1e-12;
+    for (int chunk = 1; chunk <= RCHUNK; chunk += RCHUNK - 1) {
+        Two *t = two_open(2, chunk);
+        double g[RB * RT * RH], dg[RB * RT * RH];
+        const DeltaDims d = t->d;
+        for (int i = 0; i < RB * RT * RH; i++) {
+            g[i] = t->g[i * RK];
+            for (int a = 0; a < RK; a++) t->g[i * RK + a] = g[i];
+        }
+        kda_both(t);
+        ops_ref64.delta_rule_forward(t->b.o, t->b.states, t->q, t->k, t->v, g, t->beta, t->start, 0.5, t->work, &d);
+        ops_ref64.delta_rule_backward(t->b.dq, t->b.dk, t->b.dv, t->b.dg, t->b.dbeta, t->b.dstate, t->dout, t->b.states, t->q, t->k, t->v, g,
+                                      t->beta, t->start, 0.5, t->work, &d);
+        for (int i = 0; i < RB * RT * RH; i++) {
+            dg[i] = 0;
+            for (int a = 0; a < RK; a++) dg[i] += t->a.dg[i * RK + a];
+        }
+        SAME(o, RB * RT * RH * RV);
+        SAME(states, delta_states(&d));
+        SAME(dq, RB * RT * 2 * RK);
+        SAME(dk, RB * RT * 2 * RK);
+        SAME(dv, RB * RT * RH * RV);
+        SAME(dbeta, RB * RT * RH);
+        SAME(dstate, RB * RH * RK * RV);
+        ck_assert(farthest(dg, t->b.dg, RB * RT * RH) < tol);
+    }
+}
+END_TEST
+
+/* Keys e_1, e_2, ..., each used once a document, on an empty state: the rule finds nothing to correct (P^T k = 0), so with beta = 1 what is
+ * left is GLA, decays per channel and their gradients included. */
+START_TEST(test_kda_decays_like_gla) {
+    const double tol = 1e-12;
+    for (int chunk = 1; chunk <= RCHUNK; chunk += RCHUNK - 1) {
+        Two *t = two_open(RH, chunk);
+        const DeltaDims d = t->d;
+        memset(t->k, 0, sizeof t->k);
+        for (int i = 0; i < RB * RT * RH; i++) {
+            t->k[i * RK + (i / RH % RT * 5 + i % RH) % RK] = 1; // 5 and 16 have no common factor: 13 different channels
+            t->beta[i] = 1;
+        }
+        kda_both(t);
+        ops_ref64.gla_forward(t->b.o, t->b.states, t->q, t->k, t->v, t->g, t->start, 0.5, t->work, &d);
+        ops_ref64.gla_backward(t->b.dq, t->b.dk, t->b.dv, t->b.dg, t->b.dstate, t->dout, t->b.states, t->q, t->k, t->v, t->g, t->start, 0.5,
+                               t->work, &d);
+        SAME(o, RB * RT * RH * RV);
+        SAME(states, delta_states(&d));
+        SAME(dq, RB * RT * RH * RK);
+        SAME(dv, RB * RT * RH * RV);
+        SAME(dg, RB * RT * RH * RK);
+    }
+}
+END_TEST
+
+/* Any keys: with k small and v large by the same factor, k u^T = k v^T - (P^T k) k^T's share goes away with the square of k: GLA in the limit,
+ * and at the rate that the delta term has. */
+START_TEST(test_kda_tends_to_gla) {
+    double far[3];
+    for (int i = 0; i < 3; i++) {
+        Two *t = two_open(RH, RCHUNK);
+        const double small = pow(2, -8 - i);
+        for (int n = 0; n < RB * RT * RH; n++) t->beta[n] = 1;
+        ops_ref64.gla_forward(t->b.o, t->b.states, t->q, t->k, t->v, t->g, t->start, 0.5, t->work, &t->d);
+        for (int n = 0; n < RB * RT * RH * RK; n++) t->k[n] *= small;
+        for (int n = 0; n < RB * RT * RH * RV; n++) t->v[n] /= small;
+        kda_both(t);
+        far[i] = farthest(t->a.o, t->b.o, RB * RT * RH * RV);
+    }
+    ck_assert(far[0] < 1e-4 && far[0] > 1e-8);
+    for (int i = 0; i < 2; i++) ck_assert_double_eq_tol(far[i] / far[i + 1], 4, 0.01);
 }
 END_TEST
 
@@ -328,6 +453,9 @@ int main(int argc, char **argv) {
     suite_add_tcase(s, t);
     if (!only) {
         tcase_add_test(c, test_by_hand);
+        tcase_add_test(c, test_kda_is_delta_rule);
+        tcase_add_test(c, test_kda_decays_like_gla);
+        tcase_add_test(c, test_kda_tends_to_gla);
         tcase_add_test(c, test_seed);
         tcase_add_test(c, test_broken);
         tcase_add_test(c, test_usage);

@@ -37,7 +37,7 @@ typedef struct {
 } Job;
 
 int lm_rows(const Lm *lm, int capacity, int most) {
-    const size_t bytes = ragged_row_bytes(lm->m, capacity);
+    const size_t bytes = ragged_row_bytes(lm->m, capacity, capacity);
     if (lm->batch || bytes == 0 || ROOM / bytes >= (size_t)most) return most;
     return ROOM / bytes > 1 ? (int)(ROOM / bytes) : 1;
 }

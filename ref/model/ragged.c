@@ -5,28 +5,33 @@
 #include <string.h>
 
 /* Caches first, states behind them; returns the bytes of the caches. */
-static size_t row_place(const Model *m, MixerState *s, Arena *ar, int capacity) {
+static size_t row_place(const Model *m, MixerState *s, Arena *ar, int capacity, int most) {
     size_t caches = 0;
     for (int linear = 0; linear < 2; linear++) {
         for (int l = 0; l < m->c.L; l++) {
             const Mixer *mix = mixer_at(m->c.mixer[l]);
-            if (mix->linear == linear) mix->place_state(mix, &m->c, m->be, &s[l], ar, 1, capacity);
+            if (mix->linear == linear) mix->place_state(mix, &m->c, m->be, &s[l], ar, 1, capacity, most);
         }
         if (!linear) caches = ar->used;
     }
     return caches;
 }
 
+/* What a cache holds is not changed by it. */
 static void row_lay(Ragged *r, int row) {
     Arena ar = {0};
+    int used[MAX_LAYERS];
+    MixerState *s = r->state + (size_t)row * r->m->c.L;
+    for (int l = 0; l < r->m->c.L; l++) used[l] = s[l].used;
     arena_begin(&ar, r->row_mem[row], r->row_bytes);
-    row_place(r->m, r->state + (size_t)row * r->m->c.L, &ar, r->capacity);
+    row_place(r->m, s, &ar, r->capacity, r->most);
+    for (int l = 0; l < r->m->c.L; l++) s[l].used = used[l];
 }
 
-size_t ragged_row_bytes(const Model *m, int capacity) {
+size_t ragged_row_bytes(const Model *m, int capacity, int most) {
     MixerState s[MAX_LAYERS];
     Arena ar = {0};
-    row_place(m, s, &ar, capacity);
+    row_place(m, s, &ar, capacity, most);
     return ar.overflow ? SIZE_MAX : ar.used;
 }
 
@@ -45,7 +50,7 @@ static int tables_alloc(Ragged *r, Err *e) {
 static int rows_alloc(Ragged *r, Err *e) {
     Backend *be = r->m->be;
     Arena ar = {0};
-    const size_t caches = row_place(r->m, r->state, &ar, r->capacity);
+    const size_t caches = row_place(r->m, r->state, &ar, r->capacity, r->most);
     if (ar.overflow)
         return err_set(e, ERR_MEMORY, "a cache of %d tokens needs more bytes than this machine can address",
                        r->capacity);
@@ -92,6 +97,7 @@ void ragged_clear(Ragged *r, int row) {
     Backend *be = r->m->be;
     if (be->host) unpoison(r->row_mem[row], r->row_bytes);
     be->zero(be, r->row_mem[row], r->row_bytes);
+    for (int l = 0; l < r->m->c.L; l++) r->state[(size_t)row * r->m->c.L + l].used = 0;
     row_lay(r, row);
     r->past[row] = 0;
 }
@@ -103,6 +109,8 @@ void ragged_copy(Ragged *r, int to, int from) {
         unpoison(r->row_mem[from], r->row_bytes);
     }
     be->move(be, r->row_mem[to], r->row_mem[from], r->row_bytes);
+    MixerState *a = r->state + (size_t)to * r->m->c.L, *b = r->state + (size_t)from * r->m->c.L;
+    for (int l = 0; l < r->m->c.L; l++) a[l].used = b[l].used;
     row_lay(r, to);
     row_lay(r, from);
     r->past[to] = r->past[from];
@@ -142,7 +150,7 @@ static void pieces_mix(Ragged *r, const RaggedPiece *piece, int n, int l) {
         call->T = piece[i].T;
         mix->extend(mix, call, &a->mix, &r->state[(size_t)row * m->c.L + l],
                     real_at(m->be, p->mix_out, at * m->c.C), creal_at(m->be, a->n1, at * m->c.C),
-                    r->past[row], r->capacity);
+                    r->past[row]);
     }
 }
 

@@ -28,8 +28,8 @@ typedef struct {
 /* ERR_USAGE for sizes below 1. */
 int ragged_open(Ragged *r, Model *m, int rows, int capacity, int most, Err *e);
 void ragged_close(Ragged *r);
-/* Bytes that one row of `capacity` tokens takes. */
-size_t ragged_row_bytes(const Model *m, int capacity);
+/* Bytes that one row of `capacity` tokens takes, of which at most `most` come in one step. */
+size_t ragged_row_bytes(const Model *m, int capacity, int most);
 void ragged_clear(Ragged *r, int row);         /* past = 0, states zero */
 void ragged_copy(Ragged *r, int to, int from); /* a branch: the row `to` becomes what `from` is */
 /* One step. At most one piece a row. ERR_USAGE when a piece does not fit into its row or the pieces into a step; ERR_INPUT for an id outside
