@@ -63,7 +63,8 @@ int mem_alloc(void **out, size_t bytes, const char *what, Err *e) {
     *out = NULL;
     void *raw = NULL;
     const int huge = bytes >= 2 * HUGE;
-    if (bytes > SIZE_MAX / 2 || !allowed() || posix_memalign(&raw, huge ? HUGE : HEAD, HEAD + bytes))
+    // For 0 bytes one is taken: a pointer to the very end of a block looks like no pointer to a leak checker.
+    if (bytes > SIZE_MAX / 2 || !allowed() || posix_memalign(&raw, huge ? HUGE : HEAD, HEAD + bytes + !bytes))
         return no_memory(bytes, what, e);
     if (huge) ask_huge(raw, bytes);
     memset(raw, 0, HEAD + bytes);

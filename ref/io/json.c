@@ -4,20 +4,18 @@
  * string bytes and members; the parser then fills blocks of exactly that size and never grows anything. (2)
  * An explicit stack of 128 levels instead of recursion. (3) Members of objects with more than SMALL members
  * go into one hash table of (object, key), which finds duplicates while parsing and members afterwards.
- * Numbers: integers by hand, 64 bits exactly; reals by strtod, correctly rounded in glibc. The decimal point
- * of strtod depends on the locale, but a C program is in the "C" locale until it calls setlocale, which this
- * program never does. */
+ * Strings and numbers are read in json_lex.c. */
 #include "io/json.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "base/utf8.h"
+#include "io/json_lex.h"
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 128, SMALL = 8 };
+enum { MAX_DEPTH = JSON_MAX_DEPTH, SMALL = 8, FREE_BYTES = 48 << 20 };
 
 struct JsonNode {
     int kind;
@@ -89,44 +87,15 @@ JsonRef json_get(const Json *j, JsonRef object, const char *key) {
 
 typedef struct {
     Json *j;
-    const unsigned char *t; /* text */
-    size_t len, at;
+    JsonLex lex;
     size_t nodes, bytes; /* capacities of j->node and j->strings */
     size_t used;         /* of strings */
     unsigned flags;
-    int depth;
+    int depth, outer; /* containers open in this text, and around it */
     struct {
         JsonRef container, last;
     } stack[MAX_DEPTH + 1];
-    Err *e;
 } Parser;
-
-static int parse_fail(Parser *p, size_t at, const char *what) {
-    size_t line = 1, column = 1;
-    for (size_t i = 0; i < at && i < p->len; i++) {
-        if (p->t[i] == '\n') line++, column = 1;
-        else column += (p->t[i] & 0xc0) != 0x80; /* characters, not bytes */
-    }
-    return err_set(p->e, ERR_INPUT, "%s:%zu:%zu: %s", p->j->file, line, column, what);
-}
-
-/* What stands at p->at, and what was wanted there. */
-static int parse_unexpected(Parser *p, const char *wanted) {
-    char msg[160];
-    if (p->at >= p->len) snprintf(msg, sizeof msg, "the text ends too early, expected %s", wanted);
-    else if (p->t[p->at] > 0x20 && p->t[p->at] < 0x7f)
-        snprintf(msg, sizeof msg, "got '%c', expected %s", p->t[p->at], wanted);
-    else snprintf(msg, sizeof msg, "got byte 0x%02x, expected %s", p->t[p->at], wanted);
-    return parse_fail(p, p->at, msg);
-}
-
-static int peek(const Parser *p) { return p->at < p->len ? p->t[p->at] : -1; }
-
-static void skip_space(Parser *p) {
-    while (p->at < p->len &&
-           (p->t[p->at] == ' ' || p->t[p->at] == '\n' || p->t[p->at] == '\t' || p->t[p->at] == '\r'))
-        p->at++;
-}
 
 /* Upper bounds of nodes, string bytes (with a NUL each) and members. A value starts at the root or after one
  * of [ { , and the scan sees the same quotes as the parser up to the first error. It stops where the parser
@@ -160,167 +129,33 @@ static void scan_bounds(const unsigned char *t, size_t len, size_t *nodes, size_
     }
 }
 
-/* The four hex digits at p->at, or -1. */
-static int parse_hex4(Parser *p) {
-    int v = 0;
-    if (p->len - p->at < 4) return -1;
-    for (int i = 0; i < 4; i++) {
-        int c = p->t[p->at + (size_t)i];
-        int d = c >= '0' && c <= '9'                 ? c - '0'
-                : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                     : -1;
-        if (d < 0) return -1;
-        v = v * 16 + d;
-    }
-    p->at += 4;
-    return v;
-}
-
-/* After "\u": appends the character, reading the second half of a surrogate pair. */
-static int parse_unicode(Parser *p, char *s, size_t *n) {
-    size_t start = p->at - 2;
-    int c = parse_hex4(p);
-    if (c < 0) return parse_fail(p, start, "\\u needs four hexadecimal digits");
-    if (c >= 0xdc00 && c <= 0xdfff)
-        return parse_fail(p, start, "second half of a surrogate pair without a first");
-    if (c >= 0xd800 && c <= 0xdbff) {
-        int low = -1;
-        if (p->len - p->at >= 6 && p->t[p->at] == '\\' && p->t[p->at + 1] == 'u') {
-            p->at += 2;
-            low = parse_hex4(p);
-        }
-        if (low < 0xdc00 || low > 0xdfff)
-            return parse_fail(p, start, "first half of a surrogate pair without a second");
-        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-    }
-    if (c < 0x80) s[(*n)++] = (char)c;
-    else {
-        int extra = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-        static const int lead[] = {0, 0xc0, 0xe0, 0xf0};
-        s[(*n)++] = (char)(lead[extra] | c >> 6 * extra);
-        while (extra--) s[(*n)++] = (char)(0x80 | (c >> 6 * extra & 0x3f));
-    }
-    return OK;
-}
-
-/* The string whose opening quote is at p->at, decoded into j->strings. */
+/* The string at the reading position, decoded into j->strings. */
 static int parse_string(Parser *p, uint32_t *at, uint32_t *len) {
-    char *s = p->j->strings + p->used;
     size_t n = 0;
-    for (p->at++;;) {
-        if (p->at >= p->len) return parse_unexpected(p, "the end of a string");
-        unsigned char c = p->t[p->at];
-        if (c == '"') break;
-        if (c < 0x20)
-            return parse_fail(p, p->at, "control character in a string: it must be written as \\uXXXX");
-        if (c != '\\') {
-            size_t w = utf8_length(p->t + p->at, p->len - p->at);
-            if (!w) return parse_fail(p, p->at, "invalid UTF-8 in a string");
-            while (w--) s[n++] = (char)p->t[p->at++];
-            continue;
-        }
-        static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-        p->at++;
-        int escape = peek(p);
-        const char *k = escape > 0 ? strchr(from, escape) : NULL;
-        if (k) s[n++] = to[k - from], p->at++;
-        else if (escape != 'u') return parse_unexpected(p, "one of \"\\/bfnrtu after the backslash");
-        else {
-            p->at++;
-            TRY(parse_unicode(p, s, &n));
-        }
-    }
-    p->at++;
-    s[n] = 0;
+    TRY(lex_string(&p->lex, p->j->strings + p->used, &n));
     *at = (uint32_t)p->used;
     *len = (uint32_t)n;
     p->used += n + 1;
     return OK;
 }
 
-static size_t skip_digits(Parser *p) {
-    size_t start = p->at;
-    while (p->at < p->len && p->t[p->at] >= '0' && p->t[p->at] <= '9') p->at++;
-    return p->at - start;
-}
-
-/* The real number in text[0..n), which is known to be a JSON number. */
-static int real_value(Parser *p, const unsigned char *text, size_t n, double *out) {
-    char small[64];
-    void *big = NULL;
-    if (n >= sizeof small) TRY(mem_alloc(&big, n + 1, "JSON number", p->e));
-    char *s = big ? big : small;
-    memcpy(s, text, n);
-    s[n] = 0;
-    *out = strtod(
-        s, NULL); /* an exponent out of range gives +-inf or 0, which the typed access refuses or takes */
-    mem_free(big);
-    return OK;
-}
-
 static int parse_number(Parser *p, JsonNode *node) {
-    size_t start = p->at;
-    int negative = peek(p) == '-', real = 0;
-    p->at += (size_t)negative;
-    size_t first = p->at, digits = skip_digits(p);
-    if (!digits)
-        return parse_unexpected(p, peek(p) == 'I' ? "a digit (Python's -Infinity is not JSON)" : "a digit");
-    if (digits > 1 && p->t[first] == '0') return parse_fail(p, first, "a number must not start with 0");
-    size_t end = p->at;
-    if (peek(p) == '.') {
-        real = 1;
-        p->at++;
-        if (!skip_digits(p)) return parse_unexpected(p, "a digit after the decimal point");
-    }
-    if (peek(p) == 'e' || peek(p) == 'E') {
-        real = 1;
-        p->at++;
-        if (peek(p) == '+' || peek(p) == '-') p->at++;
-        if (!skip_digits(p)) return parse_unexpected(p, "a digit in the exponent");
-    }
-    uint64_t u = 0;
-    for (size_t i = first; i < end && !real; i++) {
-        unsigned d = p->t[i] - '0';
-        if (u > (UINT64_MAX - d) / 10) real = 1; /* does not fit 64 bits: kept as a real */
-        else u = u * 10 + d;
-    }
-    if (negative && (u > (uint64_t)INT64_MAX + 1 || !u))
-        real = 1; /* -0 is a real too: an integer would lose its sign */
-    if (real) {
-        node->kind = JSON_REAL;
-        return real_value(p, p->t + start, p->at - start, &node->v.d);
-    }
-    node->kind = !negative && u > INT64_MAX ? JSON_UINT : JSON_INT;
-    if (negative) node->v.i = -(int64_t)(u - 1) - 1;
-    else node->v.u = u;
+    JsonNumber x = {0};
+    TRY(lex_number(&p->lex, &x));
+    node->kind = x.kind;
+    if (x.kind == JSON_REAL) node->v.d = x.d;
+    else if (x.kind == JSON_UINT) node->v.u = x.u;
+    else node->v.i = x.i;
     return OK;
-}
-
-static int parse_word(Parser *p, JsonNode *node) {
-    static const struct {
-        const char *word;
-        int kind;
-    } words[] = {{"null", JSON_NULL}, {"true", JSON_TRUE}, {"false", JSON_FALSE}};
-    for (size_t i = 0; i < 3; i++) {
-        size_t n = strlen(words[i].word);
-        if (p->len - p->at < n || memcmp(p->t + p->at, words[i].word, n)) continue;
-        node->kind = words[i].kind;
-        p->at += n;
-        return OK;
-    }
-    int c = peek(p);
-    if (c == 'N' || c == 'I') return parse_unexpected(p, "a value (Python's NaN and Infinity are not JSON)");
-    if (c == '/') return parse_unexpected(p, "a value (comments are not JSON)");
-    return parse_unexpected(p, "a value");
 }
 
 /* "key": of the innermost object, checked against its other keys. */
 static int parse_key(Parser *p, uint32_t *at, uint32_t *len) {
     Json *j = p->j;
     JsonRef object = p->stack[p->depth].container, same = -1;
-    skip_space(p);
-    size_t start = p->at;
-    if (peek(p) != '"') return parse_unexpected(p, "a key in double quotes");
+    lex_space(&p->lex);
+    size_t start = p->lex.at;
+    if (lex_peek(&p->lex) != '"') return lex_unexpected(&p->lex, "a key in double quotes");
     TRY(parse_string(p, at, len));
     const char *key = j->strings + *at;
     if (!(p->flags & JSON_LAST_WINS)) {
@@ -332,11 +167,11 @@ static int parse_key(Parser *p, uint32_t *at, uint32_t *len) {
     if (same >= 0) {
         char msg[200];
         snprintf(msg, sizeof msg, "key \"%.120s\" appears twice in one object", key);
-        return parse_fail(p, start, msg);
+        return lex_fail(&p->lex, start, msg);
     }
-    skip_space(p);
-    if (peek(p) != ':') return parse_unexpected(p, "':' after the key");
-    p->at++;
+    lex_space(&p->lex);
+    if (lex_peek(&p->lex) != ':') return lex_unexpected(&p->lex, "':' after the key");
+    p->lex.at++;
     return OK;
 }
 
@@ -344,7 +179,7 @@ static int parse_key(Parser *p, uint32_t *at, uint32_t *len) {
 static int node_new(Parser *p, uint32_t key, uint32_t key_len, JsonRef *out) {
     Json *j = p->j;
     if (j->n >= p->nodes || p->used > p->bytes)
-        return parse_fail(p, p->at, "internal: more values than scanned");
+        return lex_fail(&p->lex, p->lex.at, "internal: more values than scanned");
     JsonRef r = (JsonRef)j->n++, box = p->stack[p->depth].container;
     j->node[r] = (JsonNode){.next = -1, .key = key, .key_len = key_len};
     *out = r;
@@ -366,15 +201,15 @@ static int node_new(Parser *p, uint32_t key, uint32_t key_len, JsonRef *out) {
 static int parse_after(Parser *p, int *more) {
     while (p->depth) {
         int object = p->j->node[p->stack[p->depth].container].kind == JSON_OBJECT;
-        skip_space(p);
-        int c = peek(p);
+        lex_space(&p->lex);
+        int c = lex_peek(&p->lex);
         if (c == ',') {
-            p->at++;
+            p->lex.at++;
             *more = 1;
             return OK;
         }
-        if (c != (object ? '}' : ']')) return parse_unexpected(p, object ? "',' or '}'" : "',' or ']'");
-        p->at++;
+        if (c != (object ? '}' : ']')) return lex_unexpected(&p->lex, object ? "',' or '}'" : "',' or ']'");
+        p->lex.at++;
         p->depth--;
     }
     *more = 0;
@@ -388,64 +223,84 @@ static int parse_document(Parser *p) {
         uint32_t key = 0, key_len = 0;
         if (p->depth && p->j->node[p->stack[p->depth].container].kind == JSON_OBJECT)
             TRY(parse_key(p, &key, &key_len));
-        skip_space(p);
+        lex_space(&p->lex);
         JsonRef r = 0;
         TRY(node_new(p, key, key_len, &r));
         JsonNode *node = &p->j->node[r];
-        int c = peek(p);
+        int c = lex_peek(&p->lex);
         if (c == '[' || c == '{') {
-            if (p->depth == MAX_DEPTH) return parse_fail(p, p->at, "nested more than 128 deep");
+            if (p->depth + p->outer >= MAX_DEPTH) return lex_fail(&p->lex, p->lex.at, "nested more than 128 deep");
             node->kind = c == '{' ? JSON_OBJECT : JSON_ARRAY;
             node->v.c.first = -1;
-            p->at++;
-            skip_space(p);
-            if (peek(p) != (c == '{' ? '}' : ']')) {
+            p->lex.at++;
+            lex_space(&p->lex);
+            if (lex_peek(&p->lex) != (c == '{' ? '}' : ']')) {
                 p->depth++;
                 p->stack[p->depth].container = r;
                 p->stack[p->depth].last = -1;
                 continue;
             }
-            p->at++;
+            p->lex.at++;
         } else if (c == '"') {
             node->kind = JSON_STRING;
             TRY(parse_string(p, &node->v.s.at, &node->v.s.len));
         } else if (c == '-' || (c >= '0' && c <= '9')) {
             TRY(parse_number(p, node));
-        } else TRY(parse_word(p, node));
+        } else TRY(lex_word(&p->lex, &node->kind));
         TRY(parse_after(p, &more));
     }
-    skip_space(p);
-    return p->at < p->len ? parse_unexpected(p, "nothing after the end of the document") : OK;
+    lex_space(&p->lex);
+    return p->lex.at < p->lex.len ? lex_unexpected(&p->lex, "nothing after the end of the document") : OK;
+}
+
+/* Takes the three blocks. A tree of more than twice the text and FREE_BYTES is not built: no file that we read has reason to be
+ * millions of little numbers, and a hostile one could ask for twelve times its size. */
+static int parse_room(Parser *p) {
+    Json *j = p->j;
+    size_t members, slots = 16;
+    const size_t len = p->lex.len - p->lex.at;
+    scan_bounds(p->lex.t + p->lex.at, len, &p->nodes, &p->bytes, &members);
+    while (slots < members + members / 2) slots *= 2;
+    const size_t need = p->nodes * sizeof *j->node + p->bytes + slots * sizeof(Slot);
+    if (need > 2 * len + FREE_BYTES)
+        return err_set(p->lex.e, ERR_INPUT, "%s: %zu values in %zu bytes of JSON would take %zu MB of memory, at most %zu are allowed",
+                       j->file, p->nodes, len, need >> 20, (2 * len + FREE_BYTES) >> 20);
+    void *node, *strings, *index;
+    TRY(mem_alloc(&node, p->nodes * sizeof *j->node, j->file, p->lex.e));
+    j->node = node;
+    TRY(mem_alloc(&strings, p->bytes + 1, j->file, p->lex.e));
+    j->strings = strings;
+    TRY(mem_alloc(&index, sizeof(Index) + slots * sizeof(Slot), j->file, p->lex.e));
+    j->index = index;
+    *(Index *)index = (Index){.seed = (uint64_t)(uintptr_t)strings * UINT64_C(0x9e3779b97f4a7c15), .mask = slots - 1};
+    return OK;
 }
 
 static int parse_begin(Parser *p) {
     static const unsigned char bom[] = {0xef, 0xbb, 0xbf};
-    Json *j = p->j;
-    if (p->len >= 3 && !memcmp(p->t, bom, 3))
-        return parse_fail(p, 0, "starts with a byte order mark, which JSON does not allow");
-    if (p->len >= (size_t)INT_MAX) return parse_fail(p, 0, "JSON text of 2 GiB or more is not supported");
-    size_t members, slots = 16;
-    scan_bounds(p->t, p->len, &p->nodes, &p->bytes, &members);
-    while (slots < members + members / 2) slots *= 2;
-    void *node, *strings, *index;
-    TRY(mem_alloc(&node, p->nodes * sizeof *j->node, j->file, p->e));
-    j->node = node;
-    TRY(mem_alloc(&strings, p->bytes + 1, j->file, p->e));
-    j->strings = strings;
-    TRY(mem_alloc(&index, sizeof(Index) + slots * sizeof(Slot), j->file, p->e));
-    j->index = index;
-    *(Index *)index =
-        (Index){.seed = (uint64_t)(uintptr_t)strings * UINT64_C(0x9e3779b97f4a7c15), .mask = slots - 1};
+    if (p->lex.len >= 3 && !memcmp(p->lex.t, bom, 3))
+        return lex_fail(&p->lex, 0, "starts with a byte order mark, which JSON does not allow");
+    if (p->lex.len >= (size_t)INT_MAX) return lex_fail(&p->lex, 0, "JSON text of 2 GiB or more is not supported");
+    TRY(parse_room(p));
     return parse_document(p);
 }
 
-int json_parse_flags(Json *j, const char *text, size_t len, const char *file, unsigned flags, Err *e) {
+static int parse_any(Json *j, const JsonLex *lex, unsigned flags, int outer) {
     memset(j, 0, sizeof *j);
-    snprintf(j->file, sizeof j->file, "%s", file);
-    Parser p = {.j = j, .t = (const unsigned char *)text, .len = len, .flags = flags, .e = e};
-    int rc = parse_begin(&p);
+    snprintf(j->file, sizeof j->file, "%s", lex->file);
+    Parser p = {.j = j, .lex = *lex, .flags = flags, .outer = outer};
+    p.lex.file = j->file;
+    const int rc = parse_begin(&p);
     if (rc) json_free(j);
     return rc;
+}
+
+int json_parse_flags(Json *j, const char *text, size_t len, const char *file, unsigned flags, Err *e) {
+    return parse_any(j, &(JsonLex){.t = (const unsigned char *)text, .len = len, .file = file, .e = e}, flags, 0);
+}
+
+int json_parse_part(Json *j, const char *text, size_t begin, size_t end, int outer, const char *file, Err *e) {
+    return parse_any(j, &(JsonLex){.t = (const unsigned char *)text, .len = end, .at = begin, .file = file, .e = e}, 0, outer);
 }
 
 int json_parse(Json *j, const char *text, size_t len, const char *file, Err *e) {

@@ -3,8 +3,8 @@
  * Parses (pointer, length) into a flat array of nodes: no recursion, depth <= 128, one pass, linear time, key lookup by hash
  * for large objects. Refuses: duplicate keys, trailing bytes, comments, NaN/Infinity (the message names Python), lone
  * surrogates, invalid UTF-8, a BOM. Integers keep all 64 bits (never through a double). Strings may contain NUL: use the length.
- * Messages carry line and column. Memory: all taken before parsing, 24 bytes a value plus the strings plus 12 to 24 bytes a member,
- * so at most about 12 bytes per byte of hostile text; real tokenizer.json files take 2 to 3. */
+ * Messages carry line and column. Memory: all taken before parsing, 24 bytes a value plus the strings plus 12 to 24 bytes a member; real
+ * tokenizer.json files take 2 bytes a byte. A text that would take more than twice its size and 48 MB is refused. */
 #ifndef HYB_JSON_H
 #define HYB_JSON_H
 #include <stddef.h>
@@ -30,7 +30,27 @@ int json_parse(Json *j, const char *text, size_t len, const char *file, Err *e);
 enum { JSON_LAST_WINS = 1 };
 int json_parse_flags(Json *j, const char *text, size_t len, const char *file, unsigned flags, Err *e);
 int json_open(Json *j, const char *path, Err *e); /* file_open + json_parse */
+/* The one value in text[begin, end), which lies inside `outer` containers. Lines and columns are those of text. */
+int json_parse_part(Json *j, const char *text, size_t begin, size_t end, int outer, const char *file, Err *e);
 void json_free(Json *j);
+
+/* From member to member of one large object, without a tree of it: a value is only delimited, json_parse_part judges it. Whether a key
+ * came before is for the caller to see. */
+typedef struct {
+    const char *text, *file;
+    size_t len, at;
+    size_t begin, end; /* the value of the member that json_walk_next found: text[begin, end) */
+    size_t key_at;     /* where its key stands, for json_walk_fail */
+    int more;
+} JsonWalk;
+/* Upper bounds, found in one quick pass: members of the object in text, and bytes of their keys with a NUL each (exact when no member
+ * is a string). */
+void json_walk_count(const char *text, size_t len, size_t *members, size_t *key_bytes);
+int json_walk_open(JsonWalk *w, const char *text, size_t len, const char *file, Err *e); /* ERR_INPUT unless the text begins with { */
+/* *found = 0 at the end of the object, after which only white space may come. key receives the decoded key and a NUL; it must have
+ * room for what json_walk_count said. */
+int json_walk_next(JsonWalk *w, char *key, size_t *key_len, int *found, Err *e);
+int json_walk_fail(const JsonWalk *w, const char *what, Err *e); /* "FILE:LINE:COL: what", the place being the last key's */
 
 JsonKind json_kind(const Json *j, JsonRef r);
 size_t json_size(const Json *j, JsonRef r);                       /* elements of an array, members of an object */

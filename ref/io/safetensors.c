@@ -3,6 +3,8 @@
  * A file is 8 bytes of header length N (little-endian), N bytes of JSON, then the data. Everything in the
  * header is untrusted: nothing is allocated from a number in it, no sum or product is formed unchecked, and a
  * file is taken only if its tensors cover the data exactly, which leaves no room for hidden or shared bytes.
+ * The header may be 100 MB long: it is read entry by entry, never as one tree, so that a hostile one costs
+ * neither more than about twice its size nor more than a second.
  */
 #include "io/safetensors.h"
 #include "base/hash.h"
@@ -12,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_HEADER = 100000000, MAX_TENSORS = 1000000, MAX_NAME = 4096, PIECE = 4 << 20 };
+enum { MAX_HEADER = 100000000, MAX_TENSORS = 1000000, MAX_NAME = 4096, MAX_ENTRY = 1 << 16, MAX_META = 4 << 20 };
+enum { MIN_ENTRY = 48 }; // bytes of {"dtype":"I8","shape":[],"data_offsets":[0,1]} with its key: bounds how many there can be
 static const size_t MAX_SIZE = ((size_t)1 << 48) - 1;
 
 /* ---- the name index ---- */
@@ -29,13 +32,53 @@ static int *index_slot(const Index *x, int *slot, const Tensor *t, const char *n
     return &slot[i];
 }
 
-static int index_build(Safetensors *s, Err *e) {
+static int index_open(Safetensors *s, size_t n, Err *e) {
     size_t slots = 16;
-    while (slots < 2 * s->n) slots *= 2;
+    while (slots < 2 * n) slots *= 2;
     TRY(mem_alloc(&s->index, sizeof(Index) + slots * sizeof(int), "tensor index", e));
     Index *x = s->index;
     x->seed = (uint64_t)(uintptr_t)x; /* not known to whoever made the file */
     x->mask = slots - 1;
+    return OK;
+}
+
+static int file_order(const void *a, const void *b, void *tensors) {
+    const Tensor *x = (const Tensor *)tensors + *(const int *)a, *y = (const Tensor *)tensors + *(const int *)b;
+    if (x->data != y->data) return x->data < y->data ? -1 : 1;
+    if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1;
+    return x->name < y->name ? -1 : x->name > y->name; /* empty tensors at one place: as in the header */
+}
+
+/* By their place in the file. Numbers are sorted instead of tensors, which then go to their places along the cycles. */
+static int tensors_sort(Safetensors *s, Err *e) {
+    void *p;
+    TRY(mem_alloc(&p, s->n * sizeof(int), "tensor order", e));
+    int *from = p; // tensor from[i] belongs at i
+    for (size_t i = 0; i < s->n; i++) from[i] = (int)i;
+    qsort_r(from, s->n, sizeof *from, file_order, s->tensor);
+    for (int i = 0; i < (int)s->n; i++) {
+        const Tensor first = s->tensor[i];
+        int to = i;
+        while (from[to] != i) {
+            const int next = from[to];
+            s->tensor[to] = s->tensor[next];
+            from[to] = to;
+            to = next;
+        }
+        s->tensor[to] = first;
+        from[to] = to;
+    }
+    mem_free(p);
+    return OK;
+}
+
+/* After sorting: the same names, other places. The index makes room for the sort meanwhile. */
+static int index_sorted(Safetensors *s, Err *e) {
+    mem_free(s->index);
+    s->index = NULL;
+    TRY(tensors_sort(s, e));
+    TRY(index_open(s, s->n, e));
+    Index *x = s->index;
     for (size_t i = 0; i < s->n; i++) *index_slot(x, x->slot, s->tensor, s->tensor[i].name) = (int)i + 1;
     return OK;
 }
@@ -123,62 +166,95 @@ static int read_entry(const Safetensors *s, const Json *j, JsonRef r, Tensor *t,
     return OK;
 }
 
-/* Copies a name or a metadata string into the pool. C strings: a NUL inside would cut it short, so it is
- * refused. */
-static int pool_put(const Safetensors *s, char **pool, const char *text, size_t len, Err *e) {
-    if (memchr(text, 0, len))
-        return err_set(e, ERR_INPUT, "%s: a name or metadata string contains a NUL character", s->path);
-    memcpy(*pool, text, len);
-    (*pool)[len] = 0;
-    *pool += len + 1;
-    return OK;
+/* C strings: a NUL inside would cut one short, so it is refused. */
+static int check_text(const Safetensors *s, const char *text, size_t len, Err *e) {
+    if (!memchr(text, 0, len)) return OK;
+    return err_set(e, ERR_INPUT, "%s: a name or metadata string contains a NUL character", s->path);
 }
 
-static int read_metadata(Safetensors *s, const Json *j, JsonRef meta, char **pool, Err *e) {
-    if (json_kind(j, meta) == JSON_NULL) return OK; /* absent, or null as the reference takes it */
-    if (json_kind(j, meta) != JSON_OBJECT)
-        return err_set(e, ERR_INPUT, "%s: __metadata__ is not an object", s->path);
-    size_t n = json_size(j, meta);
+static const char *meta_put(char **pool, const char *text, size_t len) {
+    char *at = memcpy(*pool, text, len + 1);
+    *pool += len + 1;
+    return at;
+}
+
+/* The pairs of __metadata__: pointers, and behind them the strings. */
+static int meta_copy(Safetensors *s, const Json *j, Err *e) {
+    const size_t n = json_size(j, 0);
+    size_t total = 2 * n * sizeof(char *), key_len, len;
+    const char *value;
+    for (JsonRef r = json_first(j, 0); r >= 0; r = json_next(j, r)) {
+        const char *key = json_key(j, r, &key_len);
+        if (json_want_str(j, r, key, &value, &len, NULL))
+            return err_set(e, ERR_INPUT, "%s: __metadata__: the value of '%.200s' is not a string", s->path, key);
+        TRY(check_text(s, key, key_len, e));
+        TRY(check_text(s, value, len, e));
+        total += key_len + len + 2;
+    }
     void *p;
-    TRY(mem_alloc(&p, 2 * n * sizeof(char *), "metadata", e));
+    TRY(mem_alloc(&p, total, "metadata", e));
     s->meta_key = p;
     s->meta_value = s->meta_key + n;
-    for (JsonRef r = json_first(j, meta); r >= 0; r = json_next(j, r), s->n_meta++) {
-        size_t key_len, len;
-        const char *key = json_key(j, r, &key_len), *value;
-        if (json_want_str(j, r, key, &value, &len, NULL))
-            return err_set(e, ERR_INPUT, "%s: __metadata__: the value of '%.200s' is not a string", s->path,
-                           key);
-        s->meta_key[s->n_meta] = *pool;
-        TRY(pool_put(s, pool, key, key_len, e));
-        s->meta_value[s->n_meta] = *pool;
-        TRY(pool_put(s, pool, value, len, e));
+    char *pool = (char *)(s->meta_value + n);
+    for (JsonRef r = json_first(j, 0); r >= 0; r = json_next(j, r), s->n_meta++) {
+        const char *key = json_key(j, r, &key_len);
+        value = json_str(j, r, &len);
+        s->meta_key[s->n_meta] = (char *)(uintptr_t)meta_put(&pool, key, key_len);
+        s->meta_value[s->n_meta] = (char *)(uintptr_t)meta_put(&pool, value, len);
     }
     return OK;
 }
 
-/* Bytes of all names and metadata strings with their NULs. */
-static size_t pool_size(const Json *j, JsonRef meta) {
-    size_t total = 0, len;
-    for (JsonRef r = json_first(j, 0); r >= 0; r = json_next(j, r)) json_key(j, r, &len), total += len + 1;
-    for (JsonRef r = json_first(j, meta); r >= 0; r = json_next(j, r)) {
-        json_key(j, r, &len), total += len + 1;
-        json_str(j, r, &len), total += len + 1;
-    }
-    return total;
+static int read_metadata(Safetensors *s, const JsonWalk *w, Err *e) {
+    Json j;
+    if (w->end - w->begin > MAX_META)
+        return err_set(e, ERR_INPUT, "%s: __metadata__ of %zu bytes, at most %d are supported", s->path, w->end - w->begin, MAX_META);
+    TRY(json_parse_part(&j, w->text, w->begin, w->end, 1, s->path, e));
+    int rc = OK; /* null: absent, as the reference takes it */
+    if (json_kind(&j, 0) == JSON_OBJECT) rc = meta_copy(s, &j, e);
+    else if (json_kind(&j, 0) != JSON_NULL) rc = err_set(e, ERR_INPUT, "%s: __metadata__ is not an object", s->path);
+    json_free(&j);
+    return rc;
 }
 
-static int file_order(const void *a, const void *b) {
-    const Tensor *x = a, *y = b;
-    if (x->data != y->data) return x->data < y->data ? -1 : 1;
-    if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1;
-    return x->name < y->name ? -1 : x->name > y->name; /* empty tensors at one place: as in the header */
+static int twice(const JsonWalk *w, const char *name, Err *e) {
+    char msg[200];
+    snprintf(msg, sizeof msg, "key \"%.120s\" appears twice in one object", name);
+    return json_walk_fail(w, msg, e);
+}
+
+/* The tensor of the member that w stands at. data: the data section of `size` bytes. */
+static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size_t len, const unsigned char *data, size_t size, Err *e) {
+    Index *x = s->index;
+    Tensor *t = &s->tensor[s->n];
+    Json j;
+    size_t begin = 0, end = 0;
+    if (len > MAX_NAME)
+        return err_set(e, ERR_INPUT, "%s: tensor name of %zu bytes, at most %d are supported", s->path, len, MAX_NAME);
+    TRY(check_text(s, name, len, e));
+    if (w->end - w->begin > MAX_ENTRY)
+        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': a header entry of %zu bytes, at most %d are supported", s->path, name,
+                       w->end - w->begin, MAX_ENTRY);
+    int *slot = index_slot(x, x->slot, s->tensor, name);
+    if (*slot) return twice(w, name, e);
+    t->name = name;
+    TRY(json_parse_part(&j, w->text, w->begin, w->end, 1, s->path, e));
+    const int rc = read_entry(s, &j, 0, t, &begin, &end, e);
+    json_free(&j);
+    if (rc) return rc;
+    if (end > size)
+        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': data ends at %zu, the file has %zu bytes of data", s->path, t->name, end, size);
+    t->data = data + begin;
+    *slot = (int)++s->n;
+    return OK;
 }
 
 /* The entries sorted by offset must cover the data section without hole or overlap, to its last byte. */
 static int check_cover(Safetensors *s, const unsigned char *data, size_t size, Err *e) {
     size_t at = 0;
-    if (s->n) qsort(s->tensor, s->n, sizeof *s->tensor, file_order);
+    int sorted = 1;
+    for (int i[2] = {0, 1}; sorted && i[1] < (int)s->n; i[0]++, i[1]++) sorted = file_order(&i[0], &i[1], s->tensor) < 0;
+    if (!sorted) TRY(index_sorted(s, e));
     for (size_t i = 0; i < s->n; i++) {
         size_t begin = (size_t)(s->tensor[i].data - data);
         if (begin != at)
@@ -193,39 +269,38 @@ static int check_cover(Safetensors *s, const unsigned char *data, size_t size, E
     return OK;
 }
 
-static int read_tensors(Safetensors *s, const Json *j, const unsigned char *data, size_t size, Err *e) {
-    JsonRef meta = json_get(j, 0, "__metadata__");
+/* Room for the names and tensors that a header of so many bytes can hold, and the index of the names. */
+static int read_begin(Safetensors *s, const char *header, size_t len, size_t *most, Err *e) {
+    size_t n, key_bytes;
     void *p;
-    if (json_kind(j, 0) != JSON_OBJECT)
-        return err_set(e, ERR_INPUT, "%s: the header is not a JSON object", s->path);
-    size_t n = json_size(j, 0) - (meta >= 0);
-    if (n > MAX_TENSORS)
-        return err_set(e, ERR_INPUT, "%s: %zu tensors, at most %d are supported", s->path, n, MAX_TENSORS);
-    TRY(mem_alloc(&p, pool_size(j, meta), "tensor names", e));
-    char *pool = s->names = p;
-    TRY(mem_alloc(&p, n * sizeof *s->tensor, "tensor list", e));
+    *most = 0;
+    json_walk_count(header, len, &n, &key_bytes);
+    if (n > MAX_TENSORS + 1) return err_set(e, ERR_INPUT, "%s: more than %d tensors", s->path, MAX_TENSORS); // and __metadata__
+    *most = n < len / MIN_ENTRY ? n : len / MIN_ENTRY;
+    TRY(mem_alloc(&p, key_bytes + 1, "tensor names", e));
+    s->names = p;
+    TRY(mem_alloc(&p, *most * sizeof *s->tensor, "tensor list", e));
     s->tensor = p;
-    TRY(read_metadata(s, j, meta, &pool, e));
-    for (JsonRef r = json_first(j, 0); r >= 0; r = json_next(j, r)) {
-        size_t len, begin = 0, end = 0;
-        const char *name = json_key(j, r, &len);
-        if (r == meta) continue;
-        Tensor *t = &s->tensor[s->n];
-        if (len > MAX_NAME)
-            return err_set(e, ERR_INPUT, "%s: tensor name of %zu bytes, at most %d are supported", s->path,
-                           len, MAX_NAME);
-        t->name = pool;
-        TRY(pool_put(s, &pool, name, len, e));
-        TRY(read_entry(s, j, r, t, &begin, &end, e));
-        if (end > size)
-            return err_set(e, ERR_INPUT,
-                           "%s: tensor '%.200s': data ends at %zu, the file has %zu bytes of data", s->path,
-                           t->name, end, size);
-        t->data = data + begin;
-        s->n++;
+    return index_open(s, *most, e);
+}
+
+static int read_tensors(Safetensors *s, const char *header, size_t len, const unsigned char *data, size_t size, Err *e) {
+    JsonWalk w;
+    size_t most = 0, key_len;
+    int found, meta = 0;
+    TRY(json_walk_open(&w, header, len, s->path, e));
+    TRY(read_begin(s, header, len, &most, e));
+    for (char *key = s->names;; key += key_len + 1) {
+        TRY(json_walk_next(&w, key, &key_len, &found, e));
+        if (!found) break;
+        if (key_len == 12 && !memcmp(key, "__metadata__", 12)) {
+            if (meta++) return twice(&w, key, e);
+            TRY(read_metadata(s, &w, e));
+        } else if (s->n == MAX_TENSORS) return err_set(e, ERR_INPUT, "%s: more than %d tensors", s->path, MAX_TENSORS);
+        else if (s->n == most) return bad_tensor(s, &(Tensor){.name = key}, "the header entry is too short", e);
+        else TRY(read_tensor(s, &w, key, key_len, data, size, e));
     }
-    TRY(check_cover(s, data, size, e));
-    return index_build(s, e);
+    return check_cover(s, data, size, e);
 }
 
 static int parse(Safetensors *s, const unsigned char *data, size_t size, Err *e) {
@@ -241,11 +316,7 @@ static int parse(Safetensors *s, const unsigned char *data, size_t size, Err *e)
         return err_set(e, ERR_INPUT, "%s: header length %llu, but only %zu bytes follow", s->path,
                        (unsigned long long)n, size - 8);
     s->header_bytes = (size_t)n;
-    Json j;
-    TRY(json_parse(&j, (const char *)data + 8, (size_t)n, s->path, e));
-    int rc = read_tensors(s, &j, data + 8 + n, size - 8 - (size_t)n, e);
-    json_free(&j);
-    return rc;
+    return read_tensors(s, (const char *)data + 8, (size_t)n, data + 8 + n, size - 8 - (size_t)n, e);
 }
 
 int safetensors_parse(Safetensors *s, const unsigned char *data, size_t size, const char *path, Err *e) {
@@ -270,7 +341,7 @@ int safetensors_open(Safetensors *s, const char *path, Err *e) {
 void safetensors_close(Safetensors *s) {
     file_close(&s->file);
     mem_free(s->tensor);
-    mem_free(s->meta_key); /* meta_value is its second half */
+    mem_free(s->meta_key); /* meta_value and the strings are in the same block */
     mem_free(s->index);
     mem_free(s->names);
     memset(s, 0, sizeof *s);

@@ -3,7 +3,8 @@
  * Reading checks, in order: >= 8 bytes, header length <= 100 MB and inside the file, strict JSON object, __metadata__ string
  * map, per tensor known dtype, shape (rank <= 8, dims < 2^48), data_offsets; entries sorted by offset leave no hole and no
  * overlap, sizes match shape x dtype with checked arithmetic, and the last byte of the file is the last byte of data.
- * Refused beyond the reference: duplicate keys, rank > 8, more than 10^6 tensors, names over 4 KiB. */
+ * Refused beyond the reference: duplicate keys, rank > 8, more than 10^6 tensors, names over 4 KiB, __metadata__ over 4 MiB, an entry
+ * over 64 KiB. A header is read entry by entry: memory is at most about the size of the header beside the map, for any content. */
 #ifndef HYB_SAFETENSORS_H
 #define HYB_SAFETENSORS_H
 #include <stddef.h>
