@@ -145,7 +145,7 @@ static int file_measure(const char *path, uint64_t *size, uint32_t *crc, Err *e)
 static void state_out(JsonOut *j, const CheckpointState *s, const uint64_t *size, const uint32_t *crc) {
     json_out_begin(j, 1);
     json_out_object(j, NULL);
-    json_out_int(j, "version", 1);
+    json_out_int(j, "version", 2);
     json_out_str(j, "stage", s->stage);
     json_out_str(j, "run", s->run);
     json_out_int(j, "step", s->step);
@@ -170,6 +170,24 @@ static void state_out(JsonOut *j, const CheckpointState *s, const uint64_t *size
     json_out_close(j);
 }
 
+/* state.json vouches for the two other files, and its last line for itself: the CRC-32C of every byte before that line. */
+static void state_tail(char *dst, size_t cap, const char *text, size_t len) {
+    snprintf(dst, cap, ",\n  \"crc32c\": %u\n}\n", file_crc32c(0, text, len));
+}
+
+static int state_write(const char *path, const char *text, size_t len, Err *e) {
+    char tail[64];
+    FileWriter w;
+    len -= strlen("\n}\n"); // the object's own end: the tail has it
+    state_tail(tail, sizeof tail, text, len);
+    TRY(file_create(&w, path, e));
+    int rc = file_write(&w, text, len, e);
+    if (!rc) rc = file_write(&w, tail, strlen(tail), e);
+    if (!rc) return file_commit(&w, e);
+    file_abort(&w);
+    return rc;
+}
+
 static int checkpoint_write(const char *tmp, const Optim *o, const CheckpointState *s, Err *e) {
     uint64_t size[2];
     uint32_t crc[2];
@@ -188,7 +206,7 @@ static int checkpoint_write(const char *tmp, const Optim *o, const CheckpointSta
     state_out(&j, s, size, crc);
     int rc = json_out_end(&j, e);
     if (!rc) rc = file_join(path, sizeof path, tmp, "state.json", e);
-    if (!rc) rc = file_write_all(path, j.text, j.len, e);
+    if (!rc) rc = state_write(path, j.text, j.len, e);
     json_out_free(&j);
     return rc ? rc : file_sync_dir(tmp, e);
 }
@@ -260,7 +278,7 @@ static int state_extra(const Json *j, CheckpointState *s, Err *e) {
 static int state_read(const Json *j, CheckpointState *s, int want_extra, Err *e) {
     const int64_t most = INT64_MAX;
     int64_t version;
-    TRY(json_want_int(j, json_get(j, 0, "version"), "version", 1, 1, &version, e));
+    TRY(json_want_int(j, json_get(j, 0, "version"), "version", 2, 2, &version, e));
     TRY(state_text(j, 0, "stage", s->stage, sizeof s->stage, e));
     TRY(state_text(j, 0, "run", s->run, sizeof s->run, e));
     TRY(json_want_int(j, json_get(j, 0, "step"), "step", 0, most, &s->step, e));
@@ -272,6 +290,24 @@ static int state_read(const Json *j, CheckpointState *s, int want_extra, Err *e)
     TRY(json_want_real(j, json_get(j, 0, "loss_sum"), "loss_sum", &s->loss_sum, e));
     TRY(json_want_int(j, json_get(j, 0, "loss_count"), "loss_count", 0, most, &s->loss_count, e));
     return want_extra ? state_extra(j, s, e) : OK;
+}
+
+/* state.json, if it ends with its own checksum. */
+static int state_open(Json *j, const char *path, Err *e) {
+    char tail[64];
+    File f;
+    memset(j, 0, sizeof *j);
+    TRY(file_open(&f, path, e));
+    size_t at = f.size;
+    while (at && f.data[at - 1] != ',') at--;
+    at -= at > 0; // the last comma begins the last line
+    state_tail(tail, sizeof tail, (const char *)f.data, at);
+    const size_t n = strlen(tail);
+    int rc = OK;
+    if (f.size - at != n || memcmp(f.data + at, tail, n)) rc = err_set(e, ERR_INPUT, "%s: the checksum in its last line is not that of its text", path);
+    if (!rc) rc = json_parse(j, (const char *)f.data, f.size, path, e);
+    file_close(&f);
+    return rc;
 }
 
 /* Size and CRC-32C of the tensor files against state.json. */
@@ -318,16 +354,21 @@ static int file_load(const char *path, const Optim *o, int file, Err *e) {
     return rc;
 }
 
-/* One directory is whole: state.json parses, sizes and CRCs agree. */
-static int checkpoint_verify(const char *path, CheckpointState *s, int want_extra, Err *e) {
+/* want_extra: see state_read. */
+static int verify(const char *path, CheckpointState *s, int want_extra, Err *e) {
     char file[1300];
     Json j;
     TRY(file_join(file, sizeof file, path, "state.json", e));
-    TRY(json_open(&j, file, e));
+    TRY(state_open(&j, file, e));
     int rc = files_verify(&j, path, e);
     if (!rc) rc = state_read(&j, s, want_extra, e);
     json_free(&j);
     return rc;
+}
+
+int checkpoint_verify(const char *path, CheckpointState *s, Err *e) {
+    memset(s, 0, sizeof *s);
+    return verify(path, s, 0, e);
 }
 
 /* Newest directory that verifies; path "" when there is none. Torn ones are told and passed over. */
@@ -341,7 +382,7 @@ static int checkpoint_pick(const char *dir, int clean, char *path, size_t cap, C
     while (n-- > 0 && !rc) {
         Err torn = {0};
         if ((rc = checkpoint_name(path, cap, dir, steps[n], "", e))) break;
-        rc = checkpoint_verify(path, s, want_extra, &torn);
+        rc = verify(path, s, want_extra, &torn);
         if (!rc) break;
         if (rc == ERR_MEMORY) { // says nothing about the file
             rc = err_set(e, rc, "%s", torn.msg);

@@ -2,7 +2,7 @@
  *
  *   DIR/ckpt-00000120/  weights.safetensors  every parameter, in the backend's own types, so that resuming is bit-exact
  *                       optim.safetensors    m.NAME, v.NAME (and master.NAME where weights are rounded copies) of what trains
- *                       state.json           stage, step, tokens, ..., size and CRC-32C of the other two
+ *                       state.json           stage, step, tokens, ..., size and CRC-32C of the other two, CRC-32C of itself
  * Protocol (interfaces.md B5): write ckpt-STEP.tmp/, fsync, rename, fsync DIR, only then delete old ones. The reader takes the newest
  * directory whose sizes and CRCs agree, else the next older one with a warning; a torn one is never loaded. Batches are a pure
  * function of (seed, step), so there is no random state to keep. */
@@ -33,6 +33,8 @@ int checkpoint_save(const char *dir, const Optim *o, const CheckpointState *s, i
 int checkpoint_load(const char *dir, Optim *o, CheckpointState *s, int *found, Warn warn, void *ctx, Err *e);
 /* Only the weights of the newest good checkpoint, into any model with these parameters (a finished stage's result). */
 int checkpoint_weights(const char *dir, Model *m, int *found, Warn warn, void *ctx, Err *e);
+/* One checkpoint directory is whole: state.json is what was written, sizes and CRCs of the others agree. *s without `extra`. */
+int checkpoint_verify(const char *path, CheckpointState *s, Err *e);
 /* Step of the newest directory that looks complete by name, -1 if none: cheap, not verified. */
 int64_t checkpoint_newest(const char *dir);
 
