@@ -1,4 +1,5 @@
-/* fuzz_json.c - any bytes as JSON: no crash, no leak; what is accepted is a fixed point of parse and write. */
+/* fuzz_json.c - any bytes as JSON: no crash, no leak; what is accepted is a fixed point of parse and write; walking over an object's members
+ * finds what the tree has. */
 #include "base/mem.h"
 #include "io/json.h"
 #include <stdlib.h>
@@ -27,6 +28,37 @@ static void write_again(const Json *j, JsonOut *o) {
     if (json_out_end(o, NULL)) abort();
 }
 
+/* The members by json_walk, each parsed by itself, against the tree j (NULL: there is none, but an object that is refused as a whole may
+ * only be wrong in what a walk does not see: a key twice). */
+static void walk(const char *text, size_t size, const Json *j) {
+    JsonWalk w;
+    Err e = {0};
+    void *keys;
+    size_t members, bytes, len, n = 0;
+    int found = 1;
+    json_walk_count(text, size, &members, &bytes);
+    if (mem_alloc(&keys, bytes + 1, "keys", &e)) abort();
+    JsonRef r = j ? json_first(j, 0) : -1;
+    int rc = json_walk_open(&w, text, size, "walk", &e);
+    for (char *key = keys; !rc; key += len + 1, n++) {
+        Json part;
+        if ((rc = json_walk_next(&w, key, &len, &found, &e)) || !found) break;
+        if ((rc = json_parse_part(&part, text, w.begin, w.end, 1, "walk", &e))) break;
+        if (j) {
+            size_t want;
+            const char *name = json_key(j, r, &want);
+            if (!name || want != len || memcmp(name, key, len) || json_kind(j, r) != json_kind(&part, 0)) abort();
+            if (json_size(j, r) != json_size(&part, 0)) abort();
+            r = json_next(j, r);
+        }
+        json_free(&part);
+    }
+    if (rc && (rc != ERR_INPUT || !e.msg[0])) abort();
+    if (j && json_kind(j, 0) == JSON_OBJECT && (rc || r >= 0 || n != json_size(j, 0))) abort();
+    if (!rc && n > members) abort();
+    mem_free(keys);
+}
+
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) {
     Json j, again;
     JsonOut a, b;
@@ -38,6 +70,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) {
     if (lenient && !rc) abort();
     if (!lenient && visit(&again, 0) != again.n) abort();
     json_free(&again);
+    walk((const char *)data, size, rc ? NULL : &j);
     if (!rc) {
         write_again(&j, &a);
         if (json_parse(&again, a.text, a.len, "again", NULL) || again.n != j.n) abort();

@@ -12,7 +12,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void use(const Dataset *d) {
+static void use_batches(const Dataset *d) {
     enum { B = 3, T = 4 };
     int ids[B * T], target[B * T], start[B * T];
     for (uint64_t step = 0; step < 5; step++) {
@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (fd < 0 || write(fd, b, n) != (ssize_t)n) abort();
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     const char *paths[] = {path, path};
-    if (!dataset_open(&d, paths, 2, &e)) use(&d);
+    if (!dataset_open(&d, paths, 2, &e)) use_batches(&d);
     else if (!e.msg[0]) abort();
     dataset_close(&d);
     close(fd);

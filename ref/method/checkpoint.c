@@ -293,21 +293,16 @@ static int state_read(const Json *j, CheckpointState *s, int want_extra, Err *e)
 }
 
 /* state.json, if it ends with its own checksum. */
-static int state_open(Json *j, const char *path, Err *e) {
+static int state_parse(Json *j, const char *text, size_t n, const char *path, Err *e) {
     char tail[64];
-    File f;
+    size_t at = n;
     memset(j, 0, sizeof *j);
-    TRY(file_open(&f, path, e));
-    size_t at = f.size;
-    while (at && f.data[at - 1] != ',') at--;
+    while (at && text[at - 1] != ',') at--;
     at -= at > 0; // the last comma begins the last line
-    state_tail(tail, sizeof tail, (const char *)f.data, at);
-    const size_t n = strlen(tail);
-    int rc = OK;
-    if (f.size - at != n || memcmp(f.data + at, tail, n)) rc = err_set(e, ERR_INPUT, "%s: the checksum in its last line is not that of its text", path);
-    if (!rc) rc = json_parse(j, (const char *)f.data, f.size, path, e);
-    file_close(&f);
-    return rc;
+    state_tail(tail, sizeof tail, text, at);
+    if (n - at != strlen(tail) || memcmp(text + at, tail, n - at))
+        return err_set(e, ERR_INPUT, "%s: the checksum in its last line is not that of its text", path);
+    return json_parse(j, text, n, path, e);
 }
 
 /* Size and CRC-32C of the tensor files against state.json. */
@@ -354,15 +349,27 @@ static int file_load(const char *path, const Optim *o, int file, Err *e) {
     return rc;
 }
 
-/* want_extra: see state_read. */
+int checkpoint_parse(CheckpointState *s, const char *text, size_t n, const char *path, Err *e) {
+    Json j;
+    memset(s, 0, sizeof *s);
+    TRY(state_parse(&j, text, n, path, e));
+    const int rc = state_read(&j, s, 0, e);
+    json_free(&j);
+    return rc;
+}
+
+/* One directory is whole: state.json parses, sizes and CRCs agree. want_extra: see state_read. */
 static int verify(const char *path, CheckpointState *s, int want_extra, Err *e) {
     char file[1300];
+    File f;
     Json j;
     TRY(file_join(file, sizeof file, path, "state.json", e));
-    TRY(state_open(&j, file, e));
-    int rc = files_verify(&j, path, e);
+    TRY(file_open(&f, file, e));
+    int rc = state_parse(&j, (const char *)f.data, f.size, file, e);
+    if (!rc) rc = files_verify(&j, path, e);
     if (!rc) rc = state_read(&j, s, want_extra, e);
     json_free(&j);
+    file_close(&f);
     return rc;
 }
 

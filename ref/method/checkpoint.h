@@ -35,6 +35,8 @@ int checkpoint_load(const char *dir, Optim *o, CheckpointState *s, int *found, W
 int checkpoint_weights(const char *dir, Model *m, int *found, Warn warn, void *ctx, Err *e);
 /* One checkpoint directory is whole: state.json is what was written, sizes and CRCs of the others agree. *s without `extra`. */
 int checkpoint_verify(const char *path, CheckpointState *s, Err *e);
+/* The text of a state.json alone, without `extra` (fuzzing). */
+int checkpoint_parse(CheckpointState *s, const char *text, size_t n, const char *path, Err *e);
 /* Step of the newest directory that looks complete by name, -1 if none: cheap, not verified. */
 int64_t checkpoint_newest(const char *dir);
 
