@@ -90,6 +90,11 @@ static int cuda_alloc(Backend *b, void **p, size_t bytes, const char *what, Err 
     if (s->now > s->peak) s->peak = s->now;
     return OK;
 }
+static size_t cuda_room(Backend *) {
+    size_t left = 0, total = 0;
+    cuda_check(cudaMemGetInfo(&left, &total), "free memory");
+    return left;
+}
 static void cuda_release(Backend *b, void *p) {
     State *s = (State *)b->state;
     if (!p) return;
@@ -229,7 +234,7 @@ extern "C" int SIDE(backend_open)(Backend **out, const char *name, int threads, 
     b->real_size = bits / 8, b->wide_size = 4;
     b->alloc = cuda_alloc, b->release = cuda_release, b->zero = cuda_zero, b->upload = cuda_upload,
     b->download = cuda_download;
-    b->move = cuda_move, b->sync = cuda_sync, b->close = cuda_close;
+    b->move = cuda_move, b->room = cuda_room, b->sync = cuda_sync, b->close = cuda_close;
     b->threads = device.sm;
 #if defined(CUDA_EMU) && defined(__SANITIZE_ADDRESS__)
     b->host = 1; // it is host memory, and the arenas' red zones between tensors are to be left alone

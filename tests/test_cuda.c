@@ -7,6 +7,9 @@
 #include <string.h>
 #include "cuda/cuda_backend.h"
 #include "gpu/model_check.h"
+#include "method/loss.h"
+#include "method/memory.h"
+#include "method/optim.h"
 #include "tools/opcheck.h"
 
 typedef struct {
@@ -229,6 +232,58 @@ START_TEST(allocation_failure_is_an_error) {
 }
 END_TEST
 
+/* What a training run holds is counted to the byte before anything is allocated; what cannot fit is refused with the list of it. */
+START_TEST(memory_plan_is_exact) {
+    const char *const layers[] = {"softmax", "gdn_v4"};
+    const Config c = model_small(layers, 2, 24, 4, 2, 8, 40, 50);
+    const StageOptions o = {.micro_batch_size = 2, .train_seq_len = 20};
+    const OptimConfig adam = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
+    Backend *b = opened(_i ? "cuda-emu-bf16" : "cuda-emu");
+    MemoryPlan plan = {0};
+    Model m;
+    Pass p;
+    Loss l;
+    Optim a;
+    Err e = {0};
+    size_t now, peak;
+    ck_assert_msg(memory_trained(&plan, b, &c, GRAD_ALL, &o, _i, 24, &e) == OK, "%s", e.msg);
+    cuda_emu_backend_memory(b, &now, &peak);
+    ck_assert_uint_eq(peak, 0);
+    ck_assert_int_eq(model_open(&m, &c, b, GRAD_ALL, &e), OK);
+    ck_assert_int_eq(pass_open(&p, &m, 2, 20, PASS_TRAIN | (_i ? PASS_CHECKPOINT : 0), &e), OK);
+    ck_assert_int_eq(loss_open(&l, &m, 24, 40, &e), OK);
+    ck_assert_int_eq(optim_open(&a, &m, &adam, &e), OK);
+    cuda_emu_backend_memory(b, &now, &peak);
+    ck_assert_uint_eq(now, memory_total(&plan));
+    optim_close(&a);
+    loss_close(&l);
+    pass_close(&p);
+    model_close(&m);
+    backend_close(b);
+}
+END_TEST
+START_TEST(what_cannot_fit_is_refused) {
+    const char *const layers[] = {"softmax", "gla_v1"};
+    const Config c = model_small(layers, 2, 24, 4, 2, 8, 40, 50);
+    const StageOptions o = {.micro_batch_size = 4, .train_seq_len = 500};
+    Backend *b = opened("cuda-emu");
+    MemoryPlan plan = {0};
+    Err e = {0};
+    ck_assert_int_eq(memory_frozen(&plan, b, &c, GRAD_NONE, "teacher's weights", "teacher's activations", 4, 500, &e), OK);
+    ck_assert_int_eq(memory_trained(&plan, b, &c, GRAD_ALL, &o, 0, 24, &e), OK);
+    ck_assert_msg(memory_check(&plan, b, "stage 2", &e) == OK, "%s", e.msg);
+    setenv("CUDA_EMU_MEMORY", "20", 1); /* MiB, of which the backend has taken 16 */
+    ck_assert_int_eq(memory_check(&plan, b, "stage 2", &e), ERR_MEMORY);
+    unsetenv("CUDA_EMU_MEMORY");
+    for (int i = 0; i < plan.n; i++) ck_assert_msg(strstr(e.msg, plan.row[i].what) != NULL, "%s", e.msg);
+    ck_assert_ptr_nonnull(strstr(e.msg, "stage 2"));
+    backend_close(b);
+    Backend *host = opened("ref32");
+    ck_assert_int_eq(memory_check(&plan, host, "stage 2", &e), OK);
+    backend_close(host);
+}
+END_TEST
+
 /* ---- whole models: the same gradients and the same training as the reference ---- */
 static const char *const LAYERS[][2] = {{"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}};
 START_TEST(model_gradient) {
@@ -285,6 +340,8 @@ int main(void) {
     tcase_add_test(t, move_may_overlap);
     tcase_add_test(t, launch_error_names_the_kernel);
     tcase_add_test(t, allocation_failure_is_an_error);
+    tcase_add_loop_test(t, memory_plan_is_exact, 0, 2);
+    tcase_add_test(t, what_cannot_fit_is_refused);
     suite_add_tcase(s, t);
     t = tcase_create("models");
     tcase_set_timeout(t, 120);

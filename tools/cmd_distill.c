@@ -1,6 +1,7 @@
 /* cmd_distill.c - stage 2 or stage 3 by itself: a given student, given softmax layers, one training run. */
 #include "base/mem.h"
 #include "io/hf.h"
+#include "method/memory.h"
 #include "method/pipeline.h"
 #include "method/pretrain.h"
 #include "tools/run_dir.h"
@@ -66,11 +67,26 @@ static int student_open(Rig *r, const PipelineOptions *o, Err *e) {
     return rc;
 }
 
+/* Refuses a run that will not fit, before anything is read. */
+static int rig_fits(Rig *r, const PipelineOptions *o, const StageOptions *stage, int stage2, Err *e) {
+    Config student, teacher;
+    MemoryPlan plan = {0};
+    const int B = stage->micro_batch_size, T = stage->train_seq_len;
+    TRY(hf_config(&student, o->student_init_ckpt, e));
+    if (o->teacher[0]) {
+        TRY(hf_config(&teacher, o->teacher, e));
+        TRY(memory_frozen(&plan, r->be, &teacher, GRAD_NONE, "teacher's weights", "teacher's activations", B, stage2 ? T : 0, e));
+    }
+    TRY(memory_trained(&plan, r->be, &student, GRAD_ALL, stage, o->checkpointing, stage2 ? teacher.C : 0, e));
+    return memory_check(&plan, r->be, stage2 ? "stage 2" : "stage 3", e);
+}
+
 static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     const PipelineOptions *o = c->options[0];
     const int stage2 = ((Extra *)c->options[1])->stage == 2;
     TRY(cli_backend(c, &r->be, e));
     TRY(session_tokenizer(&r->tokenizer, o->teacher[0] ? o->teacher : o->student_init_ckpt, e));
+    TRY(rig_fits(r, o, stage, stage2, e));
     if (o->teacher[0]) TRY(hf_load_model(&r->teacher, o->teacher, r->be, o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
     TRY(student_open(r, o, e));
     const Config *k = &r->student.c;

@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
+#include "method/memory.h"
 #include "method/pretrain.h"
 #include "tools/run_dir.h"
 #include "tools/session.h"
@@ -44,6 +45,20 @@ static void rig_close(Rig *r) {
     backend_close(r->be);
 }
 
+/* Refuses a run that will not fit, before anything is allocated: the largest of its levels. */
+static int rig_fits(Rig *r, const Config *config, const PretrainOptions *o, Err *e) {
+    MemoryPlan most = {0};
+    for (int i = 0; i < o->levels; i++) {
+        MemoryPlan plan = {0};
+        StageOptions s = o->stage;
+        s.micro_batch_size = o->level[i].text_rows + o->level[i].recall_rows;
+        s.train_seq_len = o->level[i].T;
+        TRY(memory_trained(&plan, r->be, config, GRAD_ALL, &s, 0, 0, e));
+        if (memory_total(&plan) > memory_total(&most)) most = plan;
+    }
+    return memory_check(&most, r->be, "pretraining", e);
+}
+
 static int rig_open(Rig *r, const Cli *c, Err *e) {
     const PretrainOptions *o = c->options[0];
     const Extra *x = c->options[1];
@@ -53,6 +68,7 @@ static int rig_open(Rig *r, const Cli *c, Err *e) {
     TRY(x->tokenizer[0] ? session_tokenizer(&r->tokenizer, x->tokenizer, e) : tokenizer_byte(&r->tokenizer, e));
     TRY(run_data_open(&r->data, c, x->text, r->tokenizer, &so, e));
     TRY(pretrain_config(&config, o, tokenizer_size(r->tokenizer), e));
+    TRY(rig_fits(r, &config, o, e));
     TRY(model_open(&r->m, &config, r->be, GRAD_ALL, e));
     TRY(model_init(&r->m, o->seed, o->embed_std, o->gain, 0, e));
     return pretrain_open(&r->task, &r->m, &r->data, r->tokenizer, o, e);

@@ -3,9 +3,10 @@
 #include "base/mem.h"
 #include <string.h>
 
-/* Rows of logits held at once: enough for the matrix product to be worth it, never much memory. */
-static int loss_block(int N, int VOC) {
-    const int rows = (1 << 17) / VOC, least = 64;
+/* Rows of logits held at once: enough for the matrix product to be worth it, never much memory. On a device each block reads the head and
+ * adds to its gradient, so that there the rows are many. */
+static int loss_block(const Model *m, int N) {
+    const int rows = (m->be->host ? 1 << 17 : 1 << 27) / m->c.VOC, least = 64;
     const int block = rows > least ? rows : least;
     return block < N ? block : N;
 }
@@ -27,7 +28,7 @@ static void loss_place(Loss *l, const Model *m, int Ct, Arena *a) {
 }
 
 size_t loss_bytes(const Model *m, int Ct, int N) {
-    Loss l = {.N = N, .block = loss_block(N, m->c.VOC)};
+    Loss l = {.N = N, .block = loss_block(m, N)};
     Arena a = {0};
     loss_place(&l, m, Ct, &a);
     return a.used;
@@ -37,7 +38,7 @@ int loss_open(Loss *l, const Model *m, int Ct, int N, Err *e) {
     memset(l, 0, sizeof *l);
     void *host;
     TRY(mem_alloc(&host, (size_t)N * (sizeof(double) + sizeof(float)), "losses", e));
-    *l = (Loss){.be = m->be, .N = N, .block = loss_block(N, m->c.VOC), .rows = host, .bytes = loss_bytes(m, Ct, N)};
+    *l = (Loss){.be = m->be, .N = N, .block = loss_block(m, N), .rows = host, .bytes = loss_bytes(m, Ct, N)};
     l->uniform = (float *)(l->rows + N);
     for (int n = 0; n < N; n++) l->uniform[n] = (float)(1.0 / N);
     if (m->be->alloc(m->be, &l->mem, l->bytes, "loss scratch", e)) {

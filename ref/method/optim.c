@@ -1,5 +1,6 @@
 /* optim.c - AdamW, clipping and schedules. See optim.h. */
 #include "method/optim.h"
+#include "base/mem.h"
 #include <math.h>
 #include <string.h>
 
@@ -67,13 +68,17 @@ static int master_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at
     Masters *k = ctx;
     Backend *be = k->o->m->be;
     if (!optim_has_master(k->o, info)) return OK;
-    double block[512];
-    for (size_t i = 0; i < info->n; i += 512) {
-        const size_t n = info->n - i < 512 ? info->n - i : 512;
-        TRY(real_get(be, DT_F64, block, creal_at(be, slot->w, i), n, k->e));
-        TRY(wide_put(be, wide_at(be, k->o->master, at + i), DT_F64, block, n, k->e));
+    const size_t most = info->n < 1 << 18 ? info->n : 1 << 18; // a device waits at each block
+    void *block;
+    TRY(mem_alloc(&block, most * sizeof(float), "master weights", k->e));
+    int rc = OK;
+    for (size_t i = 0; i < info->n && !rc; i += most) {
+        const size_t n = info->n - i < most ? info->n - i : most;
+        rc = real_get(be, DT_F32, block, creal_at(be, slot->w, i), n, k->e);
+        if (!rc) rc = wide_put(be, wide_at(be, k->o->master, at + i), DT_F32, block, n, k->e);
     }
-    return OK;
+    mem_free(block);
+    return rc;
 }
 
 int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e) {

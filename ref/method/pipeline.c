@@ -5,6 +5,7 @@
 #include "base/text_buf.h"
 #include "io/hf.h"
 #include "method/budget.h"
+#include "method/memory.h"
 #include "method/pretrain.h"
 #include "method/report.h"
 #include <math.h>
@@ -196,11 +197,37 @@ static int costs_parse(const Pipeline *p, double *soft, double *lin, Err *e) {
     return OK;
 }
 
+/* Refuses a run that cannot fit, before anything is read: stage 1, and stage 2 of the student with every layer linear. */
+static int pipeline_fits(Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    const GradKind kind = o->teacher_bf16 ? GRAD_HALF : GRAD_NONE;
+    Config teacher, student;
+    int mixer[MAX_LAYERS];
+    if (!p->be->room) return OK;
+    TRY(hf_config(&teacher, o->teacher, e));
+    for (int l = 0; l < teacher.L; l++) mixer[l] = mixer_find(o->student);
+    TRY(transfer_config(&student, &teacher, mixer, e));
+    for (int stage = o->student_init_ckpt[0] ? 2 : 1; stage <= 2; stage++) {
+        MemoryPlan plan = {0};
+        const StageOptions *s = stage == 1 ? &o->stage1 : &o->stage2;
+        TRY(memory_frozen(&plan, p->be, &teacher, kind, "teacher's weights", "teacher's activations", s->micro_batch_size, s->train_seq_len, e));
+        if (stage == 2) TRY(memory_frozen(&plan, p->be, &student, GRAD_NONE, "stage-1 student", NULL, 0, 0, e));
+        TRY(memory_trained(&plan, p->be, &student, stage == 1 ? GRAD_MIXERS : GRAD_ALL, s, stage == 1 || o->checkpointing,
+                           stage == 1 ? -1 : teacher.C, e));
+        TRY(memory_check(&plan, p->be, stage == 1 ? "stage 1" : "stage 2", e));
+        char table[512];
+        memory_text(&plan, table, sizeof table);
+        note(p, "memory for stage %d: %s", stage, table);
+    }
+    return OK;
+}
+
 static int inputs_open(Pipeline *p, Err *e) {
     TRY(file_mkdirs(p->dir, e));
     TRY(file_remove_temps(p->dir, e));
     TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
     p->base = base_fingerprint(p);
+    TRY(pipeline_fits(p, e));
     TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, p->o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
     for (int l = 0; l < p->teacher.c.L; l++)
         if (p->teacher.c.mixer[l])

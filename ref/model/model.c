@@ -23,16 +23,17 @@ static void half_place(Place *p, const ParamInfo *info, Param *slot) {
     if (p->weights.used > p->end) p->end = p->weights.used;
 }
 
+static int trains(GradKind grad, const ParamInfo *info) { return grad == GRAD_ALL || (grad == GRAD_MIXERS && info->mixer); }
+
 /* Weights in `real` first, those in `wide` behind them, so that each kind is one run of memory. */
 static int place_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Place *p = ctx;
-    const int trains = p->grad == GRAD_ALL || (p->grad == GRAD_MIXERS && info->mixer);
     const int half = p->grad == GRAD_HALF && info->rank == 2 && info->layer >= 0 && !info->wide;
     if ((half ? 2 : info->wide) != p->wides) return OK;
     slot->n = info->n;
     if (half) return half_place(p, info, slot), OK;
     slot->w = arena_take(&p->weights, info->n, info->wide ? p->be->wide_size : p->be->real_size);
-    slot->g = trains ? arena_take(&p->grads, info->n, p->be->wide_size) : NULL;
+    slot->g = trains(p->grad, info) ? arena_take(&p->grads, info->n, p->be->wide_size) : NULL;
     return OK;
 }
 
@@ -66,10 +67,11 @@ void layer_weights(const Model *m, int l) {
     m->half->now = l;
 }
 
-int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
+/* Everything of model_open but the memory: sizes. */
+static int model_begin(Model *m, Place *p, const Config *c, Backend *be, GradKind grad, Err *e) {
     memset(m, 0, sizeof *m);
     TRY(config_check(c, "config", e));
-    Place p = {.be = be, .grad = grad};
+    *p = (Place){.be = be, .grad = grad};
     m->be = be;
     m->c = *c;
     m->grad = grad;
@@ -77,13 +79,29 @@ int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
     void *layers;
     TRY(mem_alloc(&layers, (size_t)c->L * sizeof(LayerParams), "layer table", e));
     m->p.layer = layers;
-    params_place(m, &p); // measures
-    m->weight_bytes = p.weights.used;
-    m->grad_bytes = p.grads.used;
-    if (p.weights.overflow || p.grads.overflow) {
-        model_close(m);
-        return err_set(e, ERR_MEMORY, "model: its parameters need more bytes than this machine can address");
-    }
+    params_place(m, p); // measures
+    m->weight_bytes = p->weights.used;
+    m->grad_bytes = p->grads.used;
+    if (!p->weights.overflow && !p->grads.overflow) return OK;
+    model_close(m);
+    return err_set(e, ERR_MEMORY, "model: its parameters need more bytes than this machine can address");
+}
+
+/* A gradient that is only counted: not NULL, since that means that a parameter does not train. */
+static int counted_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    if (trains(((const Model *)ctx)->grad, info)) slot->g = ctx;
+    return OK;
+}
+
+int model_measure(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
+    Place p;
+    TRY(model_begin(m, &p, c, be, grad, e));
+    return params_walk(&m->c, &m->p, counted_visit, m);
+}
+
+int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
+    Place p;
+    TRY(model_begin(m, &p, c, be, grad, e));
     const size_t weights = m->weight_bytes;
     if ((grad == GRAD_HALF && half_open(m, &p, e)) || be->alloc(be, &m->weight_mem, weights, "weights", e) ||
         (m->grad_bytes && be->alloc(be, &m->grad_mem, m->grad_bytes, "gradients", e))) {

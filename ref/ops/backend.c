@@ -130,7 +130,7 @@ void backend_close(Backend *b) {
 
 /* ---- conversion at the border ---- */
 
-enum { BORDER = 16 * 1024 }; /* bytes of host buffer on each side of a conversion */
+enum { BORDER = 1 << 20 }; /* bytes of host buffer on each side of a conversion, at most */
 
 static int border_sizes(size_t *near, size_t *count, DType host, size_t device_size, Err *e) {
     char probe[8] = {0}, to[8];
@@ -147,28 +147,32 @@ static int border_sizes(size_t *near, size_t *count, DType host, size_t device_s
 static int put(Backend *b, void *dst, DType device, size_t size, DType type, const void *src, size_t n,
                Err *e) {
     size_t near, block;
-    char buffer[BORDER];
+    void *buffer;
     TRY(border_sizes(&near, &block, type, size, e));
     if (type == device) return b->upload(b, dst, src, n * size), OK;
+    TRY(mem_alloc(&buffer, (n < block ? n : block) * size, "conversion", e));
     for (size_t i = 0; i < n; i += block) {
         const size_t m = n - i < block ? n - i : block;
         dtype_convert(device, buffer, type, (const char *)src + i * near, m);
         b->upload(b, (char *)dst + i * size, buffer, m * size);
     }
+    mem_free(buffer);
     return OK;
 }
 
 static int get(Backend *b, DType type, void *dst, DType device, size_t size, const void *src, size_t n,
                Err *e) {
     size_t near, block;
-    char buffer[BORDER];
+    void *buffer;
     TRY(border_sizes(&near, &block, type, size, e));
     if (type == device) return b->download(b, dst, src, n * size), OK;
+    TRY(mem_alloc(&buffer, (n < block ? n : block) * size, "conversion", e));
     for (size_t i = 0; i < n; i += block) {
         const size_t m = n - i < block ? n - i : block;
         b->download(b, buffer, (const char *)src + i * size, m * size);
         dtype_convert(type, (char *)dst + i * near, device, buffer, m);
     }
+    mem_free(buffer);
     return OK;
 }
 

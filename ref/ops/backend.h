@@ -20,6 +20,7 @@ struct Backend {
     void (*upload)(Backend *b, void *device, const void *host, size_t bytes);
     void (*download)(Backend *b, void *host, const void *device, size_t bytes);
     void (*move)(Backend *b, void *dst, const void *src, size_t bytes); /* device to device; may overlap */
+    size_t (*room)(Backend *b); /* bytes that alloc can still give; NULL: not known */
     int (*sync)(Backend *b, Err *e); /* waits; returns the first error latched by a launch, naming the kernel */
     void (*close)(Backend *b);
     int host;    /* 1: device pointers are host pointers */

@@ -427,21 +427,36 @@ void error_abort_on_fault() {
 namespace {
 struct Block {
     void *map;
-    size_t bytes;
+    size_t bytes, asked;
 };
 std::map<void *, Block> &blocks() {
     static std::map<void *, Block> b;
     return b;
 }
+size_t held() {
+    size_t sum = 0;
+    for (const auto &b : blocks()) sum += b.second.asked;
+    return sum;
+}
+size_t capacity() {
+    const char *mib = getenv("CUDA_EMU_MEMORY");
+    return mib ? (size_t)strtoul(mib, nullptr, 10) << 20 : (size_t)1 << 34;
+}
 } // namespace
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
+    const size_t used = held();
+    *total = capacity();
+    *free_bytes = used < *total ? *total - used : 0;
+    return cudaSuccess;
+}
 #ifdef __SANITIZE_ADDRESS__
 cudaError_t cudaMalloc(void **p, size_t bytes) { // red zones on both sides
     *p = nullptr;
-    if (bytes > (size_t)1 << 40) return cudaErrorMemoryAllocation;
+    if (bytes > capacity() || held() > capacity() - bytes) return cudaErrorMemoryAllocation;
     *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!*p) return cudaErrorMemoryAllocation;
     __asan_poison_memory_region((char *)*p + bytes, (bytes + 255) / 256 * 256 - bytes);
-    blocks()[*p] = {*p, (bytes + 255) / 256 * 256};
+    blocks()[*p] = {*p, (bytes + 255) / 256 * 256, bytes};
     return cudaSuccess;
 }
 cudaError_t cudaFree(void *p) {
@@ -451,6 +466,8 @@ cudaError_t cudaFree(void *p) {
 }
 #else
 cudaError_t cudaMalloc(void **p, size_t bytes) { // ends (to 16 bytes) at a page that must not be touched
+    *p = nullptr;
+    if (bytes > capacity() || held() > capacity() - bytes) return cudaErrorMemoryAllocation;
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + 15) / 16 * 16,
                  body = (used + page - 1) / page * page;
     char *map =
@@ -459,7 +476,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) { // ends (to 16 bytes) at a page
     if (map == MAP_FAILED) return cudaErrorMemoryAllocation;
     mprotect(map + body, page, PROT_NONE);
     *p = map + body - used;
-    blocks()[*p] = {map, body + page};
+    blocks()[*p] = {map, body + page, bytes};
     return cudaSuccess;
 }
 cudaError_t cudaFree(void *p) {

@@ -355,10 +355,8 @@ static inline cudaError_t cudaGetDeviceCount(int *n) {
     return cudaSuccess;
 }
 static inline cudaError_t cudaSetDevice(int i) { return i == 0 ? cudaSuccess : cudaErrorNoDevice; }
-static inline cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
-    *free_bytes = *total = (size_t)1 << 34;
-    return cudaSuccess;
-}
+/* 16 GiB, or as many MiB as the environment's CUDA_EMU_MEMORY says. */
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     memset(p, 0, sizeof *p);
     memcpy(p->name, "emulator", 9);
