@@ -130,49 +130,55 @@ void backend_close(Backend *b) {
 
 /* ---- conversion at the border ---- */
 
-enum { BORDER = 1 << 20 }; /* bytes of host buffer on each side of a conversion, at most */
+/* Bytes of host buffer in a conversion. A device waits at every block, so there it is larger if memory can be had. */
+enum { BORDER = 16 * 1024, BORDER_DEVICE = 1 << 20 };
+typedef struct { void *buffer, *more; size_t count; } Border;
 
-static int border_sizes(size_t *near, size_t *count, DType host, size_t device_size, Err *e) {
+static int border_sizes(size_t *near, size_t *widest, DType host, size_t device_size, Err *e) {
     char probe[8] = {0}, to[8];
     *near = (size_t)dtype_bits(host) / 8;
     if (dtype_convert(DT_F64, to, host, probe, 1))
         return err_set(e, ERR_INPUT,
                        "dtype %s: got no number type to convert, expected F16, BF16, F32 or F64",
                        dtype_name(host));
-    const size_t widest = *near > device_size ? *near : device_size;
-    *count = BORDER / widest;
+    *widest = *near > device_size ? *near : device_size;
     return OK;
+}
+static Border border_open(const Backend *b, char *small, size_t n, size_t widest) {
+    Border r = {small, NULL, BORDER / widest};
+    if (!b->host && n > r.count && !mem_alloc(&r.more, BORDER_DEVICE, "conversion", NULL)) r.buffer = r.more, r.count = BORDER_DEVICE / widest;
+    return r;
 }
 
 static int put(Backend *b, void *dst, DType device, size_t size, DType type, const void *src, size_t n,
                Err *e) {
-    size_t near, block;
-    void *buffer;
-    TRY(border_sizes(&near, &block, type, size, e));
+    size_t near, widest;
+    char small[BORDER];
+    TRY(border_sizes(&near, &widest, type, size, e));
     if (type == device) return b->upload(b, dst, src, n * size), OK;
-    TRY(mem_alloc(&buffer, (n < block ? n : block) * size, "conversion", e));
-    for (size_t i = 0; i < n; i += block) {
-        const size_t m = n - i < block ? n - i : block;
-        dtype_convert(device, buffer, type, (const char *)src + i * near, m);
-        b->upload(b, (char *)dst + i * size, buffer, m * size);
+    const Border r = border_open(b, small, n, widest);
+    for (size_t i = 0; i < n; i += r.count) {
+        const size_t m = n - i < r.count ? n - i : r.count;
+        dtype_convert(device, r.buffer, type, (const char *)src + i * near, m);
+        b->upload(b, (char *)dst + i * size, r.buffer, m * size);
     }
-    mem_free(buffer);
+    mem_free(r.more);
     return OK;
 }
 
 static int get(Backend *b, DType type, void *dst, DType device, size_t size, const void *src, size_t n,
                Err *e) {
-    size_t near, block;
-    void *buffer;
-    TRY(border_sizes(&near, &block, type, size, e));
+    size_t near, widest;
+    char small[BORDER];
+    TRY(border_sizes(&near, &widest, type, size, e));
     if (type == device) return b->download(b, dst, src, n * size), OK;
-    TRY(mem_alloc(&buffer, (n < block ? n : block) * size, "conversion", e));
-    for (size_t i = 0; i < n; i += block) {
-        const size_t m = n - i < block ? n - i : block;
-        b->download(b, buffer, (const char *)src + i * size, m * size);
-        dtype_convert(type, (char *)dst + i * near, device, buffer, m);
+    const Border r = border_open(b, small, n, widest);
+    for (size_t i = 0; i < n; i += r.count) {
+        const size_t m = n - i < r.count ? n - i : r.count;
+        b->download(b, r.buffer, (const char *)src + i * size, m * size);
+        dtype_convert(type, (char *)dst + i * near, device, r.buffer, m);
     }
-    mem_free(buffer);
+    mem_free(r.more);
     return OK;
 }
 
