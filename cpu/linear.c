@@ -7,7 +7,7 @@ enum { FEW = 16, DOT_ROWS = 4, DOT_TASK = 32 };
 typedef struct { float *y; const float *x, *w, *b; size_t N, I, O; } DotJob;
 
 /* y of up to DOT_ROWS tokens from n and of 4 outputs from o; where there are fewer, the last is taken again. */
-INLINE void dots(const DotJob *j, size_t n, size_t o, int tokens) {
+INLINE void dots(const DotJob *j, size_t n, size_t o) {
     const size_t I = j->I, rows = j->N - n < DOT_ROWS ? j->N - n : DOT_ROWS, cols = j->O - o < 4 ? j->O - o : 4;
     const float *w0 = j->w + o * I, *w1 = cols > 1 ? w0 + I : w0, *w2 = cols > 2 ? w1 + I : w1, *w3 = cols > 3 ? w2 + I : w2;
     const float *x0 = j->x + n * I, *x1 = rows > 1 ? x0 + I : x0, *x2 = rows > 2 ? x1 + I : x1, *x3 = rows > 3 ? x2 + I : x2;
@@ -15,10 +15,13 @@ INLINE void dots(const DotJob *j, size_t n, size_t o, int tokens) {
     vf a20 = a00, a21 = a00, a22 = a00, a23 = a00, a30 = a00, a31 = a00, a32 = a00, a33 = a00;
     for (size_t i = 0; i < I; i += VW) {
         const size_t k = I - i;
+        if (n == 0) { // the four rows after these: every row is a stream of its own, too short for the hardware to follow
+            __builtin_prefetch(w0 + 4 * I + i, 0, 2), __builtin_prefetch(w1 + 4 * I + i, 0, 2);
+            __builtin_prefetch(w2 + 4 * I + i, 0, 2), __builtin_prefetch(w3 + 4 * I + i, 0, 2);
+        }
         const vf v0 = vget(w0 + i, k), v1 = vget(w1 + i, k), v2 = vget(w2 + i, k), v3 = vget(w3 + i, k);
         vf t = vget(x0 + i, k);
         a00 = vfma(t, v0, a00), a01 = vfma(t, v1, a01), a02 = vfma(t, v2, a02), a03 = vfma(t, v3, a03);
-        if (tokens == 1) continue;
         t = vget(x1 + i, k);
         a10 = vfma(t, v0, a10), a11 = vfma(t, v1, a11), a12 = vfma(t, v2, a12), a13 = vfma(t, v3, a13);
         t = vget(x2 + i, k);
@@ -31,14 +34,24 @@ INLINE void dots(const DotJob *j, size_t n, size_t o, int tokens) {
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < cols; c++) j->y[(n + r) * j->O + o + c] = y[r][c] + (j->b ? j->b[o + c] : 0);
 }
+/* One token: row after row, as memory likes it (four rows at once read at 0.57 of its speed, this at 0.95); the same chain as above. */
+INLINE void dot_rows(const DotJob *j, size_t from, size_t end) {
+    const size_t I = j->I;
+    for (size_t o = from; o < end; o++) {
+        const float *w = j->w + o * I;
+        vf a = vset(0);
+        size_t i = 0;
+        for (; i + VW <= I; i += VW) a = vfma(vload(j->x + i), vload(w + i), a);
+        if (i < I) a = vfma(vget(j->x + i, I - i), vget(w + i, I - i), a);
+        j->y[o] = vsum(a) + (j->b ? j->b[o] : 0);
+    }
+}
 static void dots_task(const void *job, size_t t) {
     const DotJob *j = job;
     const size_t end = j->O < (t + 1) * DOT_TASK ? j->O : (t + 1) * DOT_TASK;
-    for (size_t o = t * DOT_TASK; o < end; o += 4) {
-        if (j->N == 1) dots(j, 0, o, 1);
-        else
-            for (size_t n = 0; n < j->N; n += DOT_ROWS) dots(j, n, o, DOT_ROWS);
-    }
+    if (j->N == 1) return dot_rows(j, t * DOT_TASK, end);
+    for (size_t o = t * DOT_TASK; o < end; o += 4)
+        for (size_t n = 0; n < j->N; n += DOT_ROWS) dots(j, n, o);
 }
 
 static void linear_forward(float *y, const float *x, const float *w, const float *b, int N, int I, int O) {
