@@ -7,6 +7,7 @@
 #include "eval/mqar.h"
 #include "eval/questions.h"
 #include "eval/score.h"
+#include "eval/task_parts.h"
 #include "eval/tasks.h"
 #include "io/hf.h"
 #include "model/generate.h"
@@ -32,12 +33,14 @@ START_TEST(test_match) {
     static const struct { const char *text; double want; } row[] = {
         {"", 0}, {"an aPPle", .5}, {"jalape\xc3\xb1o pie with apple", 1}, {"app\nle", 0}, {"\t apple \x01", .5}, {"pineapples", .5}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
-        ok(score_match(row[i].text, two, 2, &s, &e), &e);
+        ok(score_match(row[i].text, two, 2, 0, &s, &e), &e);
         near(s, row[i].want);
     }
     char *same[] = {"x", "x", "y"}; // a mean over the answers, not any of them
-    ok(score_match("x", same, 3, &s, &e), &e);
+    ok(score_match("x", same, 3, 0, &s, &e), &e);
     near(s, 2 / 3.);
+    ok(score_match("x", same, 3, 1, &s, &e), &e); // NVIDIA: any
+    near(s, 1);
     ok(score_contains(" the 42 kg", "42 KG", &s, &e), &e);
     near(s, 1);
     ok(score_contains("42", " 42", &s, &e), &e); // a leading space must match too
@@ -218,6 +221,7 @@ END_TEST
 /* ---- question files ---- */
 
 START_TEST(test_questions) {
+    const QuestionOptions all = {0}, one = {.limit = 1};
     EvalSet s = {0};
     Err e = {0};
     static const char piqa[] = "{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b \"}\n{\"goal\":\"h\",\"sol1\":\"c\",\"sol2\":\"d\"}\n", labels[] = "1\n0\n";
@@ -232,37 +236,172 @@ START_TEST(test_questions) {
     put("winogrande/dev_official.jsonl", wino, sizeof wino - 1);
     put("openbookqa/test.instruct.json", obqa, sizeof obqa - 1);
     put("lambada/lambada_test.jsonl", lambada, sizeof lambada - 1);
-    ok(task_read(task_find("piqa"), world, 0, &s, &e), &e);
+    ok(task_read(task_find("piqa"), world, &all, &s, &e), &e);
     ck_assert(s.n == 2 && s.doc[0].gold == 1 && s.doc[1].gold == 0 && s.doc[0].n_text == 2);
     ck_assert_str_eq(s.doc[0].context[0], "Question: g\nAnswer:");
     ck_assert_str_eq(s.doc[0].text[1], " b ");
     evalset_free(&s);
-    ok(task_read(task_find("hellaswag"), world, 0, &s, &e), &e);
+    ok(task_read(task_find("hellaswag"), world, &all, &s, &e), &e);
     ck_assert_str_eq(s.doc[0].context[0], "Sport: A man runs. He the");
     ck_assert_str_eq(s.doc[0].text[0], " x. y");
     evalset_free(&s);
-    ok(task_read(task_find("winogrande"), world, 0, &s, &e), &e);
+    ok(task_read(task_find("winogrande"), world, &all, &s, &e), &e);
     ck_assert_str_eq(s.doc[0].context[1], "Ann met Bea because Bea");
     ck_assert_str_eq(s.doc[0].text[0], " was  late.");
     ck_assert_int_eq(s.doc[0].gold, 1);
     evalset_free(&s);
-    ok(task_read(task_find("openbookqa"), world, 0, &s, &e), &e);
+    ok(task_read(task_find("openbookqa"), world, &all, &s, &e), &e);
     ck_assert(s.doc[0].n_text == 3 && s.doc[0].gold == 2);
     ck_assert_str_eq(s.doc[0].context[0], "Q is");
     ck_assert_str_eq(s.doc[0].text[1], " q r");
     evalset_free(&s);
-    ok(task_read(task_find("lambada_openai"), world, 1, &s, &e), &e);
+    ok(task_read(task_find("lambada_openai"), world, &one, &s, &e), &e);
     ck_assert_str_eq(s.doc[0].context[0], "one two\nthree");
     ck_assert_str_eq(s.doc[0].text[0], " four");
     evalset_free(&s);
-    ck_assert_int_eq(task_read(task_find("lambada_openai"), world, 0, &s, &e), ERR_INPUT);
+    ck_assert_int_eq(task_read(task_find("lambada_openai"), world, &all, &s, &e), ERR_INPUT);
     ck_assert_ptr_nonnull(strstr(e.msg, "lambada_test.jsonl:2"));
     evalset_free(&s);
     e = (Err){0};
-    ck_assert_int_eq(task_read(task_find("boolq"), world, 0, &s, &e), ERR_IO);
+    ck_assert_int_eq(task_read(task_find("boolq"), world, &all, &s, &e), ERR_IO);
     ck_assert(strstr(e.msg, "boolq/dev.jsonl") && strstr(e.hint, "BoolQ"));
     evalset_free(&s);
     world_close();
+}
+END_TEST
+
+/* SQuAD 2.0 by hand: two answerable questions, two that are not; the sweep begins with silence (2 right). */
+START_TEST(test_squad_thresholds) {
+    static const SquadAnswer a[] = {{1, 1, .9, 1, 1}, {0, .5, .1, 1, 1}, {0, 0, .8, 0, 1}, {1, 1, .2, 0, 0}};
+    static const double want[2][8] = {{50, 62.5, 50, 75, 50, 50, 50, 62.5}, {50, 62.5, 0, 25, 100, 100, 50, 62.5}};
+    static const char *const name[] = {"exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1", "best_exact", "best_f1"};
+    Err e = {0};
+    for (int k = 0; k < 2; k++) {
+        TaskResult r = {0};
+        ok(task_squad_metrics(a, 4, k ? .5 : 1, &r, &e), &e);
+        ck_assert_int_eq(r.metrics, 8);
+        for (int i = 0; i < 8; i++) {
+            ck_assert_str_eq(r.metric[i].name, name[i]);
+            near(r.metric[i].value, want[k][i]);
+        }
+    }
+}
+END_TEST
+
+START_TEST(test_mmlu) {
+    static const char test[] = "\"What is \"\"1+1\"\",\nthen? \",1,2,3,\"4, or\nso\",B\r\nSecond,a,b,c,d,D\n", bad[] = "Q,1,2,3,4,B\nQ,1,2,3,B\n";
+    static const char dev[] = "E1,p,q,r,s,A\nE2,p,q,r,s,C\n";
+    QuestionOptions o = {0};
+    EvalSet s = {0};
+    Err e = {0};
+    world_open();
+    put("mmlu/test/abstract_algebra_test.csv", test, sizeof test - 1);
+    put("mmlu/test/zoo_test.csv", "Third,a,b,c,d,A", 15);
+    put("mmlu/dev/abstract_algebra_dev.csv", dev, sizeof dev - 1);
+    ok(task_read(task_find("mmlu"), world, &o, &s, &e), &e);
+    ck_assert_uint_eq(s.n, 3);
+    ck_assert_str_eq(s.doc[0].context[0], "The following are multiple choice questions (with answers) about abstract algebra.\n\nWhat is \"1+1\",\nthen?\nA. 1\nB. 2\nC. "
+                                          "3\nD. 4, or\nso\nAnswer:");
+    ck_assert(s.doc[0].gold == 1 && s.doc[1].gold == 3 && s.doc[2].gold == 0 && s.doc[0].n_text == 4);
+    ck_assert_str_eq(s.doc[0].text[2], " C");
+    evalset_free(&s);
+    o = (QuestionOptions){.limit = 1, .shots = 2};
+    ck_assert_int_eq(task_read(task_find("mmlu"), world, &o, &s, &e), ERR_IO); // zoo has no examples
+    evalset_free(&s);
+    e = (Err){0};
+    put("mmlu/dev/zoo_dev.csv", dev, sizeof dev - 1);
+    ok(task_read(task_find("mmlu"), world, &o, &s, &e), &e);
+    ck_assert_uint_eq(s.n, 2);
+    ck_assert_str_eq(s.doc[1].context[0], "The following are multiple choice questions (with answers) about zoo.\n\nE1\nA. p\nB. q\nC. r\nD. s\nAnswer: A\n\nE2\nA. p\nB. q\nC. "
+                                          "r\nD. s\nAnswer: C\n\nThird\nA. a\nB. b\nC. c\nD. d\nAnswer:");
+    evalset_free(&s);
+    put("mmlu/test/zoo_test.csv", bad, sizeof bad - 1);
+    o = (QuestionOptions){0};
+    ck_assert_int_eq(task_read(task_find("mmlu"), world, &o, &s, &e), ERR_INPUT);
+    ck_assert_ptr_nonnull(strstr(e.msg, "zoo_test.csv:2"));
+    evalset_free(&s);
+    world_close();
+}
+END_TEST
+
+START_TEST(test_protocols) {
+    static const char swde[] = "{\"text\":\" Page of things.\\n\\nSummary of information above...\\nname: x\\nprice:\",\"key\":\"price\",\"value\":\" 5 \"}\n";
+    static const char fda[] = "{\"text\":\"\\nDevice K1. Purpose: to heal purpose:\",\"key\":\"purpose\",\"value\":\"to heal\"}\n";
+    static const char squad[] = "{\"text\":\" Passage. The name is \",\"context\":\"Passage. Question: q\",\"question\":\"What name?\",\"value\":\"Bo\"}\n";
+    static const struct { const char *task; Protocol p; int window; const char *text, *value; } row[] = {
+        {"swde", PROTOCOL_V0, 0, " Page of things.\n\nSummary of information above...\nname: x\nprice:", " 5 "},
+        {"swde", PROTOCOL_V1, 0, "Page of things.\n\nSummary of information above...\nname: x\nprice:", "5"},
+        {"swde", PROTOCOL_JRT, 0, "Page of things. Price:", " 5 "},
+        {"swde", PROTOCOL_TWICE, 0, "Information about Price. Page of things.\nPage of things. Price:", " 5 "},
+        {"fda", PROTOCOL_V0, 0, "\nDevice K1. Purpose: to heal purpose:", "to heal"},
+        {"fda", PROTOCOL_JRT, 0, "Device K1. Purpose: to heal . Purpose:", "to heal"},
+        {"fda", PROTOCOL_JRT, 60, " K1. Purpo. Purpose:", "to heal"}, // five tokens before the key, five from it on
+        {"fda", PROTOCOL_TWICE, 0, "Information about Purpose. Device K1. Purpose: to heal .\nDevice K1. Purpose: to heal . Purpose:", "to heal"},
+        {"squad_completion", PROTOCOL_V0, 0, " Passage. The name is ", "Bo"},
+        {"squad_completion", PROTOCOL_JRT, 0, "Passage. The name is", "Bo"},
+        {"squad_completion", PROTOCOL_TWICE, 0, "What name? Passage. \nPassage. The name is", "Bo"}};
+    EvalSet s = {0};
+    Err e = {0};
+    Tokenizer *t;
+    ok(tokenizer_byte(&t, &e), &e);
+    world_open();
+    put("swde/validation.jsonl", swde, sizeof swde - 1);
+    put("fda/validation.jsonl", fda, sizeof fda - 1);
+    put("squad_completion/validation.jsonl", squad, sizeof squad - 1);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        const QuestionOptions o = {.protocol = row[i].p, .window = row[i].window, .t = t};
+        ok(task_read(task_find(row[i].task), world, &o, &s, &e), &e);
+        ck_assert_str_eq(s.doc[0].context[0], row[i].text);
+        ck_assert_str_eq(s.doc[0].text[0], row[i].value);
+        ck_assert(s.doc[0].contexts == 1 && (s.until != NULL) == (row[i].p >= PROTOCOL_JRT));
+        evalset_free(&s);
+    }
+    const QuestionOptions window = {.window = 100, .t = t}, shots = {.shots = 1};
+    ck_assert_int_eq(task_read(task_find("fda"), world, &window, &s, &e), ERR_USAGE);
+    evalset_free(&s);
+    ck_assert_int_eq(task_read(task_find("fda"), world, &shots, &s, &e), ERR_USAGE);
+    evalset_free(&s);
+    put("swde/validation.jsonl", "{\"text\":\"a\",\"value\":\"b\"}\n", 25);
+    const QuestionOptions jrt = {.protocol = PROTOCOL_JRT};
+    ck_assert_int_eq(task_read(task_find("swde"), world, &jrt, &s, &e), ERR_INPUT);
+    evalset_free(&s);
+    tokenizer_close(t);
+    world_close();
+}
+END_TEST
+
+START_TEST(test_pages) {
+    static const char text[] = " \n = One = \n \n It 's ( a @-@ b ) , 1 @,@ 000 m .\n = = Part = = \n \" x \" ; \n = Two = \n z\n";
+    const QuestionOptions all = {0};
+    EvalSet s = {0};
+    Err e = {0};
+    world_open();
+    put("wikitext/wiki.test.raw", text, sizeof text - 1);
+    ok(task_read(task_find("wikitext"), world, &all, &s, &e), &e);
+    ck_assert_uint_eq(s.n, 3);
+    ck_assert_str_eq(s.doc[1].text[0], " = One = \n \n It 's ( a @-@ b ) , 1 @,@ 000 m .\n = = Part = = \n \" x \" ; \n");
+    ck_assert_str_eq(s.doc[1].context[0], " = One =\n\nIt's (a-b), 1,000 m .\n== Part ==\n\"x\";\n");
+    evalset_free(&s);
+    world_close();
+}
+END_TEST
+
+START_TEST(test_drills) {
+    const EvalTask *t = task_find("phone_book");
+    EvalModel gold = {NULL, copies_gold, NULL, NULL};
+    EvalSet s = {0}, again = {0};
+    TaskResult r;
+    Err e = {0};
+    ok(task_make(t, 12, 50, 3, &s, &e), &e);
+    ok(task_make(t, 12, 50, 3, &again, &e), &e);
+    for (size_t i = 0; i < 12; i++) ck_assert_str_eq(s.doc[i].context[0], again.doc[i].context[0]);
+    ck_assert(task_drill(t) && task_generated(t) && task_generates(t) == 200 && task_ruler(t) < 0);
+    evalset_free(&s);
+    ok(task_make(task_find("drill_retrieval"), 12, 50, 3, &s, &e), &e);
+    ok(task_run(task_find("drill_retrieval"), &gold, &s, 0, &r, NULL, NULL, &e), &e);
+    ck_assert(r.metrics == 1 && r.metric[0].value == 1);
+    evalset_free(&s);
+    evalset_free(&again);
 }
 END_TEST
 
@@ -610,6 +749,11 @@ int main(void) {
     tcase_add_test(t, test_fake_models);
     tcase_add_test(t, test_degenerate);
     tcase_add_test(t, test_questions);
+    tcase_add_test(t, test_squad_thresholds);
+    tcase_add_test(t, test_mmlu);
+    tcase_add_test(t, test_protocols);
+    tcase_add_test(t, test_pages);
+    tcase_add_test(t, test_drills);
     tcase_add_test(t, test_loglik);
     tcase_add_test(t, test_rolling);
     tcase_add_test(t, test_split_merge);

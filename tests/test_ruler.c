@@ -210,6 +210,84 @@ START_TEST(test_golden) {
 }
 END_TEST
 
+/* Samples that NVIDIA's own scripts made of the same words, essays and questions (testdata/ruler_nvidia.tsv); 0 bytes: they never ended. */
+START_TEST(test_nvidia) {
+    const char *dir = data_dir();
+    char line[2048];
+    if (!dir) return;
+    FILE *f = fopen("testdata/ruler_nvidia.tsv", "r");
+    ck_assert_ptr_nonnull(f);
+    Ruler r = {0};
+    TokenCount c = {0};
+    EvalSet set = {0};
+    Err e = {0};
+    Row w;
+    int rows = 0, refused = 0;
+    ok(ruler_open(&r, dir, &c, &e), &e);
+    r.flavour = RULER_NVIDIA;
+    ck_assert_ptr_nonnull(fgets(line, sizeof line, f));
+    for (; fgets(line, sizeof line, f); rows++) {
+        char got[1024] = "";
+        w.outputs[0] = 0;
+        ck_assert_int_ge(sscanf(line, "%15s %d %31s %d %zu %llx %511[^\n]", w.tokenizer, &w.L, w.task, &w.index, &w.bytes, &w.hash, w.outputs), 6);
+        c.kind = w.tokenizer[0] == 'b' ? COUNT_BYTES : COUNT_SIMPLE;
+        if (w.index == 0) {
+            evalset_free(&set);
+            ruler_seed(&r, 42);
+            e = (Err){0};
+            const int rc = ruler_make(&r, ruler_find(w.task), w.L, 3, &set, &e);
+            ck_assert_msg(rc == (w.bytes ? OK : ERR_USAGE), "%s %s %d: %d %s", w.tokenizer, w.task, w.L, rc, e.msg);
+        }
+        if (!w.bytes) {
+            refused++;
+            continue;
+        }
+        const EvalDoc *d = &set.doc[w.index];
+        for (int i = 0; i < d->n_text; i++) snprintf(got + strlen(got), sizeof got - strlen(got), "%s%s", i ? "|" : "", d->text[i]);
+        ck_assert_msg(!strcmp(got, w.outputs) && strlen(d->context[0]) == w.bytes && fnv(d->context[0]) == w.hash, "%s %s %d #%d: %s, wanted %s\n%s",
+                      w.tokenizer, w.task, w.L, w.index, got, w.outputs, d->context[0]);
+        ck_assert_uint_le(d->context_tokens, (size_t)w.L);
+        ck_assert(set.percent && set.any == !strcmp(w.task, "qa_1"));
+    }
+    ck_assert_int_eq(rows, 94);
+    ck_assert_int_eq(refused, 7);
+    fclose(f);
+    evalset_free(&set);
+    ruler_close(&r);
+}
+END_TEST
+
+/* Seeded once, one task after the other, as the harness does it: what its own generators drew then (simple tokens, length 2048, seed 7, three
+ * samples a task, in this order); FNV-1a of the last sample's prompt. */
+START_TEST(test_chained) {
+    static const struct { const char *task; unsigned long long hash; } row[] = {{"ruler_fwe", 0xc14dc1399402e64eULL},
+                                                                           {"ruler_cwe", 0xd376ea91716e569fULL},
+                                                                           {"ruler_vt", 0x578f24dbc87e4358ULL},
+                                                                           {"niah_multikey_3", 0x97aec7723ea2c1c7ULL},
+                                                                           {"niah_multikey_2", 0x817cf58d77e7b106ULL},
+                                                                           {"niah_single_1", 0x4cc73f207edd9aa8ULL}};
+    const char *dir = data_dir();
+    Ruler r = {0};
+    TokenCount c = {.kind = COUNT_SIMPLE};
+    EvalSet set = {0};
+    Err e = {0};
+    if (!dir) return;
+    ok(ruler_open(&r, dir, &c, &e), &e);
+    ruler_seed(&r, 7);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        evalset_free(&set);
+        ok(ruler_make(&r, ruler_find(row[i].task), 2048, 3, &set, &e), &e);
+        ck_assert_msg(fnv(set.doc[2].context[0]) == row[i].hash, "%s: %016llx\n%s", row[i].task, (unsigned long long)fnv(set.doc[2].context[0]), set.doc[2].context[0]);
+    }
+    evalset_free(&set);
+    ruler_seed(&r, 7);
+    ok(ruler_make(&r, ruler_find(row[1].task), 2048, 3, &set, &e), &e);
+    ck_assert(fnv(set.doc[2].context[0]) != row[1].hash); // a seed of its own gives other samples
+    evalset_free(&set);
+    ruler_close(&r);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("ruler");
     TCase *t = tcase_create("generator");
@@ -219,6 +297,8 @@ int main(void) {
     tcase_add_test(t, test_word_lists);
     tcase_add_test(t, test_simple_tokens);
     tcase_add_test(t, test_golden);
+    tcase_add_test(t, test_nvidia);
+    tcase_add_test(t, test_chained);
     tcase_set_timeout(t, 60);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

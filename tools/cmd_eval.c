@@ -36,8 +36,22 @@ static const Option rows[] = {
     {"limit", "only the first so many questions of a task, 0 = all", OPT_INT, AT(limit), 0, 1 << 24, NULL, 0},
     {"seeds", "RULER: seed before each task, or once, then in the order given", OPT_CHOICE, AT(seeds), 0, 0,
      "per-task|chained", 0},
+    {"ruler_flavour", "RULER: samples and scores as lm-evaluation-harness or as NVIDIA's scripts make them",
+     OPT_CHOICE, AT(flavour), 0, 0, "lmeval|nvidia", 0},
     {"tokenizer", "RULER: count tokens with a stub instead of the model's tokenizer", OPT_CHOICE,
      AT(tokenizer), 0, 0, "model|byte|simple", 0},
+    {"pairs", "drills: key-value pairs of a question", OPT_INT, AT(pairs), 3, 128, NULL, 0},
+    {"shots", "mmlu: answered examples before each question", OPT_INT, AT(shots), 0, 5, NULL, 0},
+    {"protocol",
+     "swde, fda, squad_completion: the harness's version 0 or 1, or that of the Based and just-read-twice "
+     "papers",
+     OPT_CHOICE, AT(protocol), 0, 0, "v0|v1|jrt|twice", 0},
+    {"window",
+     "the same, jrt and twice: tokens around the answer that are kept, 0 = all (the papers: 1000, 2000)",
+     OPT_INT, AT(window), 0, 1 << 20, NULL, 0},
+    {"no_answer_threshold",
+     "squadv2: answers after which \"unanswerable\" is likelier than this count as none", OPT_REAL,
+     AT(no_answer), 1e-12, 1, NULL, 0},
     {"max_length", "context of the model in tokens, 0 = its own; longer prompts lose their beginning",
      OPT_INT, AT(max_length), 0, 1 << 24, NULL, 0},
     {"add_bos", "begin prompts with what the tokenizer adds", OPT_BOOL, AT(add_bos), 0, 0, NULL, 0},
@@ -55,6 +69,8 @@ static void defaults(void *p) {
     o->seq_len = 512;
     o->max_len = 4096;
     o->samples = 500;
+    o->pairs = 50;
+    o->no_answer = 1;
     o->recall_rows = 64;
     o->recall_queries = 16;
     snprintf(o->recall_keys, sizeof o->recall_keys, "A-Za-z");
@@ -243,7 +259,7 @@ const Command cmd_eval = {
         "ruler_fwe, ruler_qa_squad, ruler_qa_hotpot), piqa, hellaswag, arc_easy, arc_challenge, winogrande, "
         "openbookqa, social_iqa,\n"
         "boolq, sciq, lambada_openai, wikitext, gsm8k, swde, fda, squad_completion, squadv2.",
-    .common = CLI_MODEL | CLI_SEED | CLI_BACKEND | CLI_JSON,
+    .common = CLI_MODEL | CLI_OUTPUT | CLI_SEED | CLI_BACKEND | CLI_JSON | CLI_RESUME,
     .options = {&options},
     .run = eval,
 };

@@ -8,7 +8,9 @@ typedef struct {
     int seq_len, batch_size, recall_rows, recall_queries;
     char task[1024], text[1024], ids[1024], teacher[1024], recall_keys[128], recall_values[128], recall_n[64];
     int64_t max_tokens;
-    int max_len, samples, limit, max_length, add_bos, tokenizer, seeds; /* question sets */
+    int max_len, samples, limit, max_length, add_bos, tokenizer, seeds, flavour; /* question sets */
+    int pairs, shots, protocol, window;
+    double no_answer;
     char data[1024], emit[1024], log_samples[1024];
 } EvalOptions;
 enum { STUB_NONE, STUB_BYTE, STUB_SIMPLE };

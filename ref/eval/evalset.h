@@ -19,7 +19,11 @@ typedef struct {
 typedef struct {
     EvalDoc *doc;
     size_t n, cap;
-} EvalSet; /* zero-initialise; evalset_free */
+    const char *const *until; /* ends of an answer, NULL-terminated; NULL: the task's own */
+    double threshold; /* SQuAD: answers less sure than this count as none; 0: 1, which lets all through */
+    int any,
+        percent; /* how generated text is scored: one gold answer suffices; in percent, rounded to two decimals */
+} EvalSet;       /* zero-initialise; evalset_free */
 
 /* The new document at the end, zeroed; *doc is good until the next one is added. */
 int evalset_add(EvalSet *s, EvalDoc **doc, Err *e);

@@ -217,8 +217,11 @@ static void job_close(Job *j) {
 int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
                 Err *e) {
     const int length = lm->max_length ? lm->max_length : lm->m->c.max_positions;
-    Job j = {
-        .lm = lm, .until = until && *until ? until : NULL, .max_new = max_new, .limit = length - max_new, .n = n};
+    Job j = {.lm = lm,
+             .until = until && *until ? until : NULL,
+             .max_new = max_new,
+             .limit = length - max_new,
+             .n = n};
     void *p = NULL, *q = NULL;
     *text = NULL;
     if (max_new < 1)

@@ -13,9 +13,9 @@ typedef struct {
     Model *m;
     const Tokenizer *t;
     int special; /* 1: what the tokenizer adds (BOS) stands before every prompt; the harness's default is not */
-    int max_length;     /* 0: max_positions of the model */
-    int batch;   /* rows at once, 0: 16 for generation, 32 for log-likelihoods, fewer where 1 GiB does not hold them */
-    int prefill; /* prompt tokens read in one step of generation, 0: 256 */
+    int max_length; /* 0: max_positions of the model */
+    int batch; /* rows at once, 0: 16 for generation, 32 for log-likelihoods, fewer where 1 GiB does not hold them */
+    int prefill;        /* prompt tokens read in one step of generation, 0: 256 */
     volatile int *stop; /* not 0: give up with ERR_SIGINT; may be NULL */
     const Progress *progress;
     const char *label;               /* of the progress line */

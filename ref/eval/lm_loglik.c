@@ -14,7 +14,7 @@ enum { STEP = 2048, BLOCK = 512, ROWS = 32, WORTH = 8 }; /* WORTH: shorter prefi
 
 /* A request: inputs id[at .. at + n), of which the last `scored` predict the tokens one further. */
 typedef struct {
-    size_t at, like; /* like: an earlier request with the same inputs, or itself */
+    size_t at, like;      /* like: an earlier request with the same inputs, or itself */
     int n, scored, group; /* group: number of requests that begin here, 0 inside of one */
 } Row;
 typedef struct {
@@ -317,8 +317,8 @@ int lm_rolling(Lm *lm, const char *text, LogLik *out, Err *e) {
     for (size_t i = 0; i < j.n && !rc; i++) { // the last, shorter window sees a full window of context
         const size_t at = i * W, left = n - at, scored = left < W ? left : W,
                      from = left < W && at ? at + scored - W : at;
-        j.row[i] = (Row){
-            .at = from, .like = i, .n = (int)(at + scored - from), .scored = (int)scored, .group = 1};
+        j.row[i] =
+            (Row){.at = from, .like = i, .n = (int)(at + scored - from), .scored = (int)scored, .group = 1};
     }
     if (!rc) rc = mem_alloc(&mem, (j.n + 1) * sizeof(LogLik), "windows", e);
     j.out = mem;

@@ -231,6 +231,13 @@ int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
     }
     r->L = L;
     if (t->prepare) TRY(t->prepare(r, t->ctx, e));
+    if (r->flavour == RULER_NVIDIA) {
+        out->any = t->draw == qa_draw;
+        out->percent = 1;
+    }
+    if (r->flavour == RULER_NVIDIA && t->draw)
+        return nvidia_make(r, t, L, t->draw == niah_draw ? f.step : t->draw == vt_draw && L < 4096 ? 5 : t->step, samples, out, e);
+    if (r->flavour == RULER_NVIDIA) return fwe_make(r, L - t->max_new, samples, out, e); // room for the answer
     int rc = !t->draw             ? fwe_make(r, L, samples, out, e)
              : t->draw == vt_draw ? vt_make(r, &f, samples, &d, &example, out, e)
                                   : fit_make(r, &f, samples, &d, out, e);
@@ -253,6 +260,7 @@ int ruler_open(Ruler *r, const char *dir, TokenCount *count, Err *e) {
 void ruler_seed(Ruler *r, uint64_t seed) {
     pyrandom_seed(&r->random, seed);
     nprandom_seed(&r->numpy, (uint32_t)seed);
+    r->fixed = r->flavour == RULER_NVIDIA ? seed : 42;
 }
 
 void ruler_close(Ruler *r) {

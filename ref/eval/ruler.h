@@ -3,7 +3,11 @@
  * prompt strings are interface facts of both projects.
  *
  * A task's length is fitted by a search with coarse steps, during which samples are drawn, so the search is part of the
- * random stream. Lengths at which the original never ends (nothing fits) are ERR_USAGE. */
+ * random stream. Lengths at which the original never ends (nothing fits) are ERR_USAGE.
+ *
+ * NVIDIA's own generator (github NVIDIA/RULER) is the other flavour: a binary search that fills the length to the last unit, the answer
+ * prefix counted, no special tokens, CWE with an example, any gold answer suffices in question answering, scores in percent rounded to
+ * two decimals. No chat template. Source: evaluation.md 4. */
 #ifndef HYB_RULER_H
 #define HYB_RULER_H
 #include "eval/evalset.h"
@@ -12,6 +16,7 @@
 #include "eval/words.h"
 
 enum { RULER_TASKS = 13, RULER_MIN = 256, RULER_MAX = 1 << 20 };
+typedef enum { RULER_LM_EVAL, RULER_NVIDIA } RulerFlavour;
 
 /* The essay haystack: text whose words stand one space apart, and where its sentences begin and end. */
 typedef struct {
@@ -28,10 +33,13 @@ typedef struct {
     PyRandom random, numpy; /* the two global generators */
     Words words;
     RulerEssay essay;
-    RulerQa *qa[2]; /* SQuAD, HotpotQA */
-    PyRandom cwe;   /* common words have a generator of their own, which outlives a task */
-    int *cwe_word;  /* their shuffled word list, indices into words.all */
-    int L;          /* length being made */
+    RulerQa *qa[2];       /* SQuAD, HotpotQA */
+    PyRandom cwe;         /* common words have a generator of their own, which outlives a task */
+    int *cwe_word;        /* their shuffled word list, indices into words.all */
+    RulerFlavour flavour; /* set it after ruler_open, before ruler_seed */
+    uint64_t
+        fixed; /* seed of the shuffles that are the same for every sample: 42 in lm-eval, the seed itself in NVIDIA's scripts */
+    int L;     /* length being made */
 } Ruler;
 
 /* dir: where the word lists (wonderwords/), essays (ruler_essays/) and question sets (squad_v2/, hotpotqa/) lie; each is read when a task

@@ -113,7 +113,7 @@ static void needles_draw(Ruler *r, const NiahKind *kind, Needles *x) {
         for (int v = 0; v < kind->values; v++) item(r, kind->value, x->value[k * kind->values + v]);
     }
     for (int i = 0; i < x->needles; i++) x->order[i] = i;
-    pyrandom_seed(&fixed, 42);
+    pyrandom_seed(&fixed, r->fixed);
     pyrandom_shuffle(&fixed, x->order, (size_t)x->needles);
 }
 

@@ -43,6 +43,7 @@ size_t niah_most(const Ruler *r, const void *ctx);
 int essay_open(RulerEssay *s, const char *dir, Err *e);
 void essay_close(RulerEssay *s);
 
+enum { VT_EXAMPLE_VALUE = 12345 }; /* of NVIDIA's example, before it is replaced */
 /* ctx: NULL, or the in-context example's three-letter names wanted. */
 int vt_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e);
 void vt_randomize(Ruler *r, const char *example, const Draw *names, TextBuf *out);
@@ -50,6 +51,8 @@ void vt_randomize(Ruler *r, const char *example, const Draw *names, TextBuf *out
 int cwe_prepare(Ruler *r, const void *ctx, Err *e);
 size_t cwe_most(const Ruler *r, const void *ctx);
 int cwe_draw_at(Ruler *r, int L, int n, Draw *d, Err *e);
+/* NVIDIA's fit of one task: a binary search to the last unit over whole prompts. step: how much a sample that is too long loses. */
+int nvidia_make(Ruler *r, const RulerTask *t, int L, int step, int samples, EvalSet *out, Err *e);
 /* Frequent words size themselves. */
 int fwe_make(Ruler *r, int L, int samples, EvalSet *out, Err *e);
 

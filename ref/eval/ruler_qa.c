@@ -321,19 +321,24 @@ static void qa_text(const RulerQa *q, const struct Question *x, const int *show,
 int qa_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
     RulerQa *q = r->qa[is_hotpot(ctx)];
     const struct Question *x = &q->q[index];
-    const int total = (int)q->n_docs, all = n >= total;
+    const int nvidia = r->flavour == RULER_NVIDIA, total = (int)q->n_docs, all = n >= total,
+              shown = all && !nvidia ? total : n;
     PyRandom fixed;
     void *mem;
-    TRY(mem_alloc(&mem, (2 * (size_t)total + x->own.n + x->more.n + 1) * sizeof(int), "documents", e));
-    int *show = mem, *scratch = show + total + x->own.n + x->more.n;
+    TRY(mem_alloc(&mem,
+                  ((size_t)(n > total ? n : total) + (size_t)total + x->own.n + x->more.n + 1) * sizeof(int),
+                  "documents", e));
+    int *show = mem, *scratch = show + (n > total ? n : total) + x->own.n + x->more.n;
     int rc = OK;
-    pyrandom_seed(&fixed, 42);
-    if (all) {
+    pyrandom_seed(&fixed, r->fixed);
+    if (all && nvidia) { // all of them, again and again until there are n
+        for (int i = 0; i < n; i++) show[i] = i % total;
+    } else if (all) {
         pyrandom_shuffle(&fixed, q->place, (size_t)total); // the list itself, for good: as the original does
         for (int i = 0; i < total; i++) show[i] = i;
     } else rc = choose(r, q, x, n, show, scratch, e);
-    if (!rc && !all) pyrandom_shuffle(&fixed, show, (size_t)n);
-    if (!rc) qa_text(q, x, show, all ? total : n, d);
+    if (!rc && (nvidia || !all)) pyrandom_shuffle(&fixed, show, (size_t)n);
+    if (!rc) qa_text(q, x, show, shown, d);
     mem_free(mem);
     return rc;
 }

@@ -31,46 +31,48 @@ static void names_draw(Ruler *r, int letters, char name[NAMES][LONGEST]) {
 
 static int increasing(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
-/* A piece after a space, where ". " before a newline becomes ".". */
-static void piece(TextBuf *b, const char *text, int first) {
-    if (!first) {
+/* lm-eval: a piece after a space, where ". " before a newline becomes "."; NVIDIA: a piece on a line of its own. */
+static void piece(TextBuf *b, const char *text, int first, int nvidia) {
+    if (nvidia) textbuf_puts(b, first ? "" : "\n");
+    else if (!first) {
         const int dot = b->len && b->text[b->len - 1] == '.' && text[0] == '\n';
         if (!dot) textbuf_puts(b, " ");
     }
     textbuf_puts(b, text);
 }
 
-static void statement(TextBuf *b, char name[NAMES][LONGEST], int j, long value, int first) {
+static void statement(TextBuf *b, char name[NAMES][LONGEST], int j, long value, int first, int nvidia) {
     char text[64];
     if (j) snprintf(text, sizeof text, "VAR %s = VAR %s ", name[j], name[j - 1]);
     else snprintf(text, sizeof text, "VAR %s = %ld", name[0], value);
-    piece(b, text, first);
+    piece(b, text, first, nvidia);
 }
 
 int vt_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
     char name[NAMES][LONGEST], unit[128] = "";
     int place[NAMES], k = 0;
-    const int split = n <= NAMES, pieces = split ? n * PARTS : n;
+    const int nvidia = r->flavour == RULER_NVIDIA, split = n <= NAMES && !nvidia,
+              pieces = split ? n * PARTS : n;
     (void)index;
-    for (int i = 0; i < PARTS; i++)
+    for (int i = 0; i < PARTS - nvidia; i++)
         snprintf(unit + strlen(unit), sizeof unit - strlen(unit), "%s", sentence[i]);
     names_draw(r, ctx ? 3 : 5, name);
-    const long value = (long)nprandom_int(&r->numpy, 10000, 99999);
+    const long value = nvidia && ctx ? VT_EXAMPLE_VALUE : (long)nprandom_int(&r->numpy, 10000, 99999);
     TRY(pyrandom_sample(&r->random, (size_t)pieces, NAMES, place, e));
     qsort(place, NAMES, sizeof *place, increasing);
     textbuf_puts(&d->text,
                  "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n");
     for (int i = 0; i < pieces; i++) {
-        for (; k < NAMES && place[k] == i; k++) statement(&d->text, name, k, value, !i);
-        piece(&d->text, split ? sentence[i % PARTS] : unit, !i && !k);
+        for (; k < NAMES && place[k] == i; k++) statement(&d->text, name, k, value, !i && !k, nvidia);
+        piece(&d->text, split ? sentence[i % PARTS] : unit, !i && !k, nvidia);
     }
     textbuf_printf(
         &d->text, "\nQuestion: Find all variables that are assigned the value %ld in the text above.", value);
     d->input = d->text.len;
     textbuf_printf(&d->prefix,
                    "Answer: According to the chain(s) of variable assignment in the text above, %d variables "
-                   "are assgined the value %ld, they are:",
-                   NAMES, value);
+                   "are %s the value %ld, they are:%s",
+                   NAMES, nvidia ? "assigned" : "assgined", value, nvidia ? " " : "");
     if (d->prefix.text) textbuf_printf(&d->text, " %s ", d->prefix.text);
     for (int i = 0; i < NAMES; i++) draw_answer(d, name[i]);
     textbuf_puts(&d->after, " ");
@@ -100,6 +102,16 @@ void vt_randomize(Ruler *r, const char *example, const Draw *names, TextBuf *out
         *out = (TextBuf){0};
         if (from.failed) out->failed = 1;
         else replace(out, from.text, name, fresh);
+    }
+    if (r->flavour == RULER_NVIDIA) { // the value too
+        char old[16], value[16];
+        snprintf(old, sizeof old, "%d", VT_EXAMPLE_VALUE);
+        snprintf(value, sizeof value, "%d", (int)nprandom_int(&r->numpy, 10000, 99999));
+        textbuf_free(&from);
+        from = *out;
+        *out = (TextBuf){0};
+        if (from.failed) out->failed = 1;
+        else replace(out, from.text, old, value);
     }
     textbuf_free(&from);
 }

@@ -18,12 +18,12 @@ int cwe_prepare(Ruler *r, const void *ctx, Err *e) {
         TRY(file_join(path, sizeof path, r->dir, "wonderwords", e));
         TRY(words_open(&r->words, path, e));
     }
-    if (r->cwe_word) return OK;
-    void *mem;
-    TRY(mem_alloc(&mem, r->words.n_all * sizeof(int), "word list", e));
+    if (r->cwe_word && r->flavour == RULER_LM_EVAL) return OK;
+    void *mem = r->cwe_word;
+    if (!mem) TRY(mem_alloc(&mem, r->words.n_all * sizeof(int), "word list", e));
     r->cwe_word = mem;
     for (size_t i = 0; i < r->words.n_all; i++) r->cwe_word[i] = (int)i;
-    pyrandom_seed(&r->cwe, 42);
+    pyrandom_seed(&r->cwe, r->fixed);
     pyrandom_shuffle(&r->cwe, r->cwe_word, r->words.n_all);
     return OK;
 }
@@ -54,6 +54,8 @@ static int example(Ruler *r, int n, int often, int rarely, TextBuf *b, int commo
             for (int j = 0; j < first; j++) list[k++] = word[j];
         for (int i = 0; i < rarely; i++)
             for (int j = first; j < n; j++) list[k++] = word[j];
+        if (r->flavour == RULER_NVIDIA)
+            pyrandom_seed(&r->cwe, r->fixed); // one generator for all lists, or a fresh one each
         pyrandom_shuffle(&r->cwe, list, (size_t)k);
         template(b, r, list, k);
         memcpy(common, word, (size_t)first * sizeof(int));
@@ -72,10 +74,11 @@ int cwe_draw_at(Ruler *r, int L, int n, Draw *d, Err *e) {
     const int small = L < 4096;
     int common[COMMON];
     TRY(example(r, small ? 20 : 40, small ? 3 : 10, small ? 1 : 3, &d->before, common,
-                e)); // counted by the search, never shown
-    textbuf_printf(&d->before, " %s", prefix);
+                e)); // lm-eval counts it, but does not show it
+    textbuf_printf(&d->before, " %s%s", prefix, r->flavour == RULER_NVIDIA ? " " : "");
     numbered(&d->before, r, common);
     textbuf_puts(&d->before, "\n");
+    if (r->flavour == RULER_NVIDIA) textbuf_put(&d->front, d->before.text, d->before.len); // one-shot
     TRY(example(r, n, small ? 6 : 30, small ? 1 : 3, &d->text, common, e));
     d->input = d->text.len;
     textbuf_printf(&d->text, " %s", prefix);
@@ -123,7 +126,7 @@ static int vocabulary_draw(Ruler *r, int size, Vocabulary *v, Err *e) {
     PyRandom fixed;
     memcpy(sorted, v->word, (size_t)v->n * CODED);
     for (int i = 0; i < v->n; i++) order[i] = i;
-    pyrandom_seed(&fixed, 42);
+    pyrandom_seed(&fixed, r->fixed);
     pyrandom_shuffle(&fixed, order, (size_t)v->n);
     for (int i = 0; i < v->n; i++) memcpy(v->word[i], sorted[order[i]], CODED);
     memcpy(v->word[0], "...", 4);
@@ -132,7 +135,7 @@ static int vocabulary_draw(Ruler *r, int size, Vocabulary *v, Err *e) {
 }
 
 /* n words in all: the k-th of the vocabulary n / (k^2 zeta(2)) times, shuffled with a fixed seed. */
-static int coded_text(const Vocabulary *v, int n, Draw *d, Err *e) {
+static int coded_text(const Ruler *r, const Vocabulary *v, int n, Draw *d, Err *e) {
     static const char prefix[] =
         "Answer: According to the coded text above, the three most frequently appeared words are:";
     const double zeta = 1.6449340668482264; // pi^2 / 6
@@ -146,7 +149,7 @@ static int coded_text(const Vocabulary *v, int n, Draw *d, Err *e) {
         for (int i = 0; i < count && k < n; i++) list[k++] = w;
     }
     PyRandom fixed;
-    pyrandom_seed(&fixed, 42);
+    pyrandom_seed(&fixed, r->fixed);
     pyrandom_shuffle(&fixed, list, (size_t)k);
     textbuf_puts(&d->text, "Read the following coded text and track the frequency of each coded word. Find "
                            "the three most frequently appeared "
@@ -168,7 +171,7 @@ static int counted(Ruler *r, const Vocabulary *v, int n, Draw *d, size_t *tokens
         err_set(e, ERR_USAGE, "ruler_fwe: not one word fits into %d tokens", r->L);
         return err_hint(e, "the original never ends here; use a larger --max-len");
     }
-    TRY(coded_text(v, n, d, e));
+    TRY(coded_text(r, v, n, d, e));
     return token_count(r->count, d->text.text, d->text.len, tokens, e);
 }
 

@@ -41,7 +41,7 @@ static int contains(const char *text, const char *value, double *found, Err *e) 
     return rc;
 }
 
-int score_match(const char *generated, char *const *answer, int n, double *score, Err *e) {
+int score_match(const char *generated, char *const *answer, int n, int any, double *score, Err *e) {
     TextBuf text = {0};
     size_t begin = 0, end = strlen(generated);
     *score = 0;
@@ -55,7 +55,8 @@ int score_match(const char *generated, char *const *answer, int n, double *score
         rc = contains(text.text, answer[i], &found, e);
         *score += found;
     }
-    if (n) *score /= n;
+    if (any) *score = *score > 0;
+    else if (n) *score /= n;
     textbuf_free(&text);
     return rc;
 }

@@ -6,8 +6,8 @@
 #include "base/err.h"
 
 /* RULER: strip, control characters to newlines, strip; the fraction of answers that occur in it. What lm-eval calls string_match_part is
- * this too. ERR_MEMORY. */
-int score_match(const char *generated, char *const *answer, int n, double *score, Err *e);
+ * this too; NVIDIA's is any: 1 if one of them occurs. ERR_MEMORY. */
+int score_match(const char *generated, char *const *answer, int n, int any, double *score, Err *e);
 /* 1 if value occurs in the text, nothing stripped (SWDE, FDA, SQuAD completion). */
 int score_contains(const char *generated, const char *value, double *score, Err *e);
 /* SQuAD v2: largest over the answers of exact match and F1 of words after normalising; no answer counts as one that is empty. */

@@ -4,25 +4,16 @@
 #include "eval/choice.h"
 #include "eval/questions.h"
 #include "eval/score.h"
+#include "eval/task_parts.h"
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-typedef enum { MATCH, CONTAINS, NUMBER, SQUAD, CHOICE, CONTEXTS, LAST_WORD, ROLLING } Kind;
-struct EvalTask {
-    const char *name;
-    Kind kind;
-    int max_new;
-    const char *const *until;
-    int norm;  /* CHOICE: acc_norm too */
-    int ruler; /* index + 1 */
-};
-
 static const char *const line_end[] = {"\n", NULL}, *const blank_line[] = {"\n\n", NULL};
 static const char *const gsm8k_until[] = {"Question:", "</s>", "<|im_end|>", NULL};
 #define RULER_ROW(i, name, n)                                                                                \
-    { name, MATCH, n, NULL, 0, (i) + 1 }
+    { name, MATCH, n, NULL, 0, (i) + 1, NULL }
 static const EvalTask tasks[] = {
     RULER_ROW(0, "niah_single_1", 128),
     RULER_ROW(1, "niah_single_2", 128),
@@ -37,22 +28,30 @@ static const EvalTask tasks[] = {
     RULER_ROW(10, "ruler_fwe", 50),
     RULER_ROW(11, "ruler_qa_squad", 32),
     RULER_ROW(12, "ruler_qa_hotpot", 32),
-    {"piqa", CHOICE, 0, NULL, 1, 0},
-    {"hellaswag", CHOICE, 0, NULL, 1, 0},
-    {"arc_easy", CHOICE, 0, NULL, 1, 0},
-    {"arc_challenge", CHOICE, 0, NULL, 1, 0},
-    {"winogrande", CONTEXTS, 0, NULL, 0, 0},
-    {"openbookqa", CHOICE, 0, NULL, 1, 0},
-    {"social_iqa", CHOICE, 0, NULL, 0, 0},
-    {"boolq", CHOICE, 0, NULL, 0, 0},
-    {"sciq", CHOICE, 0, NULL, 1, 0},
-    {"lambada_openai", LAST_WORD, 0, NULL, 0, 0},
-    {"wikitext", ROLLING, 0, NULL, 0, 0},
-    {"gsm8k", NUMBER, 256, gsm8k_until, 0, 0},
-    {"swde", CONTAINS, 48, line_end, 0, 0},
-    {"fda", CONTAINS, 48, line_end, 0, 0},
-    {"squad_completion", CONTAINS, 48, blank_line, 0, 0},
-    {"squadv2", SQUAD, 256, line_end, 0, 0},
+    {"piqa", CHOICE, 0, NULL, 1, 0, NULL},
+    {"hellaswag", CHOICE, 0, NULL, 1, 0, NULL},
+    {"arc_easy", CHOICE, 0, NULL, 1, 0, NULL},
+    {"arc_challenge", CHOICE, 0, NULL, 1, 0, NULL},
+    {"winogrande", CONTEXTS, 0, NULL, 0, 0, NULL},
+    {"mmlu", CHOICE, 0, NULL, 0, 0, NULL},
+    {"openbookqa", CHOICE, 0, NULL, 1, 0, NULL},
+    {"social_iqa", CHOICE, 0, NULL, 0, 0, NULL},
+    {"boolq", CHOICE, 0, NULL, 0, 0, NULL},
+    {"sciq", CHOICE, 0, NULL, 1, 0, NULL},
+    {"lambada_openai", LAST_WORD, 0, NULL, 0, 0, NULL},
+    {"wikitext", ROLLING, 0, NULL, 0, 0, NULL},
+    {"gsm8k", NUMBER, 256, gsm8k_until, 0, 0, NULL},
+    {"swde", CONTAINS, 48, line_end, 0, 0, NULL},
+    {"fda", CONTAINS, 48, line_end, 0, 0, NULL},
+    {"squad_completion", CONTAINS, 48, blank_line, 0, 0, NULL},
+    {"squadv2", SQUAD, 256, line_end, 0, 0, NULL},
+    {"drill_retrieval", DRILL, 200, NULL, 0, 0, "retrieval"},
+    {"drill_ar", DRILL, 200, NULL, 0, 0, "ar"},
+    {"drill_ar_mh", DRILL, 200, NULL, 0, 0, "ar_mh"},
+    {"drill_vt", DRILL, 200, NULL, 0, 0, "vt"},
+    {"drill_cwe", DRILL, 200, NULL, 0, 0, "cwe"},
+    {"drill_fwe", DRILL, 200, NULL, 0, 0, "fwe"},
+    {"phone_book", DRILL, 200, NULL, 0, 0, "phone_book"},
 };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 
@@ -67,6 +66,8 @@ const EvalTask *task_find(const char *name) {
 const char *task_name(const EvalTask *t) { return t->name; }
 int task_generates(const EvalTask *t) { return t->max_new; }
 int task_ruler(const EvalTask *t) { return t->ruler - 1; }
+int task_drill(const EvalTask *t) { return t->drill != NULL; }
+int task_generated(const EvalTask *t) { return t->ruler || t->drill; }
 
 static int generate(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until,
                     char ***text, Err *e) {
@@ -78,60 +79,17 @@ static int loglik(void *ctx, const LogLikAsk *ask, size_t n, LogLik *out, Err *e
 static int rolling(void *ctx, const char *text, LogLik *out, Err *e) { return lm_rolling(ctx, text, out, e); }
 EvalModel eval_model(Lm *lm) { return (EvalModel){lm, generate, loglik, rolling}; }
 
-int task_read(const EvalTask *t, const char *dir, size_t limit, EvalSet *out, Err *e) {
+int task_read(const EvalTask *t, const char *dir, const QuestionOptions *o, EvalSet *out, Err *e) {
     const QuestionReader *r = questions_find(t->name);
     if (!r) return err_set(e, ERR_USAGE, "%s: its questions are generated, not read", t->name);
-    TRY(questions_read(r, dir, limit, out, e));
-    evalset_cut(out, limit);
-    return OK;
+    return questions_read(r, dir, o, out, e);
+}
+int task_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e) {
+    if (!t->drill) return err_set(e, ERR_USAGE, "%s: not a task of drills", t->name);
+    return task_drill_make(t, samples, pairs, seed, out, e);
 }
 
-/* ---- scores of one question ---- */
-
-/* The last number of a text, as GSM8K's flexible-extract finds it: $ and commas do not count. */
-static void last_number(const char *text, char *dst, size_t cap) {
-    const char *at = NULL, *end = NULL;
-    for (const char *p = text; *p;) {
-        const char *q = p + (*p == '-');
-        if (!isdigit((unsigned char)*q)) {
-            p++;
-            continue;
-        }
-        at = p;
-        while (isdigit((unsigned char)*q) || ((*q == ',' || *q == '.') && isdigit((unsigned char)q[1]))) q++;
-        p = end = q;
-    }
-    size_t n = 0;
-    for (; at && at < end && n + 1 < cap; at++)
-        if (*at != ',') dst[n++] = *at;
-    dst[n] = 0;
-}
-
-/* exact: the first "#### NUMBER"; flexible: the last number at all. */
-static void number_scores(const char *text, const char *gold, double score[2]) {
-    char want[64], got[64];
-    const char *mark = strstr(text, "#### ");
-    char head[64] = "";
-    if (mark) snprintf(head, sizeof head, "%.*s", (int)strspn(mark + 5, "-0123456789.,"), mark + 5);
-    last_number(gold, want, sizeof want);
-    last_number(head, got, sizeof got);
-    score[0] = want[0] && !strcmp(want, got);
-    last_number(text, got, sizeof got);
-    score[1] = want[0] && !strcmp(want, got);
-}
-
-static int text_scores(const EvalTask *t, const EvalDoc *d, const char *text, double *score, Err *e) {
-    switch (t->kind) {
-    case MATCH:
-        return score_match(text, d->text, d->n_text, score, e);
-    case CONTAINS:
-        return score_contains(text, d->text[0], score, e);
-    case NUMBER:
-        return number_scores(text, d->text[0], score), OK;
-    default:
-        return score_squad(text, d->text, d->n_text, &score[0], &score[1], e);
-    }
-}
+/* ---- metrics ---- */
 
 static void metric(TaskResult *r, const char *name) {
     snprintf(r->metric[r->metrics++].name, sizeof r->metric[0].name, "%s", name);
@@ -152,7 +110,10 @@ static void metrics_name(const EvalTask *t, int L, TaskResult *r) {
         metric(r, "exact_match"), metric(r, "flexible_match");
         break;
     case SQUAD:
-        metric(r, "exact"), metric(r, "f1");
+        metric(r, "exact"), metric(r, "f1"), metric(r, "no_answer_probability");
+        break;
+    case DRILL:
+        metric(r, "acc");
         break;
     case LAST_WORD:
         metric(r, "acc"), metric(r, "perplexity");
@@ -185,18 +146,57 @@ static int sample_done(Run *u, TaskSample *s, Err *e) {
     return u->log ? u->log(u->ctx, u->t, u->r, s, e) : OK;
 }
 
+/* SQuAD: the probability of " unanswerable" after each question. */
+static int no_answers(const Run *u, double *p, Err *e) {
+    const size_t n = u->set->n;
+    void *ask_mem, *out = NULL;
+    if (u->t->kind != SQUAD || !u->m->loglik) return OK;
+    TRY(mem_alloc(&ask_mem, (n + 1) * sizeof(LogLikAsk), "requests", e));
+    LogLikAsk *ask = ask_mem;
+    for (size_t i = 0; i < n; i++) ask[i] = (LogLikAsk){u->set->doc[i].context[0], " unanswerable"};
+    int rc = mem_alloc(&out, (n + 1) * sizeof(LogLik), "log-likelihoods", e);
+    if (!rc) rc = u->m->loglik(u->m->ctx, ask, n, out, e);
+    for (size_t i = 0; i < n && !rc; i++) p[i] = exp(((LogLik *)out)[i].sum);
+    mem_free(out);
+    mem_free(ask_mem);
+    return rc;
+}
+
+static int squad_done(Run *u, char **text, Err *e) {
+    const size_t n = u->set->n;
+    void *mem;
+    TRY(mem_alloc(&mem, (n + 1) * sizeof(SquadAnswer), "scores", e));
+    SquadAnswer *a = mem;
+    for (size_t i = 0; i < n; i++)
+        a[i] = (SquadAnswer){u->score[i] / 100, u->score[n + i] / 100, u->score[2 * n + i],
+                             u->set->doc[i].n_text > 0, text[i][0] != 0};
+    const int rc = task_squad_metrics(a, n, u->set->threshold ? u->set->threshold : 1, u->r, e);
+    mem_free(mem);
+    return rc;
+}
+
+static int texts_done(Run *u, char **text, const double *no_answer, Err *e) {
+    for (size_t i = 0; i < u->set->n; i++) {
+        TaskSample s = {.index = i, .generated = text[i]};
+        TRY(task_text_scores(u->t, u->set, &u->set->doc[i], text[i], no_answer[i], s.score, e));
+        TRY(sample_done(u, &s, e));
+    }
+    return u->t->kind == SQUAD ? squad_done(u, text, e) : OK;
+}
+
 static int run_generation(Run *u, Err *e) {
     char **text = NULL;
-    TRY(u->m->generate(u->m->ctx, u->set->doc, u->set->n, u->t->max_new, u->t->until, &text, e));
-    int rc = OK;
-    for (size_t i = 0; i < u->set->n && !rc; i++) {
-        TaskSample s = {.index = i, .generated = text[i]};
-        rc = text_scores(u->t, &u->set->doc[i], text[i], s.score, e);
-        if (u->t->kind == SQUAD) // reported in percent, as the official script does
-            for (int k = 0; k < u->r->metrics; k++) s.score[k] *= 100;
-        if (!rc) rc = sample_done(u, &s, e);
+    void *mem;
+    TRY(mem_alloc(&mem, (u->set->n + 1) * sizeof(double), "scores", e));
+    int rc = no_answers(u, mem, e);
+    if (!rc)
+        rc = u->m->generate(u->m->ctx, u->set->doc, u->set->n, u->t->max_new,
+                            u->set->until ? u->set->until : u->t->until, &text, e);
+    if (!rc) {
+        rc = texts_done(u, text, mem, e);
+        lm_free_texts(text, u->set->n);
     }
-    lm_free_texts(text, u->set->n);
+    mem_free(mem);
     return rc;
 }
 
@@ -265,7 +265,9 @@ static int run_rolling(Run *u, Err *e) {
         const char *text = u->set->doc[i].context[0];
         TaskSample s = {.index = i, .loglik = &ll, .requests = 1};
         TRY(u->m->rolling(u->m->ctx, text, &ll, e));
-        const double w = words_of(text), b = (double)strlen(text);
+        const char *raw = u->set->doc[i].n_text ? u->set->doc[i].text[0]
+                                                : text; // the page as it stands in the file is counted
+        const double w = words_of(raw), b = (double)strlen(raw);
         s.score[0] = exp(-ll.sum / w);
         s.score[1] = exp(-ll.sum / b);
         s.score[2] = -ll.sum / b / log(2);
@@ -291,12 +293,13 @@ int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, T
     const int rc = t->max_new           ? run_generation(&u, e)
                    : t->kind == ROLLING ? run_rolling(&u, e)
                                         : run_choices(&u, e);
-    for (int k = 0; k < r->metrics && !rc && t->kind != ROLLING; k++)
+    for (int k = 0; k < r->metrics && !rc && t->kind != ROLLING && t->kind != SQUAD; k++)
         score_mean(u.score + (size_t)k * set->n, (int)set->n, &r->metric[k].value, &r->metric[k].se);
     if (!rc && t->kind == LAST_WORD) { // perplexity of the mean; its error by the delta rule
         r->metric[1].value = exp(-r->metric[1].value);
         r->metric[1].se *= r->metric[1].value;
     }
+    if (!rc && set->percent) r->metric[0].value = floor(r->metric[0].value * 100 + .5) / 100;
     mem_free(mem);
     return rc;
 }

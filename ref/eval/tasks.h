@@ -4,6 +4,7 @@
 #ifndef HYB_TASKS_H
 #define HYB_TASKS_H
 #include "eval/lm.h"
+#include "eval/questions.h"
 #include "eval/ruler.h"
 
 typedef struct EvalTask EvalTask;
@@ -12,6 +13,9 @@ const EvalTask *task_find(const char *name);
 const char *task_name(const EvalTask *t);
 int task_generates(const EvalTask *t); /* tokens to generate; 0: log-likelihoods only */
 int task_ruler(const EvalTask *t);     /* its index for ruler.h, -1 for other tasks */
+int task_drill(
+    const EvalTask *t); /* 1: a diagnostic task of the official code or a phone book, made by task_make */
+int task_generated(const EvalTask *t); /* 1: needs no file of questions */
 
 typedef struct { /* NULL where a model cannot */
     void *ctx;
@@ -22,7 +26,7 @@ typedef struct { /* NULL where a model cannot */
 } EvalModel;
 EvalModel eval_model(Lm *lm);
 
-enum { TASK_METRICS = 4 };
+enum { TASK_METRICS = 8 };
 typedef struct {
     struct {
         char name[24];
@@ -43,8 +47,10 @@ typedef struct {
 } TaskSample;
 typedef int (*TaskLog)(void *ctx, const EvalTask *t, const TaskResult *names, const TaskSample *s, Err *e);
 
-/* Questions of a task that is read from files under dir. limit 0: all. */
-int task_read(const EvalTask *t, const char *dir, size_t limit, EvalSet *out, Err *e);
+/* Questions of a task that is read from files under dir. */
+int task_read(const EvalTask *t, const char *dir, const QuestionOptions *o, EvalSet *out, Err *e);
+/* Questions of a drill (method/drills.h): a pure function of its arguments. */
+int task_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e);
 /* Asks and scores. L names the metric of RULER tasks ("4096"). log may be NULL. */
 int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log,
              void *ctx, Err *e);

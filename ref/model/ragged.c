@@ -124,8 +124,7 @@ static int pieces_upload(Ragged *r, const RaggedPiece *piece, int n, Err *e) {
         if (p->T < 1 || p->T > r->capacity - r->past[p->row])
             return err_set(e, ERR_USAGE, "row %d: %d more tokens after %d, but there is room for %d in all",
                            p->row, p->T, r->past[p->row], r->capacity);
-        if (p->T > r->most - N)
-            return err_set(e, ERR_USAGE, "a step of more than %d tokens", r->most);
+        if (p->T > r->most - N) return err_set(e, ERR_USAGE, "a step of more than %d tokens", r->most);
         for (int t = 0; t < p->T; t++)
             if (p->ids[t] < 0 || p->ids[t] >= m->c.VOC)
                 return err_set(e, ERR_INPUT, "token id %d: expected 0 to %d", p->ids[t], m->c.VOC - 1);

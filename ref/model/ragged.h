@@ -15,10 +15,10 @@ typedef struct {
 
 typedef struct {
     Model *m;
-    int rows, capacity, most; /* most: tokens a step, all pieces together */
-    int *past;                /* (rows) tokens consumed so far */
-    MixerState *state;        /* (rows,L) */
-    void **row_mem;           /* (rows) device memory of one row's caches and states */
+    int rows, capacity, most;                   /* most: tokens a step, all pieces together */
+    int *past;                                  /* (rows) tokens consumed so far */
+    MixerState *state;                          /* (rows,L) */
+    void **row_mem;                             /* (rows) device memory of one row's caches and states */
     size_t row_bytes, cache_bytes, state_bytes; /* the last two: of all rows */
     Pass pass;
     Real *logits; /* (rows,VOC) device */
