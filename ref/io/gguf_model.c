@@ -150,6 +150,7 @@ static int config_read(Config *c, const GgufModel *m, const Arch *a, Err *e) {
     c->tied = !gguf_find(g, "output.weight");
     c->qkv_bias = a->qkv_bias || gguf_find(g, "blk.0.attn_q.bias");
     c->o_bias = gguf_find(g, "blk.0.attn_output.bias") != NULL;
+    if (c->qkv_bias && !c->o_bias) snprintf(c->family, sizeof c->family, "qwen2"); // the family that has just these biases
     c->qk_norm = a->qk_norm;
     c->o_norm_eps = c->norm_eps;
     c->conv_width = 4;
