@@ -160,15 +160,20 @@ START_TEST(attention_tiles) {
 }
 END_TEST
 
-/* delta_rule, or gla when gates is K */
-static void check_mixer(const CpuPath *p, const DeltaDims *d, int gla, double decay, const int *start) {
+enum { DELTA, GLA, KDA }; /* decays: one a head; K a key head; K a head */
+static void check_mixer(const CpuPath *p, const DeltaDims *d, int kind, double decay, const int *start) {
     const size_t nk = (size_t)d->B * d->T * d->Hk * d->K, nv = (size_t)d->B * d->T * d->H * d->V, nh = (size_t)d->B * d->T * d->H, n0 = (size_t)d->B * d->H * d->K * d->V;
-    const Pair q = pair(nk, 1), k = pair(nk, 1.7 / sqrt(d->K)), v = pair(nv, 1), g = pair(gla ? nk : nh, 1), beta = pair(nh, 1), dout = pair(nv, 1), o = pair(nv, 1);
+    const Pair q = pair(nk, 1), k = pair(nk, 1.7 / sqrt(d->K)), v = pair(nv, 1), g = pair(kind == DELTA ? nh : kind == GLA ? nk : nh * d->K, 1), beta = pair(nh, 1), dout = pair(nv, 1), o = pair(nv, 1);
     const Pair S = pair(delta_states(d), 1), dq = pair(nk, 1), dk = pair(nk, 1), dv = pair(nv, 1), dg = pair(g.n, 1), dbeta = pair(nh, 1), dS = pair(n0, 1);
     for (size_t i = 0; i < g.n; i++) g.d[i] = g.f[i] = (float)(-fabs(g.d[i]) * decay);
     for (size_t i = 0; i < nh; i++) beta.d[i] = beta.f[i] = fabsf(beta.f[i]);
-    void *work = malloc(delta_rule_work(d));
-    if (gla) {
+    void *work = malloc(kda_work(d));
+    if (kind == KDA) {
+        p->ops.kda_forward(o.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
+        ops_ref64.kda_forward(o.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
+        p->ops.kda_backward(dq.f, dk.f, dv.f, dg.f, dbeta.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
+        ops_ref64.kda_backward(dq.d, dk.d, dv.d, dg.d, dbeta.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
+    } else if (kind == GLA) {
         p->ops.gla_forward(o.f, S.f, q.f, k.f, v.f, g.f, start, 0.2, work, d);
         ops_ref64.gla_forward(o.d, S.d, q.d, k.d, v.d, g.d, start, 0.2, work, d);
         p->ops.gla_backward(dq.f, dk.f, dv.f, dg.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, start, 0.2, work, d);
@@ -191,8 +196,8 @@ START_TEST(delta_rule_chunks) {
     for (int s = 0; p && s < 10; s++) {
         const DeltaDims *d = &mixers[s / 2];
         int *start = s % 2 ? starts(d->B, d->T) : NULL;
-        check_mixer(p, d, 0, 0.3, start);
-        check_mixer(p, d, 0, 30, start);
+        check_mixer(p, d, DELTA, 0.3, start);
+        check_mixer(p, d, DELTA, 30, start);
         free(start);
     }
 }
@@ -202,8 +207,20 @@ START_TEST(gla_chunks) {
     for (int s = 0; p && s < 10; s++) {
         const DeltaDims *d = &mixers[s / 2];
         int *start = s % 2 ? starts(d->B, d->T) : NULL;
-        check_mixer(p, d, 1, 0.3, start);
-        check_mixer(p, d, 1, 30, start);
+        check_mixer(p, d, GLA, 0.3, start);
+        check_mixer(p, d, GLA, 30, start);
+        free(start);
+    }
+}
+END_TEST
+
+START_TEST(kda_chunks) {
+    const CpuPath *p = path_of(_i);
+    for (int s = 0; p && s < 10; s++) {
+        const DeltaDims *d = &mixers[s / 2];
+        int *start = s % 2 ? starts(d->B, d->T) : NULL;
+        check_mixer(p, d, KDA, 0.3, start);
+        check_mixer(p, d, KDA, 30, start);
         free(start);
     }
 }
@@ -370,6 +387,7 @@ int main(void) {
     tcase_add_loop_test(ops, attention_tiles, 0, 2 * PATHS);
     tcase_add_loop_test(ops, delta_rule_chunks, 0, PATHS);
     tcase_add_loop_test(ops, gla_chunks, 0, PATHS);
+    tcase_add_loop_test(ops, kda_chunks, 0, PATHS);
     tcase_add_loop_test(ops, heads_in_blocks, 0, PATHS);
     tcase_add_loop_test(ops, nan_stays, 0, PATHS);
     tcase_add_loop_test(ops, threads_change_no_bit, 0, PATHS);

@@ -285,7 +285,7 @@ START_TEST(what_cannot_fit_is_refused) {
 END_TEST
 
 /* ---- whole models: the same gradients and the same training as the reference ---- */
-static const char *const LAYERS[][2] = {{"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}};
+static const char *const LAYERS[][2] = {{"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}, {"kda_v2", "swa_v1"}};
 START_TEST(model_gradient) {
     static const struct {
         const char *backend;

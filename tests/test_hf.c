@@ -129,6 +129,18 @@ START_TEST(test_fla) {
                  "\"expand_k\": 1, \"vocab_size\": 10, \"attn\": [{\"layers\": [0], \"num_heads\": 4}]}", &e), &e);
     ck_assert_int_eq(c.mixer[1], mixer_find("gla_v1"));
     ck_assert(c.mixer[0] == 0 && c.D == 16 && c.Hk == 4 && c.F == 8);
+    // fla's KDA: a convolution unless it says otherwise
+    ok(parse(&c, "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 2, \"num_heads\": 4, "
+                 "\"head_dim\": 16, \"vocab_size\": 10, \"conv_size\": 3, \"attn\": {\"layers\": [1], \"num_heads\": 4}}", &e), &e);
+    ck_assert_int_eq(c.mixer[0], mixer_find("kda_v2"));
+    ck_assert(c.mixer[1] == 0 && c.D == 16 && c.conv_width == 3);
+    ck_assert_int_eq(parse(&c, "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "
+                               "\"num_heads\": 4, \"head_dim\": 16, \"vocab_size\": 10, \"safe_gate\": true}", &e), ERR_INPUT);
+    ck_assert_ptr_nonnull(strstr(e.msg, "safe_gate"));
+    e = (Err){0};
+    ok(parse(&c, "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 1, \"num_heads\": 4, "
+                 "\"head_dim\": 16, \"vocab_size\": 10, \"use_short_conv\": false}", &e), &e);
+    ck_assert_int_eq(c.mixer[0], mixer_find("kda_v1"));
 }
 END_TEST
 
@@ -241,6 +253,11 @@ static const Shape shapes[] = {
     {"gla head_dim", "qwen3", "sg", 0, 0, 1, 1, 8, 0, ROPE_PLAIN, 3},
     {"gdn_v6", "llama", "6s", 0, 0, 0, 1, 4, 0, ROPE_PLAIN, 1},
     {"gdn and gla", "llama", "4g", 0, 0, 0, 1, 4, 0, ROPE_PLAIN, 1},
+    {"gdn_v5", "qwen2", "s5", 1, 0, 0, 1, 4, 0, ROPE_PLAIN, 1},
+    {"kda", "llama", "sk", 0, 0, 0, 0, 4, 0, ROPE_PLAIN, 0},
+    {"kda, convolution, qwen3", "qwen3", "Ks", 0, 0, 1, 1, 8, 0, ROPE_PLAIN, 2},
+    {"swa", "qwen2", "sw", 1, 0, 0, 1, 4, 0, ROPE_PLAIN, 1},
+    {"swa everywhere, kda", "qwen2", "wk", 1, 0, 0, 1, 4, 9, ROPE_PLAIN, 1},
 };
 
 static Config shape_config(const Shape *s) {
@@ -257,7 +274,9 @@ static Config shape_config(const Shape *s) {
     for (int l = 0; l < 2; l++) {
         char name[8] = "gdn_v?";
         name[5] = s->mixers[l];
-        c.mixer[l] = s->mixers[l] == 's' ? 0 : mixer_find(s->mixers[l] == 'g' ? "gla_v1" : name);
+        const char kind = s->mixers[l];
+        c.mixer[l] = mixer_find(kind == 's' ? "softmax" : kind == 'g' ? "gla_v1" : kind == 'k' ? "kda_v1" : kind == 'K' ? "kda_v2" : kind == 'w' ? "swa_v1" : name);
+        if (kind == 'w') c.swa_window = 7;
     }
     return c;
 }
@@ -307,6 +326,7 @@ START_TEST(test_round_trip) {
     ck_assert_msg(lines == s->notes, "%s: %d notes: %s", s->name, lines, notes);
     ok(hf_load_model(&back, in_scratch("model"), be, GRAD_NONE, &e), &e);
     ck_assert_int_eq(memcmp(back.c.mixer, c.mixer, sizeof c.mixer), 0);
+    ck_assert_int_eq(back.c.swa_window, c.swa_window);
     Compare k = {&back, 0, 0};
     params_walk(&m.c, &m.p, compare_param, &k);
     ck_assert(k.worst == 0 && k.n > 10);

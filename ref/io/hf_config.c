@@ -261,11 +261,11 @@ int hf_config_parse(Config *c, int *fla, const Json *j, Err *e) {
     c->dtype = DT_F32;
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         if (!strcmp(families[i].name, type)) return family_parse(c, j, &families[i], e);
-    if (!strcmp(type, "gated_deltanet") || !strcmp(type, "gla") || !strcmp(type, "hybridize")) {
+    if (!strcmp(type, "gated_deltanet") || !strcmp(type, "gla") || !strcmp(type, "kda") || !strcmp(type, "hybridize")) {
         *fla = 1;
         return hf_fla_parse(c, j, type, e);
     }
-    refuse(j, "model_type", type, "llama, mistral, qwen2, qwen3, gated_deltanet or gla", e);
+    refuse(j, "model_type", type, "llama, mistral, qwen2, qwen3, gated_deltanet, gla or kda", e);
     return err_hint(e, "only these are computed exactly; convert the model to one of them");
 }
 

@@ -27,6 +27,12 @@ static int linear_kind(const Config *c) {
     return kind;
 }
 
+static int swa_window(const Config *c) { // 0: no layer asks for it
+    for (int l = 0; l < c->L; l++)
+        if (mixer_at(c->mixer[l]) == &mixer_swa_v1) return c->swa_window;
+    return 0;
+}
+
 static void ids_write(JsonOut *o, const Config *c) {
     if (c->bos >= 0) json_out_int(o, "bos_token_id", c->bos);
     else json_out_null(o, "bos_token_id");
@@ -134,6 +140,18 @@ static void gdn_write(JsonOut *o, const Config *c, const char *name) {
     json_out_bool(o, "allow_neg_eigval", 0);
 }
 
+static void kda_write(JsonOut *o, const Config *c, const char *name) {
+    json_out_int(o, "num_heads", c->H);
+    json_out_int(o, "head_dim", c->D);
+    json_out_int(o, "expand_v", 1);
+    json_out_null(o, "num_v_heads");
+    json_out_bool(o, "use_short_conv", !strcmp(name, "kda_v2"));
+    json_out_int(o, "conv_size", c->conv_width);
+    json_out_bool(o, "allow_neg_eigval", 0);
+    json_out_bool(o, "safe_gate", 0);
+    json_out_null(o, "lower_bound");
+}
+
 static void gla_write(JsonOut *o, const Config *c) {
     json_out_int(o, "num_heads", c->H);
     json_out_null(o, "num_kv_heads");
@@ -156,6 +174,7 @@ static void own_write(JsonOut *o, const Config *c) {
     json_out_int(o, "head_dim", c->D);
     json_out_int(o, "num_key_value_heads", c->Hk);
     json_out_int(o, "window", c->window);
+    if (swa_window(c)) json_out_int(o, "swa_window", c->swa_window);
     json_out_int(o, "conv_width", c->conv_width);
     json_out_bool(o, "qkv_bias", c->qkv_bias);
     json_out_bool(o, "o_bias", c->o_bias);
@@ -181,14 +200,16 @@ static void notes_write(Notes *n, const Config *c, const char *type) {
 static int fla_write(JsonOut *o, const Config *c, DType dtype, Notes *n) {
     const int kind = linear_kind(c);
     const char *name = kind > 0 ? mixer_at(kind)->name : "", *type = "hybridize", *architecture = "HybridizeForCausalLM";
-    if (!strncmp(name, "gdn_v", 5) && strcmp(name, "gdn_v6")) type = "gated_deltanet", architecture = "GatedDeltaNetForCausalLM";
+    if (!strncmp(name, "gdn_v", 5) && strcmp(name, "gdn_v5") && strcmp(name, "gdn_v6")) type = "gated_deltanet", architecture = "GatedDeltaNetForCausalLM";
     if (!strcmp(name, "gla_v1") && c->D * (int64_t)c->H == c->C) type = "gla", architecture = "GLAForCausalLM";
+    if (!strncmp(name, "kda_v", 5)) type = "kda", architecture = "KDAForCausalLM";
     head_write(o, architecture, type, c);
     json_out_str(o, "attn_mode", "chunk");
     json_out_null(o, "hidden_ratio");
     json_out_str(o, "hidden_act", "swish");
     if (type[0] == 'h') json_out_int(o, "num_heads", c->H);
     else if (type[1] == 'a') gdn_write(o, c, name);
+    else if (type[0] == 'k') kda_write(o, c, name);
     else gla_write(o, c);
     attn_write(o, c);
     json_out_real(o, "norm_eps", c->norm_eps);
@@ -208,7 +229,7 @@ static int same(const Config *a, const Config *b) {
     const Rope *r = &a->rope, *s = &b->rope;
     return !strcmp(a->family, b->family) && a->C == b->C && a->L == b->L && a->H == b->H && a->Hk == b->Hk && a->D == b->D &&
            a->F == b->F && a->VOC == b->VOC && a->qkv_bias == b->qkv_bias && a->o_bias == b->o_bias && a->qk_norm == b->qk_norm &&
-           a->tied == b->tied && a->window == b->window && a->max_positions == b->max_positions && a->norm_eps == b->norm_eps &&
+           a->tied == b->tied && a->window == b->window && swa_window(a) == swa_window(b) && a->max_positions == b->max_positions && a->norm_eps == b->norm_eps &&
            a->bos == b->bos && a->n_eos == b->n_eos && !memcmp(a->eos, b->eos, a->n_eos * sizeof *a->eos) &&
            !memcmp(a->mixer, b->mixer, a->L * sizeof *a->mixer) && r->kind == s->kind && r->theta == s->theta &&
            (r->kind == ROPE_PLAIN || r->factor == s->factor) &&

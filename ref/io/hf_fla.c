@@ -1,4 +1,4 @@
-/* hf_fla.c - config.json of hybrids: flash-linear-attention's gated_deltanet and gla, plus our member "hybridize".
+/* hf_fla.c - config.json of hybrids: flash-linear-attention's gated_deltanet, gla and kda, plus our member "hybridize".
  *
  * fla describes one kind of linear layer and the softmax layers (`attn.layers`); what it has no field for stands in "hybridize". Where both
  * speak of a layer's mixer they must agree. model_type "hybridize" is a hybrid that fla cannot describe at all. */
@@ -65,6 +65,21 @@ static int gla_read(Config *c, const Json *j, int *mixer, Err *e) {
     if (c->C % c->H) return err_set(e, ERR_INPUT, "%s: num_heads: %d does not divide hidden_size %d", j->file, c->H, c->C);
     c->D = c->C / c->H;
     *mixer = mixer_find("gla_v1");
+    return OK;
+}
+
+static int kda_read(Config *c, const Json *j, int *mixer, Err *e) {
+    int conv = 1;
+    c->D = 128;
+    TRY(hf_opt_int(j, 0, "head_dim", 1, BIG, &c->D, e));
+    TRY(only_real(j, "expand_v", 1, 1, e));
+    TRY(only_bool(j, "allow_neg_eigval", 0, e));
+    TRY(only_bool(j, "safe_gate", 0, e)); // another gate: lower_bound sigmoid(...)
+    TRY(only_null(j, "lower_bound", e));
+    TRY(only_int(j, 0, "num_v_heads", c->H, e));
+    TRY(json_opt_bool(j, 0, "use_short_conv", &conv, e));
+    TRY(hf_opt_int(j, 0, "conv_size", 1, BIG, &c->conv_width, e));
+    *mixer = mixer_find(conv ? "kda_v2" : "kda_v1");
     return OK;
 }
 
@@ -142,6 +157,7 @@ static int own_read(Config *c, const Json *j, JsonRef own, int fla, Err *e) {
     TRY(hf_opt_int(j, own, "head_dim", 1, BIG, &c->D, e));
     TRY(hf_opt_int(j, own, "num_key_value_heads", 1, BIG, &c->Hk, e));
     TRY(hf_opt_int(j, own, "window", 0, BIG, &c->window, e));
+    TRY(hf_opt_int(j, own, "swa_window", 0, BIG, &c->swa_window, e));
     TRY(hf_opt_int(j, own, "conv_width", 1, BIG, &c->conv_width, e));
     TRY(json_opt_bool(j, own, "qkv_bias", &c->qkv_bias, e));
     TRY(json_opt_bool(j, own, "o_bias", &c->o_bias, e));
@@ -168,6 +184,7 @@ int hf_fla_parse(Config *c, const Json *j, const char *type, Err *e) {
     c->o_norm_eps = c->norm_eps;
     if (!strcmp(type, "gated_deltanet")) TRY(gdn_read(c, j, &mixer, e));
     if (!strcmp(type, "gla")) TRY(gla_read(c, j, &mixer, e));
+    if (!strcmp(type, "kda")) TRY(kda_read(c, j, &mixer, e));
     for (int l = 0; l < c->L; l++) c->mixer[l] = mixer;
     if (mixer) TRY(attn_read(c, j, e));
     TRY(only_null(j, "attnres_block_size", e));

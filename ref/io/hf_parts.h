@@ -6,7 +6,7 @@
 
 /* config.json -> Config without the final config_check; *fla = the names in the weight files are fla's, not transformers'. */
 int hf_config_parse(Config *c, int *fla, const Json *j, Err *e);
-/* The part of it for model_type gated_deltanet, gla and hybridize (fla-native layout, interfaces.md A2 (4)). */
+/* The part of it for model_type gated_deltanet, gla, kda and hybridize (fla-native layout, interfaces.md A2 (4)). */
 int hf_fla_parse(Config *c, const Json *j, const char *type, Err *e);
 /* A {rope_type, rope_theta, factor, ...} object; r holds the defaults on entry. */
 int hf_rope_parse(Rope *r, const Json *j, JsonRef object, int max_positions, Err *e);

@@ -188,6 +188,7 @@ static Config model_small(const char *const *mixer, int L, int C, int H, int Hk,
     c.norm_eps = c.o_norm_eps = 1e-6;
     c.rope = (Rope){.kind = ROPE_PLAIN, .theta = 10000};
     c.conv_width = 4;
+    c.swa_window = 9;
     c.bos = -1;
     for (int l = 0; l < L; l++) c.mixer[l] = mixer_find(mixer[l]);
     return c;
