@@ -344,7 +344,8 @@ static ScoreOptions score_options(const Pipeline *p, const char *dir, const char
                       .official = o->official_score,
                       .eval_every = o->eval_every,
                       .cache = (size_t)o->cache_mb << 19,
-                      .K = p->r->K};
+                      .K = p->r->K,
+                      .recall = p->recall.n_n ? &p->recall : NULL};
     s.stop = (EarlyStop){o->early_stop_r, o->early_stop_threshold, o->early_stop_all_pairs};
     s.halving_z = o->halving_z;
     return s;

@@ -230,6 +230,7 @@ int ranking_write(const LayerScore *s, int L, const char *selector, const int *k
         json_out_real(&j, "score", s[l].score);
         json_out_real(&j, "stderr", s[l].se);
         json_out_real(&j, "running_kl", s[l].running);
+        if (!isnan(s[l].recall)) json_out_real(&j, "recall", s[l].recall);
         json_out_bool(&j, "selected", keep[l]);
         json_out_int(&j, "tokens", s[l].tokens);
         json_out_real(&j, "seconds", s[l].seconds);
@@ -258,6 +259,8 @@ static int ranking_row(LayerScore *s, const Json *j, JsonRef r, Err *e) {
     TRY(want_number(j, r, "score", &s->score, e));
     TRY(want_number(j, r, "stderr", &s->se, e));
     TRY(want_number(j, r, "running_kl", &s->running, e));
+    s->recall = NAN;
+    TRY(json_opt_real(j, r, "recall", &s->recall, e));
     TRY(want_number(j, r, "seconds", &s->seconds, e));
     if (json_get(j, r, "heads") >= 0) TRY(want_numbers(j, r, "heads", s->head, SCORE_HEADS, &s->heads, e));
     return want_numbers(j, r, "batch_kl", s->batch_kl, HELDOUT_MAX, &s->batches, e);

@@ -40,6 +40,7 @@ static void result_out(JsonOut *j, const LayerScore *s, uint64_t fingerprint) {
     json_out_u64(j, "fingerprint", fingerprint);
     json_out_int(j, "tokens", s->tokens);
     json_out_real(j, "seconds", s->seconds);
+    if (!isnan(s->recall)) json_out_real(j, "recall", s->recall);
     json_out_array(j, "points"); // step, tokens, held-out KL, its standard error, running training KL
     for (int i = 0; i < s->points; i++) {
         const ScorePoint *p = &s->point[i];
@@ -113,6 +114,8 @@ static int result_parse(LayerScore *s, const Json *j, uint64_t *fingerprint, Err
     TRY(json_want_int(j, json_get(j, 0, "tokens"), "tokens", 0, INT64_MAX, &s->tokens, e));
     TRY(json_want_real(j, json_get(j, 0, "seconds"), "seconds", &s->seconds, e));
     s->layer = (int)layer;
+    s->recall = NAN;
+    TRY(json_opt_real(j, 0, "recall", &s->recall, e));
     const JsonRef points = json_get(j, 0, "points");
     for (JsonRef r = json_first(j, points); r >= 0; r = json_next(j, r)) {
         double v[5];
@@ -176,6 +179,7 @@ static void layer_result(LayerScore *s, const LayerRun *r, int layer, const Trai
     *s = (LayerScore){.layer = layer,
                       .tokens = t->tokens,
                       .seconds = t->seconds,
+                      .recall = NAN,
                       .points = (int)r->extra[0],
                       .batches = r->heldout->batches};
     for (int i = 0; i < s->points; i++) {
@@ -223,8 +227,12 @@ static int layer_train(Scoring *k, LayerRun *r, Model *hybrid, int layer, const 
     task.after = layer_after;
     task.extra = r->extra;
     task.n_extra = EXTRA;
-    const int rc = train_run(&task, &train, &t, e);
+    int rc = train_run(&task, &train, &t, e);
     if (!rc) layer_result(out, r, layer, &t);
+    if (!rc && k->o->recall && t.step == k->steps) {
+        double accuracy[RECALL_MAX_N];
+        rc = recall_run(k->o->recall, hybrid, NULL, NULL, accuracy, &out->recall, e);
+    }
     distill_close(&r->d);
     return rc;
 }
@@ -494,7 +502,7 @@ void score_finish(LayerScore *s, int layer, int n) {
     double sum = 0, square = 0;
     s->layer = layer;
     s->batches = n;
-    s->running = NAN;
+    s->running = s->recall = NAN;
     for (int i = 0; i < n; i++) sum += s->batch_kl[i];
     s->score = n ? sum / n : NAN;
     for (int i = 0; i < n; i++) square += (s->batch_kl[i] - s->score) * (s->batch_kl[i] - s->score);

@@ -7,6 +7,7 @@
  * LayerScore is what every selector that scores layers leaves behind; tokens and seconds of its rows add up to what it cost. */
 #ifndef HYB_SCORE_H
 #define HYB_SCORE_H
+#include "eval/recall.h"
 #include "method/distill.h"
 #include "method/early_stop.h"
 
@@ -21,6 +22,7 @@ typedef struct {
         score; /* I(layer) = -KL: higher = keep as softmax. Clean: held-out KL; official: mean training KL of the last 10 steps */
     double se; /* standard error of the held-out KL over batches */
     double running; /* mean training KL of the last 10 steps */
+    double recall;  /* of the trained hybrid, mean over numbers of pairs; NAN: not asked, or nothing was trained */
     int64_t tokens;
     double seconds;
     int points, batches;
@@ -52,6 +54,7 @@ typedef struct {
     double
         halving_z; /* drop layers this many paired standard errors behind the K-th best; 0: off (never with removal) */
     int K; /* of both */
+    const Recall *recall; /* asked at the end of every run, has no influence on scores; may be NULL */
 } ScoreOptions;
 
 /* Scores all layers; out (L), or (n_sets). start: the stage-1 student. Resumable: DIR/layer-N.json is a finished layer, DIR/layer-N/ one in progress.

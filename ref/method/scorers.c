@@ -286,12 +286,12 @@ int subsets(int *sets, int cap, int L, int K) {
 static int sets_csv(const int *sets, const LayerScore *s, int n, int L, const char *dir, Err *e) {
     TextBuf b = {0};
     char path[1300], text[256];
-    textbuf_puts(&b, "rank,kl,stderr,layers\n");
+    textbuf_puts(&b, "rank,kl,stderr,recall,layers\n");
     for (int rank = 1; rank <= n; rank++)
         for (int i = 0; i < n; i++) {
             if (s[i].rank != rank) continue;
             select_text(text, sizeof text, sets + (size_t)i * L, L);
-            textbuf_printf(&b, "%d,%.9g,%.3g,\"%s\"\n", rank, -s[i].score, s[i].se, text);
+            textbuf_printf(&b, "%d,%.9g,%.3g,%.6g,\"%s\"\n", rank, -s[i].score, s[i].se, s[i].recall, text);
         }
     int rc = textbuf_end(&b, e);
     if (!rc) rc = file_join(path, sizeof path, dir, "sets.csv", e);
@@ -307,7 +307,7 @@ static void sets_rows(const int *sets, const LayerScore *s, int n, int L, LayerS
         score_finish(&rows[l], l, 0);
         for (int i = 0; i < n; i++)
             if (sets[(size_t)i * L + l] && !(s[i].score <= rows[l].score))
-                rows[l].score = s[i].score, rows[l].se = s[i].se;
+                rows[l].score = s[i].score, rows[l].se = s[i].se, rows[l].recall = s[i].recall;
     }
     score_rank(rows, L);
 }
