@@ -726,6 +726,65 @@ START_TEST(task_answers) { // a teacher that repeats the token before never answ
 }
 END_TEST
 
+/* A task whose right answer is what the intact teacher says: only the layer whose attention says something can lose it. */
+static char intact[64];
+static int fixed_make(DrillSample *s, Rng *r, int pairs, Err *e) {
+    (void)r, (void)pairs, (void)e;
+    textbuf_puts(&s->prompt, "a1 b2 c3 d4 b");
+    textbuf_puts(&s->answer, "as before");
+    return OK;
+}
+static int fixed_listen(const DrillSample *s, const char *output) {
+    (void)s;
+    snprintf(intact, sizeof intact, "%s", output);
+    return 1;
+}
+static int fixed_right(const DrillSample *s, const char *output) {
+    (void)s;
+    return !strcmp(output, intact);
+}
+
+START_TEST(task_ablation_rule) { // importance = accuracy - accuracy without the layer's attention: 1 for the planted layer, 0 for the others
+    enum { LAYERS = 3 };
+    const DrillKind listen = {"listen", fixed_make, fixed_listen}, judge = {"judge", fixed_make, fixed_right};
+    const DrillOptions o = {.samples = 2, .pairs = 3, .new_tokens = 12, .seed = 1};
+    static const double zero[16 * 16];
+    Backend *be;
+    Model m;
+    Tokenizer *t;
+    char *json;
+    size_t n;
+    Err e = {0};
+    Config c = tiny_config(LAYERS);
+    c.VOC = 256;
+    must(backend_open(&be, "cpu", 1, &e), &e);
+    must(model_open(&m, &c, be, GRAD_NONE, &e), &e);
+    must(model_init(&m, 3, 1, 1.5, 0, &e), &e);
+    must(tokenizer_byte_json(&json, &n, &e), &e);
+    must(file_mkdirs(place("tok"), &e), &e);
+    must(file_write_all(place("tok/tokenizer.json"), json, n, &e), &e);
+    mem_free(json);
+    must(tokenizer_open(&t, place("tok"), &e), &e);
+    for (int l = 0; l < LAYERS; l++) {
+        char name[64];
+        ParamInfo i;
+        Param p;
+        snprintf(name, sizeof name, "model.layers.%d.attn.o_proj.weight", l);
+        ck_assert(model_find(&m, name, &i, &p));
+        if (l != 1) must(param_put(be, &i, &p, DT_F64, zero, &e), &e);
+    }
+    double accuracy, importance[LAYERS];
+    int64_t tokens = 0;
+    must(drill_accuracy(&listen, &m, t, &o, &accuracy, &tokens, &e), &e);
+    ck_assert(accuracy == 1 && intact[0]);
+    must(drill_ablation(&judge, &m, t, &o, importance, &tokens, &e), &e);
+    for (int l = 0; l < LAYERS; l++) ck_assert_double_eq(importance[l], l == 1);
+    tokenizer_close(t);
+    model_close(&m);
+    backend_close(be);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- attention of heads */
 
 /* Queries of zero attend evenly: weight 1/(t+1) on each of t+1 tokens, or 1/2 in a window of two. */
@@ -761,6 +820,16 @@ START_TEST(even_attention) {
     }
     ck_assert_int_eq(probe_heads(&p, &t.teacher, NULL, 0, 1, 3, 1, &bad), ERR_USAGE);
     tiny_close(&t);
+}
+END_TEST
+
+START_TEST(rank_correlation) {
+    const double a[6] = {1, 2, 2, 4, NAN, 9}, up[6] = {10, 20, 20, 30, 0, 31}, down[6] = {5, 4, 4, 1, 2, 0}, flat[6] = {1, 1, 1, 1, 1, 1};
+    const double mixed[6] = {1, 3, 2, 4, 7, NAN}; // ranks 1 2.5 2.5 4 against 1 3 2 4
+    ck_assert_double_eq_tol(probe_correlation(a, up, 6), 1, 1e-14);
+    ck_assert_double_eq_tol(probe_correlation(a, down, 6), -1, 1e-14);
+    ck_assert_double_eq_tol(probe_correlation(a, mixed, 6), 4.5 / sqrt(4.5 * 5), 1e-14);
+    ck_assert(isnan(probe_correlation(a, flat, 6)) && isnan(probe_correlation(a, up, 0)));
 }
 END_TEST
 
@@ -831,7 +900,9 @@ int main(void) {
     tcase_add_test(t, halving_run);
     tcase_add_test(t, task_prompts);
     tcase_add_test(t, task_answers);
+    tcase_add_test(t, task_ablation_rule);
     tcase_add_test(t, even_attention);
+    tcase_add_test(t, rank_correlation);
     tcase_add_test(t, mixture);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

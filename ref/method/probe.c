@@ -103,3 +103,23 @@ void probe_heads_close(HeadProbe *p) {
     mem_free(p->mem);
     memset(p, 0, sizeof *p);
 }
+
+/* Twice the mean rank of a[i] among the pairs that count. */
+static double rank_of(const double *a, const double *b, size_t n, size_t i) {
+    double rank = 0;
+    for (size_t k = 0; k < n; k++)
+        if (!isnan(a[k] + b[k])) rank += a[k] < a[i] ? 2 : a[k] == a[i];
+    return rank;
+}
+
+double probe_correlation(const double *a, const double *b, size_t n) {
+    double x = 0, y = 0, xx = 0, yy = 0, xy = 0, m = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (isnan(a[i] + b[i])) continue;
+        const double p = rank_of(a, b, n, i), q = rank_of(b, a, n, i);
+        m++;
+        x += p, y += q, xx += p * p, yy += q * q, xy += p * q;
+    }
+    const double scale = (m * xx - x * x) * (m * yy - y * y);
+    return scale > 0 ? (m * xy - x * y) / sqrt(scale) : NAN;
+}

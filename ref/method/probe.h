@@ -16,5 +16,7 @@ typedef struct {
 /* rows sequences of 2*block tokens drawn from ids (n of them; NULL: the whole vocabulary, n ignored). block >= 2. */
 int probe_heads(HeadProbe *p, Model *m, const int *ids, int n, int block, int rows, uint64_t seed, Err *e);
 void probe_heads_close(HeadProbe *p);
+/* Spearman's rho of two numbers per head: equal values share their mean rank, pairs with a NAN are left out; NAN if nothing varies. */
+double probe_correlation(const double *a, const double *b, size_t n);
 
 #endif
