@@ -292,7 +292,7 @@ START_TEST(swaps_are_plain_hybrids) { // sharing the prefix changes nothing
     for (int given = 0; given < 2; given++) {
         int keep[L] = {0, given, 0, 0};
         hybrid_kl(&r, keep, &base);
-        must(swap_scores(rows, SWAP_ADD, &r.t.teacher, &r.start, given ? keep : NULL, &r.h, &e), &e);
+        must(swap_scores(rows, SWAP_ADD, &r.t.teacher, &r.start, given ? keep : NULL, &r.h, NULL, &e), &e);
         for (int l = 0; l < L; l++) {
             if (keep[l]) {
                 ck_assert(isnan(rows[l].score) && rows[l].rank == L);
@@ -305,7 +305,7 @@ START_TEST(swaps_are_plain_hybrids) { // sharing the prefix changes nothing
             for (int b = 0; b < BATCHES; b++) ck_assert_double_eq_tol(rows[l].batch_kl[b], base.batch_kl[b] - one.batch_kl[b], 1e-13);
         }
     }
-    must(swap_scores(rows, SWAP_REMOVE, &r.t.teacher, &r.start, NULL, &r.h, &e), &e);
+    must(swap_scores(rows, SWAP_REMOVE, &r.t.teacher, &r.start, NULL, &r.h, NULL, &e), &e);
     for (int l = 0; l < L; l++) {
         int keep[L] = {1, 1, 1, 1};
         keep[l] = 0;
@@ -327,8 +327,8 @@ START_TEST(bypass_is_a_zero_projection) {
     const int all[L] = {1, 1, 1, 1};
     rig_open(&r, "ref64", "gdn_v4", 0, 0);
     hybrid_kl(&r, all, &base);
-    must(swap_scores(rows, SWAP_PPL, &r.t.teacher, NULL, NULL, &r.h, &e), &e);
-    must(swap_scores(other, SWAP_MSE, &r.t.teacher, NULL, NULL, &r.h, &e), &e);
+    must(swap_scores(rows, SWAP_PPL, &r.t.teacher, NULL, NULL, &r.h, NULL, &e), &e);
+    must(swap_scores(other, SWAP_MSE, &r.t.teacher, NULL, NULL, &r.h, NULL, &e), &e);
     for (int l = 0; l < L; l++) {
         Model m;
         char name[64];
@@ -403,7 +403,7 @@ END_TEST
 static double path_error(Rig *r, int nodes, double kl) {
     Err e = {0};
     double sum = 0;
-    must(gates_scores(rows, &r->t.teacher, &r->start, NULL, nodes, &r->h, &e), &e);
+    must(gates_scores(rows, &r->t.teacher, &r->start, NULL, nodes, &r->h, NULL, &e), &e);
     for (int l = 0; l < L; l++) {
         double heads = 0;
         ck_assert_int_eq(rows[l].heads, 4);
@@ -493,6 +493,49 @@ START_TEST(every_scorer_finds_the_planted_layer) {
     Err wrong = {0};
     int found;
     ck_assert_int_eq(score_rows_load(other, L, place("rows"), 8, &found, &wrong), ERR_USAGE);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(stopped_scores_go_on) { // a stop after every unit, each time a fresh call: the same numbers, nothing is done twice
+    static const char *const names[] = {"swap", "swap_remove", "ppl", "act_mse", "gates", "path_gates", "ga_s1", "gr_s1", "ablation", "swap_greedy", "gates_greedy"};
+    static const int units[] = {BATCHES, BATCHES, BATCHES, BATCHES, BATCHES, BATCHES, BATCHES, BATCHES, L + 1, 2 * BATCHES, 2 * BATCHES};
+    Rig r;
+    Err e = {0};
+    Recall game;
+    int keys[20];
+    const int n[1] = {2};
+    for (int i = 0; i < 20; i++) keys[i] = i;
+    const RecallSpec spec = {.key = keys, .n_key = 20, .value = keys, .n_value = 20};
+    rig_open(&r, "cpu", "gdn_v4", 0, 0);
+    must(recall_open(&game, &spec, n, 1, 4, 4, 1, 64, &e), &e);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const Selector *s = selector_find(names[i]);
+        volatile int stop = 0;
+        SelectInput in = input(&r, 2, NULL);
+        in.recall = &game;
+        must(selector_score(s, &in, rows, &e), &e);
+        in.keep_dir = place(names[i]);
+        in.keep_fingerprint = 5 + i;
+        in.stop = &stop;
+        stop = 15;
+        int calls = 0, rc;
+        do {
+            Err stopped = {0};
+            rc = selector_score(s, &in, other, &stopped);
+            ck_assert_msg(!rc || rc == 128 + 15, "%s: %s", names[i], stopped.msg);
+            ck_assert_int_le(++calls, 20);
+        } while (rc);
+        ck_assert_msg(calls == units[i] + 1, "%s: %d calls, %d units", names[i], calls, units[i]);
+        for (int l = 0; l < L; l++) {
+            rows[l].seconds = other[l].seconds = 0;
+            ck_assert_msg(!memcmp(&rows[l], &other[l], sizeof rows[l]), "%s: layer %d differs", names[i], l);
+        }
+        in.keep_fingerprint++; // other options: what is kept is not theirs
+        Err again = {0};
+        ck_assert_int_eq(selector_score(s, &in, other, &again), 128 + 15);
+    }
+    recall_close(&game);
     rig_close(&r);
 }
 END_TEST
@@ -893,6 +936,7 @@ int main(void) {
     tcase_add_test(t, gate_slopes);
     tcase_add_test(t, path_is_complete);
     tcase_add_test(t, every_scorer_finds_the_planted_layer);
+    tcase_add_test(t, stopped_scores_go_on);
     tcase_add_test(t, averaged_ranks);
     tcase_add_test(t, greedy_is_conditional);
     tcase_add_test(t, all_sets);

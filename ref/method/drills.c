@@ -380,20 +380,25 @@ static int mute_visit(void *ctx, const ParamInfo *info, Param *slot) {
     return OK;
 }
 
+int drill_without(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o, int layer,
+                  double *accuracy, int64_t *tokens, Err *e) {
+    int all[MAX_LAYERS];
+    Model m;
+    for (int l = 0; l < teacher->c.L; l++) all[l] = 1;
+    TRY(hybrid_open(&m, teacher, teacher, all, GRAD_NONE, e));
+    Mute mute = {&m, layer};
+    params_walk(&m.c, &m.p, mute_visit, &mute);
+    const int rc = drill_accuracy(k, &m, t, o, accuracy, tokens, e);
+    model_close(&m);
+    return rc;
+}
+
 int drill_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o,
                    double *importance, int64_t *tokens, Err *e) {
-    int all[MAX_LAYERS];
     double base, v = 0;
-    for (int l = 0; l < teacher->c.L; l++) all[l] = 1;
     TRY(drill_accuracy(k, teacher, t, o, &base, tokens, e));
     for (int l = 0; l < teacher->c.L; l++) {
-        Model m;
-        TRY(hybrid_open(&m, teacher, teacher, all, GRAD_NONE, e));
-        Mute mute = {&m, l};
-        params_walk(&m.c, &m.p, mute_visit, &mute);
-        const int rc = drill_accuracy(k, &m, t, o, &v, tokens, e);
-        model_close(&m);
-        if (rc) return rc;
+        TRY(drill_without(k, teacher, t, o, l, &v, tokens, e));
         importance[l] = base - v;
     }
     return OK;

@@ -156,28 +156,31 @@ static void rows_add(const Gates *g, LayerScore *rows, int i, double weight) {
     }
 }
 
-static int gates_all(Gates *g, LayerScore *rows, const int *keep, int nodes, Err *e) {
+static int gates_all(Gates *g, LayerScore *rows, const int *keep, int nodes, int done, ScoreKeep *partial, Err *e) {
     double a[MAX_LAYERS], kl;
-    for (int i = 0; i < g->heldout->batches; i++)
+    for (int i = done; i < g->heldout->batches; i++) {
         for (int k = 0; k < (nodes ? nodes : 1); k++) {
             for (int l = 0; l < g->start->c.L; l++) a[l] = nodes ? (2 * k + 1) / (2.0 * nodes) : keep && keep[l];
             TRY(gates_batch(g, i, a, &kl, e));
             rows_add(g, rows, i, nodes ? 1.0 / nodes : 1);
         }
+        TRY(score_keep_unit(partial, rows, g->start->c.L, i + 1, e));
+    }
     return OK;
 }
 
-int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep, int nodes, Heldout *heldout, Err *e) {
+int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep, int nodes, Heldout *heldout, ScoreKeep *partial, Err *e) {
     Gates g;
+    ScoreKeep none = {0}, *k = partial ? partial : &none;
     const int L = start->c.L, passes = nodes ? nodes : 1;
-    const double begin = log_now();
-    memset(rows, 0, (size_t)L * sizeof *rows);
+    int done;
+    TRY(score_keep_begin(k, rows, L, &done, e));
     TRY(gates_open(&g, teacher, start, heldout, e));
-    const int rc = gates_all(&g, rows, keep, nodes, e);
+    const int rc = gates_all(&g, rows, keep, nodes, done, k, e);
     gates_close(&g);
     if (rc) return rc;
     for (int l = 0; l < L; l++) score_finish(&rows[l], l, !nodes && keep && keep[l] ? 0 : heldout->batches);
-    score_share(rows, L, (int64_t)passes * heldout->batches * heldout->B * heldout->T, log_now() - begin);
+    score_share(rows, L, (int64_t)passes * heldout->batches * heldout->B * heldout->T, score_keep_seconds(k));
     score_rank(rows, L);
     return OK;
 }

@@ -10,7 +10,7 @@
  *               KL(all-linear) - KL(teacher) as n grows; 8 nodes come within a percent or two */
 #ifndef HYB_GATES_H
 #define HYB_GATES_H
-#include "method/score.h"
+#include "method/score_keep.h"
 
 typedef struct Gates {
     Model *teacher, *start;
@@ -28,7 +28,7 @@ void gates_close(Gates *g);
 /* KL of held-out batch i with gates a (L), and g->slope. */
 int gates_batch(Gates *g, int i, const double *a, double *kl, Err *e);
 /* nodes 0: at a point, keep (L or NULL) says which gates stand at 1 (their score is NAN); nodes > 0: along the path, keep is not read.
- * Fills rows as swap_scores does, and head[] (as many as SCORE_HEADS holds). */
-int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep, int nodes, Heldout *heldout, Err *e);
+
+int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep, int nodes, Heldout *heldout, ScoreKeep *partial, Err *e);
 
 #endif

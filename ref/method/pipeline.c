@@ -427,9 +427,17 @@ static int own_rows(Pipeline *p, const Selector *s, const SelectInput *in, Err *
     TRY(path_join(p, dir, sizeof dir, "checkpoints", name, e));
     TRY(score_rows_load(p->rows, p->r->L, dir, want, &found, e));
     if (!found) {
+        char partial[1200];
+        SelectInput now = *in;
+        snprintf(name, sizeof name, "partial/%s", s->name);
+        TRY(path_join(p, partial, sizeof partial, "checkpoints", name, e));
+        now.keep_dir = partial;
+        now.keep_fingerprint = want;
+        now.stop = p->h->stop;
         note(p, "scoring by %s: %s", s->name, s->label);
-        TRY(selector_score(s, in, p->rows, e));
+        TRY(selector_score(s, &now, p->rows, e));
         TRY(score_rows_save(p->rows, p->r->L, dir, want, e));
+        TRY(file_remove_tree(partial, e));
     }
     return ranking_note(p, s->name, p->rows, e);
 }

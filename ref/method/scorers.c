@@ -1,7 +1,6 @@
 /* scorers.c - see scorers.h. */
 #include "method/scorers.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "base/mem.h"
 #include "base/text_buf.h"
 #include "method/align.h"
@@ -13,36 +12,61 @@
 
 /* ---------------------------------------------------------------- without training */
 
-int score_ablation(const SelectInput *in, LayerScore *rows, Err *e) {
-    double importance[MAX_LAYERS];
-    const double begin = log_now();
-    int64_t tokens = 0;
-    TRY(select_ablation(in->teacher, in->recall, importance, e));
-    memset(rows, 0, (size_t)in->L * sizeof *rows);
-    for (int l = 0; l < in->L; l++) {
-        score_finish(&rows[l], l, 0);
-        rows[l].score = importance[l];
+/* pick: of a greedy selector, whose rounds are kept apart. dir must hold 1200 bytes and stay. */
+static ScoreKeep keep_of(const SelectInput *in, const int *picked, int pick, char *dir) {
+    ScoreKeep k = {.fingerprint = in->keep_fingerprint, .stop = in->stop};
+    if (picked) k.fingerprint = fingerprint_bytes(fingerprint_real(k.fingerprint, pick), picked, (size_t)in->L * sizeof *picked);
+    if (!in->keep_dir) return k;
+    snprintf(dir, 1200, "%.1100s/%d", in->keep_dir, pick);
+    k.dir = dir;
+    return k;
+}
+
+/* How well the teacher does without one layer's attention, or with all (layer -1). */
+typedef int Without(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens, Err *e);
+
+/* Layer by layer: what is lost of the teacher's accuracy. Unit 0 is the whole teacher. */
+static int score_without(const SelectInput *in, Without *without, const void *what, LayerScore *rows, Err *e) {
+    char dir[1200];
+    int done;
+    ScoreKeep k = keep_of(in, NULL, 0, dir);
+    TRY(score_keep_begin(&k, rows, in->L, &done, e));
+    for (int unit = done; unit <= in->L; unit++) {
+        double v = 0;
+        TRY(without(in, what, unit - 1, &v, &rows[0].tokens, e));
+        if (unit) rows[unit - 1].score = k.base - v;
+        else k.base = v;
+        TRY(score_keep_unit(&k, rows, in->L, unit + 1, e));
     }
-    for (int i = 0; i < in->recall->n_n; i++)
-        tokens += (int64_t)in->recall->rows * 2 * (in->recall->n[i] + in->recall->queries) * (in->L + 1);
-    score_share(rows, in->L, tokens, log_now() - begin);
+    const int64_t tokens = rows[0].tokens;
+    for (int l = 0; l < in->L; l++) {
+        const double score = rows[l].score;
+        score_finish(&rows[l], l, 0);
+        rows[l].score = score;
+    }
+    score_share(rows, in->L, tokens, score_keep_seconds(&k));
     score_rank(rows, in->L);
     return OK;
 }
 
+static int without_recall(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens, Err *e) {
+    (void)what;
+    for (int i = 0; i < in->recall->n_n; i++) *tokens += (int64_t)in->recall->rows * 2 * (in->recall->n[i] + in->recall->queries);
+    return select_recall_without(in->teacher, in->recall, layer, accuracy, e);
+}
+
+static int without_task(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens, Err *e) {
+    const DrillKind *k = what;
+    if (layer < 0) return drill_accuracy(k, in->teacher, in->tokenizer, &in->tasks, accuracy, tokens, e);
+    return drill_without(k, in->teacher, in->tokenizer, &in->tasks, layer, accuracy, tokens, e);
+}
+
+int score_ablation(const SelectInput *in, LayerScore *rows, Err *e) {
+    return score_without(in, without_recall, NULL, rows, e);
+}
+
 static int score_task(const SelectInput *in, const char *name, LayerScore *rows, Err *e) {
-    double importance[MAX_LAYERS];
-    const double begin = log_now();
-    int64_t tokens = 0;
-    TRY(drill_ablation(drill_find(name), in->teacher, in->tokenizer, &in->tasks, importance, &tokens, e));
-    memset(rows, 0, (size_t)in->L * sizeof *rows);
-    for (int l = 0; l < in->L; l++) {
-        score_finish(&rows[l], l, 0);
-        rows[l].score = importance[l];
-    }
-    score_share(rows, in->L, tokens, log_now() - begin);
-    score_rank(rows, in->L);
-    return OK;
+    return score_without(in, without_task, drill_find(name), rows, e);
 }
 int score_ar(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "ar", rows, e); }
 int score_ar_mh(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "ar_mh", rows, e); }
@@ -56,24 +80,26 @@ int score_retrieval(const SelectInput *in, LayerScore *rows, Err *e) {
     return score_task(in, "retrieval", rows, e);
 }
 
-int score_ppl(const SelectInput *in, LayerScore *rows, Err *e) {
-    return swap_scores(rows, SWAP_PPL, in->teacher, NULL, NULL, in->heldout, e);
+static int swap_round(const SelectInput *in, SwapKind kind, Model *start, const int *picked, int pick, LayerScore *rows, Err *e) {
+    char dir[1200];
+    ScoreKeep k = keep_of(in, picked, pick, dir);
+    return swap_scores(rows, kind, in->teacher, start, picked, in->heldout, &k, e);
 }
-int score_act_mse(const SelectInput *in, LayerScore *rows, Err *e) {
-    return swap_scores(rows, SWAP_MSE, in->teacher, NULL, NULL, in->heldout, e);
+
+static int gates_round(const SelectInput *in, const int *picked, int pick, int nodes, LayerScore *rows, Err *e) {
+    char dir[1200];
+    ScoreKeep k = keep_of(in, picked, pick, dir);
+    return gates_scores(rows, in->teacher, in->start, picked, nodes, in->heldout, &k, e);
 }
-int score_swap(const SelectInput *in, LayerScore *rows, Err *e) {
-    return swap_scores(rows, SWAP_ADD, in->teacher, in->start, NULL, in->heldout, e);
-}
+
+int score_ppl(const SelectInput *in, LayerScore *rows, Err *e) { return swap_round(in, SWAP_PPL, NULL, NULL, 0, rows, e); }
+int score_act_mse(const SelectInput *in, LayerScore *rows, Err *e) { return swap_round(in, SWAP_MSE, NULL, NULL, 0, rows, e); }
+int score_swap(const SelectInput *in, LayerScore *rows, Err *e) { return swap_round(in, SWAP_ADD, in->start, NULL, 0, rows, e); }
 int score_swap_remove(const SelectInput *in, LayerScore *rows, Err *e) {
-    return swap_scores(rows, SWAP_REMOVE, in->teacher, in->start, NULL, in->heldout, e);
+    return swap_round(in, SWAP_REMOVE, in->start, NULL, 0, rows, e);
 }
-int score_gates(const SelectInput *in, LayerScore *rows, Err *e) {
-    return gates_scores(rows, in->teacher, in->start, NULL, 0, in->heldout, e);
-}
-int score_path_gates(const SelectInput *in, LayerScore *rows, Err *e) {
-    return gates_scores(rows, in->teacher, in->start, NULL, PATH_NODES, in->heldout, e);
-}
+int score_gates(const SelectInput *in, LayerScore *rows, Err *e) { return gates_round(in, NULL, 0, 0, rows, e); }
+int score_path_gates(const SelectInput *in, LayerScore *rows, Err *e) { return gates_round(in, NULL, 0, PATH_NODES, rows, e); }
 
 /* ---------------------------------------------------------------- S1 */
 
@@ -90,16 +116,21 @@ static int s1_batch(Align *a, const SelectInput *in, int i, int addition, LayerS
 static int score_s1(const SelectInput *in, int addition, LayerScore *rows, Err *e) {
     const Heldout *h = in->heldout;
     const StageOptions o = {.steps = 1, .batch_size = h->B, .micro_batch_size = h->B, .train_seq_len = h->T};
-    const double begin = log_now();
+    char dir[1200];
+    int done;
     Align a;
-    memset(rows, 0, (size_t)in->L * sizeof *rows);
+    ScoreKeep k = keep_of(in, NULL, 0, dir);
+    TRY(score_keep_begin(&k, rows, in->L, &done, e));
     TRY(align_open(&a, in->teacher, in->start, &h->data, &o, in->align_form, e));
     int rc = OK;
-    for (int i = 0; i < h->batches && !rc; i++) rc = s1_batch(&a, in, i, addition, rows, e);
+    for (int i = done; i < h->batches && !rc; i++) {
+        rc = s1_batch(&a, in, i, addition, rows, e);
+        if (!rc) rc = score_keep_unit(&k, rows, in->L, i + 1, e);
+    }
     align_close(&a);
     if (rc) return rc;
     for (int l = 0; l < in->L; l++) score_finish(&rows[l], l, h->batches);
-    score_share(rows, in->L, (int64_t)h->batches * h->B * h->T, log_now() - begin);
+    score_share(rows, in->L, (int64_t)h->batches * h->B * h->T, score_keep_seconds(&k));
     score_rank(rows, in->L);
     return OK;
 }
@@ -234,12 +265,10 @@ static int greedy(const SelectInput *in, Round *round, LayerScore *rows, Err *e)
 }
 
 static int round_swap(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
-    (void)pick;
-    return swap_scores(rows, SWAP_ADD, in->teacher, in->start, picked, in->heldout, e);
+    return swap_round(in, SWAP_ADD, in->start, picked, pick, rows, e);
 }
 static int round_gates(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
-    (void)pick;
-    return gates_scores(rows, in->teacher, in->start, picked, 0, in->heldout, e);
+    return gates_round(in, picked, pick, 0, rows, e);
 }
 static int round_ga_s2(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
     char name[48], dir[1200];

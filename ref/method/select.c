@@ -70,12 +70,17 @@ static void ablation_forward(void *ctx, const Model *m, Pass *p) {
     be->op->rmsnorm_forward(p->h, p->r, p->x, m->p.norm.w, m->c.norm_eps, p->N, m->c.C);
 }
 
+int select_recall_without(Model *teacher, Recall *recall, int layer, double *mean, Err *e) {
+    double accuracy[RECALL_MAX_N];
+    Ablation a = {layer};
+    return recall_run(recall, teacher, layer < 0 ? NULL : ablation_forward, &a, accuracy, mean, e);
+}
+
 int select_ablation(Model *teacher, Recall *recall, double *importance, Err *e) {
-    double accuracy[RECALL_MAX_N], base, mean;
-    TRY(recall_run(recall, teacher, NULL, NULL, accuracy, &base, e));
+    double base, mean;
+    TRY(select_recall_without(teacher, recall, -1, &base, e));
     for (int l = 0; l < teacher->c.L; l++) {
-        Ablation a = {l};
-        TRY(recall_run(recall, teacher, ablation_forward, &a, accuracy, &mean, e));
+        TRY(select_recall_without(teacher, recall, l, &mean, e));
         importance[l] = base - mean;
     }
     return OK;

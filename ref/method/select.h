@@ -26,6 +26,9 @@ typedef struct { /* what selectors may look at; each says what it needs */
     double distance_strength, distance_width;
     const double *soft, *lin;  /* (L) costs of layers: selectors with scores take the best set within `budget` instead of K; NULL: K */
     double budget;
+    const char *keep_dir;      /* where scores that train nothing are kept when they are stopped; NULL: nowhere */
+    uint64_t keep_fingerprint; /* of everything they depend on */
+    const volatile int *stop;  /* a signal's number once it came; may be NULL */
     double *importance;        /* (L) filled with what the choice was made by, NAN where a selector has none; may be NULL */
 } SelectInput;
 
@@ -60,6 +63,8 @@ int select_uniform(int L, int K, int *keep);
 int select_uniform_last(int L, int K, int *keep);
 /* ERR_USAGE naming the value: duplicate, out of [0, L), wrong count (K < 0: any count). `what` names the option. */
 int select_check_list(const int *list, int n, int L, int K, const char *what, Err *e);
+/* Mean recall of the teacher with the output of mixer `layer` set to zero; -1: of the whole teacher. */
+int select_recall_without(Model *teacher, Recall *recall, int layer, double *mean, Err *e);
 /* Zero-ablation of the teacher: importance[l] = recall accuracy - accuracy with mixer l's output set to zero (method.md 3.5, AR). */
 int select_ablation(Model *teacher, Recall *recall, double *importance, Err *e);
 

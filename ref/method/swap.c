@@ -108,17 +108,21 @@ static void swap_close(Swap *s) {
     pass_close(&s->bp);
 }
 
-int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout, Err *e) {
+int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout, ScoreKeep *partial, Err *e) {
     const int L = teacher->c.L, add = kind == SWAP_ADD;
-    const double begin = log_now();
+    ScoreKeep none = {0}, *k = partial ? partial : &none;
+    int done;
     Swap s = {.kind = kind, .base = add ? start : teacher, .keep = add ? keep : NULL, .heldout = heldout};
     s.other = add ? teacher : kind == SWAP_REMOVE ? start : NULL;
-    memset(rows, 0, (size_t)L * sizeof *rows);
+    TRY(score_keep_begin(k, rows, L, &done, e));
     int rc = swap_open(&s, e);
-    for (int i = 0; i < heldout->batches && !rc; i++) rc = swap_batch(&s, i, rows, e);
+    for (int i = done; i < heldout->batches && !rc; i++) {
+        rc = swap_batch(&s, i, rows, e);
+        if (!rc) rc = score_keep_unit(k, rows, L, i + 1, e);
+    }
     swap_close(&s);
     for (int l = 0; l < L && !rc; l++) score_finish(&rows[l], l, whose_at(&s, l) == OTHERS ? 0 : heldout->batches);
-    if (!rc) score_share(rows, L, (int64_t)heldout->batches * heldout->B * heldout->T, log_now() - begin);
+    if (!rc) score_share(rows, L, (int64_t)heldout->batches * heldout->B * heldout->T, score_keep_seconds(k));
     if (!rc) score_rank(rows, L);
     return rc;
 }

@@ -4,7 +4,7 @@
  * L*L, and one teacher pass serves all. All layers are judged on the same held-out batches: scores are paired. */
 #ifndef HYB_SWAP_H
 #define HYB_SWAP_H
-#include "method/score.h"
+#include "method/score_keep.h"
 
 typedef enum {
     SWAP_ADD,    /* student + softmax of layer l:  score = KL(student) - KL(swapped). SMART's sensitivity (method.md 3.5) */
@@ -16,7 +16,7 @@ typedef enum {
 
 /* Fills rows (L): score, se (over held-out batches), batch_kl (the score of every batch), rank, and each layer's share of tokens and
  * seconds. start: the stage-1 student (ADD, REMOVE; else may be NULL). keep (L or NULL): layers that are softmax already (ADD): their
- * score is NAN, their rank the last. */
-int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout, Err *e);
+ * score is NAN, their rank the last. partial: where a stopped call goes on, batch by batch; NULL: nowhere. */
+int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout, ScoreKeep *partial, Err *e);
 
 #endif
