@@ -28,7 +28,7 @@ void gates_close(Gates *g);
 /* KL of held-out batch i with gates a (L), and g->slope. */
 int gates_batch(Gates *g, int i, const double *a, double *kl, Err *e);
 /* nodes 0: at a point, keep (L or NULL) says which gates stand at 1 (their score is NAN); nodes > 0: along the path, keep is not read.
-
+ * Fills rows as swap_scores does, and head[] (as many as SCORE_HEADS holds); partial as there. */
 int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep, int nodes, Heldout *heldout, ScoreKeep *partial, Err *e);
 
 #endif
