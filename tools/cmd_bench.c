@@ -15,7 +15,10 @@ typedef struct {
 enum { SET_STEPS = 4, SET_SMOLLM2 }; /* as in the choice below */
 static const Option rows[] = {
     {"op", "only ops whose name contains this", OPT_TEXT, AT(op), 0, 64, NULL, 0},
-    {"set", "shapes: of the demo, large ones, matrix products only, or all; or steps: whole training steps at 6 x 288, decoding at 12 x 768; smollm2: steps of a 135M shape", OPT_CHOICE, AT(set), 0, 0,
+    {"set",
+     "ops at the demo's shapes, at large ones, matrix products only, or all; steps: whole training steps at 6 x 288 and decoding at "
+     "12 x 768; smollm2: steps of a 135M shape",
+     OPT_CHOICE, AT(set), 0, 0,
      "demo|large|matmul|all|steps|smollm2", 0},
     {"quick", "fewer and shorter repetitions", OPT_BOOL, AT(quick), 0, 0, NULL, 0},
     {"no_ref", "leave out the comparison with ref32", OPT_BOOL, AT(no_ref), 0, 0, NULL, 0},

@@ -157,12 +157,16 @@ int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot) {
     return 1;
 }
 
+static int half_convert(const ParamInfo *i, DType to, void *dst, DType from, const void *src, Err *e) {
+    if (!dtype_convert(to, dst, from, src, i->n)) return OK;
+    return err_set(e, ERR_INPUT, "%s: got dtype %s or %s, expected F16, BF16, F32 or F64", i->name, dtype_name(from), dtype_name(to));
+}
 int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e) {
-    if (p->half) return dtype_convert(DT_BF16, p->half, type, host, i->n) ? err_set(e, ERR_INPUT, "%s: dtype %s is no number type", i->name, dtype_name(type)) : OK;
+    if (p->half) return half_convert(i, DT_BF16, p->half, type, host, e);
     return i->wide ? wide_put(be, p->ww, type, host, i->n, e) : real_put(be, p->w, type, host, i->n, e);
 }
 int param_get(Backend *be, const ParamInfo *i, const Param *p, DType type, void *host, Err *e) {
-    if (p->half) return dtype_convert(type, host, DT_BF16, p->half, i->n) ? err_set(e, ERR_INPUT, "%s: dtype %s is no number type", i->name, dtype_name(type)) : OK;
+    if (p->half) return half_convert(i, type, host, DT_BF16, p->half, e);
     return i->wide ? wide_get(be, type, host, p->ww, i->n, e) : real_get(be, type, host, p->w, i->n, e);
 }
 
