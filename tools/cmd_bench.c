@@ -1,6 +1,8 @@
 /* cmd_bench.c - how fast are the ops on this machine; with a model, also its training step, prefill and decoding. */
 #include "base/log.h"
 #include "io/hf.h"
+#include "method/pretrain.h"
+#include "tools/bench_decode.h"
 #include "tools/bench_steps.h"
 #include "tools/session.h"
 #include <stddef.h>
@@ -8,7 +10,8 @@
 #include <string.h>
 
 typedef struct {
-    char op[64];
+    char op[64], teacher[1024], lengths[256];
+    int decode;
     int set, repeat, quick, no_ref, csv, batch_size, seq_len;
 } Options;
 #define AT(f) offsetof(Options, f)
@@ -25,7 +28,11 @@ static const Option rows[] = {
     {"csv", "comma-separated values", OPT_BOOL, AT(csv), 0, 0, NULL, 1},
     {"batch_size", "sequences a training step (with -m)", OPT_INT, AT(batch_size), 1, 65536, NULL, 0},
     {"seq_len", "tokens a sequence (with -m)", OPT_INT, AT(seq_len), 1, 1 << 20, NULL, 0},
-    {"repeat", "runs of each step (other devices than cpu, with -m)", OPT_INT, AT(repeat), 1, 64, NULL, 0},
+    {"decode", "only decoding with -m: tokens/s and bytes of caches and states against the length of the context; -o DIR: CSV and SVG too",
+     OPT_BOOL, AT(decode), 0, 0, NULL, 1},
+    {"teacher", "a second model, side by side (--decode)", OPT_TEXT, AT(teacher), 0, 1024, NULL, 0},
+    {"lengths", "contexts in tokens (--decode)", OPT_TEXT, AT(lengths), 0, 256, NULL, 0},
+    {"repeat", "runs of each step (other devices than cpu, with -m), decoded tokens a length (--decode)", OPT_INT, AT(repeat), 1, 64, NULL, 0},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }
@@ -34,6 +41,7 @@ static void defaults(void *p) {
     o->batch_size = 8;
     o->seq_len = 128;
     o->repeat = 7;
+    snprintf(o->lengths, sizeof o->lengths, "1024,2048,4096,8192,16384,32768,65536,131072");
 }
 static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
@@ -106,12 +114,39 @@ static void steps_of_smollm2(Steps *s, Backend *be) {
     for (StepKind k = STEP_STAGE1; k <= STEP_DECODE; k++) steps_add(s, k, &c, NULL, be, 1, 512);
 }
 
+/* Teacher and hybrid, or the one model there is. */
+static int decode_bench(Cli *c, Err *e) {
+    const Options *o = c->options[0];
+    const char *const dir[2] = {o->teacher[0] ? o->teacher : c->common.model, c->common.model};
+    const int models = o->teacher[0] ? 2 : 1;
+    DecodeSeries series[2];
+    Model m[2] = {{0}};
+    Backend *be;
+    int length[DECODE_LENGTHS], n = 0;
+    TRY(cli_require(c, c->common.model, "-m MODEL", e));
+    TRY(list_parse(o->lengths, length, DECODE_LENGTHS, &n, 1, 1 << 24, "lengths", e));
+    TRY(cli_backend(c, &be, e));
+    int rc = OK;
+    for (int k = 0; k < models && !rc; k++) {
+        series[k] = (DecodeSeries){.name = models == 2 ? (k ? "hybrid" : "teacher") : "model", .m = &m[k]};
+        rc = hf_load_model(&m[k], dir[k], be, GRAD_NONE, e);
+        if (!rc) rc = bench_decode_run(&series[k], length, n, o->repeat, &c->progress, e);
+    }
+    if (!rc)
+        rc = bench_decode_print(series, models, length, n, o->csv ? BENCH_CSV : c->common.json ? BENCH_JSON : BENCH_TEXT, stdout, e);
+    if (!rc && c->common.output[0]) rc = bench_decode_save(series, models, length, n, c->common.output, e);
+    for (int k = 0; k < 2; k++) model_close(&m[k]);
+    backend_close(be);
+    return rc;
+}
+
 static int bench(Cli *c, Err *e) {
     static const char *const sets[] = {"demo", "large", "matmul", "all", "steps", "steps"};
     const Options *o = c->options[0];
     const int cpu = !strcmp(c->common.device, "cpu"), model = c->common.model[0] != 0;
     Backend *be;
     Steps s = {0};
+    if (o->decode) return decode_bench(c, e);
     if (!cpu && !model && o->set < SET_STEPS)
         return cli_require(c, NULL, "-m MODEL or --set steps (for another device than cpu)", e);
     BenchOptions b = {.op = o->op[0] ? o->op : NULL,
@@ -134,8 +169,8 @@ const Command cmd_bench = {
     .name = "bench",
     .summary = "Times ops against what this machine can do; with -m also a model's training steps, prefill "
                "and decoding.",
-    .usage = "[--op OP] [--set demo|large|matmul|all|steps|smollm2] [-m MODEL] [options]",
-    .common = CLI_MODEL | CLI_SEED | CLI_BACKEND | CLI_JSON,
+    .usage = "[--op OP] [--set demo|large|matmul|all|steps|smollm2] [-m MODEL] [--decode [--teacher MODEL] [-o DIR]] [options]",
+    .common = CLI_MODEL | CLI_OUTPUT | CLI_SEED | CLI_BACKEND | CLI_JSON,
     .options = {&options},
     .run = bench,
 };
