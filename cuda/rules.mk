@@ -72,13 +72,19 @@ $(B)/tests/test_cuda_emu: $(B)/cuda_emu/planted_all.o $(EMU_LIB)
 $(B)/gpu_verify: $(B)/tests/gpu/verify.o $(B)/libtools.a $(B)/libhyb.a $(TOOL_CUDA) $(EMU_LIB)
 	$(CC) $(OPT) $(LDFLAGS) $^ $(B)/libtools.a $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) -lstdc++ $(OMP) $(LDLIBS) -o $@
 $(B)/tests/gpu/verify.o: ALLFLAGS += -Itests $(if $(TOOL_CUDA),-DHAVE_CUDA) $(if $(EMU_LIB),-DHAVE_CUDA_EMU)
-$(B)/gpu_bench: tests/gpu/bench.cu $(CUDA_LIB) $(B)/libhyb.a
-	$(NVCC) $(NVCC_FLAGS) $< $(CUDA_LIB) $(B)/libhyb.a $(CUDA_LIBS) -o $@
+$(B)/gpu_bench: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(CUDA_LIB) $(B)/libtools.a $(B)/libhyb.a
+	$(NVCC) $(NVCC_FLAGS) -Itests/gpu $^ $(B)/libhyb.a $(CUDA_LIBS) $(OMP:%=-Xcompiler %) -o $@
+$(B)/gpu_bench_emu: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(EMU_LIB) $(B)/libtools.a $(B)/libhyb.a
+	$(CXX) $(EMU_FLAGS) -Itests/gpu -x c++ $< -x none $(filter-out $<,$^) $(B)/libhyb.a $(LDFLAGS) $(OMP) $(LDLIBS) -o $@
+$(B)/tests/gpu/bench_model.o: ALLFLAGS += -Itests/gpu
 gpu-verify: $(B)/gpu_verify ## on a GPU: every op, models, training against the CPU, and compute-sanitizer
 	@sh tests/gpu/verify.sh $(B)/gpu_verify
 gpu-bench: $(B)/gpu_bench ## on a GPU: every op timed beside the copy bandwidth, the matrix rate and PyTorch
 	@sh tests/gpu/bench.sh $(B)/gpu_bench
+gpu-bench-emu: $(B)/gpu_bench_emu ## every row of gpu-bench at tiny shapes on the emulator, and its scripts: what can be checked without a GPU
+	@bash -n tests/gpu/bench.sh && bash -n tests/gpu/verify.sh && sh -n tests/gpu/ptxas.sh && python3 -m py_compile tests/gpu/peers.py
+	@$(B)/gpu_bench_emu /dev/null
 gpu-verify-emu: $(B)/gpu_verify ## the checks of gpu-verify on the emulator (many minutes)
 	@$(B)/gpu_verify cuda-emu cuda-emu-bf16
 %.d: ;
-.PHONY: cuda gpu-verify gpu-bench gpu-verify-emu
+.PHONY: cuda gpu-verify gpu-bench gpu-verify-emu gpu-bench-emu

@@ -75,7 +75,9 @@ static int student_config(const Step *s, Config *c, Err *e) {
 static int weights_open(Model *m, const Step *s, GradKind grad, Err *e) {
     if (s->model) return hf_load_model(m, s->model, s->be, grad, e);
     TRY(model_open(m, &s->c, s->be, grad, e));
-    return model_init(m, 1, 0.02, 0.7, 0, e);
+    if (!s->fill) return model_init(m, 1, 0.02, 0.7, 0, e);
+    s->fill(m->weight_mem, m->weight_bytes);
+    return OK;
 }
 
 static const OptimConfig adamw = {.lr = 1e-4, .lr_attn = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01, .clip = 1};
@@ -85,7 +87,8 @@ static int student_open(Step *s, GradKind grad, Err *e) {
     TRY(weights_open(&s->teacher, s, GRAD_NONE, e));
     TRY(student_config(s, &c, e));
     TRY(model_open(&s->student, &c, s->be, grad, e));
-    TRY(transfer_weights(&s->student, &s->teacher, KV_REPEAT_HEAD, 1, e));
+    if (s->fill) s->fill(s->student.weight_mem, s->student.weight_bytes);
+    else TRY(transfer_weights(&s->student, &s->teacher, KV_REPEAT_HEAD, 1, e));
     return optim_open(&s->optim, &s->student, &adamw, e);
 }
 

@@ -23,6 +23,7 @@ typedef struct {
     StepKind kind;
     Config c;          /* a softmax model */
     const char *model; /* directory to read weights from; NULL: random ones */
+    void (*fill)(void *device, size_t bytes); /* makes the random ones where that is faster than model_init; NULL: model_init */
     int mixer, B, T;
     Backend *be;
     char shape[64];

@@ -1,22 +1,29 @@
 /* bench.cu - times every BF16 op on a device at the shapes of a 3B model, beside what bounds it: both ceilings (device-to-device copy, BF16
  * matrix product) are measured in the same run. Medians over device events after a warm-up; inputs are random and rotate through
  * several sets, so that repeated runs do not read the cache. `limit` is the larger of bytes / copy rate and operations / matrix rate, every
- * input read once and every output written once. */
+ * input read once and every output written once; `target`, where there is one, is what the project asks for on an H200.
+ * Compiled for the emulator (gpu-bench-emu) it walks the same rows at tiny shapes, to show that every row runs; times mean nothing there. */
+#include "launch.h"
 #include "cuda_backend.h"
-#include "bf16.h"
+#include "bench_model.h"
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <cuda_runtime.h>
 #include <functional>
 #include <vector>
 
-extern "C" const Ops16 cuda_ops16;
-namespace cuda_device {
-cudaStream_t cuda_stream();
-}
-static const Ops16 &op = cuda_ops16;
+#ifdef CUDA_EMU
+#define SIDE(name) cuda_emu_##name
+enum { SMALL = 1 };
+static const char *const BACKEND = "cuda-emu-bf16";
+#else
+#define SIDE(name) cuda_##name
+enum { SMALL = 0 };
+static const char *const BACKEND = "cuda-bf16";
+#endif
+extern "C" const Ops16 SIDE(ops16);
+static const Ops16 &op = SIDE(ops16);
 static Backend *be;
 static double copy_rate = 4.0e12, matrix_rate = 790e12; // replaced by what is measured
 static FILE *csv;
@@ -57,14 +64,15 @@ static void give_back() {
     held.clear();
 }
 static unsigned seed = 1;
+enum { FILL_BLOCKS = SMALL ? 2 : 2048 };
 static Bf16 *real_of(size_t n, float scale = 1, float shift = 0) {
     Bf16 *p = (Bf16 *)take(n * 2);
-    fill_kernel<<<2048, 256, 0, cuda_device::cuda_stream()>>>(p, n, scale, shift, seed++);
+    LAUNCH(fill_kernel, FILL_BLOCKS, 256, 0, p, n, scale, shift, seed++);
     return p;
 }
 static float *wide_of(size_t n, float scale = 1, float shift = 0) {
     float *p = (float *)take(n * 4);
-    fill_wide_kernel<<<2048, 256, 0, cuda_device::cuda_stream()>>>(p, n, scale, shift, seed++);
+    LAUNCH(fill_wide_kernel, FILL_BLOCKS, 256, 0, p, n, scale, shift, seed++);
     return p;
 }
 static int *ids_of(size_t n, int below) {
@@ -75,43 +83,61 @@ static int *ids_of(size_t n, int below) {
     return p;
 }
 
+/* Milliseconds on the device between begin and end. */
+struct Timer {
+#ifdef CUDA_EMU
+    std::chrono::steady_clock::time_point from;
+    void begin() { from = std::chrono::steady_clock::now(); }
+    float end() { return std::chrono::duration<float, std::milli>(std::chrono::steady_clock::now() - from).count(); }
+#else
+    cudaEvent_t a, b;
+    Timer() { cudaEventCreate(&a), cudaEventCreate(&b); }
+    ~Timer() { cudaEventDestroy(a), cudaEventDestroy(b); }
+    void begin() { cudaEventRecord(a, cuda_stream()); }
+    float end() {
+        float ms = 0;
+        cudaEventRecord(b, cuda_stream()), cudaEventSynchronize(b), cudaEventElapsedTime(&ms, a, b);
+        return ms;
+    }
+#endif
+};
 /* Median milliseconds of run(i), i the number of the run. */
 static double time_ms(const std::function<void(int)> &run) {
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    cudaStream_t s = cuda_device::cuda_stream();
-    for (int i = 0; i < 3; i++) run(i);
+    Timer timer;
+    for (int i = 0; i < (SMALL ? 1 : 3); i++) run(i);
     stop_on_error("warm-up");
     std::vector<float> t;
     double total = 0;
-    for (int i = 0; i < 200 && (total < 300 || i < 5) && total < 3000; i++) {
-        float ms;
-        cudaEventRecord(a, s), run(i), cudaEventRecord(b, s), cudaEventSynchronize(b),
-            cudaEventElapsedTime(&ms, a, b);
-        t.push_back(ms), total += ms;
+    for (int i = 0; i < (SMALL ? 1 : 200) && (total < 300 || i < 5) && total < 3000; i++) {
+        timer.begin(), run(i), t.push_back(timer.end());
+        total += t.back();
     }
     stop_on_error("timing");
-    cudaEventDestroy(a), cudaEventDestroy(b);
     std::sort(t.begin(), t.end());
     return t[t.size() / 2];
 }
-static void report(const char *name, const char *shape, double bytes, double flops,
+/* target: milliseconds; 0: none; below 0: that share of the limit (-0.85: at least 85 % of it). */
+static void report(const char *name, const char *shape, double bytes, double flops, double target,
                    const std::function<void(int)> &run) {
     const double ms = time_ms(run), limit = std::max(bytes / copy_rate, flops / matrix_rate) * 1e3;
-    printf("%-22s %-34s %9.3f ms %7.0f GB/s %6.0f TFLOP/s  limit %8.3f ms  %5.1f %%\n", name, shape, ms,
-           bytes / ms / 1e6, flops / ms / 1e9, limit, 100 * limit / ms);
+    if (target < 0) target = limit / -target;
+    char asked[48] = "";
+    if (target > 0) snprintf(asked, sizeof asked, "  target %8.3f ms %s", target, ms <= target ? "reached" : "-");
+    printf("%-22s %-34s %9.3f ms %7.0f GB/s %6.0f TFLOP/s  limit %8.3f ms  %5.1f %%%s\n", name, shape, ms,
+           bytes / ms / 1e6, flops / ms / 1e9, limit, 100 * limit / ms, asked);
     fflush(stdout);
-    if (csv) fprintf(csv, "%s,%s,%.6f,%.6g,%.6g,%.6f\n", name, shape, ms, bytes, flops, limit), fflush(csv);
+    if (csv)
+        fprintf(csv, "%s,%s,%.6f,%.6g,%.6g,%.6f,%.6f\n", name, shape, ms, bytes, flops, limit, target), fflush(csv);
     give_back();
 }
 
 static void ceilings() {
-    const size_t n = (size_t)4 << 30;
+    const size_t n = SMALL ? 1 << 16 : (size_t)4 << 30;
     char *a = (char *)take(n), *b = (char *)take(n);
     const double ms = time_ms([&](int) { be->move(be, a, b, n); });
     copy_rate = 2 * n / ms * 1e3;
     give_back();
-    const int N = 8192;
+    const int N = SMALL ? 64 : 8192;
     Bf16 *x = real_of((size_t)N * N), *w = real_of((size_t)N * N), *y = real_of((size_t)N * N);
     const double mm = time_ms([&](int) { op.linear_forward(y, x, w, NULL, N, N, N); });
     matrix_rate = 2.0 * N * N * N / mm * 1e3;
@@ -121,7 +147,9 @@ static void ceilings() {
 }
 
 /* The model: Qwen2.5-3B; N rows of a micro-batch of 4 x 4096. */
-enum { N = 16384, C = 2048, F = 11008, H = 16, HK = 2, D = 128, VOC = 151936, SETS = 3 };
+enum { T4 = SMALL ? 8 : 4096, N = 4 * T4, H = SMALL ? 2 : 16, HK = SMALL ? 1 : 2, D = 128, C = H * D };
+enum { F = SMALL ? 512 : 11008, VOC = SMALL ? 500 : 151936, SETS = SMALL ? 1 : 3, ADAMW = SMALL ? 5000 : 500000000 };
+const double ROWS = -0.85; // memory-bound ops: 85 % of the copy bandwidth
 static void row_ops() {
     const double nc = (double)N * C, nf = (double)N * F;
     Bf16 *x[SETS], *y[SETS], *z[SETS], *d[SETS], *e[SETS];
@@ -135,38 +163,38 @@ static void row_ops() {
         w = real_of(c, 0.1f, 1), r = wide_of(rows, 0.1f, 1), dw = wide_of(c);
     };
 #define S (i % SETS)
-    sets(nc), report("add", "N C", nc * 6, 0, [&](int i) { op.add(y[S], x[S], z[S], (size_t)nc); });
+    sets(nc), report("add", "N C", nc * 6, 0, ROWS, [&](int i) { op.add(y[S], x[S], z[S], (size_t)nc); });
     sets(nc), weights(C, N),
-        report("rmsnorm", "N C", nc * 4, 0, [&](int i) { op.rmsnorm_forward(y[S], r, x[S], w, 1e-6, N, C); });
-    sets(nc), weights(C, N), report("rmsnorm backward", "N C", nc * 8, 0, [&](int i) {
+        report("rmsnorm", "N C", nc * 4, 0, ROWS, [&](int i) { op.rmsnorm_forward(y[S], r, x[S], w, 1e-6, N, C); });
+    sets(nc), weights(C, N), report("rmsnorm backward", "N C", nc * 8, 0, ROWS, [&](int i) {
         op.rmsnorm_backward(d[S], dw, y[S], x[S], w, r, N, C);
     });
-    sets(nc), weights(D, (size_t)N * H), report("gated_rmsnorm", "N H, D", nc * 6, 0, [&](int i) {
+    sets(nc), weights(D, (size_t)N * H), report("gated_rmsnorm", "N H, D", nc * 6, 0, ROWS, [&](int i) {
         op.gated_rmsnorm_forward(y[S], r, x[S], z[S], w, 1e-5, N * H, D);
     });
-    sets(nc), weights(D, (size_t)N * H), report("gated_rmsnorm backward", "N H, D", nc * 14, 0, [&](int i) {
+    sets(nc), weights(D, (size_t)N * H), report("gated_rmsnorm backward", "N H, D", nc * 14, 0, ROWS, [&](int i) {
         op.gated_rmsnorm_backward(d[S], e[S], dw, y[S], x[S], z[S], w, r, N * H, D);
     });
-    sets(nc), weights(D, (size_t)N * H), report("l2norm", "N H, D", nc * 4, 0, [&](int i) {
+    sets(nc), weights(D, (size_t)N * H), report("l2norm", "N H, D", nc * 4, 0, ROWS, [&](int i) {
         op.l2norm_forward(y[S], r, x[S], 1e-6, N * H, D);
     });
-    sets(nc), weights(D, (size_t)N * H), report("l2norm backward", "N H, D", nc * 8, 0, [&](int i) {
+    sets(nc), weights(D, (size_t)N * H), report("l2norm backward", "N H, D", nc * 8, 0, ROWS, [&](int i) {
         op.l2norm_backward(d[S], x[S], y[S], r, N * H, D);
     });
     sets(nf),
-        report("swiglu", "N F", nf * 6, 0, [&](int i) { op.swiglu_forward(y[S], x[S], z[S], (size_t)nf); });
-    sets(nf), report("swiglu backward", "N F", nf * 14, 0,
+        report("swiglu", "N F", nf * 6, 0, ROWS, [&](int i) { op.swiglu_forward(y[S], x[S], z[S], (size_t)nf); });
+    sets(nf), report("swiglu backward", "N F", nf * 14, 0, ROWS,
                      [&](int i) { op.swiglu_backward(d[S], e[S], y[S], x[S], z[S], (size_t)nf); });
-    sets(nc), r = wide_of(4096 * D), report("rope", "4 4096 16 128", nc * 4, 0, [&](int i) {
-        op.rope_forward(y[S], x[S], r, 0, 4, 4096, H, D);
+    sets(nc), r = wide_of(T4 * D), report("rope", "4 4096 16 128", nc * 4, 0, ROWS, [&](int i) {
+        op.rope_forward(y[S], x[S], r, 0, 4, T4, H, D);
     });
     sets(nc), w = real_of(C * 4), dw = wide_of(C * 4),
-              report("conv", "4 4096 2048, W 4", nc * 4, 0,
-                     [&](int i) { op.conv_forward(y[S], NULL, x[S], w, NULL, NULL, 4, 4096, C, 4); });
+              report("conv", "4 4096 2048, W 4", nc * 4, 0, ROWS,
+                     [&](int i) { op.conv_forward(y[S], NULL, x[S], w, NULL, NULL, 4, T4, C, 4); });
     sets(nc), w = real_of(C * 4), dw = wide_of(C * 4),
-              report("conv backward", "4 4096 2048, W 4", nc * 8, 0,
-                     [&](int i) { op.conv_backward(d[S], dw, y[S], x[S], w, NULL, 4, 4096, C, 4); });
-    sets(nc), r = wide_of(N), report("align_loss", "N C", nc * 8, 0, [&](int i) {
+              report("conv backward", "4 4096 2048, W 4", nc * 8, 0, ROWS,
+                     [&](int i) { op.conv_backward(d[S], dw, y[S], x[S], w, NULL, 4, T4, C, 4); });
+    sets(nc), r = wide_of(N), report("align_loss", "N C", nc * 8, 0, ROWS, [&](int i) {
         op.align_loss(r, d[S], x[S], y[S], 1e-4, ALIGN_NORM, N, C);
     });
     {
@@ -175,17 +203,17 @@ static void row_ops() {
         float *dtable = wide_of((size_t)VOC * C);
         const double t = time_ms([&](int) { op.embed_forward(out, table, ids, N, C, VOC); });
         printf("%-22s %-34s %9.3f ms %7.0f GB/s\n", "embed", "N C", t, nc * 4 / t / 1e6);
-        report("embed backward", "N C", nc * 10, 0,
+        report("embed backward", "N C", nc * 10, 0, ROWS,
                [&](int) { op.embed_backward(dtable, out, ids, N, C, VOC); });
     }
     {
-        const size_t n = 500000000;
+        const size_t n = ADAMW;
         float *p = wide_of(n), *m = wide_of(n), *v = wide_of(n, 0.5f, 0.5f), *g = wide_of(n);
         Bf16 *b = real_of(n);
         double *out = (double *)take(8);
         const double t = time_ms([&](int) { op.sumsq(out, g, n); });
         printf("%-22s %-34s %9.3f ms %7.0f GB/s\n", "sumsq", "500M", t, n * 4.0 / t / 1e6);
-        report("adamw", "500M", n * 30.0, 0,
+        report("adamw", "500M", n * 30.0, 0, ROWS,
                [&](int) { op.adamw(p, b, m, v, g, 1, 1e-4, 0.9, 0.95, 1e-8, 0.1, 10, n); });
     }
 #undef S
@@ -199,7 +227,7 @@ static void linear_op(int rows, int I, int O) {
     const double f = 2.0 * rows * I * O, bytes = 2.0 * ((double)rows * I + (double)O * I + (double)rows * O);
     const double t = time_ms([&](int) { op.linear_backward(dx, dw, NULL, y, x, w, rows, I, O); });
     printf("%-22s %-34s %9.3f ms %21.0f TFLOP/s\n", "linear backward", shape, t, 2 * f / t / 1e9);
-    report("linear", shape, bytes, f, [&](int) { op.linear_forward(y, x, w, NULL, rows, I, O); });
+    report("linear", shape, bytes, f, 0, [&](int) { op.linear_forward(y, x, w, NULL, rows, I, O); });
 }
 static void attention_op(int B, int T, int heads, int key_heads, int backward) {
     const AttnDims d = {B, T, 0, 0, heads, key_heads, D, 0};
@@ -213,13 +241,13 @@ static void attention_op(int B, int T, int heads, int key_heads, int backward) {
     snprintf(shape, sizeof shape, "B %d T %d H %d/%d D %d", B, T, heads, key_heads, D);
     op.attention_forward(o, lse, q, k, v, NULL, 0.088, work, &d);
     if (backward)
-        report("attention backward", shape, 2.0 * (5 * nq + 6 * nk), 2.5 * f,
+        report("attention backward", shape, 2.0 * (5 * nq + 6 * nk), 2.5 * f, 0,
                [&](int) { op.attention_backward(dq, dk, dv, g, o, lse, q, k, v, NULL, 0.088, work, &d); });
     else
-        report("attention", shape, 2.0 * (2 * nq + 2 * nk), f,
+        report("attention", shape, 2.0 * (2 * nq + 2 * nk), f, 0,
                [&](int) { op.attention_forward(o, lse, q, k, v, NULL, 0.088, work, &d); });
 }
-static void mixer_op(int B, int T, int heads, int gla, int backward) {
+static void mixer_op(int B, int T, int heads, int gla, int backward, double target) {
     const DeltaDims d = {B, T, heads, heads, D, D, 64};
     const size_t n = (size_t)B * T * heads * D, bh = n / D;
     Bf16 *q = real_of(n, 0.1f), *k = real_of(n, 0.15f), *v = real_of(n), *o = real_of(n), *g = real_of(n),
@@ -246,17 +274,44 @@ static void mixer_op(int B, int T, int heads, int gla, int backward) {
         else op.delta_rule_forward(o, states, q, k, v, decay, beta, NULL, 0.088, work, &d);
     };
     forward(0);
-    if (!backward) report(gla ? "gla" : "delta_rule", shape, bytes, flops, forward);
+    if (!backward) report(gla ? "gla" : "delta_rule", shape, bytes, flops, target, forward);
     else
-        report(gla ? "gla backward" : "delta_rule backward", shape, bytes, flops, [&](int) {
+        report(gla ? "gla backward" : "delta_rule backward", shape, bytes, flops, target, [&](int) {
             if (gla) op.gla_backward(dq, dk, dv, dg, ds, g, states, q, k, v, decay, NULL, 0.088, work, &d);
             else
                 op.delta_rule_backward(dq, dk, dv, dg, db, ds, g, states, q, k, v, decay, beta, NULL, 0.088,
                                        work, &d);
         });
 }
+/* One new token: attention over a cache, and the recurrent mixers, whose state is read and written once. */
+static void decode_ops() {
+    const int B = SMALL ? 2 : 8, past = SMALL ? 300 : 32767, heads = SMALL ? 2 : 32, many = SMALL ? 2 : 64;
+    char shape[64];
+    {
+        const AttnDims d = {B, 1, past, 0, H, HK, D, 0};
+        const size_t nk = (size_t)B * (past + 1) * HK * D;
+        Bf16 *q = real_of((size_t)B * H * D), *k = real_of(nk), *v = real_of(nk), *o = real_of((size_t)B * H * D);
+        float *lse = wide_of((size_t)B * H);
+        void *work = take(attention_work(&d));
+        snprintf(shape, sizeof shape, "B %d, 1 of %d, H %d/%d D %d", B, past + 1, H, HK, D);
+        report("attention decode", shape, 4.0 * nk, 0, ROWS,
+               [&](int) { op.attention_forward(o, lse, q, k, v, NULL, 0.088, work, &d); });
+    }
+    for (int gla = 0; gla < 2; gla++) {
+        const DeltaDims d = {many, 1, heads, heads, D, D, 1};
+        const size_t n = (size_t)many * heads * D;
+        Bf16 *q = real_of(n, 0.1f), *k = real_of(n, 0.1f), *v = real_of(n), *o = real_of(n);
+        float *g = wide_of(n, 0.05f, -0.05f), *beta = wide_of(n / D, 0.5f, 0.5f), *states = wide_of(delta_states(&d));
+        void *work = take(delta_rule_work(&d));
+        snprintf(shape, sizeof shape, "B %d, 1 token, H %d, 128", many, heads);
+        report(gla ? "gla decode" : "delta_rule decode", shape, 8.0 * n * D, 0, ROWS, [&](int) {
+            if (gla) op.gla_forward(o, states, q, k, v, g, NULL, 0.088, work, &d);
+            else op.delta_rule_forward(o, states, q, k, v, g, beta, NULL, 0.088, work, &d);
+        });
+    }
+}
 static void head_op(int rows, int voc, int kl) {
-    const HeadDims d = {rows, C, C, voc, 2048};
+    const HeadDims d = {rows, C, C, voc, SMALL ? 16 : 1024};
     Bf16 *x = real_of((size_t)rows * C), *w = real_of((size_t)voc * C, 0.05f),
          *xt = real_of((size_t)rows * C), *wt = real_of((size_t)voc * C, 0.05f),
          *dx = real_of((size_t)rows * C);
@@ -267,30 +322,44 @@ static void head_op(int rows, int voc, int kl) {
     snprintf(shape, sizeof shape, "%d rows, C %d, VOC %d", rows, C, voc);
     const double f = 2.0 * rows * (double)C * voc;
     if (kl)
-        report("head_kl", shape, 10.0 * rows * voc, 4 * f,
+        report("head_kl", shape, 10.0 * rows * voc, 4 * f, SMALL ? 0 : 40,
                [&](int) { op.head_kl(loss, dx, dw, x, w, xt, wt, NULL, 1, work, &d); });
     else
-        report("head_xent", shape, 6.0 * rows * voc, 3 * f,
+        report("head_xent", shape, 6.0 * rows * voc, 3 * f, 0,
                [&](int) { op.head_xent(loss, NULL, dx, dw, x, w, target, NULL, work, &d); });
 }
 
+/* Whole steps with random weights: filled on the device, since a CPU would take a minute a model. */
+static void fill_weights(void *p, size_t bytes) { LAUNCH(fill_kernel, FILL_BLOCKS, 256, 0, (Bf16 *)p, bytes / 2, 0.03f, 0.0f, seed++); }
+
 int main(int argc, char **argv) {
     Err e = {};
-    if (cuda_backend_open(&be, "cuda-bf16", 0, &e)) return printf("%s\n", e.msg), 1;
-    csv = argc > 1 ? fopen(argv[1], "w") : NULL;
-    printf("%s\n", cuda_backend_describe(be));
+    const int ops = argc < 3 || strcmp(argv[2], "models"), models = argc < 3 || strcmp(argv[2], "ops");
+    if (SIDE(backend_open)(&be, BACKEND, 0, &e)) return printf("%s\n", e.msg), 1;
+    csv = argc > 1 ? fopen(argv[1], ops ? "w" : "a") : NULL;
+    printf("%s\n", SIDE(backend_describe)(be));
     ceilings();
-    row_ops();
-    linear_op(N, C, F), linear_op(N, F, C), linear_op(N, C, C);
-    for (int backward = 0; backward < 2; backward++) {
+    if (ops) {
+        row_ops();
+        linear_op(N, C, F), linear_op(N, F, C), linear_op(N, C, C);
+        decode_ops();
+    }
+    for (int backward = 0; backward < 2 && ops; backward++) {
+        if (SMALL) {
+            attention_op(1, 70, H, HK, backward);
+            mixer_op(1, 70, 2, 0, backward, 0), mixer_op(1, 70, 2, 1, backward, 0);
+            continue;
+        }
         attention_op(4, 4096, H, HK, backward), attention_op(32, 512, H, HK, backward),
             attention_op(1, 32768, H, HK, backward);
-        mixer_op(4, 8192, 32, 0, backward), mixer_op(1, 32768, 32, 0, backward),
-            mixer_op(96, 512, 16, 0, backward);
-        mixer_op(1, 8192, 96, 1, backward), mixer_op(96, 512, 16, 1, backward);
+        mixer_op(4, 8192, 32, 0, backward, backward ? 0 : 0.42), mixer_op(1, 32768, 32, 0, backward, backward ? 2.0 : 0),
+            mixer_op(96, 512, 16, 0, backward, 0);
+        mixer_op(1, 8192, 96, 1, backward, backward ? 0 : 0.8), mixer_op(96, 512, 16, 1, backward, 0);
     }
-    head_op(8192, 128256, 1), head_op(8192, 128256, 0);
+    if (ops) head_op(SMALL ? 40 : 8192, SMALL ? VOC : 128256, 1), head_op(SMALL ? 40 : 8192, SMALL ? VOC : 128256, 0);
+    int rc = models ? bench_models(be, SMALL, fill_weights, matrix_rate, &e) : 0;
+    if (rc) printf("%s\n", e.msg);
     be->close(be);
     if (csv) fclose(csv);
-    return 0;
+    return rc != 0;
 }

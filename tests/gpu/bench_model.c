@@ -1,0 +1,91 @@
+/* bench_model.c - see bench_model.h. */
+#include "bench_model.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include "base/log.h"
+#include "method/memory.h"
+#include "method/transfer.h"
+#include "tools/bench_steps.h"
+
+typedef struct {
+    const char *name;
+    Config c;
+    StepKind kind;
+    int B, T;
+    double target; /* tokens a second on an H200; 0: none */
+} Row;
+
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static int median_seconds(const BenchStep *s, Backend *be, int repeat, double *median, Err *e) {
+    double t[8];
+    TRY(s->run(s->ctx, e));
+    TRY(be->sync(be, e));
+    for (int i = 0; i < repeat; i++) {
+        const double began = log_now();
+        TRY(s->run(s->ctx, e));
+        TRY(be->sync(be, e));
+        t[i] = log_now() - began;
+    }
+    qsort(t, (size_t)repeat, sizeof *t, by_value);
+    *median = t[repeat / 2];
+    return OK;
+}
+
+/* What the step will hold, counted as a run counts it. */
+static int plan(MemoryPlan *p, Backend *be, const Row *r, Err *e) {
+    Config student;
+    int mixer[MAX_LAYERS];
+    const StageOptions o = {.batch_size = r->B, .micro_batch_size = r->B, .train_seq_len = r->T};
+    const int stage1 = r->kind == STEP_STAGE1;
+    for (int l = 0; l < r->c.L; l++) mixer[l] = mixer_find("gdn_v4");
+    TRY(transfer_config(&student, &r->c, mixer, e));
+    TRY(memory_frozen(p, be, &r->c, GRAD_NONE, "teacher's weights", "teacher's activations", r->B, r->T, e));
+    TRY(memory_trained(p, be, &student, stage1 ? GRAD_MIXERS : GRAD_ALL, &o, stage1, stage1 ? -1 : r->c.C, e));
+    return memory_check(p, be, r->name, e);
+}
+
+static int row_run(const Row *r, Backend *be, void (*fill)(void *, size_t), double matrix_rate, int repeat, Err *e) {
+    Step step;
+    MemoryPlan p = {0};
+    double seconds = 0;
+    char table[512];
+    TRY(plan(&p, be, r, e));
+    const size_t before = be->room ? be->room(be) : 0;
+    const BenchStep s = bench_step(&step, r->kind, &r->c, NULL, mixer_find("gdn_v4"), be, r->B, r->T);
+    step.fill = fill;
+    int rc = s.open(s.ctx, e);
+    const size_t held = before - (be->room ? be->room(be) : 0);
+    if (!rc) rc = median_seconds(&s, be, repeat, &seconds, e);
+    s.close(s.ctx);
+    if (rc) return rc;
+    const double rate = s.tokens / seconds, limit = s.tokens / (s.flops / matrix_rate);
+    printf("%-14s %-13s %-34s %9.1f ms %9.0f tokens/s  limit %9.0f  %5.1f %%", r->name, s.name, s.shape, seconds * 1e3, rate, limit,
+           100 * rate / limit);
+    if (r->target > 0) printf("  target %9.0f %s", r->target, rate >= r->target ? "reached" : "-");
+    memory_text(&p, table, sizeof table);
+    printf("\n  held %.2f GB, counted %s\n", (double)held / 1e9, table);
+    fflush(stdout);
+    return OK;
+}
+
+int bench_models(Backend *be, int small, void (*fill)(void *p, size_t bytes), double matrix_rate, Err *e) {
+    const Config qwen = bench_config(2048, 36, 16, 2, 11008, 151936, 1), llama = bench_config(3072, 28, 24, 8, 8192, 128256, 1),
+                 tiny = bench_config(32, 2, 2, 1, 48, 50, 1);
+    const Row large_rows[] = {
+        {"Qwen2.5-3B", qwen, STEP_STAGE1, 32, 512, 52000}, {"Qwen2.5-3B", qwen, STEP_STAGE2, 4, 4096, 16800},
+        {"Llama-3.2-3B", llama, STEP_STAGE1, 32, 512, 0},  {"Llama-3.2-3B", llama, STEP_STAGE2, 4, 4096, 0},
+    };
+    const Row small_rows[] = {{"tiny", tiny, STEP_STAGE1, 2, 10, 1}, {"tiny", tiny, STEP_STAGE2, 2, 10, 1}};
+    const Row *row = small ? small_rows : large_rows;
+    int rc = OK;
+    for (int i = 0; i < (small ? 2 : 4); i++) {
+        Err mine = {0}; // a shape that does not fit is said, and the next one follows
+        const int one = row_run(&row[i], be, fill, matrix_rate, small ? 1 : 3, &mine);
+        if (one) printf("%-14s %s\n", row[i].name, mine.msg), rc = one;
+        if (one == ERR_DEVICE || (one && small)) return err_set(e, one, "%s: %s", row[i].name, mine.msg);
+    }
+    return rc == ERR_MEMORY ? OK : rc;
+}

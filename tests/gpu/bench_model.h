@@ -1,0 +1,15 @@
+/* bench_model.h - whole training steps of 3B models for gpu-bench, on a backend that is open. */
+#ifndef HYB_BENCH_MODEL_H
+#define HYB_BENCH_MODEL_H
+#include <stddef.h>
+#include "ops/backend.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+/* Tokens a second of stages 1 and 2 at the Qwen2.5-3B and Llama-3.2-3B shapes (small: one tiny shape), beside the limit that the matrix rate
+ * (operations a second) gives, the target, and the memory counted beforehand and held. fill: random numbers into device memory. */
+int bench_models(Backend *be, int small, void (*fill)(void *p, size_t bytes), double matrix_rate, Err *e);
+#ifdef __cplusplus
+}
+#endif
+#endif
