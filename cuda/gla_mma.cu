@@ -175,7 +175,7 @@ __device__ void gla_fetch(const GlaStage<K> &s, const Bf16 *v, const Bf16 *kept,
 /* Forward: out = O (overwritten), states: what is written after each chunk. Backward: v = dO, out = dV (added to, may be NULL), states =
  * dstate (in and out), and dS before each chunk goes into the workspace, behind what prepare left. */
 template <int K, bool back>
-__global__ void __launch_bounds__(GLA_SCAN)
+__global__ void __launch_bounds__(GLA_SCAN, 1)
     gla_scan_mma_kernel(Bf16 *out, wide *states, Bf16 *work, const Bf16 *v, int first_chunk, int chunks,
                         int each, DeltaArgs a) {
     enum { COLS = GLA_COLS, HALF = COLS / 2, NB = HALF / 8 }; // warps 0-3 have the left half of the columns
