@@ -74,12 +74,14 @@ static void delta_prepare(BenchCase *c, double squares, double halves, int buffe
     shape(c, "B %d T %d H %d width %d chunk %d", d.B, d.T, d.H, d.K, d.chunk);
     sizes(c, buffers, buffers == 7 ? forward : backward, 0);
     c->flops = (double)bth * (2 * squares * d.K * d.V + halves * d.chunk * d.K);
-    c->work = delta_rule_work(&d);
+    c->work = kda_work(&d); // the largest of the three
 }
 static void delta_f_prepare(BenchCase *c) { delta_prepare(c, 3, 4, 7, 1); }
 static void delta_b_prepare(BenchCase *c) { delta_prepare(c, 7, 11, 13, 1); }
 static void gla_f_prepare(BenchCase *c) { delta_prepare(c, 2, 2, 7, c->d[3]); }
 static void gla_b_prepare(BenchCase *c) { delta_prepare(c, 4, 5, 13, c->d[3]); }
+static void kda_f_prepare(BenchCase *c) { delta_prepare(c, 3, 4, 7, c->d[3]); }
+static void kda_b_prepare(BenchCase *c) { delta_prepare(c, 7, 11, 13, c->d[3]); }
 static void delta_f(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
     o->delta_rule_forward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], NULL, 0.125, c->scratch, &d);
@@ -97,6 +99,15 @@ static void gla_b(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
     o->gla_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[5], c->b[6], c->b[7], c->b[8], c->b[9], c->b[10], c->b[11], NULL, 0.125,
                     c->scratch, &d);
+}
+static void kda_f(const Ops32 *o, BenchCase *c) {
+    const DeltaDims d = delta_dims(c);
+    o->kda_forward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], NULL, 0.125, c->scratch, &d);
+}
+static void kda_b(const Ops32 *o, BenchCase *c) {
+    const DeltaDims d = delta_dims(c);
+    o->kda_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], c->b[7], c->b[8], c->b[9], c->b[10], c->b[11], c->b[12],
+                    NULL, 0.125, c->scratch, &d);
 }
 
 /* ---- heads: N, C, VOC, block ---- */
@@ -212,6 +223,7 @@ const BenchCase bench_cases[] = {
     BOTH("delta_rule", LARGE, delta, 1, 1024, 4, 64, 64), BOTH("delta_rule", LARGE, delta, 1, 32768, 4, 64, 64),
     BOTH("gla", LARGE, gla, 1, 1024, 4, 64, 64), BOTH("gla", LARGE, gla, 1, 32768, 4, 64, 64),
     BOTH("gla", DEMO, gla, 8, 256, 4, 16, 64), BOTH("gla", LARGE, gla, 4, 512, 8, 64, 64),
+    BOTH("kda", DEMO, kda, 8, 256, 4, 16, 64), BOTH("kda", LARGE, kda, 4, 512, 8, 64, 64), BOTH("kda", LARGE, kda, 1, 1024, 4, 64, 64),
     ROW("head_xent", DEMO, xent_prepare, xent, 2048, 64, 256, 512), ROW("head_xent", DEMO, xent_prepare, xent, 2048, 64, 4096, 64),
     ROW("head_xent", LARGE, xent_prepare, xent, 2048, 288, 4096, 64), ROW("head_xent", LARGE, xent_prepare, xent, 2048, 288, 32000, 64),
     ROW("head_kl", DEMO, kl_prepare, kl, 2048, 64, 256, 512), ROW("head_kl", DEMO, kl_prepare, kl, 2048, 64, 4096, 64),
