@@ -1,12 +1,15 @@
 /* cmd_generate.c - text from a model: the prompt and what follows it on stdout, nothing else. */
+#include "base/file.h"
 #include "base/mem.h"
+#include "io/dump.h"
 #include "model/generate.h"
 #include "tools/session.h"
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
-    char prompt[16384], prompt_file[1024];
+    char prompt[16384], prompt_file[1024], dump[1024];
     int max_new_tokens, top_k, greedy, no_echo, no_special, ignore_eos, stats, prefill;
     double temperature, top_p;
 } Options;
@@ -23,6 +26,7 @@ static const Option rows[] = {
     {"no_special", "no BOS in front of the prompt", OPT_BOOL, AT(no_special), 0, 0, NULL, 0},
     {"ignore_eos", "go on after an end-of-text token", OPT_BOOL, AT(ignore_eos), 0, 0, NULL, 0},
     {"stats", "speed and memory on stderr at the end", OPT_BOOL, AT(stats), 0, 0, NULL, 0},
+    {"dump", "write the prompt's activations into this directory (also: environment DUMP)", OPT_TEXT, AT(dump), 0, 1024, NULL, 0},
     {"prefill", "tokens of the prompt read at once", OPT_INT, AT(prefill), 1, 65536, NULL, 0},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
@@ -91,6 +95,16 @@ static int decode_run(Cli *c, const Session *s, Decode *d, const Ids *ids, int a
     return OK;
 }
 
+/* activations.safetensors, when it is asked for. */
+static int dump(const Options *o, Session *s, const Ids *ids, Err *e) {
+    char path[1200];
+    const char *dir = o->dump[0] ? o->dump : getenv("DUMP");
+    if (!dir || !*dir) return OK;
+    TRY(file_mkdirs(dir, e));
+    TRY(file_join(path, sizeof path, dir, "activations.safetensors", e));
+    return dump_write(path, &s->m, ids->id, (int)ids->n, e);
+}
+
 static void stats(Cli *c, const Decode *d, size_t prompt, int made, double seconds) {
     char line[256];
     snprintf(line, sizeof line, "%zu prompt tokens, %d new, %.2f s, %.1f tok/s; cache %.2f MiB (grows with length), state %.2f MiB (fixed)",
@@ -113,6 +127,7 @@ static int generate(Cli *c, Err *e) {
     const size_t total = ids.n + o->max_new_tokens;
     if (!rc && total > (size_t)s.m.c.max_positions) cli_note(c, "warning: longer than the model's max_position_embeddings");
     if (!rc && total > 1 << 30) rc = err_set(e, ERR_USAGE, "generate: %zu tokens are too many", total);
+    if (!rc) rc = dump(o, &s, &ids, e);
     if (!rc) rc = mem_alloc(&logits, s.m.c.VOC * sizeof(float), "logits", e);
     const int step = ids.n < (size_t)o->prefill ? (int)ids.n : o->prefill;
     if (!rc) rc = decode_open(&d, &s.m, 1, (int)total, step, e);

@@ -50,7 +50,7 @@ def check_tensors(path, where):
 
 def check_perplexity(where, text, seq_len):
     tok, model = AutoTokenizer.from_pretrained(where), AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32).eval()
-    ids = tok(open(text, encoding="utf-8", errors="replace").read(), add_special_tokens=False)["input_ids"]
+    ids = tok(open(text, encoding="utf-8", newline="").read(), add_special_tokens=False)["input_ids"]
     out = subprocess.run(["./hybridize", "tokenize", "-m", where, text], capture_output=True, text=True, check=True)
     same = [int(x) for x in out.stdout.split()] == ids
     print(f"{'ok  ' if same else 'FAIL'} {len(ids)} token ids equal to transformers'")
