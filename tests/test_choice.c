@@ -200,6 +200,38 @@ START_TEST(test_fake_models) {
 }
 END_TEST
 
+/* For heat maps: needles stand where they are told to, the texts are as full as they can be. */
+START_TEST(test_places) {
+    TokenCount count = {.kind = COUNT_SIMPLE};
+    Ruler r;
+    Err e = {0};
+    world_open();
+    ok(ruler_open(&r, world, &count, &e), &e);
+    for (int task = 0; task < 2; task++) {
+        double last = -1;
+        for (int d = 0; d <= 4; d++) {
+            EvalSet set = {0};
+            ruler_seed(&r, 3);
+            ok(ruler_make_at(&r, task, 1024, d / 4., 16, 3, &set, &e), &e);
+            for (size_t i = 0; i < set.n; i++) {
+                const char *text = set.doc[i].context[0], *needle = strstr(text, "One of the special magic");
+                const double at = (double)(needle - text - 140) / (double)(strlen(text) - 420);
+                ck_assert_msg(fabs(at - d / 4.) < .08, "%s, depth %d: at %g of %zu bytes", ruler_name(task), d, at, strlen(text));
+                ck_assert_msg(set.doc[i].context_tokens + 16 <= 1024 && set.doc[i].context_tokens + 16 > 1024 - 60, "%s: %zu tokens", ruler_name(task), set.doc[i].context_tokens);
+                if (!i) ck_assert_msg(at > last, "%g after %g", at, last);
+                if (!i) last = at;
+            }
+            evalset_free(&set);
+        }
+    }
+    EvalSet none = {0};
+    ck_assert_int_eq(ruler_make_at(&r, 8, 1024, .5, 16, 3, &none, &e), ERR_USAGE);
+    evalset_free(&none);
+    ruler_close(&r);
+    world_close();
+}
+END_TEST
+
 START_TEST(test_degenerate) {
     static const struct { const char *task; int L; } row[] = {{"niah_multikey_3", 512}, {"vt", 512}, {"cwe", 512}, {"qa_1", 256}, {"niah_single_1", 256}, {"niah_single_2", 100}};
     TokenCount count = {.kind = COUNT_BYTES};
@@ -689,6 +721,77 @@ START_TEST(test_mqar_rows) {
 }
 END_TEST
 
+/* The answer to every question of a variant, found again in the sequence by its rule. */
+static int answer_of(const MqarSpec *s, const int *ids, int at) {
+    int found = -1, sum = 0;
+    switch (s->kind) {
+    case PROBE_FORGETTING: // the last value that stood behind this key
+        for (int t = 0; t < 2 * (s->n + s->updates); t += 2)
+            if (ids[t] == ids[at]) found = ids[t + 1];
+        return found;
+    case PROBE_COMPOSITIONAL:
+        for (int t = 0; t < 3 * s->n; t += 3)
+            if (ids[t] == ids[at - 1] && ids[t + 1] == ids[at]) found = ids[t + 2];
+        return found;
+    case PROBE_PARITY:
+    case PROBE_MAJORITY:
+        for (int t = 0; t + 1 < s->T; t++) sum += ids[t];
+        return s->kind == PROBE_PARITY ? sum % 2 : 2 * sum > s->T - 1;
+    default: // NGRAM
+        for (int t = 0; t < s->n * (s->gram + 1); t += s->gram + 1)
+            if (!memcmp(ids + t, ids + at - s->gram + 1, (size_t)s->gram * sizeof(int))) found = ids[t + s->gram];
+        return found;
+    }
+}
+
+START_TEST(test_probe_variants) {
+    static const struct { MqarSpec s; int asked; } row[] = {
+        {{.kind = PROBE_FORGETTING, .vocab = 40, .T = 40, .n = 6, .updates = 3, .power = .01, .random_filler = 1}, 6},
+        {{.kind = PROBE_COMPOSITIONAL, .vocab = 40, .T = 60, .n = 9, .power = .01}, 9},
+        {{.kind = PROBE_PARITY, .vocab = 6, .T = 9, .n = 8, .power = .01}, 1},
+        {{.kind = PROBE_MAJORITY, .vocab = 6, .T = 8, .n = 7, .power = .01}, 1},
+        {{.kind = PROBE_NGRAM, .vocab = 64, .T = 48, .n = 8, .gram = 2, .power = .01}, 8},
+        {{.kind = PROBE_NGRAM, .vocab = 64, .T = 64, .n = 8, .gram = 3, .power = .01}, 8}};
+    int ids[64], target[64], scratch[256], updated = 0, shared = 0, ones = 0;
+    float weight[64];
+    Rng r;
+    Err e = {0};
+    rng_seed(&r, 5);
+    for (size_t k = 0; k < sizeof row / sizeof *row; k++) {
+        const MqarSpec *s = &row[k].s;
+        ok(mqar_check(s, &e), &e);
+        ck_assert_uint_le(mqar_scratch(s), 256);
+        ck_assert_int_eq(mqar_find(mqar_name(s->kind)), (int)s->kind);
+        for (int i = 0; i < 100; i++) {
+            int asked = 0;
+            mqar_row(s, &r, ids, target, weight, scratch);
+            for (int t = 0; t < s->T; t++) {
+                ck_assert(ids[t] >= 0 && ids[t] < s->vocab);
+                if (weight[t] == 0) continue;
+                asked++;
+                ck_assert_int_eq(target[t], answer_of(s, ids, t));
+                ones += s->kind == PROBE_PARITY && target[t];
+                if (s->kind == PROBE_FORGETTING)
+                    for (int u = 0; u < 2 * s->n; u += 2) updated += ids[u] == ids[t] && ids[u + 1] != target[t];
+            }
+            ck_assert_int_eq(asked, row[k].asked);
+            if (s->kind == PROBE_NGRAM && s->gram == 2) // some keys begin alike: one token is not enough
+                for (int t = 3; t < 24; t += 3) shared += ids[t] == ids[0];
+        }
+    }
+    ck_assert_int_eq(updated, 300);
+    ck_assert(shared > 50 && ones > 20 && ones < 80);
+    const MqarSpec bad[] = {{.kind = PROBE_FORGETTING, .vocab = 40, .T = 20, .n = 6, .updates = 3, .power = .01},
+                            {.kind = PROBE_FORGETTING, .vocab = 40, .T = 60, .n = 6, .updates = 7, .power = .01},
+                            {.kind = PROBE_COMPOSITIONAL, .vocab = 90, .T = 80, .n = 8, .power = .01},
+                            {.kind = PROBE_NGRAM, .vocab = 64, .T = 50, .n = 8, .gram = 2, .power = .01}};
+    for (size_t k = 0; k < 4; k++) {
+        e = (Err){0};
+        ck_assert_int_eq(mqar_check(&bad[k], &e), ERR_USAGE);
+    }
+}
+END_TEST
+
 START_TEST(test_mqar_run) {
     Rig r;
     Err e = {0};
@@ -698,7 +801,7 @@ START_TEST(test_mqar_run) {
     ok(mqar_run(&s, &r.m, 70, 1, &a, &e), &e);
     ok(mqar_run(&s, &r.m, 70, 1, &b, &e), &e);
     ck_assert(a.asked == 280 && a.loss == b.loss && a.accuracy < .2 && a.loss > 1);
-    s = (MqarSpec){.vocab = 256, .T = 24, .n = 12, .copy = 1};
+    s = (MqarSpec){.kind = PROBE_COPY, .vocab = 256, .T = 24, .n = 12, .power = .01};
     ok(mqar_run(&s, &r.m, 9, 1, &a, &e), &e);
     ck_assert_int_eq(a.asked, 9 * 11);
     s = (MqarSpec){.vocab = 256, .T = 14, .n = 4, .passes = 1, .power = .01};
@@ -747,6 +850,7 @@ int main(void) {
     tcase_add_test(t, test_squad);
     tcase_add_test(t, test_ties);
     tcase_add_test(t, test_fake_models);
+    tcase_add_test(t, test_places);
     tcase_add_test(t, test_degenerate);
     tcase_add_test(t, test_questions);
     tcase_add_test(t, test_squad_thresholds);
@@ -761,6 +865,7 @@ int main(void) {
     tcase_add_test(t, test_no_padding);
     tcase_add_test(t, test_shared_prefix);
     tcase_add_test(t, test_mqar_rows);
+    tcase_add_test(t, test_probe_variants);
     tcase_add_test(t, test_mqar_run);
     tcase_add_test(t, test_klstats);
     tcase_set_timeout(t, 60);

@@ -30,6 +30,11 @@ static const Option rows[] = {
     {"recall_n", "numbers of pairs", OPT_TEXT, AT(recall_n), 0, 64, NULL, 0},
     {"recall_rows", "sequences per number of pairs", OPT_INT, AT(recall_rows), 1, 1 << 20, NULL, 0},
     {"recall_queries", "questions per sequence", OPT_INT, AT(recall_queries), 1, 1 << 20, NULL, 0},
+    {"passes", "mqar: times the pairs are shown; 2 is \"just read twice\"", OPT_INT, AT(passes), 1, 64, NULL, 0},
+    {"gram", "ngram: tokens of a key", OPT_INT, AT(gram), 1, 8, NULL, 0},
+    {"power", "mqar...: exponent of the law of gaps", OPT_REAL, AT(power), 1e-9, 1, NULL, 0},
+    {"random_filler", "mqar...: other positions hold random tokens instead of token 0", OPT_BOOL, AT(random_filler), 0, 0, NULL, 0},
+    {"probe_vocab", "probes of token ids: only the first so many tokens, 0 = all", OPT_INT, AT(probe_vocab), 0, 1 << 24, NULL, 0},
     {"data", "folder of the question sets", OPT_TEXT, AT(data), 0, 1024, NULL, 0},
     {"max_len", "length of RULER's questions in tokens", OPT_INT, AT(max_len), 256, 1 << 20, NULL, 0},
     {"samples", "RULER questions a task", OPT_INT, AT(samples), 1, 1 << 20, NULL, 0},
@@ -40,6 +45,11 @@ static const Option rows[] = {
      OPT_CHOICE, AT(flavour), 0, 0, "lmeval|nvidia", 0},
     {"tokenizer", "RULER: count tokens with a stub instead of the model's tokenizer", OPT_CHOICE,
      AT(tokenizer), 0, 0, "model|byte|simple", 0},
+    {"needle", "heatmap: which needle task", OPT_TEXT, AT(heat_task), 0, 64, NULL, 0},
+    {"lengths", "heatmap: lengths in tokens, answer included", OPT_TEXT, AT(lengths), 0, 256, NULL, 0},
+    {"depths", "heatmap: places of the needle, from the front to the end", OPT_INT, AT(depths), 2, 64, NULL, 0},
+    {"needles", "heatmap: samples a cell", OPT_INT, AT(heat_samples), 1, 10000, NULL, 0},
+    {"new_tokens", "heatmap: tokens of an answer", OPT_INT, AT(new_tokens), 1, 4096, NULL, 0},
     {"pairs", "drills: key-value pairs of a question", OPT_INT, AT(pairs), 3, 128, NULL, 0},
     {"shots", "mmlu: answered examples before each question", OPT_INT, AT(shots), 0, 5, NULL, 0},
     {"protocol",
@@ -69,6 +79,15 @@ static void defaults(void *p) {
     o->seq_len = 512;
     o->max_len = 4096;
     o->samples = 500;
+    o->passes = 1;
+    o->gram = 2;
+    o->power = 0.01;
+    o->random_filler = 1;
+    snprintf(o->heat_task, sizeof o->heat_task, "niah_single_2");
+    snprintf(o->lengths, sizeof o->lengths, "1024,2048,4096");
+    o->depths = 11;
+    o->heat_samples = 5;
+    o->new_tokens = 32;
     o->pairs = 50;
     o->no_answer = 1;
     o->recall_rows = 64;
@@ -221,7 +240,8 @@ static const struct {
     const char *name;
     int (*run)(Cli *c, Session *s, Err *e);
 } measures[] = {{"ppl", run_ppl},    {"kl", run_kl},      {"recall", run_recall},
-                {"mqar", eval_mqar}, {"copy", eval_mqar}, {"kl_stats", eval_klstats}};
+                {"mqar", eval_mqar}, {"mqar_forgetting", eval_mqar}, {"mqar_compositional", eval_mqar},
+                {"parity", eval_mqar}, {"majority", eval_mqar}, {"copy", eval_mqar}, {"ngram", eval_mqar}, {"kl_stats", eval_klstats}, {"heatmap", eval_heatmap}};
 
 static int eval(Cli *c, Err *e) {
     const Options *o = c->options[0];
@@ -229,7 +249,7 @@ static int eval(Cli *c, Err *e) {
         Session s;
         if (strcmp(o->task, measures[i].name)) continue;
         TRY(session_open(&s, c,
-                         measures[i].run == run_recall || measures[i].run == eval_klstats || !o->ids[0], e));
+                         measures[i].run == run_recall || measures[i].run == eval_klstats || measures[i].run == eval_heatmap || !o->ids[0], e));
         const int rc = measures[i].run(c, &s, e);
         session_close(&s);
         return rc;

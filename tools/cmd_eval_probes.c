@@ -16,35 +16,44 @@ static int finish(JsonOut *o, Err *e) {
     return rc;
 }
 
+/* What is counted: pairs, tokens of a block, or nothing but the length. */
+static const char *unit_of(ProbeKind k) { return k == PROBE_COPY ? "tokens" : k == PROBE_PARITY || k == PROBE_MAJORITY ? "bits" : "pairs"; }
+
+static int probe_run(const EvalOptions *o, Session *s, ProbeKind kind, int n, uint64_t seed, MqarResult *r, Err *e) {
+    const int bits = kind == PROBE_PARITY || kind == PROBE_MAJORITY;
+    MqarSpec spec = {.kind = kind,
+                     .vocab = o->probe_vocab ? o->probe_vocab : s->m.c.VOC,
+                     .T = bits ? n + 1 : o->seq_len,
+                     .n = n,
+                     .passes = o->passes,
+                     .updates = n / 2 > 0 ? n / 2 : 1,
+                     .gram = o->gram,
+                     .power = o->power,
+                     .random_filler = o->random_filler};
+    spec.T = mqar_length(&spec);
+    return mqar_run(&spec, &s->m, o->recall_rows, seed, r, e);
+}
+
 int eval_mqar(Cli *c, Session *s, Err *e) {
     const EvalOptions *o = c->options[0];
-    const int copy = !strcmp(o->task, "copy");
+    const ProbeKind kind = (ProbeKind)mqar_find(o->task);
     int n[RECALL_MAX_N], count = 0;
     MqarResult r[RECALL_MAX_N];
     JsonOut out;
     TRY(list_parse(o->recall_n, n, RECALL_MAX_N, &count, 1, 1 << 20, "recall_n", e));
-    for (int i = 0; i < count; i++) {
-        const MqarSpec spec = {.vocab = s->m.c.VOC,
-                               .T = copy ? 2 * n[i] : o->seq_len,
-                               .n = n[i],
-                               .passes = 1,
-                               .power = 0.01,
-                               .random_filler = 1,
-                               .copy = copy};
-        TRY(mqar_run(&spec, &s->m, o->recall_rows, c->common.seed, &r[i], e));
-    }
+    for (int i = 0; i < count; i++) TRY(probe_run(o, s, kind, n[i], c->common.seed, &r[i], e));
     if (!c->common.json) {
         for (int i = 0; i < count; i++)
-            printf("%s %5d %s  accuracy %.4f +- %.4f  loss %.4f\n", o->task, n[i], copy ? "tokens" : "pairs",
-                   r[i].accuracy, r[i].accuracy_se, r[i].loss);
+            printf("%s %5d %s  accuracy %.4f +- %.4f  loss %.4f\n", o->task, n[i], unit_of(kind), r[i].accuracy, r[i].accuracy_se,
+                   r[i].loss);
         return OK;
     }
     json_out_begin(&out, 1);
     json_out_object(&out, NULL);
     json_out_object(&out, "results");
     for (int i = 0; i < count; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "%s_%d", copy ? "copy" : "mqar", n[i]);
+        char name[64];
+        snprintf(name, sizeof name, "%s_%d", mqar_name(kind), n[i]);
         json_out_object(&out, name);
         json_out_real(&out, "acc,none", r[i].accuracy);
         json_out_real(&out, "acc_stderr,none", r[i].accuracy_se);

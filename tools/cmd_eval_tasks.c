@@ -1,5 +1,6 @@
 /* cmd_eval_tasks.c - question sets: made or read, written out or put to a model; results as a table or as lm-evaluation-harness's JSON. */
 #include "base/mem.h"
+#include "eval/mqar.h"
 #include "eval/tasks.h"
 #include "io/jsonl.h"
 #include "tools/cmd_eval_run.h"
@@ -11,9 +12,11 @@
 static int unknown(const char *name, Err *e) {
     const char *words[MOST_TASKS];
     int n = 0;
-    static const char *const more[] = {"ppl", "kl", "recall", "ruler", "mqar", "copy", "kl_stats"};
-    for (int i = 0; task_at(i) && n < MOST_TASKS - 7; i++) words[n++] = task_name(task_at(i));
-    for (int i = 0; i < 7; i++) words[n++] = more[i];
+    static const char *const more[] = {"ppl", "kl", "kl_stats", "recall", "heatmap", "ruler"};
+    enum { MORE = sizeof more / sizeof *more };
+    for (int i = 0; task_at(i) && n < MOST_TASKS - MORE - PROBES; i++) words[n++] = task_name(task_at(i));
+    for (int i = 0; i < MORE; i++) words[n++] = more[i];
+    for (int i = 0; i < PROBES; i++) words[n++] = mqar_name((ProbeKind)i);
     err_set(e, ERR_USAGE, "eval: unknown task \"%s\"", name);
     const char *near = cli_nearest(name, words, n);
     if (near) return err_hint(e, "did you mean %s?", near);

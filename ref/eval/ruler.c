@@ -246,6 +246,18 @@ int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
     return rc;
 }
 
+int ruler_make_at(Ruler *r, int task, int L, double place, int max_new, int samples, EvalSet *out, Err *e) {
+    RulerTask t = tasks[task];
+    if (t.draw != niah_draw) return err_set(e, ERR_USAGE, "%s: not a needle task", t.name);
+    t.max_new = max_new;
+    r->L = L;
+    TRY(t.prepare(r, t.ctx, e));
+    r->place = place;
+    const int rc = nvidia_make(r, &t, L, 1, samples, out, e);
+    r->place = -1;
+    return rc;
+}
+
 /* ---- opening ---- */
 
 int ruler_open(Ruler *r, const char *dir, TokenCount *count, Err *e) {
@@ -253,6 +265,7 @@ int ruler_open(Ruler *r, const char *dir, TokenCount *count, Err *e) {
     if (strlen(dir) >= sizeof r->dir) return err_set(e, ERR_USAGE, "data directory: the path is too long");
     memcpy(r->dir, dir, strlen(dir) + 1);
     r->count = count;
+    r->place = -1;
     ruler_seed(r, 42);
     return OK;
 }

@@ -39,6 +39,7 @@ typedef struct {
     RulerFlavour flavour; /* set it after ruler_open, before ruler_seed */
     uint64_t
         fixed; /* seed of the shuffles that are the same for every sample: 42 in lm-eval, the seed itself in NVIDIA's scripts */
+    double place;         /* where needles go, 0 (front) to 1; below 0: as drawn */
     int L;     /* length being made */
 } Ruler;
 
@@ -54,5 +55,8 @@ int ruler_max_new(int task);      /* tokens to generate */
 int ruler_any(int task);          /* 1: question answering, scored by string_match_part */
 /* Appends `samples` questions of at most L tokens: context = input + delimiter + prefix, text = answers. */
 int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e);
+/* For heat maps: a needle task (the first eight) with its needles at one place, 0 to 1, the length filled to the last unit, room for max_new
+ * tokens. The needles do not depend on the place. */
+int ruler_make_at(Ruler *r, int task, int L, double place, int max_new, int samples, EvalSet *out, Err *e);
 
 #endif

@@ -139,8 +139,9 @@ static int context_essay(Ruler *r, const NiahKind *kind, const Needles *x, int n
                  bytes = words ? s->word_end[words - 1] : 0;
     int depth[MOST_NEEDLES], sentences = 0, from = 0;
     while ((size_t)sentences < s->sentences && s->begin[sentences] < bytes) sentences++;
-    TRY(pyrandom_sample(&r->random, DEPTHS, x->needles, depth, e));
-    for (int i = 0; i < x->needles; i++) { // depths are 40 whole percentages from 0 to 100
+    if (r->place < 0) TRY(pyrandom_sample(&r->random, DEPTHS, x->needles, depth, e));
+    for (int i = 0; i < x->needles && r->place >= 0; i++) depth[i] = (int)(sentences * r->place);
+    for (int i = 0; i < x->needles && r->place < 0; i++) { // depths are 40 whole percentages from 0 to 100
         const double percent = nearbyint(depth[i] * (100.0 / (DEPTHS - 1)));
         depth[i] = (int)(sentences * (percent / 100));
     }
@@ -169,16 +170,22 @@ static int context_lines(Ruler *r, const NiahKind *kind, const Needles *x, int n
         textbuf_put(&hay, "", 1);
     }
     int rc = textbuf_end(&hay, e);
-    if (!rc) rc = pyrandom_sample(&r->random, (size_t)n, x->needles, place, e);
+    if (!rc && r->place < 0) rc = pyrandom_sample(&r->random, (size_t)n, x->needles, place, e);
+    for (int i = 0; i < x->needles && r->place >= 0; i++) place[i] = (int)(n * r->place);
     if (!rc) qsort(place, (size_t)x->needles, sizeof *place, increasing);
     const char *line = among ? hay.text : SENTENCE;
-    for (int i = 0, k = 0; i < n && !rc; i++) {
+    int k = 0;
+    for (int i = 0; i < n && !rc; i++) {
         for (; k < x->needles && place[k] == i; k++) {
             needle_put(b, kind, x, x->needles - 1 - k);
             textbuf_puts(b, "\n");
         }
         textbuf_printf(b, "%s%s", line, i + 1 < n ? "\n" : "");
         if (among) line += strlen(line) + 1;
+    }
+    for (; k < x->needles && !rc; k++) { // behind the last line: only where the place was given
+        textbuf_puts(b, "\n");
+        needle_put(b, kind, x, x->needles - 1 - k);
     }
     textbuf_free(&hay);
     return rc;

@@ -3,7 +3,7 @@
 #include "eval/ruler_parts.h"
 #include <string.h>
 
-enum { REDRAWS = 20000, CWE_PROBE = 4096, EXAMPLE_LENGTH = 500, EXAMPLE_STEP = 5 };
+enum { REDRAWS = 20000, CWE_PROBE = 4096, UNIT_PROBE = 200, EXAMPLE_LENGTH = 500, EXAMPLE_STEP = 5 };
 
 typedef struct {
     Ruler *r;
@@ -41,7 +41,7 @@ static int drawn(const Fit *f, int index, int n, Draw *d, size_t *tokens, Err *e
 
 /* The largest n that fits; step if none does. Draws as it goes. */
 static int search(const Fit *f, Draw *d, int *n, Err *e) {
-    const int cwe = !strcmp(f->t->also, "cwe"), probe = cwe ? CWE_PROBE : f->step;
+    const int cwe = !strcmp(f->t->also, "cwe"), probe = cwe ? CWE_PROBE : f->step == 1 ? UNIT_PROBE : f->step;
     size_t tokens;
     TRY(drawn(f, 0, probe, d, &tokens, e));
     const double unit = (double)tokens / probe;
