@@ -5,10 +5,11 @@
 #include <string.h>
 
 /* Messages quote names from untrusted files: no newline, no escape sequence may reach a terminal or break the
- * one-line rule. */
+ * one-line rule. 0xC2 0x80 to 0xC2 0x9F are control characters too (C1, written in UTF-8). */
 static void line_clean(char *s) {
     for (; *s; s++)
-        if ((unsigned char)*s < 0x20 || *s == 0x7f) *s = (*s == '\n' || *s == '\t' || *s == '\r') ? ' ' : '?';
+        if ((unsigned char)*s == 0xc2 && (s[1] & 0xe0) == 0x80) s[0] = s[1] = '?';
+        else if ((unsigned char)*s < 0x20 || *s == 0x7f) *s = (*s == '\n' || *s == '\t' || *s == '\r') ? ' ' : '?';
 }
 
 int err_set(Err *e, int code, const char *fmt, ...) {

@@ -366,8 +366,8 @@ static int verify(const char *path, CheckpointState *s, int want_extra, Err *e) 
     TRY(file_join(file, sizeof file, path, "state.json", e));
     TRY(file_open(&f, file, e));
     int rc = state_parse(&j, (const char *)f.data, f.size, file, e);
-    if (!rc) rc = files_verify(&j, path, e);
     if (!rc) rc = state_read(&j, s, want_extra, e);
+    if (!rc) rc = files_verify(&j, path, e);
     json_free(&j);
     file_close(&f);
     return rc;
