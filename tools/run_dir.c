@@ -30,7 +30,8 @@ int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
         err_set(e, ERR_USAGE, "%s: exists, is not empty and is no run of this command (no %s)", dir, mark);
         return err_hint(e, "choose another -o");
     }
-    return file_mkdirs(dir, e);
+    TRY(file_mkdirs(dir, e));
+    return file_remove_temps(dir, e);
 }
 
 /* ---- data ---- */

@@ -227,19 +227,27 @@ static int is_temp(const char *name) {
     return t[5 + strspn(t + 5, "0123456789")] == 0;
 }
 
-int file_remove_temps(const char *dir, Err *e) {
-    char **names;
+static int temps_level(const char *dir, int depth, Err *e) {
+    char **names, path[1024];
     size_t n;
     TRY(file_list(&names, &n, dir, e));
     int rc = OK;
     for (size_t i = 0; i < n && !rc; i++) {
-        char path[1024];
-        if (!is_temp(names[i])) continue;
+        struct stat st;
         rc = file_join(path, sizeof path, dir, names[i], e);
-        if (!rc && file_exists(path) == 1) rc = file_remove(path, e);
+        if (rc || lstat(path, &st)) continue; /* a link is not followed */
+        if (S_ISDIR(st.st_mode) && depth < 16) rc = temps_level(path, depth + 1, e);
+        else if (S_ISREG(st.st_mode) && is_temp(names[i])) rc = file_remove(path, e);
     }
     file_list_free(names, n);
     return rc;
+}
+
+int file_remove_temps(const char *dir, Err *e) { return temps_level(dir, 0, e); }
+
+int file_remove_dir(const char *path, Err *e) {
+    if (io_fails() || (rmdir(path) && errno != ENOENT)) return io_error(e, path, "cannot remove the directory");
+    return OK;
 }
 
 /* ---- writing ---- */

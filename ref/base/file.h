@@ -26,7 +26,9 @@ int file_mkdirs(const char *path, Err *e); /* like mkdir -p */
 /* rm -r of a directory we own (at most 16 deep): links in it are removed, not followed; nothing there is fine too. */
 int file_remove_tree(const char *path, Err *e);
 int file_remove(const char *path, Err *e); /* one file; nothing there is fine too */
-/* Removes what crashed writers left in dir: regular files named "*.tmp-DIGITS". Call it when no other process writes there. */
+int file_remove_dir(const char *path, Err *e); /* an empty directory; nothing there is fine too */
+/* Removes what crashed writers left in dir and below (16 deep, links not followed): regular files named "*.tmp-DIGITS". Call it when no
+ * other process writes there. */
 int file_remove_temps(const char *dir, Err *e);
 int file_rename(const char *from, const char *to, Err *e); /* rename + fsync of the parent directory */
 int file_sync_dir(const char *path, Err *e);

@@ -234,20 +234,28 @@ static int checkpoint_prune(const char *dir, int64_t step, int keep, Err *e) {
     return rc;
 }
 
+/* What was begun in tmp, file by file: it must also go when there is no memory for a listing. */
+static void checkpoint_drop(const char *tmp) {
+    static const char *const names[] = {"weights.safetensors", "optim.safetensors", "state.json"};
+    char path[1300];
+    for (int i = 0; i < 3; i++)
+        if (!file_join(path, sizeof path, tmp, names[i], NULL)) file_remove(path, NULL);
+    file_remove_dir(tmp, NULL);
+}
+
 int checkpoint_save(const char *dir, const Optim *o, const CheckpointState *s, int keep, Err *e) {
     char tmp[1200], final[1200];
     TRY(checkpoint_name(tmp, sizeof tmp, dir, s->step, ".tmp", e));
     TRY(checkpoint_name(final, sizeof final, dir, s->step, "", e));
     TRY(file_mkdirs(dir, e));
     TRY(file_remove_tree(tmp, e));
-    const int rc = checkpoint_write(tmp, o, s, e);
+    int rc = checkpoint_write(tmp, o, s, e);
+    if (!rc && file_exists(final)) rc = checkpoint_retire(dir, s->step, e);
+    if (!rc) rc = file_rename(tmp, final, e);
     if (rc) {
-        Err ignored = {0}; // the first error is the one to tell
-        file_remove_tree(tmp, &ignored);
+        checkpoint_drop(tmp);
         return rc;
     }
-    if (file_exists(final)) TRY(checkpoint_retire(dir, s->step, e));
-    TRY(file_rename(tmp, final, e));
     return checkpoint_prune(dir, s->step, keep, e);
 }
 

@@ -1,0 +1,342 @@
+/* test_faults.c - every subcommand on a tiny model while the machine fails: each allocation, each I/O call (EIO, a full disk, a short
+ * write, an interrupted one), and kill -9 before each I/O call, then --resume. What must hold for every n: the documented exit code, one
+ * line and perhaps a hint, nothing half-written, no leak (under ASan), and after --resume the bytes of the run that nothing disturbed.
+ * By default a sample of the n; HYBRIDIZE_EVERY=1 takes them all (minutes; numbers in RELIABILITY.md), best with TMPDIR in memory. */
+#include "base/mem.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "text/dataset.h"
+#include "tests/tmpdir.h"
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifdef __SANITIZE_ADDRESS__
+enum { POINTS = 5 }; // each process starts slowly
+#else
+enum { POINTS = 9 };
+#endif
+
+static int every; // n is taken
+static char binary[1200], root[1024];
+
+#define RUN " -m teacher/model --text text -o o --config run.json -q -t 1"
+/* o is what a command leaves; resumes: it takes --resume. seconds: too slow for every n, whatever was asked. */
+static const struct { const char *name, *command; int io, resumes, seconds; } commands[] = {
+    {"inspect", "inspect teacher/model --json --check-finite", 0, 0, 0},
+    {"inspect, shards", "inspect $ROOT/testdata/bad/ok_sharded --tensors", 0, 0, 0},
+    {"inspect, checkpoint", "inspect teacher/checkpoints/pretrain/ckpt-00000004 --check-finite", 0, 0, 0},
+    {"inspect, token shard", "inspect teacher/data/text.tok", 0, 0, 0},
+    {"tokenize", "tokenize -m teacher/model --json text", 0, 0, 0},
+    {"tokenize, jsonl", "tokenize -m $ROOT/testdata/hostile/tok/ok_template.json --jsonl lines", 0, 0, 0},
+    {"detokenize", "detokenize -m teacher/model ids.txt", 0, 0, 0},
+    {"eval", "eval -m teacher/model --text text --seq-len 24 --max-tokens 96 -t 1", 0, 0, 0},
+    {"eval, kl", "eval --task kl -m teacher/model --teacher teacher/model --ids ids.json --seq-len 4 -t 1", 0, 0, 0},
+    {"generate", "generate -m teacher/model --prompt ab --max-new-tokens 3 -t 1", 0, 0, 0},
+    {"probe", "probe -m teacher/model --rows 2 -o o -t 1 -q", 1, 0, 0},
+    {"gradcheck", "gradcheck --op swiglu --backend ref64", 0, 0, 1},
+    {"bench", "bench --op swiglu --quick --no-ref -t 1", 0, 0, 1},
+    {"convert", "convert --from-gguf teacher.gguf -o o", 1, 0, 0},
+    {"pretrain", "pretrain --text text -o o --config tiny.json --steps 2 --save-every 1 -q -t 1", 1, 1, 0},
+    {"align", "align" RUN, 1, 1, 0},
+    {"score", "score" RUN, 1, 1, 0},
+    {"select", "select" RUN, 1, 1, 0},
+    {"distill", "distill --stage 2 --student-init-ckpt aligned/model --keep-full-attention-layers 1" RUN, 1, 1, 0},
+    {"run", "run" RUN, 1, 1, 0},
+    {"compare", "compare" RUN, 1, 1, 1}, // thousands of calls, and each of them is one of run's
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+/* tmpdir_path by another name: it stays as long as three more are asked for. */
+static const char *place(const char *name) { return tmpdir_path(name); }
+
+static void must(int rc, const Err *e) {
+    if (rc) ck_abort_msg("code %d: %s (%s)", rc, e->msg, e->hint);
+}
+
+/* ---- one command ---- */
+
+static char said[4000]; // its stderr
+
+static int shell(const char *before, const char *command, const char *after) {
+    char line[3000], err[700];
+    snprintf(err, sizeof err, "%s/err", tmpdir);
+    snprintf(line, sizeof line, "cd '%s' && %s exec '%s' %s%s </dev/null >out 2>err", tmpdir, before, binary, command, after);
+    const pid_t pid = fork();
+    if (!pid) {
+        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+        _exit(98);
+    }
+    int status = 0;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    File f;
+    Err e = {0};
+    must(file_open(&f, err, &e), &e);
+    snprintf(said, sizeof said, "%.*s", (int)f.size, (const char *)f.data);
+    file_close(&f);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* From nothing. variable: HYBRIDIZE_..., n and a kind behind it. */
+static int run_with(int k, const char *variable, long n, const char *kind) {
+    char before[200];
+    Err e = {0};
+    must(file_remove_tree(place("o"), &e), &e);
+    snprintf(before, sizeof before, "%s=%ld%s", variable, n, kind);
+    return shell(before, commands[k].command, "");
+}
+
+static void want(int k, const char *variable, long n, const char *kind, int got, int code) {
+    static const char begin[] = "hybridize: error: ";
+    const char *line = strstr(said, begin), *second = line ? strchr(line, '\n') : NULL;
+    if (got != code || strstr(said, "Sanitizer") || !line || !second || (second[1] && strncmp(second + 1, "hint: ", 6)))
+        ck_abort_msg("%s with %s=%ld%s: code %d, expected %d: %.1500s", commands[k].name, variable, n, kind, got, code, said);
+}
+
+/* ---- what is left behind ---- */
+
+static int ends_in(const char *s, const char *end) { return strlen(s) >= strlen(end) && !strcmp(s + strlen(s) - strlen(end), end); }
+
+static int check_file(const char *path, Err *e) {
+    Json j = {0};
+    Safetensors s = {0};
+    Shard t = {0};
+    int rc = OK;
+    if (ends_in(path, ".json")) rc = json_open(&j, path, e);
+    else if (ends_in(path, ".safetensors")) rc = safetensors_open(&s, path, e);
+    else if (ends_in(path, ".tok")) rc = shard_open(&t, path, e);
+    json_free(&j);
+    safetensors_close(&s);
+    shard_close(&t);
+    return rc;
+}
+
+/* Every file below dir is whole; temporary ones (and directories) are only there if somebody was killed. */
+static void check_tree(const char *dir, int killed) {
+    char **names, path[1024];
+    size_t n;
+    Err e = {0};
+    if (file_exists(dir) != 2) return;
+    must(file_list(&names, &n, dir, &e), &e);
+    for (size_t i = 0; i < n; i++) {
+        must(file_join(path, sizeof path, dir, names[i], &e), &e);
+        const int temporary = strstr(names[i], ".tmp") != NULL;
+        ck_assert_msg(killed || !temporary, "%s was left behind: %s", path, said);
+        if (temporary) continue;
+        if (file_exists(path) == 2) check_tree(path, killed);
+        else must(check_file(path, &e), &e);
+    }
+    file_list_free(names, n);
+}
+
+/* A file without the lines that tell time, memory and checksums of such lines. */
+static char *timeless(const char *path) {
+    File f;
+    Err e = {0};
+    char *text;
+    must(file_open(&f, path, &e), &e);
+    must(mem_strndup(&text, (const char *)f.data, f.size, &e), &e);
+    file_close(&f);
+    if (ends_in(path, ".safetensors") || ends_in(path, ".tok")) return text;
+    char *to = text;
+    for (char *p = text, *next; *p; p = next) {
+        next = p + strcspn(p, "\n");
+        next += *next == '\n';
+        const char c = *next;
+        *next = 0;
+        const int timed = strstr(p, "second") || strstr(p, "time") || strstr(p, "tok_per_s") || strstr(p, "peak") || strstr(p, "crc32c") ||
+                          strstr(p, "bytes") || strstr(p, "resume");
+        const size_t len = strlen(p);
+        if (!timed) memmove(to, p, len), to += len;
+        *next = c;
+    }
+    *to = 0;
+    return text;
+}
+
+static const char *const same_names[] = {"model.safetensors", "config.json", "tokenizer.json", "weights.safetensors", "optim.safetensors", "ranking.json",
+                                         "trajectory.csv", "results.json", "text.tok", "probe.csv"};
+
+/* What decides and what results is the same in both trees, byte for byte but for times. Returns how many files. */
+static int same_tree(const char *a, const char *b, const char *why) {
+    char **names, x[1024], y[1024];
+    size_t n;
+    int count = 0;
+    Err e = {0};
+    must(file_list(&names, &n, a, &e), &e);
+    for (size_t i = 0; i < n; i++) {
+        must(file_join(x, sizeof x, a, names[i], &e), &e);
+        must(file_join(y, sizeof y, b, names[i], &e), &e);
+        if (file_exists(x) == 2) count += same_tree(x, y, why);
+        int look = strstr(x, "/scores/") != NULL;
+        for (size_t k = 0; k < sizeof same_names / sizeof *same_names; k++) look |= !strcmp(names[i], same_names[k]);
+        if (!look || file_exists(x) != 1) continue;
+        ck_assert_msg(file_exists(y) == 1, "%s: %s is missing", why, y);
+        char *s = timeless(x), *t = timeless(y);
+        ck_assert_msg(!strcmp(s, t) || ends_in(x, ".safetensors") || ends_in(x, ".tok"), "%s: %s differs from the undisturbed run", why, y);
+        mem_free(s);
+        mem_free(t);
+        if (ends_in(x, ".safetensors") || ends_in(x, ".tok")) {
+            File f, g;
+            must(file_open(&f, x, &e), &e);
+            must(file_open(&g, y, &e), &e);
+            ck_assert_msg(f.size == g.size && !memcmp(f.data, g.data, f.size), "%s: %s differs from the undisturbed run", why, y);
+            file_close(&f);
+            file_close(&g);
+        }
+        count++;
+    }
+    file_list_free(names, n);
+    return count;
+}
+
+/* The undisturbed run of command k: in "whole". */
+static void whole_run(int k) {
+    Err e = {0};
+    must(file_remove_tree(place("o"), &e), &e);
+    must(file_remove_tree(place("whole"), &e), &e);
+    const int rc = shell("", commands[k].command, "");
+    ck_assert_msg(!rc, "%s: code %d: %s", commands[k].name, rc, said);
+    if (file_exists(place("o")) == 2) must(file_rename(place("o"), place("whole"), &e), &e);
+}
+
+static void resume(int k, const char *threads, const char *why) {
+    if (!commands[k].resumes) return;
+    char after[64];
+    snprintf(after, sizeof after, " --resume%s", threads);
+    const int rc = shell("", commands[k].command, after);
+    ck_assert_msg(!rc, "%s: --resume %s: code %d: %s", commands[k].name, why, rc, said);
+    check_tree(place("o"), 0);
+    ck_assert_int_ge(same_tree(place("whole"), place("o"), why), 2);
+}
+
+/* The last n at which the command does not go through: with 137 (killed) or 5. */
+static long last_point(int k, const char *variable, int code) {
+    long lo = 0, hi = 1;
+    while (run_with(k, variable, hi, "") == code) lo = hi, hi *= 2;
+    while (hi - lo > 1) {
+        const long mid = (lo + hi) / 2;
+        if (run_with(k, variable, mid, "") == code) lo = mid;
+        else hi = mid;
+    }
+    return lo;
+}
+
+static long step_of(int k, long last) { return every && !commands[k].seconds ? 1 : last / POINTS + 1; }
+
+/* ---- the loops ---- */
+
+static void begin(void) {
+    char line[2400];
+    tmpdir_begin();
+    char *full = realpath(tmpdir, NULL);
+    snprintf(tmpdir, sizeof tmpdir, "%s", full);
+    free(full);
+    snprintf(line, sizeof line,
+             "cd '%s' && head -c 30000 '%s/testdata/text.txt' >text && echo '[5,4,3,2,1,9,8,7,6,5,4,3]' >ids.json && echo 104 105 10 >ids.txt && "
+             "echo '\"a<s>b\"' >lines && echo '{\"hidden_size\": 16, \"num_hidden_layers\": 4, \"num_attention_heads\": 2, "
+             "\"num_key_value_heads\": 1, \"intermediate_size\": 24, \"levels\": 1, \"level0\": {\"layers\": 0, \"T\": 24, \"text_rows\": 4, "
+             "\"recall_rows\": 4, \"n_min\": 2, \"n_max\": 4}, \"recall_n\": [2, 4], \"stage\": {\"lr\": 3e-3}, \"save_dtype\": \"float32\"}' >tiny.json && "
+             "echo '{\"student\": \"gdn_v4\", \"softmax_ratio\": 0.25, \"students\": \"none,uniform\", \"eval_batches\": 2, \"log_every\": 1, "
+             "\"save_every\": 1, \"stage1\": {\"steps\": 3, \"train_seq_len\": 24, \"batch_size\": 4, \"micro_batch_size\": 2}, \"score\": {\"steps\": 2, "
+             "\"train_seq_len\": 24, \"batch_size\": 4, \"micro_batch_size\": 4}, \"stage2\": {\"steps\": 2, \"train_seq_len\": 24, \"batch_size\": 4, "
+             "\"micro_batch_size\": 4}}' >run.json", tmpdir, root);
+    ck_assert_int_eq(system(line), 0);
+    ck_assert_msg(!shell("", "pretrain --text text -o teacher --config tiny.json --steps 4 -q -t 1", ""), "%s", said);
+    ck_assert_msg(!shell("", "align -m teacher/model --text text -o aligned --config run.json -q -t 1", ""), "%s", said);
+}
+
+static int missing(int k) {
+    if (strcmp(commands[k].name, "convert")) return 0;
+    if (!shell("", "export --format gguf -m teacher/model -o teacher.gguf", "")) return 0;
+    printf("SKIP no GGUF file of the tiny teacher: convert\n");
+    return 1;
+}
+
+START_TEST(test_allocations) {
+    if (missing(_i)) return;
+    whole_run(_i);
+    const long last = last_point(_i, "HYBRIDIZE_FAIL_ALLOC", 5), step = step_of(_i, last);
+    long tried = 0;
+    ck_assert_int_ge(last, 1);
+    for (long n = 0; n <= last; n += n < 4 ? 1 : step, tried++) {
+        want(_i, "HYBRIDIZE_FAIL_ALLOC", n, "", run_with(_i, "HYBRIDIZE_FAIL_ALLOC", n, ""), 5);
+        check_tree(place("o"), 0);
+        if (n % (5 * step) == 0) resume(_i, "", "after a failed allocation");
+    }
+    printf("%s: %ld of %ld allocations failed: code 5\n", commands[_i].name, tried, last + 1);
+}
+END_TEST
+
+START_TEST(test_io) {
+    if (!commands[_i].io || missing(_i)) return;
+    whole_run(_i);
+    const long last = last_point(_i, "HYBRIDIZE_KILL_IO", 137), step = step_of(_i, last);
+    long failed = 0, killed = 0, whole = 0;
+    for (long n = 1; n <= last; n += step) {
+        const char *kind = n % 2 ? "" : ":ENOSPC", *soft = n % 2 ? ":SHORT" : ":EINTR";
+        want(_i, "HYBRIDIZE_FAIL_IO", n, kind, run_with(_i, "HYBRIDIZE_FAIL_IO", n, kind), 4);
+        check_tree(place("o"), 0);
+        resume(_i, "", "after a failed I/O call");
+        failed++;
+        ck_assert_int_eq(run_with(_i, "HYBRIDIZE_KILL_IO", n, ""), 137);
+        check_tree(place("o"), 1);
+        resume(_i, n % 3 ? " -t 2" : "", "after kill -9"); // with another number of threads
+        killed++;
+        if (n % 4 < 2) {
+            ck_assert_msg(!run_with(_i, "HYBRIDIZE_FAIL_IO", n, soft), "%s with I/O call %ld%s: %s", commands[_i].name, n, soft, said);
+            same_tree(place("whole"), place("o"), soft);
+            whole++;
+        }
+    }
+    printf("%s: of %ld I/O calls %ld failed (code 4), at %ld kill -9, %ld short or interrupted: resumed to the same bytes\n", commands[_i].name, last,
+           failed, killed, whole);
+}
+END_TEST
+
+/* The same bytes for 1, 2 and 3 threads, from every stage to the selection and the student. */
+START_TEST(test_threads) {
+    const int k = COMMANDS - 2; // run
+    whole_run(k);
+    for (int threads = 2; threads < 4; threads++) {
+        char after[64];
+        Err e = {0};
+        must(file_remove_tree(place("o"), &e), &e);
+        snprintf(after, sizeof after, " -t %d", threads);
+        ck_assert_msg(!shell("", commands[k].command, after), "%s", said);
+        ck_assert_int_ge(same_tree(place("whole"), place("o"), after), 8);
+    }
+}
+END_TEST
+
+int main(int argc, char **argv) {
+    (void)argc;
+    const char *given = getenv("HYBRIDIZE"), *slash = strrchr(argv[0], '/');
+    char relative[1024];
+    every = getenv("HYBRIDIZE_EVERY") != NULL;
+    if (!getcwd(root, sizeof root)) return 1;
+    setenv("ROOT", root, 1);
+    setenv("OMP_NUM_THREADS", "1", 1);
+    setenv("OMP_WAIT_POLICY", "passive", 0);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    snprintf(relative, sizeof relative, "%.*s/../hybridize", slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
+    if (!realpath(given ? given : relative, binary) || access(binary, X_OK)) {
+        printf("SKIP no program at %s: faults\n100%%: Checks: 0, Failures: 0, Errors: 0\n", relative);
+        return 0;
+    }
+    Suite *s = suite_create("faults");
+    TCase *t[3] = {tcase_create("io"), tcase_create("allocations"), tcase_create("threads")};
+    tcase_add_loop_test(t[0], test_io, 0, COMMANDS);
+    tcase_add_loop_test(t[1], test_allocations, 0, COMMANDS);
+    tcase_add_test(t[2], test_threads);
+    for (int i = 0; i < 3; i++) {
+        tcase_add_checked_fixture(t[i], begin, tmpdir_end);
+        tcase_set_timeout(t[i], every ? 7200 : 240);
+        suite_add_tcase(s, t[i]);
+    }
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    const int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
