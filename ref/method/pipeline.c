@@ -490,6 +490,12 @@ static int select_limits(const Pipeline *p, SelectInput *in, const char *name, i
     return OK;
 }
 
+static int scores_equal(const LayerScore *s, int L) {
+    for (int l = 1; l < L; l++)
+        if (!(s[l].score == s[0].score)) return 0;
+    return L > 1;
+}
+
 /* keep (L) of one selector. Rows are made for the run's own K, whatever c->K. */
 static int choose(Pipeline *p, Choice *c, int *keep, Err *e) {
     const Selector *s = selector_find(c->name);
@@ -509,6 +515,8 @@ static int choose(Pipeline *p, Choice *c, int *keep, Err *e) {
     }
     TRY(select_layers(s, &in, keep, e));
     c->seconds = 0;
+    if (s->score && scores_equal(p->rows, p->r->L))
+        note(p, "%s: all layers score the same, so it says nothing; the lowest layers are taken", c->name);
     const LayerScore *cost = s->score ? p->rows : s->needs & NEEDS_SCORES ? p->score : NULL;
     for (int l = 0; cost && l < p->r->L; l++) c->seconds += cost[l].seconds;
     if (!cost || c->K != p->r->K) return OK;
