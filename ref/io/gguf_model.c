@@ -162,8 +162,7 @@ static int config_read(Config *c, const GgufModel *m, const Arch *a, Err *e) {
 
 /* ---- parameters ---- */
 
-/* llama.cpp's name of a parameter with this fla name; 0 if it has none. */
-static int tensor_name(char *out, size_t cap, const char *fla_name) {
+int gguf_tensor_name(char *out, size_t cap, const char *fla_name) {
     static const char *const names[][2] = {
         {"attn_norm.", "attn_norm."},   {"mlp_norm.", "ffn_norm."},     {"attn.q_proj.", "attn_q."},   {"attn.k_proj.", "attn_k."},
         {"attn.v_proj.", "attn_v."},    {"attn.o_proj.", "attn_output."}, {"attn.q_norm.", "attn_q_norm."},
@@ -195,7 +194,7 @@ static int list_param(void *ctx, const ParamInfo *info, Param *slot) {
     const Listing *k = ctx;
     GgufModel *m = k->m;
     char name[128] = "";
-    const GgufTensor *t = tensor_name(name, sizeof name, info->name) ? gguf_find(&m->g, name) : NULL;
+    const GgufTensor *t = gguf_tensor_name(name, sizeof name, info->name) ? gguf_find(&m->g, name) : NULL;
     if (!t) return err_set(k->e, ERR_INPUT, "%s: tensor '%s' is missing", m->g.path, name);
     if (t->rank != info->rank || memcmp(t->shape, info->shape, info->rank * sizeof *t->shape))
         return err_set(k->e, ERR_INPUT, "%s: tensor '%s': got shape [%zu,%zu], expected [%zu,%zu] by the metadata", m->g.path, name,

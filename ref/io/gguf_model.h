@@ -28,6 +28,9 @@ int gguf_model_save(GgufModel *m, const char *dir, const HfSaveOptions *o, Err *
 /* "Q4_1 210, F32 61, Q8_0 1": which tensor types, most frequent first. */
 void gguf_model_types(const GgufModel *m, char *text, size_t cap);
 
+/* llama.cpp's name of a softmax model's parameter with this fla name; 0 if it has none or it does not fit. */
+int gguf_tensor_name(char *out, size_t cap, const char *fla_name);
+
 /* The tokenizer of a GGUF file as tokenizer.json: tokenizer.ggml.model "gpt2" (byte-level BPE; the split rule by tokenizer.ggml.pre) and
  * "llama" (sentencepiece BPE with byte fallback, whose merges follow from the scores: transformers' SentencePieceExtractor). It is read
  * back before it is returned. free with mem_free. ERR_INPUT names what is missing or not supported. */

@@ -265,6 +265,10 @@ int hf_config_parse(Config *c, int *fla, const Json *j, Err *e) {
         *fla = 1;
         return hf_fla_parse(c, j, type, e);
     }
+    if (!strcmp(type, "transformer") || !strcmp(type, "student")) {
+        *fla = 1;
+        return hf_student_parse(c, j, type, e);
+    }
     refuse(j, "model_type", type, "llama, mistral, qwen2, qwen3, gated_deltanet, gla or kda", e);
     return err_hint(e, "only these are computed exactly; convert the model to one of them");
 }

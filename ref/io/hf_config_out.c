@@ -58,7 +58,7 @@ static void rope_write(JsonOut *o, const char *key, const Rope *r, int theta) {
     json_out_close(o);
 }
 
-static void head_write(JsonOut *o, const char *architecture, const char *type, const Config *c) {
+void hf_head_write(JsonOut *o, const char *architecture, const char *type, const Config *c) {
     json_out_array(o, "architectures");
     json_out_str(o, NULL, architecture);
     json_out_close(o);
@@ -68,7 +68,7 @@ static void head_write(JsonOut *o, const char *architecture, const char *type, c
     json_out_int(o, "num_hidden_layers", c->L);
 }
 
-static void tail_write(JsonOut *o, const Config *c, DType dtype) {
+void hf_tail_write(JsonOut *o, const Config *c, DType dtype) {
     json_out_int(o, "max_position_embeddings", c->max_positions);
     json_out_bool(o, "tie_word_embeddings", c->tied);
     json_out_int(o, "vocab_size", c->VOC);
@@ -86,7 +86,7 @@ static int hf_write(JsonOut *o, const Config *c, DType dtype, Err *e) {
         if (!strcmp(known[i].family, c->family)) architecture = known[i].architecture;
     if (!architecture) return err_set(e, ERR_USAGE, "cannot write family \"%s\" in transformers' layout", c->family);
     const int qwen = c->family[0] == 'q';
-    head_write(o, architecture, c->family, c);
+    hf_head_write(o, architecture, c->family, c);
     json_out_int(o, "num_attention_heads", c->H);
     json_out_int(o, "num_key_value_heads", c->Hk);
     json_out_int(o, "head_dim", c->D);
@@ -101,7 +101,7 @@ static int hf_write(JsonOut *o, const Config *c, DType dtype, Err *e) {
     else json_out_null(o, "sliding_window");
     if (qwen) json_out_bool(o, "use_sliding_window", c->window > 0);
     if (qwen) json_out_int(o, "max_window_layers", c->window ? 0 : c->L);
-    tail_write(o, c, dtype);
+    hf_tail_write(o, c, dtype);
     json_out_object(o, "hybridize"); // marks the directory as ours: it may be written over
     json_out_int(o, "version", 1);
     json_out_close(o);
@@ -203,7 +203,7 @@ static int fla_write(JsonOut *o, const Config *c, DType dtype, Notes *n) {
     if (!strncmp(name, "gdn_v", 5) && strcmp(name, "gdn_v5") && strcmp(name, "gdn_v6")) type = "gated_deltanet", architecture = "GatedDeltaNetForCausalLM";
     if (!strcmp(name, "gla_v1") && c->D * (int64_t)c->H == c->C) type = "gla", architecture = "GLAForCausalLM";
     if (!strncmp(name, "kda_v", 5)) type = "kda", architecture = "KDAForCausalLM";
-    head_write(o, architecture, type, c);
+    hf_head_write(o, architecture, type, c);
     json_out_str(o, "attn_mode", "chunk");
     json_out_null(o, "hidden_ratio");
     json_out_str(o, "hidden_act", "swish");
@@ -216,7 +216,7 @@ static int fla_write(JsonOut *o, const Config *c, DType dtype, Notes *n) {
     json_out_bool(o, "fuse_norm", 1);
     json_out_bool(o, "fuse_swiglu", 1);
     json_out_bool(o, "fuse_cross_entropy", 1);
-    tail_write(o, c, dtype);
+    hf_tail_write(o, c, dtype);
     own_write(o, c);
     notes_write(n, c, type);
     return OK;

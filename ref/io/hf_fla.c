@@ -116,7 +116,7 @@ static int attn_read(Config *c, const Json *j, Err *e) {
 }
 
 /* fla: two thirds of hidden_ratio * hidden_size, rounded up to 256, when there is no intermediate_size. */
-static int ffn_read(Config *c, const Json *j, Err *e) {
+int hf_ffn_parse(Config *c, const Json *j, Err *e) {
     double ratio = 4;
     TRY(hf_opt_int(j, 0, "intermediate_size", 1, BIG, &c->F, e));
     TRY(json_opt_real(j, 0, "hidden_ratio", &ratio, e));
@@ -179,7 +179,7 @@ int hf_fla_parse(Config *c, const Json *j, const char *type, Err *e) {
     c->eos[0] = 2;
     c->n_eos = 1;
     TRY(hf_common_parse(c, j, "num_heads", "norm_eps", e));
-    TRY(ffn_read(c, j, e));
+    TRY(hf_ffn_parse(c, j, e));
     c->Hk = c->H;
     c->o_norm_eps = c->norm_eps;
     if (!strcmp(type, "gated_deltanet")) TRY(gdn_read(c, j, &mixer, e));

@@ -8,6 +8,15 @@
 int hf_config_parse(Config *c, int *fla, const Json *j, Err *e);
 /* The part of it for model_type gated_deltanet, gla, kda and hybridize (fla-native layout, interfaces.md A2 (4)). */
 int hf_fla_parse(Config *c, const Json *j, const char *type, Err *e);
+/* intermediate_size, or what fla makes of hidden_ratio. */
+int hf_ffn_parse(Config *c, const Json *j, Err *e);
+/* model_type transformer and student: the official code's teachers and students (interfaces.md A2 (2), (3)). */
+int hf_student_parse(Config *c, const Json *j, const char *type, Err *e);
+/* config.json of a student; ERR_USAGE, with the reason and the nearest format, for what it cannot say exactly. */
+int hf_student_write(JsonOut *o, const Config *c, DType dtype, Err *e);
+/* The first and the last members that all layouts share. */
+void hf_head_write(JsonOut *o, const char *architecture, const char *type, const Config *c);
+void hf_tail_write(JsonOut *o, const Config *c, DType dtype);
 /* A {rope_type, rope_theta, factor, ...} object; r holds the defaults on entry. */
 int hf_rope_parse(Rope *r, const Json *j, JsonRef object, int max_positions, Err *e);
 /* What every family has in common: sizes, eps, tied, bos, eos, dtype, activation. heads and eps: their keys in this family. */

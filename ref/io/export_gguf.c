@@ -1,0 +1,250 @@
+/* export_gguf.c - a model directory as one GGUF file: metadata, tokenizer, tensors. See export.h; keys as llama.cpp's gguf-py names them. */
+#include "io/export_parts.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "io/gguf_model.h"
+#include "text/split.h"
+#include "text/tokenizer.h"
+#include <stdio.h>
+#include <string.h>
+
+/* ---- metadata ---- */
+
+static void put_u32(GgufOut *g, const char *arch, const char *name, int v) {
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", arch, name);
+    gguf_out_u32(g, key, (uint32_t)v);
+}
+static void put_f32(GgufOut *g, const char *arch, const char *name, double v) {
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", arch, name);
+    gguf_out_f32(g, key, (float)v);
+}
+
+/* What qwen35 has beyond a plain decoder. The rotary sections share the frequencies out over four position axes, which are equal for text;
+ * the fourth gets none. */
+static void put_qwen35(GgufOut *g, const Config *c) {
+    put_u32(g, "qwen35", "ssm.conv_kernel", c->conv_width);
+    put_u32(g, "qwen35", "ssm.state_size", c->D);
+    put_u32(g, "qwen35", "ssm.group_count", c->H);
+    put_u32(g, "qwen35", "ssm.time_step_rank", c->H);
+    put_u32(g, "qwen35", "ssm.inner_size", c->H * c->D);
+    gguf_out_array(g, "qwen35.rope.dimension_sections", GGUF_OUT_I32, 4);
+    for (int i = 0; i < 4; i++) gguf_out_item_i32(g, i < 3 ? (c->D / 2 + 2 - i) / 3 : 0);
+    gguf_out_array(g, "qwen35.attention.recurrent_layers", GGUF_OUT_BOOL, (size_t)c->L);
+    for (int l = 0; l < c->L; l++) gguf_out_item_bool(g, c->mixer[l] != 0);
+}
+
+static void put_config(GgufOut *g, const Config *c, const char *arch, DType dtype) {
+    gguf_out_str(g, "general.architecture", arch, strlen(arch));
+    gguf_out_str(g, "general.type", "model", 5);
+    gguf_out_u32(g, "general.file_type", dtype == DT_F32 ? 0 : dtype == DT_F16 ? 1 : 32);
+    put_u32(g, arch, "block_count", c->L);
+    put_u32(g, arch, "context_length", c->max_positions);
+    put_u32(g, arch, "embedding_length", c->C);
+    put_u32(g, arch, "feed_forward_length", c->F);
+    put_u32(g, arch, "attention.head_count", c->H);
+    put_u32(g, arch, "attention.head_count_kv", c->Hk);
+    put_u32(g, arch, "attention.key_length", c->D);
+    put_u32(g, arch, "attention.value_length", c->D);
+    put_f32(g, arch, "attention.layer_norm_rms_epsilon", c->norm_eps);
+    put_f32(g, arch, "rope.freq_base", c->rope.theta);
+    put_u32(g, arch, "rope.dimension_count", c->D);
+    put_u32(g, arch, "vocab_size", c->VOC);
+    if (!strcmp(arch, "qwen35")) put_qwen35(g, c);
+}
+
+/* ---- tokenizer ---- */
+
+typedef struct { const char *s; size_t n; int type; } Token;
+enum { NORMAL = 1, CONTROL = 3, USER = 4, UNUSED = 5 };
+
+/* llama.cpp's name for how this tokenizer splits text; NULL if it has none. Without merges no split matters. */
+static const char *pre_name(const Json *j) {
+    const JsonRef pre = json_get(j, 0, "pre_tokenizer"), list = json_get(j, pre, "pretokenizers");
+    const char *name = NULL;
+    if (!json_size(j, json_get(j, json_get(j, 0, "model"), "merges"))) return "gpt-2";
+    for (JsonRef r = list >= 0 ? json_first(j, list) : pre; r >= 0; r = list >= 0 ? json_next(j, r) : -1) {
+        const char *type = json_str(j, json_get(j, r, "type"), NULL);
+        size_t n = 0;
+        const char *regex = json_str(j, json_get(j, json_get(j, r, "pattern"), "Regex"), &n);
+        if (type && !strcmp(type, "Digits") && json_kind(j, json_get(j, r, "individual_digits")) == JSON_TRUE) name = "smollm";
+        else if (regex && split_from_regex(regex, n) == SPLIT_LLAMA3) name = "llama-bpe";
+        else if (regex && split_from_regex(regex, n) == SPLIT_QWEN) name = "qwen2";
+        else if (regex && split_from_regex(regex, n) == SPLIT_GPT2) name = "gpt-2";
+        else if (type && !strcmp(type, "ByteLevel")) {
+            if (!name && json_kind(j, json_get(j, r, "use_regex")) != JSON_FALSE) name = "gpt-2";
+        } else return NULL;
+    }
+    return name;
+}
+
+static int token_set(Token *t, int VOC, const Json *j, const char *s, size_t n, int64_t id, int type, Err *e) {
+    if (id < 0 || id >= VOC) return err_set(e, ERR_INPUT, "%s: token id %lld, but the model has %d", j->file, (long long)id, VOC);
+    t[id] = (Token){s, n, type};
+    return OK;
+}
+
+static int tokens_read(Token *t, int VOC, const Json *j, Err *e) {
+    const JsonRef vocab = json_get(j, json_get(j, 0, "model"), "vocab"), added = json_get(j, 0, "added_tokens");
+    for (JsonRef r = json_first(j, vocab); r >= 0; r = json_next(j, r)) {
+        int64_t id = 0;
+        size_t n;
+        const char *s = json_key(j, r, &n);
+        TRY(json_want_int(j, r, "model.vocab: an id", 0, VOC - 1, &id, e));
+        TRY(token_set(t, VOC, j, s, n, id, NORMAL, e));
+    }
+    for (JsonRef r = json_first(j, added); r >= 0; r = json_next(j, r)) {
+        int64_t id = 0;
+        size_t n = 0;
+        const char *s = NULL;
+        TRY(json_want_int(j, json_get(j, r, "id"), "added_tokens: id", 0, VOC - 1, &id, e));
+        TRY(json_want_str(j, json_get(j, r, "content"), "added_tokens: content", &s, &n, e));
+        TRY(token_set(t, VOC, j, s, n, id, json_kind(j, json_get(j, r, "special")) == JSON_TRUE ? CONTROL : USER, e));
+    }
+    return OK;
+}
+
+static void put_tokens(GgufOut *g, const Token *t, int VOC) {
+    gguf_out_array(g, "tokenizer.ggml.tokens", GGUF_OUT_STR, (size_t)VOC);
+    for (int i = 0; i < VOC; i++) {
+        char pad[32];
+        const int n = snprintf(pad, sizeof pad, "[PAD%d]", i);
+        if (t[i].s) gguf_out_item_str(g, t[i].s, t[i].n);
+        else gguf_out_item_str(g, pad, (size_t)n);
+    }
+    gguf_out_array(g, "tokenizer.ggml.token_type", GGUF_OUT_I32, (size_t)VOC);
+    for (int i = 0; i < VOC; i++) gguf_out_item_i32(g, t[i].s ? t[i].type : UNUSED);
+}
+
+static int put_merges(GgufOut *g, const Json *j, Err *e) {
+    const JsonRef list = json_get(j, json_get(j, 0, "model"), "merges");
+    TextBuf b = {0};
+    int rc = OK;
+    gguf_out_array(g, "tokenizer.ggml.merges", GGUF_OUT_STR, json_size(j, list));
+    for (JsonRef r = json_first(j, list); r >= 0 && !rc; r = json_next(j, r)) {
+        const JsonRef left = json_kind(j, r) == JSON_ARRAY ? json_first(j, r) : r;
+        size_t n = 0, m = 0;
+        const char *s = json_str(j, left, &n), *u = left == r ? NULL : json_str(j, json_next(j, left), &m);
+        b.len = 0;
+        textbuf_put(&b, s ? s : "", n);
+        if (u) textbuf_put(&b, " ", 1), textbuf_put(&b, u, m);
+        rc = textbuf_end(&b, e);
+        if (!rc) gguf_out_item_str(g, b.text, b.len);
+    }
+    textbuf_free(&b);
+    return rc;
+}
+
+/* Does the tokenizer put BOS before a text? It is asked. */
+static int put_specials(GgufOut *g, const Config *c, const char *path, Err *e) {
+    Tokenizer *t;
+    Ids ids = {0};
+    TRY(tokenizer_open(&t, path, e));
+    const int rc = tokenizer_encode(t, "", 0, TOKENIZE_SPECIAL, &ids, e);
+    gguf_out_bool(g, "tokenizer.ggml.add_bos_token", ids.n && c->bos >= 0 && ids.id[0] == c->bos);
+    if (c->bos >= 0) gguf_out_u32(g, "tokenizer.ggml.bos_token_id", (uint32_t)c->bos);
+    if (c->n_eos) gguf_out_u32(g, "tokenizer.ggml.eos_token_id", (uint32_t)c->eos[0]);
+    ids_free(&ids);
+    tokenizer_close(t);
+    return rc;
+}
+
+static int put_vocabulary(GgufOut *g, const Config *c, const Json *j, Err *e) {
+    const char *pre = pre_name(j);
+    void *p;
+    if (!pre || json_kind(j, json_get(j, json_get(j, 0, "model"), "byte_fallback")) == JSON_TRUE) {
+        err_set(e, ERR_USAGE, "export: format gguf cannot hold this tokenizer: llama.cpp has no name for how it splits text");
+        return err_hint(e, "byte-level BPE as Llama-3, Qwen2, GPT-2 and SmolLM have it can be written");
+    }
+    TRY(mem_alloc(&p, (size_t)c->VOC * sizeof(Token), "tokens", e));
+    int rc = tokens_read(p, c->VOC, j, e);
+    gguf_out_str(g, "tokenizer.ggml.model", "gpt2", 4);
+    gguf_out_str(g, "tokenizer.ggml.pre", pre, strlen(pre));
+    if (!rc) put_tokens(g, p, c->VOC);
+    if (!rc) rc = put_merges(g, j, e);
+    mem_free(p);
+    return rc;
+}
+
+static int put_template(GgufOut *g, const char *from, Err *e) {
+    char path[1200];
+    Json j;
+    TRY(file_join(path, sizeof path, from, "tokenizer_config.json", e));
+    if (file_exists(path) != 1) return OK;
+    TRY(json_open(&j, path, e));
+    size_t n = 0;
+    const char *s = json_str(&j, json_get(&j, 0, "chat_template"), &n);
+    if (s) gguf_out_str(g, "tokenizer.chat_template", s, n);
+    json_free(&j);
+    return OK;
+}
+
+static int put_tokenizer(GgufOut *g, const Config *c, const char *from, Err *e) {
+    char path[1200];
+    Json j;
+    TRY(file_join(path, sizeof path, from, "tokenizer.json", e));
+    TRY(json_open(&j, path, e));
+    int rc = put_vocabulary(g, c, &j, e);
+    json_free(&j);
+    if (!rc) rc = put_specials(g, c, path, e);
+    return rc ? rc : put_template(g, from, e);
+}
+
+/* ---- all softmax: llama, qwen2, qwen3 ---- */
+
+typedef struct { OutList *l; const HfModel *h; DType dtype; Err *e; } Lister;
+
+static int list_param(void *ctx, const ParamInfo *info, Param *slot) {
+    (void)slot;
+    const Lister *k = ctx;
+    const Config *c = &k->h->config;
+    char name[128];
+    OutRule r = {.kind = OUT_ROWS, .n_src = 1, .src = {hf_tensor(k->h, info->name)}, .mul = 1};
+    if (!gguf_tensor_name(name, sizeof name, info->name))
+        return err_set(k->e, ERR_USAGE, "export: llama.cpp has no name for %s", info->name);
+    const int permuted = !strcmp(c->family, "llama") || !strcmp(c->family, "mistral");
+    if (permuted && strstr(info->name, "attn.q_proj.")) r.heads = c->H;
+    if (permuted && strstr(info->name, "attn.k_proj.")) r.heads = c->Hk;
+    return out_add(k->l, info->rank == 1 ? DT_F32 : k->dtype, info->rank, info->shape[0], info->shape[1], 0, &r, k->e, "%s", name);
+}
+
+static int refuse(Err *e, const char *reason) {
+    err_set(e, ERR_USAGE, "export: format gguf cannot hold this model exactly: %s", reason);
+    return err_hint(e, "the directory itself is what transformers loads");
+}
+
+static int softmax_list(OutList *l, const char **arch, const HfModel *h, DType dtype, Err *e) {
+    const Config *c = &h->config;
+    Lister k = {l, h, dtype, e};
+    *arch = !strcmp(c->family, "mistral") ? "llama" : c->family;
+    if (c->window) return refuse(e, "llama.cpp has no sliding window for it");
+    if (c->rope.kind != ROPE_PLAIN) return refuse(e, "rope scaling is not written");
+    if (strcmp(*arch, "llama") && (c->o_bias || (!strcmp(*arch, "qwen3") && c->qkv_bias))) return refuse(e, "llama.cpp has no such bias");
+    TRY(out_open(l, (size_t)c->L * 16 + 3, e));
+    TRY(params_walk(c, NULL, list_param, &k));
+    return out_scratch(l, e);
+}
+
+/* ---- the file ---- */
+
+int export_gguf(const HfModel *h, const char *from, const char *to, const ExportOptions *o, Err *e) {
+    const Config *c = &h->config;
+    const char *arch = "qwen35";
+    OutList l = {0};
+    GgufOut g = {0};
+    int linear = 0, rc = OK;
+    for (int i = 0; i < c->L; i++) linear |= c->mixer[i];
+    if (file_exists(to)) {
+        err_set(e, ERR_USAGE, "%s: exists", to);
+        return err_hint(e, "choose another output file, or remove this one yourself");
+    }
+    if (linear) rc = qwen35_check(c, "gguf", e);
+    if (!rc) rc = linear ? qwen35_list(&l, h, o->dtype, 1, e) : softmax_list(&l, &arch, h, o->dtype, e);
+    if (!rc) put_config(&g, c, arch, o->dtype);
+    if (!rc) rc = put_tokenizer(&g, c, from, e);
+    if (!rc) rc = gguf_write(to, &g, l.tensor, l.n, out_fetch, &l, e);
+    gguf_out_free(&g);
+    out_close(&l);
+    return rc;
+}
