@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include "base/file.h"
 #include "method/report.h"
-#include "method/report_compare.h"
+#include "method/compare.h"
 #include "method/report_pictures.h"
 #include "tiny.h"
 #include "xml.h"

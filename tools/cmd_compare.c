@@ -1,7 +1,7 @@
 /* cmd_compare.c - many selectors, several seeds, one teacher: a run for each seed, and a page that compares what they come to. */
 #include "base/file.h"
 #include "base/mem.h"
-#include "method/report_compare.h"
+#include "method/compare.h"
 #include "tools/run_dir.h"
 #include <stddef.h>
 #include <stdlib.h>
@@ -10,7 +10,8 @@
 typedef struct {
     char seeds[128];
 } Extra;
-static const Option rows[] = {{"seeds", "of the students, \"1,2,3\"; the option seed is not used", OPT_TEXT, offsetof(Extra, seeds), 0, 128, NULL, 0}};
+static const Option rows[] = {{"seeds", "of the students, \"1,2,3\"; the option seed is not used", OPT_TEXT,
+                               offsetof(Extra, seeds), 0, 128, NULL, 0}};
 static const OptionTable table = {rows, 1};
 static const OptionTable *get_table(void) { return &table; }
 static void extra_defaults(void *o) { *(Extra *)o = (Extra){.seeds = "1,2,3"}; }
@@ -107,10 +108,13 @@ static int run(Cli *c, Err *e) {
 
 const Command cmd_compare = {
     .name = "compare",
-    .summary = "Which selector is best here? The method with every selector and several seeds; DIR/report.html compares them.",
+    .summary = "Which selector is best here? The method with every selector and several seeds; "
+               "DIR/report.html compares them.",
     .usage = "-m TEACHER --text FILE --students ga_s2,uniform,gates,... [--seeds 1,2,3] -o DIR [options]",
-    .details = "DIR/seed-S is a run as `run` makes it; stage 1 and the teacher's passes are shared by its selectors, equal sets of layers are\n"
-               "distilled once. With selector exhaustive in the list every choice's regret is known. --resume goes on after a stop.",
+    .details = "DIR/seed-S is a run as `run` makes it; stage 1 and the teacher's passes are shared by its "
+               "selectors, equal sets of layers are\n"
+               "distilled once. With selector exhaustive in the list every choice's regret is known. "
+               "--resume goes on after a stop.",
     .common = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG,
     .alias = aliases,
     .options = {&options, &extra},

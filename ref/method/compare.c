@@ -1,7 +1,7 @@
-/* compare.c - reads the runs of several seeds; see report_compare.h. */
+/* compare.c - reads the runs of several seeds; see compare.h. */
 #include "base/file.h"
 #include "base/mem.h"
-#include "method/report_compare.h"
+#include "method/compare.h"
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -17,7 +17,8 @@ static int name_index(Compare *c, const char *name) {
 }
 
 /* Best first; *found 0 when the selector ranks nothing. tokens, seconds: what its scores cost. */
-static int order_read(const char *run, const char *name, int *order, int *found, double *tokens, double *seconds, Err *e) {
+static int order_read(const char *run, const char *name, int *order, int *found, double *tokens,
+                      double *seconds, Err *e) {
     char dir[1200], path[1300];
     int L = 0;
     void *mem;
@@ -79,7 +80,8 @@ static const StudentRow *row_named(const PipelineResult *r, const char *name) {
     return NULL;
 }
 
-static int cell_read(Compare *c, const char *run, const PipelineResult *r, const StudentRow *s, CompareCell *cell, Err *e) {
+static int cell_read(Compare *c, const char *run, const PipelineResult *r, const StudentRow *s,
+                     CompareCell *cell, Err *e) {
     int mine[MAX_LAYERS], ga[MAX_LAYERS], have = 0, have_ga = 0;
     double tokens, seconds;
     const StudentRow *best = row_named(r, "ga_s2");
@@ -98,7 +100,8 @@ static int cell_read(Compare *c, const char *run, const PipelineResult *r, const
         cell->rho = select_spearman(ga, mine, s->L);
         cell->tau = select_kendall(ga, mine, s->L);
     }
-    if (best && best->K && s->K == best->K) cell->overlap = (double)share_of(best->keep, s->keep, s->L) / best->K;
+    if (best && best->K && s->K == best->K)
+        cell->overlap = (double)share_of(best->keep, s->keep, s->L) / best->K;
     if (s->K != c->K) return cell->regret = NAN, OK;
     return regret_read(cell, run, e);
 }
@@ -130,7 +133,8 @@ static int seed_read(Compare *c, int at, Err *e) {
     TRY(pipeline_results_read(r, run, e));
     if (!at) c->L = r->L, c->K = r->K, c->recall_most = r->n_n ? r->recall_n[r->n_n - 1] : 0;
     if (r->L != c->L || r->K != c->K)
-        return err_set(e, ERR_INPUT, "%s: %d layers, %d kept; the first run has %d and %d", run, r->L, r->K, c->L, c->K);
+        return err_set(e, ERR_INPUT, "%s: %d layers, %d kept; the first run has %d and %d", run, r->L, r->K,
+                       c->L, c->K);
     for (int i = 2; i < r->rows; i++) {
         const int row = name_index(c, r->row[i].name);
         if (row < 0) continue;
@@ -148,7 +152,8 @@ int compare_read(Compare *c, const char *dir, const uint64_t *seed, int n, Err *
     void *mem;
     int found;
     memset(c, 0, sizeof *c);
-    if (n < 1 || n > COMPARE_SEEDS) return err_set(e, ERR_USAGE, "seeds: got %d, expected 1 to %d", n, COMPARE_SEEDS);
+    if (n < 1 || n > COMPARE_SEEDS)
+        return err_set(e, ERR_USAGE, "seeds: got %d, expected 1 to %d", n, COMPARE_SEEDS);
     c->dir = dir;
     c->n_seeds = n;
     memcpy(c->seed, seed, (size_t)n * sizeof *seed);

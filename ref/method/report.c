@@ -93,15 +93,18 @@ static int stopped_text(Report *p, Err *e) {
     TRY(json_open(&j, path, e));
     const int rc = json_opt_real(&j, 0, "saved", &saved, e) || json_opt_real(&j, 0, "tokens", &tokens, e) ||
                    json_opt_real(&j, 0, "tokens_of_full_runs", &all, e) ||
-                   json_opt_real(&j, 0, "jaccard_mean", &jaccard, e) || json_opt_bool(&j, 0, "stopped", &stopped, e) ||
+                   json_opt_real(&j, 0, "jaccard_mean", &jaccard, e) ||
+                   json_opt_bool(&j, 0, "stopped", &stopped, e) ||
                    json_opt_int(&j, 0, "rounds", 0, INT64_MAX, &rounds, e);
     json_free(&j);
     if (rc) return e->code;
     snprintf(line, sizeof line,
-             "Scoring ended after %lld evaluations (%s): %.0f of %.0f tokens were used, %.1f %% saved. Mean Jaccard index of the "
+             "Scoring ended after %lld evaluations (%s): %.0f of %.0f tokens were used, %.1f %% saved. Mean "
+             "Jaccard index of the "
              "last top sets: %.3f.",
-             (long long)rounds, stopped ? "the top set had settled" : "its last step, or no more than K layers left", tokens, all,
-             100 * saved, jaccard);
+             (long long)rounds,
+             stopped ? "the top set had settled" : "its last step, or no more than K layers left", tokens,
+             all, 100 * saved, jaccard);
     page_text(&p->page, line);
     return OK;
 }
@@ -119,7 +122,8 @@ static int report_read(Report *p, Err *e) {
     }
     if (!p->unit[0]) p->L = 0; // a layout: nothing was scored
     if (p->r->rows < 3)
-        return err_set(e, ERR_INPUT, "%s: results.json has %d rows, expected teacher, stage1 and a student", p->page.dir, p->r->rows);
+        return err_set(e, ERR_INPUT, "%s: results.json has %d rows, expected teacher, stage1 and a student",
+                       p->page.dir, p->r->rows);
     return OK;
 }
 
@@ -128,7 +132,8 @@ static int report_all(Report *p, Err *e) {
     TRY(report_read(p, e));
     page_begin(&p->page, p->page.dir, "hybridize run", "From softmax to hybrid: which layers must stay?");
     snprintf(line, sizeof line,
-             "%d layers, %d kept as softmax attention by selector %.32s. Every student below started from the same stage-1 model and was "
+             "%d layers, %d kept as softmax attention by selector %.32s. Every student below started from "
+             "the same stage-1 model and was "
              "distilled on the same tokens; they differ only in which layers kept their attention.",
              p->r->L, p->r->row[2].K, p->r->row[2].name);
     page_text(&p->page, line);

@@ -1,5 +1,5 @@
-/* report_compare.c - see report_compare.h. */
-#include "method/report_compare.h"
+/* report_compare.c - the page of compare.h. */
+#include "method/compare.h"
 #include "base/mem.h"
 #include "method/report_page.h"
 #include "method/report_pictures.h"
@@ -17,7 +17,8 @@ static int order_rows(const Compare *c, int *order) {
         const double v = compare_mean(&c->row[i], CELL(kl), NULL);
         if (strchr(c->row[i].name, '@')) continue;
         int at = n++;
-        for (; at > 0 && compare_mean(&c->row[order[at - 1]], CELL(kl), NULL) > v; at--) order[at] = order[at - 1];
+        for (; at > 0 && compare_mean(&c->row[order[at - 1]], CELL(kl), NULL) > v; at--)
+            order[at] = order[at - 1];
         order[at] = i;
     }
     return n;
@@ -30,7 +31,8 @@ static void sets_text(char *dst, size_t cap, const CompareRow *r) {
     for (int i = 1; i < r->n; i++) same &= !strcmp(r->cell[i].layers, r->cell[0].layers);
     dst[0] = 0;
     for (int i = 0; i < (same ? 1 : r->n) && n < cap; i++)
-        n += (size_t)snprintf(dst + n, cap - n, "%s%s", i ? " / " : "", r->cell[i].layers[0] ? r->cell[i].layers : "none");
+        n += (size_t)snprintf(dst + n, cap - n, "%s%s", i ? " / " : "",
+                              r->cell[i].layers[0] ? r->cell[i].layers : "none");
 }
 
 static void number(char *dst, size_t cap, double v, int digits) {
@@ -41,8 +43,8 @@ static void number(char *dst, size_t cap, double v, int digits) {
 void compare_table(TextBuf *b, const Compare *c) {
     int order[COMPARE_NAMES];
     const int n = order_rows(c, order);
-    textbuf_printf(b, "%-14s %-17s %6s %7s %8s %7s %7s %7s %8s %10s %8s\n", "selector", "layers by seed", "rho", "overlap", "KL", "+-", "recall",
-                   "n=most", "regret", "tokens", "seconds");
+    textbuf_printf(b, "%-14s %-17s %6s %7s %8s %7s %7s %7s %8s %10s %8s\n", "selector", "layers by seed",
+                   "rho", "overlap", "KL", "+-", "recall", "n=most", "regret", "tokens", "seconds");
     for (int i = 0; i < n; i++) {
         const CompareRow *r = &c->row[order[i]];
         char sets[256], text[7][32];
@@ -55,8 +57,9 @@ void compare_table(TextBuf *b, const Compare *c) {
         number(text[4], 32, compare_mean(r, CELL(recall), NULL), 3);
         number(text[5], 32, compare_mean(r, CELL(recall_last), NULL), 3);
         number(text[6], 32, compare_mean(r, CELL(regret), NULL), 4);
-        textbuf_printf(b, "%-14s %-17s %6s %7s %8s %7s %7s %7s %8s %10.0f %8.1f\n", r->name, sets, text[0], text[1], text[2], text[3], text[4],
-                       text[5], text[6], compare_mean(r, CELL(tokens), NULL), compare_mean(r, CELL(seconds), NULL));
+        textbuf_printf(b, "%-14s %-17s %6s %7s %8s %7s %7s %7s %8s %10.0f %8.1f\n", r->name, sets, text[0],
+                       text[1], text[2], text[3], text[4], text[5], text[6],
+                       compare_mean(r, CELL(tokens), NULL), compare_mean(r, CELL(seconds), NULL));
     }
 }
 
@@ -64,14 +67,17 @@ void compare_table(TextBuf *b, const Compare *c) {
 
 static int cells_csv(const ReportPage *p, const Compare *c, Err *e) {
     TextBuf b = {0};
-    textbuf_puts(&b, "seed,selector,k,layers,spearman,kendall,overlap,kl,kl_stderr,recall_mean,recall_most,regret,set_rank,memory_mib,tokens,"
+    textbuf_puts(&b, "seed,selector,k,layers,spearman,kendall,overlap,kl,kl_stderr,recall_mean,recall_most,"
+                     "regret,set_rank,memory_mib,tokens,"
                      "seconds\n");
     for (int i = 0; i < c->rows; i++)
         for (int k = 0; k < c->row[i].n; k++) {
             const CompareCell *x = &c->row[i].cell[k];
-            textbuf_printf(&b, "%llu,%s,%d,\"%s\",%.4g,%.4g,%.4g,%.9g,%.3g,%.6g,%.6g,%.6g,%d,%.6g,%.0f,%.2f\n", (unsigned long long)x->seed,
-                           c->row[i].name, x->k, x->layers, x->rho, x->tau, x->overlap, x->kl, x->kl_se, x->recall, x->recall_last, x->regret,
-                           x->set_rank, x->memory, x->tokens, x->seconds);
+            textbuf_printf(&b,
+                           "%llu,%s,%d,\"%s\",%.4g,%.4g,%.4g,%.9g,%.3g,%.6g,%.6g,%.6g,%d,%.6g,%.0f,%.2f\n",
+                           (unsigned long long)x->seed, c->row[i].name, x->k, x->layers, x->rho, x->tau,
+                           x->overlap, x->kl, x->kl_se, x->recall, x->recall_last, x->regret, x->set_rank,
+                           x->memory, x->tokens, x->seconds);
         }
     const int rc = page_file(p, "compare.csv", &b, e);
     textbuf_free(&b);
@@ -81,7 +87,8 @@ static int cells_csv(const ReportPage *p, const Compare *c, Err *e) {
 static void html_rows(ReportPage *p, const Compare *c, const int *order, int n) {
     TextBuf *b = &p->html;
     textbuf_printf(b,
-                   "<table>\n<tr><th>selector</th><th>layers, by seed</th><th>rho</th><th>overlap</th><th>KL</th><th>recall</th>"
+                   "<table>\n<tr><th>selector</th><th>layers, by "
+                   "seed</th><th>rho</th><th>overlap</th><th>KL</th><th>recall</th>"
                    "<th>recall, %d pairs</th><th>regret</th><th>tokens</th><th>seconds</th></tr>\n",
                    c->recall_most);
     for (int i = 0; i < n; i++) {
@@ -93,11 +100,12 @@ static void html_rows(ReportPage *p, const Compare *c, const int *order, int n) 
         number(overlap, sizeof overlap, compare_mean(r, CELL(overlap), NULL), 2);
         number(regret, sizeof regret, compare_mean(r, CELL(regret), NULL), 4);
         textbuf_printf(b,
-                       "<tr%s><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%.4f &plusmn; %.4f</td><td>%.3f</td><td>%.3f</td><td>%s</td>"
+                       "<tr%s><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%.4f &plusmn; "
+                       "%.4f</td><td>%.3f</td><td>%.3f</td><td>%s</td>"
                        "<td>%.0f</td><td>%.1f</td></tr>\n",
-                       strcmp(r->name, "ga_s2") ? "" : " class=\"main\"", r->name, sets, rho, overlap, mean, sd,
-                       compare_mean(r, CELL(recall), NULL), compare_mean(r, CELL(recall_last), NULL), regret,
-                       compare_mean(r, CELL(tokens), NULL), compare_mean(r, CELL(seconds), NULL));
+                       strcmp(r->name, "ga_s2") ? "" : " class=\"main\"", r->name, sets, rho, overlap, mean,
+                       sd, compare_mean(r, CELL(recall), NULL), compare_mean(r, CELL(recall_last), NULL),
+                       regret, compare_mean(r, CELL(tokens), NULL), compare_mean(r, CELL(seconds), NULL));
     }
     textbuf_puts(b, "</table>\n");
 }
@@ -119,12 +127,14 @@ static int draw_selectors(ReportPage *p, const Compare *c, const int *order, int
         const CompareRow *r = &c->row[order[i]];
         double sd, kl = compare_mean(r, CELL(kl), &sd);
         bar[i] = (SvgBar){r->name, kl, sd, as_ga_s2(r)};
-        textbuf_printf(&csv, "%s,%.9g,%.3g,%.6g,%.4g,%.4g,%.6g,%.0f,%.2f\n", r->name, kl, sd, compare_mean(r, CELL(recall), NULL),
-                       compare_mean(r, CELL(rho), NULL), compare_mean(r, CELL(overlap), NULL), compare_mean(r, CELL(regret), NULL),
+        textbuf_printf(&csv, "%s,%.9g,%.3g,%.6g,%.4g,%.4g,%.6g,%.0f,%.2f\n", r->name, kl, sd,
+                       compare_mean(r, CELL(recall), NULL), compare_mean(r, CELL(rho), NULL),
+                       compare_mean(r, CELL(overlap), NULL), compare_mean(r, CELL(regret), NULL),
                        compare_mean(r, CELL(tokens), NULL), compare_mean(r, CELL(seconds), NULL));
     }
     const SvgPlot plot = {.title = "What do the chosen layers come to?",
-                          .desc = "Held-out KL of the student distilled with each selector's layers, mean and standard deviation over seeds",
+                          .desc = "Held-out KL of the student distilled with each selector's layers, mean "
+                                  "and standard deviation over seeds",
                           .y_label = "KL to the teacher (nats per token)",
                           .width = 960,
                           .height = 460};
@@ -140,7 +150,8 @@ static int draw_heat(ReportPage *p, const Compare *c, const int *order, int n, d
     int at[COMPARE_NAMES], m = 0;
     TextBuf svg = {0}, csv = {0};
     for (int i = 0; i < n; i++)
-        if (c->pairs[order[i] * COMPARE_NAMES + order[i]]) name[m] = c->row[order[i]].name, at[m++] = order[i];
+        if (c->pairs[order[i] * COMPARE_NAMES + order[i]])
+            name[m] = c->row[order[i]].name, at[m++] = order[i];
     textbuf_puts(&csv, "a,b,spearman\n");
     for (int i = 0; i < m; i++)
         for (int k = 0; k < m; k++) {
@@ -148,10 +159,11 @@ static int draw_heat(ReportPage *p, const Compare *c, const int *order, int n, d
             v[i * m + k] = c->pairs[x] ? c->rho[x] / c->pairs[x] : NAN;
             textbuf_printf(&csv, "%s,%s,%.4g\n", name[i], name[k], v[i * m + k]);
         }
-    const SvgPlot plot = {.title = "Which selectors agree?",
-                          .desc = "Spearman's rank correlation of every pair of rankings over all layers, mean over seeds",
-                          .x_label = "Spearman's rank correlation over all layers, mean over seeds",
-                          .width = 960};
+    const SvgPlot plot = {
+        .title = "Which selectors agree?",
+        .desc = "Spearman's rank correlation of every pair of rankings over all layers, mean over seeds",
+        .x_label = "Spearman's rank correlation over all layers, mean over seeds",
+        .width = 960};
     svg_heat(&svg, &plot, name, (size_t)m, name, (size_t)m, v);
     const int rc = m > 1 ? page_picture(p, "agreement", &svg, &csv, NULL, e) : OK;
     textbuf_free(&svg);
@@ -182,11 +194,13 @@ static int draw_cost(ReportPage *p, const Compare *c, const int *order, int n, E
         textbuf_printf(&csv, "%s,%s,%.0f,%.9g\n", r->name, names[k], x[k][s[k].n], y[k][s[k].n]);
         s[k].n++;
     }
-    const SvgPlot plot = {.title = "What does a better choice cost?",
-                          .desc = "Held-out KL of the student distilled with the chosen layers, against tokens read by the score",
-                          .x_label = "tokens read to score all layers",
-                          .y_label = "KL to the teacher (nats per token)",
-                          .log_x = 1};
+    const SvgPlot plot = {
+        .title = "What does a better choice cost?",
+        .desc =
+            "Held-out KL of the student distilled with the chosen layers, against tokens read by the score",
+        .x_label = "tokens read to score all layers",
+        .y_label = "KL to the teacher (nats per token)",
+        .log_x = 1};
     svg_lines(&svg, &plot, s, 3, NAN, NULL);
     const int rc = page_picture(p, "cost", &svg, &csv, NULL, e);
     textbuf_free(&svg);
@@ -206,7 +220,8 @@ typedef struct {
 static void curve_point(CompareCurve *c, double x, double y, double sd) {
     if (c->n == CURVE_POINTS || isnan(x) || isnan(y)) return;
     size_t at = c->n++;
-    for (; at > 0 && c->x[at - 1] > x; at--) c->x[at] = c->x[at - 1], c->y[at] = c->y[at - 1], c->sd[at] = c->sd[at - 1];
+    for (; at > 0 && c->x[at - 1] > x; at--)
+        c->x[at] = c->x[at - 1], c->y[at] = c->y[at - 1], c->sd[at] = c->sd[at - 1];
     c->x[at] = x;
     c->y[at] = y;
     c->sd[at] = sd;
@@ -241,25 +256,32 @@ static int curves_make(const Compare *c, CompareCurve *to, int memory, size_t of
             double sd, y = compare_mean(&c->row[k], offset, &sd);
             row_selector(other, sizeof other, c->row[k].name);
             if (!strcmp(name, other))
-                curve_point(&to[n], memory ? compare_mean(&c->row[k], CELL(memory), NULL) : (double)c->row[k].cell[0].k / c->L, y, sd);
+                curve_point(&to[n],
+                            memory ? compare_mean(&c->row[k], CELL(memory), NULL)
+                                   : (double)c->row[k].cell[0].k / c->L,
+                            y, sd);
         }
         curve_ends(c, &to[n++], memory, offset);
     }
     return n;
 }
 
-static int draw_curve(ReportPage *p, const Compare *c, const char *name, const SvgPlot *plot, int memory, size_t offset, Err *e) {
+static int draw_curve(ReportPage *p, const Compare *c, const char *name, const SvgPlot *plot, int memory,
+                      size_t offset, Err *e) {
     SvgSeries s[COMPARE_CURVES] = {0};
     TextBuf svg = {0}, csv = {0};
     void *mem;
     TRY(mem_alloc(&mem, COMPARE_CURVES * sizeof(CompareCurve), "curves", e));
     CompareCurve *curve = mem;
     const int n = curves_make(c, curve, memory, offset);
-    textbuf_printf(&csv, "selector,%s,%s,sd\n", memory ? "mib" : "softmax_ratio", offset == CELL(kl) ? "kl" : "recall");
+    textbuf_printf(&csv, "selector,%s,%s,sd\n", memory ? "mib" : "softmax_ratio",
+                   offset == CELL(kl) ? "kl" : "recall");
     for (int i = 0; i < n; i++) {
-        s[i] = (SvgSeries){.name = curve[i].name, .x = curve[i].x, .y = curve[i].y, .err = curve[i].sd, .n = curve[i].n};
+        s[i] = (SvgSeries){
+            .name = curve[i].name, .x = curve[i].x, .y = curve[i].y, .err = curve[i].sd, .n = curve[i].n};
         for (size_t k = 0; k < curve[i].n; k++)
-            textbuf_printf(&csv, "%s,%.6g,%.9g,%.3g\n", curve[i].name, curve[i].x[k], curve[i].y[k], curve[i].sd[k]);
+            textbuf_printf(&csv, "%s,%.6g,%.9g,%.3g\n", curve[i].name, curve[i].x[k], curve[i].y[k],
+                           curve[i].sd[k]);
     }
     svg_lines(&svg, plot, s, (size_t)n, NAN, NULL);
     const int rc = n ? page_picture(p, name, &svg, &csv, NULL, e) : OK;
@@ -273,15 +295,19 @@ static int draw_all_curves(ReportPage *p, const Compare *c, Err *e) {
     char axis[128];
     snprintf(axis, sizeof axis, "caches and states of a sequence of %.0f tokens (MiB)", c->context);
     const SvgPlot kl = {.title = "How far from the teacher, with how many softmax layers?",
-                        .desc = "Held-out KL of the distilled student against the share of softmax layers; bars: standard deviation over seeds",
+                        .desc = "Held-out KL of the distilled student against the share of softmax layers; "
+                                "bars: standard deviation over seeds",
                         .x_label = "share of softmax layers",
                         .y_label = "KL to the teacher (nats per token)"};
-    const SvgPlot recall = {.title = "How much recall, with how many softmax layers?",
-                            .desc = "Mean in-context recall against the share of softmax layers; bars: standard deviation over seeds",
-                            .x_label = "share of softmax layers",
-                            .y_label = "recall, mean over numbers of pairs"};
+    const SvgPlot recall = {
+        .title = "How much recall, with how many softmax layers?",
+        .desc =
+            "Mean in-context recall against the share of softmax layers; bars: standard deviation over seeds",
+        .x_label = "share of softmax layers",
+        .y_label = "recall, mean over numbers of pairs"};
     const SvgPlot memory = {.title = "Quality against memory",
-                            .desc = "Held-out KL against the memory that one sequence needs when generating; bars: standard deviation over seeds",
+                            .desc = "Held-out KL against the memory that one sequence needs when generating; "
+                                    "bars: standard deviation over seeds",
                             .x_label = axis,
                             .y_label = "KL to the teacher (nats per token)"};
     TRY(draw_curve(p, c, "kl_ratio", &kl, 0, CELL(kl), e));
@@ -294,20 +320,25 @@ static int draw_all_curves(ReportPage *p, const Compare *c, Err *e) {
 static void words(ReportPage *p, const Compare *c) {
     char line[600];
     snprintf(line, sizeof line,
-             "%d layers, %d kept as softmax attention, %d seeds. A seed decides how the linear layers begin, the order of the text, and what "
-             "is drawn; teacher and text are the same. All selectors of a seed share stage 1, and equal sets of layers are distilled once.",
+             "%d layers, %d kept as softmax attention, %d seeds. A seed decides how the linear layers begin, "
+             "the order of the text, and what "
+             "is drawn; teacher and text are the same. All selectors of a seed share stage 1, and equal sets "
+             "of layers are distilled once.",
              c->L, c->K, c->n_seeds);
     page_text(p, line);
 }
 
 static void footnotes(ReportPage *p, const Compare *c) {
-    page_text(p, "rho: Spearman's correlation with the ranking of ga_s2 over all layers; overlap: share of its layers; KL: nats per token on held-out "
-                 "text, mean and standard deviation over seeds; recall: mean over all numbers of pairs; regret: KL of the set minus that of the best "
-                 "of all sets, both distilled for the scoring budget (selector exhaustive); tokens and seconds: of scoring all layers.");
+    page_text(p, "rho: Spearman's correlation with the ranking of ga_s2 over all layers; overlap: share of "
+                 "its layers; KL: nats per token on held-out "
+                 "text, mean and standard deviation over seeds; recall: mean over all numbers of pairs; "
+                 "regret: KL of the set minus that of the best "
+                 "of all sets, both distilled for the scoring budget (selector exhaustive); tokens and "
+                 "seconds: of scoring all layers.");
     textbuf_puts(&p->html, "<p>By seed: <a href=\"compare.csv\">compare.csv</a>; the runs: ");
     for (int i = 0; i < c->n_seeds; i++)
-        textbuf_printf(&p->html, "%s<a href=\"seed-%llu/report.html\">seed %llu</a>", i ? ", " : "", (unsigned long long)c->seed[i],
-                       (unsigned long long)c->seed[i]);
+        textbuf_printf(&p->html, "%s<a href=\"seed-%llu/report.html\">seed %llu</a>", i ? ", " : "",
+                       (unsigned long long)c->seed[i], (unsigned long long)c->seed[i]);
     textbuf_puts(&p->html, ".</p>\n");
 }
 

@@ -30,7 +30,8 @@ int draw_importance(Report *p, Err *e) {
     const int *keep = p->r->row[2].keep;
     int lower = p->unit[0] == '-'; // "-KL ...": no score above 0, so the bars show the KL itself
     for (int l = 0; l < p->L; l++) lower &= !(p->score[l].score > 0);
-    snprintf(title, sizeof title, "What is each layer's attention worth? (%s = more important)", lower ? "lower" : "higher");
+    snprintf(title, sizeof title, "What is each layer's attention worth? (%s = more important)",
+             lower ? "lower" : "higher");
     textbuf_puts(&csv, "layer,score,stderr,rank,selected\n");
     for (int l = 0; l < p->L; l++) {
         const LayerScore *s = &p->score[l];
@@ -39,10 +40,11 @@ int draw_importance(Report *p, Err *e) {
         bar[l] = (SvgBar){label[l], value[l], s->se, keep[l]};
         textbuf_printf(&csv, "%d,%.9g,%.3g,%d,%d\n", l, s->score, s->se, s->rank, keep[l]);
     }
-    const SvgPlot plot = {.title = title,
-                          .desc = "The score of every layer by the run's selector, with the cut between layers kept and not",
-                          .x_label = "layer",
-                          .y_label = p->unit + lower};
+    const SvgPlot plot = {
+        .title = title,
+        .desc = "The score of every layer by the run's selector, with the cut between layers kept and not",
+        .x_label = "layer",
+        .y_label = p->unit + lower};
     svg_bars(&svg, &plot, bar, (size_t)p->L, 0, cut_value(p, value, lower, keep), "kept as softmax");
     const int rc = page_picture(&p->page, "importance", &svg, &csv, NULL, e);
     textbuf_free(&svg);
@@ -99,7 +101,9 @@ static int history_read(History *h, const Report *p, Err *e) {
         int l, rank;
         long long now, tokens;
         const char *last = strrchr(k.line, ',');
-        if (!last || sscanf(k.line, "%d,%lld,%lld", &l, &now, &tokens) != 3 || sscanf(last + 1, "%d", &rank) != 1) continue;
+        if (!last || sscanf(k.line, "%d,%lld,%lld", &l, &now, &tokens) != 3 ||
+            sscanf(last + 1, "%d", &rank) != 1)
+            continue;
         if (now != step && h->points == SCORE_POINTS) break;
         if (now != step) h->x[h->points++] = (double)tokens;
         step = now;
@@ -120,10 +124,12 @@ static int history_draw(Report *p, const History *h, int *rank, Err *e) {
         name[l] = label[l];
         for (int i = 0; i < h->points; i++) rank[l * h->points + i] = h->rank[l * SCORE_POINTS + i];
     }
-    const SvgPlot plot = {.title = "When is the ranking settled?",
-                          .desc = "Rank of every layer by one-swap KL against tokens of scoring; a layer given up early ends there",
-                          .x_label = "scoring tokens per layer",
-                          .y_label = "rank (1 = most important)"};
+    const SvgPlot plot = {
+        .title = "When is the ranking settled?",
+        .desc =
+            "Rank of every layer by one-swap KL against tokens of scoring; a layer given up early ends there",
+        .x_label = "scoring tokens per layer",
+        .y_label = "rank (1 = most important)"};
     svg_bump(&svg, &plot, name, (size_t)h->L, h->x, (size_t)h->points, rank, p->r->row[2].keep);
     const int rc = page_picture(&p->page, "trajectory", &svg, NULL, NULL, e);
     textbuf_free(&svg);
@@ -180,7 +186,8 @@ int draw_agreement(Report *p, Err *e) {
     int found;
     TRY(lines_open(&k, p->page.dir, "agreement.csv", &found, e));
     if (!found) return OK;
-    int rc = mem_alloc(&mem, sizeof(Agreement) + MOST_RANKINGS * MOST_RANKINGS * sizeof(double), "agreement", e);
+    int rc =
+        mem_alloc(&mem, sizeof(Agreement) + MOST_RANKINGS * MOST_RANKINGS * sizeof(double), "agreement", e);
     if (rc) return file_close(&k.f), rc;
     Agreement *a = mem;
     memset(a, 0, sizeof *a);
@@ -220,13 +227,17 @@ int draw_budget(Report *p, Err *e) {
     file_close(&k.f);
     if (n < 2) return OK;
     if (p->o->cost_budget > 0) snprintf(axis, sizeof axis, "cost of all layers (units of layer_costs)");
-    else snprintf(axis, sizeof axis, "caches and states of a sequence of %lld tokens (MiB)", (long long)p->o->memory_context);
-    const SvgSeries s[2] = {{.name = "best set by the scores", .x = x, .y = y, .n = n},
-                            {.name = "this run", .x = &here_x, .y = &here_y, .n = isnan(here_x) ? 0 : 1, .dots = 1}};
-    const SvgPlot plot = {.title = "What does another softmax layer cost, and bring?",
-                          .desc = "Sum of the kept layers' scores above the lowest one, against the cost of all layers",
-                          .x_label = axis,
-                          .y_label = "sum of scores above the lowest"};
+    else
+        snprintf(axis, sizeof axis, "caches and states of a sequence of %lld tokens (MiB)",
+                 (long long)p->o->memory_context);
+    const SvgSeries s[2] = {
+        {.name = "best set by the scores", .x = x, .y = y, .n = n},
+        {.name = "this run", .x = &here_x, .y = &here_y, .n = isnan(here_x) ? 0 : 1, .dots = 1}};
+    const SvgPlot plot = {
+        .title = "What does another softmax layer cost, and bring?",
+        .desc = "Sum of the kept layers' scores above the lowest one, against the cost of all layers",
+        .x_label = axis,
+        .y_label = "sum of scores above the lowest"};
     svg_lines(&svg, &plot, s, isnan(here_x) ? 1 : 2, NAN, NULL);
     const int rc = page_picture(&p->page, "budget", &svg, NULL, NULL, e);
     textbuf_free(&svg);
@@ -235,7 +246,9 @@ int draw_budget(Report *p, Err *e) {
 
 /* ---------------------------------------------------------------- students at several K */
 
-void row_selector(char *dst, size_t cap, const char *row) { snprintf(dst, cap, "%.*s", (int)strcspn(row, "@"), row); }
+void row_selector(char *dst, size_t cap, const char *row) {
+    snprintf(dst, cap, "%.*s", (int)strcspn(row, "@"), row);
+}
 
 double row_bytes(const StudentRow *r, double context) {
     return (double)r->cache_bytes_per_token * context + (double)r->state_bytes;
@@ -289,7 +302,8 @@ static int curves_collect(const Report *p, Curve *c) {
     }
     for (int i = 0; i < r->rows; i++)
         for (int k = 0; k < n; k++)
-            if (!strcmp(r->row[i].name, "none") || i == 0) curve_put(&c[k], &r->row[i], (double)p->o->memory_context);
+            if (!strcmp(r->row[i].name, "none") || i == 0)
+                curve_put(&c[k], &r->row[i], (double)p->o->memory_context);
     return n;
 }
 
@@ -315,19 +329,23 @@ int draw_curves(Report *p, Err *e) {
     char axis[128];
     TRY(mem_alloc(&mem, CURVES * sizeof(Curve), "curves", e));
     const int n = curves_collect(p, mem);
-    snprintf(axis, sizeof axis, "caches and states of a sequence of %lld tokens (MiB)", (long long)p->o->memory_context);
-    const SvgPlot kl = {.title = "How far from the teacher, with how many softmax layers?",
-                        .desc = "Held-out KL of the distilled student against the share of softmax layers, by selector",
-                        .x_label = "share of softmax layers",
-                        .y_label = "KL to the teacher (nats per token)"};
-    const SvgPlot recall = {.title = "How much recall, with how many softmax layers?",
-                            .desc = "Mean in-context recall of the distilled student against the share of softmax layers",
-                            .x_label = "share of softmax layers",
-                            .y_label = "recall, mean over numbers of pairs"};
-    const SvgPlot memory = {.title = "Quality against memory",
-                            .desc = "Held-out KL against the memory that one sequence needs when generating, by selector",
-                            .x_label = axis,
-                            .y_label = "KL to the teacher (nats per token)"};
+    snprintf(axis, sizeof axis, "caches and states of a sequence of %lld tokens (MiB)",
+             (long long)p->o->memory_context);
+    const SvgPlot kl = {
+        .title = "How far from the teacher, with how many softmax layers?",
+        .desc = "Held-out KL of the distilled student against the share of softmax layers, by selector",
+        .x_label = "share of softmax layers",
+        .y_label = "KL to the teacher (nats per token)"};
+    const SvgPlot recall = {
+        .title = "How much recall, with how many softmax layers?",
+        .desc = "Mean in-context recall of the distilled student against the share of softmax layers",
+        .x_label = "share of softmax layers",
+        .y_label = "recall, mean over numbers of pairs"};
+    const SvgPlot memory = {
+        .title = "Quality against memory",
+        .desc = "Held-out KL against the memory that one sequence needs when generating, by selector",
+        .x_label = axis,
+        .y_label = "KL to the teacher (nats per token)"};
     int rc = n ? curve_picture(p, mem, n, "kl_ratio", &kl, e) : OK;
     if (!rc && n && p->r->n_n) rc = curve_picture(p, mem, n, "recall_ratio", &recall, e);
     if (!rc && n) rc = curve_picture(p, mem, n, "memory", &memory, e);

@@ -8,9 +8,11 @@
 static int row_in(LayerScore *s, const Json *j, JsonRef o, Err *e) {
     TRY(json_opt_real(j, o, "score", &s->score, e));
     TRY(json_opt_int(j, o, "tokens", 0, INT64_MAX, &s->tokens, e));
-    for (JsonRef r = json_first(j, json_get(j, o, "batch_kl")); r >= 0 && s->batches < HELDOUT_MAX; r = json_next(j, r))
+    for (JsonRef r = json_first(j, json_get(j, o, "batch_kl")); r >= 0 && s->batches < HELDOUT_MAX;
+         r = json_next(j, r))
         TRY(json_want_real(j, r, "batch_kl", &s->batch_kl[s->batches++], e));
-    for (JsonRef r = json_first(j, json_get(j, o, "heads")); r >= 0 && s->heads < SCORE_HEADS; r = json_next(j, r))
+    for (JsonRef r = json_first(j, json_get(j, o, "heads")); r >= 0 && s->heads < SCORE_HEADS;
+         r = json_next(j, r))
         TRY(json_want_real(j, r, "heads", &s->head[s->heads++], e));
     return OK;
 }
@@ -25,7 +27,8 @@ static int keep_read(ScoreKeep *k, LayerScore *rows, int L, int *done, const Jso
     TRY(json_want_int(j, json_get(j, 0, "done"), "done", 0, HELDOUT_MAX + MAX_LAYERS, &n, e));
     TRY(json_opt_real(j, 0, "seconds", &k->seconds, e));
     TRY(json_opt_real(j, 0, "base", &k->base, e));
-    for (JsonRef r = json_first(j, json_get(j, 0, "layers")); r >= 0; r = json_next(j, r)) TRY(row_in(&rows[l++], j, r, e));
+    for (JsonRef r = json_first(j, json_get(j, 0, "layers")); r >= 0; r = json_next(j, r))
+        TRY(row_in(&rows[l++], j, r, e));
     *done = (int)n;
     return OK;
 }

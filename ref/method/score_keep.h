@@ -6,8 +6,8 @@
 typedef struct {
     const char *dir; /* DIR/partial.json; NULL: nothing is kept */
     uint64_t fingerprint;
-    const volatile int *stop; /* a signal's number once it came; may be NULL */
-    double base;              /* what all layers are compared with, where there is such a number */
+    const volatile int *stop;     /* a signal's number once it came; may be NULL */
+    double base;                  /* what all layers are compared with, where there is such a number */
     double seconds, begin, saved; /* spent before; log_now of begin and of the last save */
 } ScoreKeep;
 enum { KEEP_SECONDS = 10 }; /* at least so long between two saves */

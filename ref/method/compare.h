@@ -1,6 +1,7 @@
-/* report_compare.h - one teacher, several seeds, many selectors: what do the sets they choose come to?
+/* compare.h - one teacher, several seeds, many selectors: what do the sets they choose come to?
  *
- * Every seed is a finished run in DIR/seed-S (pipeline.h) that names the selectors in `selector` and `students`; nothing is computed
+ * compare.c reads, report_compare.c draws. Every seed is a finished run in DIR/seed-S (pipeline.h) that names the selectors in `selector`
+ * and `students`; nothing is computed
  * here that is not in those runs' files. Writes into DIR:
  *   compare.csv         one line for each seed and selector: layers, agreement with GA-S2, KL, recall, regret, tokens and seconds of scoring
  *   selectors.svg       mean KL by selector (numbers: selectors.csv, the means of compare.csv)
@@ -9,8 +10,8 @@
  *   report.html         all of it, and the table of means
  * Regret: every set of K layers was distilled for the scoring budget if selector exhaustive ran (sets.csv); a set's regret is its KL
  * there minus that of the best set. Without it there is none. */
-#ifndef HYB_REPORT_COMPARE_H
-#define HYB_REPORT_COMPARE_H
+#ifndef HYB_COMPARE_H
+#define HYB_COMPARE_H
 #include "method/pipeline.h"
 
 enum { COMPARE_SEEDS = 16, COMPARE_NAMES = 64 };
@@ -18,10 +19,12 @@ typedef struct {
     uint64_t seed;
     char layers[128];
     int k, keep[MAX_LAYERS];
-    double rho, tau, overlap; /* with GA-S2: rank correlations over all layers (NAN: ranks nothing), share of its K layers */
-    double kl, kl_se, recall, recall_last, memory; /* recall: mean over numbers of pairs, and of the largest; MiB at memory_context */
+    double rho, tau,
+        overlap; /* with GA-S2: rank correlations over all layers (NAN: ranks nothing), share of its K layers */
+    double kl, kl_se, recall, recall_last,
+        memory; /* recall: mean over numbers of pairs, and of the largest; MiB at memory_context */
     double regret;
-    int set_rank; /* of all sets, 0: not known */
+    int set_rank;           /* of all sets, 0: not known */
     double tokens, seconds; /* of scoring; 0 for layouts */
 } CompareCell;
 typedef struct {
