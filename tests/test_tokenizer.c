@@ -8,8 +8,11 @@
 #include <time.h>
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "io/json.h"
+#include "base/text_buf.h"
 #include "text/tokenizer.h"
+#include "text/unicode.h"
 #include "text/dataset.h"
 
 static const char *shared(char buf[1024], const char *rel) {
@@ -722,6 +725,38 @@ START_TEST(round_trip_random) { // byte-level without a normaliser inverts every
 }
 END_TEST
 
+START_TEST(round_trip_bytes) { // any bytes come back with what is no UTF-8 replaced: as they are wherever they are text
+    static const char *const name[] = {"llama3", "smol"};
+    Json j;
+    Tokenizer *t;
+    Err e = {0};
+    Rng r;
+    int valid = 0;
+    rng_seed(&r, 5);
+    small_open(name[_i], &j, &t);
+    for (int k = 0; k < 4000; k++) {
+        char text[64], *out = NULL;
+        size_t len = 0;
+        const size_t n = rng_below(&r, sizeof text);
+        const uint64_t range = k % 3 == 0 ? 256 : k % 3 == 1 ? 128 : 0; // all bytes; ASCII; leads and continuations
+        for (size_t i = 0; i < n; i++) text[i] = (char)(range ? rng_below(&r, range) : 0x80 + rng_below(&r, 0x78));
+        Ids ids = {0};
+        TextBuf want = {0};
+        utf8_repair(&want, text, n);
+        valid += utf8_valid(text, n);
+        ck_assert(!tokenizer_encode(t, text, n, 0, &ids, &e));
+        ck_assert(!tokenizer_decode(t, ids.id, ids.n, 0, &out, &len, &e));
+        if (len != want.len || memcmp(out, want.text ? want.text : "", len)) ck_abort_msg("text %d of %zu bytes is not what it was", k, n);
+        mem_free(out);
+        textbuf_free(&want);
+        ids_free(&ids);
+    }
+    ck_assert_int_ge(valid, 1300);
+    tokenizer_close(t);
+    json_free(&j);
+}
+END_TEST
+
 /* ---- hash ---- */
 
 START_TEST(hash_of_rules) {
@@ -785,6 +820,45 @@ START_TEST(long_runs) { // a quadratic step anywhere would take hours; the limit
         json_free(&j);
     }
     free(text);
+}
+END_TEST
+
+static double cpu_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+START_TEST(one_megabyte) { // of one character, with every small tokenizer: 2 s of this process's time, and decoding brings it back
+    static const char *const unit[] = {"a", " ", "\n", "'", "1", ".", "\xC3\xA9", "\xCC\x81", "\xE6\xB5\xB7", "\xF0\x9F\x98\x80", "\xFF"};
+    enum { N = 1 << 20 };
+    char *text = malloc(N);
+    double worst = 0;
+    for (size_t k = 0; k < sizeof unit / sizeof *unit; k++) {
+        Json j;
+        Tokenizer *t;
+        Err e = {0};
+        Ids ids = {0};
+        char *out = NULL;
+        size_t n = 0, len = 0;
+        for (const size_t w = strlen(unit[k]); n + w <= N; n += w) memcpy(text + n, unit[k], w);
+        small_open(small[_i], &j, &t);
+        const double begin = cpu_seconds();
+        ck_assert_msg(!tokenizer_encode(t, text, n, 0, &ids, &e), "%s", e.msg);
+        const double took = cpu_seconds() - begin;
+        if (took > worst) worst = took;
+        ck_assert(!tokenizer_decode(t, ids.id, ids.n, 0, &out, &len, &e));
+        if (!_i && unit[k][0] != (char)0xFF) ck_assert(len == n && !memcmp(out, text, n));
+        mem_free(out);
+        ids_free(&ids);
+        tokenizer_close(t);
+        json_free(&j);
+    }
+    free(text);
+    printf("%s: 1 MB of one character: at most %.2f s\n", small[_i], worst);
+#ifndef __SANITIZE_ADDRESS__
+    ck_assert_msg(worst < 2, "%.2f s", worst);
+#endif
 }
 END_TEST
 
@@ -865,8 +939,10 @@ int main(void) {
     tcase_add_test(c, invalid_utf8);
     tcase_add_loop_test(c, streaming, 0, 2);
     tcase_add_test(c, round_trip_random);
+    tcase_add_loop_test(c, round_trip_bytes, 0, 2);
     tcase_add_test(c, hash_of_rules);
     tcase_add_loop_test(c, long_runs, 0, 4);
+    tcase_add_loop_test(c, one_megabyte, 0, sizeof small / sizeof *small);
     tcase_add_test(c, open_time);
     tcase_add_loop_test(c, failing_memory, 0, sizeof small / sizeof *small);
     suite_add_tcase(s, c);

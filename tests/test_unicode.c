@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/mem.h"
 #include "base/text_buf.h"
 #include "text/split.h"
@@ -169,6 +170,56 @@ START_TEST(nfc_everywhere) { // outside of these ranges nothing decomposes
 }
 END_TEST
 
+/* Characters "0041 030A" of a column, as UTF-8; how many bytes. */
+static size_t column(char *dst, const char **at) {
+    size_t n = 0;
+    while (**at && **at != ';') n += utf8_encode(dst + n, (uint32_t)strtoul(*at, (char **)(uintptr_t)at, 16));
+    *at += **at == ';';
+    return n;
+}
+
+/* Unicode's own NormalizationTest.txt: source; NFC; NFD; NFKC; NFKD. What is in its first part changes, any other character stays. */
+START_TEST(nfc_conformance) {
+    static const char path[] = "/usr/share/unicode/NormalizationTest.txt.bz2";
+    static unsigned char listed[0x110000];
+    FILE *f = access(path, R_OK) ? NULL : popen("bzip2 -dc /usr/share/unicode/NormalizationTest.txt.bz2", "r");
+    char line[4096], c[5][1024];
+    size_t n[5], lines = 0, wrong = 0;
+    int section = -1;
+    if (!f) {
+        puts("SKIP NormalizationTest.txt: not installed (package unicode-data)");
+        return;
+    }
+    while (fgets(line, sizeof line, f)) {
+        const char *at = line;
+        if (line[0] == '@') section = line[5] - '0';
+        if (line[0] == '#' || line[0] == '@') continue;
+        if (section == 1) listed[strtoul(line, NULL, 16)] = 1;
+        for (int k = 0; k < 5; k++) n[k] = column(c[k], &at);
+        for (int k = 0; k < 5; k++) {
+            const int want = k < 3 ? 1 : 3;
+            TextBuf b = {0};
+            nfc_normalize(&b, c[k], n[k]);
+            wrong += b.len != n[want] || memcmp(b.text, c[want], n[want]);
+            textbuf_free(&b);
+        }
+        lines++;
+    }
+    ck_assert_int_eq(pclose(f), 0);
+    for (uint32_t x = 0; x < 0x110000; x++) {
+        TextBuf b = {0};
+        if (listed[x] || (x >= 0xD800 && x < 0xE000)) continue;
+        n[0] = utf8_encode(c[0], x);
+        nfc_normalize(&b, c[0], n[0]);
+        wrong += b.len != n[0] || memcmp(b.text, c[0], n[0]);
+        textbuf_free(&b);
+    }
+    printf("NormalizationTest.txt: %zu lines\n", lines);
+    ck_assert_uint_eq(wrong, 0);
+    ck_assert_uint_ge(lines, 19000);
+}
+END_TEST
+
 START_TEST(nfc_long) { // 300,000 marks out of order: sorted in linear time, stably
     enum { N = 300000 };
     char *s = malloc(2 * N + 1);
@@ -303,6 +354,7 @@ int main(void) {
     tcase_add_test(c, classes);
     tcase_add_test(c, nfc_cases);
     tcase_add_loop_test(c, nfc_everywhere, 0, sizeof part / sizeof *part);
+    tcase_add_test(c, nfc_conformance);
     tcase_add_test(c, nfc_long);
     tcase_add_test(c, nfc_memory);
     tcase_add_test(c, splitters);

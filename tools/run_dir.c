@@ -8,11 +8,15 @@
 
 int run_path(char *dst, size_t cap, const Cli *c, const char *name, Err *e) { return file_join(dst, cap, c->common.output, name, e); }
 
-static int is_empty(const char *dir) {
-    char **names;
-    size_t n = 1;
-    if (!file_list(&names, &n, dir, NULL)) file_list_free(names, n);
-    return n == 0;
+/* Nothing in it, or only what a run left that was killed while it wrote its first file, the mark. */
+static int is_empty(const char *dir, const char *mark) {
+    char **names, begun[64];
+    size_t n, others = 0;
+    if (file_list(&names, &n, dir, NULL)) return 0;
+    snprintf(begun, sizeof begun, "%s.tmp-", mark);
+    for (size_t i = 0; i < n; i++) others += strncmp(names[i], begun, strlen(begun)) != 0;
+    file_list_free(names, n);
+    return others == 0;
 }
 
 int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
@@ -26,7 +30,7 @@ int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
     else if (ours && !c->common.resume && !go_on) {
         err_set(e, ERR_USAGE, "%s: holds an earlier run", dir);
         return err_hint(e, "--resume goes on with it, --overwrite removes it, or choose another -o");
-    } else if (kind == 2 && !ours && !is_empty(dir)) {
+    } else if (kind == 2 && !ours && !is_empty(dir, mark)) {
         err_set(e, ERR_USAGE, "%s: exists, is not empty and is no run of this command (no %s)", dir, mark);
         return err_hint(e, "choose another -o");
     }
