@@ -16,11 +16,11 @@ static int name_index(Compare *c, const char *name) {
     return c->rows++;
 }
 
-/* Best first; *found 0 when the selector ranks nothing. tokens, seconds: what its scores cost. */
+/* Best first; *found 0 when the selector ranks nothing, or scores all layers the same. tokens, seconds: what its scores cost. */
 static int order_read(const char *run, const char *name, int *order, int *found, double *tokens,
                       double *seconds, Err *e) {
     char dir[1200], path[1300];
-    int L = 0;
+    int L = 0, differ = 0;
     void *mem;
     snprintf(dir, sizeof dir, "%.1000s/rankings/%.31s", run, name);
     snprintf(path, sizeof path, "%s/ranking.json", dir);
@@ -34,7 +34,9 @@ static int order_read(const char *run, const char *name, int *order, int *found,
         if (s[l].rank >= 1 && s[l].rank <= L) order[s[l].rank - 1] = l;
         *tokens += (double)s[l].tokens;
         *seconds += s[l].seconds;
+        differ |= !(s[l].score == s[0].score);
     }
+    *found = differ;
     mem_free(mem);
     return rc;
 }

@@ -2,7 +2,6 @@
 #include "method/pipeline_parts.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/text_buf.h"
 #include "io/hf.h"
 #include "method/budget.h"
 #include "method/memory.h"

@@ -329,7 +329,8 @@ static void words(ReportPage *p, const Compare *c) {
 }
 
 static void footnotes(ReportPage *p, const Compare *c) {
-    page_text(p, "rho: Spearman's correlation with the ranking of ga_s2 over all layers; overlap: share of "
+    page_text(p, "rho: Spearman's correlation with the ranking of ga_s2 over all layers (-: scores nothing, "
+                 "or all layers the same); overlap: share of "
                  "its layers; KL: nats per token on held-out "
                  "text, mean and standard deviation over seeds; recall: mean over all numbers of pairs; "
                  "regret: KL of the set minus that of the best "
