@@ -558,6 +558,47 @@ START_TEST(averaged_ranks) {
 }
 END_TEST
 
+START_TEST(stage1_scores) { // GR-S1: the layer's own loss; GA-S1: minus what the others leave; batch by batch, and the ranks agree
+    Rig r;
+    Err e = {0};
+    rig_open(&r, "ref64", "gdn_v4", 0, 0);
+    const SelectInput in = input(&r, 2, NULL);
+    must(selector_score(selector_find("gr_s1"), &in, rows, &e), &e);
+    must(selector_score(selector_find("ga_s1"), &in, other, &e), &e);
+    for (int b = 0; b < BATCHES; b++) {
+        double all = 0;
+        for (int l = 0; l < L; l++) all += rows[l].batch_kl[b];
+        for (int l = 0; l < L; l++) {
+            ck_assert_double_gt(rows[l].batch_kl[b], 0);
+            ck_assert_double_eq_tol(other[l].batch_kl[b], -(all - rows[l].batch_kl[b]) / L, 1e-12);
+        }
+    }
+    for (int l = 0; l < L; l++) ck_assert_int_eq(rows[l].rank, other[l].rank);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(greedy_takes_over_ga_s2) { // its first round is GA-S2: given those rows it trains only the later ones, to the same end
+    Rig r;
+    Err e = {0};
+    static LayerScore ga[L];
+    rig_open(&r, "cpu", "gdn_v4", 0, 0);
+    ScoreOptions o = scoring(place("alone"));
+    SelectInput in = input(&r, 2, &o);
+    must(selector_score(selector_find("ga_s2_greedy"), &in, rows, &e), &e);
+    o.train.dir = place("shared");
+    must(score_layers(ga, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
+    in.score = ga;
+    must(selector_score(selector_find("ga_s2_greedy"), &in, other, &e), &e);
+    ck_assert_int_eq(file_exists(place("shared-ga_s2_greedy-0")), 0); // no run of its own
+    for (int l = 0; l < L; l++) {
+        ck_assert(rows[l].rank == other[l].rank && rows[l].score == other[l].score && rows[l].tokens == other[l].tokens);
+        if (ga[l].rank == 1) ck_assert(other[l].rank == 1 && other[l].score == ga[l].score);
+    }
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(greedy_is_conditional) { // each pick is the best given the picks before, by plain hybrids
     Rig r;
     Err e = {0};
@@ -938,6 +979,8 @@ int main(void) {
     tcase_add_test(t, every_scorer_finds_the_planted_layer);
     tcase_add_test(t, stopped_scores_go_on);
     tcase_add_test(t, averaged_ranks);
+    tcase_add_test(t, stage1_scores);
+    tcase_add_test(t, greedy_takes_over_ga_s2);
     tcase_add_test(t, greedy_is_conditional);
     tcase_add_test(t, all_sets);
     tcase_add_test(t, early_stopping_run);

@@ -153,6 +153,22 @@ START_TEST(test_what_is_drawn) {
 }
 END_TEST
 
+START_TEST(test_long_names) { // bars with names wider than they are: turned, none left out, all inside the frame
+    SvgBar bar[20];
+    char label[20][32];
+    TextBuf b = {0};
+    for (int i = 0; i < 20; i++) {
+        snprintf(label[i], sizeof label[i], "a_long_selector_%d", i);
+        bar[i] = (SvgBar){label[i], 1 + i, 0.5, i == 3};
+    }
+    svg_bars(&b, &PLOT, bar, 20, 0, NAN, "chosen");
+    check_picture(&b);
+    ck_assert_uint_eq(count(&b, "rotate(-40"), 20);
+    for (int i = 0; i < 20; i++) ck_assert_ptr_nonnull(strstr(b.text, label[i]));
+    textbuf_free(&b);
+}
+END_TEST
+
 START_TEST(test_edges) {
     // Nothing to draw, one point, equal values, extreme values: a proper picture every time.
     static const double one[1] = {3}, tiny[2] = {1e-300, 2e-300}, huge[2] = {-1e300, 1e300}, negative[3] = {-5, -4, -3}, zero[2] = {0, 0},
@@ -258,6 +274,7 @@ int main(void) {
     tcase_add_test(t, test_checker);
     tcase_add_loop_test(t, test_pictures, 0, 4);
     tcase_add_test(t, test_what_is_drawn);
+    tcase_add_test(t, test_long_names);
     tcase_add_test(t, test_edges);
     tcase_add_test(t, test_ticks);
     tcase_add_test(t, test_escape);
