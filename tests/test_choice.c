@@ -232,6 +232,37 @@ START_TEST(test_places) {
 }
 END_TEST
 
+START_TEST(test_lite) {
+    static const char *const task[] = {"niah_single_1", "niah_multikey_2", "ruler_vt", "ruler_fwe"};
+    static const int length[] = {256, 512, 2048};
+    TokenCount count = {.kind = COUNT_SIMPLE};
+    Ruler r;
+    Err e = {0};
+    world_open();
+    ok(ruler_open(&r, world, &count, &e), &e);
+    r.flavour = RULER_LITE;
+    for (int i = 0; i < 12; i++) {
+        const int L = length[i / 4];
+        EvalModel gold = {NULL, copies_gold, NULL, NULL};
+        EvalSet set = {0};
+        TaskResult a;
+        ruler_seed(&r, 42);
+        ok(ruler_make(&r, ruler_find(task[i % 4]), L, 5, &set, &e), &e);
+        ck_assert(set.n == 5 && set.max_new > 0 && set.max_new < 50);
+        for (size_t k = 0; k < set.n; k++) {
+            const size_t tokens = set.doc[k].context_tokens + (size_t)set.max_new;
+            ck_assert_msg(tokens <= (size_t)L && tokens + 80 > (size_t)L, "%s at %d: %zu tokens", task[i % 4], L, tokens);
+            if (i % 4 < 2) ck_assert_uint_eq(strlen(set.doc[k].text[0]), 3);
+        }
+        ok(task_run(task_find(task[i % 4]), &gold, &set, L, &a, NULL, NULL, &e), &e);
+        ck_assert(a.metric[0].value == 1);
+        evalset_free(&set);
+    }
+    ruler_close(&r);
+    world_close();
+}
+END_TEST
+
 START_TEST(test_degenerate) {
     static const struct { const char *task; int L; } row[] = {{"niah_multikey_3", 512}, {"vt", 512}, {"cwe", 512}, {"qa_1", 256}, {"niah_single_1", 256}, {"niah_single_2", 100}};
     TokenCount count = {.kind = COUNT_BYTES};
@@ -819,6 +850,15 @@ START_TEST(test_klstats) {
     near(s.median, 2.5);
     near(s.q99, 3.97);
     near(s.max, 4);
+    near(s.min, 1);
+    near(s.q90, 3.7);
+    near(s.dp_mean, (exp(-2) + exp(-3) + exp(-4) - 3 * exp(-1)) / 4);
+    near(s.dp_rms, sqrt((pow(exp(-2) - exp(-1), 2) + pow(exp(-3) - exp(-1), 2) + pow(exp(-4) - exp(-1), 2)) / 4));
+    ck_assert(isnan(s.correlation));
+    float slope[] = {3, 5, 7, 9};
+    KlStats other_base;
+    klstats_of(&other_base, kl, nll, slope, same, 4);
+    near(other_base.correlation, 1);
     near(s.se, sqrt(1.25 / 3));
     near(s.same_top, .75);
     near(s.same_top_se, sqrt(.1875 / 3));
@@ -851,6 +891,7 @@ int main(void) {
     tcase_add_test(t, test_ties);
     tcase_add_test(t, test_fake_models);
     tcase_add_test(t, test_places);
+    tcase_add_test(t, test_lite);
     tcase_add_test(t, test_degenerate);
     tcase_add_test(t, test_questions);
     tcase_add_test(t, test_squad_thresholds);

@@ -13,8 +13,8 @@
 typedef EvalOptions Options;
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
-    {"task", "ppl, kl, kl_stats, recall, mqar, copy, or a list of question sets (see below)", OPT_TEXT,
-     AT(task), 0, 1024, NULL, 0},
+    {"task", "what to measure: one of the above, or a list of question sets", OPT_TEXT, AT(task), 0, 1024,
+     NULL, 0},
     {"text", "text file (ppl, kl): the whole file is one stream of tokens", OPT_TEXT, AT(text), 0, 1024, NULL,
      0},
     {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_TEXT, AT(ids), 0, 1024, NULL,
@@ -30,11 +30,14 @@ static const Option rows[] = {
     {"recall_n", "numbers of pairs", OPT_TEXT, AT(recall_n), 0, 64, NULL, 0},
     {"recall_rows", "sequences per number of pairs", OPT_INT, AT(recall_rows), 1, 1 << 20, NULL, 0},
     {"recall_queries", "questions per sequence", OPT_INT, AT(recall_queries), 1, 1 << 20, NULL, 0},
-    {"passes", "mqar: times the pairs are shown; 2 is \"just read twice\"", OPT_INT, AT(passes), 1, 64, NULL, 0},
+    {"passes", "mqar: times the pairs are shown; 2 is \"just read twice\"", OPT_INT, AT(passes), 1, 64, NULL,
+     0},
     {"gram", "ngram: tokens of a key", OPT_INT, AT(gram), 1, 8, NULL, 0},
     {"power", "mqar...: exponent of the law of gaps", OPT_REAL, AT(power), 1e-9, 1, NULL, 0},
-    {"random_filler", "mqar...: other positions hold random tokens instead of token 0", OPT_BOOL, AT(random_filler), 0, 0, NULL, 0},
-    {"probe_vocab", "probes of token ids: only the first so many tokens, 0 = all", OPT_INT, AT(probe_vocab), 0, 1 << 24, NULL, 0},
+    {"random_filler", "mqar...: other positions hold random tokens instead of token 0", OPT_BOOL,
+     AT(random_filler), 0, 0, NULL, 0},
+    {"probe_vocab", "probes of token ids: only the first so many tokens, 0 = all", OPT_INT, AT(probe_vocab),
+     0, 1 << 24, NULL, 0},
     {"data", "folder of the question sets", OPT_TEXT, AT(data), 0, 1024, NULL, 0},
     {"max_len", "length of RULER's questions in tokens", OPT_INT, AT(max_len), 256, 1 << 20, NULL, 0},
     {"samples", "RULER questions a task", OPT_INT, AT(samples), 1, 1 << 20, NULL, 0},
@@ -42,12 +45,13 @@ static const Option rows[] = {
     {"seeds", "RULER: seed before each task, or once, then in the order given", OPT_CHOICE, AT(seeds), 0, 0,
      "per-task|chained", 0},
     {"ruler_flavour", "RULER: samples and scores as lm-evaluation-harness or as NVIDIA's scripts make them",
-     OPT_CHOICE, AT(flavour), 0, 0, "lmeval|nvidia", 0},
+     OPT_CHOICE, AT(flavour), 0, 0, "lmeval|nvidia|lite", 0},
     {"tokenizer", "RULER: count tokens with a stub instead of the model's tokenizer", OPT_CHOICE,
      AT(tokenizer), 0, 0, "model|byte|simple", 0},
     {"needle", "heatmap: which needle task", OPT_TEXT, AT(heat_task), 0, 64, NULL, 0},
     {"lengths", "heatmap: lengths in tokens, answer included", OPT_TEXT, AT(lengths), 0, 256, NULL, 0},
-    {"depths", "heatmap: places of the needle, from the front to the end", OPT_INT, AT(depths), 2, 64, NULL, 0},
+    {"depths", "heatmap: places of the needle, from the front to the end", OPT_INT, AT(depths), 2, 64, NULL,
+     0},
     {"needles", "heatmap: samples a cell", OPT_INT, AT(heat_samples), 1, 10000, NULL, 0},
     {"new_tokens", "heatmap: tokens of an answer", OPT_INT, AT(new_tokens), 1, 4096, NULL, 0},
     {"pairs", "drills: key-value pairs of a question", OPT_INT, AT(pairs), 3, 128, NULL, 0},
@@ -239,9 +243,18 @@ static int run_recall(Cli *c, Session *s, Err *e) {
 static const struct {
     const char *name;
     int (*run)(Cli *c, Session *s, Err *e);
-} measures[] = {{"ppl", run_ppl},    {"kl", run_kl},      {"recall", run_recall},
-                {"mqar", eval_mqar}, {"mqar_forgetting", eval_mqar}, {"mqar_compositional", eval_mqar},
-                {"parity", eval_mqar}, {"majority", eval_mqar}, {"copy", eval_mqar}, {"ngram", eval_mqar}, {"kl_stats", eval_klstats}, {"heatmap", eval_heatmap}};
+} measures[] = {{"ppl", run_ppl},
+                {"kl", run_kl},
+                {"kl_stats", eval_klstats},
+                {"recall", run_recall},
+                {"heatmap", eval_heatmap},
+                {"mqar", eval_mqar},
+                {"mqar_forgetting", eval_mqar},
+                {"mqar_compositional", eval_mqar},
+                {"parity", eval_mqar},
+                {"majority", eval_mqar},
+                {"copy", eval_mqar},
+                {"ngram", eval_mqar}};
 
 static int eval(Cli *c, Err *e) {
     const Options *o = c->options[0];
@@ -249,7 +262,9 @@ static int eval(Cli *c, Err *e) {
         Session s;
         if (strcmp(o->task, measures[i].name)) continue;
         TRY(session_open(&s, c,
-                         measures[i].run == run_recall || measures[i].run == eval_klstats || measures[i].run == eval_heatmap || !o->ids[0], e));
+                         measures[i].run == run_recall || measures[i].run == eval_klstats ||
+                             measures[i].run == eval_heatmap || !o->ids[0],
+                         e));
         const int rc = measures[i].run(c, &s, e);
         session_close(&s);
         return rc;
@@ -261,24 +276,36 @@ const Command cmd_eval = {
     .name = "eval",
     .summary = "Measures a model: perplexity on a text, KL to its teacher, recall, and question sets as "
                "lm-evaluation-harness asks them.",
-    .usage = "--task ppl|kl|kl_stats|recall|mqar|copy|SET[,SET...] -m MODEL (--text FILE | --ids FILE.json | "
-             "--data DIR) [options]",
-    .details =
-        "ppl, kl: the token stream (no special tokens added) is cut into consecutive windows of N tokens, "
-        "the last partial one dropped\n"
-        "unless it is the only one; each window starts from a fresh state; positions 2..N are predicted. "
-        "Units are nats.\n"
-        "recall: k1 v1 ... kn vn, then keys again: how often is the right value the most likely token?\n"
-        "mqar: zoology's multi-query associative recall over the whole vocabulary, --seq-len tokens, "
-        "--recall-n pairs; copy: a random\n"
-        "block of --recall-n tokens, twice. kl_stats: KL to --teacher on --text: mean, median, quantiles, "
-        "same top token, and the split\n"
-        "by \"continues a bigram seen in this window\".\n"
-        "Question sets: ruler (all 13: niah_single_1..3, niah_multikey_1..3, niah_multiquery, "
-        "niah_multivalue, ruler_vt, ruler_cwe,\n"
-        "ruler_fwe, ruler_qa_squad, ruler_qa_hotpot), piqa, hellaswag, arc_easy, arc_challenge, winogrande, "
-        "openbookqa, social_iqa,\n"
-        "boolq, sciq, lambada_openai, wikitext, gsm8k, swde, fda, squad_completion, squadv2.",
+    .usage = "--task TASK[,TASK...] -m MODEL (--text FILE | --ids FILE.json | --data DIR) [options]",
+    .details = "Text (--text; the stream is cut into windows of --seq-len tokens, the last partial one "
+               "dropped unless it is the only one; "
+               "each starts\n"
+               "from a fresh state; units are nats):\n"
+               "  ppl       perplexity          kl        KL to --teacher, and both perplexities\n"
+               "  kl_stats  KL to --teacher: mean, median, quantiles, same top token; split by \"continues a "
+               "bigram seen in this window\"\n"
+               "Recall probes (no data; --recall-n sizes, --recall-rows sequences):\n"
+               "  recall    k1 v1 ... kn vn, then keys again, letters of --recall-keys\n"
+               "  mqar, mqar_forgetting, mqar_compositional, parity, majority   zoology's, over the whole "
+               "vocabulary; --passes 2: read twice\n"
+               "  copy      a random block twice          ngram     keys of --gram tokens\n"
+               "  drill_retrieval, drill_ar, drill_ar_mh, drill_vt, drill_cwe, drill_fwe, phone_book   the "
+               "diagnostic tasks of the official "
+               "code\n"
+               "Needles and long texts (--data; --max-len tokens, --samples questions a task):\n"
+               "  ruler     all 13: niah_single_1..3, niah_multikey_1..3, niah_multiquery, niah_multivalue, "
+               "ruler_vt, ruler_cwe, ruler_fwe,\n"
+               "            ruler_qa_squad, ruler_qa_hotpot; --ruler-flavour lmeval|nvidia|lite, --seeds "
+               "per-task|chained\n"
+               "  heatmap   a needle task (--needle) over --lengths and --depths; -o DIR: heatmap.csv and "
+               "heatmap.svg\n"
+               "Completion (--data; greedy text):\n"
+               "  swde, fda, squad_completion (--protocol), squadv2 (exact and F1 with thresholds), gsm8k\n"
+               "Multiple choice and log-likelihoods (--data):\n"
+               "  piqa, hellaswag, arc_easy, arc_challenge, winogrande, openbookqa, social_iqa, boolq, sciq, "
+               "mmlu, lambada_openai, wikitext\n"
+               "Question sets can be listed with commas. -o DIR keeps results.json and what is finished: "
+               "--resume asks only what is missing.",
     .common = CLI_MODEL | CLI_OUTPUT | CLI_SEED | CLI_BACKEND | CLI_JSON | CLI_RESUME,
     .options = {&options},
     .run = eval,

@@ -19,7 +19,7 @@ typedef struct {
 } EvalOptions;
 enum { STUB_NONE, STUB_BYTE, STUB_SIMPLE };
 
-int eval_mqar(Cli *c, Session *s, Err *e); /* the probes of eval/mqar.h */
+int eval_mqar(Cli *c, Session *s, Err *e);    /* the probes of eval/mqar.h */
 int eval_heatmap(Cli *c, Session *s, Err *e); /* needles: length x depth */
 int eval_klstats(Cli *c, Session *s, Err *e);
 /* The tasks of o->task, a comma list; ERR_USAGE names an unknown one with the nearest. */

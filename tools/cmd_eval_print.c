@@ -39,7 +39,10 @@ static void config_json(const EvalRun *u, JsonOut *o) {
     json_out_str(o, "device", u->c->common.device);
     json_out_u64(o, "seed", u->c->common.seed);
     json_out_str(o, "seeds", u->o->seeds ? "chained" : "per-task");
-    json_out_str(o, "ruler_flavour", u->o->flavour ? "nvidia" : "lmeval");
+    json_out_str(o, "ruler_flavour",
+                 u->o->flavour == RULER_LITE ? "lite"
+                 : u->o->flavour             ? "nvidia"
+                                             : "lmeval");
     json_out_int(o, "max_len", u->o->max_len);
     json_out_int(o, "limit", u->o->limit);
     json_out_bool(o, "add_bos", u->o->add_bos);

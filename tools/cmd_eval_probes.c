@@ -6,6 +6,7 @@
 #include "io/json.h"
 #include "method/pretrain.h"
 #include "tools/cmd_eval.h"
+#include <math.h>
 #include <string.h>
 
 static int finish(JsonOut *o, Err *e) {
@@ -17,9 +18,12 @@ static int finish(JsonOut *o, Err *e) {
 }
 
 /* What is counted: pairs, tokens of a block, or nothing but the length. */
-static const char *unit_of(ProbeKind k) { return k == PROBE_COPY ? "tokens" : k == PROBE_PARITY || k == PROBE_MAJORITY ? "bits" : "pairs"; }
+static const char *unit_of(ProbeKind k) {
+    return k == PROBE_COPY ? "tokens" : k == PROBE_PARITY || k == PROBE_MAJORITY ? "bits" : "pairs";
+}
 
-static int probe_run(const EvalOptions *o, Session *s, ProbeKind kind, int n, uint64_t seed, MqarResult *r, Err *e) {
+static int probe_run(const EvalOptions *o, Session *s, ProbeKind kind, int n, uint64_t seed, MqarResult *r,
+                     Err *e) {
     const int bits = kind == PROBE_PARITY || kind == PROBE_MAJORITY;
     MqarSpec spec = {.kind = kind,
                      .vocab = o->probe_vocab ? o->probe_vocab : s->m.c.VOC,
@@ -44,8 +48,8 @@ int eval_mqar(Cli *c, Session *s, Err *e) {
     for (int i = 0; i < count; i++) TRY(probe_run(o, s, kind, n[i], c->common.seed, &r[i], e));
     if (!c->common.json) {
         for (int i = 0; i < count; i++)
-            printf("%s %5d %s  accuracy %.4f +- %.4f  loss %.4f\n", o->task, n[i], unit_of(kind), r[i].accuracy, r[i].accuracy_se,
-                   r[i].loss);
+            printf("%s %5d %s  accuracy %.4f +- %.4f  loss %.4f\n", o->task, n[i], unit_of(kind),
+                   r[i].accuracy, r[i].accuracy_se, r[i].loss);
         return OK;
     }
     json_out_begin(&out, 1);
@@ -69,7 +73,11 @@ static void stats_json(JsonOut *o, const char *name, const KlStats *s) {
     json_out_int(o, "positions", s->positions);
     json_out_real(o, "kl_mean", s->mean);
     json_out_real(o, "kl_stderr", s->se);
+    json_out_real(o, "kl_min", s->min);
     json_out_real(o, "kl_median", s->median);
+    json_out_real(o, "kl_q10", s->q10);
+    json_out_real(o, "kl_q90", s->q90);
+    json_out_real(o, "kl_q999", s->q999);
     json_out_real(o, "kl_q01", s->q01);
     json_out_real(o, "kl_q05", s->q05);
     json_out_real(o, "kl_q95", s->q95);
@@ -77,6 +85,13 @@ static void stats_json(JsonOut *o, const char *name, const KlStats *s) {
     json_out_real(o, "kl_max", s->max);
     json_out_real(o, "same_top", s->same_top);
     json_out_real(o, "same_top_stderr", s->same_top_se);
+    json_out_real(o, "dp_mean", s->dp_mean);
+    json_out_real(o, "dp_mean_stderr", s->dp_mean_se);
+    json_out_real(o, "dp_rms", s->dp_rms);
+    json_out_real(o, "nll_correlation", s->correlation);
+    json_out_real(o, "perplexity", exp(s->nll));
+    json_out_real(o, "perplexity_base", exp(s->nll_base));
+    json_out_real(o, "perplexity_ratio", exp(s->delta));
     json_out_real(o, "nll", s->nll);
     json_out_real(o, "nll_base", s->nll_base);
     json_out_real(o, "nll_difference", s->delta);
@@ -85,10 +100,15 @@ static void stats_json(JsonOut *o, const char *name, const KlStats *s) {
 }
 
 static void stats_print(const char *name, const KlStats *s) {
-    printf("%-7s %8lld positions  kl %.6f +- %.6f  median %.6f  1%% %.6f  99%% %.6f  max %.6f\n", name,
-           (long long)s->positions, s->mean, s->se, s->median, s->q01, s->q99, s->max);
-    printf("%-7s same top token %.4f +- %.4f  nll %.6f  base %.6f  difference %.6f +- %.6f\n", name,
-           s->same_top, s->same_top_se, s->nll, s->nll_base, s->delta, s->delta_se);
+    printf("%-5s %8lld positions  kl %.6f +- %.6f  median %.6f  1%% %.6f  90%% %.6f  99%% %.6f  99.9%% %.6f  "
+           "max %.6f\n",
+           name, (long long)s->positions, s->mean, s->se, s->median, s->q01, s->q90, s->q99, s->q999, s->max);
+    printf("%-5s same top token %.4f +- %.4f  nll %.6f  base %.6f  difference %.6f +- %.6f  perplexity ratio "
+           "%.6f\n",
+           name, s->same_top, s->same_top_se, s->nll, s->nll_base, s->delta, s->delta_se, exp(s->delta));
+    printf("%-5s p of the text's token, model - base: mean %.6f +- %.6f  rms %.6f  correlation of "
+           "cross-entropies %.4f\n",
+           name, s->dp_mean, s->dp_mean_se, s->dp_rms, s->correlation);
 }
 
 int eval_klstats(Cli *c, Session *s, Err *e) {

@@ -146,7 +146,7 @@ static int sources_open(EvalRun *u, Err *e) {
 
 static int run_all(EvalRun *u, Err *e) {
     EvalModel model = eval_model(&u->lm);
-    u->ruler.flavour = u->o->flavour ? RULER_NVIDIA : RULER_LM_EVAL;
+    u->ruler.flavour = (RulerFlavour)u->o->flavour;
     ruler_seed(&u->ruler, u->c->common.seed);
     u->lm = (Lm){.m = &u->s.m,
                  .t = u->s.tokenizer,

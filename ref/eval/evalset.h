@@ -23,6 +23,7 @@ typedef struct {
     double threshold; /* SQuAD: answers less sure than this count as none; 0: 1, which lets all through */
     int any,
         percent; /* how generated text is scored: one gold answer suffices; in percent, rounded to two decimals */
+    int max_new; /* tokens of an answer; 0: the task's own */
 } EvalSet;       /* zero-initialise; evalset_free */
 
 /* The new document at the end, zeroed; *doc is good until the next one is added. */

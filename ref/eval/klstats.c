@@ -27,7 +27,8 @@ static double se_of(double sum, double squares, double n) {
 
 void klstats_of(KlStats *s, float *kl, const float *nll, const float *nll_base, const unsigned char *same,
                 size_t n) {
-    double sum = 0, squares = 0, delta = 0, delta2 = 0, right = 0, a = 0, b = 0;
+    double sum = 0, squares = 0, delta = 0, delta2 = 0, right = 0, a = 0, b = 0, aa = 0, bb = 0, ab = 0,
+           dp = 0, dp2 = 0;
     memset(s, 0, sizeof *s);
     s->positions = (int64_t)n;
     if (!n) return;
@@ -40,12 +41,22 @@ void klstats_of(KlStats *s, float *kl, const float *nll, const float *nll_base, 
         a += nll[i];
         b += nll_base[i];
         right += same[i];
+        aa += (double)nll[i] * nll[i];
+        bb += (double)nll_base[i] * nll_base[i];
+        ab += (double)nll[i] * nll_base[i];
+        const double p = exp(-(double)nll[i]) - exp(-(double)nll_base[i]);
+        dp += p;
+        dp2 += p * p;
     }
     qsort(kl, n, sizeof *kl, increasing);
     const double N = (double)n;
     s->mean = sum / N;
     s->se = se_of(sum, squares, N);
+    s->min = kl[0];
     s->median = quantile(kl, n, .5);
+    s->q10 = quantile(kl, n, .1);
+    s->q90 = quantile(kl, n, .9);
+    s->q999 = quantile(kl, n, .999);
     s->q01 = quantile(kl, n, .01);
     s->q05 = quantile(kl, n, .05);
     s->q95 = quantile(kl, n, .95);
@@ -57,6 +68,11 @@ void klstats_of(KlStats *s, float *kl, const float *nll, const float *nll_base, 
     s->nll_base = b / N;
     s->delta = delta / N;
     s->delta_se = se_of(delta, delta2, N);
+    s->dp_mean = dp / N;
+    s->dp_mean_se = se_of(dp, dp2, N);
+    s->dp_rms = sqrt(dp2 / N);
+    const double va = aa / N - s->nll * s->nll, vb = bb / N - s->nll_base * s->nll_base;
+    s->correlation = va > 0 && vb > 0 ? (ab / N - s->nll * s->nll_base) / sqrt(va * vb) : NAN;
 }
 
 /* ---- the two models over the text ---- */

@@ -9,7 +9,9 @@
 
 typedef struct {
     double mean, se; /* over positions; se = deviation / sqrt(positions), as llama.cpp */
-    double median, q01, q05, q95, q99, max;
+    double min, q01, q05, q10, median, q90, q95, q99, q999, max;
+    double dp_mean, dp_mean_se, dp_rms; /* of p(next token of the text), model - base */
+    double correlation; /* of the two cross-entropies over positions; NAN where one of them is constant */
     double same_top, same_top_se; /* fraction of positions with the same argmax */
     double nll, nll_base, delta,
         delta_se;      /* mean cross-entropies of the text and their difference, model - base */

@@ -18,12 +18,21 @@
 #include "base/rng.h"
 #include "model/model.h"
 
-typedef enum { PROBE_MQAR, PROBE_FORGETTING, PROBE_COMPOSITIONAL, PROBE_PARITY, PROBE_MAJORITY, PROBE_COPY, PROBE_NGRAM, PROBES } ProbeKind;
+typedef enum {
+    PROBE_MQAR,
+    PROBE_FORGETTING,
+    PROBE_COMPOSITIONAL,
+    PROBE_PARITY,
+    PROBE_MAJORITY,
+    PROBE_COPY,
+    PROBE_NGRAM,
+    PROBES
+} ProbeKind;
 typedef struct {
     ProbeKind kind;
-    int vocab;         /* keys from its first half (without 0), values from the second; COMPOSITIONAL: thirds */
-    int T, n;          /* length, pairs (COPY: block). COPY and NGRAM have the length that n gives: mqar_length */
-    int passes;        /* MQAR: times the pairs are shown */
+    int vocab;  /* keys from its first half (without 0), values from the second; COMPOSITIONAL: thirds */
+    int T, n;   /* length, pairs (COPY: block). COPY and NGRAM have the length that n gives: mqar_length */
+    int passes; /* MQAR: times the pairs are shown */
     int updates, gram; /* FORGETTING; NGRAM */
     double power;      /* 0.01 */
     int random_filler; /* 1: other positions are random tokens; 0: token 0 */

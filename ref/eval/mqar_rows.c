@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const names[PROBES] = {"mqar", "mqar_forgetting", "mqar_compositional", "parity", "majority", "copy", "ngram"};
+static const char *const names[PROBES] = {
+    "mqar", "mqar_forgetting", "mqar_compositional", "parity", "majority", "copy", "ngram"};
 const char *mqar_name(ProbeKind k) { return k < PROBES ? names[k] : NULL; }
 int mqar_find(const char *name) {
     for (int i = 0; i < PROBES; i++)
@@ -24,9 +25,13 @@ static int gram_letters(const MqarSpec *s) {
     return a;
 }
 
-int mqar_length(const MqarSpec *s) { return s->kind == PROBE_COPY ? 2 * s->n : s->kind == PROBE_NGRAM ? 2 * s->n * (s->gram + 1) : s->T; }
+int mqar_length(const MqarSpec *s) {
+    return s->kind == PROBE_COPY ? 2 * s->n : s->kind == PROBE_NGRAM ? 2 * s->n * (s->gram + 1) : s->T;
+}
 
-size_t mqar_scratch(const MqarSpec *s) { return (size_t)s->vocab + (size_t)mqar_length(s) + 4 * (size_t)s->n + 16; }
+size_t mqar_scratch(const MqarSpec *s) {
+    return (size_t)s->vocab + (size_t)mqar_length(s) + 4 * (size_t)s->n + 16;
+}
 
 /* Tokens that pairs and questions take at least, and distinct keys that there must be and are. */
 static int64_t least_length(const MqarSpec *s) {
@@ -39,10 +44,13 @@ static int64_t least_length(const MqarSpec *s) {
 
 int mqar_check(const MqarSpec *s, Err *e) {
     const char *name = names[s->kind];
-    const int bits = s->kind == PROBE_PARITY || s->kind == PROBE_MAJORITY, grid = s->kind == PROBE_COMPOSITIONAL;
+    const int bits = s->kind == PROBE_PARITY || s->kind == PROBE_MAJORITY,
+              grid = s->kind == PROBE_COMPOSITIONAL;
     if (s->vocab < 6 || s->n < 1 || s->T < 2 || (s->T % 2 && !bits) || s->passes < 0 || s->passes > 1000)
-        return err_set(e, ERR_USAGE, "%s: got vocabulary %d, %d pairs, length %d", name, s->vocab, s->n, s->T);
-    if (s->kind == PROBE_MQAR && s->passes < 1) return err_set(e, ERR_USAGE, "%s: pairs shown %d times", name, s->passes);
+        return err_set(e, ERR_USAGE, "%s: got vocabulary %d, %d pairs, length %d", name, s->vocab, s->n,
+                       s->T);
+    if (s->kind == PROBE_MQAR && s->passes < 1)
+        return err_set(e, ERR_USAGE, "%s: pairs shown %d times", name, s->passes);
     if (s->kind == PROBE_FORGETTING && (s->updates < 1 || s->updates > s->n))
         return err_set(e, ERR_USAGE, "%s: %d updates of %d keys", name, s->updates, s->n);
     if (s->kind == PROBE_NGRAM && (s->gram < 1 || s->gram > 8))
@@ -52,7 +60,9 @@ int mqar_check(const MqarSpec *s, Err *e) {
     if (grid && grid_side(s->n) * grid_side(s->n) != s->n)
         return err_set(e, ERR_USAGE, "%s: %d pairs: expected a square number", name, s->n);
     const int keys = grid ? s->vocab / 3 - 1 : s->vocab / 2 - 1, values = grid ? s->vocab / 3 : s->vocab / 2,
-              need = grid ? grid_side(s->n) : s->kind == PROBE_NGRAM ? gram_letters(s) : s->n;
+              need = grid                     ? grid_side(s->n)
+                     : s->kind == PROBE_NGRAM ? gram_letters(s)
+                                              : s->n;
     if (!bits && s->kind != PROBE_COPY && (need > keys || s->n > values))
         return err_set(e, ERR_USAGE, "%s: %d pairs of a vocabulary of %d", name, s->n, s->vocab);
     if (!(s->power > 0) || !isfinite(s->power))
@@ -99,8 +109,8 @@ static void filler(const MqarSpec *s, Rng *r, int *ids, int from) {
 /* ---- sequences ---- */
 
 /* value[i] is what counts for key[i]; the context of `shown` tokens is there already. */
-static void questions(const MqarSpec *s, Rng *r, int shown, const int *key, const int *value, int *ids, int *target, float *weight,
-                      int *taken) {
+static void questions(const MqarSpec *s, Rng *r, int shown, const int *key, const int *value, int *ids,
+                      int *target, float *weight, int *taken) {
     const int space = (s->T - shown) / 2;
     filler(s, r, ids, shown);
     memset(taken, 0, (size_t)s->T * sizeof(int));
@@ -139,7 +149,8 @@ static void forgetting(const MqarSpec *s, Rng *r, int *ids, int *target, float *
 
 static void compositional(const MqarSpec *s, Rng *r, int *ids, int *target, float *weight, int *scratch) {
     const int third = s->vocab / 3, side = grid_side(s->n), shown = 3 * s->n, space = (s->T - shown) / 3;
-    int *one = scratch, *two = one + third, *value = two + third, *taken = scratch + s->vocab, *cell = taken + s->T;
+    int *one = scratch, *two = one + third, *value = two + third, *taken = scratch + s->vocab,
+        *cell = taken + s->T;
     draw_distinct(r, 1, third - 1, side, one);
     draw_distinct(r, third, third, side, two);
     draw_distinct(r, 2 * third, s->vocab - 2 * third, s->n, value);
@@ -147,7 +158,8 @@ static void compositional(const MqarSpec *s, Rng *r, int *ids, int *target, floa
     filler(s, r, ids, shown);
     memset(taken, 0, (size_t)s->T * sizeof(int));
     for (int i = 0; i < s->n; i++) {
-        const int a = one[cell[i] / side], b = two[cell[i] % side], g = draw_slot(r, taken, space, s->power), at = shown + 3 * g;
+        const int a = one[cell[i] / side], b = two[cell[i] % side], g = draw_slot(r, taken, space, s->power),
+                  at = shown + 3 * g;
         taken[g] = 1;
         ids[3 * i] = ids[at] = a;
         ids[3 * i + 1] = ids[at + 1] = b;
@@ -165,7 +177,8 @@ static void bits(const MqarSpec *s, Rng *r, int *ids, int *target, float *weight
 
 static void copying(const MqarSpec *s, Rng *r, int *ids, int *target, float *weight) {
     for (int i = 0; i < s->n; i++) ids[i] = ids[s->n + i] = (int)rng_below(r, (uint64_t)s->vocab);
-    for (int i = s->n; i + 1 < s->T; i++) ask(target, weight, i, ids[i + 1]); // the first token of the second copy cannot be known
+    for (int i = s->n; i + 1 < s->T; i++)
+        ask(target, weight, i, ids[i + 1]); // the first token of the second copy cannot be known
 }
 
 /* n different numbers below letters^gram; digit k of such a number is token k of a key. */
@@ -190,7 +203,8 @@ static void ngram(const MqarSpec *s, Rng *r, int *ids, int *target, float *weigh
     draw_distinct(r, 0, s->n, s->n, order);
     for (int i = 0; i < 2 * s->n; i++) {
         const int which = i < s->n ? i : order[i - s->n];
-        for (int k = 0, digits = rank[which]; k < s->gram; k++, digits /= letters) ids[i * G + k] = letter[digits % letters];
+        for (int k = 0, digits = rank[which]; k < s->gram; k++, digits /= letters)
+            ids[i * G + k] = letter[digits % letters];
         ids[i * G + s->gram] = value[which];
         if (i >= s->n) ask(target, weight, i * G + s->gram - 1, value[which]);
     }

@@ -8,7 +8,8 @@
 
 static int set_check(const int *id, int n, int VOC, const char *what, Err *e) {
     for (int i = 0; i < n; i++) {
-        if (id[i] < 0 || id[i] >= VOC) return err_set(e, ERR_USAGE, "recall: %s: got id %d, expected 0 to %d", what, id[i], VOC - 1);
+        if (id[i] < 0 || id[i] >= VOC)
+            return err_set(e, ERR_USAGE, "recall: %s: got id %d, expected 0 to %d", what, id[i], VOC - 1);
         for (int k = 0; k < i; k++)
             if (id[k] == id[i]) return err_set(e, ERR_USAGE, "recall: %s: id %d is there twice", what, id[i]);
     }
@@ -21,11 +22,13 @@ int recall_check(const RecallSpec *s, int n_max, int VOC, Err *e) {
     if (!s->disjoint) TRY(set_check(s->value, s->n_value, VOC, "values", e));
     if (!s->disjoint && s->n_value < 1) return err_set(e, ERR_USAGE, "recall: the set of values is empty");
     if (n_max < 1 || n_max > most)
-        return err_set(e, ERR_USAGE, "recall: got %d pairs, expected 1 to %d (there are %d keys)", n_max, most, s->n_key);
+        return err_set(e, ERR_USAGE, "recall: got %d pairs, expected 1 to %d (there are %d keys)", n_max,
+                       most, s->n_key);
     return OK;
 }
 
-int recall_row(const RecallSpec *s, Rng *r, int n, int T, int *ids, int *target, float *weight, int *scratch) {
+int recall_row(const RecallSpec *s, Rng *r, int n, int T, int *ids, int *target, float *weight,
+               int *scratch) {
     int *pool = scratch, *value = scratch + s->n_key, asked = 0;
     memcpy(pool, s->key, (size_t)s->n_key * sizeof *pool);
     for (int i = 0; i < n; i++) { // the first n of a shuffle: distinct keys
@@ -34,7 +37,8 @@ int recall_row(const RecallSpec *s, Rng *r, int n, int T, int *ids, int *target,
         pool[j] = t;
     }
     for (int i = 0; i < n; i++)
-        value[i] = s->disjoint ? pool[n + (int)rng_below(r, (uint64_t)(s->n_key - n))] : s->value[rng_below(r, (uint64_t)s->n_value)];
+        value[i] = s->disjoint ? pool[n + (int)rng_below(r, (uint64_t)(s->n_key - n))]
+                               : s->value[rng_below(r, (uint64_t)s->n_value)];
     for (int i = 0, pair = 0; i <= T; i++) { // T + 1 tokens: target is one ahead
         if (i % 2 == 0) pair = i / 2 < n ? i / 2 : (int)rng_below(r, (uint64_t)n);
         const int id = i % 2 ? value[pair] : pool[pair];
@@ -60,13 +64,22 @@ int recall_alphabet(int **ids, int *n, const Tokenizer *t, const char *set, Err 
     for (size_t i = 0; i < len && !rc; i++) {
         unsigned char from = (unsigned char)set[i], to = from;
         if (i + 2 < len && set[i + 1] == '-') to = (unsigned char)set[i += 2];
-        if (to < from) rc = err_set(e, ERR_USAGE, "recall set '%s': the range %c-%c runs backwards", set, from, to);
+        if (to < from)
+            rc = err_set(e, ERR_USAGE, "recall set '%s': the range %c-%c runs backwards", set, from, to);
         for (int c = from; c <= to && !rc; c++) {
             const char text[1] = {(char)c};
             Ids one = {0};
             rc = tokenizer_encode(t, text, 1, TOKENIZE_NO_PARSE, &one, e);
+            unsigned char last[4] = {0};
+            if (!rc && one.n == 2 && tokenizer_bytes(t, one.id[1], (char *)last, sizeof last) == 1 &&
+                last[0] == c) {
+                one.id[0] = one.id[1]; // the tokenizer puts a space token in front of a text
+                one.n = 1;
+            }
             if (!rc && (one.n != 1 || *n == 256))
-                rc = err_set(e, ERR_USAGE, "recall set '%s': '%c' is %zu tokens of this tokenizer, expected 1", set, c, one.n);
+                rc =
+                    err_set(e, ERR_USAGE, "recall set '%s': '%c' is %zu tokens of this tokenizer, expected 1",
+                            set, c, one.n);
             if (!rc) out[(*n)++] = one.id[0];
             ids_free(&one);
         }
@@ -82,7 +95,8 @@ int recall_alphabet(int **ids, int *n, const Tokenizer *t, const char *set, Err 
 
 /* ---------------------------------------------------------------- probe */
 
-int recall_open(Recall *r, const RecallSpec *s, const int *n, int n_n, int rows, int queries, uint64_t seed, int VOC, Err *e) {
+int recall_open(Recall *r, const RecallSpec *s, const int *n, int n_n, int rows, int queries, uint64_t seed,
+                int VOC, Err *e) {
     memset(r, 0, sizeof *r);
     if (n_n < 1 || n_n > RECALL_MAX_N)
         return err_set(e, ERR_USAGE, "recall: got %d numbers of pairs, expected 1 to %d", n_n, RECALL_MAX_N);
@@ -108,7 +122,13 @@ void recall_close(Recall *r) {
     memset(r, 0, sizeof *r);
 }
 
-typedef struct { Pass pass; Loss loss; int *ids, *target, *top, *scratch; float *weight; void *mem; } Probe;
+typedef struct {
+    Pass pass;
+    Loss loss;
+    int *ids, *target, *top, *scratch;
+    float *weight;
+    void *mem;
+} Probe;
 
 static void probe_close(Probe *k) {
     pass_close(&k->pass);
@@ -130,8 +150,8 @@ static int probe_open(Probe *k, const Recall *r, Model *m, int T, Err *e) {
 }
 
 /* Sequences first .. first + batch - 1 of those with n pairs; those beyond r->rows fill the batch and are not counted. */
-static int probe_batch(Probe *k, const Recall *r, Model *m, RecallForward forward, void *ctx, int n, int T, int first, long *asked,
-                       long *right, Err *e) {
+static int probe_batch(Probe *k, const Recall *r, Model *m, RecallForward forward, void *ctx, int n, int T,
+                       int first, long *asked, long *right, Err *e) {
     for (int b = 0; b < r->batch; b++) {
         const size_t at = (size_t)b * T;
         Rng rng;
@@ -149,7 +169,8 @@ static int probe_batch(Probe *k, const Recall *r, Model *m, RecallForward forwar
     return OK;
 }
 
-int recall_run(const Recall *r, Model *m, RecallForward forward, void *ctx, double *accuracy, double *mean, Err *e) {
+int recall_run(const Recall *r, Model *m, RecallForward forward, void *ctx, double *accuracy, double *mean,
+               Err *e) {
     double sum = 0;
     for (int i = 0; i < r->n_n; i++) {
         const int n = r->n[i], T = 2 * n + 2 * r->queries;

@@ -218,6 +218,7 @@ static int fit_make(Ruler *r, Fit *f, int samples, Draw *d, EvalSet *out, Err *e
     return OK;
 }
 
+static int lite_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e);
 int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
     const RulerTask *t = &tasks[task];
     if (L < RULER_MIN || L > RULER_MAX)
@@ -231,19 +232,41 @@ int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
     }
     r->L = L;
     if (t->prepare) TRY(t->prepare(r, t->ctx, e));
+    if (r->flavour == RULER_LITE) return lite_make(r, task, L, samples, out, e);
     if (r->flavour == RULER_NVIDIA) {
         out->any = t->draw == qa_draw;
         out->percent = 1;
     }
     if (r->flavour == RULER_NVIDIA && t->draw)
-        return nvidia_make(r, t, L, t->draw == niah_draw ? f.step : t->draw == vt_draw && L < 4096 ? 5 : t->step, samples, out, e);
-    if (r->flavour == RULER_NVIDIA) return fwe_make(r, L - t->max_new, samples, out, e); // room for the answer
+        return nvidia_make(r, t, L,
+                           t->draw == niah_draw             ? f.step
+                           : t->draw == vt_draw && L < 4096 ? 5
+                                                            : t->step,
+                           samples, out, e);
+    if (r->flavour == RULER_NVIDIA)
+        return fwe_make(r, L - t->max_new, samples, out, e); // room for the answer
     int rc = !t->draw             ? fwe_make(r, L, samples, out, e)
              : t->draw == vt_draw ? vt_make(r, &f, samples, &d, &example, out, e)
                                   : fit_make(r, &f, samples, &d, out, e);
     draw_free(&d);
     draw_free(&example);
     return rc;
+}
+
+/* Its four tasks: how much is generated, and the smallest number of units. */
+static int lite_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
+    enum { NUMBER = 16, NAMES = 30, WORDS = 24, FEWEST = 5 };
+    RulerTask t = tasks[task];
+    const int vt = t.draw == vt_draw,
+              niah = !strcmp(t.name, "niah_single_1") || !strcmp(t.name, "niah_multikey_2");
+    if (!vt && !niah && t.draw)
+        return err_set(
+            e, ERR_USAGE,
+            "%s: not in the lite flavour, which has niah_single_1, niah_multikey_2, ruler_vt and ruler_fwe",
+            t.name);
+    out->max_new = t.max_new = niah ? NUMBER : vt ? NAMES : WORDS;
+    return t.draw ? nvidia_make(r, &t, L, vt ? FEWEST : 1, samples, out, e)
+                  : fwe_make(r, L - WORDS, samples, out, e);
 }
 
 int ruler_make_at(Ruler *r, int task, int L, double place, int max_new, int samples, EvalSet *out, Err *e) {

@@ -7,7 +7,10 @@
  *
  * NVIDIA's own generator (github NVIDIA/RULER) is the other flavour: a binary search that fills the length to the last unit, the answer
  * prefix counted, no special tokens, CWE with an example, any gold answer suffices in question answering, scores in percent rounded to
- * two decimals. No chat template. Source: evaluation.md 4. */
+ * two decimals. No chat template. Source: evaluation.md 4.
+ *
+ * "lite" is for tiny models (evaluation.md 7.3): niah_single_1, niah_multikey_2, vt and fwe, filled to the last unit from 256 tokens on,
+ * numbers of three digits, no example, short answers. */
 #ifndef HYB_RULER_H
 #define HYB_RULER_H
 #include "eval/evalset.h"
@@ -16,7 +19,7 @@
 #include "eval/words.h"
 
 enum { RULER_TASKS = 13, RULER_MIN = 256, RULER_MAX = 1 << 20 };
-typedef enum { RULER_LM_EVAL, RULER_NVIDIA } RulerFlavour;
+typedef enum { RULER_LM_EVAL, RULER_NVIDIA, RULER_LITE } RulerFlavour;
 
 /* The essay haystack: text whose words stand one space apart, and where its sentences begin and end. */
 typedef struct {
@@ -39,8 +42,8 @@ typedef struct {
     RulerFlavour flavour; /* set it after ruler_open, before ruler_seed */
     uint64_t
         fixed; /* seed of the shuffles that are the same for every sample: 42 in lm-eval, the seed itself in NVIDIA's scripts */
-    double place;         /* where needles go, 0 (front) to 1; below 0: as drawn */
-    int L;     /* length being made */
+    double place; /* where needles go, 0 (front) to 1; below 0: as drawn */
+    int L;        /* length being made */
 } Ruler;
 
 /* dir: where the word lists (wonderwords/), essays (ruler_essays/) and question sets (squad_v2/, hotpotqa/) lie; each is read when a task

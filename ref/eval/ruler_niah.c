@@ -90,7 +90,9 @@ void essay_close(RulerEssay *s) {
 /* ---- one sample ---- */
 
 static void item(Ruler *r, const char *type, char dst[ITEM]) {
-    if (type[0] == 'n') snprintf(dst, ITEM, "%d", (int)pyrandom_int(&r->random, 1000000, 9999999));
+    const int lite = r->flavour == RULER_LITE;
+    if (type[0] == 'n')
+        snprintf(dst, ITEM, "%d", (int)pyrandom_int(&r->random, lite ? 100 : 1000000, lite ? 999 : 9999999));
     else if (type[0] == 'u') pyrandom_uuid4(&r->random, dst);
     else words_composite(&r->words, pyrandom_below(&r->random, r->words.composites), dst, ITEM);
 }

@@ -51,7 +51,7 @@ static void statement(TextBuf *b, char name[NAMES][LONGEST], int j, long value, 
 int vt_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
     char name[NAMES][LONGEST], unit[128] = "";
     int place[NAMES], k = 0;
-    const int nvidia = r->flavour == RULER_NVIDIA, split = n <= NAMES && !nvidia,
+    const int nvidia = r->flavour != RULER_LM_EVAL, split = n <= NAMES && !nvidia,
               pieces = split ? n * PARTS : n;
     (void)index;
     for (int i = 0; i < PARTS - nvidia; i++)
@@ -64,7 +64,11 @@ int vt_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
                  "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n");
     for (int i = 0; i < pieces; i++) {
         for (; k < NAMES && place[k] == i; k++) statement(&d->text, name, k, value, !i && !k, nvidia);
-        piece(&d->text, split ? sentence[i % PARTS] : unit, !i && !k, nvidia);
+        const char *part = sentence[i % (PARTS - 1)];
+        const char *noise = split                      ? sentence[i % PARTS]
+                            : r->flavour == RULER_LITE ? part + (part[0] == ' ')
+                                                       : unit;
+        piece(&d->text, noise, !i && !k, nvidia);
     }
     textbuf_printf(
         &d->text, "\nQuestion: Find all variables that are assigned the value %ld in the text above.", value);

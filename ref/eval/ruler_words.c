@@ -176,7 +176,8 @@ static int counted(Ruler *r, const Vocabulary *v, int n, Draw *d, size_t *tokens
 }
 
 static int fwe_samples(Ruler *r, int L, int samples, Vocabulary *v, Draw *d, EvalSet *out, Err *e) {
-    const int size = L / 50, step = L / 32;
+    const int size = L / 50 > 4 ? L / 50 : 4, // noise and the three answers
+        step = r->flavour == RULER_LITE ? 1 : L / 32;
     size_t tokens = 0;
     int n = L / 6;
     TRY(vocabulary_draw(r, size, v, e));

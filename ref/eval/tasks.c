@@ -190,7 +190,7 @@ static int run_generation(Run *u, Err *e) {
     TRY(mem_alloc(&mem, (u->set->n + 1) * sizeof(double), "scores", e));
     int rc = no_answers(u, mem, e);
     if (!rc)
-        rc = u->m->generate(u->m->ctx, u->set->doc, u->set->n, u->t->max_new,
+        rc = u->m->generate(u->m->ctx, u->set->doc, u->set->n, u->set->max_new ? u->set->max_new : u->t->max_new,
                             u->set->until ? u->set->until : u->t->until, &text, e);
     if (!rc) {
         rc = texts_done(u, text, mem, e);

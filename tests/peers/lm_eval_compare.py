@@ -6,10 +6,11 @@
 Both sides run in float32 on the CPU with the same number of threads. Requests come from `hybridize eval --log-samples`; every log-likelihood,
 greedy flag and generated text is compared, and the decision of every sample. A decision that differs counts unless the two scores it hangs
 on lie closer than 1e-4 (for a generated text: the two largest logits at the first place where the texts part); such samples are listed with
-their scores. Times are those of the scoring alone for the harness (model loaded, requests built) and of the whole command for hybridize.
+their scores. Times are CPU seconds (with one thread the time on a free core): of the scoring alone for the harness (model loaded,
+requests built), of the whole command for hybridize.
 Needs lm_eval with transformers, torch and accelerate. Exit code 1 if a difference counts.
 """
-import argparse, json, logging, subprocess, sys, tempfile, time
+import argparse, json, logging, os, subprocess, sys, tempfile
 
 import torch
 from lm_eval.api.instance import Instance
@@ -22,14 +23,19 @@ RULER = {"niah_single_1": 128, "niah_multikey_2": 128, "ruler_vt": 30, "ruler_fw
 NEAR = 1e-4
 
 
+def spent(began):
+    """CPU seconds of this process and its finished children since `began`."""
+    return sum(os.times()[:4]) - sum(began[:4])
+
+
 def hybridize(args, task, more):
     """Runs eval for one task; returns rows of --log-samples, seconds, and what it said when it refused."""
     with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as log:
-        began = time.time()
+        began = os.times()
         run = subprocess.run([args.hybridize, "eval", "-m", args.model, "--data", args.data, "--task", task, "--log-samples", log.name, "-q",
                               "-t", str(args.threads), *more], capture_output=True, text=True)
         said = run.stderr.strip().split("\n")[0] if run.returncode else None
-        return [json.loads(line) for line in open(log.name)], time.time() - began, said
+        return [json.loads(line) for line in open(log.name)], spent(began), said
 
 
 class Peer:
@@ -76,9 +82,9 @@ def pairs_of(row):
 
 def compare_choice(peer, task, rows):
     pairs = [p for row in rows for p in pairs_of(row)]
-    began = time.time()
+    began = os.times()
     theirs = peer.loglik(pairs)
-    took, at, differ, near, largest = time.time() - began, 0, 0, 0, 0.0
+    took, at, differ, near, largest = spent(began), 0, 0, 0, 0.0
     for row in rows:
         n = len(pairs_of(row))
         mine, other = row["loglikelihood"], [t[0] for t in theirs[at:at + n]]
@@ -97,9 +103,9 @@ def compare_choice(peer, task, rows):
 
 
 def compare_text(peer, task, rows):
-    began = time.time()
+    began = os.times()
     theirs = peer.generate([r["prompt"] for r in rows], RULER[task])
-    took, differ, near = time.time() - began, 0, 0
+    took, differ, near = spent(began), 0, 0
     for row, text in zip(rows, theirs):
         if row["generated"] == text:
             continue
@@ -120,7 +126,7 @@ def main():
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     peer, bad = Peer(args.model, args.batch), 0
-    print("| task | samples | requests | decisions that differ | of these nearer than 1e-4 | largest difference of a log-likelihood | hybridize s | lm_eval s |")
+    print("| task | samples | requests | decisions that differ | of these nearer than 1e-4 | largest difference of a log-likelihood | hybridize CPU s | lm_eval CPU s |")
     print("|---|---|---|---|---|---|---|---|")
     for task in args.tasks.split(","):
         rows, ours, said = hybridize(args, task, ["--limit", str(args.limit), "--max-len", str(args.max_len)])
