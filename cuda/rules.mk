@@ -82,9 +82,11 @@ gpu-verify: $(B)/gpu_verify ## on a GPU: every op, models, training against the 
 gpu-bench: $(B)/gpu_bench ## on a GPU: every op timed beside the copy bandwidth, the matrix rate and PyTorch
 	@sh tests/gpu/bench.sh $(B)/gpu_bench
 gpu-bench-emu: $(B)/gpu_bench_emu ## every row of gpu-bench at tiny shapes on the emulator, and its scripts: what can be checked without a GPU
-	@bash -n tests/gpu/bench.sh && bash -n tests/gpu/verify.sh && sh -n tests/gpu/ptxas.sh && python3 -m py_compile tests/gpu/peers.py
+	@bash -n tests/gpu/bench.sh && bash -n tests/gpu/verify.sh && sh -n tests/gpu/ptxas.sh && python3 -c "import ast; ast.parse(open('tests/gpu/peers.py').read())"
 	@$(B)/gpu_bench_emu /dev/null
 gpu-verify-emu: $(B)/gpu_verify ## the checks of gpu-verify on the emulator (many minutes)
 	@$(B)/gpu_verify cuda-emu cuda-emu-bf16
+mutate-cuda: $(B)/hybridize ## break the fast CUDA kernels on purpose, one line at a time, and require gradcheck on the emulator to notice (minutes)
+	@B=$(B) CXX="$(CXX)" tests/cuda_emu/mutate.sh
 %.d: ;
-.PHONY: cuda gpu-verify gpu-bench gpu-verify-emu gpu-bench-emu
+.PHONY: mutate-cuda cuda gpu-verify gpu-bench gpu-verify-emu gpu-bench-emu

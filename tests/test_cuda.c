@@ -68,6 +68,13 @@ static const struct {
     {"gla", "B=1,T=65,H=1,Hk=1,K=64,V=128,chunk=64"},
     {"gla", "B=1,T=9,H=2,Hk=1,K=170,V=70,chunk=4"},
     {"gla", "B=2,T=1,H=2,Hk=1,K=64,V=64,chunk=64"},
+    /* one long document: the draws of `start` cut the others into pieces of about five tokens; hard=2: nothing decays */
+    {"attention", "B=1,T=150,H=1,Hk=1,D=64,-start"},
+    {"delta_rule", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,-start"},
+    {"delta_rule", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,hard=2,-start"},
+    {"gla", "B=1,T=130,H=1,Hk=1,K=64,V=64,chunk=64,-start"},
+    {"gla", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,hard=2,-start"},
+    {"gla", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,hard=1,-start"},
     {"linear", "N=70,I=65,O=67"},
     {"rmsnorm", "N=130,C=300"},
     {"embed", "N=300,C=9,VOC=4"},

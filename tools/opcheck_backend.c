@@ -5,8 +5,8 @@
 #include <string.h>
 
 /* Tolerance of tensor i on backend be after `times` calls: 8 u sqrt(n) times the tensor's condition number. BF16: the same, since sums are in
- * float, and 2^-9 for each time that the result is stored in BF16, and, where operands of products are rounded inside (check_condition), twice
- * (backward: three times) what that does. LIMIT: whatever the condition, an error of a tenth, halved by the prefill, must fail. */
+ * float, and 2^-8 for each time that the result is stored in BF16 (8 significant bits), and, where operands of products are rounded inside
+ * (check_condition), twice what that many independent roundings by 2^-9, the usual size, do. LIMIT: whatever the condition, an error of a tenth, halved by the prefill, must fail. */
 static double tolerance(const Check *k, int i, const Backend *be, int times) {
     static const double LIMIT = 0.03;
     const TensorRow *t = &k->c->tensor[i];
@@ -16,7 +16,7 @@ static double tolerance(const Check *k, int i, const Backend *be, int times) {
     double tol = by * compare_tol(0x1p-24, n);
     if (be->real_type != DT_BF16) return tol;
     if (t->kind == REAL) tol += times * 0x1p-8;
-    tol += (is_gradient(t->role) ? 3 : 2) * k->rounded[i] * 0x1p-9;
+    tol += 2 * sqrt(k->c->row->roundings[is_gradient(t->role)]) * k->rounded[i] * 0x1p-9;
     return fmin(tol, LIMIT);
 }
 

@@ -45,6 +45,7 @@ typedef struct {
     const char *flops[2];             /* forward, backward: keys and numbers, multiplied: "2.N.I.O" */
     int fused;                        /* forward and backward are one call: backward writes the outputs too */
     const char *rounded;              /* BF16: operands rounded inside the op act as if these inputs were; NULL: only results are rounded */
+    int roundings[2];                 /* how many such operands lie between an input and a result, forward and backward */
 } OpRow;
 
 struct OpCase {

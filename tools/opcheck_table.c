@@ -354,7 +354,7 @@ const OpRow op_rows[] = {
      "v real in B.S.Hk.D cache; start? int in B.Tk starts; dq real grad:q B.T.H.D n=Tk.D; "
      "dk real grad:k B.S.Hk.D n=Tk.D; dv real grad:v B.S.Hk.D n=Tk.D; dout real cot:o B.T.H.D plain; work",
      attention_f, attention_b, naive_attention, attn_work, FORWARD(attention_forward), BACKWARD(attention_backward),
-     .forward_only_with = "past", .rounded = "v dout", .flops = {"2.B.H.T.T.D", "5.B.H.T.T.D"}},
+     .forward_only_with = "past", .rounded = "v dout", .roundings = {1, 2} /* P; P and dS */, .flops = {"2.B.H.T.T.D", "5.B.H.T.T.D"}},
     {"conv", "B=2 T=7 C=5 W=4 inplace=0",
      {"", "-tail_in", "T=1 inplace=1", "T=2 inplace=1", "W=1 T=3 -tail_in", "W=8 T=5 -tail_in -start", "W=8 T=5 inplace=1 -start",
      "T=1 C=1 -tail_in",
@@ -383,7 +383,8 @@ const OpRow op_rows[] = {
      "dk real grad:k B.T.Hk.K n=T.K+8; dv real grad:v B.T.H.V n=T.K+8; dg wide grad:g B.T.H n=T.K+8; "
      "dbeta wide grad:beta B.T.H n=T.K+8; dS0 wide over:S0 B.H.K.V n=T.K+8; dout real cot:o B.T.H.V plain; "
      "dfinal wide cot:final B.H.K.V plain; work",
-     delta_rule_f, delta_rule_b, naive_delta_rule, delta_work, FORWARD(delta_rule_forward), BACKWARD(delta_rule_backward), .rounded = "v S0 dout dfinal",
+     delta_rule_f, delta_rule_b, naive_delta_rule, delta_work, FORWARD(delta_rule_forward), BACKWARD(delta_rule_backward),
+     .rounded = "v S0 dout dfinal", .roundings = {4, 6} /* S, R, A, V'; and dV', dS */,
      .flops = {"7.B.T.H.K.V", "20.B.T.H.K.V"}},
     {"gla_gate", "n=7 normalizer=16 hard=0", {"", "n=1", "n=100 hard=1", "n=70001 normalizer=2"},
      "g wide out n; x real in n wild; dx real grad:x n; dg wide cot:g n plain",
@@ -400,7 +401,8 @@ const OpRow op_rows[] = {
      "S0 wide in B.H.K.V plain; start? int in B.T starts; dq real grad:q B.T.Hk.K n=T.K+8; "
      "dk real grad:k B.T.Hk.K n=T.K+8; dv real grad:v B.T.H.V n=T.K+8; dg wide grad:g B.T.Hk.K n=T.K+8; "
      "dS0 wide over:S0 B.H.K.V n=T.K+8; dout real cot:o B.T.H.V plain; dfinal wide cot:final B.H.K.V plain; work",
-     gla_f, gla_b, naive_gla, gla_work_size, FORWARD(gla_forward), BACKWARD(gla_backward), .rounded = "v S0 dout dfinal", .flops = {"5.B.T.H.K.V", "14.B.T.H.K.V"}},
+     gla_f, gla_b, naive_gla, gla_work_size, FORWARD(gla_forward), BACKWARD(gla_backward),
+     .rounded = "v S0 dout dfinal", .roundings = {2, 3} /* S or P, q or k with its decay; and dS or dP */, .flops = {"5.B.T.H.K.V", "14.B.T.H.K.V"}},
     {"kda_gate", "N=5 H=3 K=4 hard=0", {"", "N=1 H=1 K=1", "N=30 H=4 K=5 hard=1", "N=200 H=3 K=16", "N=9 H=2 K=37"},
      "g wide saved N.H.K; beta wide saved N.H; f real in N.H.K wild; b real in N.H wild; A_log wide in H a_log; "
      "dt_bias wide in H.K plain; df real grad:f N.H.K; db real grad:b N.H; dA_log? wide grad:A_log H n=N.K; "
@@ -428,7 +430,7 @@ const OpRow op_rows[] = {
      "weight? wide in:loss N weight; target int in N target; dx? real grad:x N.C n=C.VOC; "
      "dw? wide grad:w VOC.C n=N.C; work",
      xent_f, xent_b, naive_head_xent, head_work_size, FORWARD(head_xent), BACKWARD(head_xent), .flops = {"2.N.C.VOC", "6.N.C.VOC"},
-     .fused = 1, .rounded = "x w"},
+     .fused = 1, .rounded = "x w", .roundings = {1, 2}},
     {"head_kl", "N=5 C=6 Ct=4 VOC=9 block=2 tau=1 hard=0", {"", "N=1 C=3 Ct=2 VOC=5 block=1", "tau=2", "N=7 tau=.5 block=7",
      "N=7 block=100",
       "N=6 C=5 VOC=8 block=4 hard=1 tau=2", "hard=2", "N=70 C=40 Ct=56 VOC=203 block=32 tau=2"},
@@ -436,7 +438,7 @@ const OpRow op_rows[] = {
      "wt real in VOC.Ct plain; weight? wide in:loss N weight; dx? real grad:x N.C n=C.VOC; "
      "dw? wide grad:w VOC.C n=N.C; work",
      kl_f, kl_b, naive_head_kl, head_work_size, FORWARD(head_kl), BACKWARD(head_kl), .flops = {"4.N.C.VOC", "8.N.C.VOC"}, .fused = 1,
-     .rounded = "x w xt wt"},
+     .rounded = "x w xt wt", .roundings = {2, 3}},
     {"align_loss", "N=5 C=6 weight=.3 form=0 hard=0", {"", "form=1", "N=1 C=1", "N=1 C=1 form=1", "N=8 C=33 hard=1 nodiff",
      "N=8 C=33 hard=1 form=1",
       "N=300 C=260", "N=300 C=260 form=1"},

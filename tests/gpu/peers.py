@@ -73,10 +73,74 @@ def fla(B, T, H, gla):
     return True
 
 
+def head_kl(N, C, VOC, block=2048):
+    """The head's products and the KL in blocks of rows, by autograd; fla's fused loss where it is installed."""
+    x, t = (torch.randn(N, C, device=dev, dtype=bf) for _ in range(2))
+    w, wt = (torch.randn(VOC, C, device=dev, dtype=bf) * 0.02 for _ in range(2))
+    x.requires_grad_(), w.requires_grad_()
+
+    def run():
+        x.grad = w.grad = None
+        for i in range(0, N, block):
+            p = torch.log_softmax((t[i:i + block] @ wt.t()).float(), -1)
+            s = torch.log_softmax((x[i:i + block] @ w.t()).float(), -1)
+            torch.nn.functional.kl_div(s, p, reduction="sum", log_target=True).backward()
+
+    line("torch head + KL in blocks", f"{N} rows, C {C}, VOC {VOC}", run)
+    try:
+        from fla.modules.fused_kl_div import fused_kl_div_loss
+    except ImportError:
+        return
+    line("fla fused_kl_div_loss", f"{N} rows, C {C}, VOC {VOC}", lambda: fused_kl_div_loss(x, t, w, wt).backward())
+
+
+class Block(torch.nn.Module):
+    """One softmax layer of a Llama or Qwen2.5 shape, without rotary embedding (it is not what takes the time)."""
+
+    def __init__(self, C, H, Hk, F, D=128):
+        super().__init__()
+        self.H, self.Hk, self.D = H, Hk, D
+        self.n1, self.n2 = (torch.nn.RMSNorm(C) for _ in range(2))
+        self.q, self.kv, self.o = torch.nn.Linear(C, H * D, False), torch.nn.Linear(C, 2 * Hk * D, False), torch.nn.Linear(H * D, C, False)
+        self.gate_up, self.down = torch.nn.Linear(C, 2 * F, False), torch.nn.Linear(F, C, False)
+
+    def forward(self, x):
+        B, T, _ = x.shape
+        n = self.n1(x)
+        q = self.q(n).view(B, T, self.H, self.D).transpose(1, 2)
+        k, v = self.kv(n).view(B, T, 2 * self.Hk, self.D).transpose(1, 2).chunk(2, 1)
+        a = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x = x + self.o(a.transpose(1, 2).reshape(B, T, -1))
+        gate, up = self.gate_up(self.n2(x)).chunk(2, -1)
+        return x + self.down(torch.nn.functional.silu(gate) * up)
+
+
+def step(name, C, L, H, Hk, F, B, T):
+    """Forward, backward and AdamW (fused, BF16 states) of the softmax stack without its head: an anchor for gpu-bench's whole steps."""
+    torch.cuda.empty_cache()
+    with torch.device(dev):
+        net = torch.nn.Sequential(*(Block(C, H, Hk, F) for _ in range(L))).to(bf)
+    opt = torch.optim.AdamW(net.parameters(), fused=True)
+    x, g = (torch.randn(B, T, C, device=dev, dtype=bf) for _ in range(2))
+
+    def run():
+        net(x).backward(g)
+        opt.step(), opt.zero_grad()
+
+    try:
+        t = ms(run, 1500.0)
+        print(f"{'torch stack step, ' + name:<38} {f'B {B} T {T}':<34} {t:9.1f} ms {B * T / t * 1e3:9.0f} tokens/s", flush=True)
+    except Exception as e:
+        print(f"{'torch stack step, ' + name:<38} failed: {type(e).__name__}: {str(e)[:100]}", flush=True)
+
+
 print(torch.cuda.get_device_name(), "torch", torch.__version__)
 for shape in ((4, 4096), (32, 512), (1, 32768)):
     attention(*shape, 16, 2, 128)
 adamw(500000000)
 rows(16384, 2048)
+head_kl(8192, 2048, 128256)
+step("Qwen2.5-3B", 2048, 36, 16, 2, 11008, 2, 4096)
+step("Llama-3.2-3B", 3072, 28, 24, 8, 8192, 2, 4096)
 if fla(4, 8192, 32, 0):
     fla(1, 32768, 32, 0), fla(96, 512, 16, 0), fla(1, 8192, 96, 1)
