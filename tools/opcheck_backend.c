@@ -4,9 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-/* Tolerance of tensor i on backend be after `times` calls: 8 u sqrt(n) times the tensor's condition number. BF16: the same, since sums are in
- * float, and 2^-8 for each time that the result is stored in BF16 (8 significant bits), and, where operands of products are rounded inside
- * (check_condition), twice what that many independent roundings by 2^-9, the usual size, do. LIMIT: whatever the condition, an error of a tenth, halved by the prefill, must fail. */
+/* Tolerance of tensor i on backend be after `times` calls: 8 u sqrt(n) times the tensor's condition number. BF16: the same, since sums are
+ * in float; 2^-8 for each time that the result is stored in BF16 (8 significant bits); and where operands of products are rounded inside
+ * (check_condition) twice what that many independent roundings by 2^-9, the usual size, do. LIMIT: whatever the condition, an error of a
+ * tenth, halved by the prefill, must fail. */
 static double tolerance(const Check *k, int i, const Backend *be, int times) {
     static const double LIMIT = 0.03;
     const TensorRow *t = &k->c->tensor[i];
