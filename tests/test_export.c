@@ -1,0 +1,412 @@
+/* test_export.c - the four export formats: frozen lists of names, types and shapes; values, by the formula of each format; refusals with reason
+ * and nearest format; shards, tokenizer files, equal bytes; the official layouts read back. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/text_buf.h"
+#include "io/export.h"
+#include "io/gguf.h"
+#include "io/gguf_model.h"
+#include "io/json.h"
+#include "model/mixer.h"
+#include "tests/tiny.h"
+#include "text/tokenizer.h"
+#include <math.h>
+#include <stdlib.h>
+
+/* ---- models to export ---- */
+
+typedef struct {
+    const char *family, *mixer;
+    int softmax; /* bit l: layer l is softmax */
+    int qkv_bias, qk_norm, tied, D, Hk;
+    double eps, o_eps;
+} Spec;
+
+static void model_make(const Spec *s, const char *dir) {
+    Err e = {0};
+    Backend *be;
+    Model m;
+    Config c = tiny_config(3);
+    char *text;
+    size_t len;
+    c.VOC = 260;
+    snprintf(c.family, sizeof c.family, "%s", s->family);
+    c.tied = s->tied;
+    c.qkv_bias = s->qkv_bias;
+    c.qk_norm = s->qk_norm;
+    c.bos = 1;
+    c.eos[0] = 2;
+    c.n_eos = 1;
+    if (s->D) c.D = s->D;
+    if (s->Hk) c.Hk = s->Hk;
+    c.norm_eps = s->eps;
+    c.o_norm_eps = s->o_eps;
+    for (int l = 0; l < c.L; l++) c.mixer[l] = s->softmax >> l & 1 ? 0 : mixer_find(s->mixer);
+    must(backend_open(&be, "ref32", 1, &e), &e);
+    must(model_open(&m, &c, be, GRAD_NONE, &e), &e);
+    must(model_init(&m, 3, 1.0, 1.5, 0, &e), &e);
+    must(file_mkdirs(place("tok"), &e), &e);
+    must(tokenizer_byte_json(&text, &len, &e), &e);
+    must(file_write_all(place("tok/tokenizer.json"), text, len, &e), &e);
+    must(file_write_all(place("tok/generation_config.json"), "{}\n", 3, &e), &e);
+    must(file_write_all(place("tok/tokenizer_config.json"), "{\"chat_template\": \"hi\"}\n", 24, &e), &e);
+    mem_free(text);
+    const HfSaveOptions o = {.dtype = DT_F32, .tokenizer_from = place("tok")};
+    must(hf_save(&m, dir, &o, NULL, 0, &e), &e);
+    model_close(&m);
+    backend_close(be);
+}
+
+static const Spec llama_gdn = {"llama", "gdn_v4", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5};
+static const Spec llama_gla = {"llama", "gla_v1", 2, 0, 0, 0, 0, 0, 1e-5, 1e-5};
+static const Spec qwen2_gdn = {"qwen2", "gdn_v4", 5, 1, 0, 1, 0, 0, 1e-6, 1e-6};
+static const Spec qwen2_official = {"qwen2", "gdn_v4", 5, 1, 0, 1, 0, 0, 1e-6, 1e-5};
+static const Spec qwen3_gdn = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6};
+static const Spec qwen3_conv = {"qwen3", "gdn_v3", 4, 0, 1, 1, 6, 2, 1e-6, 1e-6};
+static const Spec llama_softmax = {"llama", "gdn_v4", 7, 0, 0, 1, 0, 0, 1e-5, 1e-5};
+
+/* ---- a list of a file's tensors as text ---- */
+
+static void list_safetensors(TextBuf *b, const char *dir) {
+    Safetensors s;
+    Err e = {0};
+    char path[700];
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    must(safetensors_open(&s, path, &e), &e);
+    ck_assert(s.n_meta == 1 && !strcmp(s.meta_key[0], "format") && !strcmp(s.meta_value[0], "pt"));
+    for (size_t i = 0; i < s.n; i++) {
+        textbuf_printf(b, "%s %s", s.tensor[i].name, dtype_name(s.tensor[i].dtype));
+        for (int d = 0; d < s.tensor[i].rank; d++) textbuf_printf(b, "%c%zu", d ? ',' : ' ', s.tensor[i].shape[d]);
+        textbuf_puts(b, "\n");
+    }
+    safetensors_close(&s);
+}
+static void list_gguf(TextBuf *b, const char *path) {
+    Gguf g;
+    Err e = {0};
+    must(gguf_open(&g, path, &e), &e);
+    for (size_t i = 0; i < g.n; i++) {
+        textbuf_printf(b, "%.*s %s", (int)g.tensor[i].len, g.tensor[i].name, ggml_name(g.tensor[i].type));
+        for (int d = 0; d < g.tensor[i].rank; d++) textbuf_printf(b, "%c%zu", d ? ',' : ' ', g.tensor[i].shape[d]);
+        textbuf_puts(b, "\n");
+    }
+    gguf_close(&g);
+}
+
+/* Compared with the committed list testdata/export/NAME.txt; HYB_UPDATE=1 writes it. */
+static void frozen(const TextBuf *b, const char *name) {
+    char path[256];
+    File f;
+    Err e = {0};
+    snprintf(path, sizeof path, "testdata/export/%s.txt", name);
+    if (getenv("HYB_UPDATE")) must(file_write_all(path, b->text, b->len, &e), &e);
+    must(file_open(&f, path, &e), &e);
+    const int same = f.size == b->len && !memcmp(f.data, b->text, b->len);
+    file_close(&f);
+    ck_assert_msg(same, "%s is not the list any more:\n%s", path, b->text);
+}
+
+static const struct { const Spec *s; const char *format, *list; DType dtype; } lists[] = {
+    {&llama_gdn, "fla", "fla_gdn_v4", DT_BF16},      {&llama_gla, "fla", "fla_gla_v1", DT_F32},         {&qwen2_gdn, "fla", "fla_gdn_v4_qwen2", DT_F32},
+    {&llama_gdn, "student", "student_gdn_v4", DT_F32}, {&llama_gla, "student", "student_gla_v1", DT_BF16}, {&qwen3_gdn, "qwen3_5", "qwen3_5_gdn_v4", DT_F32},
+    {&qwen3_conv, "qwen3_5", "qwen3_5_gdn_v3", DT_BF16}, {&qwen3_gdn, "gguf", "gguf_gdn_v4", DT_F32},    {&qwen3_conv, "gguf", "gguf_gdn_v3", DT_F16},
+    {&llama_softmax, "gguf", "gguf_llama", DT_BF16},
+};
+
+START_TEST(test_lists) {
+    const char *from = place("from"), *to = place("to"), *again = place("again");
+    const ExportOptions o = {.format = lists[_i].format, .dtype = lists[_i].dtype};
+    TextBuf b = {0};
+    Err e = {0};
+    model_make(lists[_i].s, from);
+    must(export_model(from, to, &o, &e), &e);
+    const int gguf = !strcmp(o.format, "gguf");
+    if (gguf) list_gguf(&b, to);
+    else list_safetensors(&b, to);
+    frozen(&b, lists[_i].list);
+    textbuf_free(&b);
+    // saving twice gives identical bytes
+    must(export_model(from, again, &o, &e), &e);
+    for (int i = 0; i < (gguf ? 1 : 2); i++) {
+        static const char *const files[] = {"model.safetensors", "config.json"};
+        File x, y;
+        char p[700], q[700];
+        snprintf(p, sizeof p, gguf ? "%s" : "%s/%s", to, files[i]);
+        snprintf(q, sizeof q, gguf ? "%s" : "%s/%s", again, files[i]);
+        must(file_open(&x, p, &e), &e);
+        must(file_open(&y, q, &e), &e);
+        ck_assert(x.size == y.size && !memcmp(x.data, y.data, x.size));
+        file_close(&x);
+        file_close(&y);
+    }
+    if (!gguf) {
+        static const char *const kept[] = {"tokenizer.json", "tokenizer_config.json", "generation_config.json"};
+        for (int i = 0; i < 3; i++) {
+            char p[700];
+            snprintf(p, sizeof p, "%s/%s", to, kept[i]);
+            ck_assert_int_eq(file_exists(p), 1);
+        }
+    }
+}
+END_TEST
+
+/* ---- values ---- */
+
+static const Tensor *find(const Safetensors *s, const char *name) {
+    const Tensor *t = safetensors_find(s, name);
+    ck_assert_msg(t != NULL, "%s", name);
+    return t;
+}
+static float at(const Tensor *t, size_t i) {
+    float x;
+    memcpy(&x, t->data + 4 * i, 4);
+    return x;
+}
+static void open_in(Safetensors *s, const char *dir) {
+    char path[700];
+    Err e = {0};
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    must(safetensors_open(s, path, &e), &e);
+}
+
+/* Every element of out is f(element of in), element by element, from element `first` of out on. */
+static void same_but(const Safetensors *x, const char *out, size_t first, const Safetensors *y, const char *in, double mul, double add) {
+    const Tensor *a = find(x, out), *b = find(y, in);
+    ck_assert_uint_le(first + b->count, a->count);
+    for (size_t i = 0; i < b->count; i++)
+        ck_assert_msg(at(a, first + i) == (float)(at(b, i) * mul + add), "%s element %zu: %g", out, first + i, at(a, first + i));
+}
+
+START_TEST(test_qwen35_values) {
+    const char *from = place("from"), *to = place("to");
+    const ExportOptions o = {.format = "qwen3_5", .dtype = DT_F32};
+    Safetensors x, y;
+    Err e = {0};
+    const int conv = _i;
+    model_make(conv ? &qwen3_conv : &qwen3_gdn, from); // softmax is layer 1, with convolutions layer 2
+    must(export_model(from, to, &o, &e), &e);
+    open_in(&x, to);
+    open_in(&y, from);
+    const size_t Q = 4 * 6, C = 16, D = 6;
+    same_but(&x, "model.embed_tokens.weight", 0, &y, "model.embeddings.weight", 1, 0);
+    same_but(&x, "model.norm.weight", 0, &y, "model.norm.weight", 1, -1);
+    same_but(&x, "model.layers.0.input_layernorm.weight", 0, &y, "model.layers.0.attn_norm.weight", 1, -1);
+    same_but(&x, "model.layers.0.linear_attn.in_proj_qkv.weight", 0, &y, "model.layers.0.attn.q_proj.weight", 1, 0);
+    same_but(&x, "model.layers.0.linear_attn.in_proj_qkv.weight", Q * C, &y, "model.layers.0.attn.k_proj.weight", 1, 0);
+    same_but(&x, "model.layers.0.linear_attn.in_proj_qkv.weight", 2 * Q * C, &y, "model.layers.0.attn.v_proj.weight", 1, 0);
+    same_but(&x, "model.layers.0.linear_attn.A_log", 0, &y, "model.layers.0.attn.A_log", 1, 0);
+    same_but(&x, "model.layers.0.linear_attn.norm.weight", 0, &y, "model.layers.0.attn.o_norm.weight", 1, 0);
+    same_but(&x, conv ? "model.layers.2.self_attn.o_proj.weight" : "model.layers.1.self_attn.o_proj.weight", 0, &y,
+             conv ? "model.layers.2.attn.o_proj.weight" : "model.layers.1.attn.o_proj.weight", 2, 0);
+    const Tensor *q = find(&x, conv ? "model.layers.2.self_attn.q_proj.weight" : "model.layers.1.self_attn.q_proj.weight");
+    const Tensor *p = find(&y, conv ? "model.layers.2.attn.q_proj.weight" : "model.layers.1.attn.q_proj.weight");
+    ck_assert_uint_eq(q->count, 2 * p->count);
+    for (size_t h = 0; h < 4; h++)
+        for (size_t i = 0; i < D * C; i++) {
+            ck_assert(at(q, h * 2 * D * C + i) == at(p, h * D * C + i));
+            ck_assert(at(q, h * 2 * D * C + D * C + i) == 0);
+        }
+    const Tensor *taps = find(&x, "model.layers.0.linear_attn.conv1d.weight");
+    if (conv) same_but(&x, taps->name, Q * 4, &y, "model.layers.0.attn.k_conv1d.weight", 1, 0);
+    for (size_t i = 0; !conv && i < taps->count; i++) ck_assert(at(taps, i) == (i % 4 == 3));
+    safetensors_close(&x);
+    safetensors_close(&y);
+}
+END_TEST
+
+START_TEST(test_gguf_values) {
+    const char *from = place("from"), *to = place("to.gguf");
+    const ExportOptions o = {.format = "gguf", .dtype = DT_F32};
+    Safetensors y;
+    Gguf g;
+    Err e = {0};
+    int64_t n = 0;
+    const GgufValue *layers, *sections;
+    model_make(&qwen3_gdn, from);
+    must(export_model(from, to, &o, &e), &e);
+    open_in(&y, from);
+    must(gguf_open(&g, to, &e), &e);
+    const GgufTensor *a = gguf_find(&g, "blk.0.ssm_a"), *norm = gguf_find(&g, "blk.0.attn_norm.weight"), *taps = gguf_find(&g, "blk.2.ssm_conv1d.weight");
+    const Tensor *A = find(&y, "model.layers.0.attn.A_log"), *w = find(&y, "model.layers.0.attn_norm.weight");
+    for (size_t i = 0; i < A->count; i++) {
+        float v;
+        gguf_dequantise(&v, a, i, 1);
+        ck_assert(fabs(v + exp((double)at(A, i))) <= 1e-6 * fabs(v));
+    }
+    ck_assert(!memcmp(norm->data, w->data, w->bytes) && taps->shape[0] == 72 && taps->shape[1] == 4);
+    must(gguf_opt_int(&g, "qwen35.ssm.inner_size", 0, 1000, &n, &e), &e);
+    ck_assert_int_eq(n, 24);
+    must(gguf_want_array(&g, "qwen35.attention.recurrent_layers", GGUF_BOOL, &layers, &e), &e);
+    must(gguf_want_array(&g, "qwen35.rope.dimension_sections", GGUF_I32, &sections, &e), &e);
+    ck_assert(layers->n == 3 && gguf_int_at(layers, 0) == 1 && gguf_int_at(layers, 1) == 0 && gguf_int_at(layers, 2) == 1);
+    ck_assert(gguf_int_at(sections, 0) + gguf_int_at(sections, 1) + gguf_int_at(sections, 2) == 3 && gguf_int_at(sections, 3) == 0);
+    gguf_close(&g);
+    safetensors_close(&y);
+    ck_assert_int_eq(export_model(from, to, &o, &e), ERR_USAGE); // never over a file
+    ck_assert_ptr_nonnull(strstr(e.msg, "to.gguf: exists"));
+}
+END_TEST
+
+/* A softmax model to GGUF and back: every bit. */
+START_TEST(test_gguf_round_trip) {
+    const char *from = place("from"), *file = place("to.gguf"), *back = place("back");
+    const ExportOptions o = {.format = "gguf", .dtype = DT_F32};
+    const HfSaveOptions save = {.dtype = DT_F32};
+    Safetensors x, y;
+    GgufModel m;
+    Err e = {0};
+    model_make(&llama_softmax, from);
+    must(export_model(from, file, &o, &e), &e);
+    must(gguf_model_open(&m, file, &e), &e);
+    must(gguf_model_save(&m, back, &save, &e), &e);
+    gguf_model_close(&m);
+    open_in(&x, back);
+    open_in(&y, from);
+    ck_assert_uint_eq(x.n, y.n);
+    for (size_t i = 0; i < y.n; i++) same_but(&x, y.tensor[i].name, 0, &y, y.tensor[i].name, 1, 0);
+    safetensors_close(&x);
+    safetensors_close(&y);
+    Tokenizer *t;
+    Ids ids = {0};
+    must(tokenizer_open(&t, back, &e), &e);
+    must(tokenizer_encode(t, "ab \xC3\xA9", 5, 0, &ids, &e), &e);
+    const int want[] = {'a', 'b', ' ', 0xc3, 0xa9};
+    ck_assert(ids.n == 5 && !memcmp(ids.id, want, sizeof want));
+    ids_free(&ids);
+    tokenizer_close(t);
+}
+END_TEST
+
+/* ---- the official layouts, both directions ---- */
+
+START_TEST(test_student_back) {
+    static const Spec *const specs[] = {&llama_gdn, &llama_gla, &qwen2_official};
+    const char *from = place("from"), *to = place("to");
+    const ExportOptions o = {.format = "student", .dtype = DT_F32, .shard_bytes = _i == 1 ? 4096 : 0};
+    HfModel a, b;
+    Err e = {0};
+    model_make(specs[_i], from);
+    must(export_model(from, to, &o, &e), &e);
+    must(hf_open(&a, from, &e), &e);
+    must(hf_open(&b, to, &e), &e);
+    ck_assert(_i == 1 ? b.n_shards > 2 : b.n_shards == 1);
+    ck_assert(b.config.o_norm_eps == 1e-5 && b.config.norm_eps == specs[_i]->eps && b.config.qkv_bias == specs[_i]->qkv_bias);
+    ck_assert(!memcmp(a.config.mixer, b.config.mixer, 3 * sizeof *a.config.mixer) && a.config.Hk == b.config.Hk && a.config.D == b.config.D);
+    for (size_t i = 0; i < a.shard[0].n; i++) {
+        const Tensor *x = &a.shard[0].tensor[i], *y = hf_tensor(&b, x->name);
+        ck_assert_msg(y && y->bytes == x->bytes && !memcmp(x->data, y->data, x->bytes), "%s", x->name);
+    }
+    hf_close(&a);
+    hf_close(&b);
+}
+END_TEST
+
+static int parse(Config *c, const char *text, Err *e) {
+    const char *dir = place("parse");
+    char path[700];
+    *e = (Err){0};
+    must(file_mkdirs(dir, e), e);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    must(file_write_all(path, text, strlen(text), e), e);
+    return hf_config(c, dir, e);
+}
+
+#define SIZES "\"hidden_size\": 64, \"num_hidden_layers\": 4, \"num_heads\": 8, \"vocab_size\": 100"
+START_TEST(test_official_configs) {
+    Config c;
+    Err e;
+    must(parse(&c, "{\"model_type\": \"transformer\", " SIZES ", \"num_kv_heads\": 2, \"qkv_bias\": true, \"window_size\": 9, \"norm_eps\": 1e-6}", &e), &e);
+    ck_assert(!strcmp(c.family, "qwen2") && c.Hk == 2 && c.D == 8 && c.F == 256 && c.window == 9 && c.qkv_bias && !c.mixer[0] && c.n_eos == 1);
+    must(parse(&c, "{\"model_type\": \"student\", " SIZES ", \"intermediate_size\": 96, \"student_name\": \"gla_v1\", \"norm_eps\": 1e-6, "
+                   "\"keep_full_attention_layers\": [2, 0]}", &e), &e);
+    ck_assert(c.F == 96 && c.mixer[0] == 0 && c.mixer[2] == 0 && c.mixer[1] == mixer_find("gla_v1") && c.o_norm_eps == 1e-5 && c.norm_eps == 1e-6);
+    static const struct { const char *text, *says; } bad[] = {
+        {"{\"model_type\": \"student\", " SIZES "}", "student_name: got nothing"},
+        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"rwkv\"}", "student_name: unknown student \"rwkv\""},
+        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"softmax\"}", "student_name: unknown student \"softmax\""},
+        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"gdn_v4\", \"keep_full_attention_layers\": [1, 1]}", "layer 1 is listed twice"},
+        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"gdn_v4\", \"keep_full_attention_layers\": [4]}", "got 4, expected"},
+        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"gdn_v4\", \"force_window_on_all_layers\": true}", "expected false"},
+        {"{\"model_type\": \"transformer\", " SIZES ", \"qk_norm\": true, \"norm_eps\": 1e-6}", "qk_norm: its eps is 1e-05"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        ck_assert_int_eq(parse(&c, bad[i].text, &e), ERR_INPUT);
+        ck_assert_msg(strstr(e.msg, bad[i].says) != NULL, "%s", e.msg);
+    }
+}
+END_TEST
+
+/* ---- refusals ---- */
+
+START_TEST(test_refusals) {
+    static const Spec v5 = {"llama", "gdn_v5", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5}, wide = {"llama", "gdn_v4", 2, 0, 0, 1, 6, 0, 1e-5, 1e-5};
+    static const Spec kda = {"llama", "kda_v1", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5};
+    static const struct { const Spec *s; const char *format, *says, *hint; } no[] = {
+        {&qwen3_gdn, "fla", "format fla cannot hold this model exactly: fla's hybrid attention has no q/k norm", "nearest: --format qwen3_5 or gguf"},
+        {&qwen2_official, "fla", "format fla cannot hold this model exactly: the output norm's eps is 1e-05; fla would use 1e-06", "only hybridize's"},
+        {&wide, "fla", "head_dim is not hidden_size / num_heads", "only hybridize's"},
+        {&llama_softmax, "fla", "all layers of this model are softmax", "the directory itself"},
+        {&qwen2_gdn, "student", "the output norm of its linear layers has eps 1e-05", "nearest: --format fla"},
+        {&qwen3_gdn, "student", "its q/k norm has eps 1e-05", "nearest: --format qwen3_5"},
+        {&llama_softmax, "student", "all its layers are softmax", "the directory itself"},
+        {&kda, "student", "the official code has no such mixer", "nearest: --format fla"},
+        {&llama_gdn, "qwen3_5", "always normalise q and k", "nearest: --format fla"},
+        {&llama_gla, "qwen3_5", "Gated DeltaNet with an output gate", "nearest: --format fla"},
+        {&v5, "qwen3_5", "Gated DeltaNet with an output gate", "nearest: --format fla"},
+        {&llama_softmax, "qwen3_5", "all layers of this model are softmax", "the directory itself"},
+        {&llama_gdn, "gguf", "format gguf cannot hold this model exactly", "nearest: --format fla"},
+        {&llama_gdn, "onnx", "format: got \"onnx\", expected fla, student, qwen3_5 or gguf", ""},
+    };
+    for (size_t i = 0; i < sizeof no / sizeof *no; i++) {
+        const char *from = place("from"), *to = place("no");
+        const ExportOptions o = {.format = no[i].format, .dtype = DT_F32};
+        Err e = {0};
+        model_make(no[i].s, from);
+        ck_assert_int_eq(export_model(from, to, &o, &e), ERR_USAGE);
+        ck_assert_msg(strstr(e.msg, no[i].says) != NULL, "%zu: %s", i, e.msg);
+        ck_assert_msg(!strncmp(e.hint, no[i].hint, strlen(no[i].hint)), "%zu: %s", i, e.hint);
+        ck_assert_int_eq(file_exists(to), 0);
+        ck_assert_uint_eq(mem_now(), 0);
+    }
+}
+END_TEST
+
+START_TEST(test_no_memory) {
+    static const struct { const Spec *s; const char *format; } what[] = {{&llama_gdn, "fla"}, {&llama_gdn, "student"}, {&qwen3_gdn, "qwen3_5"}, {&qwen3_gdn, "gguf"}};
+    const char *from = place("from"), *to = place("mem");
+    const ExportOptions o = {.format = what[_i].format, .dtype = DT_F32};
+    model_make(what[_i].s, from);
+    int done = 0;
+    for (long n = 0; !done; n += n < 40 ? 1 : 7) {
+        Err e = {0};
+        mem_fail_after(n);
+        const int rc = export_model(from, to, &o, &e);
+        mem_fail_after(-1);
+        ck_assert_uint_eq(mem_now(), 0);
+        if (rc) ck_assert_int_eq(rc, ERR_MEMORY);
+        done = !rc;
+        ck_assert_int_lt(n, 3000);
+    }
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("export");
+    TCase *t = tcase_create("export");
+    tcase_set_timeout(t, 120);
+    tcase_add_checked_fixture(t, tmpdir_begin, tmpdir_end);
+    tcase_add_loop_test(t, test_lists, 0, sizeof lists / sizeof *lists);
+    tcase_add_loop_test(t, test_qwen35_values, 0, 2);
+    tcase_add_test(t, test_gguf_values);
+    tcase_add_test(t, test_gguf_round_trip);
+    tcase_add_loop_test(t, test_student_back, 0, 3);
+    tcase_add_test(t, test_official_configs);
+    tcase_add_test(t, test_refusals);
+    tcase_add_loop_test(t, test_no_memory, 0, 4);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    const int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? 1 : 0;
+}
