@@ -1,5 +1,5 @@
-/* attention.c - causal softmax attention, a query row at a time: one row of probabilities is all that exists of the
- * T x T matrix. The backward pass recomputes that row from the saved lse (Dao et al., arXiv 2205.14135). */
+/* attention.c - causal softmax attention, a query row at a time: nothing of the T x T matrix is kept. The backward pass computes a
+ * probability again from the saved lse (Dao et al., arXiv 2205.14135). */
 #include "ops/ref_math.h"
 
 /* First key that the query at absolute position pos may look at. */
@@ -13,19 +13,20 @@ static size_t attention_key(int b, int j, int hk, const AttnDims *d) { /* where 
     return (((size_t)b * stride + j) * d->Hk + hk) * d->D;
 }
 
+/* acc: D numbers of scratch. Every score is computed twice, so that no row of probabilities needs a place: a context may be long. */
 static void attention_row(real *o_bth, wide *lse_bth, const real *q_bth, const real *k, const real *v,
-                          wide *p, double scale, int b, int first, int pos, int hk, const AttnDims *d) {
+                          wide *acc, double scale, int b, int first, int pos, int hk, const AttnDims *d) {
     wide max = -INFINITY, sum_p = 0;
+    for (int j = first; j <= pos; j++)
+        max = fmax(max, (wide)scale * dot(q_bth, k + attention_key(b, j, hk, d), d->D));
+    for (int c = 0; c < d->D; c++) acc[c] = 0;
     for (int j = first; j <= pos; j++) {
-        p[j] = (wide)scale * dot(q_bth, k + attention_key(b, j, hk, d), d->D);
-        max = fmax(max, p[j]);
+        const size_t kv = attention_key(b, j, hk, d);
+        const wide p = exp((wide)scale * dot(q_bth, k + kv, d->D) - max);
+        sum_p += p;
+        for (int c = 0; c < d->D; c++) acc[c] += p * v[kv + c];
     }
-    for (int j = first; j <= pos; j++) sum_p += p[j] = exp(p[j] - max);
-    for (int c = 0; c < d->D; c++) {
-        wide s = 0;
-        for (int j = first; j <= pos; j++) s += p[j] * v[attention_key(b, j, hk, d) + c];
-        o_bth[c] = s / sum_p;
-    }
+    for (int c = 0; c < d->D; c++) o_bth[c] = acc[c] / sum_p;
     *lse_bth = max + log(sum_p);
 }
 

@@ -101,7 +101,8 @@ typedef struct OPS {
      *   start is (B, Tk) here, indexed by absolute position.
      *   bwd  (past == 0 only) with P recomputed from lse, delta_t = do_t . o_t:  dv_j += sum_t p_tj do_t;
      *        ds_tj = p_tj (do_t . v_j - delta_t);  dq_t += scale sum_j ds_tj k_j;  dk_j += scale sum_t ds_tj q_t.
-     *   mem  linear in T: never a T x T matrix.  work: attention_work(d) bytes.
+     *   mem  linear in T: never a T x T matrix.  work: attention_work(d) bytes; forward uses no more than
+     *        with past = 0, which is what a model gives it however long its cache has become.
      *   src  Dao et al. (arXiv 2205.14135, 2307.08691) */
     void (*attention_forward)(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start, double scale,
                               void *work, const AttnDims *d);
