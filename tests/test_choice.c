@@ -146,6 +146,22 @@ static void world_close(void) {
 
 /* ---- fake models ---- */
 
+/* Where the last n "simple" tokens of a text begin: dropping whole tokens from the front until n are left. */
+static const char *last_tokens(const char *text, size_t n) {
+    TokenCount c = {.kind = COUNT_SIMPLE};
+    size_t all, left, from = 0, to = strlen(text);
+    Err e = {0};
+    ok(token_count(&c, text, to, &all, &e), &e);
+    for (size_t at = to > 4000 ? to - 4000 : from; all > n && at < to; at++) { // a cut is at a token's border where the rest has as many tokens as are missing
+        size_t head;
+        ok(token_count(&c, text + at, to - at, &left, &e), &e);
+        if (left != n) continue;
+        ok(token_count(&c, text, at, &head, &e), &e);
+        if (head + left == all) return text + at;
+    }
+    return text;
+}
+
 static int fake(const EvalDoc *doc, size_t n, char ***text, int echo, Err *e) {
     void *mem;
     TRY(mem_alloc(&mem, (n + 1) * sizeof(char *), "fake", e));
@@ -153,8 +169,7 @@ static int fake(const EvalDoc *doc, size_t n, char ***text, int echo, Err *e) {
     for (size_t i = 0; i < n; i++) {
         TextBuf b = {0};
         const char *prompt = doc[i].context[0];
-        const size_t len = strlen(prompt);
-        if (echo) textbuf_puts(&b, prompt + (len > 200 ? len - 200 : 0));
+        if (echo) textbuf_puts(&b, last_tokens(prompt, 200));
         for (int k = 0; k < doc[i].n_text && !echo; k++) textbuf_printf(&b, " %s,", doc[i].text[k]);
         (*text)[i] = b.text;
     }
@@ -169,8 +184,8 @@ static int echoes(void *ctx, const EvalDoc *doc, size_t n, int max_new, const ch
     return fake(doc, n, text, 1, e);
 }
 
-/* What the echo of the last 200 bytes scores: mean over 20 questions at 2048 "simple" tokens, seed 42. */
-static const double echo_score[RULER_TASKS] = {0.0, 0.05, 0.05, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.155, 0.0, 0.0, 0.15};
+/* What the echo of the last 200 tokens scores: mean over 20 questions at 2048 "simple" tokens, seed 42. */
+static const double echo_score[RULER_TASKS] = {0.1, 0.2, 0.05, 0.05, 0, 0, 0.1, 0.075, 0.09, 0.52, 1, 0.05, 0.25};
 
 START_TEST(test_fake_models) {
     TokenCount count = {.kind = COUNT_SIMPLE};
