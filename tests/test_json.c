@@ -665,6 +665,70 @@ START_TEST(test_open) {
 }
 END_TEST
 
+START_TEST(test_memory_limit) {
+    // Twelve bytes of tree a byte of text: refused before anything is taken. The same numbers inside the limit are read.
+    enum { N = 12000000 };
+    char *text = malloc(N);
+    ck_assert_ptr_nonnull(text);
+    for (size_t i = 0; i < N; i += 2) memcpy(text + i, "0,", 2);
+    text[0] = '[';
+    text[1] = ' ';
+    text[N - 1] = ']';
+    Json j;
+    Err e = {0};
+    mem_peak_reset();
+    const size_t before = mem_now();
+    ck_assert_int_eq(json_parse(&j, text, N, "flood.json", &e), ERR_INPUT);
+    ck_assert_msg(strstr(e.msg, "flood.json: ") == e.msg && strstr(e.msg, "MB of memory"), "%s", e.msg);
+    ck_assert_uint_le(mem_peak() - before, 1000);
+    text[2000001] = ']';
+    ok(json_parse(&j, text, 2000002, "flood.json", &e), &e);
+    ck_assert_uint_eq(json_size(&j, 0), 1000000);
+    ck_assert_uint_le(mem_peak() - before, 2 * 2000002 + (48 << 20) + 1000);
+    json_free(&j);
+    free(text);
+}
+END_TEST
+
+START_TEST(test_walk) {
+    static const char text[] = " {\"a\":[1,\"]\"], \"b\\u0041\" : \"x\" ,\"\":{\"c\":{}}}\n";
+    static const char *const keys[] = {"a", "bA", ""}, *const values[] = {"[1,\"]\"]", "\"x\"", "{\"c\":{}}"};
+    static const char *const bad[] = {"[]", "{\"a\"}", "{\"a\":}", "{\"a\":1", "{\"a\":1,}", "{\"a\":1}x", "{\"a\":1 2}", "{a:1}", "{\"a", "{\"a\":]"};
+    JsonWalk w;
+    Err e = {0};
+    char key[100];
+    size_t n, bytes, len;
+    int found;
+    json_walk_count(text, strlen(text), &n, &bytes);
+    ck_assert_uint_eq(n, 3);
+    ck_assert_uint_le(bytes, sizeof key);
+    ok(json_walk_open(&w, text, strlen(text), "w", &e), &e);
+    for (int i = 0; i < 3; i++) {
+        ok(json_walk_next(&w, key, &len, &found, &e), &e);
+        ck_assert(found && len == strlen(keys[i]) && !strcmp(key, keys[i]));
+        ck_assert(w.end - w.begin == strlen(values[i]) && !memcmp(text + w.begin, values[i], w.end - w.begin));
+    }
+    ok(json_walk_next(&w, key, &len, &found, &e), &e);
+    ck_assert_int_eq(found, 0);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        memset(&e, 0, sizeof e);
+        int rc = json_walk_open(&w, bad[i], strlen(bad[i]), "w", &e);
+        for (found = 1; !rc && found;) rc = json_walk_next(&w, key, &len, &found, &e);
+        ck_assert_msg(rc == ERR_INPUT && strstr(e.msg, "w:1:") == e.msg, "%s: code %d: %s", bad[i], rc, e.msg);
+    }
+    // What surrounds a part counts for its depth, and its lines are those of the whole text.
+    Json j;
+    memset(&e, 0, sizeof e);
+    ck_assert_int_eq(json_parse_part(&j, "{\n\"a\": [x]}", 7, 10, 1, "w", &e), ERR_INPUT);
+    ck_assert_msg(strstr(e.msg, "w:2:7: "), "%s", e.msg);
+    memset(&e, 0, sizeof e);
+    ck_assert_int_eq(json_parse_part(&j, "[[]]", 0, 4, 127, "w", &e), ERR_INPUT);
+    memset(&e, 0, sizeof e);
+    ok(json_parse_part(&j, "[[]]", 0, 4, 126, "w", &e), &e);
+    json_free(&j);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("json");
     TCase *t = tcase_create("reader");
@@ -686,6 +750,8 @@ int main(void) {
     tcase_add_test(t, test_node_copy);
     tcase_add_test(t, test_out_of_memory);
     tcase_add_test(t, test_mutations);
+    tcase_add_test(t, test_memory_limit);
+    tcase_add_test(t, test_walk);
     suite_add_tcase(s, t);
     t = tcase_create("files");
     tcase_add_checked_fixture(t, tmpdir_begin, tmpdir_end);
