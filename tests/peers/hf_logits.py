@@ -2,14 +2,17 @@
 """Compares our logits with transformers' for random tiny models of every family and layout, written by transformers itself, and for real
 model directories given as arguments. Needs torch and transformers; not part of `make test`.
 
-    make build/libhyb.a && python3 tests/peers/hf_logits.py [--lib build/libhyb.a] [MODEL_DIR ...]
+    make build/libhyb.a && python3 tests/peers/hf_logits.py [--lib build/libhyb.a] [--positions 4096] [--cases REGEX] [MODEL_DIR ...]
 
 Every case prints the largest |difference| and the largest |logit|; a case fails beyond 2e-5 of the latter (float64 against float64, printed
 with 9 digits; transformers computes the rotary angles in float32 all the same, which is what is left), and when prefill in one piece, in pieces of 3, and token by token disagree by more than that.
+--positions N: instead, the float32 program (backend cpu) against float32 transformers on N random positions in windows of 512: largest difference
+<= 2e-4 of the range of the logits, and the same most likely token on >= 99.9 % of them.
 """
-import argparse, os, subprocess, sys, tempfile
+import argparse, os, re, subprocess, sys, tempfile
 os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
+from safetensors import safe_open
 from transformers import (AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config,
                           Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
@@ -76,9 +79,33 @@ def compare(tool, name, path, ids):
     return not bad
 
 
+def compare_many(tool, name, path, voc, positions, tmp):
+    """float32 against float32: differences relative to max - min of all logits, and how often the most likely token is the same."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+    low, high, worst, same, n = float("inf"), float("-inf"), 0.0, 0, 0
+    while n < positions:
+        ids = torch.randint(0, voc, (512,)).tolist()
+        dump = os.path.join(tmp, "dump.safetensors")
+        subprocess.run([tool, path, "cpu", dump] + [str(i) for i in ids], check=True)
+        with safe_open(dump, "pt") as f:
+            got = f.get_tensor("lm_head")
+        with torch.no_grad():
+            want = model(torch.tensor([ids])).logits[0].float()
+        low, high = min(low, want.min().item()), max(high, want.max().item())
+        worst = max(worst, (got - want).abs().max().item())
+        same += (got.argmax(-1) == want.argmax(-1)).sum().item()
+        n += len(ids)
+    good = worst <= 2e-4 * (high - low) and same >= 0.999 * n
+    print(f"{'ok  ' if good else 'FAIL'} {name:26s} {n} positions: largest difference {worst / (high - low):.1e} of the range {high - low:.2f}, "
+          f"same argmax {100 * same / n:.3f} %", flush=True)
+    return good
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--lib", default="build/libhyb.a")
+    p.add_argument("--positions", type=int, default=0)
+    p.add_argument("--cases", default="", help="only random models whose name matches")
     p.add_argument("models", nargs="*")
     a = p.parse_args()
     torch.manual_seed(1)
@@ -87,12 +114,21 @@ def main():
         tool = os.path.join(tmp, "logits")
         subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-Iref", "tests/peers/logits.c", a.lib, "-fopenmp", "-lm", "-o", tool], check=True)
         for name, model, how in cases():
+            if not re.search(a.cases, name):
+                continue
             path = os.path.join(tmp, name.replace(" ", "_"))
             randomise(model).save_pretrained(path, **how)
-            good &= compare(tool, name, path, torch.randint(0, 97, (40,)).tolist())
+            if a.positions:
+                good &= compare_many(tool, name, path, 97, a.positions, tmp)
+            else:
+                good &= compare(tool, name, path, torch.randint(0, 97, (40,)).tolist())
         for path in a.models:
             voc = AutoModelForCausalLM.from_pretrained(path).config.vocab_size
-            good &= compare(tool, os.path.basename(path.rstrip("/")), path, torch.randint(0, voc, (100,)).tolist())
+            name = os.path.basename(path.rstrip("/"))
+            if a.positions:
+                good &= compare_many(tool, name, path, voc, a.positions, tmp)
+            else:
+                good &= compare(tool, name, path, torch.randint(0, voc, (100,)).tolist())
     return 0 if good else 1
 
 

@@ -1,7 +1,9 @@
 /* logits.c - prints the logits of every position of one sequence, for comparison with another implementation.
- *   logits MODEL BACKEND PIECE ID...     PIECE: tokens consumed at once (1: decoding with the cache; 0: all at once from a fresh state)
+ *   logits MODEL BACKEND PIECE ID...     PIECE: tokens consumed at once (1: decoding with the cache; 0: all at once from a fresh state);
+ *                                        a file name: one pass over all of them, its activations and logits into that safetensors file
  * Output: one line of numbers a position. Built and run by hf_logits.py. */
 #include "base/mem.h"
+#include "io/dump.h"
 #include "io/hf.h"
 #include "model/generate.h"
 #include <stdio.h>
@@ -26,6 +28,7 @@ int main(int argc, char **argv) {
     int *ids = malloc(n * sizeof *ids);
     for (int i = 0; i < n; i++) ids[i] = (int)strtol(argv[4 + i], NULL, 10);
     if (backend_open(&be, argv[2], 1, &e) || hf_load_model(&m, argv[1], be, GRAD_NONE, &e)) return fail(&e);
+    if (argv[3][0] < '0' || argv[3][0] > '9') return dump_write(argv[3], &m, ids, n, &e) ? fail(&e) : 0;
     float *logits = malloc(m.c.VOC * sizeof *logits);
     if (decode_open(&d, &m, 1, n, piece ? piece : n, &e)) return fail(&e);
     for (int t = 0; t < n; t++) {
