@@ -230,6 +230,8 @@ START_TEST(comparison_page) {
     must(compare_report(&c, &e), &e);
     char *page = text_of(place("cmp/report.html"));
     for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++) picture_ok(dir, pictures[i], page);
+    picture_ok(place("cmp/seed-1"), "importance", page); // of the first seed
+    ck_assert_ptr_nonnull(strstr(page, "href=\"seed-1/importance.csv\""));
     mem_free(page);
     char *csv = text_of(place("cmp/compare.csv"));
     ck_assert_int_eq(lines_of(csv), 1 + 8 * 2);

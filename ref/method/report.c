@@ -109,7 +109,7 @@ static int stopped_text(Report *p, Err *e) {
     return OK;
 }
 
-static int report_read(Report *p, Err *e) {
+int report_read(Report *p, Err *e) {
     char path[1200];
     int found;
     TRY(pipeline_results_read(p->r, p->page.dir, e));

@@ -315,6 +315,38 @@ static int draw_all_curves(ReportPage *p, const Compare *c, Err *e) {
     return draw_curve(p, c, "memory", &memory, 1, CELL(kl), e);
 }
 
+/* ---------------------------------------------------------------- of the first seed */
+
+static int first_pictures(Report *r, ReportPage *page, Err *e) {
+    TRY(report_read(r, e));
+    if (r->L) TRY(draw_importance(r, e));
+    TRY(draw_trajectory(r, e));
+    textbuf_puts(&page->html, "<h2>The first seed: scores, and when they settle</h2>\n");
+    if (r->page.html.len) textbuf_put(&page->html, r->page.html.text, r->page.html.len);
+    return OK;
+}
+
+/* Importance and trajectory of the first seed's run: drawn into its directory, shown here. */
+static int draw_first(ReportPage *page, const Compare *c, Err *e) {
+    char dir[1100];
+    void *result, *score, *options;
+    snprintf(dir, sizeof dir, "%.1000s/seed-%llu", c->dir, (unsigned long long)c->seed[0]);
+    TRY(mem_alloc(&result, sizeof(PipelineResult), "results", e));
+    int rc = mem_alloc(&score, MAX_LAYERS * sizeof(LayerScore), "layer scores", e);
+    if (rc) return mem_free(result), rc;
+    rc = mem_alloc(&options, sizeof(PipelineOptions), "options", e);
+    if (!rc) {
+        Report r = {.page.dir = dir, .r = result, .score = score, .o = options};
+        snprintf(r.page.link, sizeof r.page.link, "seed-%llu/", (unsigned long long)c->seed[0]);
+        rc = first_pictures(&r, page, e);
+        textbuf_free(&r.page.html);
+        mem_free(options);
+    }
+    mem_free(score);
+    mem_free(result);
+    return rc;
+}
+
 /* ---------------------------------------------------------------- the page */
 
 static void words(ReportPage *p, const Compare *c) {
@@ -358,6 +390,7 @@ int compare_report(Compare *c, Err *e) {
     if (!rc) rc = draw_cost(&p, c, order, n, e);
     if (!rc) rc = draw_heat(&p, c, order, n, mem, e);
     if (!rc) rc = draw_all_curves(&p, c, e);
+    if (!rc) rc = draw_first(&p, c, e);
     if (!rc) rc = page_end(&p, e);
     textbuf_free(&p.html);
     mem_free(mem);

@@ -45,8 +45,8 @@ int page_picture(ReportPage *p, const char *name, TextBuf *svg, TextBuf *csv, co
     TRY(svg_save(svg, path, e));
     textbuf_puts(&p->html, "<figure>\n");
     textbuf_put(&p->html, svg->text, svg->len);
-    textbuf_printf(&p->html, "\n<figcaption>numbers: <a href=\"%s\">%s</a></figcaption></figure>\n", numbers,
-                   numbers);
+    textbuf_printf(&p->html, "\n<figcaption>numbers: <a href=\"%s%s\">%s%s</a></figcaption></figure>\n", p->link,
+                   numbers, p->link, numbers);
     return csv ? page_file(p, numbers, csv, e) : OK;
 }
 

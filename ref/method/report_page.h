@@ -6,6 +6,7 @@
 
 typedef struct {
     const char *dir; /* where all files of the page lie */
+    char link[40];   /* before names of CSV files in the page: "" or "seed-1/" when the page itself stands above dir */
     TextBuf html;
 } ReportPage; /* begun by page_begin; textbuf_free(&page.html) in the end */
 

@@ -27,6 +27,8 @@ int draw_curves(Report *p, Err *e); /* kl_ratio, recall_ratio, memory (.svg/.csv
 int draw_recall(Report *p, Err *e); /* recall.svg/.csv: by number of pairs, one line for each set of layers */
 int draw_loss(Report *p, Err *e);   /* loss.svg/.csv: stages 1, 2 and 3 of the main student */
 
+/* What a picture needs of a run besides its directory: options, results, scores with their unit. */
+int report_read(Report *p, Err *e);
 /* "ga_s2@3" without what stands behind the at sign; a student at the run's own K has none. */
 void row_selector(char *dst, size_t cap, const char *row);
 /* Bytes of caches and states of one sequence of `context` tokens. */
