@@ -134,6 +134,7 @@ static const struct {
      ""}, /* a race or an uninitialised read, whichever comes first */
     {DIVERGENT_BARRIER, REVERSE, "reverse_kernel", "divergent barrier"},
     {RACE, REVERSE, "reverse_kernel", "race"},
+    {COPY_RACE, REVERSE, "reverse_kernel", "asynchronous copy"},
     {UNINITIALISED, REVERSE, "reverse_kernel", "uninitialised"},
     {SHARED_OUTSIDE, REVERSE, "reverse_kernel", "outside its shared array"},
     {DIVERGENT_SHUFFLE, NEIGHBOUR, "neighbour_kernel", "divergent warp operation"},

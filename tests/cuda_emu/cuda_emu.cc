@@ -82,6 +82,7 @@ struct Fiber {
 struct Shadow {
     unsigned write_epoch, read_epoch, write_warp_epoch, read_warp_epoch;
     uint16_t writer, reader;
+    unsigned flight_block, flight; // asynchronous copies into it that have not been waited for, in this block
 };
 enum : uint16_t {
     MANY_LANES = 0x8000,
@@ -355,6 +356,9 @@ void shared_note(unsigned offset, unsigned bytes, bool write) {
             report("race in shared memory, byte %u: %s by this thread and write by thread %d with no barrier "
                    "between",
                    g * (unsigned)GRANULE, write ? "write" : "read", s.writer);
+        if (s.flight && s.flight_block == m.block_epoch && s.write_epoch >= m.block_epoch)
+            report("race in shared memory, byte %u: %s by this thread while an asynchronous copy into it is under way",
+                   g * (unsigned)GRANULE, write ? "write" : "read");
         if (write) {
             const bool read_here = s.read_epoch == m.epoch && s.reader != me;
             const int readers_warp = s.reader == MANY_WARPS ? -1 : (s.reader & 0x7fff) / 32;
@@ -380,7 +384,19 @@ void shared_note(unsigned offset, unsigned bytes, bool write) {
 }
 
 // ---- asynchronous copies ----
+/* The copy may land at any time from now to the wait: nobody may have touched its target since the last barrier, nor touch it until then. */
 void async_copy(unsigned offset, const void *src, unsigned bytes, unsigned valid) {
+    const uint16_t me = (uint16_t)m.cur;
+    for (unsigned g = offset / GRANULE; g < (offset + bytes + GRANULE - 1) / GRANULE; g++) {
+        Shadow &s = m.shadow[g];
+        if ((s.read_epoch == m.epoch && s.reader != me && s.read_warp_epoch == m.warp_epoch[me / 32]) ||
+            (s.read_epoch == m.epoch && (s.reader == MANY_WARPS || (s.reader & 0x7fff) / 32 != me / 32)))
+            report("race in shared memory, byte %u: asynchronous copy by this thread and read by another with no "
+                   "barrier between",
+                   g * (unsigned)GRANULE);
+        if (s.flight_block != m.block_epoch) s.flight_block = m.block_epoch, s.flight = 0;
+        s.flight++;
+    }
     m.fiber[m.cur].open.push_back({offset, bytes, valid, src});
 }
 void async_commit() {
@@ -392,6 +408,7 @@ void async_wait(int groups_left) {
     Fiber &f = m.fiber[m.cur];
     while ((int)f.groups.size() > groups_left) {
         for (const Copy &c : f.groups.front()) {
+            for (unsigned g = c.offset / GRANULE; g < (c.offset + c.bytes + GRANULE - 1) / GRANULE; g++) m.shadow[g].flight--;
             shared_note(c.offset, c.bytes, true);
             memcpy(m.shared + c.offset, c.src, c.valid);
             memset(m.shared + c.offset + c.valid, 0, c.bytes - c.valid);

@@ -11,6 +11,12 @@ __global__ void reverse_kernel(float *y, const float *x, int n) {
     if (PLANT != MISSING_BARRIER) __syncthreads();
     if (i < n) y[i] = tile[n - 1 - i];
     if (PLANT == RACE) tile[i] = 0.0f; // others may still be reading it
+    if (PLANT == COPY_RACE) {          // the same by a copy that only lands behind the next barrier
+        if (i % 4 == 0 && i < 96) cp_async16(tile + i, x + i, true);
+        cp_async_commit();
+        __syncthreads();
+        cp_async_wait<0>();
+    }
 }
 
 /* Sum of each warp's 32 values; then every lane hands a value to its neighbour through shared memory. */

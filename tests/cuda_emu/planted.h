@@ -15,7 +15,8 @@ enum {
     MISSING_WAIT,
     SHARED_OUTSIDE,
     DIVERGENT_SHUFFLE,
-    WARP_RACE
+    WARP_RACE,
+    COPY_RACE
 };
 enum { REVERSE, NEIGHBOUR, PRODUCT, PRODUCT_TF32, MATRICES, VOTES };
 void planted_run(int bug, int which, void *y, const void *a, const void *b, int n);
