@@ -229,7 +229,8 @@ static int same(const Config *a, const Config *b) {
     const Rope *r = &a->rope, *s = &b->rope;
     return !strcmp(a->family, b->family) && a->C == b->C && a->L == b->L && a->H == b->H && a->Hk == b->Hk && a->D == b->D &&
            a->F == b->F && a->VOC == b->VOC && a->qkv_bias == b->qkv_bias && a->o_bias == b->o_bias && a->qk_norm == b->qk_norm &&
-           a->tied == b->tied && a->window == b->window && swa_window(a) == swa_window(b) && a->max_positions == b->max_positions && a->norm_eps == b->norm_eps &&
+           a->tied == b->tied && a->window == b->window &&
+           swa_window(a) == swa_window(b) && a->max_positions == b->max_positions && a->norm_eps == b->norm_eps &&
            a->bos == b->bos && a->n_eos == b->n_eos && !memcmp(a->eos, b->eos, a->n_eos * sizeof *a->eos) &&
            !memcmp(a->mixer, b->mixer, a->L * sizeof *a->mixer) && r->kind == s->kind && r->theta == s->theta &&
            (r->kind == ROPE_PLAIN || r->factor == s->factor) &&
