@@ -1,7 +1,8 @@
 /* test_faults.c - every subcommand on a tiny model while the machine fails: each allocation, each I/O call (EIO, a full disk, a short
  * write, an interrupted one), and kill -9 before each I/O call, then --resume. What must hold for every n: the documented exit code, one
  * line and perhaps a hint, nothing half-written, no leak (under ASan), and after --resume the bytes of the run that nothing disturbed.
- * By default a sample of the n; HYBRIDIZE_EVERY=1 takes them all (minutes; numbers in RELIABILITY.md), best with TMPDIR in memory. */
+ * By default a sample of the n; HYBRIDIZE_EVERY=1 takes them all (minutes; numbers in RELIABILITY.md), HYBRIDIZE_ONLY=export those of one
+ * command (what its name begins with). */
 #include "base/mem.h"
 #include "io/gguf.h"
 #include "io/json.h"
@@ -80,6 +81,12 @@ static int shell(const char *before, const char *command, const char *after) {
     snprintf(said, sizeof said, "%.*s", (int)f.size, (const char *)f.data);
     file_close(&f);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Whether command k has its turn. */
+static int chosen(int k) {
+    const char *only = getenv("HYBRIDIZE_ONLY");
+    return only ? !strncmp(commands[k].name, only, strlen(only)) : every || !(commands[k].slow & 2);
 }
 
 /* From nothing. variable: HYBRIDIZE_..., n and a kind behind it. */
@@ -271,7 +278,7 @@ static void begin(void) {
 }
 
 START_TEST(test_allocations) {
-    if (commands[_i].slow & 2 && !every) return;
+    if (!chosen(_i)) return;
     whole_run(_i);
     const long last = last_point(_i, "HYBRIDIZE_FAIL_ALLOC", 5), step = step_of(_i, last);
     long tried = 0;
@@ -286,7 +293,7 @@ START_TEST(test_allocations) {
 END_TEST
 
 START_TEST(test_io) {
-    if (!commands[_i].io || (commands[_i].slow & 2 && !every)) return;
+    if (!commands[_i].io || !chosen(_i)) return;
     whole_run(_i);
     const long last = last_point(_i, "HYBRIDIZE_KILL_IO", 137), step = step_of(_i, last);
     long failed = 0, killed = 0, whole = 0;
