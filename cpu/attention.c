@@ -12,6 +12,7 @@
 #include "parallel.h"
 #include "tile.h"
 #include <math.h>
+#include <string.h>
 
 enum { QT = 64, KT = 64, STRIP = 16, DB = 256 }; // DB: columns of a transposed copy; wider heads are transposed in pieces
 
@@ -132,6 +133,54 @@ static void attend(float *o, float *lse, size_t H, const Head *h, size_t i0) {
     rows_scale(o, h->ldq, factor, t.n, h->D);
 }
 
+/* One query, as in decoding: a tile would compute 16 lanes for it. Scores of up to KT keys by dot products, then the values. */
+INLINE float key_dot(const float *q, const float *k, size_t D) {
+    vf a = vset(0);
+    for (size_t c = 0; c < D; c += VW) a = vfma(vget(q + c, D - c), vget(k + c, D - c), a);
+    return vsum(a);
+}
+/* o += sum_j p_j v_j for the columns of one vector: four chains, so that no addition waits for the one before it. */
+INLINE void values_add(float *o, const float *v, size_t ldv, const float *p, size_t keys, size_t cols) {
+    vf a = vget(o, cols), b = vset(0), c = b, d = b;
+    size_t j = 0;
+    for (; j + 4 <= keys; j += 4, v += 4 * ldv) {
+        a = vfma(vset(p[j]), vget(v, cols), a), b = vfma(vset(p[j + 1]), vget(v + ldv, cols), b);
+        c = vfma(vset(p[j + 2]), vget(v + 2 * ldv, cols), c), d = vfma(vset(p[j + 3]), vget(v + 3 * ldv, cols), d);
+    }
+    for (; j < keys; j++, v += ldv) a = vfma(vset(p[j]), vget(v, cols), a);
+    vput(o, (a + b) + (c + d), cols);
+}
+static void attend_one(float *o, float *lse, const Head *h) {
+    float s[KT], max = -1e30f, sum = 0;
+    memset(o, 0, h->D * sizeof *o);
+    for (size_t j0 = key_first(h, h->past); j0 <= h->past; j0 += KT) {
+        const size_t keys = h->past + 1 - j0 < KT ? h->past + 1 - j0 : KT;
+        const float *k = h->k + j0 * h->ldk, *v = h->v + j0 * h->ldk, old = max;
+        for (size_t j = 0; j < keys; j++) {
+            for (size_t c = 0; c < h->D; c += 16) { // the next tile's rows: a head's lie far apart, so the hardware does not guess them
+                __builtin_prefetch(k + (j + KT) * h->ldk + c, 0, 2);
+                __builtin_prefetch(v + (j + KT) * h->ldk + c, 0, 2);
+            }
+            s[j] = h->scale * key_dot(h->q, k + j * h->ldk, h->D);
+            max = s[j] > max ? s[j] : max;
+        }
+        for (size_t j = keys; j < KT; j++) s[j] = -INFINITY;
+        vf total = vset(0), factor = vexp(vset(old) - vset(max));
+        for (size_t j = 0; j < KT; j += VW) {
+            const vf p = vexp(vload(s + j) - vset(max));
+            vstore(s + j, p);
+            total = total + p;
+        }
+        sum = sum * factor[0] + vsum(total);
+        for (size_t c = 0; c < h->D; c += VW) {
+            if (factor[0] != 1) vput(o + c, vget(o + c, h->D - c) * factor, h->D - c);
+            values_add(o + c, v + c, h->ldk, s, keys, h->D - c);
+        }
+    }
+    for (size_t c = 0; c < h->D; c += VW) vput(o + c, vget(o + c, h->D - c) * vset(1 / sum), h->D - c);
+    *lse = max + logf(sum);
+}
+
 static Head head_at(const float *q, const float *k, const float *v, const int *start, double scale, const AttnDims *d, size_t b, size_t head) {
     const size_t Tk = (size_t)d->past + d->T, stride = d->stride ? (size_t)d->stride : Tk, at = (b * stride * d->Hk + head / (d->H / d->Hk)) * d->D;
     return (Head){.q = q + (b * d->T * d->H + head) * d->D, .k = k + at, .v = v + at, .start = start ? start + b * Tk : NULL,
@@ -154,7 +203,8 @@ static void attend_task(const void *job, size_t u) {
     const size_t b = u / j->tiles / d->H, head = u / j->tiles % d->H, i0 = (j->tiles - 1 - u % j->tiles) * QT; // long rows first
     const Head h = head_at(j->q, j->k, j->v, j->start, j->scale, d, b, head);
     const size_t row = (b * d->T + i0) * d->H + head;
-    attend(j->o + row * d->D, j->lse + row, d->H, &h, i0);
+    if (d->T == 1) attend_one(j->o + row * d->D, j->lse + row, &h);
+    else attend(j->o + row * d->D, j->lse + row, d->H, &h, i0);
 }
 static void attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const int *start, double scale,
                               void *work, const AttnDims *d) {
