@@ -60,7 +60,8 @@ static double step_flops(StepKind kind, const Config *t, const Config *s, int T)
     case STEP_STAGE2: return forward_flops(t, T) + forward_flops(s, T) + backward_flops(s, T);
     case STEP_STAGE1:
         return forward_flops(t, T) - 2 * (head + mlp) + 4 * p.mixer + 2 * p.mixer_out + mixes(s, T, 0) + mixes(s, T, 1);
-    default: return forward_flops(t, kind == STEP_DECODE ? 1 : T);
+    case STEP_PREFILL: return forward_flops(t, T) - 2 * head * (T - 1) / T; // logits of the last token alone
+    default: return forward_flops(t, 1);
     }
 }
 
