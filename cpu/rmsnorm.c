@@ -1,5 +1,5 @@
-/* rmsnorm.c - rmsnorm and gated_rmsnorm. Rows are shared in blocks for what belongs to a row; the weight's gradient is shared
- * by blocks of columns, each summed over all rows in order. */
+/* rmsnorm.c - rmsnorm, and with an output gate gated_rmsnorm and sigmoid_rmsnorm. Rows are shared in blocks for what belongs to a row;
+ * the weight's gradient is shared by blocks of columns, each summed over all rows in order. */
 #include "parallel.h"
 #include <math.h>
 
@@ -54,50 +54,53 @@ static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float 
     if (dw) blocks_of_columns(rms_columns, j);
 }
 
-static void gated_rows(float *y, float *rstd, const float *x, const float *z, const float *w, float eps, size_t N, size_t C) {
-    for (size_t n = 0; n < N; n++, x += C, y += C, z += C) {
-        const float r = 1 / sqrtf(row_dot(x, x, C) / (float)C + eps);
-        rstd[n] = r;
+/* ---- y = x rstd w gate(z): SiLU, or the sigmoid alone ---- */
+
+INLINE vf out_gate(vf z, int silu) {
+    const vf s = vsigmoid(z);
+    return silu ? z * s : s;
+}
+INLINE vf out_gate_slope(vf z, int silu) { // 1 - s of the sigmoid as sigmoid(-z): no cancellation
+    const vf s = vsigmoid(z);
+    return s * (silu ? vfma(z, vset(1) - s, vset(1)) : vsigmoid(vset(0) - z));
+}
+
+INLINE void gated_rows(const Job *j, size_t b, int silu) {
+    for (size_t i = 0, n = b * ROW_BLOCK, C = j->C; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
+        const float *x = j->in[0] + n * C, *z = j->in[1] + n * C, *w = j->in[2];
+        const float r = 1 / sqrtf(row_dot(x, x, C) / (float)C + j->a);
+        j->out[1][n] = r;
         for (size_t c = 0; c < C; c += VW) {
-            const vf g = vget(z + c, C - c);
-            vput(y + c, vget(x + c, C - c) * vset(r) * vget(w + c, C - c) * (g * vsigmoid(g)), C - c);
+            const size_t k = C - c;
+            vput(j->out[0] + n * C + c, vget(x + c, k) * vset(r) * vget(w + c, k) * out_gate(vget(z + c, k), silu), k);
         }
     }
 }
-static void gated_block(const void *job, size_t b) {
-    const Job *j = job;
-    const size_t n = b * ROW_BLOCK, nc = n * j->C;
-    gated_rows(j->out[0] + nc, j->out[1] + n, j->in[0] + nc, j->in[1] + nc, j->in[2], j->a, block_size(b, ROW_BLOCK, j->N), j->C);
-}
-static void gated_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps, int N, int C) {
-    blocks_of_rows(gated_block, (Job){{y, rstd}, {x, z, w}, .N = N, .C = C, .a = (float)eps});
-}
 
-/* One row: t = dy w z s goes to `t` first, so that the sigmoid is taken once. */
-static void gated_row_backward(float *dx, float *dz, const float *dy, const float *x, const float *z, const float *w, float r, size_t C) {
+INLINE void gated_row_backward(float *dx, float *dz, const float *dy, const float *x, const float *z, const float *w, float r, size_t C,
+                               int silu) {
     vf dot = vset(0);
     for (size_t c = 0; c < C; c += VW) {
         const size_t k = C - c;
-        const vf g = vget(z + c, k), s = vsigmoid(g), d = vget(dy + c, k) * vget(w + c, k), v = vget(x + c, k);
-        dot = vfma(d * (g * s), v, dot);
-        vput(dz + c, vfma(d * v * vset(r), s * vfma(g, vset(1) - s, vset(1)), vget(dz + c, k)), k);
+        const vf g = vget(z + c, k), d = vget(dy + c, k) * vget(w + c, k), v = vget(x + c, k);
+        dot = vfma(d * out_gate(g, silu), v, dot);
+        vput(dz + c, vfma(d * v * vset(r), out_gate_slope(g, silu), vget(dz + c, k)), k);
     }
     const float m = vsum(dot) * r * r / (float)C;
     for (size_t c = 0; c < C; c += VW) {
         const size_t k = C - c;
-        const vf g = vget(z + c, k), t = vget(dy + c, k) * vget(w + c, k) * (g * vsigmoid(g));
+        const vf t = vget(dy + c, k) * vget(w + c, k) * out_gate(vget(z + c, k), silu);
         vput(dx + c, vfma(vset(r), vfnma(vget(x + c, k), vset(m), t), vget(dx + c, k)), k);
     }
 }
-static void gated_block_backward(const void *job, size_t b) {
-    const Job *j = job;
+INLINE void gated_rows_backward(const Job *j, size_t b, int silu) {
     for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
         const size_t nc = n * j->C;
-        gated_row_backward(j->out[0] + nc, j->out[1] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2] + nc, j->in[3], j->in[4][n], j->C);
+        gated_row_backward(j->out[0] + nc, j->out[1] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2] + nc, j->in[3], j->in[4][n], j->C, silu);
     }
 }
-static void gated_columns(const void *job, size_t b) {
-    const Job *j = job;
+
+INLINE void gated_columns(const Job *j, size_t b, int silu) {
     const size_t from = b * j->block, n = block_size(b, j->block, j->C);
     float sums[COLUMN_MOST] = {0};
     for (size_t i = 0; i < j->N; i++) {
@@ -105,15 +108,35 @@ static void gated_columns(const void *job, size_t b) {
         const vf r = vset(j->in[4][i]);
         for (size_t c = 0; c < n; c += VW) {
             const size_t k = n - c;
-            const vf g = vget(j->in[2] + first + c, k), x = vget(j->in[1] + first + c, k) * (g * vsigmoid(g));
+            const vf x = vget(j->in[1] + first + c, k) * out_gate(vget(j->in[2] + first + c, k), silu);
             vstore(sums + c, vfma(vget(j->in[0] + first + c, k) * r, x, vload(sums + c)));
         }
     }
     for (size_t c = 0; c < n; c++) j->out[2][from + c] += sums[c];
 }
+
+static void silu_rows(const void *job, size_t b) { gated_rows(job, b, 1); }
+static void silu_rows_backward(const void *job, size_t b) { gated_rows_backward(job, b, 1); }
+static void silu_columns(const void *job, size_t b) { gated_columns(job, b, 1); }
+static void sigmoid_rows(const void *job, size_t b) { gated_rows(job, b, 0); }
+static void sigmoid_rows_backward(const void *job, size_t b) { gated_rows_backward(job, b, 0); }
+static void sigmoid_columns(const void *job, size_t b) { gated_columns(job, b, 0); }
+
+static void gated_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps, int N, int C) {
+    blocks_of_rows(silu_rows, (Job){{y, rstd}, {x, z, w}, .N = N, .C = C, .a = (float)eps});
+}
 static void gated_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z, const float *w,
                                    const float *rstd, int N, int C) {
     const Job j = {{dx, dz, dw}, {dy, x, z, w, rstd}, .N = N, .C = C};
-    blocks_of_rows(gated_block_backward, j);
-    if (dw) blocks_of_columns(gated_columns, j);
+    blocks_of_rows(silu_rows_backward, j);
+    if (dw) blocks_of_columns(silu_columns, j);
+}
+static void sigmoid_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps, int N, int C) {
+    blocks_of_rows(sigmoid_rows, (Job){{y, rstd}, {x, z, w}, .N = N, .C = C, .a = (float)eps});
+}
+static void sigmoid_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z, const float *w,
+                                     const float *rstd, int N, int C) {
+    const Job j = {{dx, dz, dw}, {dy, x, z, w, rstd}, .N = N, .C = C};
+    blocks_of_rows(sigmoid_rows_backward, j);
+    if (dw) blocks_of_columns(sigmoid_columns, j);
 }

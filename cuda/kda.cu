@@ -1,4 +1,4 @@
-/* kda.cu - Kimi delta attention, first versions, all as recurrences: the gates, the sigmoid-gated norm, forward and backward.
+/* kda.cu - Kimi delta attention, first versions, all as recurrences: the gates, forward and backward.
  *
  * Forward as in delta_rule.cu and gla.cu: the columns of S are independent of each other, a thread owns one of them in shared memory.
  * Backward: a block a (batch, key head), the heads of the group one after another, chunks from the last to the first. A forward sweep
@@ -232,70 +232,4 @@ static void kda_gate_backward(real *df, real *db, wide *dA_log, wide *ddt_bias, 
         LAUNCH(kda_gate_backward_kernel, ceil_div(n, 256), 256, 0, df, db, dg, dbeta, f, beta, A_log, dt_bias, n, H, K);
     if (dA_log) column_sum(dA_log, KdaGateScale{dg, g, H, K}, N, H);
     if (ddt_bias) column_sum(ddt_bias, KdaGateBias{dg, f, A_log, dt_bias, H * K, K}, N, H * K);
-}
-
-// ---- y = x rstd w sigmoid(z) ----
-__global__ void sigmoid_rmsnorm_forward_kernel(real *y, wide *rstd, const real *x, const real *z, const real *w,
-                                               float eps, int N, int C) {
-    const size_t n = warp_row();
-    if (n >= (size_t)N) return;
-    const real *x_n = x + n * C, *z_n = z + n * C;
-    float s = 0;
-    for (int c = lane_pack(); c < C; c += WARP * PACK) {
-        const Pack a = pack_load(x_n, c, C);
-        for (int k = 0; k < PACK; k++) s += a.v[k] * a.v[k];
-    }
-    const float r = 1.0f / sqrtf(warp_sum(s) / C + eps);
-    if (threadIdx.x % WARP == 0) rstd[n] = r;
-    for (int c = lane_pack(); c < C; c += WARP * PACK) {
-        Pack a = pack_load(x_n, c, C);
-        const Pack b = pack_load(w, c, C), g = pack_load(z_n, c, C);
-        for (int k = 0; k < PACK; k++) a.v[k] *= r * b.v[k] * sigmoid(g.v[k]);
-        pack_store(y + n * C, c, C, a);
-    }
-}
-static void sigmoid_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w,
-                                    double eps, int N, int C) {
-    LAUNCH(sigmoid_rmsnorm_forward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, z, w,
-           (float)eps, N, C);
-}
-__global__ void sigmoid_rmsnorm_backward_kernel(real *dx, real *dz, const real *dy, const real *x,
-                                                const real *z, const real *w, const wide *rstd, int N, int C) {
-    const size_t n = warp_row();
-    if (n >= (size_t)N) return;
-    const real *x_n = x + n * C, *z_n = z + n * C, *dy_n = dy + n * C;
-    const float r = rstd[n];
-    float dot = 0; // of t = dy w s and x
-    for (int c = lane_pack(); c < C; c += WARP * PACK) {
-        const Pack a = pack_load(x_n, c, C), b = pack_load(w, c, C), d = pack_load(dy_n, c, C), g = pack_load(z_n, c, C);
-        for (int k = 0; k < PACK; k++) dot += d.v[k] * b.v[k] * sigmoid(g.v[k]) * a.v[k];
-    }
-    const float mean = warp_sum(dot) * r / C;
-    for (int c = lane_pack(); c < C; c += WARP * PACK) {
-        const Pack a = pack_load(x_n, c, C), b = pack_load(w, c, C), d = pack_load(dy_n, c, C), g = pack_load(z_n, c, C);
-        Pack da, dg;
-        for (int k = 0; k < PACK; k++) {
-            const float s = sigmoid(g.v[k]), norm = a.v[k] * r;
-            dg.v[k] = d.v[k] * norm * b.v[k] * s * sigmoid(-g.v[k]); // 1 - s, no cancellation
-            da.v[k] = r * (d.v[k] * b.v[k] * s - norm * mean);
-        }
-        if (dz) pack_add(dz + n * C, c, C, dg);
-        if (dx) pack_add(dx + n * C, c, C, da);
-    }
-}
-struct SigmoidRmsnormWeight {
-    const real *dy, *x, *z;
-    const wide *rstd;
-    int C;
-    __device__ float operator()(size_t n, int c) const {
-        const size_t i = n * C + c;
-        return dy[i] * (x[i] * rstd[n]) * sigmoid(z[i]);
-    }
-};
-static void sigmoid_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
-                                     const real *w, const wide *rstd, int N, int C) {
-    if (dx || dz)
-        LAUNCH(sigmoid_rmsnorm_backward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dz, dy, x, z, w,
-               rstd, N, C);
-    if (dw) column_sum(dw, SigmoidRmsnormWeight{dy, x, z, rstd, C}, N, C);
 }

@@ -1,4 +1,4 @@
-/* rmsnorm.cu - RMSNorm and gated RMSNorm: a warp a row, eight elements a lane at a time; weights by column_sum. */
+/* rmsnorm.cu - RMSNorm, alone and with an output gate (SiLU or sigmoid): a warp a row, eight elements a lane at a time; weights by column_sum. */
 enum { ROW_WARPS = 4 }; // rows per block where a warp has a row
 __device__ size_t warp_row() { return (size_t)blockIdx.x * ROW_WARPS + threadIdx.x / WARP; }
 __device__ int lane_pack() { return threadIdx.x % WARP * PACK; }
@@ -61,7 +61,12 @@ static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, 
     if (dw) column_sum(dw, RmsnormWeight{dy, x, rstd, C}, N, C);
 }
 
-// ---- y = x rstd w SiLU(z) ----
+// ---- y = x rstd w gate(z): SiLU, or the sigmoid alone ----
+template <bool SILU> __device__ float gated(float x, float z) { return SILU ? x * z * sigmoid(z) : x * sigmoid(z); }
+/* d gate / dz over s = sigmoid(z); 1 - s of the sigmoid as sigmoid(-z): no cancellation. */
+template <bool SILU> __device__ float gate_bend(float z, float s) { return SILU ? 1.0f + z * (1.0f - s) : sigmoid(-z); }
+
+template <bool SILU>
 __global__ void gated_rmsnorm_forward_kernel(real *y, wide *rstd, const real *x, const real *z, const real *w,
                                              float eps, int N, int C) {
     const size_t n = warp_row();
@@ -77,27 +82,29 @@ __global__ void gated_rmsnorm_forward_kernel(real *y, wide *rstd, const real *x,
     for (int c = lane_pack(); c < C; c += WARP * PACK) {
         Pack a = pack_load(x_n, c, C);
         const Pack b = pack_load(w, c, C), g = pack_load(z_n, c, C);
-        for (int k = 0; k < PACK; k++) a.v[k] *= r * b.v[k] * g.v[k] * sigmoid(g.v[k]);
+        for (int k = 0; k < PACK; k++) a.v[k] *= gated<SILU>(r * b.v[k], g.v[k]);
         pack_store(y + n * C, c, C, a);
     }
 }
-static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w,
+template <bool SILU>
+static void norm_gate_forward(real *y, wide *rstd, const real *x, const real *z, const real *w,
                                   double eps, int N, int C) {
-    LAUNCH(gated_rmsnorm_forward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, z, w,
+    LAUNCH(gated_rmsnorm_forward_kernel<SILU>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, z, w,
            (float)eps, N, C);
 }
 
+template <bool SILU>
 __global__ void gated_rmsnorm_backward_kernel(real *dx, real *dz, const real *dy, const real *x,
                                               const real *z, const real *w, const wide *rstd, int N, int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
     const real *x_n = x + n * C, *z_n = z + n * C, *dy_n = dy + n * C;
     const float r = rstd[n];
-    float dot = 0; // of t = dy w z s and x
+    float dot = 0; // of t = dy w gate and x
     for (int c = lane_pack(); c < C; c += WARP * PACK) {
         const Pack a = pack_load(x_n, c, C), b = pack_load(w, c, C), d = pack_load(dy_n, c, C),
                    g = pack_load(z_n, c, C);
-        for (int k = 0; k < PACK; k++) dot += d.v[k] * b.v[k] * g.v[k] * sigmoid(g.v[k]) * a.v[k];
+        for (int k = 0; k < PACK; k++) dot += gated<SILU>(d.v[k] * b.v[k], g.v[k]) * a.v[k];
     }
     const float mean = warp_sum(dot) * r / C;
     for (int c = lane_pack(); c < C; c += WARP * PACK) {
@@ -106,26 +113,41 @@ __global__ void gated_rmsnorm_backward_kernel(real *dx, real *dz, const real *dy
         Pack da, dg;
         for (int k = 0; k < PACK; k++) {
             const float s = sigmoid(g.v[k]), norm = a.v[k] * r;
-            dg.v[k] = d.v[k] * norm * b.v[k] * s * (1.0f + g.v[k] * (1.0f - s));
-            da.v[k] = r * (d.v[k] * b.v[k] * g.v[k] * s - norm * mean);
+            dg.v[k] = d.v[k] * norm * b.v[k] * s * gate_bend<SILU>(g.v[k], s);
+            da.v[k] = r * (gated<SILU>(d.v[k] * b.v[k], g.v[k]) - norm * mean);
         }
         if (dz) pack_add(dz + n * C, c, C, dg);
         if (dx) pack_add(dx + n * C, c, C, da);
     }
 }
-struct GatedRmsnormWeight {
+template <bool SILU> struct GatedRmsnormWeight {
     const real *dy, *x, *z;
     const wide *rstd;
     int C;
     __device__ float operator()(size_t n, int c) const {
         const size_t i = n * C + c;
-        return dy[i] * (x[i] * rstd[n]) * z[i] * sigmoid(z[i]);
+        return gated<SILU>(dy[i] * (x[i] * rstd[n]), z[i]);
     }
 };
-static void gated_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
+template <bool SILU>
+static void norm_gate_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
                                    const real *w, const wide *rstd, int N, int C) {
     if (dx || dz)
-        LAUNCH(gated_rmsnorm_backward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dz, dy, x, z,
+        LAUNCH(gated_rmsnorm_backward_kernel<SILU>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dz, dy, x, z,
                w, rstd, N, C);
-    if (dw) column_sum(dw, GatedRmsnormWeight{dy, x, z, rstd, C}, N, C);
+    if (dw) column_sum(dw, GatedRmsnormWeight<SILU>{dy, x, z, rstd, C}, N, C);
+}
+static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N, int C) {
+    norm_gate_forward<true>(y, rstd, x, z, w, eps, N, C);
+}
+static void gated_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z, const real *w,
+                                   const wide *rstd, int N, int C) {
+    norm_gate_backward<true>(dx, dz, dw, dy, x, z, w, rstd, N, C);
+}
+static void sigmoid_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N, int C) {
+    norm_gate_forward<false>(y, rstd, x, z, w, eps, N, C);
+}
+static void sigmoid_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z, const real *w,
+                                     const wide *rstd, int N, int C) {
+    norm_gate_backward<false>(dx, dz, dw, dy, x, z, w, rstd, N, C);
 }
