@@ -18,7 +18,8 @@ __device__ void split_scores(SHARED_PTR(float) s, SHARED_PTR(float) qs, const re
         for (int h = 0; h < SPLIT_HEADS && h < heads; h++) s[h * SPLIT_KEYS + j] = dot[h];
     }
 }
-__global__ void __launch_bounds__(SPLIT_THREADS)
+// 8 blocks a multiprocessor: 64 registers a thread; left to itself the compiler stops at 48 on sm_100 and spills
+__global__ void __launch_bounds__(SPLIT_THREADS, 8)
     attention_split_kernel(wide *part, const real *q, const real *k, const real *v, const int *start,
                            int splits, AttnArgs a) {
     SHARED(float, qs, SPLIT_HEADS *ATT_MAX_D);
