@@ -1,34 +1,53 @@
 /* adamw.c - one pass over the parameters: 16 bytes read, 12 written (and 4 for a rounded copy) for each. */
 #include "parallel.h"
+#include "ops/ops.h"
 #include <math.h>
 
-/* c = 1 - b; rate = lr / (1 - b1^step); root = (1 - b2^step)^{-1/2}; shrink = lr wd */
+/* c = 1 - b; root = (1 - b2^step)^{-1/2}; of up to TENSORS tensors, whose runs are numbered through: those of tensor t begin at first[t] */
+enum { TENSORS = 512 };
 typedef struct {
-    float *p, *copy, *m, *v;
-    const float *grad;
-    size_t n;
-    float scale, b1, c1, b2, c2, rate, root, eps, shrink;
+    const Trained32 *list;
+    int tensors;
+    size_t first[TENSORS + 1];
+    float scale, b1, c1, b2, c2, root, eps;
+    double unbias1;
 } AdamW;
 
-static void adamw_run(const void *job, size_t r) {
+static int adamw_tensor(const AdamW *a, size_t r) {
+    int lo = 0, hi = a->tensors; // first[lo] <= r < first[hi]
+    while (hi - lo > 1) {
+        const int mid = (lo + hi) / 2;
+        if (a->first[mid] <= r) lo = mid;
+        else hi = mid;
+    }
+    return lo;
+}
+static void adamw_run(const void *job, size_t run) {
     const AdamW *a = job;
-    const size_t from = r * RUN, n = run_size(a->n, r);
-    float *p = a->p + from, *copy = at(a->copy, from), *m = a->m + from, *v = a->v + from;
+    const int tensor = adamw_tensor(a, run);
+    const Trained32 *t = &a->list[tensor];
+    const size_t r = run - a->first[tensor], from = r * RUN, n = run_size(t->n, r);
+    const float rate = (float)(t->lr / a->unbias1), shrink = (float)(t->lr * t->decay);
+    const float *grad = t->grad + from;
+    float *p = t->master + from, *copy = at(t->weight, from), *m = t->m + from, *v = t->v + from;
     for (size_t i = 0; i < n; i += VW) {
         const size_t k = n - i;
-        const vf g = vget(a->grad + from + i, k) * vset(a->scale), old = vget(p + i, k);
+        const vf g = vget(grad + i, k) * vset(a->scale), old = vget(p + i, k);
         const vf m1 = vfma(vset(a->b1), vget(m + i, k), vset(a->c1) * g), v1 = vfma(vset(a->b2), vget(v + i, k), vset(a->c2) * g * g);
-        const vf shrunk = vfnma(vset(a->shrink), old, old); // p (1 - lr wd), exact where lr wd < 2^-24 too
-        const vf now = vfnma(vset(a->rate), m1 / vfma(vsqrt(v1), vset(a->root), vset(a->eps)), shrunk);
+        const vf shrunk = vfnma(vset(shrink), old, old); // p (1 - lr wd), exact where lr wd < 2^-24 too
+        const vf now = vfnma(vset(rate), m1 / vfma(vsqrt(v1), vset(a->root), vset(a->eps)), shrunk);
         vput(m + i, m1, k), vput(v + i, v1, k), vput(p + i, now, k);
         if (copy) vput(copy + i, now, k);
     }
 }
-static void adamw(float *master, float *weight, float *m, float *v, const float *grad, double grad_scale, double lr, double beta1,
-                  double beta2, double eps, double decay, int64_t step, size_t n) {
-    const AdamW a = {.p = master, .copy = weight, .m = m, .v = v, .grad = grad, .n = n, .scale = (float)grad_scale, .b1 = (float)beta1,
-                     .c1 = (float)(1 - beta1), .b2 = (float)beta2, .c2 = (float)(1 - beta2), .eps = (float)eps,
-                     .rate = (float)(lr / (1 - pow(beta1, (double)step))), .root = (float)(1 / sqrt(1 - pow(beta2, (double)step))),
-                     .shrink = (float)(lr * decay)};
-    pool_run_if(n > ALONE, run_count(n), adamw_run, &a);
+static void adamw(const Trained32 *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, int tensors) {
+    AdamW a = {.scale = (float)grad_scale, .b1 = (float)beta1, .c1 = (float)(1 - beta1), .b2 = (float)beta2, .c2 = (float)(1 - beta2),
+               .eps = (float)eps, .unbias1 = 1 - pow(beta1, (double)step), .root = (float)(1 / sqrt(1 - pow(beta2, (double)step)))};
+    for (int from = 0; from < tensors; from += TENSORS) {
+        size_t n = 0;
+        a.list = list + from;
+        a.tensors = tensors - from < TENSORS ? tensors - from : TENSORS;
+        for (int t = 0; t < a.tensors; t++) n += a.list[t].n, a.first[t + 1] = a.first[t] + run_count(a.list[t].n);
+        pool_run_if(n > ALONE, a.first[a.tensors], adamw_run, &a);
+    }
 }

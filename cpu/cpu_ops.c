@@ -50,7 +50,7 @@ const CpuPath *cpu_path_named(const char *name) {
 static void add(float *y, const float *a, const float *b, size_t n) { OP(add)(y, a, b, n); }
 static void accumulate(float *y, const float *x, double alpha, size_t n) { OP(accumulate)(y, x, alpha, n); }
 static void sum(double *out, const float *x, size_t n) { OP(sum)(out, x, n); }
-static void sumsq(double *out, const float *x, size_t n) { OP(sumsq)(out, x, n); }
+static void sumsq(double *out, const Trained32 *list, int tensors) { OP(sumsq)(out, list, tensors); }
 static void embed_forward(float *y, const float *w, const int *ids, int N, int C, int VOC) {
     OP(embed_forward)(y, w, ids, N, C, VOC);
 }
@@ -196,9 +196,8 @@ static void align_loss(float *loss, float *ds, const float *t, const float *s, d
                        int C) {
     OP(align_loss)(loss, ds, t, s, weight, form, N, C);
 }
-static void adamw(float *master, float *weight, float *m, float *v, const float *grad, double grad_scale,
-                  double lr, double beta1, double beta2, double eps, double decay, int64_t step, size_t n) {
-    OP(adamw)(master, weight, m, v, grad, grad_scale, lr, beta1, beta2, eps, decay, step, n);
+static void adamw(const Trained32 *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, int tensors) {
+    OP(adamw)(list, grad_scale, beta1, beta2, eps, step, tensors);
 }
 
 const Ops32 ops_cpu32 = {

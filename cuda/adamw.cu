@@ -1,29 +1,41 @@
-/* adamw.cu - one step of AdamW in a single pass: 28 bytes a parameter read and written (30 with a bf16 copy of the weight). */
+/* adamw.cu - one step of AdamW over a list of tensors in a single pass: 28 bytes a parameter read and written (30 with a bf16 copy of the
+ * weight). A launch takes as many tensors as fit in 4 KB of parameters; a block belongs to one of them. */
+enum { ADAMW_TENSORS = 60 };
+struct AdamwTable { // tensor t has the blocks from first[t] on
+    wide *master[ADAMW_TENSORS], *m[ADAMW_TENSORS], *v[ADAMW_TENSORS];
+    real *weight[ADAMW_TENSORS];
+    const wide *grad[ADAMW_TENSORS];
+    size_t n[ADAMW_TENSORS];
+    float lr[ADAMW_TENSORS], keep[ADAMW_TENSORS];
+    unsigned first[ADAMW_TENSORS];
+    int tensors;
+};
 struct AdamwScalars {
-    float grad_scale, lr, keep, beta1, fresh1, beta2, fresh2, eps, correct1, correct2;
+    float grad_scale, beta1, fresh1, beta2, fresh2, eps, correct1, correct2;
 }; // fresh = 1 - beta, in double
-__global__ void adamw_kernel(wide *master, real *weight, wide *m, wide *v, const wide *grad, AdamwScalars s,
-                             size_t n) {
-    const size_t i = pack_index();
+static_assert(sizeof(AdamwTable) + sizeof(AdamwScalars) <= 4096, "kernel parameters before CUDA 12.1");
+
+__global__ void adamw_kernel(const __grid_constant__ AdamwTable table, AdamwScalars s) {
+    const int t = table_find(table);
+    const size_t n = table.n[t], i = ((size_t)(blockIdx.x - table.first[t]) * PACK_THREADS + threadIdx.x) * PACK;
     if (i >= n) return;
+    wide *const master = table.master[t], *const m = table.m[t], *const v = table.v[t];
+    const float lr = table.lr[t], keep = table.keep[t];
     Pack p = pack_load(master, i, n), mi = pack_load(m, i, n), vi = pack_load(v, i, n);
-    const Pack g = pack_load(grad, i, n);
+    const Pack g = pack_load(table.grad[t], i, n);
     for (int k = 0; k < PACK; k++) {
         const float d = g.v[k] * s.grad_scale;
         mi.v[k] = s.beta1 * mi.v[k] + s.fresh1 * d;
         vi.v[k] = s.beta2 * vi.v[k] + s.fresh2 * d * d;
-        p.v[k] = p.v[k] * s.keep - s.lr * (mi.v[k] * s.correct1) / (sqrtf(vi.v[k] * s.correct2) + s.eps);
+        p.v[k] = p.v[k] * keep - lr * (mi.v[k] * s.correct1) / (sqrtf(vi.v[k] * s.correct2) + s.eps);
     }
     pack_store(master, i, n, p);
     pack_store(m, i, n, mi);
     pack_store(v, i, n, vi);
-    if (weight) pack_store(weight, i, n, p);
+    if (table.weight[t]) pack_store(table.weight[t], i, n, p);
 }
-static void adamw(wide *master, real *weight, wide *m, wide *v, const wide *grad, double grad_scale,
-                  double lr, double beta1, double beta2, double eps, double decay, int64_t step, size_t n) {
+static void adamw(const Trained *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, int tensors) {
     const AdamwScalars s = {(float)grad_scale,
-                            (float)lr,
-                            (float)(1 - lr * decay),
                             (float)beta1,
                             (float)(1 - beta1),
                             (float)beta2,
@@ -31,5 +43,18 @@ static void adamw(wide *master, real *weight, wide *m, wide *v, const wide *grad
                             (float)eps,
                             (float)(1 / (1 - pow(beta1, (double)step))),
                             (float)(1 / (1 - pow(beta2, (double)step)))};
-    if (n) LAUNCH(adamw_kernel, pack_blocks(n), PACK_THREADS, 0, master, weight, m, v, grad, s, n);
+    for (int i = 0; i < tensors;) {
+        AdamwTable table = {};
+        unsigned blocks = 0;
+        int &t = table.tensors;
+        for (; i < tensors && t < ADAMW_TENSORS; i++) {
+            const Trained &a = list[i];
+            if (!a.n) continue;
+            table.master[t] = a.master, table.weight[t] = a.weight, table.m[t] = a.m, table.v[t] = a.v, table.grad[t] = a.grad;
+            table.n[t] = a.n, table.lr[t] = (float)a.lr, table.keep[t] = (float)(1 - a.lr * a.decay);
+            table.first[t++] = blocks;
+            blocks += pack_blocks(a.n);
+        }
+        if (blocks) LAUNCH(adamw_kernel, blocks, PACK_THREADS, 0, table, s);
+    }
 }

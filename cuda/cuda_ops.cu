@@ -19,8 +19,10 @@
 namespace PRECISION {
 #if BITS == 16
 typedef Bf16 real;
+typedef Trained16 Trained;
 #else
 typedef float real;
+typedef Trained32 Trained;
 #endif
 typedef float wide;
 #include "column_sum.h"

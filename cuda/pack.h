@@ -54,6 +54,14 @@ __device__ inline void pack_store(Bf16 *p, size_t i, size_t n, const Pack &a) {
 __device__ inline size_t pack_index() { return ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * PACK; }
 static inline unsigned pack_blocks(size_t n) { return ceil_div(n, (size_t)PACK * PACK_THREADS); }
 
+/* Which tensor of a launch's table this block belongs to: the last with blocks whose first is not above it (at most 256 tensors). */
+template <class Table> __device__ inline int table_find(const Table &table) {
+    int t = 0;
+    for (int step = 128; step > 0; step /= 2)
+        if (t + step < table.tensors && table.first[t + step] <= blockIdx.x) t += step;
+    return t;
+}
+
 /* The gradient += : y[i..] += a. */
 template <class T> __device__ void pack_add(T *p, size_t i, size_t n, const Pack &a) {
     Pack old = pack_load(p, i, n);

@@ -256,7 +256,17 @@ START_TEST(sums_are_the_reference_s) {
         double a, b;
         ops_cpu32.sum(&a, x.f, x.n), ops_ref32.sum(&b, x.f, x.n);
         ck_assert(a == b);
-        ops_cpu32.sumsq(&a, x.f, x.n), ops_ref32.sumsq(&b, x.f, x.n);
+        enum { TENSORS = 7 }; // one of them empty, the rest of different lengths
+        Trained32 list[TENSORS] = {{0}};
+        double of[TENSORS], ref[TENSORS];
+        for (size_t t = 0; t < TENSORS; t++) {
+            const size_t from = x.n * t * t / (TENSORS * TENSORS), to = x.n * (t + 1) * (t + 1) / (TENSORS * TENSORS);
+            list[t] = (Trained32){.grad = x.f + from, .n = to - from};
+        }
+        ops_cpu32.sumsq(of, list, TENSORS), ops_ref32.sumsq(ref, list, TENSORS);
+        ck_assert(!memcmp(of, ref, sizeof of));
+        const Trained32 whole = {.grad = x.f, .n = x.n};
+        ops_cpu32.sumsq(&a, &whole, 1), ops_ref32.sumsq(&b, &whole, 1);
         ck_assert(a == b);
         pairs_free();
     }

@@ -154,7 +154,8 @@ static size_t count(const BenchCase *c) { return (size_t)c->d[0] * c->d[1]; }
 static void add(const Ops32 *o, BenchCase *c) { o->add(c->b[0], c->b[1], c->b[2], count(c)); }
 static void sumsq(const Ops32 *o, BenchCase *c) {
     double s;
-    o->sumsq(&s, c->b[0], count(c));
+    const Trained32 one = {.grad = c->b[0], .n = count(c)};
+    o->sumsq(&s, &one, 1);
     c->b[1][0] = (float)s;
 }
 static void silu_f(const Ops32 *o, BenchCase *c) { o->silu_forward(c->b[0], c->b[1], count(c)); }
@@ -174,7 +175,8 @@ static void gated_b(const Ops32 *o, BenchCase *c) {
 static void l2_f(const Ops32 *o, BenchCase *c) { o->l2norm_forward(c->b[0], c->b[2], c->b[1], 1e-6, c->d[0], c->d[1]); }
 static void l2_b(const Ops32 *o, BenchCase *c) { o->l2norm_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->d[0], c->d[1]); }
 static void adamw(const Ops32 *o, BenchCase *c) {
-    o->adamw(c->b[0], NULL, c->b[1], c->b[2], c->b[3], 1, 1e-3, 0.9, 0.999, 1e-8, 0.1, 10, count(c));
+    const Trained32 one = {.master = c->b[0], .m = c->b[1], .v = c->b[2], .grad = c->b[3], .n = count(c), .lr = 1e-3, .decay = 0.1};
+    o->adamw(&one, 1, 0.9, 0.999, 1e-8, 10, 1);
 }
 static void adamw_prepare(BenchCase *c) { rows_prepare(c, 4, 7); }
 static void gate_f(const Ops32 *o, BenchCase *c) {

@@ -32,11 +32,18 @@ void naive_sum(const OpCase *c, double **out, double *scratch) {
     for (size_t i = 0; i < many(c, "n"); i++) s += in(c, "x")[i];
     to(c, out, "out")[0] = (double)s;
 }
+/* Of n elements cut into k tensors, the one that element i is in: the last that begins at or before it (others there are empty). */
+static int naive_tensor(const OpCase *c, size_t i) {
+    int t = 0;
+    for (int k = 0; k < key(c, "tensors"); k++)
+        if (many(c, "n") * (size_t)k / many(c, "tensors") <= i) t = k;
+    return t;
+}
 void naive_sumsq(const OpCase *c, double **out, double *scratch) {
     (void)scratch;
-    long double s = 0;
-    for (size_t i = 0; i < many(c, "n"); i++) s += (long double)in(c, "x")[i] * in(c, "x")[i];
-    to(c, out, "out")[0] = (double)s;
+    long double s[256] = {0};
+    for (size_t i = 0; i < many(c, "n"); i++) s[naive_tensor(c, i)] += (long double)in(c, "grad")[i] * in(c, "grad")[i];
+    for (int t = 0; t < key(c, "tensors"); t++) to(c, out, "out")[t] = (double)s[t];
 }
 
 void naive_embed(const OpCase *c, double **out, double *scratch) { // one-hot times table
@@ -298,15 +305,16 @@ void naive_align_loss(const OpCase *c, double **out, double *scratch) {
 void naive_adamw(const OpCase *c, double **out,
                  double *scratch) { // moments as weighted means, bias removed first
     (void)scratch;
-    const double b1 = opcase_key(c, "beta1"), b2 = opcase_key(c, "beta2"), lr = opcase_key(c, "lr"),
-                 step = opcase_key(c, "step");
+    const double b1 = opcase_key(c, "beta1"), b2 = opcase_key(c, "beta2"), step = opcase_key(c, "step");
     for (size_t i = 0; i < many(c, "n"); i++) {
         const double g = in(c, "grad")[i] * opcase_key(c, "grad_scale");
         const double m = g + b1 * (in(c, "m0")[i] - g), v = g * g + b2 * (in(c, "v0")[i] - g * g);
         const double m_hat = m / -expm1(step * log(b1)), v_hat = v / -expm1(step * log(b2)),
                      p = in(c, "master0")[i];
+        const int t = naive_tensor(c, i);
+        const double lr = opcase_key(c, "lr") * (t + 1), decay = t % 2 ? 0 : opcase_key(c, "decay");
         const double moved =
-            p - lr * opcase_key(c, "decay") * p - lr * m_hat / (sqrt(v_hat) + opcase_key(c, "eps"));
+            p - lr * decay * p - lr * m_hat / (sqrt(v_hat) + opcase_key(c, "eps"));
         to(c, out, "master")[i] = moved;
         to(c, out, "m")[i] = m;
         to(c, out, "v")[i] = v;

@@ -37,7 +37,29 @@ static void accumulate_f(const OpCall *c) {
     c->op->accumulate(at(c, "y"), at(c, "x"), num(c, "alpha"), (size_t)num(c, "n"));
 }
 static void sum_f(const OpCall *c) { c->op->sum(at(c, "out"), at(c, "x"), (size_t)num(c, "n")); }
-static void sumsq_f(const OpCall *c) { c->op->sumsq(at(c, "out"), at(c, "x"), (size_t)num(c, "n")); }
+/* The n elements are cut into `tensors` tensors of about the same length (some of none); tensor k learns at lr (k + 1), odd ones do not
+ * decay. */
+enum { LIST = 256 };
+static void *cut(const OpCall *c, const char *tensor, size_t from) {
+    char *p = at(c, tensor);
+    return p ? p + from * (size_of(c, tensor) / (size_t)num(c, "n")) : NULL;
+}
+static int list_of(const OpCall *c, Trained *list) {
+    const int tensors = dim(c, "tensors");
+    const size_t n = (size_t)num(c, "n");
+    for (int k = 0; k < tensors; k++) {
+        const size_t from = n * (size_t)k / (size_t)tensors;
+        list[k] = (Trained){.master = cut(c, "master", from), .weight = cut(c, "weight", from), .m = cut(c, "m", from),
+                            .v = cut(c, "v", from), .grad = cut(c, "grad", from), .n = n * (size_t)(k + 1) / (size_t)tensors - from,
+                            .lr = num(c, "lr") * (k + 1), .decay = k % 2 ? 0 : num(c, "decay")};
+    }
+    return tensors;
+}
+static void sumsq_f(const OpCall *c) {
+    Trained list[LIST];
+    const int tensors = list_of(c, list);
+    c->op->sumsq(at(c, "out"), list, tensors);
+}
 
 /* ---- embedding and linear ---- */
 
@@ -281,9 +303,9 @@ static void adamw_f(const OpCall *c) {
     copy(c, "master", "master0");
     copy(c, "m", "m0");
     copy(c, "v", "v0");
-    c->op->adamw(at(c, "master"), at(c, "weight"), at(c, "m"), at(c, "v"), at(c, "grad"),
-                 num(c, "grad_scale"), num(c, "lr"), num(c, "beta1"), num(c, "beta2"), num(c, "eps"),
-                 num(c, "decay"), (int64_t)num(c, "step"), (size_t)num(c, "n"));
+    Trained list[LIST];
+    const int tensors = list_of(c, list);
+    c->op->adamw(list, num(c, "grad_scale"), num(c, "beta1"), num(c, "beta2"), num(c, "eps"), (int64_t)num(c, "step"), tensors);
 }
 
 // clang-format off
@@ -298,8 +320,9 @@ const OpRow op_rows[] = {
     {"sum", "n=7", {"", "n=1", "n=4095", "n=4096", "n=4097", "n=100003"},
      "out double out 1; x wide in n near_one",
      sum_f, .naive = naive_sum, FORWARD(sum), .flops = {"n"}},
-    {"sumsq", "n=7", {"", "n=1", "n=4095", "n=4096", "n=4097", "n=100003"},
-     "out double out 1; x wide in n plain",
+    {"sumsq", "n=7 tensors=1", {"", "n=1", "n=4095", "n=4096", "n=4097", "n=100003", "n=5 tensors=8", "n=100003 tensors=3",
+     "n=60000 tensors=250"},
+     "out double out tensors; grad wide in n plain",
      sumsq_f, .naive = naive_sumsq, FORWARD(sumsq), .flops = {"2.n"}},
 
     {"embed", "N=9 C=5 VOC=4", {"", "N=1 C=1 VOC=1", "N=300 C=130 VOC=17"},
@@ -445,8 +468,9 @@ const OpRow op_rows[] = {
      "loss wide out N n=C; t real in N.C plain; s real in N.C like_t; ds? real grad:s N.C n=C",
      align_f, align_b, naive_align_loss, FORWARD(align_loss), BACKWARD(align_loss), .flops = {"3.N.C", "6.N.C"}, .fused = 1},
 
-    {"adamw", "n=7 step=1 grad_scale=.8 lr=.01 beta1=.9 beta2=.95 eps=1e-8 decay=.1 hard=0",
-     {"", "n=1 step=10", "step=1000 eps=.1 decay=0", "hard=2", "n=70001 step=3 grad_scale=1"},
+    {"adamw", "n=7 tensors=1 step=1 grad_scale=.8 lr=.01 beta1=.9 beta2=.95 eps=1e-8 decay=.1 hard=0",
+     {"", "n=1 step=10", "step=1000 eps=.1 decay=0", "hard=2", "n=70001 step=3 grad_scale=1", "n=5 tensors=8", "n=70001 tensors=3",
+     "n=9000 tensors=250 lr=1e-4"},
      "master wide out n; weight? real out n; m wide out n; v wide out n; master0 wide in n plain; "
      "m0 wide in n plain; v0 wide in n squares; grad wide in n plain",
      adamw_f, .naive = naive_adamw, FORWARD(adamw), .flops = {"14.n"}},

@@ -95,13 +95,18 @@ int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e) {
     arena_begin(&a, o->mem, bytes);
     optim_place(o, &a, params);
     Masters k = {o, e};
-    const int rc = o->master ? optim_walk(o, master_visit, &k) : OK;
+    void *list = NULL;
+    int rc = mem_alloc(&list, params * (sizeof(Trained) + sizeof(double)), "list of parameters", e);
+    o->list = list;
+    o->sums = (double *)(o->list + params);
+    if (!rc && o->master) rc = optim_walk(o, master_visit, &k);
     if (rc) optim_close(o);
     return rc;
 }
 
 void optim_close(Optim *o) {
     if (o->m) o->m->be->release(o->m->be, o->mem);
+    mem_free(o->list);
     memset(o, 0, sizeof *o);
 }
 
@@ -110,54 +115,52 @@ typedef struct {
     int i;           /* parameters seen */
     double square;   /* sum of all squared gradients */
     char bad[160];   /* first parameter whose gradient is not finite */
-    double factor, scale;
+    double factor;
 } Step;
 
-static int sumsq_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
+/* The official groups go by the name, so that attn_norm learns as fast as attention, and decay reaches everything (method.md 1.5). */
+static int list_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
     Step *s = ctx;
-    (void)at;
-    s->o->m->be->op->sumsq(s->o->sum + s->i++, slot->g, info->n);
+    const Optim *o = s->o;
+    const Backend *be = o->m->be;
+    const OptimConfig *c = &o->c;
+    const int attn = c->official_groups ? strstr(info->name, "attn") != NULL : info->mixer, master = optim_has_master(o, info);
+    o->list[s->i++] = (Trained){.master = master ? wide_at(be, o->master, at) : slot->ww,
+                                .weight = master ? slot->w : NULL,
+                                .m = wide_at(be, o->m1, at),
+                                .v = wide_at(be, o->m2, at),
+                                .grad = slot->g,
+                                .n = info->n,
+                                .lr = (attn ? c->lr_attn : c->lr) * s->factor,
+                                .decay = c->official_groups || info->decays ? c->decay : 0};
     return OK;
 }
 static int norm_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
     Step *s = ctx;
-    Backend *be = s->o->m->be;
-    double v;
+    const double v = s->o->sums[s->i++];
     (void)slot, (void)at;
-    be->download(be, &v, s->o->sum + s->i++, sizeof v);
     if (!isfinite(v) && !s->bad[0]) strncpy(s->bad, info->name, sizeof s->bad - 1);
     s->square += v;
     return OK;
 }
 
-/* The official groups go by the name, so that attn_norm learns as fast as attention, and decay reaches everything (method.md 1.5). */
-static int update_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
-    const Step *s = ctx;
-    Optim *o = s->o;
+int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e) {
+    Step s = {.o = o, .factor = schedule_factor(&o->c.schedule, o->step, total)};
     Backend *be = o->m->be;
     const OptimConfig *c = &o->c;
-    const int attn = c->official_groups ? strstr(info->name, "attn") != NULL : info->mixer;
-    const double lr = (attn ? c->lr_attn : c->lr) * s->factor, decay = c->official_groups || info->decays ? c->decay : 0;
-    const int master = optim_has_master(o, info);
-    be->op->adamw(master ? wide_at(be, o->master, at) : slot->ww, master ? slot->w : NULL, wide_at(be, o->m1, at),
-                  wide_at(be, o->m2, at), slot->g, s->scale, lr, c->beta1, c->beta2, c->eps, decay, o->step, info->n);
-    return OK;
-}
-
-int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e) {
-    Step s = {.o = o, .scale = 1, .factor = schedule_factor(&o->c.schedule, o->step, total)};
-    optim_walk(o, sumsq_visit, &s);
+    optim_walk(o, list_visit, &s);
+    const int tensors = s.i;
+    be->op->sumsq(o->sum, o->list, tensors);
+    be->download(be, o->sums, o->sum, (size_t)tensors * sizeof(double)); // the one time that a step waits
     s.i = 0;
     optim_walk(o, norm_visit, &s);
-    const double norm = sqrt(s.square);
+    const double norm = sqrt(s.square), scale = c->clip > 0 && norm > c->clip ? c->clip / (norm + 1e-6) : 1;
     *grad_norm = norm;
-    *lr = o->c.lr_attn * s.factor;
-    if (o->m->grad == GRAD_ALL) *lr = o->c.lr * s.factor;
+    *lr = (o->m->grad == GRAD_ALL ? c->lr : c->lr_attn) * s.factor;
     if (s.bad[0] || !isfinite(norm))
         return err_set(e, ERR_NUMERIC, "%s: its gradient is not finite", s.bad[0] ? s.bad : "sum of all parameters");
-    if (o->c.clip > 0 && norm > o->c.clip) s.scale = o->c.clip / (norm + 1e-6);
     o->step++;
-    optim_walk(o, update_visit, &s);
+    be->op->adamw(o->list, scale, c->beta1, c->beta2, c->eps, o->step, tensors);
     model_zero_grad(o->m);
     return OK;
 }

@@ -27,6 +27,8 @@ typedef struct {
     int64_t step; /* completed steps */
     Wide *m1, *m2, *master; /* over all trainable parameters, in walk order; master NULL where real == wide */
     double *sum;  /* device scratch, one number a parameter */
+    Trained *list; /* host: what the ops of a step go over, made anew by each */
+    double *sums;  /* host: sum, downloaded */
     size_t n, bytes;
     void *mem;
 } Optim;

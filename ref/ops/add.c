@@ -24,13 +24,17 @@ static void sum(double *out, const wide *x, size_t n) {
     out[0] = total;
 }
 
-static void sumsq(double *out, const wide *x, size_t n) {
-    double total = 0;
-    for (size_t from = 0; from < n; from += SUM_BLOCK) {
-        const size_t to = n - from < SUM_BLOCK ? n : from + SUM_BLOCK;
-        double block = 0;
-        for (size_t i = from; i < to; i++) block += (double)x[i] * x[i];
-        total += block;
+static void sumsq(double *out, const trained *list, int tensors) {
+    for (int t = 0; t < tensors; t++) {
+        const wide *x = list[t].grad;
+        const size_t n = list[t].n;
+        double total = 0;
+        for (size_t from = 0; from < n; from += SUM_BLOCK) {
+            const size_t to = n - from < SUM_BLOCK ? n : from + SUM_BLOCK;
+            double block = 0;
+            for (size_t i = from; i < to; i++) block += (double)x[i] * x[i];
+            total += block;
+        }
+        out[t] = total;
     }
-    out[0] = total;
 }

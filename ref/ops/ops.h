@@ -19,37 +19,45 @@ typedef struct { int N, C, Ct, VOC, block; } HeadDims;                 /* Ct: te
 enum { ALIGN_NORM, ALIGN_SQUARED };
 
 #define OPS Ops64
+#define trained Trained64
 #define real double
 #define wide double
 #include "ops/ops_decl.h"
 #undef OPS
+#undef trained
 #undef real
 #undef wide
 
 #define OPS Ops32
+#define trained Trained32
 #define real float
 #define wide float
 #include "ops/ops_decl.h"
 #undef OPS
+#undef trained
 #undef real
 #undef wide
 
 typedef struct Bf16 Bf16; /* completed in cuda/bf16.h only */
 #define OPS Ops16
+#define trained Trained16
 #define real Bf16
 #define wide float
 #include "ops/ops_decl.h"
 #undef OPS
+#undef trained
 #undef real
 #undef wide
 
 typedef struct Real Real; /* never completed */
 typedef struct Wide Wide;
 #define OPS Ops
+#define trained Trained
 #define real Real
 #define wide Wide
 #include "ops/ops_decl.h"
 #undef OPS
+#undef trained
 #undef real
 #undef wide
 

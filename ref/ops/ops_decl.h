@@ -3,6 +3,7 @@
  * This file is included several times by ops.h, once per precision, with these names defined:
  *   OPS   the struct's name            real  what activations and weights are stored in (double, float, later bf16)
  *   wide  what statistics, gates, log-decays, recurrent states, losses and parameter gradients are kept in (double, float)
+ *   trained  the struct of one tensor of an optimiser step, below
  * so Ops64, Ops32, ... have one shape, and a backend with a wrong signature does not compile.
  *
  * Rules that hold for all of them
@@ -21,6 +22,16 @@
 
 /* No include guard: included once per precision. */
 
+/* One of the n-element tensors that a step of the optimiser goes over; lists of them are host arrays. See adamw; sumsq reads grad and n. */
+typedef struct {
+    wide *master;
+    real *weight;
+    wide *m, *v;
+    const wide *grad;
+    size_t n;
+    double lr, decay;
+} trained;
+
 typedef struct OPS {
     /* ---------------------------------------------------------------- plain arithmetic */
 
@@ -28,10 +39,11 @@ typedef struct OPS {
     void (*add)(real *y, const real *a, const real *b, size_t n);
     /* accumulate: y += alpha x over n elements. */
     void (*accumulate)(real *y, const real *x, double alpha, size_t n);
-    /* sum, sumsq: out[0] = sum x_i, sum x_i^2 over n elements, in double, in a fixed order (blocks of 4096 elements summed
-     * left to right, then the block sums left to right), so that the value does not depend on threads. Overwrites out[0]. */
+    /* sum: out[0] = sum x_i over n elements, in double, in a fixed order (blocks of 4096 elements summed left to right, then the
+     *      block sums left to right), so that the value does not depend on threads. Overwrites out[0].
+     * sumsq: out[i] = sum of grad^2 of list[i], each in that order, for all tensors of a list in one call. Overwrites out[0..tensors-1]. */
     void (*sum)(double *out, const wide *x, size_t n);
-    void (*sumsq)(double *out, const wide *x, size_t n);
+    void (*sumsq)(double *out, const trained *list, int tensors);
 
     /* ---------------------------------------------------------------- embedding and linear */
 
@@ -215,10 +227,10 @@ typedef struct OPS {
 
     /* ---------------------------------------------------------------- optimiser */
 
-    /* adamw: one AdamW step on n parameters; step counts from 1; every gradient is multiplied by grad_scale (clipping) first.
+    /* adamw: one AdamW step on every tensor of a list, in one call; step counts from 1; every gradient is multiplied by grad_scale
+     *   (clipping) first. lr and wd (decay) are each tensor's own.
      *   p = p (1 - lr wd);  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr (m / (1-b1^step)) / (sqrt(v / (1-b2^step)) + eps)
-     *   master, m, v, grad (n) wide; weight (n) real gets a rounded copy of master, or NULL where real and wide are one type and
+     *   master (p), m, v, grad (n) wide; weight (n) real gets a rounded copy of master, or NULL where real and wide are one type and
      *   master IS the weight.   src Loshchilov & Hutter (arXiv 1711.05101), order of torch.optim.AdamW */
-    void (*adamw)(wide *master, real *weight, wide *m, wide *v, const wide *grad, double grad_scale, double lr, double beta1,
-                  double beta2, double eps, double decay, int64_t step, size_t n);
+    void (*adamw)(const trained *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, int tensors);
 } OPS;

@@ -1,14 +1,16 @@
 /* ref_ops.c - the reference backend as one translation unit: every op is static, the table is the only symbol.
  *
  * Built twice: -DBITS=64 gives ops_ref64, the oracle; -DBITS=32 gives ops_ref32. */
-#include "ops/ops.h" /* before real and wide are defined: it defines and undefines both */
+#include "ops/ops.h" /* before real, wide and trained are defined: it defines and undefines them */
 
 #if BITS == 64
 #define real double
 #define wide double
+#define trained Trained64
 #elif BITS == 32
 #define real float
 #define wide float
+#define trained Trained32
 #else
 #error "ref_ops.c: BITS is 32 or 64"
 #endif

@@ -27,6 +27,7 @@
 #define __forceinline__
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
+#define __grid_constant__
 
 struct dim3 {
     unsigned x, y, z;

@@ -207,14 +207,20 @@ static void row_ops() {
                [&](int) { op.embed_backward(dtable, out, ids, N, C, VOC); });
     }
     {
+        enum { TENSORS = 100 }; // of one step
         const size_t n = ADAMW;
         float *p = wide_of(n), *m = wide_of(n), *v = wide_of(n, 0.5f, 0.5f), *g = wide_of(n);
         Bf16 *b = real_of(n);
-        double *out = (double *)take(8);
-        const double t = time_ms([&](int) { op.sumsq(out, g, n); });
+        double *out = (double *)take(8 * TENSORS);
+        Trained16 list[TENSORS] = {};
+        for (int k = 0; k < TENSORS; k++) {
+            const size_t at = n / TENSORS * k;
+            list[k] = {p + at, b + at, m + at, v + at, g + at, n / TENSORS, 1e-4, 0.1};
+        }
+        const double t = time_ms([&](int) { op.sumsq(out, list, TENSORS); });
         printf("%-22s %-34s %9.3f ms %7.0f GB/s\n", "sumsq", "500M", t, n * 4.0 / t / 1e6);
         report("adamw", "500M", n * 30.0, 0, ROWS,
-               [&](int) { op.adamw(p, b, m, v, g, 1, 1e-4, 0.9, 0.95, 1e-8, 0.1, 10, n); });
+               [&](int) { op.adamw(list, 1, 0.9, 0.95, 1e-8, 10, TENSORS); });
     }
 #undef S
 }
