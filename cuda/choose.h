@@ -29,7 +29,7 @@ static void delta_rule_forward(real *o, wide *states, const real *q, const real 
                                const wide *g, const wide *beta, const int *start, double scale, void *work,
                                const DeltaDims *d) {
     (void)work;
-    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true>(o, states, q, k, v, g, beta, scale, d);
+    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true, false>(o, states, q, k, v, g, beta, scale, d);
 #if BITS == 16
     if (d->chunk == GDN_C && d->V % GDN_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
         if (d->K == 64) return gdn_forward<64>(o, states, q, k, v, g, beta, start, scale, work, d);
@@ -58,7 +58,7 @@ static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *db
 static void gla_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
                         const int *start, double scale, void *work, const DeltaDims *d) {
     (void)work;
-    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<false>(o, states, q, k, v, g, NULL, scale, d);
+    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<false, true>(o, states, q, k, v, g, NULL, scale, d);
 #if BITS == 16
     if (d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
         if (d->K == 64) return gla_forward_mma<64>(o, states, q, k, v, g, start, scale, work, d);
@@ -85,6 +85,13 @@ static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, c
 static void kda_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
                         const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     (void)work;
+    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true, true>(o, states, q, k, v, g, beta, scale, d);
+#if BITS == 16
+    if (d->chunk == KDA_C && d->V % KDA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
+        if (d->K == 64) return kda_forward_mma<64>(o, states, q, k, v, g, beta, start, scale, work, d);
+        if (d->K == 128) return kda_forward_mma<128>(o, states, q, k, v, g, beta, start, scale, work, d);
+    }
+#endif
     kda_forward_plain(o, states, q, k, v, g, beta, start, scale, d);
 }
 static void kda_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,

@@ -44,6 +44,8 @@ typedef float wide;
 #include "chunk.h"
 #include "delta_rule.cu"
 #if BITS == 16
+#include "inverse.h"
+#include "channel_decay.h"
 #include "delta_rule_mma.cu"
 #include "delta_rule_mma_backward.cu"
 #endif
@@ -54,6 +56,9 @@ typedef float wide;
 #include "gla_mma_backward.cu"
 #endif
 #include "kda.cu"
+#if BITS == 16
+#include "kda_mma.cu"
+#endif
 #include "head.h"
 #include "xent.cu"
 #include "kl.cu"

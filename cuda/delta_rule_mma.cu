@@ -7,7 +7,7 @@
  * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared memory:
  *   R = V - in o (K S);  V' = A_b R;  O = s in o (Q S) + P V';  S = all S + K^T (out o V')
  * Columns of S are independent, so a head with V = 128 is two blocks. */
-enum { GDN_C = 64, GDN_COLS = 64, GDN_PREPARE = 128, GDN_SCAN = 256, GDN_LD = GDN_C + 4 };
+enum { GDN_C = 64, GDN_COLS = 64, GDN_PREPARE = 128, GDN_SCAN = 256 };
 
 /* Decays of a chunk of n <= 64 rows, by the first warp: G as double, since its differences must keep the digits of a weak decay behind a
  * strong one; from[i] the first token of i's document within the chunk, or -1. Rows n.. get g = 0. */
@@ -38,57 +38,6 @@ __device__ float gdn_gam(const GdnDecays &d, int i, int j) {
 }
 
 // ---- prepare ----
-/* c (16 x 8) += a (16 x k) b (k x 8), float tiles of leading dimension GDN_LD in shared memory, as tf32. */
-__device__ void gdn_product_tf32(float (&c)[4], SHARED_PTR(float) a, SHARED_PTR(float) b, int k) {
-    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    for (int k0 = 0; k0 < k; k0 += 8) {
-        const unsigned ra[4] = {to_tf32(a[g * GDN_LD + k0 + t]), to_tf32(a[(g + 8) * GDN_LD + k0 + t]),
-                                to_tf32(a[g * GDN_LD + k0 + t + 4]),
-                                to_tf32(a[(g + 8) * GDN_LD + k0 + t + 4])};
-        mma_tf32(c, ra, to_tf32(b[(k0 + t) * GDN_LD + g]), to_tf32(b[(k0 + t + 4) * GDN_LD + g]));
-    }
-}
-__device__ void gdn_store_float(SHARED_PTR(float) to, const float (&c)[4], float sign) {
-    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    for (int e = 0; e < 4; e++) to[(g + e / 2 * 8) * GDN_LD + 2 * t + e % 2] = sign * c[e];
-}
-/* Merges two inverted diagonal blocks of `size` rows at row r0: T21 = -T22 (M21 T11), this warp the 8 columns from c0 on. */
-template <int size> __device__ void gdn_merge(SHARED_PTR(float) T, SHARED_PTR(float) M, int r0, int c0) {
-    SHARED_PTR(float) low = T + (r0 + size) * GDN_LD + c0; // where T21 goes, and M21 T11 on the way
-    float x[size / 16][4] = {};
-    for (int m = 0; m < size / 16; m++)
-        gdn_product_tf32(x[m], M + (r0 + size + 16 * m) * GDN_LD + r0, T + r0 * GDN_LD + c0, size);
-    for (int m = 0; m < size / 16; m++) gdn_store_float(low + 16 * m * GDN_LD, x[m], 1.0f);
-    __syncwarp();
-    float y[size / 16][4] = {};
-    for (int m = 0; m < size / 16; m++)
-        gdn_product_tf32(y[m], T + (r0 + size + 16 * m) * GDN_LD + r0 + size, low, size);
-    __syncwarp();
-    for (int m = 0; m < size / 16; m++) gdn_store_float(low + 16 * m * GDN_LD, y[m], -1.0f);
-}
-/* T = (I + M)^{-1} for a strictly lower 64 x 64 M; T's upper triangle must be zero. Four warps. */
-__device__ void gdn_inverse(SHARED_PTR(float) T, SHARED_PTR(float) M) {
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    if (lane < 16) { // column `lane` of this warp's 16 x 16 diagonal block
-        SHARED_PTR(float) m = M + warp * 16 * (GDN_LD + 1);
-        float x[16];
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-            x[i] = i == lane ? 1.0f : 0.0f;
-#pragma unroll
-            for (int k = 0; k < i; k++) x[i] -= m[i * GDN_LD + k] * x[k];
-        }
-        SHARED_PTR(float) to = T + warp * 16 * (GDN_LD + 1) + lane;
-#pragma unroll
-        for (int i = 0; i < 16; i++) to[i * GDN_LD] = x[i];
-    }
-    __syncthreads();
-    gdn_merge<16>(T, M, warp / 2 * 32, warp / 2 * 32 + warp % 2 * 8);
-    __syncthreads();
-    gdn_merge<32>(T, M, 0, warp * 8);
-    __syncthreads();
-}
-
 /* Where chunk c of (batch, head) has its two 64 x 64 matrices, chunks being `each` elements apart. */
 enum { GDN_PAIR = 2 * GDN_C * GDN_C };
 __device__ Bf16 *gdn_pair(Bf16 *work, size_t bh, int c, int chunks, int each) {
@@ -103,8 +52,8 @@ __global__ void __launch_bounds__(GDN_PREPARE)
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
-    SHARED_PTR(float) M = shared_take<float>(cursor, GDN_C * GDN_LD);
-    SHARED_PTR(float) T = shared_take<float>(cursor, GDN_C * GDN_LD);
+    SHARED_PTR(float) M = shared_take<float>(cursor, GDN_C * INV_LD);
+    SHARED_PTR(float) T = shared_take<float>(cursor, GDN_C * INV_LD);
     SHARED(double, G, GDN_C);
     SHARED(int, from, GDN_C);
     SHARED(float, betas, GDN_C);
@@ -117,7 +66,7 @@ __global__ void __launch_bounds__(GDN_PREPARE)
     tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GDN_C, n, GDN_PREPARE);
     cp_async_commit();
     gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n, a.H, a);
-    for (int e = threadIdx.x; e < GDN_C * GDN_LD; e += GDN_PREPARE) T[e] = 0.0f;
+    for (int e = threadIdx.x; e < GDN_C * INV_LD; e += GDN_PREPARE) T[e] = 0.0f;
     cp_async_wait<0>();
     __syncthreads();
 
@@ -145,18 +94,18 @@ __global__ void __launch_bounds__(GDN_PREPARE)
             const int i = warp * 16 + lane / 4 + e / 2 * 8, j = m * 8 + lane % 4 * 2;
             float p[2];
             for (int x = 0; x < 2; x++) {
-                M[i * GDN_LD + j + x] = j + x < i ? betas[i] * kk[m][e + x] : 0.0f;
+                M[i * INV_LD + j + x] = j + x < i ? betas[i] * kk[m][e + x] : 0.0f;
                 p[x] = j + x <= i ? a.scale * gdn_gam(dec, i, j + x) * qk[m][e + x] : 0.0f;
             }
             *(unsigned *)(out_P + i * GDN_C + j) = bf16_pair(p[0], p[1]);
         }
     __syncthreads();
-    gdn_inverse(T, M);
+    inverse_of(T, M);
     for (int e = threadIdx.x * 2; e < GDN_C * GDN_C; e += GDN_PREPARE * 2) {
         const int i = e / GDN_C, j = e % GDN_C;
         float x[2];
         for (int y = 0; y < 2; y++)
-            x[y] = j + y <= i ? gdn_gam(dec, i, j + y) * T[i * GDN_LD + j + y] *
+            x[y] = j + y <= i ? gdn_gam(dec, i, j + y) * T[i * INV_LD + j + y] *
                                     (with_beta ? (float)betas[j + y] : 1.0f)
                               : 0.0f;
         *(unsigned *)(out_A + e) = bf16_pair(x[0], x[1]);
@@ -362,7 +311,7 @@ static void gdn_forward(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, con
     const DeltaArgs a = delta_args(d, scale);
     const size_t pair = GDN_PAIR * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD,
                  tile_c = GDN_C * Tile<GDN_C>::LD;
-    const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * GDN_LD * sizeof(float);
+    const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * INV_LD * sizeof(float);
     const size_t shared_scan = (2 * GdnStage<K>::ALL + K * Tile<GDN_COLS>::LD + 2 * tile_c) * sizeof(Bf16);
     const int most =
         (int)(a.worker * sizeof(float) / pair); // chunks that the workspace has room for, per head

@@ -215,25 +215,6 @@ __global__ void __launch_bounds__(GDN_BACK)
 }
 
 // ---- parallel ----
-/* c (16 rows r0.., N columns n0..) += a b: k steps of 16, operands as the flags say (see tile.h). */
-template <int LDA, int LDB, bool a_transposed, bool b_straight, int NB>
-__device__ void gdn_product(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0, int n0,
-                            int k) {
-#pragma unroll 2 // more would be spilled
-    for (int i = 0; i < k; i += 16) {
-        unsigned ra[4];
-        if constexpr (a_transposed) load_a_transposed<LDA>(ra, a, r0, i);
-        else load_a<LDA>(ra, a, r0, i);
-#pragma unroll
-        for (int n = 0; n < NB / 2; n++) {
-            unsigned rb[4];
-            if constexpr (b_straight) load_b_straight<LDB>(rb, b, i, n0 + n * 16);
-            else load_b<LDB>(rb, b, n0 + n * 16, i);
-            mma_bf16(c[2 * n], ra, rb[0], rb[1]);
-            mma_bf16(c[2 * n + 1], ra, rb[2], rb[3]);
-        }
-    }
-}
 /* Sums over the four lanes that share a row. */
 __device__ float gdn_quad_sum(float v) {
     v += __shfl_xor_sync(FULL, v, 1);
@@ -313,7 +294,7 @@ __global__ void __launch_bounds__(GDN_BACK)
         // R = V - in o (K S); each element of Rs is read and written by the same thread. And beta o R.
         {
             float ksv[VB][4] = {};
-            gdn_product<K, V, false, true, VB>(ksv, ks, Ss, row, vl, K);
+            tile_mma<K, V, false, true, 2>(ksv, ks, Ss, row, vl, K);
 #pragma unroll
             for (int n = 0; n < VB; n++) {
 #pragma unroll
@@ -330,7 +311,7 @@ __global__ void __launch_bounds__(GDN_BACK)
         // V' = A (beta o R);  dR = beta o (A^T dV')
         {
             float u[VB][4] = {};
-            gdn_product<GDN_C, V, true, true, VB>(u, As, dUs, row, vl, GDN_C);
+            tile_mma<GDN_C, V, true, true, 2>(u, As, dUs, row, vl, GDN_C);
 #pragma unroll
             for (int n = 0; n < VB; n++) {
 #pragma unroll
@@ -340,7 +321,7 @@ __global__ void __launch_bounds__(GDN_BACK)
         }
         {
             float u[VB][4] = {};
-            gdn_product<GDN_C, V, false, true, VB>(u, As, Us, row, vl, GDN_C);
+            tile_mma<GDN_C, V, false, true, 2>(u, As, Us, row, vl, GDN_C);
             __syncthreads(); // beta o R has been read
 #pragma unroll
             for (int n = 0; n < VB; n++) store_c<V>(Us, u[n], row, vl + n * 8);
@@ -348,7 +329,7 @@ __global__ void __launch_bounds__(GDN_BACK)
         // dA_b = dV' R^T: dbeta's columns, and dA_b diag(beta)
         {
             float dA[CB][4] = {};
-            gdn_product<V, V, false, false, CB>(dA, dUs, Rs, row, cl, V);
+            tile_mma<V, V, false, false, 2>(dA, dUs, Rs, row, cl, V);
 #pragma unroll
             for (int n = 0; n < CB; n++) {
                 float col[2] = {0, 0};
@@ -370,15 +351,15 @@ __global__ void __launch_bounds__(GDN_BACK)
         // dM = -strict(A^T (dA_b beta) A^T);  E = beta o dM o gam;  L = E o K K^T + (dO V'^T) o P
         {
             float y[CB][4] = {};
-            gdn_product<GDN_C, GDN_C, true, true, CB>(y, As, M1, row, cl, GDN_C);
+            tile_mma<GDN_C, GDN_C, true, true, 2>(y, As, M1, row, cl, GDN_C);
 #pragma unroll
             for (int n = 0; n < CB; n++) store_c<GDN_C>(M2, y[n], row, cl + n * 8);
         }
         __syncthreads();
         float E[CB][4] = {}, dP[CB][4] = {}, kk[CB][4] = {}, row_L[2] = {0, 0}, row_b[2] = {0, 0};
-        gdn_product<GDN_C, GDN_C, false, false, CB>(E, M2, As, row, cl, GDN_C);
-        gdn_product<V, V, false, false, CB>(dP, os, Us, row, cl, V);
-        gdn_product<K, K, false, false, CB>(kk, ks, ks, row, cl, K);
+        tile_mma<GDN_C, GDN_C, false, false, 2>(E, M2, As, row, cl, GDN_C);
+        tile_mma<V, V, false, false, 2>(dP, os, Us, row, cl, V);
+        tile_mma<K, K, false, false, 2>(kk, ks, ks, row, cl, K);
         __syncthreads(); // M1 and M2 have been read
 #pragma unroll
         for (int n = 0; n < CB; n++) {
@@ -406,7 +387,7 @@ __global__ void __launch_bounds__(GDN_BACK)
         float din[2] = {0, 0};
         {
             float y[KB][4] = {};
-            gdn_product<V, V, false, false, KB>(y, os, Ss, row, kl, V);
+            tile_mma<V, V, false, false, 2>(y, os, Ss, row, kl, V);
 #pragma unroll
             for (int n = 0; n < KB; n++)
 #pragma unroll
@@ -419,7 +400,7 @@ __global__ void __launch_bounds__(GDN_BACK)
         }
         {
             float z[KB][4] = {};
-            gdn_product<V, V, false, false, KB>(z, dRs, Ss, row, kl, V);
+            tile_mma<V, V, false, false, 2>(z, dRs, Ss, row, kl, V);
 #pragma unroll
             for (int n = 0; n < KB; n++)
 #pragma unroll
@@ -431,10 +412,10 @@ __global__ void __launch_bounds__(GDN_BACK)
                 }
         }
         // dQ += dP K;  dK += dP^T Q + E K + E^T K
-        gdn_product<GDN_C, K, false, true, KB>(sum_q, M1, ks, row, kl, GDN_C);
-        gdn_product<GDN_C, K, true, true, KB>(sum_k, M1, qs, row, kl, GDN_C);
-        gdn_product<GDN_C, K, false, true, KB>(sum_k, M2, ks, row, kl, GDN_C);
-        gdn_product<GDN_C, K, true, true, KB>(sum_k, M2, ks, row, kl, GDN_C);
+        tile_mma<GDN_C, K, false, true, 2>(sum_q, M1, ks, row, kl, GDN_C);
+        tile_mma<GDN_C, K, true, true, 2>(sum_k, M1, qs, row, kl, GDN_C);
+        tile_mma<GDN_C, K, false, true, 2>(sum_k, M2, ks, row, kl, GDN_C);
+        tile_mma<GDN_C, K, true, true, 2>(sum_k, M2, ks, row, kl, GDN_C);
         // dK_s = out o (V' dS^T) with dS in S's place; <S, dS> on the way
         __syncthreads();
         float tail = 0, last_all = 0; // all <S, dS>, and the sum of K o dK_s
@@ -446,7 +427,7 @@ __global__ void __launch_bounds__(GDN_BACK)
         tail = all * block_sum(tail); // and a barrier
         {
             float z[KB][4] = {}, last[2] = {0, 0};
-            gdn_product<V, V, false, false, KB>(z, Us, Ss, row, kl, V);
+            tile_mma<V, V, false, false, 2>(z, Us, Ss, row, kl, V);
 #pragma unroll
             for (int n = 0; n < KB; n++)
 #pragma unroll
@@ -508,7 +489,7 @@ static void gdn_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wi
     const DeltaArgs a = delta_args(d, scale);
     const size_t tile_k = GDN_C * Tile<K>::LD, tile_v = GDN_C * Tile<V>::LD, tile_c = GDN_C * Tile<GDN_C>::LD,
                  tile_cols = GDN_C * Tile<GDN_COLS>::LD;
-    const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * GDN_LD * sizeof(float);
+    const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * INV_LD * sizeof(float);
     const size_t shared_serial =
         (2 * (2 * tile_k + tile_cols + 2 * tile_c) + K * Tile<GDN_COLS>::LD + 2 * tile_cols) * sizeof(Bf16);
     const size_t shared_parallel = (2 * tile_k + 5 * tile_v + K * Tile<V>::LD + 4 * tile_c) * sizeof(Bf16);

@@ -1,9 +1,6 @@
 /* gla_mma.cu - gated linear attention for BF16, chunks of 64, K = 64 or 128, V a multiple of 64, on the matrix unit.
  *
- * With b the sum of g from the chunk's start (per key channel c), every use of it is a difference <= 0, cut in two factors that are each
- * safe: a block of 16 rows against an earlier one has the decay to the border between them on either side; a block against itself has
- * the decay to its 8th row on either side if its whole decay is above e^-60 in every channel (bf16 has float's exponents, so a factor above
- * 1 costs no digits), else the block is done element by element (arXiv 2312.06635 4.3, with the reference moved to the middle).
+ * With b the sum of g from the chunk's start (per key channel c; channel_decay.h):
  *   P_ij = s sum_c q_ic k_jc e^{b_ic - b_jc} (i >= j, same document)    Q = s in o q, in = e^b    K' = out o k, out = e^{b_C - b}
  * prepare, one block per chunk and key head, all in parallel: P, Q, K' and all = e^{b_C} into the workspace.
  * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared memory:
@@ -11,95 +8,11 @@
  * which, with Q and K' exchanged, P transposed and time reversed, is also the serial part of backward (gla_mma_backward.cu):
  *   dV = K' dS + P^T dO;  dS = all o dS + Q^T dO */
 enum { GLA_C = 64, GLA_COLS = 64, GLA_PREPARE = 128, GLA_SCAN = 256 };
-const float GLA_LOWEST = -110.0f, GLA_RANGE = 60.0f; // e^-110 is 0 in float
 
 /* What prepare leaves of a chunk, in bf16 elements: P, Q, K', all (float). */
 template <int K> struct GlaKept {
     enum { P = 0, Q = GLA_C * GLA_C, K_ = Q + GLA_C * K, ALL = K_ + GLA_C * K, SIZE = ALL + 2 * K };
 };
-/* b in shared memory, K + 8 floats a row: the pairs that 16 lanes read lie in different banks. */
-template <int K> struct GlaSums {
-    enum { LD = K + 8, SIZE = GLA_C * LD };
-};
-/* Sums of g down the chunk, a thread a channel. A single decay below e^-110 counts as that: it is 0 in float either way, and
- * sums that stay small keep their digits. Rows n.. and document starts add nothing; from[i] as in gdn_decays. */
-template <int K>
-__device__ void gla_sums(SHARED_PTR(float) bs, SHARED_PTR(int) from, const wide *g, const int *start, int b,
-                         int t0, int n, const DeltaArgs &a) {
-    for (int i = threadIdx.x; i < GLA_C; i += blockDim.x)
-        from[i] = begin_of(start, b, a.T, t0 + min(i, n - 1)) - t0;
-    for (int c = threadIdx.x; c < K; c += blockDim.x) {
-        float sum = 0;
-        for (int i = 0; i < GLA_C; i++) {
-            if (i < n && !begins(start, b, a.T, t0 + i))
-                sum += fmaxf(g[(size_t)i * a.Hk * K + c], GLA_LOWEST);
-            bs[i * GlaSums<K>::LD + c] = sum;
-        }
-    }
-}
-__device__ unsigned gla_scaled(unsigned pair, float lo, float hi) {
-    return bf16_pair(__uint_as_float(pair << 16) * lo, __uint_as_float(pair & 0xffff0000u) * hi);
-}
-/* A operand of rows m0.. of x, times e^{b_i - b_ref} per channel. */
-template <int K>
-__device__ void gla_load_a(unsigned (&a)[4], SHARED_PTR(Bf16) x, SHARED_PTR(float) bs, int ref, int m0,
-                           int k0) {
-    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    load_a<K>(a, x, m0, k0);
-    for (int r = 0; r < 4; r++) {
-        const int row = (m0 + g + r % 2 * 8) * GlaSums<K>::LD, c = k0 + 2 * t + r / 2 * 8;
-        const int at = ref * GlaSums<K>::LD + c;
-        a[r] = gla_scaled(a[r], __expf(bs[row + c] - bs[at]), __expf(bs[row + c + 1] - bs[at + 1]));
-    }
-}
-/* B operands of rows n0..n0+15 of x as columns, times e^{b_ref - b_j}. */
-template <int K>
-__device__ void gla_load_b(unsigned (&b)[4], SHARED_PTR(Bf16) x, SHARED_PTR(float) bs, int ref, int n0,
-                           int k0) {
-    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    load_b<K>(b, x, n0, k0);
-    for (int r = 0; r < 4; r++) {
-        const int row = (n0 + g + r / 2 * 8) * GlaSums<K>::LD, c = k0 + 2 * t + r % 2 * 8,
-                  at = ref * GlaSums<K>::LD + c;
-        b[r] = gla_scaled(b[r], __expf(bs[at] - bs[row + c]), __expf(bs[at + 1] - bs[row + c + 1]));
-    }
-}
-/* Whether rows m0..m0+15 decay by less than GLA_RANGE in every channel; the same for all lanes. */
-template <int K> __device__ bool gla_mild(SHARED_PTR(float) bs, int m0) {
-    float most = 0;
-    for (int c = threadIdx.x % WARP; c < K; c += WARP)
-        most = fmaxf(most, bs[m0 * GlaSums<K>::LD + c] - bs[(m0 + 15) * GlaSums<K>::LD + c]);
-    return warp_max(most) < GLA_RANGE;
-}
-
-/* The two 16 x 8 blocks of q k^T with rows m0.. and columns n0.. (n0 <= m0), decays included. Where the rows and columns are the same ones
- * and the decay is strong, element by element. */
-template <int K>
-__device__ void gla_scores(float (&s)[2][4], SHARED_PTR(Bf16) qs, SHARED_PTR(Bf16) ks, SHARED_PTR(float) bs,
-                           int m0, int n0) {
-    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    if (m0 == n0 && !gla_mild<K>(bs, m0)) {
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
-            const int i = m0 + g + e / 2 % 2 * 8, j = n0 + e / 4 * 8 + 2 * t + e % 2;
-            float sum = 0;
-            for (int c = 0; c < K && j <= i; c++)
-                sum += (float)qs[i * Tile<K>::LD + c] * (float)ks[j * Tile<K>::LD + c] *
-                       __expf(bs[i * GlaSums<K>::LD + c] - bs[j * GlaSums<K>::LD + c]);
-            s[e / 4][e % 4] = sum;
-        }
-        return;
-    }
-    const int ref = m0 == n0 ? m0 + 7 : m0 - 1;
-    for (int k0 = 0; k0 < K; k0 += 16) {
-        unsigned qa[4], kb[4];
-        gla_load_a<K>(qa, qs, bs, ref, m0, k0);
-        gla_load_b<K>(kb, ks, bs, ref, n0, k0);
-        mma_bf16(s[0], qa, kb[0], kb[1]);
-        mma_bf16(s[1], qa, kb[2], kb[3]);
-    }
-}
-
 template <int K>
 __global__ void __launch_bounds__(GLA_PREPARE)
     gla_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const int *start,
@@ -108,7 +21,7 @@ __global__ void __launch_bounds__(GLA_PREPARE)
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
-    SHARED_PTR(float) bs = shared_take<float>(cursor, GlaSums<K>::SIZE);
+    SHARED_PTR(float) bs = shared_take<float>(cursor, DecaySums<K>::SIZE);
     SHARED(int, from, GLA_C);
     const int c = first_chunk + blockIdx.x, t0 = c * GLA_C, n = min((int)GLA_C, a.T - t0),
               lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, b = blockIdx.y / a.Hk,
@@ -117,14 +30,14 @@ __global__ void __launch_bounds__(GLA_PREPARE)
     tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GLA_C, n, GLA_PREPARE);
     tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GLA_C, n, GLA_PREPARE);
     cp_async_commit();
-    gla_sums<K>(bs, from, g + at, start, b, t0, n, a);
+    decay_sums<K>(bs, from, g + at, (size_t)a.Hk * K, start, b, t0, n, a);
     cp_async_wait<0>();
     __syncthreads();
     Bf16 *kept = work + ((size_t)blockIdx.y * chunks + blockIdx.x) * each;
     const int m0 = warp * 16;
     for (int n0 = 0; n0 < GLA_C; n0 += 16) {
-        float s[2][4] = {};
-        if (n0 <= m0) gla_scores<K>(s, qs, ks, bs, m0, n0);
+        float scores[1][2][4] = {}, (&s)[2][4] = scores[0];
+        if (n0 <= m0) decay_scores<K>(scores, {qs}, ks, bs, m0, n0);
 #pragma unroll
         for (int e = 0; e < 8; e += 2) {
             const int i = m0 + lane / 4 + e / 2 % 2 * 8, j = n0 + e / 4 * 8 + lane % 4 * 2, f = from[i];
@@ -133,9 +46,9 @@ __global__ void __launch_bounds__(GLA_PREPARE)
                           j + 1 <= i && j + 1 >= f ? a.scale * s[e / 4][e % 4 + 1] : 0.0f);
         }
     }
-    const int last = (GLA_C - 1) * GlaSums<K>::LD, last_from = from[GLA_C - 1];
+    const int last = (GLA_C - 1) * DecaySums<K>::LD, last_from = from[GLA_C - 1];
     for (int e = threadIdx.x * 2; e < GLA_C * K; e += GLA_PREPARE * 2) {
-        const int i = e / K, x = e % K, row = i * GlaSums<K>::LD + x, tile = i * Tile<K>::LD + x;
+        const int i = e / K, x = e % K, row = i * DecaySums<K>::LD + x, tile = i * Tile<K>::LD + x;
         const bool in = (int)from[i] < 0, out = last_from <= i;
         *(unsigned *)(kept + Kept::Q + e) =
             bf16_pair(in ? a.scale * (float)qs[tile] * __expf(bs[row]) : 0.0f,
@@ -299,7 +212,7 @@ template <int K> static size_t gla_scan_shared() {
     return (2 * GlaStage<K>::SIZE + K * Tile<GLA_COLS>::LD) * sizeof(Bf16);
 }
 template <int K> static size_t gla_prepare_shared() {
-    return 2 * GLA_C * Tile<K>::LD * sizeof(Bf16) + GlaSums<K>::SIZE * sizeof(float);
+    return 2 * GLA_C * Tile<K>::LD * sizeof(Bf16) + DecaySums<K>::SIZE * sizeof(float);
 }
 template <int K>
 static void gla_forward_mma(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,

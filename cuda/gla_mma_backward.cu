@@ -8,71 +8,6 @@
  * depends on the decays before it: the sum begins again there, and g of the start itself has no gradient. */
 enum { GLA_BACK = 256 };
 
-/* B operands of two neighbouring 16 x 8 blocks, rows k0.. of x, times e^{b_edge - b_row} (transposed: the opposite exponent). */
-template <int K, bool transposed>
-__device__ void gla_load_rows(unsigned (&b)[4], SHARED_PTR(Bf16) x, SHARED_PTR(float) bs, int edge, int k0,
-                              int n0) {
-    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    load_b_straight<K>(b, x, k0, n0);
-    for (int r = 0; r < 4; r++) {
-        const int c = n0 + r / 2 * 8 + g, row = (k0 + r % 2 * 8 + 2 * t) * GlaSums<K>::LD + c;
-        const float e = bs[edge * GlaSums<K>::LD + c], e0 = e - bs[row], e1 = e - bs[row + GlaSums<K>::LD];
-        b[r] = gla_scaled(b[r], __expf(transposed ? -e0 : e0), __expf(transposed ? -e1 : e1));
-    }
-}
-/* sum over j < i of dP_ij e^{b_i - b_j} x_j for 16 rows i and the channels from `left`; transposed: sum over i > j of dP_ij e^{b_i - b_j} x_i. */
-template <int K, bool transposed, int NB>
-__device__ void gla_intra(float (&acc)[NB][4], SHARED_PTR(Bf16) dPs, SHARED_PTR(Bf16) x, SHARED_PTR(float) bs,
-                          int row, int left) {
-    const int lane = threadIdx.x % WARP, g = lane / 4, t2 = lane % 4 * 2, m0 = 16 * row,
-              edge = transposed ? m0 + 15 : m0 - 1;
-    const int other_end = transposed ? GLA_C / 16 : row;
-    for (int other = transposed ? row + 1 : 0; other < other_end; other++) {
-        unsigned pa[4];
-        if (transposed) load_a_transposed<GLA_C>(pa, dPs, m0, 16 * other);
-        else load_a<GLA_C>(pa, dPs, m0, 16 * other);
-#pragma unroll
-        for (int n = 0; n < NB / 2; n++) {
-            unsigned xb[4];
-            gla_load_rows<K, transposed>(xb, x, bs, edge, 16 * other, left + n * 16);
-            mma_bf16(acc[2 * n], pa, xb[0], xb[1]);
-            mma_bf16(acc[2 * n + 1], pa, xb[2], xb[3]);
-        }
-    }
-    const bool mild = gla_mild<K>(bs, m0);
-    unsigned own[4];
-    if (transposed) load_a_transposed<GLA_C>(own, dPs, m0, m0);
-    else load_a<GLA_C>(own, dPs, m0, m0);
-#pragma unroll
-    for (int n = 0; n < NB / 2; n++) {
-        float near_by[2][4] = {};
-        if (mild) {
-            unsigned xb[4];
-            gla_load_rows<K, transposed>(xb, x, bs, m0 + 7, m0, left + n * 16);
-            mma_bf16(near_by[0], own, xb[0], xb[1]);
-            mma_bf16(near_by[1], own, xb[2], xb[3]);
-        }
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
-            const int i = m0 + g + e / 2 % 2 * 8, c = left + n * 16 + e / 4 * 8 + t2 + e % 2;
-            const float b_i = bs[i * GlaSums<K>::LD + c];
-            float far = 0, sum = 0;
-            if (edge >= 0) far = bs[edge * GlaSums<K>::LD + c] - b_i;
-            acc[2 * n + e / 4][e % 4] *= __expf(transposed ? far : -far);
-            if (mild) {
-                const float d = bs[(m0 + 7) * GlaSums<K>::LD + c] - b_i;
-                sum = near_by[e / 4][e % 4] * __expf(transposed ? d : -d);
-            } else
-                for (int j = transposed ? i + 1 : m0; j < (transposed ? m0 + 16 : i); j++) {
-                    const float d = b_i - bs[j * GlaSums<K>::LD + c];
-                    sum += (float)dPs[transposed ? j * Tile<GLA_C>::LD + i : i * Tile<GLA_C>::LD + j] *
-                           (float)x[j * Tile<K>::LD + c] * __expf(transposed ? -d : d);
-                }
-            acc[2 * n + e / 4][e % 4] += sum;
-        }
-    }
-}
-
 /* dP, S dO and dS V of one (head, 64 value columns), added up; returns the thread's part of <S, dS> for channel threadIdx.x % K. */
 template <int K, int NB>
 __device__ float gla_head_products(float (&dp)[4][4], float (&sq)[NB][4], float (&sk)[NB][4],
@@ -124,7 +59,7 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
-    SHARED_PTR(float) bs = shared_take<float>(cursor, GlaSums<K>::SIZE); // b, and x in the end
+    SHARED_PTR(float) bs = shared_take<float>(cursor, DecaySums<K>::SIZE); // b, and x in the end
     SHARED_PTR(Bf16) vs = shared_take<Bf16>(cursor, TC);
     SHARED_PTR(Bf16) os = shared_take<Bf16>(cursor, TC);
     SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, TS);
@@ -141,7 +76,7 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
     const size_t KV = (size_t)K * a.V, at = (((size_t)b * a.T + t0) * a.Hk + hk) * K;
     tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GLA_C, n, GLA_BACK);
     tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GLA_C, n, GLA_BACK);
-    gla_sums<K>(bs, from, g + at, start, b, t0, n, a);
+    decay_sums<K>(bs, from, g + at, (size_t)a.Hk * K, start, b, t0, n, a);
     float dp[4][4] = {}, sq[NB][4] = {}, sk[NB][4] = {}, inner = 0;
     for (int x = 0; x < group * (a.V / GLA_COLS); x++) {
         const int h = hk * group + x / (a.V / GLA_COLS), v0 = x % (a.V / GLA_COLS) * GLA_COLS;
@@ -173,26 +108,26 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
         }
     }
     __syncthreads();
-    const int last = (GLA_C - 1) * GlaSums<K>::LD, last_from = from[GLA_C - 1];
-    float acc[NB][4] = {};
-    gla_intra<K, false, NB>(acc, dPs, ks, bs, row, left);
+    const int last = (GLA_C - 1) * DecaySums<K>::LD, last_from = from[GLA_C - 1];
+    float intra[1][NB][4] = {}, (&acc)[NB][4] = intra[0];
+    decay_rows<K, false>(intra, {dPs}, {ks}, bs, row, left);
 #pragma unroll
     for (int m = 0; m < NB; m++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             const int i = row * 16 + g8 + e / 2 * 8, x = left + m * 8 + t2 + e % 2;
-            const float in = (int)from[i] >= 0 ? 0.0f : __expf(bs[i * GlaSums<K>::LD + x]);
+            const float in = (int)from[i] >= 0 ? 0.0f : __expf(bs[i * DecaySums<K>::LD + x]);
             sq[m][e] = a.scale * in * sq[m][e] + acc[m][e];
             acc[m][e] = 0;
         }
-    gla_intra<K, true, NB>(acc, dPs, qs, bs, row, left);
+    decay_rows<K, true>(intra, {dPs}, {qs}, bs, row, left);
 #pragma unroll
     for (int m = 0; m < NB; m++) {
         float y[2] = {0, 0}; // the last row's share of this column pair, from this warp's rows
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             const int i = row * 16 + g8 + e / 2 * 8, x = left + m * 8 + t2 + e % 2;
-            const float out = last_from > i ? 0.0f : __expf(bs[last + x] - bs[i * GlaSums<K>::LD + x]),
+            const float out = last_from > i ? 0.0f : __expf(bs[last + x] - bs[i * DecaySums<K>::LD + x]),
                         far = out * sk[m][e];
             y[e % 2] += (float)ks[i * Tile<K>::LD + x] * far;
             sk[m][e] = far + acc[m][e];
@@ -213,7 +148,7 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
             const float qx[2] = {qs[i * Tile<K>::LD + x], qs[i * Tile<K>::LD + x + 1]},
                         kx[2] = {ks[i * Tile<K>::LD + x], ks[i * Tile<K>::LD + x + 1]}, own = diagonal[i];
             for (int z = 0; z < 2; z++)
-                bs[i * GlaSums<K>::LD + x + z] = qx[z] * sq[m][e + z] - kx[z] * sk[m][e + z];
+                bs[i * DecaySums<K>::LD + x + z] = qx[z] * sq[m][e + z] - kx[z] * sk[m][e + z];
             if (i >= n) continue;
             const size_t to = at + (size_t)i * a.Hk * K + x;
             if (dq) gla_add_pair(dq + to, sq[m][e] + own * kx[0], sq[m][e + 1] + own * kx[1]);
@@ -226,7 +161,7 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
         run *= end[4 * K + x];
         for (int r = 0; r < 4; r++) run += end[r * K + x];
         for (int i = GLA_C - 1; i >= 0; i--) {
-            run += bs[i * GlaSums<K>::LD + x];
+            run += bs[i * DecaySums<K>::LD + x];
             if (i < n && begins(start, b, a.T, t0 + i)) run = 0;
             else if (i < n) dg[at + (size_t)i * a.Hk * K + x] += run;
         }
@@ -243,7 +178,7 @@ static void gla_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dstat
     const int most = (int)(a.worker * sizeof(float) / (kept * sizeof(Bf16)));
     const size_t shared =
         (2 * GLA_C * Tile<K>::LD + (3 * GLA_C + 2 * K) * Tile<GLA_COLS>::LD) * sizeof(Bf16) +
-        (GlaSums<K>::SIZE + 5 * K + GLA_BACK) * sizeof(float);
+        (DecaySums<K>::SIZE + 5 * K + GLA_BACK) * sizeof(float);
     for (int last = a.NC; last > 0; last -= most) {
         const int first = last > most ? last - most : 0, chunks = last - first;
         const Bf16 *dS = (Bf16 *)work + (size_t)d->B * d->Hk * chunks * each;

@@ -1,8 +1,8 @@
 /* step.cu - one token of a recurrent mixer (T = 1: decoding), bound by reading and writing S once.
  *
  * A block has 32 columns of S, eight threads a column, each with every eighth row in registers: all loads of a block are under way before the
- * first is needed, and a row's 32 columns are one 128-byte access. delta: u = beta (v - (e^g S)^T k), S = e^g S + k u^T with one decay a
- * head; else S = e^g o S + k v^T with one decay a channel. Token 0 of a row continues from states[0], whatever `start` says. */
+ * first is needed, and a row's 32 columns are one 128-byte access. P = e^g o S, g one decay a head or a
+ * channel (channels); u = beta (v - P^T k) for the delta rules, else v; S = P + k u^T. Token 0 of a row continues from states[0], whatever `start` says. */
 enum { STEP_COLS = 32, STEP_PARTS = 8, STEP_ROWS = 32, STEP_MAX_K = STEP_PARTS * STEP_ROWS };
 
 /* Sum of v over the eight threads of a column, the same for all of them. */
@@ -15,7 +15,7 @@ __device__ float step_sum(SHARED_PTR(float) part, float v) {
     for (int p = 0; p < STEP_PARTS; p++) s += part[p * STEP_COLS + x];
     return s;
 }
-template <bool delta>
+template <bool delta, bool channels>
 __global__ void __launch_bounds__(STEP_COLS *STEP_PARTS)
     step_kernel(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
                 const wide *beta, DeltaArgs a) {
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(STEP_COLS *STEP_PARTS)
         S[r] = mine && i < a.K ? from[(size_t)i * a.V] : 0.0f;
     }
     for (int i = y * STEP_COLS + x; i < a.K; i += STEP_COLS * STEP_PARTS)
-        qs[i] = q[at + i], ks[i] = k[at + i], es[i] = expf(g[delta ? (size_t)bh : at + i]);
+        qs[i] = q[at + i], ks[i] = k[at + i], es[i] = expf(g[!channels ? (size_t)bh : (delta ? (size_t)bh * a.K : at) + i]);
     __syncthreads();
     float u = mine ? (float)v[(size_t)bh * a.V + col] : 0.0f, out = 0;
     if (delta) {
@@ -58,9 +58,9 @@ __global__ void __launch_bounds__(STEP_COLS *STEP_PARTS)
     out = step_sum(part, out);
     if (mine && y == 0) o[(size_t)bh * a.V + col] = a.scale * out;
 }
-template <bool delta>
+template <bool delta, bool channels>
 static void step_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
                          const wide *beta, double scale, const DeltaDims *d) {
-    LAUNCH(step_kernel<delta>, dim3(ceil_div(d->V, STEP_COLS), d->B * d->H), dim3(STEP_COLS, STEP_PARTS), 0,
+    LAUNCH((step_kernel<delta, channels>), dim3(ceil_div(d->V, STEP_COLS), d->B * d->H), dim3(STEP_COLS, STEP_PARTS), 0,
            o, states, q, k, v, g, beta, delta_args(d, scale));
 }

@@ -41,6 +41,26 @@ template <int D> __device__ void load_b_straight(unsigned (&b)[4], SHARED_PTR(Bf
     const int lane = threadIdx.x % WARP;
     ldmatrix<4, true>(b, tile + (k0 + lane % 16) * Tile<D>::LD + n0 + lane / 16 * 8);
 }
+/* c (16 rows from r0, 8 NB columns from n0) += a b over k: both tiles with D columns of their own, transposed or not as the flags say (load_a,
+ * load_a_transposed; load_b_straight, load_b). `steps` of 16 are unrolled together: 8 are all of them,
+ * fewer where registers are short. */
+template <int DA, int DB, bool a_transposed, bool b_straight, int steps, int NB>
+__device__ __forceinline__ void tile_mma(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0, int n0, int k) {
+#pragma unroll steps
+    for (int i = 0; i < k; i += 16) {
+        unsigned ra[4];
+        if constexpr (a_transposed) load_a_transposed<DA>(ra, a, r0, i);
+        else load_a<DA>(ra, a, r0, i);
+#pragma unroll
+        for (int n = 0; n < NB / 2; n++) {
+            unsigned rb[4];
+            if constexpr (b_straight) load_b_straight<DB>(rb, b, i, n0 + n * 16);
+            else load_b<DB>(rb, b, n0 + n * 16, i);
+            mma_bf16(c[2 * n], ra, rb[0], rb[1]);
+            mma_bf16(c[2 * n + 1], ra, rb[2], rb[3]);
+        }
+    }
+}
 /* Two neighbouring 16 x 8 accumulators as the A operand of a following product. */
 __device__ inline void pack_a(unsigned (&a)[4], const float (&left)[4], const float (&right)[4]) {
     a[0] = bf16_pair(left[0], left[1]), a[1] = bf16_pair(left[2], left[3]);

@@ -75,6 +75,14 @@ static const struct {
     {"gla", "B=1,T=130,H=1,Hk=1,K=64,V=64,chunk=64,-start"},
     {"gla", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,hard=2,-start"},
     {"gla", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,hard=1,-start"},
+    {"kda", "B=1,T=70,H=2,Hk=1,K=64,V=64,chunk=64"},
+    {"kda", "B=1,T=100,H=1,Hk=1,K=64,V=64,chunk=64,hard=1"},
+    {"kda", "B=1,T=65,H=1,Hk=1,K=128,V=128,chunk=64"},
+    {"kda", "B=1,T=65,H=1,Hk=1,K=64,V=128,chunk=64"},
+    {"kda", "B=2,T=1,H=4,Hk=2,K=100,V=40,chunk=64"},
+    {"kda", "B=1,T=130,H=1,Hk=1,K=64,V=64,chunk=64,-start"},
+    {"kda", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,hard=2,-start"},
+    {"kda", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,hard=1,-start"},
     {"linear", "N=70,I=65,O=67"},
     {"rmsnorm", "N=130,C=300"},
     {"embed", "N=300,C=9,VOC=4"},
@@ -126,6 +134,7 @@ START_TEST(a_tenth_fails_in_fast_versions) {
     tenth_fails("cuda-emu-bf16", "attention", "B=1,T=70,H=2,Hk=1,D=64");
     tenth_fails("cuda-emu-bf16", "delta_rule", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64");
     tenth_fails("cuda-emu-bf16", "gla", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64");
+    tenth_fails("cuda-emu-bf16", "kda", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64");
 }
 END_TEST
 

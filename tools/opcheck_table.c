@@ -444,7 +444,8 @@ const OpRow op_rows[] = {
      "dk real grad:k B.T.Hk.K n=T.K+8; dv real grad:v B.T.H.V n=T.K+8; dg wide grad:g B.T.H.K n=T.K+8; "
      "dbeta wide grad:beta B.T.H n=T.K+8; dS0 wide over:S0 B.H.K.V n=T.K+8; dout real cot:o B.T.H.V plain; "
      "dfinal wide cot:final B.H.K.V plain; work",
-     kda_f, kda_b, naive_kda, kda_work_size, FORWARD(kda_forward), BACKWARD(kda_backward), .flops = {"7.B.T.H.K.V", "20.B.T.H.K.V"}},
+     kda_f, kda_b, naive_kda, kda_work_size, FORWARD(kda_forward), BACKWARD(kda_backward),
+     .rounded = "v S0 dout dfinal", .roundings = {5, 7} /* the delta rule's, and k or q with its decay */, .flops = {"7.B.T.H.K.V", "20.B.T.H.K.V"}},
 
     {"head_xent", "N=5 C=6 VOC=9 block=2 hard=0", {"", "N=1 C=1 VOC=1 block=1", "N=7 block=7", "N=7 block=100",
      "N=6 C=5 VOC=8 block=4 hard=1", "hard=2",
