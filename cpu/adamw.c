@@ -40,7 +40,8 @@ static void adamw_run(const void *job, size_t run) {
         if (copy) vput(copy + i, now, k);
     }
 }
-static void adamw(const Trained32 *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, int tensors) {
+static void adamw(const Trained32 *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, uint64_t seed, int tensors) {
+    (void)seed; // for narrower weights than float
     AdamW a = {.scale = (float)grad_scale, .b1 = (float)beta1, .c1 = (float)(1 - beta1), .b2 = (float)beta2, .c2 = (float)(1 - beta2),
                .eps = (float)eps, .unbias1 = 1 - pow(beta1, (double)step), .root = (float)(1 / sqrt(1 - pow(beta2, (double)step)))};
     for (int from = 0; from < tensors; from += TENSORS) {

@@ -196,8 +196,9 @@ static void align_loss(float *loss, float *ds, const float *t, const float *s, d
                        int C) {
     OP(align_loss)(loss, ds, t, s, weight, form, N, C);
 }
-static void adamw(const Trained32 *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, int tensors) {
-    OP(adamw)(list, grad_scale, beta1, beta2, eps, step, tensors);
+static void adamw(const Trained32 *list, double grad_scale, double beta1, double beta2, double eps, int64_t step,
+                  uint64_t seed, int tensors) {
+    OP(adamw)(list, grad_scale, beta1, beta2, eps, step, seed, tensors);
 }
 
 const Ops32 ops_cpu32 = {

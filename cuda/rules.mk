@@ -64,8 +64,8 @@ $(B)/hybridize: LDLIBS += $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) $(if $(E
 $(B)/tools/main.o: ALLFLAGS += $(if $(TOOL_CUDA),-DHAVE_CUDA) $(if $(EMU_LIB),-DHAVE_CUDA_EMU)
 
 # The emulated suites: their libraries come before the ones that every test is linked with.
-$(B)/tests/test_cuda $(B)/tests/test_cuda_emu: LDLIBS += $(B)/libhyb.a -lstdc++ -lm
-$(B)/tests/test_cuda: $(EMU_LIB)
+$(B)/tests/test_cuda $(B)/tests/test_rounding $(B)/tests/test_cuda_emu: LDLIBS += $(B)/libhyb.a -lstdc++ -lm
+$(B)/tests/test_cuda $(B)/tests/test_rounding: $(EMU_LIB)
 $(B)/tests/test_cuda_emu: $(B)/cuda_emu/planted_all.o $(EMU_LIB)
 
 # The device run (tests/gpu/): on a machine with a GPU, or `make gpu-verify-emu` for the same checks on the emulator.

@@ -73,7 +73,7 @@ START_TEST(test_by_hand) {
     double p = 1, m = 0, s = 0;
     const double grad = 1e-3;
     const Trained64 list = {.master = &p, .m = &m, .v = &s, .grad = &grad, .n = 1, .lr = 0.01, .decay = 0.1};
-    ops_ref64.adamw(&list, 1, 0.9, 0.95, 0, 1, 1);
+    ops_ref64.adamw(&list, 1, 0.9, 0.95, 0, 1, 0, 1);
     ck_assert_double_eq_tol(p, 1 - 0.001 - 0.01, 1e-15);
 }
 END_TEST

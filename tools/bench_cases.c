@@ -176,7 +176,7 @@ static void l2_f(const Ops32 *o, BenchCase *c) { o->l2norm_forward(c->b[0], c->b
 static void l2_b(const Ops32 *o, BenchCase *c) { o->l2norm_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->d[0], c->d[1]); }
 static void adamw(const Ops32 *o, BenchCase *c) {
     const Trained32 one = {.master = c->b[0], .m = c->b[1], .v = c->b[2], .grad = c->b[3], .n = count(c), .lr = 1e-3, .decay = 0.1};
-    o->adamw(&one, 1, 0.9, 0.999, 1e-8, 10, 1);
+    o->adamw(&one, 1, 0.9, 0.999, 1e-8, 10, 0, 1);
 }
 static void adamw_prepare(BenchCase *c) { rows_prepare(c, 4, 7); }
 static void gate_f(const Ops32 *o, BenchCase *c) {

@@ -114,6 +114,7 @@ static int train(Rig *r, Cli *c, const StageOptions *stage, TrainResult *result,
     TrainOptions t;
     RunPaths paths;
     TRY(run_train_options(&t, &paths, c, stage2 ? "stage2" : "stage3", stage, e));
+    t.stage.optim.seed = o->seed;
     t.save_every = o->save_every;
     t.keep_last = o->keep_last;
     t.log_every = o->log_every;

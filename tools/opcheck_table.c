@@ -305,7 +305,7 @@ static void adamw_f(const OpCall *c) {
     copy(c, "v", "v0");
     Trained list[LIST];
     const int tensors = list_of(c, list);
-    c->op->adamw(list, num(c, "grad_scale"), num(c, "beta1"), num(c, "beta2"), num(c, "eps"), (int64_t)num(c, "step"), tensors);
+    c->op->adamw(list, num(c, "grad_scale"), num(c, "beta1"), num(c, "beta2"), num(c, "eps"), (int64_t)num(c, "step"), 0, tensors);
 }
 
 // clang-format off

@@ -30,10 +30,11 @@ int memory_frozen(MemoryPlan *p, Backend *be, const Config *c, GradKind grad, co
 int memory_trained(MemoryPlan *p, Backend *be, const Config *c, GradKind grad, const StageOptions *o, int checkpointing, int Ct, Err *e) {
     Model m;
     const int B = o->micro_batch_size, T = o->train_seq_len;
+    TRY(optim_check(&o->optim, be, e));
     TRY(model_measure(&m, c, be, grad, e));
     memory_add(p, "student's weights", m.weight_bytes);
     memory_add(p, "gradients", m.grad_bytes);
-    memory_add(p, "optimiser", optim_bytes(&m));
+    memory_add(p, o->optim.stochastic_rounding ? "optimiser without masters" : "optimiser", optim_bytes(&m, &o->optim));
     memory_add(p, "activations", pass_bytes(&m, B, T, PASS_TRAIN | (checkpointing ? PASS_CHECKPOINT : 0)) + rope_bytes(&m, T));
     if (Ct >= 0) memory_add(p, "loss", loss_bytes(&m, Ct, B * T));
     else memory_add(p, "alignment", (size_t)B * T * (4 * (size_t)c->C * be->real_size + be->wide_size));

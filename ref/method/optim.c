@@ -39,15 +39,16 @@ static void optim_place(Optim *o, Arena *a, size_t params) {
     const Backend *be = o->m->be;
     o->m1 = arena_take(a, o->n, be->wide_size);
     o->m2 = arena_take(a, o->n, be->wide_size);
-    o->master = be->real_type == be->wide_type ? NULL : arena_take(a, o->n, be->wide_size);
+    o->master = be->real_type == be->wide_type || o->c.stochastic_rounding ? NULL : arena_take(a, o->n, be->wide_size);
     o->sum = arena_take(a, params, sizeof(double));
 }
 
 /* Measures: o->n and the bytes. */
-static size_t optim_measure(Optim *o, Model *m, size_t *params) {
+static size_t optim_measure(Optim *o, Model *m, const OptimConfig *c, size_t *params) {
     size_t n[2] = {0, 0};
     params_walk(&m->c, &m->p, count_visit, n);
     o->m = m;
+    o->c = *c;
     o->n = n[0];
     *params = n[1];
     Arena a = {0};
@@ -55,11 +56,11 @@ static size_t optim_measure(Optim *o, Model *m, size_t *params) {
     return a.used;
 }
 
-size_t optim_bytes(const Model *m) {
+size_t optim_bytes(const Model *m, const OptimConfig *c) {
     Model copy = *m; // the walk wants a mutable list; nothing is changed
     Optim o = {0};
     size_t params;
-    return optim_measure(&o, &copy, &params);
+    return optim_measure(&o, &copy, c, &params);
 }
 
 /* Master copies begin as the weights, converted in blocks over the host: once per run. */
@@ -81,11 +82,18 @@ static int master_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at
     return rc;
 }
 
+int optim_check(const OptimConfig *c, const Backend *be, Err *e) {
+    if (!c->stochastic_rounding || be->real_type == DT_BF16) return OK;
+    err_set(e, ERR_USAGE, "stochastic_rounding: got device %s, whose weights are %s, expected one with bf16 weights", be->name,
+            dtype_name(be->real_type));
+    return err_hint(e, "cuda-bf16 has them; elsewhere nothing is rounded");
+}
+
 int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e) {
     memset(o, 0, sizeof *o);
+    TRY(optim_check(c, m->be, e));
     size_t params;
-    const size_t bytes = optim_measure(o, m, &params);
-    o->c = *c;
+    const size_t bytes = optim_measure(o, m, c, &params);
     o->bytes = bytes;
     if (m->be->alloc(m->be, &o->mem, bytes, "optimiser state", e)) {
         memset(o, 0, sizeof *o);
@@ -124,9 +132,10 @@ static int list_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) 
     const Optim *o = s->o;
     const Backend *be = o->m->be;
     const OptimConfig *c = &o->c;
-    const int attn = c->official_groups ? strstr(info->name, "attn") != NULL : info->mixer, master = optim_has_master(o, info);
-    o->list[s->i++] = (Trained){.master = master ? wide_at(be, o->master, at) : slot->ww,
-                                .weight = master ? slot->w : NULL,
+    const int attn = c->official_groups ? strstr(info->name, "attn") != NULL : info->mixer;
+    const int narrow = !info->wide && be->real_type != be->wide_type;
+    o->list[s->i++] = (Trained){.master = !narrow ? slot->ww : o->master ? wide_at(be, o->master, at) : NULL,
+                                .weight = narrow ? slot->w : NULL,
                                 .m = wide_at(be, o->m1, at),
                                 .v = wide_at(be, o->m2, at),
                                 .grad = slot->g,
@@ -160,7 +169,7 @@ int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e) {
     if (s.bad[0] || !isfinite(norm))
         return err_set(e, ERR_NUMERIC, "%s: its gradient is not finite", s.bad[0] ? s.bad : "sum of all parameters");
     o->step++;
-    be->op->adamw(o->list, scale, c->beta1, c->beta2, c->eps, o->step, tensors);
+    be->op->adamw(o->list, scale, c->beta1, c->beta2, c->eps, o->step, c->seed, tensors);
     model_zero_grad(o->m);
     return OK;
 }

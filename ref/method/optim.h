@@ -19,13 +19,18 @@ typedef struct {
     double beta1, beta2, eps, decay, clip; /* clip 0: off */
     Schedule schedule;
     int official_groups; /* 1: attn_norm in the lr_attn group, and decay on everything */
+    /* 1: bf16 weights have no float master: they are moved in float and rounded up or down by chance (adamw in ops_decl.h), so that a run needs 4
+     * bytes a weight less and steps far below half a unit of the last place still move them, on average as far as they should. The chance is a
+     * function of seed, step, parameter and element: runs repeat and resume to the bit. Needs a backend with bf16 weights. */
+    int stochastic_rounding;
+    uint64_t seed; /* of stochastic_rounding */
 } OptimConfig;
 
 typedef struct {
     Model *m;
     OptimConfig c;
     int64_t step; /* completed steps */
-    Wide *m1, *m2, *master; /* over all trainable parameters, in walk order; master NULL where real == wide */
+    Wide *m1, *m2, *master; /* over all trainable parameters, in walk order; master NULL where real == wide, and with stochastic_rounding */
     double *sum;  /* device scratch, one number a parameter */
     Trained *list; /* host: what the ops of a step go over, made anew by each */
     double *sums;  /* host: sum, downloaded */
@@ -33,7 +38,9 @@ typedef struct {
     void *mem;
 } Optim;
 
-size_t optim_bytes(const Model *m);
+size_t optim_bytes(const Model *m, const OptimConfig *c);
+/* ERR_USAGE where the options do not fit the backend: stochastic_rounding and weights that are not bf16. optim_open asks too. */
+int optim_check(const OptimConfig *c, const Backend *be, Err *e);
 int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e);
 void optim_close(Optim *o);
 /* One step of `total`: global norm of all gradients (returned), scale to clip, AdamW, gradients zeroed. ERR_NUMERIC if the norm is not

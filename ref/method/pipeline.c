@@ -37,19 +37,21 @@ int pipeline_stopped(const Pipeline *p, Err *e) {
 TrainOptions pipeline_train(const Pipeline *p, const StageOptions *stage, const char *dir, const char *log,
                             uint64_t fingerprint) {
     const PipelineOptions *o = p->o;
-    return (TrainOptions){.stage = *stage,
-                          .log_every = o->log_every,
-                          .log_path = log,
-                          .dir = dir,
-                          .save_every = o->save_every,
-                          .keep_last = o->keep_last,
-                          .nan = o->nan_skip ? NAN_SKIP : NAN_STOP,
-                          .max_skips = o->max_skips,
-                          .fingerprint = fingerprint,
-                          .progress = p->h->progress,
-                          .stop = p->h->stop,
-                          .warn = p->h->note,
-                          .warn_ctx = p->h->ctx};
+    TrainOptions t = {.stage = *stage,
+                      .log_every = o->log_every,
+                      .log_path = log,
+                      .dir = dir,
+                      .save_every = o->save_every,
+                      .keep_last = o->keep_last,
+                      .nan = o->nan_skip ? NAN_SKIP : NAN_STOP,
+                      .max_skips = o->max_skips,
+                      .fingerprint = fingerprint,
+                      .progress = p->h->progress,
+                      .stop = p->h->stop,
+                      .warn = p->h->note,
+                      .warn_ctx = p->h->ctx};
+    t.stage.optim.seed = o->seed;
+    return t;
 }
 
 /* ---------------------------------------------------------------- what goes in */

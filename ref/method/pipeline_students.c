@@ -43,7 +43,7 @@ static int distill_stage(Pipeline *p, Model *m, const StageOptions *stage, int w
     if (!rc) {
         const Task task = distill_task(&d, name);
         const TrainOptions train = pipeline_train(p, stage, dir, log, fingerprint);
-        const size_t bytes = m->weight_bytes + m->grad_bytes + optim_bytes(m) + d.pass.bytes + d.loss.bytes +
+        const size_t bytes = m->weight_bytes + m->grad_bytes + optim_bytes(m, &stage->optim) + d.pass.bytes + d.loss.bytes +
                              teacher_bytes(&teacher) + p->teacher.weight_bytes + p->start.weight_bytes +
                              teacher_bytes(&p->heldout.teacher);
         if (bytes > row->counted_bytes) row->counted_bytes = bytes;

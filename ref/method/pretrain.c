@@ -214,6 +214,7 @@ Task pretrain_task(Pretrain *p) {
 
 TrainOptions pretrain_train_options(const Pretrain *p) {
     TrainOptions t = {.stage = p->o.stage, .log_every = p->o.log_every, .save_every = p->o.save_every};
+    t.stage.optim.seed = p->o.seed;
     t.fingerprint = fingerprint_bytes(options_fingerprint(pretrain_table(), &p->o), &p->data.d->tokens,
                                       sizeof p->data.d->tokens);
     return t;

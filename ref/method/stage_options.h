@@ -1,5 +1,5 @@
 /* stage_options.h - the option rows of one StageOptions, for the tables of pipeline.c and pretrain.c (the one use of a macro for data:
- * each stage has the same 17 rows). */
+ * each stage has the same 18 rows). */
 #ifndef HYB_STAGE_OPTIONS_H
 #define HYB_STAGE_OPTIONS_H
 #include "method/options.h"
@@ -27,6 +27,8 @@
     {GROUP ".max_grad_norm", "clip the global gradient norm; 0: off", OPT_REAL, offsetof(STRUCT, MEMBER.optim.clip), 0, 1e30,      \
      NULL, 0},                                                                                                                     \
     {GROUP ".official_groups", "attn_norm learns at lr_attn, decay on everything", OPT_BOOL,                                       \
-     offsetof(STRUCT, MEMBER.optim.official_groups), 0, 1, NULL, 0}
+     offsetof(STRUCT, MEMBER.optim.official_groups), 0, 1, NULL, 0},                                                               \
+    {GROUP ".stochastic_rounding", "no float copy of bf16 weights, 4 bytes each: round them up or down by chance", OPT_BOOL,       \
+     offsetof(STRUCT, MEMBER.optim.stochastic_rounding), 0, 1, NULL, 0}
 
 #endif

@@ -46,6 +46,7 @@ static uint64_t train_fingerprint(const Task *t, const TrainOptions *o) {
                         c->schedule.hold, c->official_groups, o->nan};
     uint64_t h = fingerprint_text(o->fingerprint, t->stage);
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) h = fingerprint_real(h, v[i]);
+    if (c->stochastic_rounding) h = fingerprint_real(fingerprint_text(h, "stochastic_rounding"), (double)c->seed);
     return h;
 }
 

@@ -231,6 +231,12 @@ typedef struct OPS {
      *   (clipping) first. lr and wd (decay) are each tensor's own.
      *   p = p (1 - lr wd);  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr (m / (1-b1^step)) / (sqrt(v / (1-b2^step)) + eps)
      *   master (p), m, v, grad (n) wide; weight (n) real gets a rounded copy of master, or NULL where real and wide are one type and
-     *   master IS the weight.   src Loshchilov & Hutter (arXiv 1711.05101), order of torch.optim.AdamW */
-    void (*adamw)(const trained *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, int tensors);
+     *   master IS the weight.   src Loshchilov & Hutter (arXiv 1711.05101), order of torch.optim.AdamW
+     *   master NULL (only where real is bf16 and wide is float): weight itself is p, computed with in float and rounded stochastically:
+     *     to the bf16 neighbour away from 0 with the probability of p's place between the two, else to the one towards 0. Element i of
+     *     tensor t takes from p's bits, as a number, 16 random bits more and then cuts off the lower half:
+     *       bits = (bits(p) + (mix(key + floor(i/4) phi) >> 16 (i mod 4)) mod 2^16) >> 16,   key = mix(mix(mix(seed + phi) ^ step) + t)
+     *     mix: the output function of splitmix64 (base/rng.c), phi = 0x9e3779b97f4a7c15; Inf and NaN stay. A function of seed, step, t
+     *     and i alone.   src Gupta et al. (arXiv 1502.02551); bf16 weights without a master: Zamirai et al. (arXiv 2010.06192) */
+    void (*adamw)(const trained *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, uint64_t seed, int tensors);
 } OPS;

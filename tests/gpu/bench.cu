@@ -220,7 +220,7 @@ static void row_ops() {
         const double t = time_ms([&](int) { op.sumsq(out, list, TENSORS); });
         printf("%-22s %-34s %9.3f ms %7.0f GB/s\n", "sumsq", "500M", t, n * 4.0 / t / 1e6);
         report("adamw", "500M", n * 30.0, 0, ROWS,
-               [&](int) { op.adamw(list, 1, 0.9, 0.95, 1e-8, 10, TENSORS); });
+               [&](int) { op.adamw(list, 1, 0.9, 0.95, 1e-8, 10, 0, TENSORS); });
     }
 #undef S
 }

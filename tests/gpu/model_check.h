@@ -97,7 +97,7 @@ static int grad_compare_visit(void *ctx, const ParamInfo *info, Param *slot) {
 }
 
 /* Gradient of the mean cross-entropy of one batch on `backend` against ref64 with the same weights: the worst relative error and its tensor. */
-static int model_check_gradient(const char *backend, const Config *c, int B, int T, int chunk, double *worst,
+static inline int model_check_gradient(const char *backend, const Config *c, int B, int T, int chunk, double *worst,
                                 char *where, size_t cap, Err *e) {
     ModelRun of, ref = {0};
     void *mem;
@@ -130,7 +130,7 @@ static int model_check_gradient(const char *backend, const Config *c, int B, int
 }
 
 /* `steps` steps of AdamW on `backend`: loss[i] before step i. */
-static int model_train(const char *backend, const Config *c, int B, int T, int chunk, int steps, double *loss,
+static inline int model_train(const char *backend, const Config *c, int B, int T, int chunk, int steps, double *loss,
                        Err *e) {
     const OptimConfig oc = {.lr = 3e-3,
                             .lr_attn = 3e-3,
@@ -165,7 +165,7 @@ static int model_train(const char *backend, const Config *c, int B, int T, int c
 }
 
 /* The largest difference of two loss curves, relative to the loss or to 0.1 where it is smaller; also whether the first went down. */
-static double curve_difference(const double *a, const double *b, int n, int *learned) {
+static inline double curve_difference(const double *a, const double *b, int n, int *learned) {
     double worst = 0;
     for (int i = 0; i < n; i++)
         worst = fmax(worst, isfinite(a[i]) ? fabs(a[i] - b[i]) / fmax(b[i], 0.1) : INFINITY);
