@@ -23,6 +23,7 @@ CPU    = $(wildcard cpu/cpu_*.c) # one translation unit an instruction set, and 
 CMDS   = tools/main.c $(wildcard tools/cmd_*.c)
 TOOLS  = $(filter-out $(CMDS),$(wildcard tools/*.c))
 TESTS  = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+COVERED = $(patsubst %.c,$(B)/%.o,$(filter ref/io/% ref/text/% ref/base/file.c,$(REF))) # see tests/coverage.sh
 LIBOBJ = $(REF:%.c=$(B)/%.o) $(B)/ref/ops/ref_ops32.o $(B)/ref/ops/ref_ops64.o $(CPU:%.c=$(B)/%.o)
 
 .DEFAULT_GOAL := all
@@ -53,6 +54,10 @@ $(B)/cpu/%.o: cpu/%.c
 	$(Q)$(CC) $(ALLFLAGS) -O3 $(OMP) -c $< -o $@
 $(B)/ref/ops/backend.o: ALLFLAGS += $(if $(CPU),,-DHYB_NO_CPU)
 $(B)/ref/ops/backend.o: $(CPU)
+ifdef COVERAGE
+$(COVERED): ALLFLAGS += -O0 --coverage
+LDLIBS += --coverage
+endif
 # main.c is compiled again when what it is linked with, or the commit, changes.
 $(B)/tools/main.o: $(B)/main.flags
 $(B)/main.flags: FORCE
@@ -81,6 +86,8 @@ debug: ## unoptimised build for a debugger: build/debug/hybridize
 	@$(MAKE) --no-print-directory build/debug/hybridize B=build/debug OPT="-O0 -g3 -DDEBUG -fsanitize=address,undefined"
 mutate: ## break every op on purpose, one line at a time, and require the tests to notice (minutes)
 	@tests/mutate.sh
+coverage: ## branches of the readers and writers that the tests take (minutes; gcc's gcov)
+	@tests/coverage.sh
 fuzz: ## run each libFuzzer target for FUZZ_SECONDS (30) seconds; needs clang
 	@tests/fuzz.sh $(or $(FUZZ_SECONDS),30)
 lint: ## rules of the house: dependencies, banned functions, warnings as errors with gcc and clang
@@ -103,6 +110,6 @@ clean: ## remove everything that make made
 	rm -rf build hybridize
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
-.PHONY: FORCE all help clean test demo asan debug mutate fuzz lint format libcheck
+.PHONY: FORCE all help clean test demo asan debug mutate coverage fuzz lint format libcheck
 .SECONDARY:
 -include cuda/rules.mk

@@ -438,7 +438,7 @@ START_TEST(test_flood) {
     printf("header of %.0f MB, %-18.18s: %.2f s, %.0f MB (%.0f MB allowed)\n", (double)size / 1e6, flood[_i].name, seconds,
            (double)u.ru_maxrss * 1024 / 1e6, 2 * (double)size / 1e6 + 67);
 #ifndef __SANITIZE_ADDRESS__ // which is slower and keeps what was freed
-    ck_assert_msg(seconds < 2, "%.2f s", seconds);
+    ck_assert_msg(seconds < 2 || getenv("HYBRIDIZE_SLOW"), "%.2f s", seconds); // set by builds that are slow on purpose
     ck_assert_msg((size_t)u.ru_maxrss * 1024 <= 2 * size + (64 << 20), "%ld KiB", u.ru_maxrss);
 #endif
 }
