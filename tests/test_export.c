@@ -277,6 +277,174 @@ START_TEST(test_gguf_round_trip) {
 }
 END_TEST
 
+/* ---- GGUF: tokenizers and rope ---- */
+
+#define GPT2_REGEX "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define WORDS(digits) "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}" digits "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define SPLIT(regex) "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex "\"}, \"behavior\": \"Isolated\", \"invert\": false}"
+#define BYTES(prefix, regex) "{\"type\": \"ByteLevel\", \"add_prefix_space\": " prefix ", \"trim_offsets\": false, \"use_regex\": " regex "}"
+#define LIST(a, b) "{\"type\": \"Sequence\", \"pretokenizers\": [" a ", " b "]}"
+static const struct { const char *pre, *normalizer, *model, *name; } pres[] = {
+    {BYTES("false", "true"), "null", "", "gpt-2"},
+    {LIST(SPLIT(GPT2_REGEX), BYTES("false", "false")), "null", "", "gpt-2"},
+    {LIST(SPLIT(WORDS("{1,3}")), BYTES("false", "false")), "null", "\"ignore_merges\": true, ", "llama-bpe"},
+    {LIST(SPLIT(WORDS("")), BYTES("false", "false")), "{\"type\": \"NFC\"}", "", "qwen2"},
+    {LIST("{\"type\": \"Digits\", \"individual_digits\": true}", BYTES("false", "true")), "null", "", "smollm"},
+    {BYTES("false", "false"), "null", "", NULL}, // merges over the whole text
+    {BYTES("true", "true"), "null", "", NULL},
+    {BYTES("false", "true"), "{\"type\": \"NFC\"}", "", NULL},
+    {BYTES("false", "true"), "{\"type\": \"Prepend\", \"prepend\": \"_\"}", "", NULL},
+    {BYTES("false", "true"), "null", "\"byte_fallback\": true, ", NULL},
+    {LIST("{\"type\": \"Digits\", \"individual_digits\": false}", BYTES("false", "true")), "null", "", NULL},
+    {"null", "null", "", NULL}, // sentencepiece's way
+};
+
+/* The byte tokenizer with two merges, an added and a special token, and these rules. */
+static void tokenizer_make(const char *path, int k, const char *merges, const char *added) {
+    TextBuf b = {0};
+    char *text;
+    size_t len;
+    Err e = {0};
+    must(tokenizer_byte_json(&text, &len, &e), &e);
+    const char *vocab = strstr(text, "\"vocab\":");
+    ck_assert_ptr_nonnull(vocab);
+    const char *end = vocab;
+    do end = strchr(end + 1, '}'); // its own brace, not the token
+    while (end[-1] == '"');
+    const int n = (int)(end - vocab);
+    textbuf_printf(&b, "{\"version\": \"1.0\", \"normalizer\": %s, \"pre_tokenizer\": %s, \"added_tokens\": [%s],", pres[k].normalizer, pres[k].pre, added);
+    textbuf_printf(&b, "\"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", %s%.*s, \"ab\": 256, "
+                       "\"abc\": 257}, \"merges\": [%s]}}", pres[k].model, n, vocab, merges);
+    must(textbuf_end(&b, &e), &e);
+    must(file_write_all(path, b.text, b.len, &e), &e);
+    textbuf_free(&b);
+    mem_free(text);
+}
+
+static const char *const added_good = "{\"id\": 258, \"content\": \"<s>\", \"special\": true, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
+    "\"normalized\": false}, {\"id\": 259, \"content\": \"<tool>\", \"special\": false, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false}";
+
+START_TEST(test_gguf_tokenizers) {
+    const char *from = place("from"), *file = place("to.gguf");
+    const ExportOptions o = {.format = "gguf", .dtype = DT_F32};
+    char path[700];
+    Gguf g;
+    Err e = {0};
+    model_make(&llama_softmax, from);
+    snprintf(path, sizeof path, "%s/tokenizer.json", from);
+    tokenizer_make(path, _i, _i % 2 ? "\"a b\", \"ab c\"" : "[\"a\", \"b\"], [\"ab\", \"c\"]", added_good);
+    const int rc = export_model(from, file, &o, &e);
+    if (!pres[_i].name) {
+        ck_assert_int_eq(rc, ERR_USAGE);
+        ck_assert_msg(strstr(e.msg, "format gguf cannot hold this tokenizer") != NULL, "%s", e.msg);
+        ck_assert_int_eq(file_exists(file), 0);
+        return;
+    }
+    must(rc, &e);
+    must(gguf_open(&g, file, &e), &e);
+    const char *name = NULL;
+    size_t n = 0, len;
+    char *text;
+    must(gguf_opt_str(&g, "tokenizer.ggml.pre", &name, &n, &e), &e);
+    ck_assert_msg(n == strlen(pres[_i].name) && !memcmp(name, pres[_i].name, n), "%.*s", (int)n, name);
+    must(gguf_tokenizer_json(&text, &len, &g, &e), &e); // and back: the same ids
+    Tokenizer *t[2];
+    must(tokenizer_open(&t[0], path, &e), &e);
+    must(tokenizer_parse(&t[1], text, len, "back", &e), &e);
+    static const char *const texts[] = {"abcab 123 don't<s>ABC'S  \n\n x", "<tool>e\xCC\x81 abc\t12345", "caf\xC3\xA9 \xE4\xB8\xAD\xE6\x96\x87"};
+    for (int k = 0; k < 3; k++) {
+        Ids x = {0}, y = {0};
+        must(tokenizer_encode(t[0], texts[k], strlen(texts[k]), 0, &x, &e), &e);
+        must(tokenizer_encode(t[1], texts[k], strlen(texts[k]), 0, &y, &e), &e);
+        ck_assert(x.n == y.n && !memcmp(x.id, y.id, x.n * sizeof *x.id));
+        ids_free(&x);
+        ids_free(&y);
+    }
+    tokenizer_close(t[0]);
+    tokenizer_close(t[1]);
+    mem_free(text);
+    gguf_close(&g);
+}
+END_TEST
+
+/* What the model has no room for. */
+START_TEST(test_gguf_tokenizer_faults) {
+    static const char *const added[] = {"{\"id\": 260, \"content\": \"<s>\"}", "{\"id\": \"x\", \"content\": \"<s>\"}", "{\"id\": 258, \"content\": 5}"};
+    const char *from = place("from"), *file = place("to.gguf");
+    const ExportOptions o = {.format = "gguf", .dtype = DT_F32};
+    char path[700];
+    Err e = {0};
+    model_make(&llama_softmax, from);
+    snprintf(path, sizeof path, "%s/tokenizer.json", from);
+    tokenizer_make(path, 0, "", added[_i]);
+    ck_assert_int_eq(export_model(from, file, &o, &e), ERR_INPUT);
+    ck_assert_msg(strstr(e.msg, "added_tokens") != NULL, "%s", e.msg);
+    ck_assert_int_eq(file_exists(file), 0);
+}
+END_TEST
+
+static void rope_make(const char *dir, const char *family, const Rope *r) {
+    Err e = {0};
+    Backend *be;
+    Model m;
+    Config c = tiny_config(2);
+    snprintf(c.family, sizeof c.family, "%s", family);
+    c.qkv_bias = !strcmp(family, "qwen2");
+    c.VOC = 260;
+    c.D = 16;
+    c.rope = *r;
+    for (int l = 0; l < c.L; l++) c.mixer[l] = 0;
+    must(backend_open(&be, "ref32", 1, &e), &e);
+    must(model_open(&m, &c, be, GRAD_NONE, &e), &e);
+    must(model_init(&m, 3, 1.0, 1.5, 0, &e), &e);
+    char *text;
+    size_t len;
+    must(file_mkdirs(place("tok"), &e), &e);
+    must(tokenizer_byte_json(&text, &len, &e), &e);
+    must(file_write_all(place("tok/tokenizer.json"), text, len, &e), &e);
+    mem_free(text);
+    const HfSaveOptions o = {.dtype = DT_F32, .tokenizer_from = place("tok")};
+    must(hf_save(&m, dir, &o, NULL, 0, &e), &e);
+    model_close(&m);
+    backend_close(be);
+}
+
+/* Scaled rotary frequencies: to GGUF and back; Llama-3's by hand as well. */
+START_TEST(test_gguf_rope) {
+    static const Rope linear = {.kind = ROPE_LINEAR, .theta = 5000, .factor = 2.5};
+    static const Rope llama3 = {.kind = ROPE_LLAMA3, .theta = 500000, .factor = 32, .low_freq = 1, .high_freq = 4, .original = 8192};
+    static const struct { const char *family; const Rope *r; } what[] = {{"llama", &linear}, {"qwen2", &linear}, {"llama", &llama3}, {"qwen2", &llama3}};
+    const char *from = place("from"), *file = place("to.gguf");
+    const ExportOptions o = {.format = "gguf", .dtype = DT_F32};
+    const Rope *r = what[_i].r;
+    GgufModel m;
+    Err e = {0};
+    rope_make(from, what[_i].family, r);
+    if (_i == 3) {
+        ck_assert_int_eq(export_model(from, file, &o, &e), ERR_USAGE);
+        ck_assert_ptr_nonnull(strstr(e.msg, "divides rotary frequencies in Llama only"));
+        return;
+    }
+    must(export_model(from, file, &o, &e), &e);
+    must(gguf_model_open(&m, file, &e), &e);
+    const Rope *q = &m.config.rope;
+    ck_assert(q->kind == r->kind && q->theta == r->theta && q->factor == r->factor);
+    const GgufTensor *t = gguf_find(&m.g, "rope_freqs.weight");
+    ck_assert_int_eq(t != NULL, r->kind == ROPE_LLAMA3);
+    if (t) {
+        float f[8];
+        ck_assert(q->low_freq == 1 && q->high_freq == 4 && q->original == 8192 && t->rank == 1 && t->count == 8);
+        gguf_dequantise(f, t, 0, 8);
+        for (int i = 0; i < 8; i++) { // frequency = kept where it turns more than 4 times in 8192 tokens, over 32 below once, mixed between
+            const double turns = 8192 * pow(500000, -2.0 * i / 16) / (2 * 3.14159265358979323846), s = (turns - 1) / 3;
+            const double want = turns > 4 ? 1 : turns < 1 ? 32 : 1 / ((1 - s) / 32 + s);
+            ck_assert_msg(fabs(f[i] - want) <= 1e-6 * want, "%d: %g, expected %g", i, (double)f[i], want);
+        }
+    }
+    gguf_model_close(&m);
+}
+END_TEST
+
 /* ---- the official layouts, both directions ---- */
 
 START_TEST(test_student_back) {
@@ -340,6 +508,7 @@ END_TEST
 
 START_TEST(test_refusals) {
     static const Spec v5 = {"llama", "gdn_v5", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5}, wide = {"llama", "gdn_v4", 2, 0, 0, 1, 6, 0, 1e-5, 1e-5};
+    static const Spec bare = {"qwen3", "gdn_v4", 0, 0, 1, 0, 6, 2, 1e-6, 1e-6};
     static const Spec kda = {"llama", "kda_v1", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5};
     static const struct { const Spec *s; const char *format, *says, *hint; } no[] = {
         {&qwen3_gdn, "fla", "format fla cannot hold this model exactly: fla's hybrid attention has no q/k norm", "nearest: --format qwen3_5 or gguf"},
@@ -355,6 +524,7 @@ START_TEST(test_refusals) {
         {&v5, "qwen3_5", "Gated DeltaNet with an output gate", "nearest: --format fla"},
         {&llama_softmax, "qwen3_5", "all layers of this model are softmax", "the directory itself"},
         {&llama_gdn, "gguf", "format gguf cannot hold this model exactly", "nearest: --format fla"},
+        {&bare, "gguf", "llama.cpp stops at a qwen35 without any softmax layer", "nearest: --format qwen3_5"},
         {&llama_gdn, "onnx", "format: got \"onnx\", expected fla, student, qwen3_5 or gguf", ""},
     };
     for (size_t i = 0; i < sizeof no / sizeof *no; i++) {
@@ -399,6 +569,9 @@ int main(void) {
     tcase_add_loop_test(t, test_qwen35_values, 0, 2);
     tcase_add_test(t, test_gguf_values);
     tcase_add_test(t, test_gguf_round_trip);
+    tcase_add_loop_test(t, test_gguf_tokenizers, 0, sizeof pres / sizeof *pres);
+    tcase_add_loop_test(t, test_gguf_tokenizer_faults, 0, 3);
+    tcase_add_loop_test(t, test_gguf_rope, 0, 4);
     tcase_add_loop_test(t, test_student_back, 0, 3);
     tcase_add_test(t, test_official_configs);
     tcase_add_test(t, test_refusals);

@@ -1,6 +1,7 @@
 /* export.c - see export.h: the list of output tensors, and the formats that are directories. */
 #include "io/export_parts.h"
 #include "base/mem.h"
+#include "io/gguf_model.h"
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -71,6 +72,10 @@ static void source_row(const Tensor *s, size_t row, size_t cols, double *out) {
 
 static void rule_row(const OutRule *r, size_t row, size_t rows, size_t cols, double *out) {
     int k = 0;
+    if (r->kind == OUT_ROPE) {
+        out[0] = gguf_rope_divisor(r->rope, (int)row, (int)r->D);
+        return;
+    }
     if (r->heads) row = row_unpaired(row, r->heads, rows);
     if (r->kind == OUT_TAPS || (r->kind == OUT_GATED && row % (2 * r->D) >= r->D)) {
         for (size_t c = 0; c < cols; c++) out[c] = r->kind == OUT_TAPS && c + 1 == cols;

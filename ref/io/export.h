@@ -7,7 +7,7 @@
  *          0,0,0,1); the gate of softmax attention has zero rows, so it is sigmoid(0) = 1/2, and o_proj is doubled, exact in binary;
  *          norms are stored as w - 1.
  * gguf:    llama.cpp's qwen35 (A2 (6)) for the same students, with the set of linear layers in attention.recurrent_layers; and llama, qwen2 and
- *          qwen3 for models whose layers are all softmax. One file. */
+ *          qwen3 for models whose layers are all softmax, with linear rope scaling, and for llama Llama-3's (rope_freqs.weight). One file. */
 #ifndef HYB_EXPORT_H
 #define HYB_EXPORT_H
 #include "io/hf.h"

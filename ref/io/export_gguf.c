@@ -50,6 +50,12 @@ static void put_config(GgufOut *g, const Config *c, const char *arch, DType dtyp
     put_f32(g, arch, "attention.layer_norm_rms_epsilon", c->norm_eps);
     put_f32(g, arch, "rope.freq_base", c->rope.theta);
     put_u32(g, arch, "rope.dimension_count", c->D);
+    if (c->rope.kind == ROPE_LINEAR) { // the other kind is a tensor
+        char key[96];
+        snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
+        gguf_out_str(g, key, "linear", 6);
+        put_f32(g, arch, "rope.scaling.factor", c->rope.factor);
+    }
     put_u32(g, arch, "vocab_size", c->VOC);
     if (!strcmp(arch, "qwen35")) put_qwen35(g, c);
 }
@@ -59,24 +65,38 @@ static void put_config(GgufOut *g, const Config *c, const char *arch, DType dtyp
 typedef struct { const char *s; size_t n; int type; } Token;
 enum { NORMAL = 1, CONTROL = 3, USER = 4, UNUSED = 5 };
 
-/* llama.cpp's name for how this tokenizer splits text; NULL if it has none. Without merges no split matters. */
-static const char *pre_name(const Json *j) {
-    const JsonRef pre = json_get(j, 0, "pre_tokenizer"), list = json_get(j, pre, "pretokenizers");
-    const char *name = NULL;
-    if (!json_size(j, json_get(j, json_get(j, 0, "model"), "merges"))) return "gpt-2";
-    for (JsonRef r = list >= 0 ? json_first(j, list) : pre; r >= 0; r = list >= 0 ? json_next(j, r) : -1) {
-        const char *type = json_str(j, json_get(j, r, "type"), NULL);
-        size_t n = 0;
-        const char *regex = json_str(j, json_get(j, json_get(j, r, "pattern"), "Regex"), &n);
-        if (type && !strcmp(type, "Digits") && json_kind(j, json_get(j, r, "individual_digits")) == JSON_TRUE) name = "smollm";
-        else if (regex && split_from_regex(regex, n) == SPLIT_LLAMA3) name = "llama-bpe";
-        else if (regex && split_from_regex(regex, n) == SPLIT_QWEN) name = "qwen2";
-        else if (regex && split_from_regex(regex, n) == SPLIT_GPT2) name = "gpt-2";
-        else if (type && !strcmp(type, "ByteLevel")) {
-            if (!name && json_kind(j, json_get(j, r, "use_regex")) != JSON_FALSE) name = "gpt-2";
-        } else return NULL;
+/* One step of the pre-tokenizer: *name becomes llama.cpp's name for what splits the text, *bytes 1 where bytes become letters. 0: unknown. */
+static int pre_step(const Json *j, JsonRef r, const char **name, int *bytes) {
+    const char *type = json_str(j, json_get(j, r, "type"), NULL);
+    size_t n = 0;
+    const char *regex = json_str(j, json_get(j, json_get(j, r, "pattern"), "Regex"), &n);
+    const SplitKind kind = regex ? split_from_regex(regex, n) : SPLIT_KINDS;
+    if (!type) return 0;
+    if (!strcmp(type, "ByteLevel")) {
+        if (json_kind(j, json_get(j, r, "add_prefix_space")) == JSON_TRUE) return 0;
+        if (!*name && json_kind(j, json_get(j, r, "use_regex")) != JSON_FALSE) *name = "gpt-2";
+        return *bytes = 1;
     }
-    return name;
+    if (!strcmp(type, "Digits") && json_kind(j, json_get(j, r, "individual_digits")) == JSON_TRUE) *name = "smollm";
+    else if (kind == SPLIT_LLAMA3) *name = "llama-bpe";
+    else if (kind == SPLIT_QWEN) *name = "qwen2";
+    else if (kind == SPLIT_GPT2) *name = "gpt-2";
+    else return 0;
+    return 1;
+}
+
+/* llama.cpp's name for how this tokenizer splits text; NULL if it has none. Without merges no split matters. Text is not normalised there:
+ * only Qwen2's NFC, which its own files leave out too, is let pass. */
+static const char *pre_name(const Json *j) {
+    const JsonRef pre = json_get(j, 0, "pre_tokenizer"), list = json_get(j, pre, "pretokenizers"), norm = json_get(j, 0, "normalizer");
+    const char *name = NULL, *form = json_str(j, json_get(j, norm, "type"), NULL);
+    int bytes = 0;
+    for (JsonRef r = list >= 0 ? json_first(j, list) : pre; r >= 0; r = list >= 0 ? json_next(j, r) : -1)
+        if (!pre_step(j, r, &name, &bytes)) return NULL;
+    if (!bytes) return NULL;
+    if (!json_size(j, json_get(j, json_get(j, 0, "model"), "merges"))) name = "gpt-2";
+    if (json_kind(j, norm) != JSON_OBJECT) return name;
+    return name && form && !strcmp(form, "NFC") && !strcmp(name, "qwen2") ? name : NULL;
 }
 
 static int token_set(Token *t, int VOC, const Json *j, const char *s, size_t n, int64_t id, int type, Err *e) {
@@ -219,10 +239,12 @@ static int softmax_list(OutList *l, const char **arch, const HfModel *h, DType d
     Lister k = {l, h, dtype, e};
     *arch = !strcmp(c->family, "mistral") ? "llama" : c->family;
     if (c->window) return refuse(e, "llama.cpp has no sliding window for it");
-    if (c->rope.kind != ROPE_PLAIN) return refuse(e, "rope scaling is not written");
+    if (c->rope.kind == ROPE_LLAMA3 && strcmp(*arch, "llama")) return refuse(e, "llama.cpp divides rotary frequencies in Llama only");
     if (strcmp(*arch, "llama") && (c->o_bias || (!strcmp(*arch, "qwen3") && c->qkv_bias))) return refuse(e, "llama.cpp has no such bias");
-    TRY(out_open(l, (size_t)c->L * 16 + 3, e));
+    TRY(out_open(l, (size_t)c->L * 16 + 4, e));
     TRY(params_walk(c, NULL, list_param, &k));
+    const OutRule divisors = {.kind = OUT_ROPE, .D = (size_t)c->D, .rope = &c->rope, .mul = 1};
+    if (c->rope.kind == ROPE_LLAMA3) TRY(out_add(l, DT_F32, 1, (size_t)c->D / 2, 0, 0, &divisors, e, "rope_freqs.weight"));
     return out_scratch(l, e);
 }
 
@@ -233,11 +255,15 @@ int export_gguf(const HfModel *h, const char *from, const char *to, const Export
     const char *arch = "qwen35";
     OutList l = {0};
     GgufOut g = {0};
-    int linear = 0, rc = OK;
-    for (int i = 0; i < c->L; i++) linear |= c->mixer[i];
+    int linear = 0, softmax = 0, rc = OK;
+    for (int i = 0; i < c->L; i++) linear |= c->mixer[i], softmax |= !c->mixer[i];
     if (file_exists(to)) {
         err_set(e, ERR_USAGE, "%s: exists", to);
         return err_hint(e, "choose another output file, or remove this one yourself");
+    }
+    if (!softmax) {
+        err_set(e, ERR_USAGE, "export: format gguf cannot hold this model: llama.cpp stops at a qwen35 without any softmax layer");
+        return err_hint(e, "nearest: --format qwen3_5 or fla");
     }
     if (linear) rc = qwen35_check(c, "gguf", e);
     if (!rc) rc = linear ? qwen35_list(&l, h, o->dtype, 1, e) : softmax_list(&l, &arch, h, o->dtype, e);

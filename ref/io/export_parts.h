@@ -6,12 +6,18 @@
 #include "io/hf_parts.h"
 
 /* A tensor of the output: where its rows come from, and what happens to each number on the way. */
-typedef enum { OUT_ROWS /* of src, one after the other */, OUT_GATED /* per head: D rows of src, D zero rows */, OUT_TAPS /* 0,...,0,1 */ } OutKind;
+typedef enum {
+    OUT_ROWS,  /* of src, one after the other */
+    OUT_GATED, /* per head: D rows of src, D zero rows */
+    OUT_TAPS,  /* 0,...,0,1 */
+    OUT_ROPE   /* by how much each rotary frequency is divided */
+} OutKind;
 typedef struct {
     OutKind kind;
     const Tensor *src[3];
     int n_src, heads; /* heads > 0: rows in llama.cpp's order for rotary pairs */
-    size_t D;         /* head size, of OUT_GATED */
+    size_t D;         /* head size, of OUT_GATED and OUT_ROPE */
+    const Rope *rope; /* of OUT_ROPE */
     double mul, add;  /* x mul + add, after: */
     int neg_exp;      /* 1: x -> -exp(x) */
 } OutRule;

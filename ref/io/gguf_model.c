@@ -56,8 +56,7 @@ static int arch_find(const Gguf *g, const Arch **a, Err *e) {
                    (int)(n < 60 ? n : 60), s);
 }
 
-/* What transformers' llama3 rule makes of frequency i: by how much it is divided. */
-static double llama3_divisor(const Rope *r, int i, int D) {
+double gguf_rope_divisor(const Rope *r, int i, int D) {
     const double wave = 2 * acos(-1.0) * pow(r->theta, 2.0 * i / D);
     if (wave < r->original / r->high_freq) return 1;
     if (wave > r->original / r->low_freq) return r->factor;
@@ -75,7 +74,7 @@ static int rope_from_divisors(Config *c, const GgufModel *m, const GgufTensor *t
     r.factor = decimal(d);
     for (size_t i = 0; i < t->count; i++) {
         gguf_dequantise(&d, t, i, 1);
-        if (fabs(d - llama3_divisor(&r, (int)i, c->D)) <= 1e-4 * fabs(d)) continue;
+        if (fabs(d - gguf_rope_divisor(&r, (int)i, c->D)) <= 1e-4 * fabs(d)) continue;
         err_set(e, ERR_INPUT, "%s: tensor 'rope_freqs.weight': element %zu is %g, which is not Llama-3's rule with factor %g", m->g.path, i,
                 (double)d, r.factor);
         return err_hint(e, "only low_freq_factor 1, high_freq_factor 4, original length 8192 are recognised");

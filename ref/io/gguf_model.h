@@ -31,6 +31,9 @@ void gguf_model_types(const GgufModel *m, char *text, size_t cap);
 /* llama.cpp's name of a softmax model's parameter with this fla name; 0 if it has none or it does not fit. */
 int gguf_tensor_name(char *out, size_t cap, const char *fla_name);
 
+/* What transformers' llama3 rule makes of rotary frequency i of D / 2: by how much it is divided. rope_freqs.weight holds these. */
+double gguf_rope_divisor(const Rope *r, int i, int D);
+
 /* The tokenizer of a GGUF file as tokenizer.json: tokenizer.ggml.model "gpt2" (byte-level BPE; the split rule by tokenizer.ggml.pre) and
  * "llama" (sentencepiece BPE with byte fallback, whose merges follow from the scores: transformers' SentencePieceExtractor). It is read
  * back before it is returned. free with mem_free. ERR_INPUT names what is missing or not supported. */
