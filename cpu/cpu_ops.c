@@ -71,6 +71,10 @@ static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float 
                              const float *rstd, int N, int C) {
     OP(rmsnorm_backward)(dx, dw, dy, x, w, rstd, N, C);
 }
+static void add_rmsnorm_forward(float *sum, float *y, float *rstd, const float *a, const float *b, const float *w, double eps, int N,
+                                int C) {
+    OP(add_rmsnorm_forward)(sum, y, rstd, a, b, w, eps, N, C);
+}
 static void gated_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w,
                                   double eps, int N, int C) {
     OP(gated_rmsnorm_forward)(y, rstd, x, z, w, eps, N, C);
@@ -212,6 +216,7 @@ const Ops32 ops_cpu32 = {
     .linear_backward = linear_backward,
     .rmsnorm_forward = rmsnorm_forward,
     .rmsnorm_backward = rmsnorm_backward,
+    .add_rmsnorm_forward = add_rmsnorm_forward,
     .gated_rmsnorm_forward = gated_rmsnorm_forward,
     .gated_rmsnorm_backward = gated_rmsnorm_backward,
     .sigmoid_rmsnorm_forward = sigmoid_rmsnorm_forward,

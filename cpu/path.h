@@ -39,6 +39,7 @@ const CpuPath CPU_PATH = {
         .linear_backward = linear_backward,
         .rmsnorm_forward = rmsnorm_forward,
         .rmsnorm_backward = rmsnorm_backward,
+        .add_rmsnorm_forward = add_rmsnorm_forward,
         .gated_rmsnorm_forward = gated_rmsnorm_forward,
         .gated_rmsnorm_backward = gated_rmsnorm_backward,
         .sigmoid_rmsnorm_forward = sigmoid_rmsnorm_forward,

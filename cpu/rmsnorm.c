@@ -19,6 +19,21 @@ static void rmsnorm_forward(float *y, float *rstd, const float *x, const float *
     blocks_of_rows(rms_block, (Job){{y, rstd}, {x, w}, .N = N, .C = C, .a = (float)eps});
 }
 
+/* A row is normed while its sum is in the cache. */
+static void add_rms_block(const void *job, size_t b) {
+    const Job *j = job;
+    const size_t C = j->C;
+    for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
+        float *sum = j->out[0] + n * C;
+        for (size_t c = 0; c < C; c += VW) vput(sum + c, vget(j->in[0] + n * C + c, C - c) + vget(j->in[1] + n * C + c, C - c), C - c);
+        rms_rows(j->out[1] + n * C, j->out[2] + n, sum, j->in[2], j->a, 1, C);
+    }
+}
+static void add_rmsnorm_forward(float *sum, float *y, float *rstd, const float *a, const float *b, const float *w, double eps, int N,
+                                int C) {
+    blocks_of_rows(add_rms_block, (Job){{sum, y, rstd}, {a, b, w}, .N = N, .C = C, .a = (float)eps});
+}
+
 /* dx += rstd (t - n mean(t n)) with t = dy w, n = x rstd */
 static void rms_rows_backward(float *dx, const float *dy, const float *x, const float *w, const float *rstd, size_t N, size_t C) {
     for (size_t i = 0; i < N; i++, dx += C, dy += C, x += C) {

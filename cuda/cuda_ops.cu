@@ -91,6 +91,7 @@ OPS_TABLE = {
     linear_backward,
     rmsnorm_forward,
     rmsnorm_backward,
+    add_rmsnorm_forward,
     gated_rmsnorm_forward,
     gated_rmsnorm_backward,
     sigmoid_rmsnorm_forward,

@@ -3,29 +3,38 @@ enum { ROW_WARPS = 4 }; // rows per block where a warp has a row
 __device__ size_t warp_row() { return (size_t)blockIdx.x * ROW_WARPS + threadIdx.x / WARP; }
 __device__ int lane_pack() { return threadIdx.x % WARP * PACK; }
 
-__global__ void rmsnorm_forward_kernel(real *y, wide *rstd, const real *x, const real *w, float eps, int N,
+/* ADD: of a + b, which goes to `sum` and is rounded on the way like the sum that add would have stored. */
+template <bool ADD>
+__global__ void rmsnorm_forward_kernel(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, float eps, int N,
                                        int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
-    const real *x_n = x + n * C;
+    const real *x_n = (ADD ? sum : a) + n * C;
     real *y_n = y + n * C;
     float s = 0;
     for (int c = lane_pack(); c < C; c += WARP * PACK) {
-        const Pack a = pack_load(x_n, c, C);
-        for (int k = 0; k < PACK; k++) s += a.v[k] * a.v[k];
+        Pack x = pack_load(a + n * C, c, C);
+        if (ADD) {
+            const Pack other = pack_load(b + n * C, c, C);
+            for (int k = 0; k < PACK; k++) x.v[k] = real(x.v[k] + other.v[k]);
+            pack_store(sum + n * C, c, C, x);
+        }
+        for (int k = 0; k < PACK; k++) s += x.v[k] * x.v[k];
     }
     const float r = 1.0f / sqrtf(warp_sum(s) / C + eps);
     if (threadIdx.x % WARP == 0) rstd[n] = r;
-    for (int c = lane_pack(); c < C; c += WARP * PACK) {
-        Pack a = pack_load(x_n, c, C);
-        const Pack b = pack_load(w, c, C);
-        for (int k = 0; k < PACK; k++) a.v[k] *= r * b.v[k];
-        pack_store(y_n, c, C, a);
+    for (int c = lane_pack(); c < C; c += WARP * PACK) { // again, from the cache; a lane's own sums
+        Pack x = pack_load(x_n, c, C);
+        const Pack g = pack_load(w, c, C);
+        for (int k = 0; k < PACK; k++) x.v[k] *= r * g.v[k];
+        pack_store(y_n, c, C, x);
     }
 }
 static void rmsnorm_forward(real *y, wide *rstd, const real *x, const real *w, double eps, int N, int C) {
-    LAUNCH(rmsnorm_forward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, w, (float)eps, N,
-           C);
+    LAUNCH(rmsnorm_forward_kernel<false>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, NULL, y, rstd, x, NULL, w, (float)eps, N, C);
+}
+static void add_rmsnorm_forward(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, double eps, int N, int C) {
+    LAUNCH(rmsnorm_forward_kernel<true>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, sum, y, rstd, a, b, w, (float)eps, N, C);
 }
 
 __global__ void rmsnorm_backward_kernel(real *dx, const real *dy, const real *x, const real *w,

@@ -273,6 +273,28 @@ START_TEST(sums_are_the_reference_s) {
 }
 END_TEST
 
+/* The fused op is add and then rmsnorm, to the bit, on every path; sum in a place of its own, in a's or in b's. */
+START_TEST(add_rmsnorm_is_two_ops) {
+    static const size_t shape[][2] = {{1, 1}, {5, 33}, {3, 8}, {70, 64}, {700, 100}};
+    const CpuPath *p = path_of(_i);
+    if (!p) return;
+    for (int i = 0; i < 5; i++)
+        for (int place = 0; place < 3; place++) {
+            const int N = (int)shape[i][0], C = (int)shape[i][1];
+            const size_t n = shape[i][0] * shape[i][1];
+            const Pair a = pair(n, 2), b = pair(n, 2), w = pair(shape[i][1], 1), sum = pair(n, 1), y = pair(n, 1), y2 = pair(n, 1),
+                       r = pair(shape[i][0], 1), r2 = pair(shape[i][0], 1);
+            p->ops.add(sum.f, a.f, b.f, n);
+            p->ops.rmsnorm_forward(y.f, r.f, sum.f, w.f, 1e-5, N, C);
+            float *fused = place == 0 ? (float *)y.d : place == 1 ? a.f : b.f;
+            p->ops.add_rmsnorm_forward(fused, y2.f, r2.f, a.f, b.f, w.f, 1e-5, N, C);
+            ck_assert(!memcmp(fused, sum.f, n * sizeof(float)) && !memcmp(y.f, y2.f, n * sizeof(float)));
+            ck_assert(!memcmp(r.f, r2.f, shape[i][0] * sizeof(float)));
+            pairs_free();
+        }
+}
+END_TEST
+
 /* A NaN anywhere in the inputs is in what depends on it. */
 START_TEST(nan_stays) {
     const CpuPath *p = path_of(_i);
@@ -400,6 +422,7 @@ int main(void) {
     tcase_add_loop_test(ops, kda_chunks, 0, PATHS);
     tcase_add_loop_test(ops, heads_in_blocks, 0, PATHS);
     tcase_add_loop_test(ops, nan_stays, 0, PATHS);
+    tcase_add_loop_test(ops, add_rmsnorm_is_two_ops, 0, PATHS);
     tcase_add_loop_test(ops, threads_change_no_bit, 0, PATHS);
     tcase_add_test(ops, sums_are_the_reference_s);
     tcase_add_test(pool, pool_runs_each_task_once);

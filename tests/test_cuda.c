@@ -85,6 +85,7 @@ static const struct {
     {"kda", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,hard=1,-start"},
     {"linear", "N=70,I=65,O=67"},
     {"rmsnorm", "N=130,C=300"},
+    {"add_rmsnorm", "N=130,C=300"},
     {"embed", "N=300,C=9,VOC=4"},
 };
 /* Storing results in bf16 alone is an error of 1.7e-3 (2^-8 / sqrt(12) and a half of it again for the spread); products of rounded operands
@@ -209,6 +210,40 @@ START_TEST(move_may_overlap) {
     ck_assert_int_eq(b->sync(b, &e), OK);
     backend_close(b);
     free(host), free(want);
+}
+END_TEST
+
+/* The fused op is add and then rmsnorm, to the bit, in both precisions: packs and ends of rows, sum in a place of its own or in a's. */
+START_TEST(add_rmsnorm_is_two_ops) {
+    static const int shape[][2] = {{1, 1}, {5, 33}, {3, 8}, {9, 300}, {4, 2048}};
+    Backend *b = opened(_i ? "cuda-emu-bf16" : "cuda-emu");
+    for (int k = 0; k < 5; k++) {
+        const int N = shape[k][0], C = shape[k][1];
+        const size_t n = (size_t)N * C, bytes = n * b->real_size;
+        Err e = {0};
+        void *p[7]; /* a, b, w, sum, y, rstd, y of the fused op */
+        float *host = malloc(n * sizeof *host);
+        char *got[3], *want[3];
+        for (int i = 0; i < 7; i++) ck_assert_int_eq(b->alloc(b, &p[i], n * 4, "a block", &e), OK);
+        for (int i = 0; i < 3; i++) {
+            for (size_t j = 0; j < n; j++) host[j] = (float)((j * 7919 + (size_t)i * 31 + 13) % 1009) / 500.0f - 1.0f;
+            ck_assert_int_eq(real_put(b, p[i], DT_F32, host, n, &e), OK);
+            got[i] = calloc(n, 4), want[i] = calloc(n, 4);
+        }
+        b->op->add(p[3], p[0], p[1], n);
+        b->op->rmsnorm_forward(p[4], p[5], p[3], p[2], 1e-5, N, C);
+        b->download(b, want[0], p[3], bytes), b->download(b, want[1], p[4], bytes), b->download(b, want[2], p[5], (size_t)N * 4);
+        for (int inplace = 0; inplace < 2; inplace++) { /* the second changes a */
+            b->op->add_rmsnorm_forward(inplace ? p[0] : p[3], p[6], p[5], p[0], p[1], p[2], 1e-5, N, C);
+            b->download(b, got[0], inplace ? p[0] : p[3], bytes), b->download(b, got[1], p[6], bytes), b->download(b, got[2], p[5], (size_t)N * 4);
+            for (int i = 0; i < 3; i++) ck_assert(!memcmp(got[i], want[i], i < 2 ? bytes : (size_t)N * 4));
+        }
+        ck_assert_msg(b->sync(b, &e) == OK, "%s", e.msg);
+        for (int i = 0; i < 7; i++) b->release(b, p[i]);
+        for (int i = 0; i < 3; i++) free(got[i]), free(want[i]);
+        free(host);
+    }
+    backend_close(b);
 }
 END_TEST
 
@@ -354,6 +389,7 @@ int main(void) {
     tcase_add_test(t, names);
     tcase_add_test(t, memory_is_zeroed_and_counted);
     tcase_add_test(t, move_may_overlap);
+    tcase_add_loop_test(t, add_rmsnorm_is_two_ops, 0, 2);
     tcase_add_test(t, launch_error_names_the_kernel);
     tcase_add_test(t, allocation_failure_is_an_error);
     tcase_add_loop_test(t, memory_plan_is_exact, 0, 2);

@@ -79,6 +79,17 @@ void naive_rmsnorm(const OpCase *c, double **out, double *scratch) {
         to(c, out, "rstd")[k / C] = 1 / r;
     }
 }
+void naive_add_rmsnorm(const OpCase *c, double **out, double *scratch) {
+    (void)scratch;
+    const int N = key(c, "N"), C = key(c, "C");
+    double *s = to(c, out, "sum");
+    for (int k = 0; k < N * C; k++) s[k] = in(c, "b")[k] + in(c, "a")[k];
+    for (int k = 0; k < N * C; k++) {
+        const double r = rms(s + k / C * C, C, opcase_key(c, "eps"));
+        to(c, out, "y")[k] = s[k] / r * in(c, "w")[k % C];
+        to(c, out, "rstd")[k / C] = 1 / r;
+    }
+}
 static double silu(double x) { return x / 2 * (1 + tanh(x / 2)); } // sigmoid(x) = (1 + tanh(x/2)) / 2
 void naive_gated_rmsnorm(const OpCase *c, double **out, double *scratch) {
     naive_rmsnorm(c, out, scratch);

@@ -88,6 +88,12 @@ static void rmsnorm_b(const OpCall *c) {
     c->op->rmsnorm_backward(at(c, "dx"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "w"), at(c, "rstd"),
                             dim(c, "N"), dim(c, "C"));
 }
+static void add_rmsnorm_f(const OpCall *c) { // inplace 1: sum is a; 2: sum is b
+    const int inplace = dim(c, "inplace");
+    if (inplace) copy(c, "sum", inplace == 1 ? "a" : "b");
+    c->op->add_rmsnorm_forward(at(c, "sum"), at(c, "y"), at(c, "rstd"), at(c, inplace == 1 ? "sum" : "a"), at(c, inplace == 2 ? "sum" : "b"),
+                               at(c, "w"), num(c, "eps"), dim(c, "N"), dim(c, "C"));
+}
 static void gated_rmsnorm_f(const OpCall *c) {
     c->op->gated_rmsnorm_forward(at(c, "y"), at(c, "rstd"), at(c, "x"), at(c, "z"), at(c, "w"), num(c, "eps"),
                                  dim(c, "N"), dim(c, "C"));
@@ -339,6 +345,10 @@ const OpRow op_rows[] = {
      "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; w real in C near_one; "
      "dx? real grad:x N.C n=C; dw? wide grad:w C n=N; dy real cot:y N.C plain",
      rmsnorm_f, rmsnorm_b, naive_rmsnorm, FORWARD(rmsnorm_forward), BACKWARD(rmsnorm_backward), .flops = {"4.N.C", "9.N.C"}},
+    {"add_rmsnorm", "N=5 C=7 eps=1e-5 inplace=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 inplace=1", "N=7 C=64 inplace=2",
+     "N=200 C=260"},
+     "sum real out N.C; y real out N.C n=C; rstd wide out N n=C; a real in N.C normal; b real in N.C normal; w real in C near_one",
+     add_rmsnorm_f, .naive = naive_add_rmsnorm, FORWARD(add_rmsnorm_forward), .flops = {"5.N.C"}, .rounded = "a b", .roundings = {1}},
     {"gated_rmsnorm", "N=5 C=7 eps=1e-5 hard=0", {"", "N=1 C=1 eps=1", "N=3 C=1 eps=2", "N=8 C=33 hard=1 eps=.01",
      "N=40 C=64 hard=1 nodiff", "N=200 C=260"},
      "y real out N.C n=C; rstd wide saved N n=C; x real in N.C normal; z real in N.C wild; w real in C near_one; "

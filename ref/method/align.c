@@ -72,7 +72,6 @@ int align_batch(Align *a, double scale, double *loss, double *layer_loss, Err *e
     Backend *be = t->be;
     const int *start = batch_start(&a->batch, &a->data);
     const int L = t->c.L;
-    const size_t n = (size_t)a->batch.N * t->c.C;
     const double mean = a->form == ALIGN_NORM ? 1.0 / a->linear_layers : 1.0; // over layers: the code's mean, the paper's sum
     int last = L - 1;
     while (last > 0 && !a->student->c.mixer[last]) last--;
@@ -88,8 +87,7 @@ int align_batch(Align *a, double scale, double *loss, double *layer_loss, Err *e
             be->op->sum(a->sum + l, a->loss, a->batch.N);
         }
         if (l == last) break; // nothing after the last mixer enters the loss
-        be->op->add(a->tp.layer[l].x2, a->x, a->t, n);
-        layer_mlp(t, &a->tp, l, a->x);
+        layer_mlp(t, &a->tp, l, a->x, a->t, a->x);
     }
     double sum[MAX_LAYERS];
     be->download(be, sum, a->sum, (size_t)L * sizeof(double));

@@ -73,8 +73,7 @@ static void gates_forward(Gates *g, const double *a) {
     for (int l = 0; l < L; l++) {
         layer_norm_in(m, p, l, p->layer[l].x);
         gated_mixer(g, l, a[l], p->mix_out);
-        m->be->op->add(p->layer[l].x2, p->layer[l].x, p->mix_out, (size_t)p->N * m->c.C);
-        layer_mlp(m, p, l, l + 1 < L ? p->layer[l + 1].x : p->x);
+        layer_mlp(m, p, l, p->layer[l].x, p->mix_out, l + 1 < L ? p->layer[l + 1].x : p->x);
     }
     m->be->op->rmsnorm_forward(p->h, p->r, p->x, m->p.norm.w, m->c.norm_eps, p->N, m->c.C);
 }

@@ -64,8 +64,7 @@ static void ablation_forward(void *ctx, const Model *m, Pass *p) {
         layer_norm_in(m, p, l, x);
         layer_mixer(m, p, l, p->mix_out);
         if (l == a->layer) be->zero(be, p->mix_out, n * be->real_size);
-        be->op->add(p->layer[l].x2, x, p->mix_out, n);
-        layer_mlp(m, p, l, out);
+        layer_mlp(m, p, l, x, p->mix_out, out);
     }
     be->op->rmsnorm_forward(p->h, p->r, p->x, m->p.norm.w, m->c.norm_eps, p->N, m->c.C);
 }

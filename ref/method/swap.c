@@ -34,8 +34,7 @@ static void layer_run(Swap *s, int l, Whose whose, const Real *x, Real *out) {
         const Mixer *mix = mixer_at(s->other->c.mixer[l]);
         mix->forward(mix, layer_call(s->other, &s->op, l), &s->op.layer[l].mix, p->mix_out, p->layer[l].n1);
     }
-    be->op->add(p->layer[l].x2, x, p->mix_out, n);
-    layer_mlp(m, p, l, out);
+    layer_mlp(m, p, l, x, p->mix_out, out);
 }
 
 static Whose whose_at(const Swap *s, int l) { return s->keep && s->keep[l] ? OTHERS : OWN; }

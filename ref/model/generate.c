@@ -90,8 +90,7 @@ static int decode_piece(Decode *d, const int *ids, int stride, int t, Err *e) {
         const Mixer *mix = mixer_at(m->c.mixer[l]);
         layer_norm_in(m, p, l, a->x);
         mix->extend(mix, layer_call(m, p, l), &a->mix, &d->state[l], p->mix_out, a->n1, d->past);
-        be->op->add(a->x2, a->x, p->mix_out, (size_t)p->N * m->c.C);
-        layer_mlp(m, p, l, l + 1 < m->c.L ? p->layer[l + 1].x : p->x);
+        layer_mlp(m, p, l, a->x, p->mix_out, l + 1 < m->c.L ? p->layer[l + 1].x : p->x);
     }
     d->past += t;
     return OK;

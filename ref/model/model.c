@@ -286,13 +286,13 @@ void layer_mixer(const Model *m, Pass *p, int l, Real *y) {
     mix->forward(mix, layer_call(m, p, l), &p->layer[l].mix, y, p->layer[l].n1);
 }
 
-void layer_mlp(const Model *m, Pass *p, int l, Real *x_out) {
+void layer_mlp(const Model *m, Pass *p, int l, const Real *x, const Real *y, Real *x_out) {
     const Ops *op = m->be->op;
     const LayerParams *w = &m->p.layer[l];
     LayerActs *a = &p->layer[l];
     const int N = p->N, C = m->c.C, F = m->c.F;
     layer_weights(m, l);
-    op->rmsnorm_forward(a->n2, a->r2, a->x2, w->mlp_norm.w, m->c.norm_eps, N, C);
+    op->add_rmsnorm_forward(a->x2, a->n2, a->r2, x, y, w->mlp_norm.w, m->c.norm_eps, N, C);
     op->linear_forward(a->gate, a->n2, w->gate.w, NULL, N, C, F);
     op->linear_forward(a->up, a->n2, w->up.w, NULL, N, C, F);
     op->swiglu_forward(a->act, a->gate, a->up, (size_t)N * F);
@@ -303,8 +303,7 @@ void layer_mlp(const Model *m, Pass *p, int l, Real *x_out) {
 void layer_forward(const Model *m, Pass *p, int l, const Real *x, Real *x_out) {
     layer_norm_in(m, p, l, x);
     layer_mixer(m, p, l, p->mix_out);
-    m->be->op->add(p->layer[l].x2, x, p->mix_out, (size_t)p->N * m->c.C);
-    layer_mlp(m, p, l, x_out);
+    layer_mlp(m, p, l, x, p->mix_out, x_out);
 }
 
 void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx) {

@@ -95,7 +95,8 @@ void model_backward(Model *m, Pass *p, const Real *dh);
 void model_embed(const Model *m, Pass *p, Real *x);                /* x = embed[ids] */
 void layer_norm_in(const Model *m, Pass *p, int l, const Real *x); /* n1, r1 of layer l from x */
 void layer_mixer(const Model *m, Pass *p, int l, Real *y);         /* y = mixer_l(n1) */
-void layer_mlp(const Model *m, Pass *p, int l, Real *x_out);       /* x_out = x2 + mlp(rmsnorm(x2)) */
+void layer_mlp(const Model *m, Pass *p, int l, const Real *x, const Real *y,
+               Real *x_out); /* x2 = x + y; x_out = x2 + mlp(rmsnorm(x2)); y may be p->mix_out, x_out may be x or y */
 void layer_forward(const Model *m, Pass *p, int l, const Real *x,
                    Real *x_out); /* all of layer l: fills layer[l], x_out may be layer[l+1].x */
 void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx); /* dx: in dL/d(output), out dL/dx2 */

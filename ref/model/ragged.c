@@ -162,8 +162,7 @@ int ragged_step(Ragged *r, const RaggedPiece *piece, int n, Err *e) {
         LayerActs *a = &p->layer[l];
         layer_norm_in(m, p, l, a->x);
         pieces_mix(r, piece, n, l);
-        m->be->op->add(a->x2, a->x, p->mix_out, (size_t)p->N * m->c.C);
-        layer_mlp(m, p, l, l + 1 < m->c.L ? p->layer[l + 1].x : p->x);
+        layer_mlp(m, p, l, a->x, p->mix_out, l + 1 < m->c.L ? p->layer[l + 1].x : p->x);
     }
     for (int i = 0; i < n; i++) r->past[piece[i].row] += piece[i].T;
     return m->be->sync(m->be, e);

@@ -66,6 +66,11 @@ typedef struct OPS {
     void (*rmsnorm_forward)(real *y, wide *rstd, const real *x, const real *w, double eps, int N, int C);
     void (*rmsnorm_backward)(real *dx, wide *dw, const real *dy, const real *x, const real *w, const wide *rstd, int N, int C);
 
+    /* add_rmsnorm: sum = a + b;  y, rstd = rmsnorm(sum), the same bits as add and then rmsnorm (sum is rounded to real before its squares):
+     *   the residual stream takes a branch in and is normed for the next. sum may alias a or b; sum, y (N,C).
+     *   bwd  rmsnorm_backward with x = sum: it adds to the gradient of sum, which is that of a and of b, so nothing is left to fuse. */
+    void (*add_rmsnorm_forward)(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, double eps, int N, int C);
+
     /* gated_rmsnorm: y = x rstd w SiLU(z), rstd as above; x, z (N,C), w (C).
      *   bwd  with n = x rstd, s = sigmoid(z):  dw += sum_n dy n z s;  dz += dy n w s (1 + z (1 - s));
      *        t = dy w z s;  dx += rstd (t - n mean_c(t n)).   dw may be NULL.

@@ -1,5 +1,5 @@
 /* rmsnorm.c - RMSNorm (Zhang & Sennrich 2019), and the gated forms at the end of a linear mixer: gate SiLU (GDN, GLA) or sigmoid (KDA). */
-#include "ops/ref_math.h"
+#include "ops/ref_math.h" /* and add.c, before this file in ref_ops.c */
 
 static wide rms_reciprocal(const real *x_n, double eps, int C) {
     return 1 / sqrt(dot(x_n, x_n, C) / C + (wide)eps);
@@ -12,6 +12,11 @@ static void rmsnorm_forward(real *y, wide *rstd, const real *x, const real *w, d
         rstd[n] = rms_reciprocal(x_n, eps, C);
         for (int c = 0; c < C; c++) y_n[c] = x_n[c] * rstd[n] * w[c];
     }
+}
+
+static void add_rmsnorm_forward(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, double eps, int N, int C) {
+    add(sum, a, b, (size_t)N * C);
+    rmsnorm_forward(y, rstd, sum, w, eps, N, C);
 }
 
 static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w,

@@ -166,6 +166,9 @@ static void row_ops() {
     sets(nc), report("add", "N C", nc * 6, 0, ROWS, [&](int i) { op.add(y[S], x[S], z[S], (size_t)nc); });
     sets(nc), weights(C, N),
         report("rmsnorm", "N C", nc * 4, 0, ROWS, [&](int i) { op.rmsnorm_forward(y[S], r, x[S], w, 1e-6, N, C); });
+    sets(nc), weights(C, N), report("add + rmsnorm", "N C", nc * 8, 0, ROWS, [&](int i) {
+        op.add_rmsnorm_forward(d[S], y[S], r, x[S], z[S], w, 1e-6, N, C);
+    });
     sets(nc), weights(C, N), report("rmsnorm backward", "N C", nc * 8, 0, ROWS, [&](int i) {
         op.rmsnorm_backward(d[S], dw, y[S], x[S], w, r, N, C);
     });

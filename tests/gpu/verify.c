@@ -68,6 +68,7 @@ static const struct {
     {"linear", "N=1,I=512,O=512"},
     {"embed", "N=2000,C=64,VOC=50"},
     {"rmsnorm", "N=1000,C=513"},
+    {"add_rmsnorm", "N=1000,C=513"},
     {"gated_rmsnorm", "N=1000,C=128"},
     {"l2norm", "N=1000,C=128"},
     {"head_xent", "N=70,C=64,VOC=1000"},
