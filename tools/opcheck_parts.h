@@ -144,6 +144,6 @@ int check_backend(Check *k, Backend *be, Err *e);
 size_t naive_scratch(const OpCase *c); /* doubles */
 typedef void Naive(const OpCase *c, double **out, double *scratch);
 Naive naive_add, naive_accumulate, naive_sum, naive_sumsq, naive_embed, naive_linear, naive_rmsnorm, naive_add_rmsnorm, naive_gated_rmsnorm,
-    naive_sigmoid_rmsnorm, naive_l2norm, naive_silu, naive_swiglu, naive_rope, naive_attention, naive_conv, naive_delta_gate, naive_delta_rule, naive_gla_gate, naive_gla,
-    naive_kda_gate, naive_kda, naive_head_xent, naive_head_kl, naive_align_loss, naive_adamw;
+    naive_sigmoid_rmsnorm, naive_l2norm, naive_silu, naive_swiglu, naive_rope, naive_attention, naive_conv, naive_delta_gate, naive_delta_rule,
+    naive_gla_gate, naive_gla, naive_kda_gate, naive_kda, naive_head_xent, naive_head_kl, naive_align_loss, naive_adamw;
 #endif
