@@ -56,7 +56,7 @@ $(B)/ref/ops/backend.o: ALLFLAGS += $(if $(CPU),,-DHYB_NO_CPU)
 $(B)/ref/ops/backend.o: $(CPU)
 ifdef COVERAGE
 $(COVERED): ALLFLAGS += -O0 --coverage
-LDLIBS += --coverage
+LDLIBS += --coverage $(COVERAGE)
 endif
 # main.c is compiled again when what it is linked with, or the commit, changes.
 $(B)/tools/main.o: $(B)/main.flags

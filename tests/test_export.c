@@ -20,7 +20,9 @@ typedef struct {
     int softmax; /* bit l: layer l is softmax */
     int qkv_bias, qk_norm, tied, D, Hk;
     double eps, o_eps;
+    int extra; /* some of: */
 } Spec;
+enum { WINDOW = 1, O_BIAS = 2, LINEAR_BIAS = 4, ROPE = 8 };
 
 static void model_make(const Spec *s, const char *dir) {
     Err e = {0};
@@ -41,6 +43,10 @@ static void model_make(const Spec *s, const char *dir) {
     if (s->Hk) c.Hk = s->Hk;
     c.norm_eps = s->eps;
     c.o_norm_eps = s->o_eps;
+    c.window = s->extra & WINDOW ? 5 : 0;
+    c.o_bias = (s->extra & O_BIAS) != 0;
+    c.linear_bias = (s->extra & LINEAR_BIAS) != 0;
+    if (s->extra & ROPE) c.rope = (Rope){.kind = ROPE_LLAMA3, .theta = 5000, .factor = 8, .low_freq = 1, .high_freq = 4, .original = 16};
     for (int l = 0; l < c.L; l++) c.mixer[l] = s->softmax >> l & 1 ? 0 : mixer_find(s->mixer);
     must(backend_open(&be, "ref32", 1, &e), &e);
     must(model_open(&m, &c, be, GRAD_NONE, &e), &e);
@@ -57,13 +63,13 @@ static void model_make(const Spec *s, const char *dir) {
     backend_close(be);
 }
 
-static const Spec llama_gdn = {"llama", "gdn_v4", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5};
-static const Spec llama_gla = {"llama", "gla_v1", 2, 0, 0, 0, 0, 0, 1e-5, 1e-5};
-static const Spec qwen2_gdn = {"qwen2", "gdn_v4", 5, 1, 0, 1, 0, 0, 1e-6, 1e-6};
-static const Spec qwen2_official = {"qwen2", "gdn_v4", 5, 1, 0, 1, 0, 0, 1e-6, 1e-5};
-static const Spec qwen3_gdn = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6};
-static const Spec qwen3_conv = {"qwen3", "gdn_v3", 4, 0, 1, 1, 6, 2, 1e-6, 1e-6};
-static const Spec llama_softmax = {"llama", "gdn_v4", 7, 0, 0, 1, 0, 0, 1e-5, 1e-5};
+static const Spec llama_gdn = {"llama", "gdn_v4", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, 0};
+static const Spec llama_gla = {"llama", "gla_v1", 2, 0, 0, 0, 0, 0, 1e-5, 1e-5, 0};
+static const Spec qwen2_gdn = {"qwen2", "gdn_v4", 5, 1, 0, 1, 0, 0, 1e-6, 1e-6, 0};
+static const Spec qwen2_official = {"qwen2", "gdn_v4", 5, 1, 0, 1, 0, 0, 1e-6, 1e-5, 0};
+static const Spec qwen3_gdn = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, 0};
+static const Spec qwen3_conv = {"qwen3", "gdn_v3", 4, 0, 1, 1, 6, 2, 1e-6, 1e-6, 0};
+static const Spec llama_softmax = {"llama", "gdn_v4", 7, 0, 0, 1, 0, 0, 1e-5, 1e-5, 0};
 
 /* ---- a list of a file's tensors as text ---- */
 
@@ -507,9 +513,15 @@ END_TEST
 /* ---- refusals ---- */
 
 START_TEST(test_refusals) {
-    static const Spec v5 = {"llama", "gdn_v5", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5}, wide = {"llama", "gdn_v4", 2, 0, 0, 1, 6, 0, 1e-5, 1e-5};
-    static const Spec bare = {"qwen3", "gdn_v4", 0, 0, 1, 0, 6, 2, 1e-6, 1e-6};
-    static const Spec kda = {"llama", "kda_v1", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5};
+    static const Spec v5 = {"llama", "gdn_v5", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, 0}, wide = {"llama", "gdn_v4", 2, 0, 0, 1, 6, 0, 1e-5, 1e-5, 0};
+    static const Spec q_bias = {"qwen3", "gdn_v4", 2, 1, 1, 0, 6, 2, 1e-6, 1e-6, O_BIAS}, q_linear = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, LINEAR_BIAS};
+    static const Spec q_rope = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, ROPE}, q_window = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, WINDOW};
+    static const Spec q_eps = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-5, 0}, l_rope = {"llama", "gdn_v4", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, ROPE};
+    static const Spec l_bias = {"llama", "gdn_v4", 2, 1, 0, 1, 0, 0, 1e-5, 1e-5, O_BIAS}, l_linear = {"llama", "gdn_v4", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, LINEAR_BIAS};
+    static const Spec q_head = {"qwen3", "gdn_v4", 2, 0, 1, 1, 6, 2, 1e-5, 1e-5, 0}, s_window = {"mistral", "gdn_v4", 7, 0, 0, 1, 0, 0, 1e-5, 1e-5, WINDOW};
+    static const Spec s_bias = {"qwen3", "gdn_v4", 7, 1, 1, 1, 0, 0, 1e-5, 1e-5, O_BIAS};
+    static const Spec bare = {"qwen3", "gdn_v4", 0, 0, 1, 0, 6, 2, 1e-6, 1e-6, 0};
+    static const Spec kda = {"llama", "kda_v1", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, 0};
     static const struct { const Spec *s; const char *format, *says, *hint; } no[] = {
         {&qwen3_gdn, "fla", "format fla cannot hold this model exactly: fla's hybrid attention has no q/k norm", "nearest: --format qwen3_5 or gguf"},
         {&qwen2_official, "fla", "format fla cannot hold this model exactly: the output norm's eps is 1e-05; fla would use 1e-06", "only hybridize's"},
@@ -525,6 +537,21 @@ START_TEST(test_refusals) {
         {&llama_softmax, "qwen3_5", "all layers of this model are softmax", "the directory itself"},
         {&llama_gdn, "gguf", "format gguf cannot hold this model exactly", "nearest: --format fla"},
         {&bare, "gguf", "llama.cpp stops at a qwen35 without any softmax layer", "nearest: --format qwen3_5"},
+        {&q_bias, "qwen3_5", "its softmax layers have no bias", "nearest: --format fla"},
+        {&q_linear, "qwen3_5", "its linear layers have no biases", "only hybridize's"},
+        {&q_rope, "gguf", "rope scaling is not written", "only hybridize's"},
+        {&q_window, "qwen3_5", "its attention has no sliding window", "nearest: --format fla"},
+        {&q_eps, "qwen3_5", "it has one eps for all norms", "nearest: --format student"},
+        {&l_rope, "student", "its attention has no rope scaling", "only hybridize's"},
+        {&l_rope, "fla", "rope", "only hybridize's"},
+        {&l_bias, "student", "its attention has no o_proj bias", "only hybridize's"},
+        {&l_bias, "fla", "no o_proj bias", "only hybridize's"},
+        {&l_linear, "student", "its linear layers have no biases", "only hybridize's"},
+        {&l_linear, "fla", "q/k/v biases in linear layers", "only hybridize's"},
+        {&q_head, "student", "its head size is hidden_size / num_heads", "nearest: --format qwen3_5"},
+        {&wide, "student", "its head size is hidden_size / num_heads", "no other format"},
+        {&s_window, "gguf", "llama.cpp has no sliding window", "the directory itself"},
+        {&s_bias, "gguf", "llama.cpp has no such bias", "the directory itself"},
         {&llama_gdn, "onnx", "format: got \"onnx\", expected fla, student, qwen3_5 or gguf", ""},
     };
     for (size_t i = 0; i < sizeof no / sizeof *no; i++) {

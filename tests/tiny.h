@@ -16,9 +16,9 @@ static inline void must(int rc, const Err *e) {
 
 /* tmpdir_path whose result stays. */
 static inline const char *place(const char *name) {
-    static char path[200][640];
+    static char path[400][640];
     static unsigned k;
-    ck_assert_uint_lt(k, 200);
+    ck_assert_uint_lt(k, 400);
     snprintf(path[k], sizeof path[0], "%s/%s", tmpdir, name);
     return path[k++];
 }

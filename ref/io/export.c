@@ -19,6 +19,7 @@ int out_open(OutList *l, size_t cap, Err *e) {
     l->name = p[1];
     l->rule = p[2];
     l->cap = cap;
+    l->e = e;
     if (rc) out_close(l);
     return rc;
 }
@@ -31,27 +32,27 @@ void out_close(OutList *l) {
     memset(l, 0, sizeof *l);
 }
 
-int out_add(OutList *l, DType dtype, int rank, size_t n0, size_t n1, size_t n2, const OutRule *rule, Err *e, const char *fmt, ...) {
+void out_add(OutList *l, DType dtype, int rank, size_t n0, size_t n1, size_t n2, const OutRule *rule, const char *fmt, ...) {
     va_list ap;
-    if (l->n == l->cap) return err_set(e, ERR_USAGE, "export: more tensors than expected");
+    if (l->n == l->cap) l->rc = err_set(l->e, ERR_USAGE, "export: more tensors than expected");
     for (int i = 0; i < rule->n_src; i++)
-        if (!rule->src[i]) return err_set(e, ERR_INPUT, "export: a tensor of the model is missing");
+        if (!rule->src[i]) l->rc = err_set(l->e, ERR_INPUT, "export: a tensor of the model is missing");
+    if (l->rc) return;
     va_start(ap, fmt);
-    const int len = vsnprintf(l->name[l->n], sizeof *l->name, fmt, ap);
+    vsnprintf(l->name[l->n], sizeof *l->name, fmt, ap); // layer numbers and names of ours: short
     va_end(ap);
-    if (len >= (int)sizeof *l->name) return err_set(e, ERR_USAGE, "export: a tensor name is too long");
     Tensor *t = &l->tensor[l->n];
     *t = (Tensor){.name = l->name[l->n], .dtype = dtype, .rank = rank, .shape = {n0, n1, n2}, .count = n0};
     for (int i = 1; i < rank; i++) t->count *= t->shape[i];
     for (int i = rank; i < 3; i++) t->shape[i] = 0;
     t->bytes = t->count * (size_t)dtype_bits(dtype) / 8;
     l->rule[l->n++] = *rule;
-    return OK;
 }
 
 int out_scratch(OutList *l, Err *e) {
     size_t widest = 1;
     void *p;
+    if (l->rc) return l->rc;
     for (size_t i = 0; i < l->n; i++)
         if (l->tensor[i].count / l->tensor[i].shape[0] > widest) widest = l->tensor[i].count / l->tensor[i].shape[0];
     TRY(mem_alloc(&p, widest * sizeof *l->row, "row", e));

@@ -226,7 +226,8 @@ static int list_param(void *ctx, const ParamInfo *info, Param *slot) {
     const int permuted = !strcmp(c->family, "llama") || !strcmp(c->family, "mistral");
     if (permuted && strstr(info->name, "attn.q_proj.")) r.heads = c->H;
     if (permuted && strstr(info->name, "attn.k_proj.")) r.heads = c->Hk;
-    return out_add(k->l, info->rank == 1 ? DT_F32 : k->dtype, info->rank, info->shape[0], info->shape[1], 0, &r, k->e, "%s", name);
+    out_add(k->l, info->rank == 1 ? DT_F32 : k->dtype, info->rank, info->shape[0], info->shape[1], 0, &r, "%s", name);
+    return OK;
 }
 
 static int refuse(Err *e, const char *reason) {
@@ -244,7 +245,7 @@ static int softmax_list(OutList *l, const char **arch, const HfModel *h, DType d
     TRY(out_open(l, (size_t)c->L * 16 + 4, e));
     TRY(params_walk(c, NULL, list_param, &k));
     const OutRule divisors = {.kind = OUT_ROPE, .D = (size_t)c->D, .rope = &c->rope, .mul = 1};
-    if (c->rope.kind == ROPE_LLAMA3) TRY(out_add(l, DT_F32, 1, (size_t)c->D / 2, 0, 0, &divisors, e, "rope_freqs.weight"));
+    if (c->rope.kind == ROPE_LLAMA3) out_add(l, DT_F32, 1, (size_t)c->D / 2, 0, 0, &divisors, "rope_freqs.weight");
     return out_scratch(l, e);
 }
 

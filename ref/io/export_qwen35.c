@@ -38,7 +38,6 @@ typedef struct {
     const HfModel *h;
     DType dtype; /* of matrices */
     int gguf, layer;
-    Err *e;
 } Lister;
 
 static const Tensor *source(const Lister *k, const char *part) {
@@ -50,20 +49,20 @@ static const Tensor *source(const Lister *k, const char *part) {
 static const OutRule plain = {.kind = OUT_ROWS, .n_src = 1, .mul = 1};
 
 /* A tensor of this layer with one source, under its name in either format. */
-static int put(const Lister *k, const char *from, OutRule r, DType dtype, size_t rows, size_t cols, const char *hf, const char *gguf) {
+static void put(const Lister *k, const char *from, OutRule r, DType dtype, size_t rows, size_t cols, const char *hf, const char *gguf) {
     if (r.n_src == 1) r.src[0] = source(k, from);
-    return out_add(k->l, dtype, cols ? 2 : 1, rows, cols, 0, &r, k->e, "%s%d.%s", k->gguf ? "blk." : "model.layers.", k->layer,
+    out_add(k->l, dtype, cols ? 2 : 1, rows, cols, 0, &r, "%s%d.%s", k->gguf ? "blk." : "model.layers.", k->layer,
                    k->gguf ? gguf : hf);
 }
 
 /* Norms are stored as w - 1 by transformers, as w by llama.cpp; in float32, so that nothing is lost. */
-static int put_norm(const Lister *k, const char *from, size_t n, const char *hf, const char *gguf) {
+static void put_norm(const Lister *k, const char *from, size_t n, const char *hf, const char *gguf) {
     OutRule r = plain;
     if (!k->gguf) r.add = -1;
-    return put(k, from, r, DT_F32, n, 0, hf, gguf);
+    put(k, from, r, DT_F32, n, 0, hf, gguf);
 }
 
-static int put_linear(const Lister *k) {
+static void put_linear(const Lister *k) {
     const Config *c = &k->h->config;
     const size_t C = (size_t)c->C, H = (size_t)c->H, Q = H * (size_t)c->D;
     const int conv = has_conv(c->mixer[k->layer]);
@@ -75,57 +74,58 @@ static int put_linear(const Lister *k) {
         if (conv) taps.src[i] = source(k, convs[i]);
     }
     a.neg_exp = k->gguf; // llama.cpp stores -exp(A_log)
-    TRY(put(k, "", qkv, k->dtype, 3 * Q, C, "linear_attn.in_proj_qkv.weight", "attn_qkv.weight"));
-    TRY(put(k, "attn.g_proj.weight", plain, k->dtype, Q, C, "linear_attn.in_proj_z.weight", "attn_gate.weight"));
-    TRY(put(k, "attn.b_proj.weight", plain, k->dtype, H, C, "linear_attn.in_proj_b.weight", "ssm_beta.weight"));
-    TRY(put(k, "attn.a_proj.weight", plain, k->dtype, H, C, "linear_attn.in_proj_a.weight", "ssm_alpha.weight"));
-    if (k->gguf) TRY(put(k, "", taps, DT_F32, 3 * Q, (size_t)c->conv_width, "", "ssm_conv1d.weight"));
+    put(k, "", qkv, k->dtype, 3 * Q, C, "linear_attn.in_proj_qkv.weight", "attn_qkv.weight");
+    put(k, "attn.g_proj.weight", plain, k->dtype, Q, C, "linear_attn.in_proj_z.weight", "attn_gate.weight");
+    put(k, "attn.b_proj.weight", plain, k->dtype, H, C, "linear_attn.in_proj_b.weight", "ssm_beta.weight");
+    put(k, "attn.a_proj.weight", plain, k->dtype, H, C, "linear_attn.in_proj_a.weight", "ssm_alpha.weight");
+    if (k->gguf) put(k, "", taps, DT_F32, 3 * Q, (size_t)c->conv_width, "", "ssm_conv1d.weight");
     else
-        TRY(out_add(k->l, DT_F32, 3, 3 * Q, 1, (size_t)c->conv_width, &taps, k->e, "model.layers.%d.linear_attn.conv1d.weight", k->layer));
-    TRY(put(k, "attn.dt_bias", plain, DT_F32, H, 0, "linear_attn.dt_bias", "ssm_dt.bias"));
-    TRY(put(k, "attn.A_log", a, DT_F32, H, 0, "linear_attn.A_log", "ssm_a"));
-    TRY(put(k, "attn.o_norm.weight", plain, DT_F32, (size_t)c->D, 0, "linear_attn.norm.weight", "ssm_norm.weight"));
-    return put(k, "attn.o_proj.weight", plain, k->dtype, C, Q, "linear_attn.out_proj.weight", "ssm_out.weight");
+        out_add(k->l, DT_F32, 3, 3 * Q, 1, (size_t)c->conv_width, &taps, "model.layers.%d.linear_attn.conv1d.weight", k->layer);
+    put(k, "attn.dt_bias", plain, DT_F32, H, 0, "linear_attn.dt_bias", "ssm_dt.bias");
+    put(k, "attn.A_log", a, DT_F32, H, 0, "linear_attn.A_log", "ssm_a");
+    put(k, "attn.o_norm.weight", plain, DT_F32, (size_t)c->D, 0, "linear_attn.norm.weight", "ssm_norm.weight");
+    put(k, "attn.o_proj.weight", plain, k->dtype, C, Q, "linear_attn.out_proj.weight", "ssm_out.weight");
 }
 
-static int put_softmax(const Lister *k) {
+static void put_softmax(const Lister *k) {
     const Config *c = &k->h->config;
     const size_t C = (size_t)c->C, D = (size_t)c->D, Q = (size_t)c->H * D, K = (size_t)c->Hk * D;
     const OutRule gated = {.kind = OUT_GATED, .n_src = 1, .D = D, .mul = 1}, twice = {.kind = OUT_ROWS, .n_src = 1, .mul = 2};
-    TRY(put(k, "attn.q_proj.weight", gated, k->dtype, 2 * Q, C, "self_attn.q_proj.weight", "attn_q.weight"));
-    TRY(put(k, "attn.k_proj.weight", plain, k->dtype, K, C, "self_attn.k_proj.weight", "attn_k.weight"));
-    TRY(put(k, "attn.v_proj.weight", plain, k->dtype, K, C, "self_attn.v_proj.weight", "attn_v.weight"));
-    TRY(put_norm(k, "attn.q_norm.weight", D, "self_attn.q_norm.weight", "attn_q_norm.weight"));
-    TRY(put_norm(k, "attn.k_norm.weight", D, "self_attn.k_norm.weight", "attn_k_norm.weight"));
-    return put(k, "attn.o_proj.weight", twice, k->dtype, C, Q, "self_attn.o_proj.weight", "attn_output.weight");
+    put(k, "attn.q_proj.weight", gated, k->dtype, 2 * Q, C, "self_attn.q_proj.weight", "attn_q.weight");
+    put(k, "attn.k_proj.weight", plain, k->dtype, K, C, "self_attn.k_proj.weight", "attn_k.weight");
+    put(k, "attn.v_proj.weight", plain, k->dtype, K, C, "self_attn.v_proj.weight", "attn_v.weight");
+    put_norm(k, "attn.q_norm.weight", D, "self_attn.q_norm.weight", "attn_q_norm.weight");
+    put_norm(k, "attn.k_norm.weight", D, "self_attn.k_norm.weight", "attn_k_norm.weight");
+    put(k, "attn.o_proj.weight", twice, k->dtype, C, Q, "self_attn.o_proj.weight", "attn_output.weight");
 }
 
-static int put_layer(const Lister *k) {
+static void put_layer(const Lister *k) {
     const Config *c = &k->h->config;
     const size_t C = (size_t)c->C, F = (size_t)c->F;
-    TRY(put_norm(k, "attn_norm.weight", C, "input_layernorm.weight", "attn_norm.weight"));
-    TRY(c->mixer[k->layer] ? put_linear(k) : put_softmax(k));
-    TRY(put_norm(k, "mlp_norm.weight", C, "post_attention_layernorm.weight", "post_attention_norm.weight"));
-    TRY(put(k, "mlp.gate_proj.weight", plain, k->dtype, F, C, "mlp.gate_proj.weight", "ffn_gate.weight"));
-    TRY(put(k, "mlp.up_proj.weight", plain, k->dtype, F, C, "mlp.up_proj.weight", "ffn_up.weight"));
-    return put(k, "mlp.down_proj.weight", plain, k->dtype, C, F, "mlp.down_proj.weight", "ffn_down.weight");
+    put_norm(k, "attn_norm.weight", C, "input_layernorm.weight", "attn_norm.weight");
+    if (c->mixer[k->layer]) put_linear(k);
+    else put_softmax(k);
+    put_norm(k, "mlp_norm.weight", C, "post_attention_layernorm.weight", "post_attention_norm.weight");
+    put(k, "mlp.gate_proj.weight", plain, k->dtype, F, C, "mlp.gate_proj.weight", "ffn_gate.weight");
+    put(k, "mlp.up_proj.weight", plain, k->dtype, F, C, "mlp.up_proj.weight", "ffn_up.weight");
+    put(k, "mlp.down_proj.weight", plain, k->dtype, C, F, "mlp.down_proj.weight", "ffn_down.weight");
 }
 
 int qwen35_list(OutList *l, const HfModel *h, DType dtype, int gguf, Err *e) {
     const Config *c = &h->config;
     const size_t C = (size_t)c->C, V = (size_t)c->VOC;
-    Lister k = {l, h, dtype, gguf, 0, e};
+    Lister k = {l, h, dtype, gguf, 0};
     OutRule r = plain;
     TRY(out_open(l, (size_t)c->L * 16 + 3, e));
     r.src[0] = hf_tensor(h, "model.embeddings.weight");
-    TRY(out_add(l, dtype, 2, V, C, 0, &r, e, "%s", gguf ? "token_embd.weight" : "model.embed_tokens.weight"));
-    for (; k.layer < c->L; k.layer++) TRY(put_layer(&k));
+    out_add(l, dtype, 2, V, C, 0, &r, "%s", gguf ? "token_embd.weight" : "model.embed_tokens.weight");
+    for (; k.layer < c->L; k.layer++) put_layer(&k);
     r.src[0] = hf_tensor(h, "model.norm.weight");
     r.add = gguf ? 0 : -1;
-    TRY(out_add(l, DT_F32, 1, C, 0, 0, &r, e, "%s", gguf ? "output_norm.weight" : "model.norm.weight"));
+    out_add(l, DT_F32, 1, C, 0, 0, &r, "%s", gguf ? "output_norm.weight" : "model.norm.weight");
     r = plain;
     r.src[0] = hf_tensor(h, "lm_head.weight");
-    if (!c->tied) TRY(out_add(l, dtype, 2, V, C, 0, &r, e, "%s", gguf ? "output.weight" : "lm_head.weight"));
+    if (!c->tied) out_add(l, dtype, 2, V, C, 0, &r, "%s", gguf ? "output.weight" : "lm_head.weight");
     return out_scratch(l, e);
 }
 
