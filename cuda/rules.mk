@@ -73,9 +73,9 @@ $(B)/gpu_verify: $(B)/tests/gpu/verify.o $(B)/libtools.a $(B)/libhyb.a $(TOOL_CU
 	$(CC) $(OPT) $(LDFLAGS) $^ $(B)/libtools.a $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) -lstdc++ $(OMP) $(LDLIBS) -o $@
 $(B)/tests/gpu/verify.o: ALLFLAGS += -Itests $(if $(TOOL_CUDA),-DHAVE_CUDA) $(if $(EMU_LIB),-DHAVE_CUDA_EMU)
 $(B)/gpu_bench: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(CUDA_LIB) $(B)/libtools.a $(B)/libhyb.a
-	$(NVCC) $(NVCC_FLAGS) -Itests/gpu $^ $(B)/libhyb.a $(CUDA_LIBS) $(OMP:%=-Xcompiler %) -o $@
+	$(NVCC) $(NVCC_FLAGS) -Itests/gpu tests/gpu/bench.cu $(filter %.o %.a,$^) $(B)/libhyb.a $(CUDA_LIBS) $(OMP:%=-Xcompiler %) -o $@
 $(B)/gpu_bench_emu: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(EMU_LIB) $(B)/libtools.a $(B)/libhyb.a
-	$(CXX) $(EMU_FLAGS) -Itests/gpu -x c++ $< -x none $(filter-out $<,$^) $(B)/libhyb.a $(LDFLAGS) $(OMP) $(LDLIBS) -o $@
+	$(CXX) $(EMU_FLAGS) -Itests/gpu -x c++ tests/gpu/bench.cu -x none $(filter %.o %.a,$^) $(B)/libhyb.a $(LDFLAGS) $(OMP) $(LDLIBS) -o $@
 $(B)/tests/gpu/bench_model.o: ALLFLAGS += -Itests/gpu
 gpu-verify: $(B)/gpu_verify ## on a GPU: every op, models, training against the CPU, and compute-sanitizer
 	@sh tests/gpu/verify.sh $(B)/gpu_verify
@@ -83,7 +83,9 @@ gpu-bench: $(B)/gpu_bench ## on a GPU: every op timed beside the copy bandwidth,
 	@sh tests/gpu/bench.sh $(B)/gpu_bench
 gpu-bench-emu: $(B)/gpu_bench_emu ## every row of gpu-bench at tiny shapes on the emulator, and its scripts: what can be checked without a GPU
 	@bash -n tests/gpu/bench.sh && bash -n tests/gpu/verify.sh && sh -n tests/gpu/ptxas.sh && python3 -c "import ast; ast.parse(open('tests/gpu/peers.py').read())"
-	@$(B)/gpu_bench_emu /dev/null
+	@$(B)/gpu_bench_emu /dev/null >$(B)/bench_emu.txt || { cat $(B)/bench_emu.txt; exit 1; }
+	@cat $(B)/bench_emu.txt
+	@! command -v python3 >/dev/null || python3 tests/peers/official_step.py --device cpu --tiny --ours $(B)/bench_emu.txt
 gpu-verify-emu: $(B)/gpu_verify ## the checks of gpu-verify on the emulator (many minutes)
 	@$(B)/gpu_verify cuda-emu cuda-emu-bf16
 mutate-cuda: $(B)/hybridize ## break the fast CUDA kernels on purpose, one line at a time, and require gradcheck on the emulator to notice (minutes)
