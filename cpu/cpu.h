@@ -21,4 +21,11 @@ const CpuPath *cpu_path_named(const char *name);
 
 /* Threads that the ops will use; <= 0: all cores. Returns what it is now. (Results do not depend on it.) */
 int cpu_threads(int n);
+
+/* Weights w (O,I) that many products will read (Backend.hold): a second copy, packed for y = x W^T and, if asked for, dx = dy W, made by
+ * the first product. Nothing if w is held already or there is no memory. changed: whoever wrote w, before the next product. let_go: before
+ * w is released; fine if it is not held. Not while an op runs. */
+void cpu_hold(const float *w, int O, int I, int backward);
+void cpu_changed(const float *w);
+void cpu_let_go(const float *w);
 #endif

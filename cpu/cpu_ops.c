@@ -1,6 +1,7 @@
 /* cpu_ops.c - ops_cpu32: picks the path once, and sends every op there, or to the reference where the path has none.
  * A const table cannot hold what is known only when the program runs, so its functions are these one-line doors. */
 #include "cpu/cpu.h"
+#include "cpu/held.c"
 #include "cpu/pool.c"
 #include <stdatomic.h>
 #include <stdlib.h>

@@ -2,14 +2,13 @@
  *
  * K is cut into blocks of at most K_BLOCK, a function of K alone; within a block every element of C is one chain of FMAs (tile.h), and
  * the blocks are added to C in order. So the bits do not depend on threads, tiles, packing or the size of the buffers.
- * B is packed, by all threads, into panels of 2 VW columns [k][2 VW], or read in place where its rows are short; then
- * the threads take blocks of C (M_BLOCK rows x some panels) as they come. A is read in place, or, where
+ * B is packed, by all threads, into panels of 2 VW columns [k][2 VW], or read in place where its rows are short, or, if it is a matrix
+ * of weights that somebody holds (held.h), packed at its first product and found ready at the others; then the threads take blocks of C (M_BLOCK rows x some panels) as they come. A is read in place, or, where
  * its stride would make its rows fall on the same cache sets, copied block by block to the stack. */
 #include "gemm.h"
 
 enum {
     NR = 2 * VW,
-    K_BLOCK = 384,
     M_BLOCK = 96,
     STACK_PACK = 16384,   // floats of panels on the stack: enough for one panel of one block of K
     POOL_PACK = 1 << 20,  // floats in the pool: a pass over B that stays in the cache while all rows of A go by
@@ -34,6 +33,8 @@ static void pool_give(const float *p) {
 typedef struct {
     const Gemm *g;
     float *pack;
+    int whole;             // pack has all of B, not the panels of this pass
+    size_t panels;         // of all columns
     size_t kc;             // rows of a K block
     size_t k0, k1;         // this pass: K blocks [k0, k1)
     size_t p0, p1;         // and panels [p0, p1)
@@ -43,7 +44,10 @@ typedef struct {
 } Pass;
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
-static float *panel_at(const Pass *s, size_t kb, size_t p) { return s->pack + ((kb - s->k0) * (s->p1 - s->p0) + (p - s->p0)) * s->kc * NR; }
+static float *panel_at(const Pass *s, size_t kb, size_t p) {
+    const size_t at = s->whole ? kb * s->panels + p : (kb - s->k0) * (s->p1 - s->p0) + (p - s->p0);
+    return s->pack + at * s->kc * NR;
+}
 
 /* Panel p of K block kb: [k][NR]. */
 static void panel_pack(const void *pass, size_t t) {
@@ -97,13 +101,13 @@ static void pass_block(const void *pass, size_t t) {
     if (s->bias) bias_add(g, m0, m1, p0 * NR, min_size(g->N, p1 * NR));
 }
 
-static void gemm_passes(const Gemm *g, float *pack, size_t budget) {
-    const size_t nk = (g->K + K_BLOCK - 1) / K_BLOCK, kc = (g->K + nk - 1) / nk, panels = (g->N + NR - 1) / NR;
+static void gemm_passes(const Gemm *g, float *pack, size_t budget, int whole) {
+    const size_t nk = held_blocks(g->K), kc = held_block(g->K), panels = (g->N + NR - 1) / NR;
     // All columns of as much K as fits, so that A is read once; of fewer columns only where one block of K does not fit.
     const size_t fit = budget / (kc * NR), p_pass = min_size(panels, fit), k_pass = min_size(nk, fit / p_pass);
     const size_t tasks = 3 * (size_t)pool_threads();
     const int enough = g->M * g->N * g->K > 100000;
-    Pass s = {.g = g, .pack = pack, .kc = kc, .in_place = !g->trans && g->ldb <= 320, .copy_a = g->lda >= 512 && g->N >= 128};
+    Pass s = {.g = g, .pack = pack, .whole = whole, .panels = panels, .kc = kc, .in_place = !g->trans && g->ldb <= IN_PLACE, .copy_a = g->lda >= 512 && g->N >= 128};
     s.mb = (g->M + M_BLOCK - 1) / M_BLOCK;
     if (s.mb < tasks) s.mb = min_size(tasks, (g->M + 2 * MR - 1) / (2 * MR));
     for (s.k0 = 0; s.k0 < nk; s.k0 = s.k1)
@@ -111,16 +115,38 @@ static void gemm_passes(const Gemm *g, float *pack, size_t budget) {
             s.k1 = min_size(nk, s.k0 + k_pass), s.p1 = min_size(panels, s.p0 + p_pass);
             s.nb = s.mb >= tasks ? 1 : min_size(s.p1 - s.p0, (tasks + s.mb - 1) / s.mb);
             s.bias = g->bias && s.k1 == nk;
-            if (!s.in_place) pool_run_if(enough, (s.p1 - s.p0) * (s.k1 - s.k0), panel_pack, &s);
+            if (!s.in_place && !whole) pool_run_if(enough, (s.p1 - s.p0) * (s.k1 - s.k0), panel_pack, &s);
             pool_run_if(enough, s.mb * s.nb, pass_block, &s);
         }
 }
 
+/* All panels of held weights, or NULL if this product has to pack for itself. */
+static float *panels_held(const Gemm *g) {
+    Held *h = g->weights ? held_find(g->b) : NULL;
+    HeldCopy *copy = h ? &h->copy[g->trans] : NULL;
+    if (!copy || !copy->wanted || h->O != (g->trans ? g->N : g->K) || h->I != (g->trans ? g->K : g->N)) return NULL;
+    if (atomic_load_explicit(&copy->state, memory_order_acquire) == HELD_READY) return copy->lanes == VW ? copy->panels : NULL;
+    int stale = HELD_STALE;
+    if (!atomic_compare_exchange_strong(&copy->state, &stale, HELD_BUSY)) return NULL;
+    const size_t panels = (g->N + NR - 1) / NR;
+    const Pass s = {.g = g, .pack = held_memory(copy, g->K, g->N), .whole = 1, .panels = panels, .kc = held_block(g->K),
+                    .k1 = held_blocks(g->K), .p1 = panels};
+    if (s.pack) pool_run_if(g->N * g->K > ALONE, s.k1 * s.p1, panel_pack, &s);
+    copy->lanes = VW;
+    atomic_store_explicit(&copy->state, s.pack ? HELD_READY : HELD_STALE, memory_order_release);
+    return s.pack;
+}
+
 static void gemm(const Gemm *g) {
     if (!g->M || !g->N) return;
+    float *held = panels_held(g);
+    if (held) {
+        gemm_passes(g, held, POOL_PACK, 1);
+        return;
+    }
     float stack[STACK_PACK];
     const size_t need = (g->K + K_BLOCK) * (g->N + NR);
     float *big = need > STACK_PACK ? pool_take() : NULL;
-    gemm_passes(g, big ? big : stack, big ? POOL_PACK : STACK_PACK);
+    gemm_passes(g, big ? big : stack, big ? POOL_PACK : STACK_PACK, 0);
     pool_give(big);
 }

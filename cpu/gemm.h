@@ -1,9 +1,9 @@
 /* gemm.h - C (M,N) = or += A B, threaded over blocks of C. */
 #ifndef HYB_CPU_GEMM_H
 #define HYB_CPU_GEMM_H
+#include "cpu/held.h"
 #include "cpu/pool.h"
 #include "tile.h"
-#include <stdatomic.h>
 #include <stdlib.h>
 
 typedef struct {
@@ -14,7 +14,8 @@ typedef struct {
     int by; // ROWS: a is (M,K); COLS: a is (K,M)
     const float *b;
     size_t ldb;
-    int trans; // 0: b is (K,N); 1: b is (N,K)
+    int trans;   // 0: b is (K,N); 1: b is (N,K)
+    int weights; // 1: b is a matrix of weights, whole: its panels may be held
     size_t M, N, K;
     int add;           // 0: C = , 1: C +=
     const float *bias; // (N) or NULL, added to every row

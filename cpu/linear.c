@@ -55,7 +55,7 @@ static void dots_task(const void *job, size_t t) {
 }
 
 static void linear_forward(float *y, const float *x, const float *w, const float *b, int N, int I, int O) {
-    const Gemm g = {.c = y, .ldc = O, .a = x, .lda = I, .by = ROWS, .b = w, .ldb = I, .trans = 1, .M = N, .N = O, .K = I, .bias = b};
+    const Gemm g = {.c = y, .ldc = O, .a = x, .lda = I, .by = ROWS, .b = w, .ldb = I, .trans = 1, .weights = 1, .M = N, .N = O, .K = I, .bias = b};
     const DotJob d = {y, x, w, b, N, I, O};
     if (N > FEW) gemm(&g);
     else pool_run_if((size_t)O * I > ALONE, ((size_t)O + DOT_TASK - 1) / DOT_TASK, dots_task, &d);
@@ -71,7 +71,7 @@ static void bias_columns(const void *job, size_t b) {
 }
 
 static void linear_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, int N, int I, int O) {
-    const Gemm for_x = {.c = dx, .ldc = I, .a = dy, .lda = O, .by = ROWS, .b = w, .ldb = I, .M = N, .N = I, .K = O, .add = 1};
+    const Gemm for_x = {.c = dx, .ldc = I, .a = dy, .lda = O, .by = ROWS, .b = w, .ldb = I, .weights = 1, .M = N, .N = I, .K = O, .add = 1};
     const Gemm for_w = {.c = dw, .ldc = I, .a = dy, .lda = O, .by = COLS, .b = x, .ldb = I, .M = O, .N = I, .K = N, .add = 1};
     if (dx) gemm(&for_x);
     if (dw) gemm(&for_w);

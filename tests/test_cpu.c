@@ -8,8 +8,10 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/mem.h"
 #include "base/rng.h"
 #include "cpu/cpu.h"
+#include "cpu/held.h"
 #include "cpu/pool.h"
 #include "tools/compare.h"
 
@@ -129,6 +131,101 @@ START_TEST(linear_blocks) {
         check_pair(&db, N + 1, "linear db", p->name);
         pairs_free();
     }
+}
+END_TEST
+
+/* ---- held weights ---- */
+
+typedef struct { const CpuPath *p; Pair x, w, dy, y, dx; int N, I, O; } Product;
+static Product product(const CpuPath *p, int N, int I, int O) {
+    const size_t NI = (size_t)N * I, NO = (size_t)N * O;
+    return (Product){p, pair(NI, 1), pair((size_t)O * I, 1), pair(NO, 1), pair(NO, 1), pair(NI, 0), N, I, O};
+}
+/* y and dx; keep: where to copy them, y first. */
+static void product_run(Product *k, float *keep) {
+    memset(k->dx.f, 0, k->dx.n * sizeof(float));
+    k->p->ops.linear_forward(k->y.f, k->x.f, k->w.f, NULL, k->N, k->I, k->O);
+    k->p->ops.linear_backward(k->dx.f, NULL, NULL, k->dy.f, k->x.f, k->w.f, k->N, k->I, k->O);
+    if (keep) memcpy(keep, k->y.f, k->y.n * sizeof(float)), memcpy(keep + k->y.n, k->dx.f, k->dx.n * sizeof(float));
+}
+static int product_same(Product *k, const float *was) {
+    product_run(k, NULL);
+    return !memcmp(was, k->y.f, k->y.n * sizeof(float)) && !memcmp(was + k->y.n, k->dx.f, k->dx.n * sizeof(float));
+}
+
+START_TEST(held_weights_give_the_same_bits) {
+    static const int shape[][3] = {{17, 1, 1}, {97, 400, 70}, {130, 769, 35}, {40, 1100, 1030}, {300, 321, 33}, {600, 40, 1300}};
+    const CpuPath *p = path_of(_i);
+    for (int s = 0; p && s < 6; s++) {
+        Product k = product(p, shape[s][0], shape[s][1], shape[s][2]);
+        float *was = malloc((k.y.n + k.dx.n) * sizeof(float)), *now = malloc((k.y.n + k.dx.n) * sizeof(float));
+        const size_t before = mem_now();
+        product_run(&k, was);
+        cpu_hold(k.w.f, k.O, k.I, 1);
+        ck_assert_msg(product_same(&k, was), "%s: the product that packs, shape %d", p->name, s);
+        ck_assert(mem_now() > before);
+        ck_assert_msg(product_same(&k, was), "%s: the product that finds panels, shape %d", p->name, s);
+        k.w.f[k.w.n - 1] += 1; // the last one to be packed
+        product_run(&k, now);
+        ck_assert_msg(!memcmp(was, now, k.y.n * sizeof(float)), "%s: packed although nobody said that w changed, shape %d", p->name, s);
+        cpu_changed(k.w.f);
+        product_run(&k, now);
+        ck_assert_msg(memcmp(was, now, k.y.n * sizeof(float)), "%s: old panels after a change, shape %d", p->name, s);
+        ck_assert(product_same(&k, now));
+        cpu_let_go(k.w.f);
+        ck_assert(mem_now() == before && product_same(&k, now));
+        free(was), free(now);
+        pairs_free();
+    }
+}
+END_TEST
+
+START_TEST(held_weights_without_memory_or_of_another_path) {
+    const CpuPath *p = path_of(_i);
+    if (!p) return;
+    Product k = product(p, 50, 500, 200);
+    float *was = malloc((k.y.n + k.dx.n) * sizeof(float));
+    product_run(&k, was);
+    for (long n = 0; n < 3; n++) { // no memory for the table, for y's panels, for dx's
+        mem_fail_after(n);
+        cpu_hold(k.w.f, k.O, k.I, 1);
+        ck_assert(product_same(&k, was) && product_same(&k, was));
+        mem_fail_after(-1);
+        ck_assert(product_same(&k, was));
+        cpu_let_go(k.w.f);
+    }
+    for (int other = 0; other < PATHS; other++) {
+        const CpuPath *q = cpu_path_named(names[other]);
+        if (!q) continue;
+        cpu_hold(k.w.f, k.O, k.I, 1);
+        k.p = q;
+        product_run(&k, NULL);
+        k.p = p;
+        ck_assert_msg(product_same(&k, was), "%s reads the panels of %s", p->name, q->name);
+        cpu_let_go(k.w.f);
+    }
+    free(was);
+    pairs_free();
+}
+END_TEST
+
+START_TEST(held_weights_are_found_again) {
+    enum { N = 1000 };
+    static float w[N][16];
+    unsigned char in[N] = {0};
+    const size_t before = mem_now();
+    for (int step = 0; step < 20000; step++) {
+        const int i = (int)rng_below(&rng, N);
+        if (rng_below(&rng, 3)) cpu_hold(w[i], 1, 16, 0), in[i] = 1;
+        else cpu_let_go(w[i]), in[i] = 0;
+        if (step % 1000 && step > 200) continue;
+        for (int j = 0; j < N; j++) {
+            const Held *h = held_find(w[j]);
+            ck_assert_msg((h != NULL) == in[j] && (!h || h->w == w[j]), "step %d, matrix %d", step, j);
+        }
+    }
+    for (int i = 0; i < N; i++) cpu_let_go(w[i]);
+    ck_assert(mem_now() == before);
 }
 END_TEST
 
@@ -416,6 +513,9 @@ int main(void) {
     tcase_add_loop_test(math, exp_to_the_ulp, 0, PATHS);
     tcase_add_loop_test(math, log1p_to_the_ulp, 0, PATHS);
     tcase_add_loop_test(ops, linear_blocks, 0, PATHS);
+    tcase_add_loop_test(ops, held_weights_give_the_same_bits, 0, PATHS);
+    tcase_add_loop_test(ops, held_weights_without_memory_or_of_another_path, 0, PATHS);
+    tcase_add_test(ops, held_weights_are_found_again);
     tcase_add_loop_test(ops, attention_tiles, 0, 2 * PATHS);
     tcase_add_loop_test(ops, delta_rule_chunks, 0, PATHS);
     tcase_add_loop_test(ops, gla_chunks, 0, PATHS);

@@ -175,6 +175,7 @@ static int run_kl(Cli *c, Session *s, Err *e) {
     TRY(cli_require(c, o->teacher, "--teacher DIR", e));
     int rc = ids_open(&ids, s, o, e);
     if (!rc) rc = hf_load_model(&teacher, o->teacher, s->be, GRAD_NONE, e);
+    if (!rc) model_hold(&teacher, 0);
     if (!rc)
         rc = divergence_run(&r, &teacher, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);
     if (!rc && c->common.json) {
@@ -265,6 +266,7 @@ static int eval(Cli *c, Err *e) {
                          measures[i].run == run_recall || measures[i].run == eval_klstats ||
                              measures[i].run == eval_heatmap || !o->ids[0],
                          e));
+        model_hold(&s.m, 0);
         const int rc = measures[i].run(c, &s, e);
         session_close(&s);
         return rc;

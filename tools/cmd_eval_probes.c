@@ -122,6 +122,7 @@ int eval_klstats(Cli *c, Session *s, Err *e) {
     int rc = session_text_ids(&ids, s->tokenizer, o->text, e);
     if (!rc && o->max_tokens && ids.n > (size_t)o->max_tokens) ids.n = (size_t)o->max_tokens;
     if (!rc) rc = hf_load_model(&base, o->teacher, s->be, GRAD_NONE, e);
+    if (!rc) model_hold(&base, 0);
     if (!rc) rc = klstats_run(&r, &base, &s->m, ids.id, ids.n, o->seq_len, &c->progress, e);
     if (!rc && c->common.json) {
         json_out_begin(&out, 1);

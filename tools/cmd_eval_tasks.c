@@ -135,7 +135,10 @@ static int sources_open(EvalRun *u, Err *e) {
         err_set(e, ERR_USAGE, "eval: --data DIR is required");
         return err_hint(e, "the folder that holds piqa/, wonderwords/, ruler_essays/, ...");
     }
-    if (!o->emit[0]) TRY(session_open(&u->s, u->c, 1, e));
+    if (!o->emit[0]) {
+        TRY(session_open(&u->s, u->c, 1, e));
+        model_hold(&u->s.m, 0);
+    }
     else if (made && o->tokenizer == STUB_NONE) {
         TRY(cli_require(u->c, u->c->common.model, "-m MODEL or --tokenizer byte|simple", e));
         TRY(session_tokenizer(&u->s.tokenizer, u->c->common.model, e));

@@ -252,6 +252,8 @@ static int run_begin(Run *r, int *found, Err *e) {
         TRY(train_log_trim(o->log_path, t->stage, t->run, r->s.step, e));
         if (r->s.step < r->steps) TRY(log_open(&r->log, o->log_path, 1, e));
     }
+    // Several micro-batches read the same weights; so do the blocks of rows of the head.
+    if (r->micro > 1) model_hold(t->model, 1), model_changed(t->model);
     r->began = log_now();
     return OK;
 }
@@ -271,6 +273,7 @@ int train_run(const Task *t, const TrainOptions *o, TrainResult *out, Err *e) {
     if (!rc) rc = run_loop(&r, e);
     if (!rc && out) run_result(&r, out, found);
     log_close(r.log);
+    model_let_go(t->model);
     optim_close(&r.optim);
     mem_free(r.s.extra);
     return rc;

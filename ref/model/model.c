@@ -114,7 +114,45 @@ int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
     return OK;
 }
 
+/* ---------------------------------------------------------------- weights laid out once for many products */
+
+typedef struct { Model *m; int backward; } Hold;
+/* The matrices that linear and the heads read: the embedding only where it is the head too. */
+static int hold_matrix(const Model *m, const ParamInfo *info, const Param *slot) {
+    return info->rank == 2 && !info->wide && (slot != &m->p.embed || !m->p.head.n);
+}
+static int hold_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    const Hold *h = ctx;
+    Backend *be = h->m->be;
+    if (hold_matrix(h->m, info, slot)) be->hold(be, slot->w, (int)info->shape[0], (int)info->shape[1], h->backward);
+    return OK;
+}
+void model_hold(Model *m, int backward) {
+    Hold h = {m, backward};
+    if (!m->be->hold || m->half || m->held) return;
+    params_walk(&m->c, &m->p, hold_visit, &h);
+    m->held = 1;
+}
+static int changed_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    const Model *m = ctx;
+    if (hold_matrix(m, info, slot)) m->be->changed(m->be, slot->w);
+    return OK;
+}
+void model_changed(Model *m) {
+    if (m->held) params_walk(&m->c, &m->p, changed_visit, m);
+}
+static int let_go_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    const Model *m = ctx;
+    if (hold_matrix(m, info, slot)) m->be->let_go(m->be, slot->w);
+    return OK;
+}
+void model_let_go(Model *m) {
+    if (m->held) params_walk(&m->c, &m->p, let_go_visit, m);
+    m->held = 0;
+}
+
 void model_close(Model *m) {
+    if (m->be) model_let_go(m);
     if (m->be) {
         m->be->release(m->be, m->weight_mem);
         m->be->release(m->be, m->grad_mem);
@@ -162,6 +200,7 @@ static int half_convert(const ParamInfo *i, DType to, void *dst, DType from, con
     return err_set(e, ERR_INPUT, "%s: got dtype %s or %s, expected F16, BF16, F32 or F64", i->name, dtype_name(from), dtype_name(to));
 }
 int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e) {
+    if (be->changed && !i->wide) be->changed(be, p->w);
     if (p->half) return half_convert(i, DT_BF16, p->half, type, host, e);
     return i->wide ? wide_put(be, p->ww, type, host, i->n, e) : real_put(be, p->w, type, host, i->n, e);
 }

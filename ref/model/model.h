@@ -26,6 +26,7 @@ typedef struct {
     void *weight_mem, *grad_mem;
     size_t weight_bytes, grad_bytes;
     Half *half; /* NULL unless grad is GRAD_HALF */
+    int held;
 } Model;
 
 /* Allocates (zeroed) weights and, as grad says, gradients. config_check is run first. */
@@ -34,6 +35,12 @@ int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e);
 int model_measure(Model *m, const Config *c, Backend *be, GradKind grad, Err *e);
 void model_close(Model *m); /* fine on a zeroed Model */
 void model_zero_grad(Model *m);
+/* The matrices of this model will be read by many products between changes (a frozen model; backward: a training one that runs several times
+ * a step): Backend.hold, for up to twice (three times) the memory of the weights. No-op for GRAD_HALF, which exists to save memory, and
+ * where the backend gains nothing. model_close lets go, model_let_go does it earlier. */
+void model_hold(Model *m, int backward);
+void model_let_go(Model *m);
+void model_changed(Model *m); /* its weights were written */
 /* Finds a parameter by its full name: info and slot copies; returns 0 if absent. */
 int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot);
 /* Fresh weights: INIT_* of every parameter; std of INIT_NORMAL: embed_std for the embedding, gain/sqrt(cols) for the rest, residual ones / sqrt(2L).

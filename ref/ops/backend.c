@@ -7,6 +7,9 @@
 #ifdef HYB_NO_CPU /* built without cpu/: only speed is lost */
 #define ops_cpu32 ops_ref32
 int cpu_threads(int threads) { return (void)threads, 1; }
+void cpu_hold(const float *w, int O, int I, int backward) { (void)w, (void)O, (void)I, (void)backward; }
+void cpu_changed(const float *w) { (void)w; }
+void cpu_let_go(const float *w) { (void)w; }
 #endif
 
 /* ---- host memory ---- */
@@ -29,6 +32,10 @@ static void host_move(Backend *b, void *dst, const void *src, size_t bytes) {
 }
 static int host_sync(Backend *b, Err *e) { return (void)b, (void)e, OK; }
 static void host_close(Backend *b) { mem_free(b); }
+
+static void held_hold(Backend *b, const Real *w, int O, int I, int backward) { (void)b, cpu_hold((const float *)w, O, I, backward); }
+static void held_changed(Backend *b, const Real *w) { (void)b, cpu_changed((const float *)w); }
+static void held_let_go(Backend *b, const Real *w) { (void)b, cpu_let_go((const float *)w); }
 
 /* One row a host backend. A table is read through `Ops` with its own element types behind Real and Wide (ops.h). */
 typedef struct {
@@ -65,6 +72,7 @@ static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
                    .close = host_close,
                    .host = 1,
                    .threads = row->parallel ? cpu_threads(threads) : 1};
+    if (row->parallel) b->hold = held_hold, b->changed = held_changed, b->let_go = held_let_go;
     *out = b;
     return OK;
 }

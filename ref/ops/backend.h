@@ -22,6 +22,12 @@ struct Backend {
     void (*move)(Backend *b, void *dst, const void *src, size_t bytes); /* device to device; may overlap */
     size_t (*room)(Backend *b); /* bytes that alloc can still give; NULL: not known */
     int (*sync)(Backend *b, Err *e); /* waits; returns the first error latched by a launch, naming the kernel */
+    /* Optional (NULL: nothing to gain). A matrix w (O,I) that many products read between changes is held: the backend may keep a copy laid out
+     * for y = x W^T and, if backward, dx = dy W, made by the first product that wants it. Whoever writes held weights calls changed before
+     * the next product; let_go before w is released (fine if it is not held). Without memory for the copy only speed is lost. */
+    void (*hold)(Backend *b, const Real *w, int O, int I, int backward);
+    void (*changed)(Backend *b, const Real *w);
+    void (*let_go)(Backend *b, const Real *w);
     void (*close)(Backend *b);
     int host;    /* 1: device pointers are host pointers */
     int threads; /* what the backend will use */
@@ -39,6 +45,9 @@ void backend_register(const char *name, BackendOpen open);
 /* From cpu/cpu_ops.c: sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number. The count is OpenMP's
  * own, one per process: the "cpu" backend opened last decides. Results do not depend on it. */
 int cpu_threads(int threads);
+void cpu_hold(const float *w, int O, int I, int backward); /* Backend.hold and so on, for float weights */
+void cpu_changed(const float *w);
+void cpu_let_go(const float *w);
 
 /* Pointer arithmetic that model code may not do itself. */
 static inline Real *real_at(const Backend *b, Real *p, size_t i) { return (Real *)((char *)p + i * b->real_size); }

@@ -1,0 +1,30 @@
+/* held.h - weights whose packed panels outlive one product (Backend.hold): packed by the first product that reads them after a change,
+ * read by all others until the next. Who finds them being packed by somebody else packs for itself; the bits are the same. */
+#ifndef HYB_CPU_HELD_H
+#define HYB_CPU_HELD_H
+#include <stdatomic.h>
+#include <stddef.h>
+
+enum { K_BLOCK = 384, IN_PLACE = 320 }; /* longest block of K; a matrix (K,N) with rows this short is read where it is */
+
+enum { HELD_STALE, HELD_BUSY, HELD_READY };
+typedef struct {
+    int wanted;
+    float *panels; /* [block of K][panel][k][columns]; NULL until the first product */
+    int lanes;     /* of the path that packed it: another one cannot read it */
+    atomic_int state;
+} HeldCopy;
+typedef struct {
+    const float *w; /* (O,I) */
+    size_t O, I;
+    HeldCopy copy[2]; /* of w as (K,N) = (O,I), for dx = dy W; of its transpose (I,O), for y = x W^T */
+} Held;
+
+/* NULL if nobody holds w. */
+Held *held_find(const float *w);
+/* Memory for the panels of a matrix (K,N), whatever the width of a panel; NULL if there is none. Only who made the copy BUSY may ask. */
+float *held_memory(HeldCopy *c, size_t K, size_t N);
+/* K is cut into this many blocks of held_block(K) rows. */
+static inline size_t held_blocks(size_t K) { return (K + K_BLOCK - 1) / K_BLOCK; }
+static inline size_t held_block(size_t K) { return K ? (K + held_blocks(K) - 1) / held_blocks(K) : 0; }
+#endif
