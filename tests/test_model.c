@@ -224,6 +224,49 @@ START_TEST(test_checkpoint_bits) {
 }
 END_TEST
 
+/* Held weights (Backend.hold): the same bits, before and after weights change, by an update or by param_put; all memory comes back. */
+static int nudge_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Model *m = ctx;
+    Err e = {0};
+    double *w = calloc(info->n, sizeof *w);
+    ok(param_get(m->be, info, slot, DT_F64, w, &e), &e);
+    for (size_t i = 0; i < info->n; i++) w[i] += 0.01 * (double)(i % 7);
+    ok(param_put(m->be, info, slot, DT_F64, w, &e), &e);
+    free(w);
+    return OK;
+}
+START_TEST(test_held_weights) {
+    Config c = tiny("gdn_v4", "softmax");
+    c.F = 340; // wide enough for the panels of backward
+    Rig a, b;
+    rig_open(&a, &c, "cpu", 4, 7, 0, NULL);
+    rig_open(&b, &c, "cpu", 4, 7, 0, NULL);
+    const size_t before = mem_now();
+    model_hold(&b.m, 1);
+    for (int round = 0; round < 3; round++) {
+        const double value = rig_loss(&a, 1);
+        for (int again = 0; again < 2; again++) ck_assert_msg(value == rig_loss(&b, 1), "round %d", round);
+        Same same = {&b.m, 0};
+        params_walk(&a.m.c, &a.m.p, same_gradient, &same);
+        ck_assert_uint_gt(mem_now(), before);
+        Rig *const r[] = {&a, &b};
+        for (int i = 0; i < 2; i++) {
+            if (round) params_walk(&c, &r[i]->m.p, nudge_visit, &r[i]->m);
+            else {
+                Param *up = &r[i]->m.p.layer[0].up;
+                r[i]->be->op->accumulate(up->w, (Real *)up->g, -0.1, up->n); // float weights: real and wide are one type
+                model_changed(&r[i]->m);
+            }
+        }
+    }
+    model_let_go(&b.m);
+    ck_assert_uint_eq(mem_now(), before);
+    model_hold(&b.m, 0); // left to model_close
+    rig_close(&a);
+    rig_close(&b);
+}
+END_TEST
+
 /* Two documents in one window give what each gives alone: attention, state and convolution all stop at the boundary. (Rope is relative.) */
 START_TEST(test_documents) {
     const char *names[] = {"softmax", "gdn_v3", "gdn_v4", "gdn_v5", "gla_v1", "kda_v1", "kda_v2", "swa_v1"};
@@ -477,6 +520,7 @@ int main(void) {
     tcase_add_test(t, test_gradients);
     tcase_add_test(t, test_gradients_variants);
     tcase_add_test(t, test_checkpoint_bits);
+    tcase_add_test(t, test_held_weights);
     tcase_add_test(t, test_documents);
     tcase_add_test(t, test_half_weights);
     tcase_add_test(t, test_generation);

@@ -117,6 +117,7 @@ static int step_open(void *ctx, Err *e) {
         TRY(weights_open(&s->student, s, GRAD_ALL, e));
         TRY(optim_open(&s->optim, &s->student, &adamw, e));
         TRY(pass_open(&s->pass, &s->student, s->B, s->T, PASS_TRAIN, e));
+        if (s->micro > 1) model_hold(&s->student, 1);
         return loss_open(&s->loss, &s->student, 0, N, e);
     case STEP_STAGE1:
         TRY(student_open(s, GRAD_MIXERS, e));
@@ -125,6 +126,8 @@ static int step_open(void *ctx, Err *e) {
         return OK;
     case STEP_STAGE2:
         TRY(student_open(s, GRAD_ALL, e));
+        model_hold(&s->teacher, 0);
+        if (s->micro > 1) model_hold(&s->student, 1);
         TRY(pass_open(&s->tp, &s->teacher, s->B, s->T, 0, e));
         TRY(pass_open(&s->pass, &s->student, s->B, s->T, PASS_TRAIN, e));
         return loss_open(&s->loss, &s->student, s->c.C, N, e);
@@ -157,22 +160,21 @@ static int update(Step *s, Err *e) {
     return optim_step(&s->optim, 1 << 30, &norm, &lr, e);
 }
 
-static int pretrain_step(Step *s, Err *e) {
+static int pretrain_micro(Step *s, Err *e) {
     double value;
     TRY(pass_input(&s->pass, &s->student, s->ids, NULL, e));
     model_forward(&s->student, &s->pass);
     TRY(loss_xent(&s->loss, &s->student, &s->pass, s->ids, NULL, 1, &value, NULL, NULL, e));
     model_backward(&s->student, &s->pass, s->loss.dh);
-    return update(s, e);
+    return OK;
 }
 
-static int stage1_step(Step *s, Err *e) {
+static int stage1_micro(Step *s, Err *e) {
     double value;
-    TRY(align_batch(&s->align, 1, &value, NULL, e));
-    return update(s, e);
+    return align_batch(&s->align, 1, &value, NULL, e);
 }
 
-static int stage2_step(Step *s, Err *e) {
+static int stage2_micro(Step *s, Err *e) {
     double value;
     TRY(pass_input(&s->tp, &s->teacher, s->ids, NULL, e));
     model_forward(&s->teacher, &s->tp);
@@ -180,15 +182,20 @@ static int stage2_step(Step *s, Err *e) {
     model_forward(&s->student, &s->pass);
     TRY(loss_kl(&s->loss, &s->student, &s->pass, s->tp.h, s->c.C, params_head(&s->teacher.p)->w, 1, NULL, 1, &value, NULL, e));
     model_backward(&s->student, &s->pass, s->loss.dh);
+    return OK;
+}
+
+static int train_step(Step *s, int (*micro)(Step *, Err *), Err *e) {
+    for (int i = 0; i < s->micro; i++) TRY(micro(s, e));
     return update(s, e);
 }
 
 static int step_run(void *ctx, Err *e) {
     Step *s = ctx;
     switch (s->kind) {
-    case STEP_PRETRAIN: return pretrain_step(s, e);
-    case STEP_STAGE1: return stage1_step(s, e);
-    case STEP_STAGE2: return stage2_step(s, e);
+    case STEP_PRETRAIN: return train_step(s, pretrain_micro, e);
+    case STEP_STAGE1: return train_step(s, stage1_micro, e);
+    case STEP_STAGE2: return train_step(s, stage2_micro, e);
     case STEP_PREFILL: decode_reset(&s->decode); return decode_extend(&s->decode, s->ids, s->T, s->logits, e);
     case STEP_DECODE:
         if (s->decode.past == s->decode.capacity) decode_reset(&s->decode);
@@ -197,15 +204,18 @@ static int step_run(void *ctx, Err *e) {
     return OK;
 }
 
-BenchStep bench_step(Step *s, StepKind kind, const Config *c, const char *model, int mixer, Backend *be, int B, int T) {
+BenchStep bench_step(Step *s, StepKind kind, const Config *c, const char *model, int mixer, Backend *be, int B, int T, int micro) {
     static const char *const names[] = {"pretrain step", "stage 1 step", "stage 2 step", "prefill", "decode"};
-    const int alone = kind >= STEP_PREFILL, N = alone ? (kind == STEP_DECODE ? 1 : T) : B * T;
+    const int alone = kind >= STEP_PREFILL, N = alone ? (kind == STEP_DECODE ? 1 : T) : B * T * micro;
     Config student = *c;
     memset(s, 0, sizeof *s);
-    *s = (Step){.kind = kind, .c = *c, .model = model, .mixer = mixer, .be = be, .B = alone ? 1 : B, .T = T};
+    *s = (Step){.kind = kind, .c = *c, .model = model, .mixer = mixer, .be = be, .B = alone ? 1 : B, .T = T, .micro = micro};
     if (kind == STEP_STAGE1 || kind == STEP_STAGE2) student_config(s, &student, NULL);
     if (kind == STEP_DECODE) snprintf(s->shape, sizeof s->shape, "C %d L %d VOC %d", c->C, c->L, c->VOC);
-    else snprintf(s->shape, sizeof s->shape, "C %d L %d VOC %d B %d T %d", c->C, c->L, c->VOC, s->B, T);
+    else {
+        const int n = snprintf(s->shape, sizeof s->shape, "C %d L %d VOC %d B %d T %d", c->C, c->L, c->VOC, s->B, T);
+        if (micro > 1) snprintf(s->shape + n, sizeof s->shape - (size_t)n, " x %d", micro);
+    }
     return (BenchStep){.name = names[kind],
                        .shape = s->shape,
                        .tokens = N,

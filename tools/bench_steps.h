@@ -24,7 +24,7 @@ typedef struct {
     Config c;          /* a softmax model */
     const char *model; /* directory to read weights from; NULL: random ones */
     void (*fill)(void *device, size_t bytes); /* makes the random ones where that is faster than model_init; NULL: model_init */
-    int mixer, B, T;
+    int mixer, B, T, micro; /* micro-batches of (B,T) a step */
     Backend *be;
     char shape[64];
     Model teacher, student; /* student: what trains or decodes */
@@ -39,7 +39,7 @@ typedef struct {
 
 /* A row ready for bench_run: shape, tokens, useful operations and bytes counted, nothing allocated. s is filled in and must outlive it.
  * mixer: the student's linear mixer (mixer.h). model: NULL, or the directory that c was read from. */
-BenchStep bench_step(Step *s, StepKind kind, const Config *c, const char *model, int mixer, Backend *be, int B, int T);
+BenchStep bench_step(Step *s, StepKind kind, const Config *c, const char *model, int mixer, Backend *be, int B, int T, int micro);
 /* A plain Llama: width, layers, heads, key/value heads, ffn, vocabulary. */
 Config bench_config(int C, int L, int H, int Hk, int F, int VOC, int tied);
 

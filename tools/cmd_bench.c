@@ -84,8 +84,8 @@ typedef struct {
     BenchStep row[MAX_STEPS];
 } Steps;
 
-static void steps_add(Steps *s, StepKind kind, const Config *c, const char *model, Backend *be, int B, int T) {
-    s->row[s->n] = bench_step(&s->step[s->n], kind, c, model, mixer_find("gdn_v4"), be, B, T);
+static void steps_add(Steps *s, StepKind kind, const Config *c, const char *model, Backend *be, int B, int T, int micro) {
+    s->row[s->n] = bench_step(&s->step[s->n], kind, c, model, mixer_find("gdn_v4"), be, B, T, micro);
     s->n++;
 }
 
@@ -94,7 +94,7 @@ static int steps_of_model(Steps *s, const Cli *c, Backend *be, Err *e) {
     Config config;
     TRY(hf_config(&config, c->common.model, e));
     for (StepKind k = STEP_PRETRAIN; k <= STEP_DECODE; k++)
-        steps_add(s, k, &config, c->common.model, be, o->batch_size, o->seq_len);
+        steps_add(s, k, &config, c->common.model, be, o->batch_size, o->seq_len, 1);
     return OK;
 }
 
@@ -103,15 +103,17 @@ static void steps_of_shapes(Steps *s, Backend *be) {
     for (int i = 0; i < 4; i++) {
         const Config c = bench_config(288, 6, 6, 6, 768, i / 2 ? 32000 : 4096, 1);
         for (StepKind k = STEP_PRETRAIN; k <= STEP_STAGE2; k++)
-            steps_add(s, k, &c, NULL, be, i % 2 ? 4 : 8, i % 2 ? 512 : 256);
+            steps_add(s, k, &c, NULL, be, i % 2 ? 4 : 8, i % 2 ? 512 : 256, 1);
+        if (i == 0)
+            for (StepKind k = STEP_PRETRAIN; k <= STEP_STAGE2; k++) steps_add(s, k, &c, NULL, be, 1, 256, 8);
     }
     const Config c = bench_config(768, 12, 12, 12, 2048, 32000, 1);
-    steps_add(s, STEP_DECODE, &c, NULL, be, 1, 256);
+    steps_add(s, STEP_DECODE, &c, NULL, be, 1, 256, 1);
 }
 
 static void steps_of_smollm2(Steps *s, Backend *be) {
     const Config c = bench_config(576, 30, 9, 3, 1536, 49152, 1);
-    for (StepKind k = STEP_STAGE1; k <= STEP_DECODE; k++) steps_add(s, k, &c, NULL, be, 1, 512);
+    for (StepKind k = STEP_STAGE1; k <= STEP_DECODE; k++) steps_add(s, k, &c, NULL, be, 1, 512, 1);
 }
 
 /* Teacher and hybrid, or the one model there is. */

@@ -54,7 +54,7 @@ static int row_run(const Row *r, Backend *be, void (*fill)(void *, size_t), doub
     char table[512];
     TRY(plan(&p, be, r, e));
     const size_t before = be->room ? be->room(be) : 0;
-    const BenchStep s = bench_step(&step, r->kind, &r->c, NULL, mixer_find("gdn_v4"), be, r->B, r->T);
+    const BenchStep s = bench_step(&step, r->kind, &r->c, NULL, mixer_find("gdn_v4"), be, r->B, r->T, 1);
     step.fill = fill;
     int rc = s.open(s.ctx, e);
     const size_t held = before - (be->room ? be->room(be) : 0);
