@@ -2,9 +2,10 @@
  *
  * K is cut into blocks of at most K_BLOCK, a function of K alone; within a block every element of C is one chain of FMAs (tile.h), and
  * the blocks are added to C in order. So the bits do not depend on threads, tiles, packing or the size of the buffers.
- * B is packed, by all threads, into panels of 2 VW columns [k][2 VW], or read in place where its rows are short, or, if it is a matrix
- * of weights that somebody holds (held.h), packed at its first product and found ready at the others; then the threads take blocks of C (M_BLOCK rows x some panels) as they come. A is read in place, or, where
- * its stride would make its rows fall on the same cache sets, copied block by block to the stack. */
+ * B is packed, by all threads, into panels of 2 VW columns [k][2 VW], or read in place where its rows are short; a matrix of weights that
+ * somebody holds (held.h) is packed at its first product and found ready at the others. Then the threads take blocks of C (M_BLOCK rows
+ * x some panels) as they come. A is read in place, or, where its stride would make its rows fall on the same cache sets, copied block by
+ * block to the stack. */
 #include "gemm.h"
 
 enum {
@@ -107,7 +108,9 @@ static void gemm_passes(const Gemm *g, float *pack, size_t budget, int whole) {
     const size_t fit = budget / (kc * NR), p_pass = min_size(panels, fit), k_pass = min_size(nk, fit / p_pass);
     const size_t tasks = 3 * (size_t)pool_threads();
     const int enough = g->M * g->N * g->K > 100000;
-    Pass s = {.g = g, .pack = pack, .whole = whole, .panels = panels, .kc = kc, .in_place = !g->trans && g->ldb <= IN_PLACE, .copy_a = g->lda >= 512 && g->N >= 128};
+    Pass s = {.g = g, .pack = pack, .whole = whole, .panels = panels, .kc = kc};
+    s.in_place = !g->trans && g->ldb <= IN_PLACE;
+    s.copy_a = g->lda >= 512 && g->N >= 128;
     s.mb = (g->M + M_BLOCK - 1) / M_BLOCK;
     if (s.mb < tasks) s.mb = min_size(tasks, (g->M + 2 * MR - 1) / (2 * MR));
     for (s.k0 = 0; s.k0 < nk; s.k0 = s.k1)
