@@ -49,4 +49,9 @@ __device__ inline unsigned bf16_pair(float lo, float hi) {
     return *(const unsigned *)&p;
 #endif
 }
+/* dst += two neighbours. */
+__device__ inline void pair_add(Bf16 *dst, float x, float y) {
+    const unsigned old = *(const unsigned *)dst;
+    *(unsigned *)dst = bf16_pair(__uint_as_float(old << 16) + x, __uint_as_float(old & 0xffff0000u) + y);
+}
 #endif

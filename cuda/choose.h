@@ -97,5 +97,13 @@ static void kda_forward(real *o, wide *states, const real *q, const real *k, con
 static void kda_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
                          const wide *states, const real *q, const real *k, const real *v, const wide *g,
                          const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+#if BITS == 16
+    if (d->chunk == KDA_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states)) {
+        if (d->K == 64)
+            return kda_backward_mma<64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+        if (d->K == 128 && cuda_shared_room() >= 200 * 1024) // not on sm_80
+            return kda_backward_mma<128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+    }
+#endif
     kda_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
 }

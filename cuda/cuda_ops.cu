@@ -58,6 +58,7 @@ typedef float wide;
 #include "kda.cu"
 #if BITS == 16
 #include "kda_mma.cu"
+#include "kda_mma_backward.cu"
 #endif
 #include "head.h"
 #include "xent.cu"

@@ -215,12 +215,6 @@ __global__ void __launch_bounds__(GDN_BACK)
 }
 
 // ---- parallel ----
-/* Sums over the four lanes that share a row. */
-__device__ float gdn_quad_sum(float v) {
-    v += __shfl_xor_sync(FULL, v, 1);
-    return v + __shfl_xor_sync(FULL, v, 2);
-}
-
 template <int K, int V>
 __global__ void __launch_bounds__(GDN_BACK)
     gdn_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, const Bf16 *work, const Bf16 *dout,
@@ -441,8 +435,8 @@ __global__ void __launch_bounds__(GDN_BACK)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int i = row + g8 + 8 * e;
-                din[e] = gdn_quad_sum(din[e]), row_L[e] = gdn_quad_sum(row_L[e]),
-                row_b[e] = gdn_quad_sum(row_b[e]), last[e] = gdn_quad_sum(last[e]);
+                din[e] = quad_sum(din[e]), row_L[e] = quad_sum(row_L[e]),
+                row_b[e] = quad_sum(row_b[e]), last[e] = quad_sum(last[e]);
                 if (t2 == 0) {
                     rows[half * GDN_C + i] = din[e] + row_L[e] - last[e]; // -last: its column
                     dbeta_i[half * GDN_C + i] = row_b[e];

@@ -167,12 +167,9 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
             for (int e = 0; e < 4; e += 2) {
                 const int i = row * 16 + g8 + e / 2 * 8;
                 if (i >= n_rows || !out) continue;
-                unsigned *to =
-                    (unsigned *)(out + (((size_t)b * a.T + t0 + i) * a.H + h) * a.V + v0 + left + n * 8 + t2);
-                const unsigned old = back ? *to : 0;
-                *to = back ? bf16_pair(__uint_as_float(old << 16) + acc[n][e],
-                                       __uint_as_float(old & 0xffff0000u) + acc[n][e + 1])
-                           : bf16_pair(acc[n][e], acc[n][e + 1]);
+                Bf16 *to = out + (((size_t)b * a.T + t0 + i) * a.H + h) * a.V + v0 + left + n * 8 + t2;
+                if (back) pair_add(to, acc[n][e], acc[n][e + 1]);
+                else *(unsigned *)to = bf16_pair(acc[n][e], acc[n][e + 1]);
             }
         // S = all o S + Y^T V
         if (!back) state += KV;

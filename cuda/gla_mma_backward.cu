@@ -44,12 +44,6 @@ __device__ float gla_head_products(float (&dp)[4][4], float (&sq)[NB][4], float 
     return inner;
 }
 
-/* dst += two neighbours. */
-__device__ void gla_add_pair(Bf16 *dst, float x, float y) {
-    const unsigned old = *(const unsigned *)dst;
-    *(unsigned *)dst = bf16_pair(__uint_as_float(old << 16) + x, __uint_as_float(old & 0xffff0000u) + y);
-}
-
 template <int K>
 __global__ void __launch_bounds__(GLA_BACK, 1)
     gla_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, const Bf16 *dS, const Bf16 *dout,
@@ -151,8 +145,8 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
                 bs[i * DecaySums<K>::LD + x + z] = qx[z] * sq[m][e + z] - kx[z] * sk[m][e + z];
             if (i >= n) continue;
             const size_t to = at + (size_t)i * a.Hk * K + x;
-            if (dq) gla_add_pair(dq + to, sq[m][e] + own * kx[0], sq[m][e + 1] + own * kx[1]);
-            if (dk) gla_add_pair(dk + to, sk[m][e] + own * qx[0], sk[m][e + 1] + own * qx[1]);
+            if (dq) pair_add(dq + to, sq[m][e] + own * kx[0], sq[m][e + 1] + own * kx[1]);
+            if (dk) pair_add(dk + to, sk[m][e] + own * qx[0], sk[m][e + 1] + own * qx[1]);
         }
     __syncthreads();
     for (int x = threadIdx.x; x < K && dg; x += GLA_BACK) {

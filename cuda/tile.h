@@ -71,4 +71,9 @@ template <int D> __device__ void store_c(SHARED_PTR(Bf16) tile, const float (&c)
     const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; i++) tile[(m0 + g + i / 2 * 8) * Tile<D>::LD + n0 + 2 * t + i % 2] = Bf16(c[i]);
 }
+/* Sums over the four lanes that share a row of an accumulator. */
+__device__ inline float quad_sum(float v) {
+    v += __shfl_xor_sync(FULL, v, 1);
+    return v + __shfl_xor_sync(FULL, v, 2);
+}
 #endif
