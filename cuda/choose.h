@@ -101,7 +101,7 @@ static void kda_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wi
     if (d->chunk == KDA_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states)) {
         if (d->K == 64)
             return kda_backward_mma<64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
-        if (d->K == 128 && cuda_shared_room() >= 200 * 1024) // not on sm_80
+        if (d->K == 128 && cuda_shared_room() >= 227 * 1024) // not on sm_80
             return kda_backward_mma<128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
     }
 #endif

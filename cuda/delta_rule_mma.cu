@@ -189,21 +189,8 @@ __global__ void __launch_bounds__(GDN_SCAN)
         __syncthreads();
         // K S and Q S for this warp's 16 rows
         float ks[NB][4] = {}, acc[NB][4] = {};
-#pragma unroll
-        for (int i = 0; i < K / 16; i++) {
-            unsigned ka[4], qa[4];
-            load_a<K>(ka, w.k, row * 16, i * 16);
-            load_a<K>(qa, w.q, row * 16, i * 16);
-#pragma unroll
-            for (int n = 0; n < NB / 2; n++) {
-                unsigned sb[4];
-                load_b_straight<COLS>(sb, Ss, i * 16, left + n * 16);
-                mma_bf16(ks[2 * n], ka, sb[0], sb[1]);
-                mma_bf16(ks[2 * n + 1], ka, sb[2], sb[3]);
-                mma_bf16(acc[2 * n], qa, sb[0], sb[1]);
-                mma_bf16(acc[2 * n + 1], qa, sb[2], sb[3]);
-            }
-        }
+        tile_mma<K, COLS, false, true, 8>(ks, w.k, Ss, row * 16, left, K);
+        tile_mma<K, COLS, false, true, 8>(acc, w.q, Ss, row * 16, left, K);
         float in[2], out[2], all;
         const double end = G[GDN_C - 1];
         const int last_from = from[GDN_C - 1];
@@ -229,18 +216,7 @@ __global__ void __launch_bounds__(GDN_SCAN)
         __syncthreads();
         // V' = A_b R
         float u[NB][4] = {};
-#pragma unroll
-        for (int i = 0; i < GDN_C / 16; i++) {
-            unsigned aa[4];
-            load_a<GDN_C>(aa, w.A, row * 16, i * 16);
-#pragma unroll
-            for (int n = 0; n < NB / 2; n++) {
-                unsigned rb[4];
-                load_b_straight<COLS>(rb, Rs, i * 16, left + n * 16);
-                mma_bf16(u[2 * n], aa, rb[0], rb[1]);
-                mma_bf16(u[2 * n + 1], aa, rb[2], rb[3]);
-            }
-        }
+        tile_mma<GDN_C, COLS, false, true, 8>(u, w.A, Rs, row * 16, left, GDN_C);
         __syncthreads(); // R has been read
 #pragma unroll
         for (int n = 0; n < NB; n++) {
@@ -251,18 +227,7 @@ __global__ void __launch_bounds__(GDN_SCAN)
         }
         __syncthreads();
         // O = s in o (Q S) + P V'
-#pragma unroll
-        for (int i = 0; i < GDN_C / 16; i++) {
-            unsigned pa[4];
-            load_a<GDN_C>(pa, w.P, row * 16, i * 16);
-#pragma unroll
-            for (int n = 0; n < NB / 2; n++) {
-                unsigned ub[4];
-                load_b_straight<COLS>(ub, Us, i * 16, left + n * 16);
-                mma_bf16(acc[2 * n], pa, ub[0], ub[1]);
-                mma_bf16(acc[2 * n + 1], pa, ub[2], ub[3]);
-            }
-        }
+        tile_mma<GDN_C, COLS, false, true, 8>(acc, w.P, Us, row * 16, left, GDN_C);
 #pragma unroll
         for (int n = 0; n < NB; n++)
 #pragma unroll
@@ -280,18 +245,7 @@ __global__ void __launch_bounds__(GDN_SCAN)
             for (int n = 0; n < NB; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) S[m][n][e] *= all;
-#pragma unroll
-            for (int i = 0; i < GDN_C / 16; i++) {
-                unsigned ka[4];
-                load_a_transposed<K>(ka, w.k, 16 * (row + 4 * m), i * 16);
-#pragma unroll
-                for (int n = 0; n < NB / 2; n++) {
-                    unsigned ub[4];
-                    load_b_straight<COLS>(ub, Rs, i * 16, left + n * 16);
-                    mma_bf16(S[m][2 * n], ka, ub[0], ub[1]);
-                    mma_bf16(S[m][2 * n + 1], ka, ub[2], ub[3]);
-                }
-            }
+            tile_mma<K, COLS, true, true, 8>(S[m], w.k, Rs, 16 * (row + 4 * m), left, GDN_C);
 #pragma unroll
             for (int n = 0; n < NB; n++)
 #pragma unroll

@@ -105,34 +105,12 @@ __global__ void __launch_bounds__(GDN_BACK)
         const float all = last_from >= 0 ? 0.0f : __expf((float)end);
         // dV' = out o (K dS) + P^T dO
         float u[NB][4] = {};
-#pragma unroll
-        for (int i = 0; i < K / 16; i++) {
-            unsigned ka[4];
-            load_a<K>(ka, ks, row * 16, i * 16);
-#pragma unroll
-            for (int n = 0; n < NB / 2; n++) {
-                unsigned sb[4];
-                load_b_straight<COLS>(sb, dSs, i * 16, left + n * 16);
-                mma_bf16(u[2 * n], ka, sb[0], sb[1]);
-                mma_bf16(u[2 * n + 1], ka, sb[2], sb[3]);
-            }
-        }
+        tile_mma<K, COLS, false, true, 8>(u, ks, dSs, row * 16, left, K);
 #pragma unroll
         for (int n = 0; n < NB; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) u[n][e] *= out[e / 2];
-#pragma unroll
-        for (int i = 0; i < GDN_C / 16; i++) {
-            unsigned pa[4];
-            load_a_transposed<GDN_C>(pa, Ps, row * 16, i * 16);
-#pragma unroll
-            for (int n = 0; n < NB / 2; n++) {
-                unsigned ob[4];
-                load_b_straight<COLS>(ob, os, i * 16, left + n * 16);
-                mma_bf16(u[2 * n], pa, ob[0], ob[1]);
-                mma_bf16(u[2 * n + 1], pa, ob[2], ob[3]);
-            }
-        }
+        tile_mma<GDN_C, COLS, true, true, 8>(u, Ps, os, row * 16, left, GDN_C);
 #pragma unroll
         for (int n = 0; n < NB; n++) {
             store_c<COLS>(dUs, u[n], row * 16, left + n * 8);
@@ -150,18 +128,7 @@ __global__ void __launch_bounds__(GDN_BACK)
         __syncthreads();
         // dR = beta o (A^T dV')
         float r[NB][4] = {};
-#pragma unroll
-        for (int i = 0; i < GDN_C / 16; i++) {
-            unsigned aa[4];
-            load_a_transposed<GDN_C>(aa, As, row * 16, i * 16);
-#pragma unroll
-            for (int n = 0; n < NB / 2; n++) {
-                unsigned ub[4];
-                load_b_straight<COLS>(ub, dUs, i * 16, left + n * 16);
-                mma_bf16(r[2 * n], aa, ub[0], ub[1]);
-                mma_bf16(r[2 * n + 1], aa, ub[2], ub[3]);
-            }
-        }
+        tile_mma<GDN_C, COLS, true, true, 8>(r, As, dUs, row * 16, left, GDN_C);
         __syncthreads(); // dV' has been read
 #pragma unroll
         for (int n = 0; n < NB; n++) {
@@ -185,22 +152,8 @@ __global__ void __launch_bounds__(GDN_BACK)
             for (int n = 0; n < NB; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) S[m][n][e] *= all;
-#pragma unroll
-            for (int i = 0; i < GDN_C / 16; i++) {
-                unsigned qa[4], ka[4];
-                load_a_transposed<K>(qa, qs, 16 * (row + 4 * m), i * 16);
-                load_a_transposed<K>(ka, ks, 16 * (row + 4 * m), i * 16);
-#pragma unroll
-                for (int n = 0; n < NB / 2; n++) {
-                    unsigned ob[4], rb[4];
-                    load_b_straight<COLS>(ob, ios, i * 16, left + n * 16);
-                    mma_bf16(S[m][2 * n], qa, ob[0], ob[1]);
-                    mma_bf16(S[m][2 * n + 1], qa, ob[2], ob[3]);
-                    load_b_straight<COLS>(rb, dUs, i * 16, left + n * 16);
-                    mma_bf16(S[m][2 * n], ka, rb[0], rb[1]);
-                    mma_bf16(S[m][2 * n + 1], ka, rb[2], rb[3]);
-                }
-            }
+            tile_mma<K, COLS, true, true, 8>(S[m], qs, ios, 16 * (row + 4 * m), left, GDN_C);
+            tile_mma<K, COLS, true, true, 8>(S[m], ks, dUs, 16 * (row + 4 * m), left, GDN_C);
         }
         __syncthreads(); // the stage, dSs, dUs and ios may be written again
     }

@@ -136,31 +136,8 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
         else cp_async_wait<0>();
         __syncthreads();
         float acc[NB][4] = {};
-#pragma unroll
-        for (int i = 0; i < K / 16; i++) {
-            unsigned xa[4];
-            load_a<K>(xa, w.x, row * 16, i * 16);
-#pragma unroll
-            for (int n = 0; n < NB / 2; n++) {
-                unsigned sb[4];
-                load_b_straight<COLS>(sb, Ss, i * 16, left + n * 16);
-                mma_bf16(acc[2 * n], xa, sb[0], sb[1]);
-                mma_bf16(acc[2 * n + 1], xa, sb[2], sb[3]);
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < GLA_C / 16; i++) {
-            unsigned pa[4];
-            if (back) load_a_transposed<GLA_C>(pa, w.P, row * 16, i * 16);
-            else load_a<GLA_C>(pa, w.P, row * 16, i * 16);
-#pragma unroll
-            for (int n = 0; n < NB / 2; n++) {
-                unsigned vb[4];
-                load_b_straight<COLS>(vb, w.v, i * 16, left + n * 16);
-                mma_bf16(acc[2 * n], pa, vb[0], vb[1]);
-                mma_bf16(acc[2 * n + 1], pa, vb[2], vb[3]);
-            }
-        }
+        tile_mma<K, COLS, false, true, 8>(acc, w.x, Ss, row * 16, left, K);
+        tile_mma<GLA_C, COLS, back, true, 8>(acc, w.P, w.v, row * 16, left, GLA_C);
 #pragma unroll
         for (int n = 0; n < NB; n++)
 #pragma unroll
@@ -181,18 +158,7 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
             for (int n = 0; n < NB; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) S[m][n][e] *= keep[e / 2];
-#pragma unroll
-            for (int i = 0; i < GLA_C / 16; i++) {
-                unsigned ya[4];
-                load_a_transposed<K>(ya, w.y, 16 * (row + 4 * m), i * 16);
-#pragma unroll
-                for (int n = 0; n < NB / 2; n++) {
-                    unsigned vb[4];
-                    load_b_straight<COLS>(vb, w.v, i * 16, left + n * 16);
-                    mma_bf16(S[m][2 * n], ya, vb[0], vb[1]);
-                    mma_bf16(S[m][2 * n + 1], ya, vb[2], vb[3]);
-                }
-            }
+            tile_mma<K, COLS, true, true, 8>(S[m], w.y, w.v, 16 * (row + 4 * m), left, GLA_C);
             if (!back || done + 1 == chunks)
 #pragma unroll
                 for (int n = 0; n < NB; n++)

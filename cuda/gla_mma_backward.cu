@@ -103,32 +103,29 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
     }
     __syncthreads();
     const int last = (GLA_C - 1) * DecaySums<K>::LD, last_from = from[GLA_C - 1];
-    float intra[1][NB][4] = {}, (&acc)[NB][4] = intra[0];
-    decay_rows<K, false>(intra, {dPs}, {ks}, bs, row, left);
+    const bool mild = decay_mild<K>(bs, row * 16);
 #pragma unroll
-    for (int m = 0; m < NB; m++)
+    for (int p = 0; p < NB / 2; p++) {
+        const int c0 = left + p * 16;
+        float to_q[1][2][4] = {}, to_k[1][2][4] = {};
+        decay_rows<K, false>(to_q, {dPs}, {ks}, bs, row, c0, mild);
+        decay_rows<K, true>(to_k, {dPs}, {qs}, bs, row, c0, mild);
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int i = row * 16 + g8 + e / 2 * 8, x = left + m * 8 + t2 + e % 2;
-            const float in = (int)from[i] >= 0 ? 0.0f : __expf(bs[i * DecaySums<K>::LD + x]);
-            sq[m][e] = a.scale * in * sq[m][e] + acc[m][e];
-            acc[m][e] = 0;
-        }
-    decay_rows<K, true>(intra, {dPs}, {qs}, bs, row, left);
+        for (int m = 0; m < 2; m++) {
+            float y[2] = {0, 0}; // the last row's share of this column pair, from this warp's rows
 #pragma unroll
-    for (int m = 0; m < NB; m++) {
-        float y[2] = {0, 0}; // the last row's share of this column pair, from this warp's rows
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int i = row * 16 + g8 + e / 2 * 8, x = left + m * 8 + t2 + e % 2;
-            const float out = last_from > i ? 0.0f : __expf(bs[last + x] - bs[i * DecaySums<K>::LD + x]),
-                        far = out * sk[m][e];
-            y[e % 2] += (float)ks[i * Tile<K>::LD + x] * far;
-            sk[m][e] = far + acc[m][e];
-        }
-        for (int z = 0; z < 2; z++) {
-            for (int s = 4; s < WARP; s *= 2) y[z] += __shfl_xor_sync(FULL, y[z], s);
-            if (g8 == 0) end[row * K + left + m * 8 + t2 + z] = y[z];
+            for (int e = 0; e < 4; e++) {
+                const int i = row * 16 + g8 + e / 2 * 8, x = c0 + m * 8 + t2 + e % 2;
+                const float b_i = bs[i * DecaySums<K>::LD + x], in = (int)from[i] >= 0 ? 0.0f : __expf(b_i),
+                            far = last_from > i ? 0.0f : __expf(bs[last + x] - b_i) * sk[2 * p + m][e];
+                y[e % 2] += (float)ks[i * Tile<K>::LD + x] * far;
+                sq[2 * p + m][e] = a.scale * in * sq[2 * p + m][e] + to_q[0][m][e];
+                sk[2 * p + m][e] = far + to_k[0][m][e];
+            }
+            for (int z = 0; z < 2; z++) {
+                for (int s = 4; s < WARP; s *= 2) y[z] += __shfl_xor_sync(FULL, y[z], s);
+                if (g8 == 0) end[row * K + c0 + m * 8 + t2 + z] = y[z];
+            }
         }
     }
     for (int x = threadIdx.x; x < K; x += GLA_BACK)

@@ -22,8 +22,8 @@ template <int K> struct KdaBackKept {
 // ---- serial ----
 template <int K>
 __global__ void __launch_bounds__(KDA_SCAN, 1)
-    kda_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const wide *beta, int first_chunk, int chunks,
-                          DeltaArgs a) {
+    kda_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const wide *beta,
+                          int first_chunk, int chunks, DeltaArgs a) {
     enum { V = K, COLS = KDA_COLS, HALF = COLS / 2, NB = HALF / 8 };
     typedef KdaBackKept<K> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
@@ -32,8 +32,9 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
     SHARED_PTR(Bf16) dSs = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);    // dS, rounded
     SHARED_PTR(Bf16) ws = shared_take<Bf16>(cursor, KDA_C * Tile<COLS>::LD); // dw, then -dR
     SHARED(float, betas, KDA_C);
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP, g8 = lane / 4,
-              t2 = lane % 4 * 2, row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP,
+              g8 = lane / 4, t2 = lane % 4 * 2, row = threadIdx.x / WARP % 4,
+              left = threadIdx.x / WARP / 4 * HALF;
     wide *state = dstate + (size_t)bh * K * V + v0;
     float S[K / 64][NB][4]; // dS
 #pragma unroll
@@ -42,7 +43,8 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         for (int n = 0; n < NB; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
-                S[m][n][e] = state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2];
+                S[m][n][e] =
+                    state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2];
     Bf16 *kept = work + ((size_t)bh * chunks + chunks - 1) * Kept::SIZE;
     kda_fetch<K, true>(kda_stage<K>(ring, chunks - 1), dout, kept, b, h, first_chunk + chunks - 1, v0, a);
     for (int x = chunks - 1; x >= 0; x--, kept -= Kept::SIZE) {
@@ -53,7 +55,8 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         tile_fetch<K>(qs, kept + KdaKept<K>::Q, K, KDA_C, KDA_C, KDA_SCAN);
         cp_async_commit();
         if (x) kda_fetch<K, true>(kda_stage<K>(ring, x - 1), dout, kept - Kept::SIZE, b, h, c - 1, v0, a);
-        for (int i = threadIdx.x; i < KDA_C; i += KDA_SCAN) betas[i] = i < n_rows ? beta[first_row + (size_t)i * a.H] : 0.0f;
+        for (int i = threadIdx.x; i < KDA_C; i += KDA_SCAN)
+            betas[i] = i < n_rows ? beta[first_row + (size_t)i * a.H] : 0.0f;
 #pragma unroll
         for (int m = 0; m < K / 64; m++)
 #pragma unroll
@@ -61,8 +64,8 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
                 store_c<COLS>(dSs, S[m][n], 16 * (row + 4 * m), left + n * 8);
 #pragma unroll
                 for (int e = 0; e < 4; e += 2)
-                    *(unsigned *)(kept + Kept::DS + v0 + (16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2) =
-                        bf16_pair(S[m][n][e], S[m][n][e + 1]);
+                    *(unsigned *)(kept + Kept::DS + v0 + (16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left +
+                                  n * 8 + t2) = bf16_pair(S[m][n][e], S[m][n][e + 1]);
             }
         if (x) cp_async_wait<2>();
         else cp_async_wait<1>();
@@ -91,7 +94,8 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
                 *(unsigned *)(kept + Kept::D + v0 + i * V + at) = bf16_pair(u[n][e], u[n][e + 1]);
                 const float beta_i = betas[i];
                 u[n][e] *= beta_i, u[n][e + 1] *= beta_i;
-                if (dv && i < n_rows) pair_add(dv + (first_row + (size_t)i * a.H) * V + v0 + at, u[n][e], u[n][e + 1]);
+                if (dv && i < n_rows)
+                    pair_add(dv + (first_row + (size_t)i * a.H) * V + v0 + at, u[n][e], u[n][e + 1]);
                 u[n][e] = -u[n][e], u[n][e + 1] = -u[n][e + 1];
             }
             store_c<COLS>(ws, u[n], row * 16, left + n * 8);
@@ -117,7 +121,8 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         for (int n = 0; n < NB; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
-                state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2] = S[m][n][e];
+                state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2] =
+                    S[m][n][e];
 }
 
 // ---- parallel ----
@@ -126,7 +131,8 @@ template <int K> struct KdaSums {
     enum { END = 0, INNER = 4 * K, LAST = 5 * K, DBETA = 6 * K, SIZE = DBETA + 2 * KDA_C };
 };
 /* dS (K x K, bf16, global) into the tile of S, row sums of S o dS on the way into `inner`. */
-template <int K> __device__ void kda_swap_state(SHARED_PTR(Bf16) Ss, SHARED_PTR(float) inner, const Bf16 *dS) {
+template <int K>
+__device__ void kda_swap_state(SHARED_PTR(Bf16) Ss, SHARED_PTR(float) inner, const Bf16 *dS) {
     enum { LANES = K / 8 }; // of a row, eight columns each
     const int lane = threadIdx.x % LANES, at = lane * 8;
     for (int r = threadIdx.x / LANES; r < K; r += KDA_BACK / LANES) {
@@ -144,7 +150,7 @@ template <int K> __device__ void kda_swap_state(SHARED_PTR(Bf16) Ss, SHARED_PTR(
 /* The tiles of one head, and this thread's place in products of 16 rows by half of the columns a warp. */
 struct KdaTiles {
     SHARED_PTR(Bf16) q, k, o, D, R, w, S, dqk, dkk; // w: K_in, then w; dqk: A, then dqk
-    SHARED_PTR(float) b, betas;
+    SHARED_PTR(float) b, x, betas;
     SHARED_PTR(int) from;
     SHARED_PTR(float) sums, diagonal;
     int row, half, g8, t2;
@@ -202,53 +208,133 @@ template <int K> __device__ void kda_pairs(const KdaTiles &t, const Bf16 *kk, fl
     }
     for (int e = 0; e < 2; e++) {
         dot[e] = quad_sum(dot[e]);
-        if (t.t2 == 0) t.sums[KdaSums<K>::DBETA + t.half * KDA_C + r0 + e * 8] -= dot[e]; // its own, from kda_solve
+        if (t.t2 == 0)
+            t.sums[KdaSums<K>::DBETA + t.half * KDA_C + r0 + e * 8] -= dot[e]; // its own, from kda_solve
     }
 }
 
-/* dst += this head's rows, rounded once: all heads of the group but the last leave their sum in float. */
-template <int K, int NB>
-__device__ void kda_put(Bf16 *dst, float *sum, const float (&y)[NB][4], const KdaTiles &t, int h, int n, const DeltaArgs &a) {
-    const int group = a.H / a.Hk, left = t.half * (K / 2);
+/* Where dq or dk of a chunk goes: dst += y, rounded once; all heads of the group but the last leave their sum in float. y: 16 rows, 16
+ * channels from c0. */
+struct KdaSum {
+    Bf16 *dst;
+    float *sum;
+    int n, stride;
+    bool first, last;
+};
+template <int K>
+__device__ void kda_put(const KdaSum &to, const float (&y)[2][4], const KdaTiles &t, int c0) {
 #pragma unroll
-    for (int m = 0; m < NB; m++)
+    for (int e = 0; e < 8; e += 2) {
+        const int i = t.row * 16 + t.g8 + e / 2 % 2 * 8, c = c0 + e / 4 * 8 + t.t2;
+        float2 *s = (float2 *)(to.sum + i * K + c), z = make_float2(y[e / 4][e % 4], y[e / 4][e % 4 + 1]);
+        if (!to.first) z.x += s->x, z.y += s->y;
+        if (!to.last) *s = z;
+        else if (to.dst && i < to.n) pair_add(to.dst + (size_t)i * to.stride + c, z.x, z.y);
+    }
+}
+/* What the rows read, 16 channels at a time: dq, and the first parts of dk and x. */
+template <int K>
+__device__ void kda_reads(float (&dk)[K / 32][2][4], const KdaSum &dq, KdaTiles t, float scale) {
+    t.row = forgotten(t.row), t.g8 = forgotten(t.g8);
+    const bool mild = decay_mild<K>(t.b, t.row * 16);
 #pragma unroll
-        for (int e = 0; e < 4; e += 2) {
-            const int i = t.row * 16 + t.g8 + e / 2 * 8, c = left + m * 8 + t.t2;
-            float2 *s = (float2 *)(sum + i * K + c), z = make_float2(y[m][e], y[m][e + 1]);
-            if (h % group) z.x += s->x, z.y += s->y;
-            if ((h + 1) % group) *s = z;
-            else if (dst && i < n) pair_add(dst + (size_t)i * a.Hk * K + c, z.x, z.y);
+    for (int p = 0; p < K / 32; p++) {
+        const int c0 = t.half * (K / 2) + p * 16;
+        float pairs[2][2][4] = {}, y[2][4] = {}, z[2][4] = {};
+        decay_rows<K, false>(pairs, {t.dqk, t.dkk}, {t.k}, t.b, t.row, c0, mild);
+        tile_mma<K, K, false, false, 2>(y, t.o, t.S, t.row * 16, c0, K);
+        tile_mma<K, K, false, false, 2>(z, t.D, t.S, t.row * 16, c0, K);
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            const int i = t.row * 16 + t.g8 + e / 2 % 2 * 8, c = c0 + e / 4 * 8 + t.t2 + e % 2;
+            const float in = (int)t.from[i] >= 0 ? 0.0f : __expf(t.b[i * DecaySums<K>::LD + c]),
+                        k = t.k[i * Tile<K>::LD + c], q = t.q[i * Tile<K>::LD + c],
+                        dq_ic = scale * in * y[e / 4][e % 4] + pairs[0][e / 4][e % 4],
+                        dk_ic = pairs[1][e / 4][e % 4] - t.betas[i] * in * z[e / 4][e % 4];
+            t.x[i * DecaySums<K>::LD + c] = q * dq_ic + k * dk_ic;
+            dk[p][e / 4][e % 4] = dk_ic;
+            y[e / 4][e % 4] = dq_ic + t.diagonal[i] * k;
         }
+        kda_put<K>(dq, y, t, c0);
+    }
+}
+/* What they write, with dS in S's place: the rest of dk and x, and the share of the last row of dg into its sums. */
+template <int K> __device__ void kda_writes(float (&dk)[K / 32][2][4], KdaTiles t) {
+    t.row = forgotten(t.row), t.g8 = forgotten(t.g8);
+    const bool mild = decay_mild<K>(t.b, t.row * 16);
+    const int last = (KDA_C - 1) * DecaySums<K>::LD, last_from = t.from[KDA_C - 1];
+#pragma unroll
+    for (int p = 0; p < K / 32; p++) {
+        const int c0 = t.half * (K / 2) + p * 16;
+        float pairs[1][2][4] = {}, y[2][4] = {}, ends[4] = {0, 0, 0, 0};
+        decay_rows<K, true>(pairs, {t.dqk, t.dkk}, {t.q, t.k}, t.b, t.row, c0, mild);
+        tile_mma<K, K, false, false, 2>(y, t.w, t.S, t.row * 16, c0, K);
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            const int i = t.row * 16 + t.g8 + e / 2 % 2 * 8, c = c0 + e / 4 * 8 + t.t2 + e % 2;
+            const float out = last_from > i ? 0.0f : __expf(t.b[last + c] - t.b[i * DecaySums<K>::LD + c]),
+                        k = t.k[i * Tile<K>::LD + c], far = out * y[e / 4][e % 4],
+                        dk_ic = far + pairs[0][e / 4][e % 4];
+            ends[e / 4 * 2 + e % 2] += k * far;
+            t.x[i * DecaySums<K>::LD + c] = t.x[i * DecaySums<K>::LD + c] - k * dk_ic;
+            dk[p][e / 4][e % 4] += dk_ic + t.diagonal[i] * (float)t.q[i * Tile<K>::LD + c];
+        }
+        for (int z = 0; z < 4; z++) {
+            for (int s = 4; s < WARP; s *= 2) ends[z] += __shfl_xor_sync(FULL, ends[z], s);
+            if (t.g8 == 0) t.sums[KdaSums<K>::END + t.row * K + c0 + z / 2 * 8 + t.t2 + z % 2] = ends[z];
+        }
+    }
 }
 
 template <int K>
 __global__ void __launch_bounds__(KDA_BACK, 1)
-    kda_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, Bf16 *work, const Bf16 *dout, const wide *states, const Bf16 *q,
-                            const Bf16 *k, const Bf16 *v, const wide *g, const wide *beta, const int *start, int first_chunk, int chunks,
-                            DeltaArgs a) {
+    kda_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, Bf16 *work, const Bf16 *dout,
+                            const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                            const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
     static_assert(4 * KDA_C * K <= KdaKept<K>::SIZE, "the group's sums stay in front of D and dS");
-    enum { V = K, NB = K / 16, TK = KDA_C * Tile<K>::LD, TC = KDA_C * Tile<KDA_C>::LD };
+    enum { V = K, TK = KDA_C * Tile<K>::LD, TC = KDA_C * Tile<KDA_C>::LD };
     typedef KdaBackKept<K> Kept;
     typedef KdaSums<K> Sums;
     DYNAMIC_SHARED(Bf16, cursor);
-    const SHARED_PTR(Bf16) wides = shared_take<Bf16>(cursor, 6 * TK), Ss = shared_take<Bf16>(cursor, K * Tile<K>::LD),
+    const SHARED_PTR(Bf16) wides = shared_take<Bf16>(cursor, 6 * TK),
+                           Ss = shared_take<Bf16>(cursor, K * Tile<K>::LD),
                            squares = shared_take<Bf16>(cursor, 2 * TC);
-    SHARED_PTR(float) bs = shared_take<float>(cursor, DecaySums<K>::SIZE); // b, and x in the end
+    SHARED_PTR(float) bs = shared_take<float>(cursor, DecaySums<K>::SIZE);
+    SHARED_PTR(float)
+    xs = shared_take<float>(cursor,
+                            DecaySums<K>::SIZE); // x: each element its own thread's until all are there
     SHARED_PTR(float) sums = shared_take<float>(cursor, Sums::SIZE);
     SHARED(int, from, KDA_C);
     SHARED(float, betas, KDA_C);
     SHARED(float, diagonal, KDA_C);
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, row = warp % 4, half = warp / 4, left = half * (K / 2), g8 = lane / 4,
-              t2 = lane % 4 * 2, b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, group = a.H / a.Hk,
-              t0 = (first_chunk + blockIdx.x) * KDA_C, n = min((int)KDA_C, a.T - t0);
-    const KdaTiles t = {wides, wides + TK, wides + 2 * TK, wides + 3 * TK, wides + 4 * TK, wides + 5 * TK, Ss, squares, squares + TC,
-                        bs, betas, from, sums, diagonal, row, half, g8, t2};
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, row = warp % 4, half = warp / 4,
+              g8 = lane / 4, t2 = lane % 4 * 2, b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk,
+              group = a.H / a.Hk, t0 = (first_chunk + blockIdx.x) * KDA_C, n = min((int)KDA_C, a.T - t0);
+    const KdaTiles t = {wides,
+                        wides + TK,
+                        wides + 2 * TK,
+                        wides + 3 * TK,
+                        wides + 4 * TK,
+                        wides + 5 * TK,
+                        Ss,
+                        squares,
+                        squares + TC,
+                        bs,
+                        xs,
+                        betas,
+                        from,
+                        sums,
+                        diagonal,
+                        row,
+                        half,
+                        g8,
+                        t2};
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
     tile_fetch<K>(t.k, k + at, (size_t)a.Hk * K, KDA_C, n, KDA_BACK);
     tile_fetch<K>(t.q, q + at, (size_t)a.Hk * K, KDA_C, n, KDA_BACK);
     // sums over the group go where prepare left its first head's matrices, each element by the same thread
-    float *sum_q = (float *)(work + (((size_t)b * a.H + hk * group) * chunks + blockIdx.x) * Kept::SIZE), *sum_k = sum_q + KDA_C * K;
+    float *sum_q = (float *)(work + (((size_t)b * a.H + hk * group) * chunks + blockIdx.x) * Kept::SIZE),
+          *sum_k = sum_q + KDA_C * K;
     for (int h = hk * group; h < (hk + 1) * group; h++) {
         const size_t bh = (size_t)b * a.H + h, head = bt * a.H + h;
         const Bf16 *kept = work + (bh * chunks + blockIdx.x) * Kept::SIZE;
@@ -260,7 +346,8 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
         tile_fetch<KDA_C>(t.dqk, kept + KdaKept<K>::A, KDA_C, KDA_C, KDA_C, KDA_BACK);
         cp_async_commit();
         decay_sums<K>(bs, from, g + head * K, (size_t)a.H * K, start, b, t0, n, a);
-        for (int i = threadIdx.x; i < KDA_C; i += KDA_BACK) betas[i] = i < n ? beta[head + (size_t)i * a.H] : 0.0f;
+        for (int i = threadIdx.x; i < KDA_C; i += KDA_BACK)
+            betas[i] = i < n ? beta[head + (size_t)i * a.H] : 0.0f;
         for (int e = threadIdx.x * 2; e < K * V; e += KDA_BACK * 2) {
             const float2 s = *(const float2 *)(S + e);
             const int to = e / V * Tile<V>::LD + e % V;
@@ -268,80 +355,29 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
         }
         cp_async_wait<0>();
         __syncthreads();
-        const int last = (KDA_C - 1) * DecaySums<K>::LD, last_from = from[KDA_C - 1];
+        const bool first = h % group == 0, last = (h + 1) % group == 0;
         kda_solve<K>(t);
         kda_pairs<K>(t, kept + KdaKept<K>::KK, a.scale);
         __syncthreads();
-        float x[NB][4], dk_h[NB][4];
-        {
-            float pairs[2][NB][4] = {}, y[NB][4] = {};
-            decay_rows<K, false>(pairs, {t.dqk, t.dkk}, {t.k}, bs, row, left);
-            tile_mma<V, V, false, false, 2>(y, t.o, Ss, row * 16, left, V);
-#pragma unroll
-            for (int m = 0; m < NB; m++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const int i = row * 16 + g8 + e / 2 * 8, c = left + m * 8 + t2 + e % 2;
-                    const float in = (int)from[i] >= 0 ? 0.0f : __expf(bs[i * DecaySums<K>::LD + c]);
-                    y[m][e] = a.scale * in * y[m][e] + pairs[0][m][e];
-                    x[m][e] = (float)t.q[i * Tile<K>::LD + c] * y[m][e];
-                    y[m][e] += diagonal[i] * (float)t.k[i * Tile<K>::LD + c];
-                }
-            kda_put<K>(dq ? dq + at : dq, sum_q, y, t, h, n, a);
-#pragma unroll
-            for (int m = 0; m < NB; m++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) y[m][e] = 0;
-            tile_mma<V, V, false, false, 2>(y, t.D, Ss, row * 16, left, V);
-#pragma unroll
-            for (int m = 0; m < NB; m++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const int i = row * 16 + g8 + e / 2 * 8, c = left + m * 8 + t2 + e % 2;
-                    const float in = (int)from[i] >= 0 ? 0.0f : __expf(bs[i * DecaySums<K>::LD + c]);
-                    dk_h[m][e] = pairs[1][m][e] - betas[i] * in * y[m][e];
-                    x[m][e] += (float)t.k[i * Tile<K>::LD + c] * dk_h[m][e];
-                }
-        }
+        float dk_h[K / 32][2][4];
+        kda_reads<K>(dk_h, {dq ? dq + at : dq, sum_q, n, a.Hk * K, first, last}, t, a.scale);
         __syncthreads(); // S has been read
         kda_swap_state<K>(Ss, sums + Sums::INNER, kept + Kept::DS);
-        for (int c = threadIdx.x; c < K; c += KDA_BACK) sums[Sums::LAST + c] = last_from >= 0 ? 0.0f : __expf(bs[last + c]);
+        for (int c = threadIdx.x; c < K; c += KDA_BACK)
+            sums[Sums::LAST + c] =
+                (int)from[KDA_C - 1] >= 0 ? 0.0f : __expf(bs[(KDA_C - 1) * DecaySums<K>::LD + c]);
         __syncthreads();
-        {
-            float pairs[1][NB][4] = {}, y[NB][4] = {};
-            decay_rows<K, true>(pairs, {t.dqk, t.dkk}, {t.q, t.k}, bs, row, left);
-            tile_mma<V, V, false, false, 2>(y, t.w, Ss, row * 16, left, V);
+        kda_writes<K>(dk_h, t);
 #pragma unroll
-            for (int m = 0; m < NB; m++) {
-                float ends[2] = {0, 0}; // the last row's share of this column pair, from this warp's rows
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const int i = row * 16 + g8 + e / 2 * 8, c = left + m * 8 + t2 + e % 2;
-                    const float out = last_from > i ? 0.0f : __expf(bs[last + c] - bs[i * DecaySums<K>::LD + c]), far = out * y[m][e],
-                                k_ic = t.k[i * Tile<K>::LD + c];
-                    ends[e % 2] += k_ic * far;
-                    x[m][e] -= k_ic * (far + pairs[0][m][e]);
-                    dk_h[m][e] += far + pairs[0][m][e] + diagonal[i] * (float)t.q[i * Tile<K>::LD + c];
-                }
-                for (int z = 0; z < 2; z++) {
-                    for (int s = 4; s < WARP; s *= 2) ends[z] += __shfl_xor_sync(FULL, ends[z], s);
-                    if (g8 == 0) sums[Sums::END + row * K + left + m * 8 + t2 + z] = ends[z];
-                }
-            }
-        }
-        __syncthreads(); // b and `kept` have been read
-        kda_put<K>(dk ? dk + at : dk, sum_k, dk_h, t, h, n, a);
-#pragma unroll
-        for (int m = 0; m < NB; m++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                bs[(row * 16 + g8 + e / 2 * 8) * DecaySums<K>::LD + left + m * 8 + t2 + e % 2] = x[m][e];
+        for (int p = 0; p < K / 32; p++)
+            kda_put<K>({dk ? dk + at : dk, sum_k, n, a.Hk * K, first, last}, dk_h[p], t,
+                       half * (K / 2) + p * 16);
         __syncthreads();
         for (int c = threadIdx.x; c < K && dg; c += KDA_BACK) {
             float run = sums[Sums::LAST + c] * sums[Sums::INNER + c];
             for (int r = 0; r < 4; r++) run += sums[Sums::END + r * K + c];
             for (int i = KDA_C - 1; i >= 0; i--) {
-                run += bs[i * DecaySums<K>::LD + c];
+                run += xs[i * DecaySums<K>::LD + c];
                 if (i < n && begins(start, b, a.T, t0 + i)) run = 0;
                 else if (i < n) dg[(head + (size_t)i * a.H) * K + c] += run;
             }
@@ -353,22 +389,25 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
 }
 
 template <int K>
-static void kda_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wide *dstate, const Bf16 *dout, const wide *states,
-                             const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g, const wide *beta, const int *start, double scale,
+static void kda_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wide *dstate,
+                             const Bf16 *dout, const wide *states, const Bf16 *q, const Bf16 *k,
+                             const Bf16 *v, const wide *g, const wide *beta, const int *start, double scale,
                              void *work, const DeltaDims *d) {
     const DeltaArgs a = kda_args(d, scale);
     const int each = KdaBackKept<K>::SIZE, most = (int)(a.worker * sizeof(float) / (each * sizeof(Bf16)));
     const size_t serial = kda_scan_shared<K>() + KDA_C * Tile<KDA_COLS>::LD * sizeof(Bf16);
-    const size_t parallel = (6 * KDA_C * Tile<K>::LD + K * Tile<K>::LD + 2 * KDA_C * Tile<KDA_C>::LD) * sizeof(Bf16) +
-                            (DecaySums<K>::SIZE + KdaSums<K>::SIZE) * sizeof(float);
+    const size_t parallel =
+        (6 * KDA_C * Tile<K>::LD + K * Tile<K>::LD + 2 * KDA_C * Tile<KDA_C>::LD) * sizeof(Bf16) +
+        (2 * DecaySums<K>::SIZE + KdaSums<K>::SIZE) * sizeof(float);
     Bf16 *w = (Bf16 *)work;
     for (int last = a.NC; last > 0; last -= most) {
         const int first = last > most ? last - most : 0, chunks = last - first;
-        LAUNCH((kda_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), KDA_PREPARE, kda_prepare_shared<K>(), w, q, k, g, beta, start,
-               first, chunks, each, a);
-        LAUNCH(kda_serial_mma_kernel<K>, dim3(K / KDA_COLS, d->B * d->H), KDA_SCAN, serial, dv, dstate, w, dout, beta, first, chunks, a);
+        LAUNCH((kda_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), KDA_PREPARE,
+               kda_prepare_shared<K>(), w, q, k, g, beta, start, first, chunks, each, a);
+        LAUNCH(kda_serial_mma_kernel<K>, dim3(K / KDA_COLS, d->B * d->H), KDA_SCAN, serial, dv, dstate, w,
+               dout, beta, first, chunks, a);
         if (dq || dk || dg || dbeta)
-            LAUNCH(kda_parallel_mma_kernel<K>, dim3(chunks, d->B * d->Hk), KDA_BACK, parallel, dq, dk, dg, dbeta, w, dout, states, q, k, v,
-                   g, beta, start, first, chunks, a);
+            LAUNCH(kda_parallel_mma_kernel<K>, dim3(chunks, d->B * d->Hk), KDA_BACK, parallel, dq, dk, dg,
+                   dbeta, w, dout, states, q, k, v, g, beta, start, first, chunks, a);
     }
 }

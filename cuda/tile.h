@@ -45,7 +45,8 @@ template <int D> __device__ void load_b_straight(unsigned (&b)[4], SHARED_PTR(Bf
  * load_a_transposed; load_b_straight, load_b). `steps` of 16 are unrolled together: 8 are all of them,
  * fewer where registers are short. */
 template <int DA, int DB, bool a_transposed, bool b_straight, int steps, int NB>
-__device__ __forceinline__ void tile_mma(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0, int n0, int k) {
+__device__ __forceinline__ void tile_mma(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0,
+                                         int n0, int k) {
 #pragma unroll steps
     for (int i = 0; i < k; i += 16) {
         unsigned ra[4];
@@ -75,5 +76,12 @@ template <int D> __device__ void store_c(SHARED_PTR(Bf16) tile, const float (&c)
 __device__ inline float quad_sum(float v) {
     v += __shfl_xor_sync(FULL, v, 1);
     return v + __shfl_xor_sync(FULL, v, 2);
+}
+/* x, but the compiler no longer knows what it is: addresses made from it are not computed early and kept in registers that others need. */
+__device__ inline int forgotten(int x) {
+#ifndef CUDA_EMU
+    asm volatile("" : "+r"(x));
+#endif
+    return x;
 }
 #endif

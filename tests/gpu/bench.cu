@@ -256,41 +256,39 @@ static void attention_op(int B, int T, int heads, int key_heads, int backward) {
         report("attention", shape, 2.0 * (2 * nq + 2 * nk), f, 0,
                [&](int) { op.attention_forward(o, lse, q, k, v, NULL, 0.088, work, &d); });
 }
-static void mixer_op(int B, int T, int heads, int gla, int backward, double target) {
+enum MixerOp { DELTA_RULE, GLA, KDA };
+static const char *const MIXER[][3] = {{"delta_rule", "delta_rule backward", "delta_rule decode"},
+                                       {"gla", "gla backward", "gla decode"},
+                                       {"kda", "kda backward", "kda decode"}};
+/* per head-token, performance.md 3.1: operations and bytes, forward and backward. KDA has the delta rule's products and a decay (float, and its
+ * gradient) for each of 128 channels. The contract's states are float: 1 KB per head-token more than that table has. */
+static const double MIXER_FLOPS[][2] = {{166.6e3, 409.6e3}, {98.3e3, 245.8e3}, {166.6e3, 409.6e3}},
+                    MIXER_BYTES[][2] = {{1164, 2448}, {1536, 3840}, {1672, 3464}};
+static void mixer_forward(MixerOp m, Bf16 *o, float *states, Bf16 *q, Bf16 *k, Bf16 *v, float *g, float *beta, void *work,
+                          const DeltaDims *d) {
+    if (m == GLA) op.gla_forward(o, states, q, k, v, g, NULL, 0.088, work, d);
+    else (m == KDA ? op.kda_forward : op.delta_rule_forward)(o, states, q, k, v, g, beta, NULL, 0.088, work, d);
+}
+static void mixer_op(int B, int T, int heads, MixerOp m, int backward, double target) {
     const DeltaDims d = {B, T, heads, heads, D, D, 64};
-    const size_t n = (size_t)B * T * heads * D, bh = n / D;
+    const size_t n = (size_t)B * T * heads * D, bh = n / D, gates = m == DELTA_RULE ? bh : n;
     Bf16 *q = real_of(n, 0.1f), *k = real_of(n, 0.15f), *v = real_of(n), *o = real_of(n), *g = real_of(n),
          *dq = real_of(n), *dk = real_of(n), *dv = real_of(n);
-    float *decay = gla ? wide_of(n, 0.05f, -0.05f) : wide_of(bh, 0.05f, -0.05f),
-          *beta = wide_of(bh, 0.5f, 0.5f), *dg = gla ? wide_of(n) : wide_of(bh), *db = wide_of(bh);
+    float *decay = wide_of(gates, 0.05f, -0.05f), *beta = wide_of(bh, 0.5f, 0.5f), *dg = wide_of(gates), *db = wide_of(bh);
     float *states = wide_of(delta_states(&d), 0), *ds = wide_of((size_t)B * heads * D * D);
-    void *work = take(delta_rule_work(&d));
+    void *work = take(m == KDA ? kda_work(&d) : delta_rule_work(&d));
     char shape[64];
     snprintf(shape, sizeof shape, "B %d T %d H %d, 128", B, T, heads);
-    // per head-token, performance.md 3.1; the contract's states are float: 1 KB per head-token more than its table has
-    const double ht = (double)bh,
-                 flops = (gla        ? (backward ? 245.8e3 : 98.3e3)
-                          : backward ? 409.6e3
-                                     : 166.6e3) *
-                         ht,
-                 bytes = (gla        ? (backward ? 3840 : 1536)
-                          : backward ? 2448
-                                     : 1164) *
-                             ht +
-                         1024 * ht;
-    auto forward = [&](int) {
-        if (gla) op.gla_forward(o, states, q, k, v, decay, NULL, 0.088, work, &d);
-        else op.delta_rule_forward(o, states, q, k, v, decay, beta, NULL, 0.088, work, &d);
-    };
+    const double flops = MIXER_FLOPS[m][backward] * (double)bh, bytes = (MIXER_BYTES[m][backward] + 1024) * (double)bh;
+    auto forward = [&](int) { mixer_forward(m, o, states, q, k, v, decay, beta, work, &d); };
     forward(0);
-    if (!backward) report(gla ? "gla" : "delta_rule", shape, bytes, flops, target, forward);
-    else
-        report(gla ? "gla backward" : "delta_rule backward", shape, bytes, flops, target, [&](int) {
-            if (gla) op.gla_backward(dq, dk, dv, dg, ds, g, states, q, k, v, decay, NULL, 0.088, work, &d);
-            else
-                op.delta_rule_backward(dq, dk, dv, dg, db, ds, g, states, q, k, v, decay, beta, NULL, 0.088,
-                                       work, &d);
-        });
+    if (!backward) return report(MIXER[m][0], shape, bytes, flops, target, forward);
+    report(MIXER[m][1], shape, bytes, flops, target, [&](int) {
+        if (m == GLA) op.gla_backward(dq, dk, dv, dg, ds, g, states, q, k, v, decay, NULL, 0.088, work, &d);
+        else
+            (m == KDA ? op.kda_backward : op.delta_rule_backward)(dq, dk, dv, dg, db, ds, g, states, q, k, v, decay, beta, NULL, 0.088,
+                                                                  work, &d);
+    });
 }
 /* One new token: attention over a cache, and the recurrent mixers, whose state is read and written once. */
 static void decode_ops() {
@@ -306,17 +304,14 @@ static void decode_ops() {
         report("attention decode", shape, 4.0 * nk, 0, ROWS,
                [&](int) { op.attention_forward(o, lse, q, k, v, NULL, 0.088, work, &d); });
     }
-    for (int gla = 0; gla < 2; gla++) {
+    for (MixerOp m : {DELTA_RULE, GLA, KDA}) {
         const DeltaDims d = {many, 1, heads, heads, D, D, 1};
         const size_t n = (size_t)many * heads * D;
         Bf16 *q = real_of(n, 0.1f), *k = real_of(n, 0.1f), *v = real_of(n), *o = real_of(n);
         float *g = wide_of(n, 0.05f, -0.05f), *beta = wide_of(n / D, 0.5f, 0.5f), *states = wide_of(delta_states(&d));
-        void *work = take(delta_rule_work(&d));
+        void *work = take(m == KDA ? kda_work(&d) : delta_rule_work(&d));
         snprintf(shape, sizeof shape, "B %d, 1 token, H %d, 128", many, heads);
-        report(gla ? "gla decode" : "delta_rule decode", shape, 8.0 * n * D, 0, ROWS, [&](int) {
-            if (gla) op.gla_forward(o, states, q, k, v, g, NULL, 0.088, work, &d);
-            else op.delta_rule_forward(o, states, q, k, v, g, beta, NULL, 0.088, work, &d);
-        });
+        report(MIXER[m][2], shape, 8.0 * n * D, 0, ROWS, [&](int) { mixer_forward(m, o, states, q, k, v, g, beta, work, &d); });
     }
 }
 static void head_op(int rows, int voc, int kl) {
@@ -356,14 +351,15 @@ int main(int argc, char **argv) {
     for (int backward = 0; backward < 2 && ops; backward++) {
         if (SMALL) {
             attention_op(1, 70, H, HK, backward);
-            mixer_op(1, 70, 2, 0, backward, 0), mixer_op(1, 70, 2, 1, backward, 0);
+            for (MixerOp m : {DELTA_RULE, GLA, KDA}) mixer_op(1, 70, 2, m, backward, 0);
             continue;
         }
         attention_op(4, 4096, H, HK, backward), attention_op(32, 512, H, HK, backward),
             attention_op(1, 32768, H, HK, backward);
-        mixer_op(4, 8192, 32, 0, backward, backward ? 0 : 0.42), mixer_op(1, 32768, 32, 0, backward, backward ? 2.0 : 0),
-            mixer_op(96, 512, 16, 0, backward, 0);
-        mixer_op(1, 8192, 96, 1, backward, backward ? 0 : 0.8), mixer_op(96, 512, 16, 1, backward, 0);
+        mixer_op(4, 8192, 32, DELTA_RULE, backward, backward ? 0 : 0.42), mixer_op(1, 32768, 32, DELTA_RULE, backward, backward ? 2.0 : 0),
+            mixer_op(96, 512, 16, DELTA_RULE, backward, 0);
+        mixer_op(1, 8192, 96, GLA, backward, backward ? 0 : 0.8), mixer_op(96, 512, 16, GLA, backward, 0);
+        mixer_op(4, 8192, 32, KDA, backward, 0), mixer_op(96, 512, 16, KDA, backward, 0);
     }
     if (ops) head_op(SMALL ? 40 : 8192, SMALL ? VOC : 128256, 1), head_op(SMALL ? 40 : 8192, SMALL ? VOC : 128256, 0);
     int rc = models ? bench_models(be, SMALL, fill_weights, matrix_rate, &e) : 0;
