@@ -22,6 +22,16 @@ extern const Ops16 SIDE(ops16);
 }
 
 namespace CUDA_SIDE {
+/* What small uploads come from: two pinned halves, filled one after the other. A half is written again only when the copies out of it are
+ * done, which its event says; so the caller may reuse its own memory at once, and the host waits only if it is a whole half ahead. */
+enum { UPLOAD_HALF = 1 << 20 };
+struct Uploads {
+    char *half[2];
+    cudaEvent_t done[2];
+    size_t used;
+    int now;
+    bool recorded[2];
+};
 struct Device {
     int users, index;
     cudaStream_t stream;
@@ -29,6 +39,7 @@ struct Device {
     char error[512], about[256];
     int sm;
     size_t shared;
+    Uploads up;
 };
 static Device device;
 
@@ -112,10 +123,37 @@ static void cuda_release(Backend *b, void *p) {
 static void cuda_zero(Backend *, void *p, size_t bytes) {
     if (bytes) cuda_check(cudaMemsetAsync(p, 0, bytes, cuda_stream()), "zeroing");
 }
+static void uploads_open(Uploads *u) {
+    for (int i = 0; i < 2; i++) {
+        void *p = NULL;
+        cuda_check(cudaMallocHost(&p, UPLOAD_HALF), "pinned memory for uploads");
+        u->half[i] = (char *)p;
+        cuda_check(cudaEventCreateWithFlags(&u->done[i], cudaEventDisableTiming), "event of uploads");
+    }
+}
+static void uploads_close(Uploads *u) {
+    for (int i = 0; i < 2; i++) cudaFreeHost(u->half[i]), cudaEventDestroy(u->done[i]);
+}
+/* `bytes` of pinned memory that no copy is reading. */
+static char *uploads_take(Uploads *u, size_t bytes) {
+    if (u->used + bytes > UPLOAD_HALF) {
+        cuda_check(cudaEventRecord(u->done[u->now], cuda_stream()), "upload");
+        u->recorded[u->now] = true;
+        u->now ^= 1, u->used = 0;
+        if (u->recorded[u->now]) cuda_check(cudaEventSynchronize(u->done[u->now]), "upload");
+    }
+    char *p = u->half[u->now] + u->used;
+    u->used += (bytes + 255) / 256 * 256;
+    return p;
+}
 static void cuda_upload(Backend *, void *to, const void *from, size_t bytes) {
-    if (bytes)
-        cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream()),
-                   "upload"); // pageable: staged before it returns
+    if (!bytes) return;
+    if (bytes <= UPLOAD_HALF) {
+        void *pinned = uploads_take(&device.up, bytes);
+        memcpy(pinned, from, bytes);
+        from = pinned;
+    } // else pageable: read before it returns
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_stream()), "upload");
 }
 static void cuda_download(Backend *, void *to, const void *from, size_t bytes) {
     if (!bytes) return;
@@ -177,6 +215,7 @@ static int device_open(int index, const char *name, Err *e) {
     cuda_check(cudaGetDeviceProperties(&about, index), "device properties");
     cuda_check(cudaStreamCreate(&device.stream), "creating a stream");
     cuda_check(cudaMalloc(&device.scratch, CUDA_SCRATCH), "scratch buffer");
+    uploads_open(&device.up);
     if (device.error[0]) return err_set(e, ERR_DEVICE, "%s: %s", name, device.error);
     matmul_open();
     snprintf(device.about, sizeof device.about, "%.200s, %.0f GB, sm_%d%d, products by %s", about.name,
@@ -193,6 +232,7 @@ static void cuda_close(Backend *b) {
     mem_free(b);
     if (--device.users) return;
     matmul_close();
+    uploads_close(&device.up);
     cudaFree(device.scratch);
     cudaStreamDestroy(device.stream);
     memset(&device, 0, sizeof device);
@@ -251,4 +291,5 @@ extern "C" void SIDE(backend_memory)(const Backend *b, size_t *now, size_t *peak
 extern "C" const char *SIDE(backend_describe)(const Backend *) { return device.about; }
 #ifdef CUDA_EMU
 extern "C" void cuda_emu_seed(unsigned long long seed) { emu::seed(seed); }
+extern "C" void cuda_emu_defer(int on) { emu::defer(on); }
 #endif

@@ -31,7 +31,7 @@ __global__ void rmsnorm_forward_kernel(real *sum, real *y, wide *rstd, const rea
     }
 }
 static void rmsnorm_forward(real *y, wide *rstd, const real *x, const real *w, double eps, int N, int C) {
-    LAUNCH(rmsnorm_forward_kernel<false>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, NULL, y, rstd, x, NULL, w, (float)eps, N, C);
+    LAUNCH(rmsnorm_forward_kernel<false>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, nullptr, y, rstd, x, nullptr, w, (float)eps, N, C);
 }
 static void add_rmsnorm_forward(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, double eps, int N, int C) {
     LAUNCH(rmsnorm_forward_kernel<true>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, sum, y, rstd, a, b, w, (float)eps, N, C);

@@ -247,6 +247,46 @@ START_TEST(add_rmsnorm_is_two_ops) {
 }
 END_TEST
 
+/* A device that does nothing until it must: the host overwrites its batch at once, and goes round the pinned memory several times. */
+START_TEST(slow_device_sees_every_batch) {
+    enum { N = 16384, BATCHES = 70 };
+    cuda_emu_defer(1);
+    Backend *b = opened("cuda-emu-bf16");
+    Err e = {0};
+    void *ids, *kept;
+    int *host = malloc(N * sizeof *host), *got = malloc(N * sizeof *got);
+    ck_assert_int_eq(b->alloc(b, &ids, N * sizeof(int), "ids", &e), OK);
+    ck_assert_int_eq(b->alloc(b, &kept, (size_t)N * BATCHES * sizeof(int), "what each step read", &e), OK);
+    for (int k = 0; k < BATCHES; k++) {
+        for (int i = 0; i < N; i++) host[i] = k * N + i;
+        b->upload(b, ids, host, N * sizeof(int) - (size_t)k % 3 * 4); /* odd lengths too */
+        b->move(b, (int *)kept + (size_t)k * N, ids, N * sizeof(int));
+    }
+    memset(host, 0xff, N * sizeof *host);
+    for (int k = 0; k < BATCHES; k++) {
+        b->download(b, got, (int *)kept + (size_t)k * N, N * sizeof(int));
+        for (int i = 0; i < N - k % 3; i++) ck_assert_msg(got[i] == k * N + i, "batch %d: element %d is %d", k, i, got[i]);
+    }
+    ck_assert_int_eq(b->sync(b, &e), OK);
+    backend_close(b);
+    cuda_emu_defer(0);
+    free(host), free(got);
+}
+END_TEST
+START_TEST(slow_device_trains_the_same) {
+    enum { STEPS = 3 };
+    const char *const layers[] = {"softmax", "gdn_v4"};
+    const Config c = model_small(layers, 2, 24, 4, 2, 8, 40, 50);
+    Err e = {0};
+    double at_once[STEPS], late[STEPS];
+    ck_assert_msg(model_train("cuda-emu-bf16", &c, 2, 21, 8, STEPS, at_once, &e) == OK, "%s", e.msg);
+    cuda_emu_defer(1);
+    ck_assert_msg(model_train("cuda-emu-bf16", &c, 2, 21, 8, STEPS, late, &e) == OK, "%s", e.msg);
+    cuda_emu_defer(0);
+    ck_assert(!memcmp(at_once, late, sizeof late));
+}
+END_TEST
+
 /* An impossible launch is latched, named, and handed over by sync; the emulated device then goes on. */
 START_TEST(launch_error_names_the_kernel) {
     Backend *b = opened("cuda-emu");
@@ -390,6 +430,8 @@ int main(void) {
     tcase_add_test(t, memory_is_zeroed_and_counted);
     tcase_add_test(t, move_may_overlap);
     tcase_add_loop_test(t, add_rmsnorm_is_two_ops, 0, 2);
+    tcase_add_test(t, slow_device_sees_every_batch);
+    tcase_add_test(t, slow_device_trains_the_same);
     tcase_add_test(t, launch_error_names_the_kernel);
     tcase_add_test(t, allocation_failure_is_an_error);
     tcase_add_loop_test(t, memory_plan_is_exact, 0, 2);

@@ -594,6 +594,29 @@ START_TEST(nan_policy) {
 }
 END_TEST
 
+/* A batch that was made ahead is the batch; one that nobody asks for, or of the held-out side, changes nothing. */
+START_TEST(batches_ahead) {
+    Tiny t;
+    Batch a, b;
+    Err e = {0};
+    tiny_open(&t, "ref32", 1, 2, place("text.tok"));
+    must(batch_open(&a, 3, 16, &e), &e);
+    must(batch_open(&b, 3, 16, &e), &e);
+    for (uint64_t i = 0; i < 12; i++) {
+        const uint64_t index = i * i % 7;
+        const int heldout = i % 5 == 4;
+        must(batch_text(&a, &t.text, heldout, index, &e), &e);
+        must(batch_text(&b, &t.text, heldout, index, &e), &e);
+        ck_assert(!memcmp(a.ids, b.ids, 3 * (size_t)a.N * sizeof(int)));
+        batch_ahead(&a, &t.text, i % 2 ? index + 1 : (i + 1) * (i + 1) % 7); // every other one is right
+        ck_assert(!memcmp(a.ids, b.ids, 3 * (size_t)a.N * sizeof(int)));
+    }
+    batch_close(&a);
+    batch_close(&b);
+    tiny_close(&t);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- numbers of the official code */
 
 START_TEST(step_counts) { // method.md 1.5
@@ -779,6 +802,7 @@ int main(void) {
     tcase_add_test(t, align_learns);
     tcase_add_test(t, distill_learns);
     tcase_add_test(t, nan_policy);
+    tcase_add_test(t, batches_ahead);
     tcase_add_test(t, step_counts);
     tcase_add_test(t, schedules);
     tcase_add_loop_test(t, adamw_follows_the_equations, 0, 4);

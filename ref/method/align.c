@@ -90,6 +90,7 @@ int align_batch(Align *a, double scale, double *loss, double *layer_loss, Err *e
         if (l == last) break; // nothing after the last mixer enters the loss
         layer_mlp(t, &a->tp, l, a->x, a->t, a->x);
     }
+    if (a->next) batch_ahead(&a->batch, &a->data, a->next); // while the device is busy
     double sum[MAX_LAYERS];
     be->download(be, sum, a->sum, (size_t)L * sizeof(double));
     *loss = 0;
@@ -105,7 +106,9 @@ static int align_gradients(void *ctx, int64_t step, int micro, double scale, dou
     Align *a = ctx;
     const int L = a->teacher->c.L;
     double layer[MAX_LAYERS];
-    TRY(batch_text(&a->batch, &a->data, 0, (uint64_t)(step * a->micro + micro), e));
+    const uint64_t index = (uint64_t)(step * a->micro + micro);
+    TRY(batch_text(&a->batch, &a->data, 0, index, e));
+    a->next = index + 1;
     TRY(align_batch(a, scale, loss, layer, e));
     for (int l = 0; l < L; l++) a->extra[l] += layer[l];
     a->extra[L] += 1;

@@ -21,6 +21,7 @@ typedef struct {
     void *mem;
     double *extra;        /* (L) sums of layer losses since the last log row */
     int linear_layers;
+    uint64_t next;        /* the batch to make ahead while the device works on this one; 0: none */
 } Align;
 
 /* student: GRAD_MIXERS, transferred from teacher (transfer.h), same backend. */

@@ -20,7 +20,7 @@ int stream_split(Split *out, const TextStream *s, int T, int heldout, Err *e) {
 int batch_open(Batch *b, int B, int T, Err *e) {
     memset(b, 0, sizeof *b);
     size_t bytes;
-    TRY(mem_mul(&bytes, (size_t)B * T, 3 * sizeof(int), "batch", e));
+    TRY(mem_mul(&bytes, (size_t)B * T, 6 * sizeof(int), "batch", e));
     TRY(mem_alloc(&b->mem, bytes, "batch", e));
     b->B = B;
     b->T = T;
@@ -28,6 +28,7 @@ int batch_open(Batch *b, int B, int T, Err *e) {
     b->ids = b->mem;
     b->target = b->ids + b->N;
     b->start = b->target + b->N;
+    b->spare = b->start + b->N;
     return OK;
 }
 
@@ -67,10 +68,30 @@ static int batch_recall(Batch *b, const TextStream *s, int heldout, uint64_t ind
     return OK;
 }
 
-int batch_text(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e) {
+static int batch_make(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e) {
     enum { HELDOUT_SEED = 0x68656c64 }; // one order of the held-out windows for every run
     Split split;
     TRY(stream_split(&split, s, b->T, heldout, e));
     dataset_batch(s->d, &split, heldout ? HELDOUT_SEED : s->seed, index, b->B, b->T, b->ids, b->target, b->start);
     return batch_recall(b, s, heldout, index, e);
+}
+
+int batch_text(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e) {
+    const int made = b->has_ahead && !heldout && b->ahead == index && b->ahead_seed == s->seed && b->ahead_of == s->d;
+    if (!made) return batch_make(b, s, heldout, index, e);
+    b->has_ahead = 0;
+    memcpy(b->ids, b->spare, 3 * (size_t)b->N * sizeof(int));
+    return OK;
+}
+
+void batch_ahead(Batch *b, const TextStream *s, uint64_t index) {
+    Batch next = *b; // the same shape, over the spare memory
+    Err ignored = {0};
+    next.ids = b->spare;
+    next.target = next.ids + b->N;
+    next.start = next.target + b->N;
+    b->has_ahead = !batch_make(&next, s, 0, index, &ignored);
+    b->ahead = index;
+    b->ahead_seed = s->seed;
+    b->ahead_of = s->d;
 }

@@ -20,6 +20,10 @@ int stream_split(Split *out, const TextStream *s, int T, int heldout, Err *e);
 typedef struct {
     int B, T, N;
     int *ids, *target, *start; /* host (B,T): tokens, next tokens, see ops_decl.h `start` */
+    int *spare;                /* the same for the batch that was made ahead, if has_ahead: number `ahead` of a stream with this seed and data */
+    int has_ahead;
+    uint64_t ahead, ahead_seed;
+    const Dataset *ahead_of;
     void *mem;
 } Batch;
 int batch_open(Batch *b, int B, int T, Err *e);
@@ -29,6 +33,9 @@ int batch_recall_rows(const TextStream *s, int B);
 /* Batch number `index` of the stream. With a mixture, text rows are those of the unmixed batch, the last ones
  * replaced. Held-out batches use a seed of their own kind: the same for every model that is compared. */
 int batch_text(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e);
+/* Makes training batch `index` now, for the batch_text that asks for it next with the same stream: while a device is at work on what it was
+ * given, so that it need not wait for the reading. ids, target and start stay as they are until then. Cannot fail: then nothing is made ahead. */
+void batch_ahead(Batch *b, const TextStream *s, uint64_t index);
 /* What model code wants as `start`: NULL when documents are not kept apart. */
 static inline const int *batch_start(const Batch *b, const TextStream *s) {
     return s->boundaries ? b->start : NULL;

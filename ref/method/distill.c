@@ -49,6 +49,7 @@ static int distill_gradients(void *ctx, int64_t step, int micro, double scale, d
         TRY(loss_kl(&d->loss, m, &d->pass, xt, t->c.C, params_head(&t->p)->w, d->tau, d->weight, 1, loss, NULL, e));
     } else TRY(loss_xent(&d->loss, m, &d->pass, d->batch.target, d->weight, 1, loss, NULL, NULL, e));
     model_backward(m, &d->pass, d->loss.dh);
+    batch_ahead(&d->batch, &d->data, (uint64_t)index + 1); // while the device is busy
     *loss /= scale;
     *tokens = d->batch.N;
     return OK;

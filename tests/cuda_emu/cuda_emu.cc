@@ -4,6 +4,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -477,6 +478,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) { // red zones on both sides
     return cudaSuccess;
 }
 cudaError_t cudaFree(void *p) {
+    cudaStreamSynchronize(nullptr); // as the runtime does
     if (p) __asan_unpoison_memory_region(p, blocks()[p].bytes), blocks().erase(p);
     free(p);
     return cudaSuccess;
@@ -497,10 +499,86 @@ cudaError_t cudaMalloc(void **p, size_t bytes) { // ends (to 16 bytes) at a page
     return cudaSuccess;
 }
 cudaError_t cudaFree(void *p) {
+    cudaStreamSynchronize(nullptr); // as the runtime does
     if (p) munmap(blocks()[p].map, blocks()[p].bytes), blocks().erase(p);
     return cudaSuccess;
 }
 #endif
+// ---- the stream ----
+namespace {
+struct Queue {
+    bool on;
+    std::deque<std::function<void()>> work;
+    uint64_t done;
+    std::map<const char *, size_t> pinned;
+} queue;
+void queue_run(uint64_t until) { // so many in all
+    while (queue.done < until && !queue.work.empty()) {
+        const std::function<void()> work = std::move(queue.work.front());
+        queue.work.pop_front();
+        work();
+        queue.done++;
+    }
+}
+uint64_t queue_end() { return queue.done + queue.work.size(); }
+bool is_pinned(const void *p) {
+    auto next = queue.pinned.upper_bound((const char *)p);
+    return next != queue.pinned.begin() && (const char *)p < std::prev(next)->first + std::prev(next)->second;
+}
+} // namespace
+namespace emu {
+void defer(bool on) {
+    queue_run(queue_end());
+    queue.on = on;
+}
+bool deferring() { return queue.on; }
+void enqueue(std::function<void()> work) { queue.work.push_back(std::move(work)); }
+} // namespace emu
+cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind kind, cudaStream_t) {
+    if (!queue.on) memmove(d, s, n);
+    else if (kind == cudaMemcpyHostToDevice && !is_pinned(s)) {
+        std::vector<char> staged((const char *)s, (const char *)s + n);
+        emu::enqueue([=] { memcpy(d, staged.data(), n); });
+    } else emu::enqueue([=] { memmove(d, s, n); });
+    return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t) {
+    if (!queue.on) memset(d, v, n);
+    else emu::enqueue([=] { memset(d, v, n); });
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    queue_run(queue_end());
+    return cudaGetLastError();
+}
+cudaError_t cudaMallocHost(void **p, size_t bytes) {
+    if (!(*p = malloc(bytes ? bytes : 1))) return cudaErrorMemoryAllocation;
+    queue.pinned[(const char *)*p] = bytes;
+    return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void *p) {
+    queue_run(queue_end());
+    queue.pinned.erase((const char *)p);
+    free(p);
+    return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
+    *e = new uint64_t(0);
+    return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t e) {
+    delete e;
+    return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
+    *e = queue_end();
+    return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    queue_run(*e);
+    return cudaGetLastError();
+}
+
 cudaError_t cudaGetLastError() { return emu::error_count() ? cudaErrorLaunchFailure : cudaSuccess; }
 const char *cudaGetErrorString(cudaError_t e) {
     switch (e) {

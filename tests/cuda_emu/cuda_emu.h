@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <type_traits>
 
 #define __global__ static
@@ -130,9 +131,20 @@ template <class T> SharedPtr<T> dynamic_shared() {
 // ---- launching ----
 typedef void (*Body)(void *);
 void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, Body body, void *arg);
-template <class F> void launch_any(const char *kernel, dim3 grid, dim3 block, size_t shared, F fn) {
+template <class F> void launch_now(const char *kernel, dim3 grid, dim3 block, size_t shared, F fn) {
     launch(
         kernel, grid, block, shared, [](void *f) { (*(F *)f)(); }, &fn);
+}
+/* A device that lags as far behind the host as it may: with defer(true), launches, copies and fills wait in a queue until something
+ * synchronises with them. (With defer(false), the default, each is done at once.) A copy out of pinned host memory reads it only then; one out
+ * of other memory reads it at once, as the CUDA runtime does. */
+void defer(bool on);
+bool deferring();
+void enqueue(std::function<void()> work);
+/* Arguments are evaluated where the launch stands, as under nvcc, however late the kernel runs. */
+template <class F, class... A> void launch_any(const char *kernel, dim3 grid, dim3 block, size_t shared, F fn, A... a) {
+    if (deferring()) enqueue([=] { launch_now(kernel, grid, block, shared, [=] { fn(a...); }); });
+    else launch_now(kernel, grid, block, shared, [=] { fn(a...); });
 }
 
 // ---- for tests ----
@@ -181,7 +193,7 @@ template <class T> static inline void shared_store16(emu::SharedPtr<T> p, uint4 
 }
 
 #define LAUNCH(kernel, grid, block, shared, ...)                                                             \
-    emu::launch_any(#kernel, grid, block, shared, [=] { (kernel)(__VA_ARGS__); }), cuda_latch(#kernel)
+    emu::launch_any(#kernel, grid, block, shared, [](auto... a) { (kernel)(a...); }, __VA_ARGS__), cuda_latch(#kernel)
 
 // ---- barriers, votes, shuffles, reductions ----
 #define __syncthreads()        emu::barrier(__LINE__, __FILE__)
@@ -337,20 +349,22 @@ cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaGetLastError();
 const char *cudaGetErrorString(cudaError_t e);
-static inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind, cudaStream_t) {
-    memmove(d, s, n);
-    return cudaSuccess;
-}
-static inline cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t) {
-    memset(d, v, n);
-    return cudaSuccess;
-}
+cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind kind, cudaStream_t);
+cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t);
+cudaError_t cudaMallocHost(void **p, size_t bytes); // pinned
+cudaError_t cudaFreeHost(void *p);
+typedef uint64_t *cudaEvent_t; // how much of the queue comes before it
+enum { cudaEventDisableTiming = 2 };
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
+cudaError_t cudaStreamSynchronize(cudaStream_t);
 static inline cudaError_t cudaStreamCreate(cudaStream_t *s) {
     *s = nullptr;
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaGetLastError(); }
 static inline cudaError_t cudaGetDeviceCount(int *n) {
     *n = 1;
     return cudaSuccess;
