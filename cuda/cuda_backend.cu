@@ -291,5 +291,9 @@ extern "C" void SIDE(backend_memory)(const Backend *b, size_t *now, size_t *peak
 extern "C" const char *SIDE(backend_describe)(const Backend *) { return device.about; }
 #ifdef CUDA_EMU
 extern "C" void cuda_emu_seed(unsigned long long seed) { emu::seed(seed); }
+extern "C" void cuda_emu_work(unsigned long long *launches, unsigned long long *copies) {
+    const emu::Counts c = emu::counts();
+    *launches = c.launches, *copies = c.copies;
+}
 extern "C" void cuda_emu_defer(int on) { emu::defer(on); }
 #endif

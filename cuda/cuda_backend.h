@@ -21,6 +21,8 @@ const char *cuda_backend_describe(const Backend *b);
 const char *cuda_emu_backend_describe(const Backend *b);
 /* The order in which the emulator runs threads from now on. */
 void cuda_emu_seed(unsigned long long seed);
+/* Launches, and copies and fills, since the program began. */
+void cuda_emu_work(unsigned long long *launches, unsigned long long *copies);
 /* 1: the emulated device lags as far behind the host as it may (cuda_emu.h); 0: it does everything at once. */
 void cuda_emu_defer(int on);
 #ifdef __cplusplus

@@ -535,6 +535,7 @@ bool deferring() { return queue.on; }
 void enqueue(std::function<void()> work) { queue.work.push_back(std::move(work)); }
 } // namespace emu
 cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind kind, cudaStream_t) {
+    emu::m.counts.copies++;
     if (!queue.on) memmove(d, s, n);
     else if (kind == cudaMemcpyHostToDevice && !is_pinned(s)) {
         std::vector<char> staged((const char *)s, (const char *)s + n);
@@ -543,6 +544,7 @@ cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind kin
     return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t) {
+    emu::m.counts.copies++;
     if (!queue.on) memset(d, v, n);
     else emu::enqueue([=] { memset(d, v, n); });
     return cudaSuccess;

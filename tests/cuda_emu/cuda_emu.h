@@ -154,7 +154,7 @@ const char *error_first(); // "" if none
 void error_clear();
 void error_abort_on_fault(); // a fault in global memory prints the kernel and thread, then ends the process
 struct Counts {
-    uint64_t launches, blocks, threads, switches, barriers;
+    uint64_t launches, blocks, threads, switches, barriers, copies; // copies: and fills
 };
 Counts counts();
 

@@ -363,6 +363,9 @@ int main(int argc, char **argv) {
     }
     if (ops) head_op(SMALL ? 40 : 8192, SMALL ? VOC : 128256, 1), head_op(SMALL ? 40 : 8192, SMALL ? VOC : 128256, 0);
     int rc = models ? bench_models(be, SMALL, fill_weights, matrix_rate, &e) : 0;
+#ifdef CUDA_EMU
+    if (!rc && models) rc = bench_launches(be, cuda_emu_work, &e);
+#endif
     if (rc) printf("%s\n", e.msg);
     be->close(be);
     if (csv) fclose(csv);
