@@ -86,6 +86,10 @@ debug: ## unoptimised build for a debugger: build/debug/hybridize
 	@$(MAKE) --no-print-directory build/debug/hybridize B=build/debug OPT="-O0 -g3 -DDEBUG -fsanitize=address,undefined"
 mutate: ## break every op on purpose, one line at a time, and require the tests to notice (minutes)
 	@tests/mutate.sh
+tsan: ## the threads under the thread sanitizer: ops, training with every mixer, evaluation; needs clang and libomp (2 minutes)
+	@tests/tsan.sh
+valgrind: hybridize ## the command line under valgrind's memcheck (1 minute)
+	@tests/valgrind.sh
 coverage: ## branches of the readers and writers that the tests take (minutes; gcc's gcov)
 	@tests/coverage.sh
 fuzz: ## run each libFuzzer target for FUZZ_SECONDS (30) seconds; needs clang
@@ -110,6 +114,6 @@ clean: ## remove everything that make made
 	rm -rf build hybridize
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
-.PHONY: FORCE all help clean test demo asan debug mutate coverage fuzz lint format libcheck
+.PHONY: FORCE all help clean test demo asan debug mutate tsan valgrind coverage fuzz lint format libcheck
 .SECONDARY:
 -include cuda/rules.mk
