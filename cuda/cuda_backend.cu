@@ -96,6 +96,9 @@ static int cuda_alloc(Backend *b, void **p, size_t bytes, const char *what, Err 
         return err_hint(e, "smaller micro-batch, shorter sequences, or activation checkpointing");
     }
     cuda_check(cudaMemsetAsync(*p, 0, bytes, cuda_stream()), "zeroing a new block");
+#if defined(CUDA_EMU) && defined(__SANITIZE_ADDRESS__)
+    cuda_check(cudaStreamSynchronize(cuda_stream()), "zeroing a new block"); // before the arenas put their red zones there
+#endif
     s->held[s->n++] = {*p, bytes};
     s->now += bytes;
     if (s->now > s->peak) s->peak = s->now;
