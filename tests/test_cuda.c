@@ -10,6 +10,8 @@
 #include "method/loss.h"
 #include "method/memory.h"
 #include "method/optim.h"
+#include "method/transfer.h"
+#include "tools/bench_steps.h"
 #include "tools/opcheck.h"
 
 typedef struct {
@@ -353,6 +355,33 @@ START_TEST(memory_plan_is_exact) {
     backend_close(b);
 }
 END_TEST
+/* The two shapes of 3 billion parameters that gpu-bench trains, stage 2 without recomputation, four windows of 4096 tokens: less than the 139 GiB
+ * of an H200, with 4 GB to spare for the runtime and cuBLASLt. */
+START_TEST(three_billion_fit) {
+    Backend *b;
+    Err e = {0};
+    ck_assert_int_eq(backend_open(&b, "cuda-emu-bf16", 1, &e), OK);
+    const Config shape[2] = {bench_config(2048, 36, 16, 2, 11008, 151936, 1), bench_config(3072, 28, 24, 8, 8192, 128256, 1)};
+    for (int i = 0; i < 4; i++) {
+        const Config *c = &shape[i / 2];
+        Config student;
+        int mixer[MAX_LAYERS];
+        MemoryPlan plan = {0};
+        char text[512];
+        const int stage1 = i % 2 == 0, B = stage1 ? 32 : 4, T = stage1 ? 512 : 4096;
+        const StageOptions o = {.batch_size = B, .micro_batch_size = B, .train_seq_len = T};
+        for (int l = 0; l < c->L; l++) mixer[l] = mixer_find("gdn_v4");
+        ck_assert_int_eq(transfer_config(&student, c, mixer, &e), OK);
+        ck_assert_int_eq(memory_frozen(&plan, b, c, GRAD_NONE, "teacher's weights", "teacher's activations", B, T, &e), OK);
+        ck_assert_int_eq(memory_trained(&plan, b, &student, stage1 ? GRAD_MIXERS : GRAD_ALL, &o, stage1, stage1 ? -1 : c->C, &e), OK);
+        memory_text(&plan, text, sizeof text);
+        printf("%s, stage %d, %d x %d: %s\n", i / 2 ? "Llama-3.2-3B" : "Qwen2.5-3B", 1 + !stage1, B, T, text);
+        ck_assert_msg(memory_total(&plan) < ((size_t)139 << 30) - 4000000000u, "%s", text);
+    }
+    backend_close(b);
+}
+END_TEST
+
 START_TEST(what_cannot_fit_is_refused) {
     const char *const layers[] = {"softmax", "gla_v1"};
     const Config c = model_small(layers, 2, 24, 4, 2, 8, 40, 50);
@@ -435,6 +464,7 @@ int main(void) {
     tcase_add_test(t, launch_error_names_the_kernel);
     tcase_add_test(t, allocation_failure_is_an_error);
     tcase_add_loop_test(t, memory_plan_is_exact, 0, 2);
+    tcase_add_test(t, three_billion_fit);
     tcase_add_test(t, what_cannot_fit_is_refused);
     suite_add_tcase(s, t);
     t = tcase_create("models");

@@ -102,7 +102,7 @@ int dump_write(const char *path, Model *m, const int *ids, int T, Err *e) {
     Pass p;
     Dump d = {.m = m, .p = &p, .ids = ids};
     void *logits = NULL;
-    TRY(pass_open(&p, m, 1, T, PASS_TRAIN, e)); // a training pass keeps every layer's activations
+    TRY(pass_open(&p, m, 1, T, PASS_TRAIN | PASS_KEEP, e)); // every layer's activations, all of them
     int rc = pass_input(&p, m, ids, NULL, e);
     if (!rc) rc = m->be->alloc(m->be, &logits, (size_t)T * (size_t)m->c.VOC * m->be->real_size, "logits", e);
     if (!rc) rc = lists_open(&d, m->c.L, e);

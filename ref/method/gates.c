@@ -24,8 +24,8 @@ static int gates_start(Gates *g, Err *e) {
     g->w_host = g->host;
     g->dw_host = g->w_host + w;
     g->slope = g->dw_host + w;
-    TRY(pass_open(&g->sp, g->start, g->heldout->B, g->heldout->T, PASS_TRAIN, e));
-    TRY(pass_open(&g->tp, g->teacher, g->heldout->B, g->heldout->T, PASS_TRAIN, e));
+    TRY(pass_open(&g->sp, g->start, g->heldout->B, g->heldout->T, PASS_TRAIN | PASS_KEEP, e));
+    TRY(pass_open(&g->tp, g->teacher, g->heldout->B, g->heldout->T, PASS_TRAIN | PASS_KEEP, e));
     TRY(loss_open(&g->loss, g->start, g->teacher->c.C, g->sp.N, e));
     gates_place(g, &ar);
     const size_t bytes = ar.used;

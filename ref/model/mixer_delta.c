@@ -39,7 +39,7 @@ int delta_walk_conv(const Mixer *m, const Config *c, MixerParams *p, const Walk 
     return walk_param(w, &p->v_conv, "attn.v_conv1d.weight", 3, Q, c->conv_width, conv);
 }
 
-/* One of q, k, v: linear -> [linear] -> [conv] -> [silu]. A stage that a variant lacks shares the memory of the one before. */
+/* One of q, k, v: linear -> [linear] -> [conv] -> [silu]. A stage that a variant lacks shares the memory of its neighbour. */
 typedef struct {
     const Param *w, *bias, *up, *up_bias, *conv; /* up: NULL for q */
     Real *low, *lin, *conved, *silu;             /* low: between two stacked linear maps */
@@ -53,14 +53,17 @@ static void chains_make(Chain *s, const MixerParams *p, const MixerActs *a) {
 void delta_inputs_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, size_t N) {
     const size_t Q = N * c->H * c->D, K = N * c->Hk * c->D;
     Real **lin[] = {&a->q, &a->k, &a->v}, **conved[] = {&a->qc, &a->kc, &a->vc}, **silu[] = {&a->qs, &a->ks, &a->vs};
+    Real *last[3];
+    for (int i = 0; i < 3; i++) last[i] = arena_take(arena, Q, be->real_size);
     if (m->flags & DELTA_STACK) a->k_low = arena_take(arena, K, be->real_size), a->v_low = arena_take(arena, K, be->real_size);
-    for (int i = 0; i < 3; i++) {
-        *lin[i] = arena_take(arena, Q, be->real_size);
-        *conved[i] = m->flags & DELTA_CONV ? arena_take(arena, Q, be->real_size) : *lin[i];
-        *silu[i] = m->flags & DELTA_SILU ? arena_take(arena, Q, be->real_size) : *conved[i];
+    for (int i = 0; i < 3; i++) { // backward wants the input of every stage; the last one's output is normed in place
+        const int conv = (m->flags & DELTA_CONV) != 0, act = (m->flags & DELTA_SILU) != 0;
+        *lin[i] = conv || act ? arena_take(arena, Q, be->real_size) : last[i];
+        *conved[i] = !conv ? *lin[i] : act ? arena_take(arena, Q, be->real_size) : last[i];
+        *silu[i] = last[i];
     }
-    a->qn = arena_take(arena, Q, be->real_size);
-    a->kn = arena_take(arena, Q, be->real_size);
+    a->qn = last[0];
+    a->kn = last[1];
     a->q_r = arena_take(arena, N * c->H, be->wide_size);
     a->k_r = arena_take(arena, N * c->H, be->wide_size);
 }

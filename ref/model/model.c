@@ -345,6 +345,9 @@ void layer_forward(const Model *m, Pass *p, int l, const Real *x, Real *x_out) {
     layer_mlp(m, p, l, x, p->mix_out, x_out);
 }
 
+/* n1, n2, act were left to later layers: once more, by the same ops on the same numbers, so the bits are the same. */
+static int lean(const Pass *p) { return !(p->flags & (PASS_CHECKPOINT | PASS_KEEP)); }
+
 void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx) {
     Backend *be = m->be;
     const Ops *op = be->op;
@@ -353,6 +356,10 @@ void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx) {
     const int N = p->N, C = m->c.C, F = m->c.F;
     const size_t f = (size_t)N * F;
     layer_weights(m, l);
+    if (lean(p)) {
+        op->rmsnorm_forward(a->n2, a->r2, a->x2, w->mlp_norm.w, m->c.norm_eps, N, C);
+        op->swiglu_forward(a->act, a->gate, a->up, f);
+    }
     Real *dact = p->dact[0], *dgate = p->dact[1], *dup = p->dact[2];
     // x_out = x2 + down(swiglu(gate n2, up n2)): dx is dL/dx2 already, the branch adds to it
     be->zero(be, dact, f * be->real_size);
@@ -372,6 +379,7 @@ void layer_backward(Model *m, Pass *p, int l, Real *dx) {
     const Mixer *mix = mixer_at(m->c.mixer[l]);
     layer_mlp_backward(m, p, l, dx);
     // x2 = x + mixer(n1)
+    if (lean(p)) layer_norm_in(m, p, l, a->x);
     be->zero(be, p->dn, (size_t)p->N * m->c.C * be->real_size);
     mix->backward(mix, layer_call(m, p, l), &a->mix, p->dn, dx, a->n1);
     be->op->rmsnorm_backward(dx, m->p.layer[l].attn_norm.g, p->dn, a->x, m->p.layer[l].attn_norm.w, a->r1, p->N, m->c.C);

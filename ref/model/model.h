@@ -55,18 +55,19 @@ int param_get(Backend *be, const ParamInfo *i, const Param *p, DType type, void 
 
 /* ---------------------------------------------------------------- one batch */
 enum {
-    PASS_TRAIN = 1,
-    PASS_CHECKPOINT = 2
-}; /* keep for backward; keep only layer inputs and recompute each layer in backward */
+    PASS_TRAIN = 1,      /* keep for backward */
+    PASS_CHECKPOINT = 2, /* keep only layer inputs and recompute each layer in backward */
+    PASS_KEEP = 4        /* keep also what backward would compute again: to look at, or for backward passes of one's own */
+};
 typedef struct {
     Real *x; /* (N,C) input of the layer (residual stream) */
-    Real *n1;
-    Wide *r1; /* normed input of the mixer, reciprocal rms */
+    Real *n1; /* normed input of the mixer; n1, n2 and act are one memory for all layers: of the layer that ran last */
+    Wide *r1; /* reciprocal rms */
     MixerActs mix;
     Real *x2; /* after the mixer's residual */
     Real *n2;
     Wide *r2;
-    Real *gate, *up, *act; /* (N,F) */
+    Real *gate, *up, *act; /* (N,F); act = SiLU(gate) up */
 } LayerActs;
 typedef struct {
     int B, T, N;

@@ -10,15 +10,22 @@ static void layer_place(const Model *m, LayerActs *a, Arena *ar, int B, int T, i
     const Backend *be = m->be;
     const size_t N = (size_t)B * T, C = N * m->c.C, F = N * m->c.F;
     const Mixer *mix = mixer_at(m->c.mixer[l]);
-    a->n1 = arena_take(ar, C, be->real_size);
     a->r1 = arena_take(ar, N, be->wide_size);
     mix->place(mix, &m->c, be, &a->mix, ar, B, T, m->chunk, flags & PASS_TRAIN);
     a->x2 = arena_take(ar, C, be->real_size);
-    a->n2 = arena_take(ar, C, be->real_size);
     a->r2 = arena_take(ar, N, be->wide_size);
     a->gate = arena_take(ar, F, be->real_size);
     a->up = arena_take(ar, F, be->real_size);
-    a->act = arena_take(ar, F, be->real_size);
+}
+
+/* What costs one pass over memory to compute again: kept by one layer at a time, unless PASS_KEEP. */
+static void again_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsigned flags) {
+    const size_t size = m->be->real_size, N = (size_t)B * T, C = N * m->c.C, F = N * m->c.F;
+    for (int l = 0; l < m->c.L; l++) {
+        LayerActs *a = &p->layer[l], *same = flags & PASS_KEEP ? a : &p->layer[0];
+        if (same == a) a->n1 = arena_take(ar, C, size), a->n2 = arena_take(ar, C, size), a->act = arena_take(ar, F, size);
+        a->n1 = same->n1, a->n2 = same->n2, a->act = same->act;
+    }
 }
 
 /* Without PASS_TRAIN, or with checkpointing, all layers use the same memory: as much as the largest of them needs. */
@@ -74,6 +81,7 @@ static void pass_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsigne
     p->ids = arena_take(ar, N, sizeof(int));
     p->start_mem = arena_take(ar, N, sizeof(int));
     layers_place(m, p, ar, B, T, flags);
+    again_place(m, p, ar, B, T, flags);
     p->x = arena_take(ar, N * m->c.C, be->real_size);
     p->h = arena_take(ar, N * m->c.C, be->real_size);
     p->r = arena_take(ar, N, be->wide_size);

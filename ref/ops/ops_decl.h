@@ -87,7 +87,7 @@ typedef struct OPS {
     void (*sigmoid_rmsnorm_backward)(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z, const real *w,
                                      const wide *rstd, int N, int C);
 
-    /* l2norm: r = (sum_c x^2 + eps)^{-1/2};  y = x r.   bwd: dx += r (dy - y (dy . y)).   src method.md 2.1 (eps 1e-6 inside). */
+    /* l2norm: r = (sum_c x^2 + eps)^{-1/2};  y = x r;  y may alias x.   bwd: dx += r (dy - y (dy . y)).   src method.md 2.1 (eps 1e-6 inside). */
     void (*l2norm_forward)(real *y, wide *r, const real *x, double eps, int N, int C);
     void (*l2norm_backward)(real *dx, const real *dy, const real *y, const wide *r, int N, int C);
 
