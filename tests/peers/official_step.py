@@ -16,6 +16,7 @@ largest micro-batch that fits (accumulated to the same tokens a step; activation
 recurrence in place of the Triton kernels, which need a GPU: it shows that the script works, its times mean nothing. One line and exit 0
 where something is missing."""
 import argparse
+import gc
 import math
 import re
 import statistics
@@ -37,6 +38,7 @@ SHAPES = {  # C, L, H, Hk, F, VOC, as in bench_model.c
     "Qwen2.5-3B": (2048, 36, 16, 2, 11008, 151936), "Llama-3.2-3B": (3072, 28, 24, 8, 8192, 128256), "tiny": (32, 2, 2, 1, 48, 50)}
 ROWS = [("Qwen2.5-3B", 1, 32, 512), ("Qwen2.5-3B", 2, 4, 4096), ("Llama-3.2-3B", 1, 32, 512), ("Llama-3.2-3B", 2, 4, 4096)]
 TARGET = 1.5
+OUT_OF_MEMORY = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 
 class PlainGdn(nn.Module):
@@ -225,9 +227,13 @@ def measure(name, stage, B, T, kit, dev, micro, checkpoint, repeat):
 def row(name, stage, B, T, kit, dev, ours, repeat):
     tries = [(m, False) for m in (B, B // 2, B // 4, B // 8) if m] + [(1, True)]
     for micro, checkpoint in dict.fromkeys(tries):
+        seconds = 0
         try:
             seconds, losses = measure(name, stage, B, T, kit, dev, micro, checkpoint, repeat)
-        except torch.OutOfMemoryError:
+        except OUT_OF_MEMORY:
+            pass  # what the step held is let go only after this block
+        if not seconds:
+            gc.collect()
             torch.cuda.empty_cache()
             continue
         rate, mine = B * T / seconds, ours.get((name, stage))
