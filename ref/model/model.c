@@ -116,38 +116,29 @@ int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
 
 /* ---------------------------------------------------------------- weights laid out once for many products */
 
-typedef struct { Model *m; int backward; } Hold;
+typedef struct { Model *m; int backward; void (*then)(Backend *b, const Real *w); } Hold;
 /* The matrices that linear and the heads read: the embedding only where it is the head too. */
-static int hold_matrix(const Model *m, const ParamInfo *info, const Param *slot) {
-    return info->rank == 2 && !info->wide && (slot != &m->p.embed || !m->p.head.n);
-}
 static int hold_visit(void *ctx, const ParamInfo *info, Param *slot) {
     const Hold *h = ctx;
     Backend *be = h->m->be;
-    if (hold_matrix(h->m, info, slot)) be->hold(be, slot->w, (int)info->shape[0], (int)info->shape[1], h->backward);
+    if (info->rank != 2 || info->wide || (slot == &h->m->p.embed && h->m->p.head.n)) return OK;
+    if (h->then) h->then(be, slot->w);
+    else be->hold(be, slot->w, (int)info->shape[0], (int)info->shape[1], h->backward);
     return OK;
 }
 void model_hold(Model *m, int backward) {
-    Hold h = {m, backward};
+    Hold h = {.m = m, .backward = backward};
     if (!m->be->hold || m->half || m->held) return;
     params_walk(&m->c, &m->p, hold_visit, &h);
     m->held = 1;
 }
-static int changed_visit(void *ctx, const ParamInfo *info, Param *slot) {
-    const Model *m = ctx;
-    if (hold_matrix(m, info, slot)) m->be->changed(m->be, slot->w);
-    return OK;
+static void held_each(Model *m, void (*then)(Backend *b, const Real *w)) {
+    Hold h = {.m = m, .then = then};
+    if (m->held) params_walk(&m->c, &m->p, hold_visit, &h);
 }
-void model_changed(Model *m) {
-    if (m->held) params_walk(&m->c, &m->p, changed_visit, m);
-}
-static int let_go_visit(void *ctx, const ParamInfo *info, Param *slot) {
-    const Model *m = ctx;
-    if (hold_matrix(m, info, slot)) m->be->let_go(m->be, slot->w);
-    return OK;
-}
+void model_changed(Model *m) { held_each(m, m->be->changed); }
 void model_let_go(Model *m) {
-    if (m->held) params_walk(&m->c, &m->p, let_go_visit, m);
+    held_each(m, m->be->let_go);
     m->held = 0;
 }
 
