@@ -22,6 +22,24 @@ INLINE void rows_fetch(const Chunk *c, const float *x, size_t ld, size_t width, 
         for (size_t a = 0; a < width; a += 16) __builtin_prefetch(x + ((ptrdiff_t)i + c->ahead) * (ptrdiff_t)ld + a, 0, 2);
 }
 
+/* Where the states of one (batch element, head) stand while its chunks are worked through, as ref's States: all of them in `states`, or in
+ * place in `state` if the caller keeps none. */
+typedef struct {
+    float *S; // of chunk c: S + c * step
+    size_t step;
+} States;
+static States states_open(float *states, float *state, size_t bh, const DeltaDims *d) {
+    const size_t size = (size_t)d->K * d->V;
+    if (!states) return (States){state + bh * size, 0};
+    float *S = states + bh * (delta_chunks(d) + 1) * size;
+    memcpy(S, state + bh * size, size * sizeof(float));
+    return (States){S, size};
+}
+static void states_close(States s, float *state, size_t bh, const DeltaDims *d) {
+    const size_t size = (size_t)d->K * d->V;
+    if (s.step) memcpy(state + bh * size, s.S + delta_chunks(d) * size, size * sizeof(float));
+}
+
 INLINE size_t pad16(size_t n) { return (n + 15) & ~(size_t)15; }
 
 static int row_resets(const Chunk *c, size_t i) { return c->start && c->t0 + i > 0 && (size_t)c->start[i] == c->t0 + i; }

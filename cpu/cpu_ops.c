@@ -142,10 +142,10 @@ static void delta_gate_backward(float *da, float *db, float *dA_log, float *ddt_
                                 const float *A_log, const float *dt_bias, int N, int H) {
     OP(delta_gate_backward)(da, db, dA_log, ddt_bias, dg, dbeta, a, g, beta, A_log, dt_bias, N, H);
 }
-static void delta_rule_forward(float *o, float *states, const float *q, const float *k, const float *v,
+static void delta_rule_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
                                const float *g, const float *beta, const int *start, double scale, void *work,
                                const DeltaDims *d) {
-    OP(delta_rule_forward)(o, states, q, k, v, g, beta, start, scale, work, d);
+    OP(delta_rule_forward)(o, states, state, q, k, v, g, beta, start, scale, work, d);
 }
 static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate,
                                 const float *dout, const float *states, const float *q, const float *k,
@@ -160,9 +160,9 @@ static void gla_gate_forward(float *g, const float *x, double normalizer, size_t
 static void gla_gate_backward(float *dx, const float *dg, const float *x, double normalizer, size_t n) {
     OP(gla_gate_backward)(dx, dg, x, normalizer, n);
 }
-static void gla_forward(float *o, float *states, const float *q, const float *k, const float *v,
+static void gla_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
                         const float *g, const int *start, double scale, void *work, const DeltaDims *d) {
-    OP(gla_forward)(o, states, q, k, v, g, start, scale, work, d);
+    OP(gla_forward)(o, states, state, q, k, v, g, start, scale, work, d);
 }
 static void gla_backward(float *dq, float *dk, float *dv, float *dg, float *dstate, const float *dout,
                          const float *states, const float *q, const float *k, const float *v, const float *g,
@@ -178,10 +178,10 @@ static void kda_gate_backward(float *df, float *db, float *dA_log, float *ddt_bi
                               const float *A_log, const float *dt_bias, int N, int H, int K) {
     OP(kda_gate_backward)(df, db, dA_log, ddt_bias, dg, dbeta, f, g, beta, A_log, dt_bias, N, H, K);
 }
-static void kda_forward(float *o, float *states, const float *q, const float *k, const float *v,
+static void kda_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
                         const float *g, const float *beta, const int *start, double scale, void *work,
                         const DeltaDims *d) {
-    OP(kda_forward)(o, states, q, k, v, g, beta, start, scale, work, d);
+    OP(kda_forward)(o, states, state, q, k, v, g, beta, start, scale, work, d);
 }
 static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate,
                          const float *dout, const float *states, const float *q, const float *k,

@@ -307,11 +307,11 @@ static size_t chunk_end(const DeltaHead *h, size_t c) {
     return end < (size_t)h->d->T ? end : (size_t)h->d->T;
 }
 
-static void delta_head_forward(float *o, const DeltaHead *h) {
-    const size_t state = (size_t)h->d->K * h->d->V, chunk = h->d->chunk;
+static void delta_head_forward(float *o, States s, const DeltaHead *h) {
+    const size_t chunk = h->d->chunk;
     for (size_t c = 0; c < (size_t)delta_chunks(h->d); c++) {
-        const float *S = h->states + c * state;
-        float *next = h->states + (c + 1) * state;
+        const float *S = s.S + c * s.step;
+        float *next = s.S + (c + 1) * s.step;
         for (size_t t = c * chunk; t < chunk_end(h, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
             Chunk piece = chunk_at(h, t, chunk_end(h, c));
             piece.ahead = (ptrdiff_t)piece.n, piece.coming = h->d->T - t - piece.n < CT ? h->d->T - t - piece.n : CT;
@@ -342,7 +342,7 @@ static void delta_head_backward(const ChunkGrad *g, float *dS, const DeltaHead *
 }
 
 typedef struct {
-    float *o, *states, *dq, *dk, *dv, *dg, *dbeta, *dstate;
+    float *o, *states, *state, *dq, *dk, *dv, *dg, *dbeta, *dstate;
     const float *q, *k, *v, *g, *beta, *dout;
     const int *start;
     double scale;
@@ -354,7 +354,7 @@ static DeltaHead delta_head(const DeltaJob *j, size_t b, size_t h) {
     const DeltaDims *d = j->d;
     const size_t bt = b * d->T, qk = (bt * d->Hk + h / (d->H / d->Hk)) * d->K, th = bt * d->H + h, bh = b * d->H + h;
     return (DeltaHead){j->q + qk, j->k + qk, j->v + th * d->V, j->g + th, j->beta + th, j->start ? j->start + bt : NULL,
-                       j->states + bh * (delta_chunks(d) + 1) * d->K * d->V,
+                       j->states ? j->states + bh * (delta_chunks(d) + 1) * d->K * d->V : NULL,
                        (float *)(j->work + delta_rule_work(d) / ((size_t)d->B * d->H) * pool_me()), (float)j->scale, d};
 }
 
@@ -362,12 +362,14 @@ static void delta_task(const void *job, size_t u) {
     const DeltaJob *j = job;
     const size_t b = u / j->d->H, h = u % j->d->H;
     const DeltaHead head = delta_head(j, b, h);
-    delta_head_forward(j->o + (b * j->d->T * j->d->H + h) * j->d->V, &head);
+    const States s = states_open(j->states, j->state, u, j->d);
+    delta_head_forward(j->o + (b * j->d->T * j->d->H + h) * j->d->V, s, &head);
+    states_close(s, j->state, u, j->d);
 }
-static void delta_rule_forward(float *o, float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
+static void delta_rule_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const float *beta,
                                const int *start, double scale, void *work, const DeltaDims *d) {
     const size_t heads = (size_t)d->B * d->H;
-    const DeltaJob j = {.o = o, .states = states, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
+    const DeltaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
                         .d = d};
     pool_run_if(heads * d->T * d->K * d->V > ALONE, heads, delta_task, &j);
 }

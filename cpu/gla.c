@@ -232,7 +232,7 @@ static void gla_chunk_backward(const GlaOut *out, float *dS, const float *S, con
 /* ---- one batch element and head ---- */
 
 typedef struct {
-    float *o, *states, *dq, *dk, *dv, *dg, *dstate;
+    float *o, *states, *state, *dq, *dk, *dv, *dg, *dstate;
     const float *q, *k, *v, *g, *dout;
     const int *start;
     double scale;
@@ -260,22 +260,24 @@ static Chunk gla_chunk(const GlaJob *j, const GlaAt *at, size_t b, size_t t, siz
 static void gla_task(const void *job, size_t u) {
     const GlaJob *j = job;
     const DeltaDims *d = j->d;
-    const size_t b = u / d->H, state = (size_t)d->K * d->V;
+    const size_t b = u / d->H;
+    const States s = states_open(j->states, j->state, u, d);
     const GlaAt at = gla_at(j, b, u % d->H);
     for (size_t c = 0; c < (size_t)delta_chunks(d); c++) {
         const size_t from = c * d->chunk, end = from + d->chunk < (size_t)d->T ? from + d->chunk : (size_t)d->T;
-        const float *S = j->states + at.state + c * state;
-        float *next = j->states + at.state + (c + 1) * state;
+        const float *S = s.S + c * s.step;
+        float *next = s.S + (c + 1) * s.step;
         for (size_t t = from; t < end; t += CT, S = next) {
             Chunk piece = gla_chunk(j, &at, b, t, end);
             piece.ahead = (ptrdiff_t)piece.n, piece.coming = d->T - t - piece.n < CT ? d->T - t - piece.n : CT;
             gla_chunk_forward(j->o + at.v + t * piece.ldv, next, S, &piece, at.work);
         }
     }
+    states_close(s, j->state, u, d);
 }
-static void gla_forward(float *o, float *states, const float *q, const float *k, const float *v, const float *g, const int *start,
+static void gla_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const int *start,
                         double scale, void *work, const DeltaDims *d) {
-    const GlaJob j = {.o = o, .states = states, .q = q, .k = k, .v = v, .g = g, .start = start, .scale = scale, .work = work, .d = d};
+    const GlaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .start = start, .scale = scale, .work = work, .d = d};
     const size_t heads = (size_t)d->B * d->H;
     pool_run_if(heads * d->T * d->K * d->V > ALONE, heads, gla_task, &j);
 }

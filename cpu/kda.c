@@ -164,7 +164,7 @@ static void kda_chunk_backward(const KdaOut *out, float *dS, const float *S, con
 /* ---- one batch element and head ---- */
 
 typedef struct {
-    float *o, *states, *dq, *dk, *dv, *dg, *dbeta, *dstate;
+    float *o, *states, *state, *dq, *dk, *dv, *dg, *dbeta, *dstate;
     const float *q, *k, *v, *g, *beta, *dout;
     const int *start;
     double scale;
@@ -196,21 +196,23 @@ static size_t kda_end(const DeltaDims *d, size_t c) {
 static void kda_task(const void *job, size_t u) {
     const KdaJob *j = job;
     const DeltaDims *d = j->d;
-    const size_t b = u / d->H, state = (size_t)d->K * d->V;
+    const size_t b = u / d->H;
+    const States s = states_open(j->states, j->state, u, d);
     const KdaAt at = kda_at(j, b, u % d->H);
     for (size_t c = 0; c < (size_t)delta_chunks(d); c++) {
-        const float *S = j->states + at.state + c * state;
-        float *next = j->states + at.state + (c + 1) * state;
+        const float *S = s.S + c * s.step;
+        float *next = s.S + (c + 1) * s.step;
         for (size_t t = c * d->chunk; t < kda_end(d, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
             Chunk piece = kda_chunk(j, &at, b, t, kda_end(d, c));
             piece.ahead = (ptrdiff_t)piece.n, piece.coming = d->T - t - piece.n < CT ? d->T - t - piece.n : CT;
             kda_chunk_forward(j->o + at.v + t * piece.ldv, next, S, &piece, at.work);
         }
     }
+    states_close(s, j->state, u, d);
 }
-static void kda_forward(float *o, float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
+static void kda_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const float *beta,
                         const int *start, double scale, void *work, const DeltaDims *d) {
-    const KdaJob j = {.o = o, .states = states, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
+    const KdaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
                       .d = d};
     const size_t heads = (size_t)d->B * d->H;
     pool_run_if(heads * d->T * d->K * d->V > ALONE, heads, kda_task, &j);

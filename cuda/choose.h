@@ -25,25 +25,28 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *dout, c
 #endif
     attention_backward_plain(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
 }
-static void delta_rule_forward(real *o, wide *states, const real *q, const real *k, const real *v,
-                               const wide *g, const wide *beta, const int *start, double scale, void *work,
-                               const DeltaDims *d) {
+static void delta_rule_forward(real *o, real *states, wide *state, const real *q, const real *k,
+                               const real *v, const wide *g, const wide *beta, const int *start, double scale,
+                               void *work, const DeltaDims *d) {
     (void)work;
-    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true, false>(o, states, q, k, v, g, beta, scale, d);
+    if (d->T == 1 && d->K <= STEP_MAX_K)
+        return step_forward<true, false>(o, states, state, q, k, v, g, beta, scale, d);
 #if BITS == 16
-    if (d->chunk == GDN_C && d->V % GDN_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
-        if (d->K == 64) return gdn_forward<64>(o, states, q, k, v, g, beta, start, scale, work, d);
-        if (d->K == 128) return gdn_forward<128>(o, states, q, k, v, g, beta, start, scale, work, d);
+    if (d->chunk == GDN_C && d->V % GDN_COLS == 0 && aligned(q, k, v) && aligned(work, o, states) &&
+        aligned(state, o, o)) {
+        if (d->K == 64) return gdn_forward<64>(o, states, state, q, k, v, g, beta, start, scale, work, d);
+        if (d->K == 128) return gdn_forward<128>(o, states, state, q, k, v, g, beta, start, scale, work, d);
     }
 #endif
-    delta_rule_forward_plain(o, states, q, k, v, g, beta, start, scale, d);
+    recurrence<true, false>(o, states, state, q, k, v, g, beta, start, scale, d);
 }
 static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                                const real *dout, const wide *states, const real *q, const real *k,
+                                const real *dout, const real *states, const real *q, const real *k,
                                 const real *v, const wide *g, const wide *beta, const int *start,
                                 double scale, void *work, const DeltaDims *d) {
 #if BITS == 16
-    if (d->chunk == GDN_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states)) {
+    if (d->chunk == GDN_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states) &&
+        aligned(dstate, dout, dout)) {
         if (d->K == 64)
             return gdn_backward<64, 64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start,
                                         scale, work, d);
@@ -55,23 +58,26 @@ static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *db
     delta_rule_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale,
                               work, d);
 }
-static void gla_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
-                        const int *start, double scale, void *work, const DeltaDims *d) {
+static void gla_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
+                        const wide *g, const int *start, double scale, void *work, const DeltaDims *d) {
     (void)work;
-    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<false, true>(o, states, q, k, v, g, NULL, scale, d);
+    if (d->T == 1 && d->K <= STEP_MAX_K)
+        return step_forward<false, true>(o, states, state, q, k, v, g, NULL, scale, d);
 #if BITS == 16
-    if (d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
-        if (d->K == 64) return gla_forward_mma<64>(o, states, q, k, v, g, start, scale, work, d);
-        if (d->K == 128) return gla_forward_mma<128>(o, states, q, k, v, g, start, scale, work, d);
+    if (d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states) &&
+        aligned(state, o, o)) {
+        if (d->K == 64) return gla_forward_mma<64>(o, states, state, q, k, v, g, start, scale, work, d);
+        if (d->K == 128) return gla_forward_mma<128>(o, states, state, q, k, v, g, start, scale, work, d);
     }
 #endif
-    gla_forward_plain(o, states, q, k, v, g, start, scale, d);
+    recurrence<false, true>(o, states, state, q, k, v, g, NULL, start, scale, d);
 }
 static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout,
-                         const wide *states, const real *q, const real *k, const real *v, const wide *g,
+                         const real *states, const real *q, const real *k, const real *v, const wide *g,
                          const int *start, double scale, void *work, const DeltaDims *d) {
 #if BITS == 16
-    if (d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, dout, states)) {
+    if (d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, dout, states) &&
+        aligned(dstate, dout, dout)) {
         if (d->K == 64)
             return gla_backward_mma<64>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work,
                                         d);
@@ -82,27 +88,34 @@ static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, c
 #endif
     gla_backward_plain(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
 }
-static void kda_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
-                        const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+static void kda_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
+                        const wide *g, const wide *beta, const int *start, double scale, void *work,
+                        const DeltaDims *d) {
     (void)work;
-    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true, true>(o, states, q, k, v, g, beta, scale, d);
+    if (d->T == 1 && d->K <= STEP_MAX_K)
+        return step_forward<true, true>(o, states, state, q, k, v, g, beta, scale, d);
 #if BITS == 16
-    if (d->chunk == KDA_C && d->V % KDA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states)) {
-        if (d->K == 64) return kda_forward_mma<64>(o, states, q, k, v, g, beta, start, scale, work, d);
-        if (d->K == 128) return kda_forward_mma<128>(o, states, q, k, v, g, beta, start, scale, work, d);
+    if (d->chunk == KDA_C && d->V % KDA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states) &&
+        aligned(state, o, o)) {
+        if (d->K == 64) return kda_forward_mma<64>(o, states, state, q, k, v, g, beta, start, scale, work, d);
+        if (d->K == 128)
+            return kda_forward_mma<128>(o, states, state, q, k, v, g, beta, start, scale, work, d);
     }
 #endif
-    kda_forward_plain(o, states, q, k, v, g, beta, start, scale, d);
+    recurrence<true, true>(o, states, state, q, k, v, g, beta, start, scale, d);
 }
 static void kda_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
-                         const wide *states, const real *q, const real *k, const real *v, const wide *g,
+                         const real *states, const real *q, const real *k, const real *v, const wide *g,
                          const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
 #if BITS == 16
-    if (d->chunk == KDA_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states)) {
+    if (d->chunk == KDA_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states) &&
+        aligned(dstate, dout, dout)) {
         if (d->K == 64)
-            return kda_backward_mma<64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+            return kda_backward_mma<64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start,
+                                        scale, work, d);
         if (d->K == 128 && cuda_shared_room() >= 227 * 1024) // not on sm_80
-            return kda_backward_mma<128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
+            return kda_backward_mma<128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start,
+                                         scale, work, d);
     }
 #endif
     kda_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);

@@ -42,6 +42,7 @@ typedef float wide;
 #include "conv.cu"
 #include "gate.cu"
 #include "chunk.h"
+#include "recurrence.cu"
 #include "delta_rule.cu"
 #if BITS == 16
 #include "inverse.h"

@@ -1,9 +1,6 @@
-/* delta_rule.cu - the gated delta rule, first versions: forward as the plain recurrence, backward chunk by chunk.
+/* delta_rule.cu - the gated delta rule, first version of backward, chunk by chunk (forward: recurrence.cu).
  *
- * Forward. The columns of S are independent of each other: u_v, and so S[:,v], needs only v's own column. So a thread owns a column,
- * in shared memory, and a block walks through time with 32 columns; q_t and k_t are fetched once for all of them.
- *
- * Backward. One block per (batch, key head), chunks from the last to the first, the heads of the group one after another. The
+ * One block per (batch, key head), chunks from the last to the first, the heads of the group one after another. The
  * equations are those of the no-WU form with the ungated inverse (FlashQLA's algebra), each line a tile_product in
  * the workspace: readable, and slow. Rows i of a chunk, G the sum of g from the chunk's start, all decays differences <= 0:
  *   gam_ij = e^{G_i - G_j} (i >= j, same document)   in_i = e^{G_i} (0 after a start)   out_i = e^{G_C - G_i}   all = e^{G_C}
@@ -15,54 +12,7 @@
  *   dg_t = sum over i >= t of (in_i's share + sum over j < t of L_ij), L the gradient of the exponents of gam_ij:
  *   L = (dO V'^T) o P + E o K K^T, in the chunk's last row also K_j . dK_s,j;  in's share: q_i . dQ_in + k_i . dK_in, last row also all <S, dS>
  *   dS = all dS + Q^T (s in o dO) - K^T (in o dR) */
-enum { RECUR_COLUMNS = 32, DELTA_THREADS = 256 };
-
-__global__ void delta_rule_forward_kernel(real *o, wide *states, const real *q, const real *k, const real *v,
-                                          const wide *g, const wide *beta, const int *start, DeltaArgs a) {
-    DYNAMIC_SHARED(float, cursor);
-    SHARED_PTR(float) S = shared_take<float>(cursor, a.K * RECUR_COLUMNS);
-    SHARED_PTR(float) qs = shared_take<float>(cursor, a.K);
-    SHARED_PTR(float) ks = shared_take<float>(cursor, a.K);
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x,
-              col = blockIdx.x * RECUR_COLUMNS + x;
-    const bool mine = col < a.V;
-    wide *state = states + (size_t)bh * (a.NC + 1) * a.K * a.V;
-    for (int i = 0; i < a.K; i++) S[i * RECUR_COLUMNS + x] = mine ? state[(size_t)i * a.V + col] : 0.0f;
-    for (int t = 0; t < a.T; t++) {
-        const size_t bt = (size_t)b * a.T + t, row = bt * a.H + h;
-        __syncthreads();
-        for (int i = x; i < a.K; i += RECUR_COLUMNS) {
-            qs[i] = q[(bt * a.Hk + hk) * a.K + i];
-            ks[i] = k[(bt * a.Hk + hk) * a.K + i];
-        }
-        __syncthreads();
-        const float decay = begins(start, b, a.T, t) ? 0.0f : expf(g[row]);
-        float u = mine ? (float)v[row * a.V + col] : 0.0f, out = 0;
-        for (int i = 0; i < a.K; i++) {
-            const float p = decay != 0 ? decay * S[i * RECUR_COLUMNS + x] : 0.0f;
-            S[i * RECUR_COLUMNS + x] = p;
-            u -= p * ks[i];
-        }
-        u *= beta[row];
-        for (int i = 0; i < a.K; i++) {
-            const float s = S[i * RECUR_COLUMNS + x] + ks[i] * u;
-            S[i * RECUR_COLUMNS + x] = s;
-            out += s * qs[i];
-        }
-        if (mine) o[row * a.V + col] = a.scale * out;
-        if (((t + 1) % a.chunk == 0 || t + 1 == a.T) && mine) { // the state after this chunk
-            wide *to = state + (size_t)(t / a.chunk + 1) * a.K * a.V;
-            for (int i = 0; i < a.K; i++) to[(size_t)i * a.V + col] = S[i * RECUR_COLUMNS + x];
-        }
-    }
-}
-static void delta_rule_forward_plain(real *o, wide *states, const real *q, const real *k, const real *v,
-                                     const wide *g, const wide *beta, const int *start, double scale,
-                                     const DeltaDims *d) {
-    const size_t shared = ((size_t)d->K * (RECUR_COLUMNS + 2) + 16) * sizeof(float);
-    LAUNCH(delta_rule_forward_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, shared,
-           o, states, q, k, v, g, beta, start, delta_args(d, scale));
-}
+enum { DELTA_THREADS = 256 };
 
 /* The tiles of one (batch, head) in the workspace. */
 struct DeltaTiles {
@@ -86,7 +36,8 @@ __device__ DeltaTiles delta_tiles(wide *w, int c, int width) {
 struct DeltaChunk {
     int n, b, t0, h, sq, sv, s1; // rows; strides between rows of q/k, of v/o, of g/beta
     const real *q, *k, *v, *dout;
-    const wide *g, *beta, *S;
+    const wide *g, *beta;
+    const real *S;
     wide *dS;
 };
 
@@ -240,7 +191,7 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
 }
 
 __global__ void delta_rule_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                                           const real *dout, const wide *states, const real *q, const real *k,
+                                           const real *dout, const real *states, const real *q, const real *k,
                                            const real *v, const wide *g, const wide *beta, const int *start,
                                            wide *work, DeltaArgs a) {
     const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, width = max(a.K, a.V);
@@ -284,7 +235,7 @@ __global__ void delta_rule_backward_kernel(real *dq, real *dk, real *dv, wide *d
     }
 }
 static void delta_rule_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                                      const real *dout, const wide *states, const real *q, const real *k,
+                                      const real *dout, const real *states, const real *q, const real *k,
                                       const real *v, const wide *g, const wide *beta, const int *start,
                                       double scale, void *work, const DeltaDims *d) {
     LAUNCH(delta_rule_backward_kernel, d->B * d->Hk, DELTA_THREADS, 0, dq, dk, dv, dg, dbeta, dstate, dout,

@@ -138,7 +138,7 @@ __device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, co
 
 template <int K>
 __global__ void __launch_bounds__(GDN_SCAN)
-    gdn_scan_mma_kernel(Bf16 *o, wide *states, Bf16 *work, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+    gdn_scan_mma_kernel(Bf16 *o, Bf16 *states, wide *state, Bf16 *work, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                         const wide *g, const wide *beta, const int *start, int first_chunk, int chunks,
                         DeltaArgs a) {
     enum {
@@ -159,17 +159,12 @@ __global__ void __launch_bounds__(GDN_SCAN)
               g8 = lane / 4, t2 = lane % 4 * 2;
     const int row = threadIdx.x / WARP % 4,
               left = threadIdx.x / WARP / 4 * HALF; // rows row*16.. of a chunk, columns left..
-    wide *state = states + ((size_t)bh * (a.NC + 1) + first_chunk) * K * a.V + v0;
+    const size_t KV = (size_t)K * a.V;
+    wide *running = state + bh * KV + v0;
+    Bf16 *keep = states ? states + ((size_t)bh * (a.NC + 1) + first_chunk) * KV + v0 : states;
 
     float S[K / 64][NB][4]; // rows 16 (row + 4 m) .. of S
-#pragma unroll
-    for (int m = 0; m < K / 64; m++)
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                S[m][n][e] =
-                    state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2 + e % 2];
+    state_load(S, running, a.V, row, left);
     gdn_fetch<K>(gdn_stage<K>(ring, 0), q, k, v, gdn_pair(work, bh, 0, chunks, GDN_PAIR), b, h, first_chunk,
                  v0, a);
     for (int x = 0; x < chunks; x++) {
@@ -180,13 +175,11 @@ __global__ void __launch_bounds__(GDN_SCAN)
             gdn_fetch<K>(gdn_stage<K>(ring, (x + 1) % 2), q, k, v,
                          gdn_pair(work, bh, x + 1, chunks, GDN_PAIR), b, h, c + 1, v0, a);
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
-#pragma unroll
-        for (int m = 0; m < K / 64; m++)
-#pragma unroll
-            for (int n = 0; n < NB; n++) store_c<COLS>(Ss, S[m][n], 16 * (row + 4 * m), left + n * 8);
+        state_round<COLS>(Ss, S, row, left);
         if (x + 1 < chunks) cp_async_wait<1>();
         else cp_async_wait<0>();
         __syncthreads();
+        if (keep) tile_store<COLS>(keep + x * KV, a.V, Ss, K, GDN_SCAN);
         // K S and Q S for this warp's 16 rows
         float ks[NB][4] = {}, acc[NB][4] = {};
         tile_mma<K, COLS, false, true, 8>(ks, w.k, Ss, row * 16, left, K);
@@ -238,7 +231,6 @@ __global__ void __launch_bounds__(GDN_SCAN)
                         bf16_pair(acc[n][e], acc[n][e + 1]);
             }
         // S = all S + K^T (out o V')
-        state += (size_t)K * a.V;
 #pragma unroll
         for (int m = 0; m < K / 64; m++) {
 #pragma unroll
@@ -246,21 +238,18 @@ __global__ void __launch_bounds__(GDN_SCAN)
 #pragma unroll
                 for (int e = 0; e < 4; e++) S[m][n][e] *= all;
             tile_mma<K, COLS, true, true, 8>(S[m], w.k, Rs, 16 * (row + 4 * m), left, GDN_C);
-#pragma unroll
-            for (int n = 0; n < NB; n++)
-#pragma unroll
-                for (int e = 0; e < 4; e += 2) {
-                    float *to =
-                        state + (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2;
-                    *(float2 *)to = make_float2(S[m][n][e], S[m][n][e + 1]);
-                }
         }
         __syncthreads(); // the stage, Ss and Rs may be written again
     }
+    state_store(running, S, a.V, row, left);
+    if (!keep) return;
+    state_round<COLS>(Ss, S, row, left);
+    __syncthreads();
+    tile_store<COLS>(keep + chunks * KV, a.V, Ss, K, GDN_SCAN);
 }
 
 template <int K>
-static void gdn_forward(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+static void gdn_forward(Bf16 *o, Bf16 *states, wide *state, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                         const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
     const size_t pair = GDN_PAIR * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD,
@@ -273,7 +262,7 @@ static void gdn_forward(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, con
         const int chunks = a.NC - first < most ? a.NC - first : most;
         LAUNCH((gdn_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare,
                (Bf16 *)work, q, k, g, beta, start, first, chunks, (int)GDN_PAIR, a);
-        LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, shared_scan, o, states,
+        LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, shared_scan, o, states, state,
                (Bf16 *)work, q, k, v, g, beta, start, first, chunks, a);
     }
 }

@@ -59,14 +59,7 @@ __global__ void __launch_bounds__(GDN_BACK)
     Bf16 *kept = work + (size_t)bh * chunks * Kept::ALL;
 
     float S[K / 64][NB][4]; // dS
-#pragma unroll
-    for (int m = 0; m < K / 64; m++)
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                S[m][n][e] =
-                    state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2];
+    state_load(S, state, V, row, left);
     gdn_back_fetch<K, V>(ring, q, k, dout, kept + (size_t)(chunks - 1) * Kept::ALL, b, h,
                          first_chunk + chunks - 1, v0, a);
     for (int y = 0; y < chunks; y++) {
@@ -80,19 +73,11 @@ __global__ void __launch_bounds__(GDN_BACK)
             gdn_back_fetch<K, V>(ring + (1 - s) * STAGE, q, k, dout, kept + (size_t)(x - 1) * Kept::ALL, b, h,
                                  c - 1, v0, a);
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
-#pragma unroll
-        for (int m = 0; m < K / 64; m++)
-#pragma unroll
-            for (int n = 0; n < NB; n++) {
-                store_c<COLS>(dSs, S[m][n], 16 * (row + 4 * m), left + n * 8);
-#pragma unroll
-                for (int e = 0; e < 4; e += 2)
-                    *(unsigned *)(out_dS + (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 +
-                                  t2) = bf16_pair(S[m][n][e], S[m][n][e + 1]);
-            }
+        state_round<COLS>(dSs, S, row, left);
         if (x) cp_async_wait<1>();
         else cp_async_wait<0>();
         __syncthreads();
+        tile_store<COLS>(out_dS, V, dSs, K, GDN_BACK);
         float in[2], out[2];
         const double end = G[GDN_C - 1];
         const int last_from = from[GDN_C - 1];
@@ -157,21 +142,14 @@ __global__ void __launch_bounds__(GDN_BACK)
         }
         __syncthreads(); // the stage, dSs, dUs and ios may be written again
     }
-#pragma unroll
-    for (int m = 0; m < K / 64; m++)
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2] =
-                    S[m][n][e];
+    state_store(state, S, V, row, left);
 }
 
 // ---- parallel ----
 template <int K, int V>
 __global__ void __launch_bounds__(GDN_BACK)
     gdn_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, const Bf16 *work, const Bf16 *dout,
-                            const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                            const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                             const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
     enum {
         VB = V / 2 / 8,
@@ -212,7 +190,7 @@ __global__ void __launch_bounds__(GDN_BACK)
     for (int h = hk * group; h < (hk + 1) * group; h++) {
         const size_t bh = (size_t)b * a.H + h, at_v = (bt * a.H + h) * V;
         const Bf16 *kept = work + (bh * chunks + x) * Kept::ALL;
-        const wide *S = states + (bh * (a.NC + 1) + c) * K * V;
+        const Bf16 *S = states + (bh * (a.NC + 1) + c) * K * V;
         if (h == hk * group) {
             tile_fetch<K>(ks, k + at_k, (size_t)a.Hk * K, GDN_C, n_rows, GDN_BACK);
             tile_fetch<K>(qs, q + at_k, (size_t)a.Hk * K, GDN_C, n_rows, GDN_BACK);
@@ -222,9 +200,9 @@ __global__ void __launch_bounds__(GDN_BACK)
         tile_fetch<GDN_C>(As, kept, GDN_C, GDN_C, GDN_C, GDN_BACK);
         tile_fetch<GDN_C>(Ps, kept + GDN_C * GDN_C, GDN_C, GDN_C, GDN_C, GDN_BACK);
         tile_fetch<V>(dUs, kept + Kept::PAIR, V, GDN_C, GDN_C, GDN_BACK);
+        tile_fetch<V>(Ss, S, V, K, K, GDN_BACK);
         cp_async_commit();
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
-        for (int e = threadIdx.x; e < K * V; e += GDN_BACK) Ss[e / V * Tile<V>::LD + e % V] = S[e];
         cp_async_wait<0>();
         __syncthreads();
         float in[2], out[2], beta_r[2];
@@ -368,7 +346,7 @@ __global__ void __launch_bounds__(GDN_BACK)
         float tail = 0, last_all = 0; // all <S, dS>, and the sum of K o dK_s
         for (int e = threadIdx.x; e < K * V; e += GDN_BACK) {
             const float d = kept[Kept::PAIR + Kept::DU + e];
-            tail += d * S[e];
+            tail += d * (float)S[e];
             Ss[e / V * Tile<V>::LD + e % V] = d;
         }
         tail = all * block_sum(tail); // and a barrier
@@ -431,7 +409,7 @@ __global__ void __launch_bounds__(GDN_BACK)
 
 template <int K, int V>
 static void gdn_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wide *dstate, const Bf16 *dout,
-                         const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                         const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                          const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
     const size_t tile_k = GDN_C * Tile<K>::LD, tile_v = GDN_C * Tile<V>::LD, tile_c = GDN_C * Tile<GDN_C>::LD,

@@ -1,49 +1,10 @@
-/* gla.cu - gated linear attention, first versions, all as recurrences.
+/* gla.cu - gated linear attention, first version of backward, as recurrences (forward: recurrence.cu).
  *
- * Forward, and dv and dstate: columns of S (and of dS) are independent, so a thread owns a column, as in delta_rule.cu.
+ * dv and dstate: columns of dS are independent, so a thread owns a column, as in recurrence.cu.
  * dq, dk, dg: rows of S are independent too, so here a thread owns a key channel. Per chunk from the last to the first, a forward sweep
  * from the stored state gives S_t and so dq. The backward sweep gives dk, and dg = <dS, e^g S_prev>, for which S_prev is needed
  * in reverse order: the forward sweep leaves S every 8 tokens in the workspace, and each run of 8 is done again from there. (The
  * shorter way, dg_t = dg_{t+1} + q_t dq_t - k_t dk_t, subtracts large numbers where the decay is strong.) */
-__global__ void gla_forward_kernel(real *o, wide *states, const real *q, const real *k, const real *v,
-                                   const wide *g, const int *start, DeltaArgs a) {
-    DYNAMIC_SHARED(float, cursor);
-    SHARED_PTR(float) S = shared_take<float>(cursor, a.K * RECUR_COLUMNS);
-    SHARED_PTR(float) qs = shared_take<float>(cursor, a.K);
-    SHARED_PTR(float) ks = shared_take<float>(cursor, a.K);
-    SHARED_PTR(float) es = shared_take<float>(cursor, a.K);
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x,
-              col = blockIdx.x * RECUR_COLUMNS + x;
-    const bool mine = col < a.V;
-    wide *state = states + (size_t)bh * (a.NC + 1) * a.K * a.V;
-    for (int i = 0; i < a.K; i++) S[i * RECUR_COLUMNS + x] = mine ? state[(size_t)i * a.V + col] : 0.0f;
-    for (int t = 0; t < a.T; t++) {
-        const size_t bt = (size_t)b * a.T + t, row = bt * a.H + h, krow = (bt * a.Hk + hk) * a.K;
-        const bool fresh = begins(start, b, a.T, t);
-        __syncthreads();
-        for (int i = x; i < a.K; i += RECUR_COLUMNS)
-            qs[i] = q[krow + i], ks[i] = k[krow + i], es[i] = expf(g[krow + i]);
-        __syncthreads();
-        const float v_t = mine ? (float)v[row * a.V + col] : 0.0f;
-        float out = 0;
-        for (int i = 0; i < a.K; i++) {
-            const float s = (fresh ? 0.0f : es[i] * S[i * RECUR_COLUMNS + x]) + ks[i] * v_t;
-            S[i * RECUR_COLUMNS + x] = s;
-            out += s * qs[i];
-        }
-        if (mine) o[row * a.V + col] = a.scale * out;
-        if (((t + 1) % a.chunk == 0 || t + 1 == a.T) && mine) {
-            wide *to = state + (size_t)(t / a.chunk + 1) * a.K * a.V;
-            for (int i = 0; i < a.K; i++) to[(size_t)i * a.V + col] = S[i * RECUR_COLUMNS + x];
-        }
-    }
-}
-static void gla_forward_plain(real *o, wide *states, const real *q, const real *k, const real *v,
-                              const wide *g, const int *start, double scale, const DeltaDims *d) {
-    const size_t shared = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
-    LAUNCH(gla_forward_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, shared, o,
-           states, q, k, v, g, start, delta_args(d, scale));
-}
 
 /* dv and dstate: the reverse recurrence of one column of dS. */
 __global__ void gla_dv_kernel(real *dv, wide *dstate, const real *dout, const real *q, const real *k,
@@ -112,7 +73,7 @@ __device__ void gla_step(const GlaColumns &w, const GlaRow &r) {
 /* dq, dk, dg of 32 key channels of one (batch, key head), a thread a channel, the heads of the group one after another, and of each head 64
  * columns after another: any K and V. */
 __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate, const real *dout,
-                                const wide *states, const real *q, const real *k, const real *v,
+                                const real *states, const real *q, const real *k, const real *v,
                                 const wide *g, const int *start, wide *work, DeltaArgs a) {
     SHARED(float, room, (2 * WARP + 2) * GLA_WIDE);
     const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, y = threadIdx.x,
@@ -133,7 +94,7 @@ __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate
         for (int block = 0; block < group * ((a.V + GLA_WIDE - 1) / GLA_WIDE); block++) {
             const int h = block % group;
             w.v0 = block / group * GLA_WIDE, w.n = min((int)GLA_WIDE, a.V - w.v0);
-            const wide *from = states + ((bh0 + h) * (a.NC + 1) + c) * KV + (size_t)x * a.V + w.v0;
+            const real *from = states + ((bh0 + h) * (a.NC + 1) + c) * KV + (size_t)x * a.V + w.v0;
             wide *dS = work + (bh0 + h) * a.worker + (size_t)x * a.V + w.v0;
             for (int j = 0; j < w.n && mine; j++) w.S[j * WARP + y] = from[j], w.D[j * WARP + y] = dS[j];
             for (int i = 0; i < n; i++) { // forward: S_t and dq_t
@@ -182,7 +143,7 @@ __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate
     }
 }
 static void gla_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout,
-                               const wide *states, const real *q, const real *k, const real *v, const wide *g,
+                               const real *states, const real *q, const real *k, const real *v, const wide *g,
                                const int *start, double scale, void *work, const DeltaDims *d) {
     const size_t columns = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
     if (dq || dk || dg)

@@ -85,12 +85,12 @@ __device__ void gla_fetch(const GlaStage<K> &s, const Bf16 *v, const Bf16 *kept,
     cp_async_commit();
 }
 
-/* Forward: out = O (overwritten), states: what is written after each chunk. Backward: v = dO, out = dV (added to, may be NULL), states =
- * dstate (in and out), and dS before each chunk goes into the workspace, behind what prepare left. */
+/* Forward: out = O (overwritten), state S in and out, states: S before each chunk, or NULL. Backward: v = dO, out = dV (added to, may be NULL),
+ * state = dstate, and dS before each chunk goes into the workspace, behind what prepare left. */
 template <int K, bool back>
 __global__ void __launch_bounds__(GLA_SCAN, 1)
-    gla_scan_mma_kernel(Bf16 *out, wide *states, Bf16 *work, const Bf16 *v, int first_chunk, int chunks,
-                        int each, DeltaArgs a) {
+    gla_scan_mma_kernel(Bf16 *out, Bf16 *states, wide *state, Bf16 *work, const Bf16 *v, int first_chunk,
+                        int chunks, int each, DeltaArgs a) {
     enum { COLS = GLA_COLS, HALF = COLS / 2, NB = HALF / 8 }; // warps 0-3 have the left half of the columns
     typedef GlaKept<K> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
@@ -101,17 +101,12 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
     const int row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
     const size_t KV = (size_t)K * a.V;
     const Bf16 *kept = work + (size_t)(b * a.Hk + hk) * chunks * each;
-    Bf16 *dS_kept = work + (size_t)gridDim.y / a.H * a.Hk * chunks * each + (size_t)bh * chunks * KV + v0;
-    wide *state = states + (back ? (size_t)bh * KV : ((size_t)bh * (a.NC + 1) + first_chunk) * KV) + v0;
+    Bf16 *keep = back ? work + (size_t)gridDim.y / a.H * a.Hk * chunks * each + (size_t)bh * chunks * KV + v0
+                 : states ? states + ((size_t)bh * (a.NC + 1) + first_chunk) * KV + v0
+                          : states;
+    wide *running = state + bh * KV + v0;
     float S[K / 64][NB][4]; // rows 16 (row + 4 m) .. of S
-#pragma unroll
-    for (int m = 0; m < K / 64; m++)
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                S[m][n][e] =
-                    state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2 + e % 2];
+    state_load(S, running, a.V, row, left);
     const int x0 = back ? chunks - 1 : 0, step = back ? -1 : 1;
     gla_fetch<K, back>(gla_stage<K>(ring, 0), v, kept + (size_t)x0 * each, b, h, first_chunk + x0, v0, a);
     for (int done = 0; done < chunks; done++) {
@@ -121,20 +116,11 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
         if (done + 1 < chunks)
             gla_fetch<K, back>(gla_stage<K>(ring, (done + 1) % 2), v, kept + (size_t)(x + step) * each, b, h,
                                first_chunk + x + step, v0, a);
-#pragma unroll
-        for (int m = 0; m < K / 64; m++)
-#pragma unroll
-            for (int n = 0; n < NB; n++) {
-                store_c<COLS>(Ss, S[m][n], 16 * (row + 4 * m), left + n * 8);
-                if (back)
-                    for (int e = 0; e < 4; e += 2)
-                        *(unsigned *)(dS_kept + (size_t)x * KV +
-                                      (size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 +
-                                      t2) = bf16_pair(S[m][n][e], S[m][n][e + 1]);
-            }
+        state_round<COLS>(Ss, S, row, left);
         if (done + 1 < chunks) cp_async_wait<1>();
         else cp_async_wait<0>();
         __syncthreads();
+        if (keep) tile_store<COLS>(keep + x * KV, a.V, Ss, K, GLA_SCAN);
         float acc[NB][4] = {};
         tile_mma<K, COLS, false, true, 8>(acc, w.x, Ss, row * 16, left, K);
         tile_mma<GLA_C, COLS, back, true, 8>(acc, w.P, w.v, row * 16, left, GLA_C);
@@ -148,27 +134,24 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
                 if (back) pair_add(to, acc[n][e], acc[n][e + 1]);
                 else *(unsigned *)to = bf16_pair(acc[n][e], acc[n][e + 1]);
             }
-        // S = all o S + Y^T V
-        if (!back) state += KV;
+            // S = all o S + Y^T V
 #pragma unroll
         for (int m = 0; m < K / 64; m++) {
             const int r0 = 16 * (row + 4 * m) + g8;
-            const float keep[2] = {all[r0], all[r0 + 8]};
+            const float stays[2] = {all[r0], all[r0 + 8]};
 #pragma unroll
             for (int n = 0; n < NB; n++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) S[m][n][e] *= keep[e / 2];
+                for (int e = 0; e < 4; e++) S[m][n][e] *= stays[e / 2];
             tile_mma<K, COLS, true, true, 8>(S[m], w.y, w.v, 16 * (row + 4 * m), left, GLA_C);
-            if (!back || done + 1 == chunks)
-#pragma unroll
-                for (int n = 0; n < NB; n++)
-#pragma unroll
-                    for (int e = 0; e < 4; e += 2)
-                        *(float2 *)(state + (size_t)(r0 + e / 2 * 8) * a.V + left + n * 8 + t2) =
-                            make_float2(S[m][n][e], S[m][n][e + 1]);
         }
         __syncthreads(); // the stage and Ss may be written again
     }
+    state_store(running, S, a.V, row, left);
+    if (back || !keep) return;
+    state_round<COLS>(Ss, S, row, left);
+    __syncthreads();
+    tile_store<COLS>(keep + chunks * KV, a.V, Ss, K, GLA_SCAN);
 }
 
 template <int K> static size_t gla_scan_shared() {
@@ -178,8 +161,8 @@ template <int K> static size_t gla_prepare_shared() {
     return 2 * GLA_C * Tile<K>::LD * sizeof(Bf16) + DecaySums<K>::SIZE * sizeof(float);
 }
 template <int K>
-static void gla_forward_mma(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
-                            const int *start, double scale, void *work, const DeltaDims *d) {
+static void gla_forward_mma(Bf16 *o, Bf16 *states, wide *state, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                            const wide *g, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
     const int each = GlaKept<K>::SIZE, most = (int)(a.worker * sizeof(float) / (each * sizeof(Bf16)));
     for (int first = 0; first < a.NC; first += most) {
@@ -187,6 +170,6 @@ static void gla_forward_mma(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k,
         LAUNCH(gla_prepare_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_PREPARE, gla_prepare_shared<K>(),
                (Bf16 *)work, q, k, g, start, first, chunks, each, a);
         LAUNCH((gla_scan_mma_kernel<K, false>), dim3(d->V / GLA_COLS, d->B * d->H), GLA_SCAN,
-               gla_scan_shared<K>(), o, states, (Bf16 *)work, v, first, chunks, each, a);
+               gla_scan_shared<K>(), o, states, state, (Bf16 *)work, v, first, chunks, each, a);
     }
 }

@@ -47,7 +47,7 @@ __device__ float gla_head_products(float (&dp)[4][4], float (&sq)[NB][4], float 
 template <int K>
 __global__ void __launch_bounds__(GLA_BACK, 1)
     gla_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, const Bf16 *dS, const Bf16 *dout,
-                            const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                            const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                             const int *start, int first_chunk, int chunks, DeltaArgs a) {
     enum { NB = K / 16, TC = GLA_C * Tile<GLA_COLS>::LD, TS = K * Tile<GLA_COLS>::LD };
     DYNAMIC_SHARED(Bf16, cursor);
@@ -75,17 +75,13 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
     for (int x = 0; x < group * (a.V / GLA_COLS); x++) {
         const int h = hk * group + x / (a.V / GLA_COLS), v0 = x % (a.V / GLA_COLS) * GLA_COLS;
         const size_t rows = (((size_t)b * a.T + t0) * a.H + h) * a.V + v0, bh = (size_t)b * a.H + h;
-        const wide *S = states + (bh * (a.NC + 1) + c) * KV + v0;
+        const Bf16 *S = states + (bh * (a.NC + 1) + c) * KV + v0;
         __syncthreads();
         tile_fetch<GLA_COLS>(vs, v + rows, (size_t)a.H * a.V, GLA_C, n, GLA_BACK);
         tile_fetch<GLA_COLS>(os, dout + rows, (size_t)a.H * a.V, GLA_C, n, GLA_BACK);
         tile_fetch<GLA_COLS>(Ds, dS + (bh * chunks + blockIdx.x) * KV + v0, a.V, K, K, GLA_BACK);
+        tile_fetch<GLA_COLS>(Ss, S, a.V, K, K, GLA_BACK);
         cp_async_commit();
-        for (int e = threadIdx.x * 2; e < K * GLA_COLS; e += GLA_BACK * 2) {
-            const float2 s = *(const float2 *)(S + (size_t)(e / GLA_COLS) * a.V + e % GLA_COLS);
-            const int to = e / GLA_COLS * Tile<GLA_COLS>::LD + e % GLA_COLS;
-            Ss[to] = Bf16(s.x), Ss[to + 1] = Bf16(s.y);
-        }
         cp_async_wait<0>();
         __syncthreads();
         inner += gla_head_products<K, NB>(dp, sq, sk, vs, os, Ss, Ds);
@@ -161,7 +157,7 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
 
 template <int K>
 static void gla_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dstate, const Bf16 *dout,
-                             const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                             const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                              const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
     const int each = GlaKept<K>::SIZE;
@@ -176,7 +172,7 @@ static void gla_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dstat
         LAUNCH(gla_prepare_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_PREPARE, gla_prepare_shared<K>(),
                (Bf16 *)work, q, k, g, start, first, chunks, each, a);
         LAUNCH((gla_scan_mma_kernel<K, true>), dim3(d->V / GLA_COLS, d->B * d->H), GLA_SCAN,
-               gla_scan_shared<K>(), dv, dstate, (Bf16 *)work, dout, first, chunks, each, a);
+               gla_scan_shared<K>(), dv, (Bf16 *)NULL, dstate, (Bf16 *)work, dout, first, chunks, each, a);
         if (dq || dk || dg)
             LAUNCH(gla_parallel_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_BACK, shared, dq, dk, dg, dS,
                    dout, states, q, k, v, g, start, first, chunks, a);

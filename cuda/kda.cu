@@ -1,7 +1,6 @@
-/* kda.cu - Kimi delta attention, first versions, all as recurrences: the gates, forward and backward.
+/* kda.cu - Kimi delta attention, first version of backward, as the recurrence (forward: recurrence.cu), and the gates.
  *
- * Forward as in delta_rule.cu and gla.cu: the columns of S are independent of each other, a thread owns one of them in shared memory.
- * Backward: a block a (batch, key head), the heads of the group one after another, chunks from the last to the first. A forward sweep
+ * A block a (batch, key head), the heads of the group one after another, chunks from the last to the first. A forward sweep
  * from the stored state leaves S every KDA_RUN tokens in the workspace; each run of tokens is done again from there, keeping every S, and
  * then gone through backwards. A token takes two passes over dS: columns (u, dw = dS^T k, dv), then rows (dq, dk, dg, and e^g dP). */
 enum { KDA_RUN = 8, KDA_THREADS = 128 };
@@ -10,52 +9,6 @@ static DeltaArgs kda_args(const DeltaDims *d, double scale) {
     DeltaArgs a = delta_args(d, scale);
     a.worker = kda_work(d) / sizeof(float) / ((size_t)d->B * d->H);
     return a;
-}
-
-__global__ void kda_forward_kernel(real *o, wide *states, const real *q, const real *k, const real *v,
-                                   const wide *g, const wide *beta, const int *start, DeltaArgs a) {
-    DYNAMIC_SHARED(float, cursor);
-    SHARED_PTR(float) S = shared_take<float>(cursor, a.K * RECUR_COLUMNS);
-    SHARED_PTR(float) qs = shared_take<float>(cursor, a.K);
-    SHARED_PTR(float) ks = shared_take<float>(cursor, a.K);
-    SHARED_PTR(float) es = shared_take<float>(cursor, a.K);
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x,
-              col = blockIdx.x * RECUR_COLUMNS + x;
-    const bool mine = col < a.V;
-    wide *state = states + (size_t)bh * (a.NC + 1) * a.K * a.V;
-    for (int i = 0; i < a.K; i++) S[i * RECUR_COLUMNS + x] = mine ? state[(size_t)i * a.V + col] : 0.0f;
-    for (int t = 0; t < a.T; t++) {
-        const size_t bt = (size_t)b * a.T + t, row = bt * a.H + h, krow = (bt * a.Hk + hk) * a.K;
-        const bool fresh = begins(start, b, a.T, t);
-        __syncthreads();
-        for (int i = x; i < a.K; i += RECUR_COLUMNS)
-            qs[i] = q[krow + i], ks[i] = k[krow + i], es[i] = fresh ? 0.0f : expf(g[row * a.K + i]);
-        __syncthreads();
-        float u = mine ? (float)v[row * a.V + col] : 0.0f, out = 0;
-        for (int i = 0; i < a.K; i++) { // P = diag(e^g) S, u = v - P^T k
-            const float p = es[i] != 0 ? es[i] * S[i * RECUR_COLUMNS + x] : 0.0f;
-            S[i * RECUR_COLUMNS + x] = p;
-            u -= p * ks[i];
-        }
-        u *= beta[row];
-        for (int i = 0; i < a.K; i++) {
-            const float s = S[i * RECUR_COLUMNS + x] + ks[i] * u;
-            S[i * RECUR_COLUMNS + x] = s;
-            out += s * qs[i];
-        }
-        if (mine) o[row * a.V + col] = a.scale * out;
-        if (((t + 1) % a.chunk == 0 || t + 1 == a.T) && mine) { // the state after this chunk
-            wide *to = state + (size_t)(t / a.chunk + 1) * a.K * a.V;
-            for (int i = 0; i < a.K; i++) to[(size_t)i * a.V + col] = S[i * RECUR_COLUMNS + x];
-        }
-    }
-}
-static void kda_forward_plain(real *o, wide *states, const real *q, const real *k, const real *v,
-                              const wide *g, const wide *beta, const int *start, double scale,
-                              const DeltaDims *d) {
-    const size_t shared = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
-    LAUNCH(kda_forward_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, shared, o,
-           states, q, k, v, g, beta, start, kda_args(d, scale));
 }
 
 /* One token of one head: its rows, and where its gradients go. */
@@ -116,7 +69,7 @@ __device__ void kda_back_rows(wide *sum_q, wide *sum_k, wide *dg, const wide *u,
 }
 
 __global__ void kda_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                                    const real *dout, const wide *states, const real *q, const real *k,
+                                    const real *dout, const real *states, const real *q, const real *k,
                                     const real *v, const wide *g, const wide *beta, const int *start,
                                     wide *work, DeltaArgs a) {
     const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, runs = (a.chunk + KDA_RUN - 1) / KDA_RUN;
@@ -127,7 +80,7 @@ __global__ void kda_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide
         const int t0 = c * a.chunk, n = min(a.chunk, a.T - t0);
         for (int s = 0; s < group; s++) {
             const int h = hk * group + s;
-            const wide *from = states + ((bh0 + s) * (a.NC + 1) + c) * KV;
+            const real *from = states + ((bh0 + s) * (a.NC + 1) + c) * KV;
             wide *dS = dstate + (bh0 + s) * KV;
             auto token = [&](int i) {
                 const size_t bt = (size_t)b * a.T + t0 + i, row = bt * a.H + h, at = (bt * a.Hk + hk) * a.K;
@@ -177,7 +130,7 @@ __global__ void kda_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide
     }
 }
 static void kda_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                               const real *dout, const wide *states, const real *q, const real *k,
+                               const real *dout, const real *states, const real *q, const real *k,
                                const real *v, const wide *g, const wide *beta, const int *start, double scale,
                                void *work, const DeltaDims *d) {
     LAUNCH(kda_backward_kernel, d->B * d->Hk, KDA_THREADS, 0, dq, dk, dv, dg, dbeta, dstate, dout, states, q,

@@ -131,8 +131,8 @@ __device__ void kda_fetch(const KdaStage<K> &s, const Bf16 *v, const Bf16 *kept,
 
 template <int K>
 __global__ void __launch_bounds__(KDA_SCAN, 1)
-    kda_scan_mma_kernel(Bf16 *o, wide *states, const Bf16 *work, const Bf16 *v, int first_chunk, int chunks,
-                        int each, DeltaArgs a) {
+    kda_scan_mma_kernel(Bf16 *o, Bf16 *states, wide *state, const Bf16 *work, const Bf16 *v, int first_chunk,
+                        int chunks, int each, DeltaArgs a) {
     enum { COLS = KDA_COLS, HALF = COLS / 2, NB = HALF / 8 }; // warps 0-3 have the left half of the columns
     typedef KdaKept<K> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
@@ -144,16 +144,10 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
               left = threadIdx.x / WARP / 4 * HALF;
     const size_t KV = (size_t)K * a.V;
     const Bf16 *kept = work + (size_t)bh * chunks * each;
-    wide *state = states + ((size_t)bh * (a.NC + 1) + first_chunk) * KV + v0;
+    wide *running = state + bh * KV + v0;
+    Bf16 *keep = states ? states + ((size_t)bh * (a.NC + 1) + first_chunk) * KV + v0 : states;
     float S[K / 64][NB][4]; // rows 16 (row + 4 m) .. of S
-#pragma unroll
-    for (int m = 0; m < K / 64; m++)
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                S[m][n][e] =
-                    state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * a.V + left + n * 8 + t2 + e % 2];
+    state_load(S, running, a.V, row, left);
     kda_fetch<K, false>(kda_stage<K>(ring, 0), v, kept, b, h, first_chunk, v0, a);
     for (int x = 0; x < chunks; x++, kept += each) {
         const int t0 = (first_chunk + x) * KDA_C, n_rows = min((int)KDA_C, a.T - t0);
@@ -163,13 +157,11 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         cp_async_commit();
         if (x + 1 < chunks)
             kda_fetch<K, false>(kda_stage<K>(ring, x + 1), v, kept + each, b, h, first_chunk + x + 1, v0, a);
-#pragma unroll
-        for (int m = 0; m < K / 64; m++)
-#pragma unroll
-            for (int n = 0; n < NB; n++) store_c<COLS>(Ss, S[m][n], 16 * (row + 4 * m), left + n * 8);
+        state_round<COLS>(Ss, S, row, left);
         if (x + 1 < chunks) cp_async_wait<2>();
         else cp_async_wait<1>();
         __syncthreads();
+        if (keep) tile_store<COLS>(keep + x * KV, a.V, Ss, K, KDA_SCAN);
         // R = V - K_in S, in V's place: each element is read and written by the same thread
         float u[NB][4] = {}, acc[NB][4] = {};
         tile_mma<K, COLS, false, true, 8>(u, w.in, Ss, row * 16, left, K);
@@ -205,34 +197,32 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
                     *(unsigned *)(o + (((size_t)b * a.T + t0 + i) * a.H + h) * a.V + v0 + left + n * 8 + t2) =
                         bf16_pair(acc[n][e], acc[n][e + 1]);
             }
-        // S = all o S + K_out^T V'
-        state += KV;
+            // S = all o S + K_out^T V'
 #pragma unroll
         for (int m = 0; m < K / 64; m++) {
             const int r0 = 16 * (row + 4 * m) + g8;
-            const float keep[2] = {all[r0], all[r0 + 8]};
+            const float stays[2] = {all[r0], all[r0 + 8]};
 #pragma unroll
             for (int n = 0; n < NB; n++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) S[m][n][e] *= keep[e / 2];
+                for (int e = 0; e < 4; e++) S[m][n][e] *= stays[e / 2];
             tile_mma<K, COLS, true, true, 8>(S[m], outs, w.v, 16 * (row + 4 * m), left, KDA_C);
-#pragma unroll
-            for (int n = 0; n < NB; n++)
-#pragma unroll
-                for (int e = 0; e < 4; e += 2)
-                    *(float2 *)(state + (size_t)(r0 + e / 2 * 8) * a.V + left + n * 8 + t2) =
-                        make_float2(S[m][n][e], S[m][n][e + 1]);
         }
         __syncthreads(); // the stage, K_out and Ss may be written again
     }
+    state_store(running, S, a.V, row, left);
+    if (!keep) return;
+    state_round<COLS>(Ss, S, row, left);
+    __syncthreads();
+    tile_store<COLS>(keep + chunks * KV, a.V, Ss, K, KDA_SCAN);
 }
 template <int K> static size_t kda_scan_shared() {
     return (2 * KdaStage<K>::SIZE + KDA_C * Tile<K>::LD + K * Tile<KDA_COLS>::LD) * sizeof(Bf16);
 }
 
 template <int K>
-static void kda_forward_mma(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
-                            const wide *beta, const int *start, double scale, void *work,
+static void kda_forward_mma(Bf16 *o, Bf16 *states, wide *state, const Bf16 *q, const Bf16 *k, const Bf16 *v,
+                            const wide *g, const wide *beta, const int *start, double scale, void *work,
                             const DeltaDims *d) {
     const DeltaArgs a = kda_args(d, scale);
     const int each = KdaKept<K>::SIZE, most = (int)(a.worker * sizeof(float) / (each * sizeof(Bf16)));
@@ -241,6 +231,6 @@ static void kda_forward_mma(Bf16 *o, wide *states, const Bf16 *q, const Bf16 *k,
         LAUNCH((kda_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), KDA_PREPARE,
                kda_prepare_shared<K>(), (Bf16 *)work, q, k, g, beta, start, first, chunks, each, a);
         LAUNCH(kda_scan_mma_kernel<K>, dim3(d->V / KDA_COLS, d->B * d->H), KDA_SCAN, kda_scan_shared<K>(), o,
-               states, (const Bf16 *)work, v, first, chunks, each, a);
+               states, state, (const Bf16 *)work, v, first, chunks, each, a);
     }
 }

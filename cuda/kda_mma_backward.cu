@@ -37,14 +37,7 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
               left = threadIdx.x / WARP / 4 * HALF;
     wide *state = dstate + (size_t)bh * K * V + v0;
     float S[K / 64][NB][4]; // dS
-#pragma unroll
-    for (int m = 0; m < K / 64; m++)
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                S[m][n][e] =
-                    state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2];
+    state_load(S, state, V, row, left);
     Bf16 *kept = work + ((size_t)bh * chunks + chunks - 1) * Kept::SIZE;
     kda_fetch<K, true>(kda_stage<K>(ring, chunks - 1), dout, kept, b, h, first_chunk + chunks - 1, v0, a);
     for (int x = chunks - 1; x >= 0; x--, kept -= Kept::SIZE) {
@@ -57,19 +50,11 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         if (x) kda_fetch<K, true>(kda_stage<K>(ring, x - 1), dout, kept - Kept::SIZE, b, h, c - 1, v0, a);
         for (int i = threadIdx.x; i < KDA_C; i += KDA_SCAN)
             betas[i] = i < n_rows ? beta[first_row + (size_t)i * a.H] : 0.0f;
-#pragma unroll
-        for (int m = 0; m < K / 64; m++)
-#pragma unroll
-            for (int n = 0; n < NB; n++) {
-                store_c<COLS>(dSs, S[m][n], 16 * (row + 4 * m), left + n * 8);
-#pragma unroll
-                for (int e = 0; e < 4; e += 2)
-                    *(unsigned *)(kept + Kept::DS + v0 + (16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left +
-                                  n * 8 + t2) = bf16_pair(S[m][n][e], S[m][n][e + 1]);
-            }
+        state_round<COLS>(dSs, S, row, left);
         if (x) cp_async_wait<2>();
         else cp_async_wait<1>();
         __syncthreads();
+        tile_store<COLS>(kept + Kept::DS + v0, V, dSs, K, KDA_SCAN);
         // dw = K_out dS + P^T dO
         float u[NB][4] = {};
         tile_mma<K, COLS, false, true, 8>(u, w.x, dSs, row * 16, left, K);
@@ -115,14 +100,7 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         }
         __syncthreads(); // the stage, Q, dSs and betas may be written again
     }
-#pragma unroll
-    for (int m = 0; m < K / 64; m++)
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                state[(size_t)(16 * (row + 4 * m) + g8 + e / 2 * 8) * V + left + n * 8 + t2 + e % 2] =
-                    S[m][n][e];
+    state_store(state, S, V, row, left);
 }
 
 // ---- parallel ----
@@ -289,7 +267,7 @@ template <int K> __device__ void kda_writes(float (&dk)[K / 32][2][4], KdaTiles 
 template <int K>
 __global__ void __launch_bounds__(KDA_BACK, 1)
     kda_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, Bf16 *work, const Bf16 *dout,
-                            const wide *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                            const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                             const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
     static_assert(4 * KDA_C * K <= KdaKept<K>::SIZE, "the group's sums stay in front of D and dS");
     enum { V = K, TK = KDA_C * Tile<K>::LD, TC = KDA_C * Tile<KDA_C>::LD };
@@ -338,21 +316,17 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
     for (int h = hk * group; h < (hk + 1) * group; h++) {
         const size_t bh = (size_t)b * a.H + h, head = bt * a.H + h;
         const Bf16 *kept = work + (bh * chunks + blockIdx.x) * Kept::SIZE;
-        const wide *S = states + (bh * (a.NC + 1) + first_chunk + blockIdx.x) * K * V;
+        const Bf16 *S = states + (bh * (a.NC + 1) + first_chunk + blockIdx.x) * K * V;
         tile_fetch<V>(t.R, v + head * V, (size_t)a.H * V, KDA_C, n, KDA_BACK);
         tile_fetch<V>(t.o, dout + head * V, (size_t)a.H * V, KDA_C, n, KDA_BACK);
         tile_fetch<V>(t.D, kept + Kept::D, V, KDA_C, KDA_C, KDA_BACK);
         tile_fetch<K>(t.w, kept + KdaKept<K>::IN, K, KDA_C, KDA_C, KDA_BACK);
+        tile_fetch<V>(Ss, S, V, K, K, KDA_BACK);
         tile_fetch<KDA_C>(t.dqk, kept + KdaKept<K>::A, KDA_C, KDA_C, KDA_C, KDA_BACK);
         cp_async_commit();
         decay_sums<K>(bs, from, g + head * K, (size_t)a.H * K, start, b, t0, n, a);
         for (int i = threadIdx.x; i < KDA_C; i += KDA_BACK)
             betas[i] = i < n ? beta[head + (size_t)i * a.H] : 0.0f;
-        for (int e = threadIdx.x * 2; e < K * V; e += KDA_BACK * 2) {
-            const float2 s = *(const float2 *)(S + e);
-            const int to = e / V * Tile<V>::LD + e % V;
-            Ss[to] = Bf16(s.x), Ss[to + 1] = Bf16(s.y);
-        }
         cp_async_wait<0>();
         __syncthreads();
         const bool first = h % group == 0, last = (h + 1) % group == 0;
@@ -390,7 +364,7 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
 
 template <int K>
 static void kda_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wide *dstate,
-                             const Bf16 *dout, const wide *states, const Bf16 *q, const Bf16 *k,
+                             const Bf16 *dout, const Bf16 *states, const Bf16 *q, const Bf16 *k,
                              const Bf16 *v, const wide *g, const wide *beta, const int *start, double scale,
                              void *work, const DeltaDims *d) {
     const DeltaArgs a = kda_args(d, scale);

@@ -72,6 +72,51 @@ template <int D> __device__ void store_c(SHARED_PTR(Bf16) tile, const float (&c)
     const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; i++) tile[(m0 + g + i / 2 * 8) * Tile<D>::LD + n0 + 2 * t + i % 2] = Bf16(c[i]);
 }
+/* Copies all rows of a tile to a matrix whose rows are `stride` elements apart. */
+template <int D>
+__device__ void tile_store(Bf16 *to, size_t stride, SHARED_PTR(Bf16) tile, int rows, int threads) {
+    for (int e = threadIdx.x; e < rows * (D / 8); e += threads) {
+        const int r = e / (D / 8), c = e % (D / 8) * 8;
+        *(uint4 *)(to + r * stride + c) = shared_load16(tile + r * Tile<D>::LD + c);
+    }
+}
+
+/* A matrix in the registers of eight warps, M x 64 rows and 2 NB x 8 columns: a warp has rows 16 (row + 4 m).., columns left... */
+template <int M, int NB>
+__device__ void state_load(float (&S)[M][NB][4], const float *from, size_t stride, int row, int left) {
+    const int g = threadIdx.x % WARP / 4, t2 = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e += 2) {
+                const float2 s = *(const float2 *)(from + (16 * (row + 4 * m) + g + e / 2 * 8) * stride +
+                                                   left + n * 8 + t2);
+                S[m][n][e] = s.x, S[m][n][e + 1] = s.y;
+            }
+}
+template <int M, int NB>
+__device__ void state_store(float *to, const float (&S)[M][NB][4], size_t stride, int row, int left) {
+    const int g = threadIdx.x % WARP / 4, t2 = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e += 2)
+                *(float2 *)(to + (16 * (row + 4 * m) + g + e / 2 * 8) * stride + left + n * 8 + t2) =
+                    make_float2(S[m][n][e], S[m][n][e + 1]);
+}
+/* Into a tile, rounded. */
+template <int D, int M, int NB>
+__device__ void state_round(SHARED_PTR(Bf16) tile, const float (&S)[M][NB][4], int row, int left) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < NB; n++) store_c<D>(tile, S[m][n], 16 * (row + 4 * m), left + n * 8);
+}
+
 /* Sums over the four lanes that share a row of an accumulator. */
 __device__ inline float quad_sum(float v) {
     v += __shfl_xor_sync(FULL, v, 1);

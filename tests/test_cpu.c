@@ -261,30 +261,30 @@ enum { DELTA, GLA, KDA }; /* decays: one a head; K a key head; K a head */
 static void check_mixer(const CpuPath *p, const DeltaDims *d, int kind, double decay, const int *start) {
     const size_t nk = (size_t)d->B * d->T * d->Hk * d->K, nv = (size_t)d->B * d->T * d->H * d->V, nh = (size_t)d->B * d->T * d->H, n0 = (size_t)d->B * d->H * d->K * d->V;
     const Pair q = pair(nk, 1), k = pair(nk, 1.7 / sqrt(d->K)), v = pair(nv, 1), g = pair(kind == DELTA ? nh : kind == GLA ? nk : nh * d->K, 1), beta = pair(nh, 1), dout = pair(nv, 1), o = pair(nv, 1);
-    const Pair S = pair(delta_states(d), 1), dq = pair(nk, 1), dk = pair(nk, 1), dv = pair(nv, 1), dg = pair(g.n, 1), dbeta = pair(nh, 1), dS = pair(n0, 1);
+    const Pair S = pair(delta_states(d), 1), dq = pair(nk, 1), dk = pair(nk, 1), dv = pair(nv, 1), dg = pair(g.n, 1), dbeta = pair(nh, 1), dS = pair(n0, 1), s0 = pair(n0, 1);
     for (size_t i = 0; i < g.n; i++) g.d[i] = g.f[i] = (float)(-fabs(g.d[i]) * decay);
     for (size_t i = 0; i < nh; i++) beta.d[i] = beta.f[i] = fabsf(beta.f[i]);
     void *work = malloc(kda_work(d));
     if (kind == KDA) {
-        p->ops.kda_forward(o.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
-        ops_ref64.kda_forward(o.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
+        p->ops.kda_forward(o.f, S.f, s0.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
+        ops_ref64.kda_forward(o.d, S.d, s0.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
         p->ops.kda_backward(dq.f, dk.f, dv.f, dg.f, dbeta.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
         ops_ref64.kda_backward(dq.d, dk.d, dv.d, dg.d, dbeta.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
     } else if (kind == GLA) {
-        p->ops.gla_forward(o.f, S.f, q.f, k.f, v.f, g.f, start, 0.2, work, d);
-        ops_ref64.gla_forward(o.d, S.d, q.d, k.d, v.d, g.d, start, 0.2, work, d);
+        p->ops.gla_forward(o.f, S.f, s0.f, q.f, k.f, v.f, g.f, start, 0.2, work, d);
+        ops_ref64.gla_forward(o.d, S.d, s0.d, q.d, k.d, v.d, g.d, start, 0.2, work, d);
         p->ops.gla_backward(dq.f, dk.f, dv.f, dg.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, start, 0.2, work, d);
         ops_ref64.gla_backward(dq.d, dk.d, dv.d, dg.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, start, 0.2, work, d);
     } else {
-        p->ops.delta_rule_forward(o.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
-        ops_ref64.delta_rule_forward(o.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
+        p->ops.delta_rule_forward(o.f, S.f, s0.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
+        ops_ref64.delta_rule_forward(o.d, S.d, s0.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
         p->ops.delta_rule_backward(dq.f, dk.f, dv.f, dg.f, dbeta.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
         ops_ref64.delta_rule_backward(dq.d, dk.d, dv.d, dg.d, dbeta.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
     }
     const double chain = (double)d->T + d->K + d->V;
-    const Pair *out[] = {&o, &S, &dq, &dk, &dv, &dg, &dbeta, &dS};
-    static const char *const what[] = {"o", "states", "dq", "dk", "dv", "dg", "dbeta", "dS"};
-    for (int i = 0; i < 8; i++) check_pair(out[i], chain, what[i], p->name);
+    const Pair *out[] = {&o, &S, &dq, &dk, &dv, &dg, &dbeta, &dS, &s0};
+    static const char *const what[] = {"o", "states", "dq", "dk", "dv", "dg", "dbeta", "dS", "state"};
+    for (int i = 0; i < 9; i++) check_pair(out[i], chain, what[i], p->name);
     free(work), pairs_free();
 }
 static const DeltaDims mixers[] = {{1, 64, 1, 1, 16, 16, 64}, {2, 100, 2, 1, 16, 24, 64}, {1, 150, 2, 2, 48, 48, 32}, {1, 300, 2, 1, 17, 33, 256}, {1, 257, 1, 1, 96, 64, 100}};
@@ -418,7 +418,7 @@ static void threads_run(const CpuPath *p, float *out, int threads) {
     const HeadDims h = {300, 96, 96, 500, 64};
     rng_seed(&rng, 5);
     cpu_threads(threads);
-    const Pair x = pair(500 * 400, 1), w = pair(500 * 400, 0.1), y = pair(500 * 500, 1), g = pair(2000, 1), s = pair(delta_states(&m), 0.1), loss = pair(600, 1);
+    const Pair x = pair(500 * 400, 1), w = pair(500 * 400, 0.1), y = pair(500 * 500, 1), g = pair(2000, 1), s = pair(delta_states(&m), 0.1), loss = pair(600, 1), s0 = pair(2 * 4 * 32 * 32, 0.1);
     int target[300] = {0};
     void *work = malloc(head_work(&h) + delta_rule_work(&m) + attention_work(&a));
     for (size_t i = 0; i < g.n; i++) g.f[i] = -fabsf(g.f[i]);
@@ -426,7 +426,7 @@ static void threads_run(const CpuPath *p, float *out, int threads) {
     p->ops.linear_backward(x.f, w.f, NULL, y.f, x.f + 9, w.f + 5, 400, 390, 480);
     p->ops.attention_forward(y.f, y.f + 60000, x.f, x.f + 60000, x.f + 100000, NULL, 0.2, work, &a);
     p->ops.attention_backward(w.f, w.f + 60000, w.f + 100000, x.f + 7, y.f, y.f + 60000, x.f, x.f + 60000, x.f + 100000, NULL, 0.2, work, &a);
-    p->ops.delta_rule_forward(y.f + 1000, s.f, w.f, x.f, x.f + 50000, g.f, g.f, NULL, 0.1, work, &m);
+    p->ops.delta_rule_forward(y.f + 1000, s.f, s0.f, w.f, x.f, x.f + 50000, g.f, g.f, NULL, 0.1, work, &m);
     p->ops.rmsnorm_backward(w.f, w.f + 190000, x.f, y.f, x.f + 3, y.f, 900, 200);
     p->ops.head_xent(loss.f, NULL, x.f, w.f, y.f, y.f + 40000, target, NULL, work, &h);
     memcpy(out, w.f, 4 * w.n), memcpy(out + w.n, y.f, 4 * y.n), memcpy(out + w.n + y.n, x.f, 4 * x.n), memcpy(out + w.n + y.n + x.n, loss.f, 4 * 300);

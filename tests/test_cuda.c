@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/rng.h"
 #include "cuda/cuda_backend.h"
 #include "gpu/model_check.h"
 #include "method/loss.h"
@@ -289,6 +290,57 @@ START_TEST(slow_device_trains_the_same) {
 }
 END_TEST
 
+/* Without chunk states (inference) a mixer gives the same bits: the versions on the matrix unit, the recurrence, one token. */
+static void *device_numbers(Backend *b, size_t n, size_t size, double lowest, double highest) {
+    Err e = {0};
+    void *p;
+    Rng g;
+    uint32_t *x = malloc(n * sizeof *x);
+    rng_seed(&g, (unsigned)n);
+    for (size_t i = 0; i < n; i++) {
+        const float f = (float)(lowest + (highest - lowest) * rng_uniform(&g));
+        uint32_t u;
+        memcpy(&u, &f, 4);
+        if (size == 2) ((uint16_t *)x)[i] = (uint16_t)(u >> 16);
+        else x[i] = u;
+    }
+    ck_assert_int_eq(b->alloc(b, &p, n * size, "numbers", &e), OK);
+    b->upload(b, p, x, n * size);
+    free(x);
+    return p;
+}
+START_TEST(states_need_not_be_kept) {
+    static const DeltaDims dims[] = {{1, 70, 2, 1, 64, 64, 64}, {2, 5, 2, 1, 8, 6, 4}, {2, 1, 2, 2, 16, 8, 1}};
+    for (int bits = 0; bits < 2; bits++)
+        for (int s = 0; s < 9; s++) {
+            const DeltaDims *d = &dims[s % 3];
+            Backend *b = opened(bits ? "cuda-emu-bf16" : "cuda-emu");
+            Err e = {0};
+            const size_t nk = (size_t)d->B * d->T * d->H * d->K, nv = (size_t)d->B * d->T * d->H * d->V, nS = (size_t)d->B * d->H * d->K * d->V;
+            Real *q = device_numbers(b, nk, b->real_size, -0.3, 0.3), *k = device_numbers(b, nk, b->real_size, -0.2, 0.3),
+                 *v = device_numbers(b, nv, b->real_size, -1, 1), *kept = device_numbers(b, delta_states(d), b->real_size, 0, 0);
+            Wide *g = device_numbers(b, nk, 4, -0.5, 0), *beta = device_numbers(b, nk, 4, 0, 1);
+            void *work = device_numbers(b, kda_work(d) / 4, 4, 0, 0);
+            unsigned char *got[2][2]; /* o and the final state, states kept or not */
+            for (int way = 0; way < 2; way++) {
+                Real *o = device_numbers(b, nv, b->real_size, 9, 9), *states = way ? NULL : kept;
+                Wide *state = device_numbers(b, nS, 4, -1, 1);
+                if (s / 3 == 0) b->op->delta_rule_forward(o, states, state, q, k, v, g, beta, NULL, 0.5, work, d);
+                if (s / 3 == 1) b->op->gla_forward(o, states, state, q, k, v, g, NULL, 0.5, work, d);
+                if (s / 3 == 2) b->op->kda_forward(o, states, state, q, k, v, g, beta, NULL, 0.5, work, d);
+                ck_assert_msg(b->sync(b, &e) == OK, "%s", e.msg);
+                got[way][0] = malloc(nv * b->real_size), got[way][1] = malloc(nS * 4);
+                b->download(b, got[way][0], o, nv * b->real_size);
+                b->download(b, got[way][1], state, nS * 4);
+            }
+            ck_assert_msg(!memcmp(got[0][0], got[1][0], nv * b->real_size), "o, case %d, %d", bits, s);
+            ck_assert_msg(!memcmp(got[0][1], got[1][1], nS * 4), "state, case %d, %d", bits, s);
+            for (int i = 0; i < 4; i++) free(got[i / 2][i % 2]);
+            backend_close(b);
+        }
+}
+END_TEST
+
 /* An impossible launch is latched, named, and handed over by sync; the emulated device then goes on. */
 START_TEST(launch_error_names_the_kernel) {
     Backend *b = opened("cuda-emu");
@@ -302,9 +354,9 @@ START_TEST(launch_error_names_the_kernel) {
                          .K = 4096,
                          .V = 8,
                          .chunk = 1}; /* one state does not fit shared memory */
-    b->op->delta_rule_forward(p, p, p, p, p, p, p, NULL, 1, p, &d);
+    b->op->delta_rule_forward(p, p, p, p, p, p, p, p, NULL, 1, p, &d);
     ck_assert_int_eq(b->sync(b, &e), ERR_DEVICE);
-    ck_assert_msg(strstr(e.msg, "delta_rule_forward_kernel") != NULL, "%s", e.msg);
+    ck_assert_msg(strstr(e.msg, "recurrence_kernel") != NULL, "%s", e.msg);
     e = (Err){0};
     b->op->add(p, p, p, 100);
     ck_assert_int_eq(b->sync(b, &e), OK);
@@ -461,6 +513,7 @@ int main(void) {
     tcase_add_loop_test(t, add_rmsnorm_is_two_ops, 0, 2);
     tcase_add_test(t, slow_device_sees_every_batch);
     tcase_add_test(t, slow_device_trains_the_same);
+    tcase_add_test(t, states_need_not_be_kept);
     tcase_add_test(t, launch_error_names_the_kernel);
     tcase_add_test(t, allocation_failure_is_an_error);
     tcase_add_loop_test(t, memory_plan_is_exact, 0, 2);

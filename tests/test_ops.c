@@ -61,14 +61,15 @@ START_TEST(test_by_hand) {
     ck_assert_double_eq_tol(y[0], 3 / sqrt(12.5), 1e-15);
     // one token of the delta rule writes beta v under k, and reads it back
     const double k[2] = {0.6, 0.8}, v[1] = {5}, g = -0.5, beta = 0.5;
-    double o[1], states[4] = {1, 2, NAN, NAN}, work[4096];
+    double o[1], states[4] = {NAN, NAN, NAN, NAN}, state[2] = {1, 2}, work[4096];
     const DeltaDims d = {.B = 1, .T = 1, .H = 1, .Hk = 1, .K = 2, .V = 1, .chunk = 1};
     ck_assert_uint_le(delta_rule_work(&d), sizeof work);
-    ops_ref64.delta_rule_forward(o, states, k, k, v, &g, &beta, NULL, 1, work, &d);
+    ops_ref64.delta_rule_forward(o, states, state, k, k, v, &g, &beta, NULL, 1, work, &d);
     const double P[2] = {exp(-0.5), 2 * exp(-0.5)}, u = 5 - (0.6 * P[0] + 0.8 * P[1]);
     ck_assert_double_eq_tol(states[2], P[0] + 0.6 * 0.5 * u, 1e-15);
     ck_assert_double_eq_tol(states[3], P[1] + 0.8 * 0.5 * u, 1e-15);
     ck_assert_double_eq_tol(o[0], 0.6 * states[2] + 0.8 * states[3], 1e-15);
+    ck_assert(states[0] == 1 && states[1] == 2 && state[0] == states[2] && state[1] == states[3]);
     // AdamW's first step moves by lr, whatever the gradient's size
     double p = 1, m = 0, s = 0;
     const double grad = 1e-3;
@@ -87,7 +88,7 @@ typedef struct { /* inputs of a linear mixer, outputs and gradients of each of t
     double dout[RB * RT * RH * RV], work[1 << 16];
     int start[RB * RT];
     struct {
-        double o[RB * RT * RH * RV], states[RB * RH * (RT + 1) * RK * RV], dstate[RB * RH * RK * RV];
+        double o[RB * RT * RH * RV], states[RB * RH * (RT + 1) * RK * RV], state[RB * RH * RK * RV], dstate[RB * RH * RK * RV];
         double dq[RB * RT * RH * RK], dk[RB * RT * RH * RK], dv[RB * RT * RH * RV], dg[RB * RT * RH * RK], dbeta[RB * RT * RH];
     } a, b;
 } Two;
@@ -113,9 +114,10 @@ static Two *two_open(int Hk, int chunk) {
         for (int i = 0; i < RT; i++) t.start[b * RT + i] = i < 6 + b ? 0 : 6 + b;
     return &t;
 }
+static double *state_zero(double *state) { return memset(state, 0, RB * RH * RK * RV * sizeof *state); }
 static void kda_both(Two *t) {
     ck_assert_uint_le(kda_work(&t->d), sizeof t->work);
-    ops_ref64.kda_forward(t->a.o, t->a.states, t->q, t->k, t->v, t->g, t->beta, t->start, 0.5, t->work, &t->d);
+    ops_ref64.kda_forward(t->a.o, t->a.states, state_zero(t->a.state), t->q, t->k, t->v, t->g, t->beta, t->start, 0.5, t->work, &t->d);
     ops_ref64.kda_backward(t->a.dq, t->a.dk, t->a.dv, t->a.dg, t->a.dbeta, t->a.dstate, t->dout, t->a.states, t->q, t->k, t->v, t->g, t->beta,
                            t->start, 0.5, t->work, &t->d);
 }
@@ -139,7 +141,7 @@ START_TEST(test_kda_is_delta_rule) {
             for (int a = 0; a < RK; a++) t->g[i * RK + a] = g[i];
         }
         kda_both(t);
-        ops_ref64.delta_rule_forward(t->b.o, t->b.states, t->q, t->k, t->v, g, t->beta, t->start, 0.5, t->work, &d);
+        ops_ref64.delta_rule_forward(t->b.o, t->b.states, state_zero(t->b.state), t->q, t->k, t->v, g, t->beta, t->start, 0.5, t->work, &d);
         ops_ref64.delta_rule_backward(t->b.dq, t->b.dk, t->b.dv, t->b.dg, t->b.dbeta, t->b.dstate, t->dout, t->b.states, t->q, t->k, t->v, g,
                                       t->beta, t->start, 0.5, t->work, &d);
         for (int i = 0; i < RB * RT * RH; i++) {
@@ -171,7 +173,7 @@ START_TEST(test_kda_decays_like_gla) {
             t->beta[i] = 1;
         }
         kda_both(t);
-        ops_ref64.gla_forward(t->b.o, t->b.states, t->q, t->k, t->v, t->g, t->start, 0.5, t->work, &d);
+        ops_ref64.gla_forward(t->b.o, t->b.states, state_zero(t->b.state), t->q, t->k, t->v, t->g, t->start, 0.5, t->work, &d);
         ops_ref64.gla_backward(t->b.dq, t->b.dk, t->b.dv, t->b.dg, t->b.dstate, t->dout, t->b.states, t->q, t->k, t->v, t->g, t->start, 0.5,
                                t->work, &d);
         SAME(o, RB * RT * RH * RV);
@@ -191,7 +193,7 @@ START_TEST(test_kda_tends_to_gla) {
         Two *t = two_open(RH, RCHUNK);
         const double small = pow(2, -8 - i);
         for (int n = 0; n < RB * RT * RH; n++) t->beta[n] = 1;
-        ops_ref64.gla_forward(t->b.o, t->b.states, t->q, t->k, t->v, t->g, t->start, 0.5, t->work, &t->d);
+        ops_ref64.gla_forward(t->b.o, t->b.states, state_zero(t->b.state), t->q, t->k, t->v, t->g, t->start, 0.5, t->work, &t->d);
         for (int n = 0; n < RB * RT * RH * RK; n++) t->k[n] *= small;
         for (int n = 0; n < RB * RT * RH * RV; n++) t->v[n] /= small;
         kda_both(t);

@@ -69,22 +69,22 @@ static DeltaDims delta_dims(const BenchCase *c) {
 static void delta_prepare(BenchCase *c, double squares, double halves, int buffers, size_t gate) {
     const DeltaDims d = delta_dims(c);
     const size_t bth = (size_t)d.B * d.T * d.H, x = bth * d.K, s = delta_states(&d), last = (size_t)d.B * d.H * d.K * d.V;
-    const size_t forward[] = {x, s, x, x, x, bth * gate, bth};
+    const size_t forward[] = {x, s, x, x, x, bth * gate, bth, last};
     const size_t backward[] = {x, x, x, bth * gate, bth, last, x, s, x, x, x, bth * gate, bth};
     shape(c, "B %d T %d H %d width %d chunk %d", d.B, d.T, d.H, d.K, d.chunk);
-    sizes(c, buffers, buffers == 7 ? forward : backward, 0);
+    sizes(c, buffers, buffers == 8 ? forward : backward, 0);
     c->flops = (double)bth * (2 * squares * d.K * d.V + halves * d.chunk * d.K);
     c->work = kda_work(&d); // the largest of the three
 }
-static void delta_f_prepare(BenchCase *c) { delta_prepare(c, 3, 4, 7, 1); }
+static void delta_f_prepare(BenchCase *c) { delta_prepare(c, 3, 4, 8, 1); }
 static void delta_b_prepare(BenchCase *c) { delta_prepare(c, 7, 11, 13, 1); }
-static void gla_f_prepare(BenchCase *c) { delta_prepare(c, 2, 2, 7, c->d[3]); }
+static void gla_f_prepare(BenchCase *c) { delta_prepare(c, 2, 2, 8, c->d[3]); }
 static void gla_b_prepare(BenchCase *c) { delta_prepare(c, 4, 5, 13, c->d[3]); }
-static void kda_f_prepare(BenchCase *c) { delta_prepare(c, 3, 4, 7, c->d[3]); }
+static void kda_f_prepare(BenchCase *c) { delta_prepare(c, 3, 4, 8, c->d[3]); }
 static void kda_b_prepare(BenchCase *c) { delta_prepare(c, 7, 11, 13, c->d[3]); }
 static void delta_f(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
-    o->delta_rule_forward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], NULL, 0.125, c->scratch, &d);
+    o->delta_rule_forward(c->b[0], c->b[1], c->b[7], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], NULL, 0.125, c->scratch, &d);
 }
 static void delta_b(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
@@ -93,7 +93,7 @@ static void delta_b(const Ops32 *o, BenchCase *c) {
 }
 static void gla_f(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
-    o->gla_forward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], NULL, 0.125, c->scratch, &d);
+    o->gla_forward(c->b[0], c->b[1], c->b[7], c->b[2], c->b[3], c->b[4], c->b[5], NULL, 0.125, c->scratch, &d);
 }
 static void gla_b(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
@@ -102,7 +102,7 @@ static void gla_b(const Ops32 *o, BenchCase *c) {
 }
 static void kda_f(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
-    o->kda_forward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], NULL, 0.125, c->scratch, &d);
+    o->kda_forward(c->b[0], c->b[1], c->b[7], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], NULL, 0.125, c->scratch, &d);
 }
 static void kda_b(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);

@@ -215,26 +215,11 @@ static size_t kda_work_size(const OpCase *c) {
     const DeltaDims d = delta_dims(c);
     return kda_work(&d);
 }
-/* The initial state is slot 0 of `states`, the final one slot NC: the checks see both as tensors of their own. */
-static void state_in(const OpCall *c) {
-    const size_t NC1 = (size_t)num(c, "NC1"), heads = (size_t)(num(c, "B") * num(c, "H")),
-                 size = size_of(c, "S0") / heads;
-    for (size_t i = 0; i < heads; i++)
-        c->be->move(c->be, (char *)at(c, "states") + i * NC1 * size, (char *)at(c, "S0") + i * size, size);
-}
-static void state_out(const OpCall *c) {
-    const size_t NC1 = (size_t)num(c, "NC1"), heads = (size_t)(num(c, "B") * num(c, "H")),
-                 size = size_of(c, "S0") / heads;
-    for (size_t i = 0; i < heads; i++)
-        c->be->move(c->be, (char *)at(c, "final") + i * size,
-                    (char *)at(c, "states") + (i * NC1 + NC1 - 1) * size, size);
-}
 static void delta_rule_f(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
-    state_in(c);
-    c->op->delta_rule_forward(at(c, "o"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
+    copy(c, "final", "S0"); // in place: the initial state becomes the final one
+    c->op->delta_rule_forward(at(c, "o"), at(c, "states"), at(c, "final"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
                               at(c, "beta"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
-    state_out(c);
 }
 static void delta_rule_b(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
@@ -246,10 +231,9 @@ static void delta_rule_b(const OpCall *c) {
 }
 static void gla_f(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
-    state_in(c);
-    c->op->gla_forward(at(c, "o"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
+    copy(c, "final", "S0"); // in place: the initial state becomes the final one
+    c->op->gla_forward(at(c, "o"), at(c, "states"), at(c, "final"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
                        at(c, "start"), num(c, "scale"), at(c, "work"), &d);
-    state_out(c);
 }
 static void gla_b(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
@@ -260,10 +244,9 @@ static void gla_b(const OpCall *c) {
 }
 static void kda_f(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
-    state_in(c);
-    c->op->kda_forward(at(c, "o"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "beta"),
+    copy(c, "final", "S0"); // in place: the initial state becomes the final one
+    c->op->kda_forward(at(c, "o"), at(c, "states"), at(c, "final"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "beta"),
                        at(c, "start"), num(c, "scale"), at(c, "work"), &d);
-    state_out(c);
 }
 static void kda_b(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
@@ -410,7 +393,7 @@ const OpRow op_rows[] = {
       "T=10 hard=2 -start",
       "T=10 hard=3 -start", "T=50 H=2 K=8 V=8 chunk=16 nodiff", "B=1 T=67 H=4 Hk=2 K=24 V=40 chunk=64 nodiff",
       "T=150 H=3 Hk=3 K=32 V=32 chunk=64 hard=1 nodiff"},
-     "o real out B.T.H.V n=T.K+8; states wide saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
+     "o real out B.T.H.V n=T.K+8; states real saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
      "q real in B.T.Hk.K unit; k real in B.T.Hk.K unit; v real in B.T.H.V plain; g wide in B.T.H decay; "
      "beta wide in B.T.H beta; S0 wide in B.H.K.V plain; start? int in B.T starts; dq real grad:q B.T.Hk.K n=T.K+8; "
      "dk real grad:k B.T.Hk.K n=T.K+8; dv real grad:v B.T.H.V n=T.K+8; dg wide grad:g B.T.H n=T.K+8; "
@@ -429,7 +412,7 @@ const OpRow op_rows[] = {
       "T=10 hard=2 -start",
       "T=10 hard=3 -start", "T=50 H=2 K=8 V=8 chunk=16 nodiff", "B=1 T=67 H=4 Hk=2 K=24 V=40 chunk=64 nodiff",
       "T=150 H=3 Hk=3 K=32 V=32 chunk=64 hard=1 nodiff"},
-     "o real out B.T.H.V n=T.K+8; states wide saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
+     "o real out B.T.H.V n=T.K+8; states real saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
      "q real in B.T.Hk.K plain; k real in B.T.Hk.K plain; v real in B.T.H.V plain; g wide in B.T.Hk.K decay; "
      "S0 wide in B.H.K.V plain; start? int in B.T starts; dq real grad:q B.T.Hk.K n=T.K+8; "
      "dk real grad:k B.T.Hk.K n=T.K+8; dv real grad:v B.T.H.V n=T.K+8; dg wide grad:g B.T.Hk.K n=T.K+8; "
@@ -448,7 +431,7 @@ const OpRow op_rows[] = {
       "T=10 hard=2 -start",
       "T=10 hard=3 -start", "T=50 H=2 K=8 V=8 chunk=16 nodiff", "B=1 T=67 H=4 Hk=2 K=24 V=40 chunk=64 nodiff",
       "T=150 H=3 Hk=3 K=32 V=32 chunk=64 hard=1 nodiff"},
-     "o real out B.T.H.V n=T.K+8; states wide saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
+     "o real out B.T.H.V n=T.K+8; states real saved B.H.NC1.K.V n=T.K+8; final wide out B.H.K.V n=T.K+8; "
      "q real in B.T.Hk.K unit; k real in B.T.Hk.K unit; v real in B.T.H.V plain; g wide in B.T.H.K decay; "
      "beta wide in B.T.H beta; S0 wide in B.H.K.V plain; start? int in B.T starts; dq real grad:q B.T.Hk.K n=T.K+8; "
      "dk real grad:k B.T.Hk.K n=T.K+8; dv real grad:v B.T.H.V n=T.K+8; dg wide grad:g B.T.H.K n=T.K+8; "

@@ -16,8 +16,9 @@ typedef struct {
     Real *o, *z, *y;   /* op output; output gate's pre-activation; gated and normed, input of o_proj */
     Real *a, *b, *low; /* gates' pre-activations; intermediate of a low-rank decay gate (gla, kda) */
     Real *k_low, *v_low, *z_low; /* between two stacked projections: of k and v (gdn_v5), of the output gate (kda) */
-    Wide *g, *beta, *states, *lse, *q_r, *k_r,
-        *o_r; /* decay, step size, chunk states, log-sum-exp, reciprocal norms */
+    Real *states;              /* before each chunk, for backward; NULL in inference */
+    Wide *g, *beta, *lse, *q_r, *k_r,
+        *o_r; /* decay, step size, log-sum-exp, reciprocal norms */
 } MixerActs;
 
 /* What a generation keeps per layer: a KV cache (softmax) or a state (linear). */
@@ -38,7 +39,7 @@ typedef struct { /* everything a mixer call needs besides its tensors */
     int chunk;     /* of chunked ops */
     Real *tmp[4];  /* scratch, (N, max(C, H*D, 16)) each, free between calls */
     Wide *wtmp[2]; /* scratch, (N, H), or (N, H*D) if any layer's mixer decays per channel (Mixer.channels) */
-    Wide *dstate;  /* scratch, (B,H,D,D) */
+    Wide *state;   /* scratch, (B,H,D,D): what runs through the chunks, in backward its gradient */
     void *work;    /* op workspace */
 } MixerCall;
 

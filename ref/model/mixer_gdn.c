@@ -23,7 +23,6 @@ static int gdn_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk 
 }
 
 static void gdn_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk, int train) {
-    (void)train;
     const size_t N = (size_t)B * T;
     const DeltaDims d = {.B = B, .T = T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = chunk};
     delta_inputs_place(m, c, be, a, arena, N);
@@ -31,7 +30,7 @@ static void gdn_place(const Mixer *m, const Config *c, const Backend *be, MixerA
     a->b = arena_take(arena, N * c->H, be->real_size);
     a->g = arena_take(arena, N * c->H, be->wide_size);
     a->beta = arena_take(arena, N * c->H, be->wide_size);
-    a->states = arena_take(arena, delta_states(&d), be->wide_size);
+    a->states = linear_states_place(be, arena, &d, train);
     linear_output_place(c, be, a, arena, N, m->flags & DELTA_GATE, m->flags & DELTA_NORM);
 }
 
@@ -56,8 +55,7 @@ static void gdn_inputs(const Mixer *m, const MixerCall *k, MixerActs *a, MixerSt
 static void gdn_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
     const DeltaDims d = linear_dims(k);
     gdn_inputs(m, k, a, NULL, x);
-    linear_state_zero(k, a->states);
-    k->be->op->delta_rule_forward(a->o, a->states, a->qn, a->kn, a->vs, a->g, a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
+    k->be->op->delta_rule_forward(a->o, a->states, linear_state_zero(k), a->qn, a->kn, a->vs, a->g, a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
     linear_output_forward(k, a, y, x);
 }
 
@@ -77,8 +75,7 @@ static void gdn_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real 
     be->zero(be, dv, bytes);
     be->zero(be, dg, gates * be->wide_size);
     be->zero(be, dbeta, gates * be->wide_size);
-    be->zero(be, k->dstate, (size_t)k->B * c->H * c->D * c->D * be->wide_size);
-    op->delta_rule_backward(dq, dk, dv, dg, dbeta, k->dstate, dout, a->states, a->qn, a->kn, a->vs, a->g, a->beta, k->start,
+    op->delta_rule_backward(dq, dk, dv, dg, dbeta, linear_state_zero(k), dout, a->states, a->qn, a->kn, a->vs, a->g, a->beta, k->start,
                             1 / sqrt(d.K), k->work, &d);
     delta_inputs_backward(m, k, a, dx, x);
     Real *da = k->tmp[0], *db = k->tmp[1];
@@ -93,9 +90,7 @@ static void gdn_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerSt
     (void)past;
     const DeltaDims d = linear_dims(k);
     gdn_inputs(m, k, a, s, x);
-    linear_state_load(k, a->states, s->state);
-    k->be->op->delta_rule_forward(a->o, a->states, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K), k->work, &d);
-    linear_state_save(k, s->state, a->states);
+    k->be->op->delta_rule_forward(a->o, NULL, s->state, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K), k->work, &d);
     linear_output_forward(k, a, y, x);
 }
 

@@ -32,7 +32,7 @@ static void gla_place(const Mixer *m, const Config *c, const Backend *be, MixerA
     a->low = arena_take(arena, N * RANK, be->real_size);
     a->a = arena_take(arena, Q, be->real_size);
     a->g = arena_take(arena, Q, be->wide_size);
-    a->states = arena_take(arena, delta_states(&d), be->wide_size);
+    a->states = linear_states_place(be, arena, &d, train);
     linear_output_place(c, be, a, arena, N, 1, 1);
 }
 
@@ -59,8 +59,7 @@ static void gla_mix_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Re
     (void)m;
     const DeltaDims d = linear_dims(k);
     gla_inputs(k, a, x);
-    linear_state_zero(k, a->states);
-    k->be->op->gla_forward(a->o, a->states, a->q, a->k, a->v, a->g, k->start, 1 / sqrt(d.K), k->work, &d);
+    k->be->op->gla_forward(a->o, a->states, linear_state_zero(k), a->q, a->k, a->v, a->g, k->start, 1 / sqrt(d.K), k->work, &d);
     linear_output_forward(k, a, y, x);
 }
 
@@ -79,8 +78,7 @@ static void gla_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, R
     be->zero(be, dk, n * be->real_size);
     be->zero(be, dv, n * be->real_size);
     be->zero(be, k->wtmp[0], n * be->wide_size);
-    be->zero(be, k->dstate, (size_t)k->B * c->H * c->D * c->D * be->wide_size);
-    op->gla_backward(dq, dk, dv, k->wtmp[0], k->dstate, dout, a->states, a->q, a->k, a->v, a->g, k->start, 1 / sqrt(d.K), k->work, &d);
+    op->gla_backward(dq, dk, dv, k->wtmp[0], linear_state_zero(k), dout, a->states, a->q, a->k, a->v, a->g, k->start, 1 / sqrt(d.K), k->work, &d);
     op->linear_backward(dx, p->q.g, p->q_bias.g, dq, x, p->q.w, N, c->C, Q);
     op->linear_backward(dx, p->k.g, p->k_bias.g, dk, x, p->k.w, N, c->C, Q);
     op->linear_backward(dx, p->v.g, p->v_bias.g, dv, x, p->v.w, N, c->C, Q);
@@ -101,9 +99,7 @@ static void gla_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerSt
     (void)m, (void)past;
     const DeltaDims d = linear_dims(k);
     gla_inputs(k, a, x);
-    linear_state_load(k, a->states, s->state);
-    k->be->op->gla_forward(a->o, a->states, a->q, a->k, a->v, a->g, NULL, 1 / sqrt(d.K), k->work, &d);
-    linear_state_save(k, s->state, a->states);
+    k->be->op->gla_forward(a->o, NULL, s->state, a->q, a->k, a->v, a->g, NULL, 1 / sqrt(d.K), k->work, &d);
     linear_output_forward(k, a, y, x);
 }
 

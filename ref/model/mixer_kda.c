@@ -27,7 +27,6 @@ static int kda_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk 
 }
 
 static void kda_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk, int train) {
-    (void)train;
     const size_t N = (size_t)B * T, Q = N * c->H * c->D;
     const DeltaDims d = {.B = B, .T = T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = chunk};
     delta_inputs_place(m, c, be, a, arena, N);
@@ -36,7 +35,7 @@ static void kda_place(const Mixer *m, const Config *c, const Backend *be, MixerA
     a->b = arena_take(arena, N * c->H, be->real_size);
     a->g = arena_take(arena, Q, be->wide_size);
     a->beta = arena_take(arena, N * c->H, be->wide_size);
-    a->states = arena_take(arena, delta_states(&d), be->wide_size);
+    a->states = linear_states_place(be, arena, &d, train);
     a->z_low = arena_take(arena, N * c->D, be->real_size);
     linear_output_place(c, be, a, arena, N, 1, 1);
 }
@@ -92,8 +91,7 @@ static void kda_output_backward(const MixerCall *k, MixerActs *a, Real *dx, cons
 static void kda_mix_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
     const DeltaDims d = linear_dims(k);
     kda_inputs(m, k, a, NULL, x);
-    linear_state_zero(k, a->states);
-    k->be->op->kda_forward(a->o, a->states, a->qn, a->kn, a->vs, a->g, a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
+    k->be->op->kda_forward(a->o, a->states, linear_state_zero(k), a->qn, a->kn, a->vs, a->g, a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
     kda_output_forward(k, a, y, x);
 }
 
@@ -110,8 +108,7 @@ static void kda_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, R
     for (int i = 1; i < 4; i++) be->zero(be, k->tmp[i], n * be->real_size);
     be->zero(be, dg, n * be->wide_size);
     be->zero(be, dbeta, heads * be->wide_size);
-    be->zero(be, k->dstate, (size_t)k->B * c->H * c->D * c->D * be->wide_size);
-    op->kda_backward(k->tmp[1], k->tmp[2], k->tmp[3], dg, dbeta, k->dstate, k->tmp[0], a->states, a->qn, a->kn, a->vs, a->g, a->beta,
+    op->kda_backward(k->tmp[1], k->tmp[2], k->tmp[3], dg, dbeta, linear_state_zero(k), k->tmp[0], a->states, a->qn, a->kn, a->vs, a->g, a->beta,
                      k->start, 1 / sqrt(d.K), k->work, &d);
     delta_inputs_backward(m, k, a, dx, x);
     Real *df = k->tmp[0], *db = k->tmp[1], *dlow = k->tmp[2];
@@ -128,9 +125,7 @@ static void kda_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerSt
     (void)past;
     const DeltaDims d = linear_dims(k);
     kda_inputs(m, k, a, s, x);
-    linear_state_load(k, a->states, s->state);
-    k->be->op->kda_forward(a->o, a->states, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K), k->work, &d);
-    linear_state_save(k, s->state, a->states);
+    k->be->op->kda_forward(a->o, NULL, s->state, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K), k->work, &d);
     kda_output_forward(k, a, y, x);
 }
 

@@ -27,32 +27,13 @@ DeltaDims linear_dims(const MixerCall *k) {
     return (DeltaDims){.B = k->B, .T = k->T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = k->chunk};
 }
 
-/* states is (B,H,NC+1,K,V): the initial state of every head is one slot in NC+1. */
-static size_t slot_stride(const MixerCall *k) {
-    const DeltaDims d = linear_dims(k);
-    return (size_t)(delta_chunks(&d) + 1) * d.K * d.V;
+Real *linear_states_place(const Backend *be, Arena *arena, const DeltaDims *d, int train) {
+    return train ? arena_take(arena, delta_states(d), be->real_size) : NULL;
 }
 
-void linear_state_zero(const MixerCall *k, Wide *states) {
-    const size_t heads = (size_t)k->B * k->c->H, size = (size_t)k->c->D * k->c->D, stride = slot_stride(k);
-    if (!k->be->host) { // one call beats B*H small ones across a bus
-        k->be->zero(k->be, states, heads * stride * k->be->wide_size);
-        return;
-    }
-    for (size_t i = 0; i < heads; i++) k->be->zero(k->be, wide_at(k->be, states, i * stride), size * k->be->wide_size);
-}
-
-void linear_state_load(const MixerCall *k, Wide *states, const Wide *state) {
-    const size_t heads = (size_t)k->B * k->c->H, size = (size_t)k->c->D * k->c->D, stride = slot_stride(k);
-    for (size_t i = 0; i < heads; i++)
-        k->be->move(k->be, wide_at(k->be, states, i * stride), cwide_at(k->be, state, i * size), size * k->be->wide_size);
-}
-
-void linear_state_save(const MixerCall *k, Wide *state, const Wide *states) {
-    const size_t heads = (size_t)k->B * k->c->H, size = (size_t)k->c->D * k->c->D, stride = slot_stride(k);
-    for (size_t i = 0; i < heads; i++)
-        k->be->move(k->be, wide_at(k->be, state, i * size), cwide_at(k->be, states, (i + 1) * stride - size),
-                    size * k->be->wide_size);
+Wide *linear_state_zero(const MixerCall *k) {
+    k->be->zero(k->be, k->state, (size_t)k->B * k->c->H * k->c->D * k->c->D * k->be->wide_size);
+    return k->state;
 }
 
 void linear_output_place(const Config *c, const Backend *be, MixerActs *a, Arena *arena, size_t N, int gate, int norm) {

@@ -8,10 +8,10 @@ int linear_walk_qkv(const Config *c, MixerParams *p, const Walk *w);
 int linear_walk_o(const Config *c, MixerParams *p, const Walk *w);
 
 DeltaDims linear_dims(const MixerCall *k);
-/* states[0] of every (batch, head) = 0, or from / to a generation's (B,H,K,V) state. */
-void linear_state_zero(const MixerCall *k, Wide *states);
-void linear_state_load(const MixerCall *k, Wide *states, const Wide *state);
-void linear_state_save(const MixerCall *k, Wide *state, const Wide *states);
+/* Room for the states before each chunk, which only backward wants. */
+Real *linear_states_place(const Backend *be, Arena *arena, const DeltaDims *d, int train);
+/* The pass's scratch for a running state or its gradient, set to 0. */
+Wide *linear_state_zero(const MixerCall *k);
 
 /* Output side, shared by gdn and gla: y = W_o (gated) norm(o); gate may be absent (n == 0), and so may the norm. */
 void linear_output_place(const Config *c, const Backend *be, MixerActs *a, Arena *arena, size_t N, int gate, int norm);

@@ -65,10 +65,10 @@ static void scratch_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsi
     }
     p->call.work = arena_take(ar, work, 1);
     p->mix_out = arena_take(ar, N * c->C, be->real_size);
+    if (linear) p->call.state = arena_take(ar, (size_t)B * c->H * c->D * c->D, be->wide_size);
     if (!(flags & PASS_TRAIN)) return;
     for (int i = 0; i < 4; i++) p->call.tmp[i] = arena_take(ar, N * wide_row, be->real_size);
     for (int i = 0; linear && i < 2; i++) p->call.wtmp[i] = arena_take(ar, N * heads, be->wide_size);
-    if (linear) p->call.dstate = arena_take(ar, (size_t)B * c->H * c->D * c->D, be->wide_size);
     p->dx = arena_take(ar, N * c->C, be->real_size);
     p->dn = arena_take(ar, N * c->C, be->real_size);
     for (int i = 0; i < 3; i++) p->dact[i] = arena_take(ar, N * c->F, be->real_size);

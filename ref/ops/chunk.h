@@ -33,6 +33,26 @@ static int chunk_resets(const Chunk *r, int i) {
     return r->start && r->from + i > 0 && r->start[i] == r->from + i;
 }
 
+/* Where the states of one head stand while its chunks are worked through, that before chunk c at S + c * step: all of them in `states` if
+ * the caller wants them for backward, else one in place of the other in `state`. real and wide are one type here. */
+typedef struct {
+    wide *S, *state;
+    size_t step, bytes;
+} States;
+
+static States states_open(real *states, wide *state, int b, int h, const DeltaDims *d) {
+    const size_t size = (size_t)d->K * d->V, bh = (size_t)b * d->H + h;
+    States s = {.S = state + bh * size, .state = state + bh * size, .bytes = size * sizeof(wide)};
+    if (!states) return s;
+    s.S = states + bh * (delta_chunks(d) + 1) * size;
+    s.step = size;
+    memcpy(s.S, s.state, s.bytes);
+    return s;
+}
+static void states_close(const States *s, int NC) {
+    if (s->step) memcpy(s->state, s->S + NC * s->step, s->bytes);
+}
+
 /* y (V) = S^T a */
 static void state_read(wide *y, const wide *S, const real *a, int K, int V) {
     for (int j = 0; j < V; j++) y[j] = 0;

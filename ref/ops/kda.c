@@ -67,22 +67,24 @@ static void kda_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbet
     }
 }
 
-static void kda_forward(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g,
+static void kda_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g,
                         const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const int NC = delta_chunks(d);
-    const size_t state = (size_t)d->K * d->V;
     for (int b = 0; b < d->B; b++)
-        for (int h = 0; h < d->H; h++)
+        for (int h = 0; h < d->H; h++) {
+            const States s = states_open(states, state, b, h, d);
             for (int c = 0; c < NC; c++) {
-                wide *S = states + (((size_t)b * d->H + h) * (NC + 1) + c) * state;
+                wide *S = s.S + c * s.step, *next = S + s.step;
                 const Chunk r = kda_rows(q, k, v, NULL, g, beta, start, scale, b, h, c, d);
-                if (d->chunk == 1) kda_step(o + r.at_v, S + state, S, &r, work);
-                else kda_chunk_forward(o + r.at_v, S + state, S, &r, work);
+                if (d->chunk == 1) kda_step(o + r.at_v, next, S, &r, work);
+                else kda_chunk_forward(o + r.at_v, next, S, &r, work);
             }
+            states_close(&s, NC);
+        }
 }
 
 static void kda_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
-                         const wide *states, const real *q, const real *k, const real *v, const wide *g,
+                         const real *states, const real *q, const real *k, const real *v, const wide *g,
                          const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const int NC = delta_chunks(d);
     const size_t state = (size_t)d->K * d->V;

@@ -149,17 +149,18 @@ typedef struct OPS {
      *   bwd   dS += scale q do^T;  dq += scale S do;  dw = dS^T k (w = beta u);  dbeta += dw . u;  du = beta dw;  dv += du;
      *         dP = dS - k du^T;  dk += dS w - P du;  dg += <dP, P>;  dS = e^g dP
      *   shape q, k (B,T,Hk,K); v, o (B,T,H,V); g, beta (B,T,H); head h reads q/k head h/(H/Hk)
-     *   chunk T is cut into NC = ceil(T/chunk) chunks (the last may be short). states (B,H,NC+1,K,V): states[0] is the initial
-     *         state (INPUT), states[c] the state before chunk c, states[NC] the final one (1..NC overwritten). The result must not
+     *   chunk T is cut into NC = ceil(T/chunk) chunks (the last may be short). state (B,H,K,V): on entry the initial state, on
+     *         return the final one. states (B,H,NC+1,K,V), overwritten: for backward, states[c] the state before chunk c, states[NC]
+     *         the final one, `real`: what runs on from chunk to chunk is not rounded. NULL: no backward will follow. The result must not
      *         depend on chunk beyond rounding; chunk 1 is the plain recurrence, larger ones use the chunked (WY) form of method.md
      *         2.1.2 / performance.md 5.1. A document start inside a chunk zeroes the decay factors that cross it.
      *   dstate (B,H,K,V): on entry dL/d(final state), on return dL/d(initial state) (the named exception to "adds").
      *   limits g <= 0; 1 <= chunk <= 256.  work: delta_rule_work(d) bytes (forward and backward alike).
      *   src   Yang, Kautz, Hatamizadeh (arXiv 2412.06464); method.md 2.1.1-2.1.3; performance.md 5.1, 5.2 */
-    void (*delta_rule_forward)(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
+    void (*delta_rule_forward)(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
                                const int *start, double scale, void *work, const DeltaDims *d);
     void (*delta_rule_backward)(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
-                                const wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
+                                const real *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
                                 const int *start, double scale, void *work, const DeltaDims *d);
 
     /* gla_gate: per-channel log decay of Gated Linear Attention, g = logsigmoid(x) / normalizer, n elements.
@@ -170,11 +171,11 @@ typedef struct OPS {
     /* gla: gated linear attention, decay per key channel.
      *   fwd   S = diag(e^{g_t}) S + k_t v_t^T;  o_t = scale S^T q_t
      *   bwd   dS += scale q do^T;  dq += scale S do;  dk += dS v;  dv += dS^T k;  dg_c += <dS_c, e^{g_c} S_prev,c>;  dS = diag(e^g) dS
-     *   shape as delta_rule, except g (B,T,Hk,K); no beta.  states, chunk, dstate, start, work (gla_work) as delta_rule.
+     *   shape as delta_rule, except g (B,T,Hk,K); no beta.  state, states, chunk, dstate, start, work (gla_work) as delta_rule.
      *   src   Yang et al. (arXiv 2312.06635); method.md 2.2; no exponent above 0 however strong the decay. */
-    void (*gla_forward)(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const int *start,
+    void (*gla_forward)(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g, const int *start,
                         double scale, void *work, const DeltaDims *d);
-    void (*gla_backward)(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout, const wide *states, const real *q,
+    void (*gla_backward)(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout, const real *states, const real *q,
                          const real *k, const real *v, const wide *g, const int *start, double scale, void *work, const DeltaDims *d);
 
     /* kda_gate: the two gates of Kimi delta attention, a log decay per key channel and a write strength per head.
@@ -193,14 +194,14 @@ typedef struct OPS {
      *         (a token at its document's start begins from S = 0)
      *   bwd   as delta_rule, but per channel a: dg_a += <dP_a, P_a>;  dS_a = e^{g_a} dP_a
      *   shape q, k (B,T,Hk,K); v, o (B,T,H,V); g (B,T,H,K); beta (B,T,H); head h reads q/k head h/(H/Hk)
-     *   chunk, states, dstate as in delta_rule; in the chunked form k_i.k_j and q_i.k_j are summed over channels with their own decay
+     *   chunk, state, states, dstate as in delta_rule; in the chunked form k_i.k_j and q_i.k_j are summed over channels with their own decay
      *         e^{g_{j+1,a} + ... + g_{i,a}}, as in gla: no exponent above 0 however strong the decay.
      *   limits g <= 0; 1 <= chunk <= 256.  work: kda_work(d) bytes.
      *   cases all channels' g equal: delta_rule.  k_t^T P = 0 and beta = 1: gla (both proved in tests/test_ops.c)
      *   src   Kimi Linear (arXiv 2510.26692), eq. of KDA; flash-linear-attention fla/ops/kda/naive.py */
-    void (*kda_forward)(real *o, wide *states, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
+    void (*kda_forward)(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g, const wide *beta,
                         const int *start, double scale, void *work, const DeltaDims *d);
-    void (*kda_backward)(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout, const wide *states,
+    void (*kda_backward)(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout, const real *states,
                          const real *q, const real *k, const real *v, const wide *g, const wide *beta, const int *start, double scale,
                          void *work, const DeltaDims *d);
 

@@ -261,13 +261,13 @@ static const char *const MIXER[][3] = {{"delta_rule", "delta_rule backward", "de
                                        {"gla", "gla backward", "gla decode"},
                                        {"kda", "kda backward", "kda decode"}};
 /* per head-token, performance.md 3.1: operations and bytes, forward and backward. KDA has the delta rule's products and a decay (float, and its
- * gradient) for each of 128 channels. The contract's states are float: 1 KB per head-token more than that table has. */
+ * gradient) for each of 128 channels. The chunk states in bf16 are 512 bytes per head-token on top of that table. */
 static const double MIXER_FLOPS[][2] = {{166.6e3, 409.6e3}, {98.3e3, 245.8e3}, {166.6e3, 409.6e3}},
                     MIXER_BYTES[][2] = {{1164, 2448}, {1536, 3840}, {1672, 3464}};
-static void mixer_forward(MixerOp m, Bf16 *o, float *states, Bf16 *q, Bf16 *k, Bf16 *v, float *g, float *beta, void *work,
+static void mixer_forward(MixerOp m, Bf16 *o, Bf16 *states, float *state, Bf16 *q, Bf16 *k, Bf16 *v, float *g, float *beta, void *work,
                           const DeltaDims *d) {
-    if (m == GLA) op.gla_forward(o, states, q, k, v, g, NULL, 0.088, work, d);
-    else (m == KDA ? op.kda_forward : op.delta_rule_forward)(o, states, q, k, v, g, beta, NULL, 0.088, work, d);
+    if (m == GLA) op.gla_forward(o, states, state, q, k, v, g, NULL, 0.088, work, d);
+    else (m == KDA ? op.kda_forward : op.delta_rule_forward)(o, states, state, q, k, v, g, beta, NULL, 0.088, work, d);
 }
 static void mixer_op(int B, int T, int heads, MixerOp m, int backward, double target) {
     const DeltaDims d = {B, T, heads, heads, D, D, 64};
@@ -275,12 +275,13 @@ static void mixer_op(int B, int T, int heads, MixerOp m, int backward, double ta
     Bf16 *q = real_of(n, 0.1f), *k = real_of(n, 0.15f), *v = real_of(n), *o = real_of(n), *g = real_of(n),
          *dq = real_of(n), *dk = real_of(n), *dv = real_of(n);
     float *decay = wide_of(gates, 0.05f, -0.05f), *beta = wide_of(bh, 0.5f, 0.5f), *dg = wide_of(gates), *db = wide_of(bh);
-    float *states = wide_of(delta_states(&d), 0), *ds = wide_of((size_t)B * heads * D * D);
+    Bf16 *states = real_of(delta_states(&d), 0);
+    float *state = wide_of((size_t)B * heads * D * D, 0), *ds = wide_of((size_t)B * heads * D * D);
     void *work = take(m == KDA ? kda_work(&d) : delta_rule_work(&d));
     char shape[64];
     snprintf(shape, sizeof shape, "B %d T %d H %d, 128", B, T, heads);
-    const double flops = MIXER_FLOPS[m][backward] * (double)bh, bytes = (MIXER_BYTES[m][backward] + 1024) * (double)bh;
-    auto forward = [&](int) { mixer_forward(m, o, states, q, k, v, decay, beta, work, &d); };
+    const double flops = MIXER_FLOPS[m][backward] * (double)bh, bytes = (MIXER_BYTES[m][backward] + 512) * (double)bh;
+    auto forward = [&](int) { mixer_forward(m, o, states, state, q, k, v, decay, beta, work, &d); };
     forward(0);
     if (!backward) return report(MIXER[m][0], shape, bytes, flops, target, forward);
     report(MIXER[m][1], shape, bytes, flops, target, [&](int) {
@@ -308,10 +309,10 @@ static void decode_ops() {
         const DeltaDims d = {many, 1, heads, heads, D, D, 1};
         const size_t n = (size_t)many * heads * D;
         Bf16 *q = real_of(n, 0.1f), *k = real_of(n, 0.1f), *v = real_of(n), *o = real_of(n);
-        float *g = wide_of(n, 0.05f, -0.05f), *beta = wide_of(n / D, 0.5f, 0.5f), *states = wide_of(delta_states(&d));
+        float *g = wide_of(n, 0.05f, -0.05f), *beta = wide_of(n / D, 0.5f, 0.5f), *state = wide_of(n * D);
         void *work = take(m == KDA ? kda_work(&d) : delta_rule_work(&d));
         snprintf(shape, sizeof shape, "B %d, 1 token, H %d, 128", many, heads);
-        report(MIXER[m][2], shape, 8.0 * n * D, 0, ROWS, [&](int) { mixer_forward(m, o, states, q, k, v, g, beta, work, &d); });
+        report(MIXER[m][2], shape, 8.0 * n * D, 0, ROWS, [&](int) { mixer_forward(m, o, NULL, state, q, k, v, g, beta, work, &d); });
     }
 }
 static void head_op(int rows, int voc, int kl) {
