@@ -9,13 +9,12 @@ B=build/fuzz
 mkdir -p $B
 san="-fsanitize=address,undefined"
 # No cpu/: the readers do not need it. Coverage by counters; comparisons are not traced, which makes it twice as fast.
-make -s B=$B CC=clang NVCC= CPU= OMP= OPT="-O2 -g $san -fsanitize-coverage=inline-8bit-counters,pc-table" $B/libhyb.a || exit 1
+[ -n "$FUZZ_ONE" ] || make -s -j"$(nproc 2>/dev/null || echo 1)" B=$B CC=clang NVCC= CPU= OMP= OPT="-O2 -g $san -fsanitize-coverage=inline-8bit-counters,pc-table" $B/libhyb.a || exit 1
 export ASAN_OPTIONS="malloc_context_size=3:quarantine_size_mb=16:$ASAN_OPTIONS"
-failed=0
-for f in ${@:-tests/fuzz_*.c}; do
-    name=$(basename "$f" .c)
+one() { # one tests/fuzz_NAME.c
+    name=$(basename "$1" .c)
     short=${name#fuzz_}
-    clang -std=c11 -D_GNU_SOURCE -O2 -g $san,fuzzer -Iref -I. tests/$name.c $B/libhyb.a -lm -o $B/$name || exit 1
+    clang -std=c11 -D_GNU_SOURCE -O2 -g $san,fuzzer -Iref -I. tests/$name.c $B/libhyb.a -lm -o $B/$name || return 1
     case $short in # where long inputs only cost time
     encode) len=64 ;;
     json) len=256 ;;
@@ -26,8 +25,8 @@ for f in ${@:-tests/fuzz_*.c}; do
     corpus=$B/corpus_$name
     mkdir -p $corpus
     [ -f testdata/fuzz/$short.pack ] && {
-        clang -std=c11 -D_GNU_SOURCE -O1 $san -Iref -I. tests/$name.c tests/replay.c $B/libhyb.a -lm -o $B/replay_$short || exit 1
-        $B/replay_$short -x $corpus testdata/fuzz/$short.pack >/dev/null 2>&1 || exit 1
+        clang -std=c11 -D_GNU_SOURCE -O1 $san -Iref -I. tests/$name.c tests/replay.c $B/libhyb.a -lm -o $B/replay_$short || return 1
+        $B/replay_$short -x $corpus testdata/fuzz/$short.pack >/dev/null 2>&1 || return 1
     }
     seeds=
     [ $short = safetensors ] && seeds=testdata/st
@@ -38,7 +37,12 @@ for f in ${@:-tests/fuzz_*.c}; do
         echo "$name: ok, $(sed -n 's/stat::number_of_executed_units: *//p' $B/$name.log) executions"
     else
         echo "$name: FOUND SOMETHING, see $B/$name.log"
-        failed=1
+        return 1
     fi
-done
-exit $failed
+}
+if [ -n "$FUZZ_ONE" ]; then # from below
+    one "$FUZZ_ONE"
+    exit
+fi
+# As many at a time as there are cores; xargs fails if one of them does.
+printf '%s\n' ${@:-tests/fuzz_*.c} | xargs -P "${JOBS:-$(nproc 2>/dev/null || echo 1)}" -I{} env FUZZ_ONE={} "$0" "$seconds" "$runs"
