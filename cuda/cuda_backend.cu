@@ -39,6 +39,7 @@ struct Device {
     char error[512], about[256];
     int sm;
     size_t shared;
+    bool spoilt; // the recording under way cannot become a graph
     Uploads up;
 };
 static Device device;
@@ -194,6 +195,30 @@ static int cuda_sync(Backend *b, Err *e) {
     return rc;
 }
 
+// ---- calls kept as a graph ----
+static void cuda_record_begin(Backend *) {
+    device.spoilt = device.error[0] || cudaStreamBeginCapture(cuda_stream(), cudaStreamCaptureModeRelaxed) != cudaSuccess;
+}
+/* An error inside a capture is the capture's: the calls can still be made one by one, so nothing stays latched. */
+static void cuda_record_end(Backend *, void **g) {
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    *g = NULL;
+    if (device.spoilt) return;
+    if (cudaStreamEndCapture(cuda_stream(), &graph) == cudaSuccess && !device.error[0] && cudaGraphInstantiate(&exec, graph, 0) == cudaSuccess)
+        *g = exec;
+    if (graph) cudaGraphDestroy(graph);
+    if (*g) return;
+    cudaGetLastError();
+    device.error[0] = 0;
+}
+static void cuda_replay(Backend *, void *g) { cuda_check(cudaGraphLaunch((cudaGraphExec_t)g, cuda_stream()), "replay"); }
+static void cuda_record_free(Backend *, void *g) {
+    if (!g) return;
+    cuda_check(cudaStreamSynchronize(cuda_stream()), "releasing a graph");
+    cuda_check(cudaGraphExecDestroy((cudaGraphExec_t)g), "releasing a graph");
+}
+
 // ---- opening and closing ----
 static int device_open(int index, const char *name, Err *e) {
     if (device.users) {
@@ -278,6 +303,7 @@ extern "C" int SIDE(backend_open)(Backend **out, const char *name, int threads, 
     b->alloc = cuda_alloc, b->release = cuda_release, b->zero = cuda_zero, b->upload = cuda_upload,
     b->download = cuda_download;
     b->move = cuda_move, b->room = cuda_room, b->sync = cuda_sync, b->close = cuda_close;
+    b->record_begin = cuda_record_begin, b->record_end = cuda_record_end, b->replay = cuda_replay, b->record_free = cuda_record_free;
     b->threads = device.sm;
 #if defined(CUDA_EMU) && defined(__SANITIZE_ADDRESS__)
     b->host = 1; // it is host memory, and the arenas' red zones between tensors are to be left alone

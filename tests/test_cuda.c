@@ -12,6 +12,7 @@
 #include "method/memory.h"
 #include "method/optim.h"
 #include "method/transfer.h"
+#include "model/generate.h"
 #include "tools/bench_steps.h"
 #include "tools/opcheck.h"
 
@@ -342,6 +343,94 @@ START_TEST(states_need_not_be_kept) {
 END_TEST
 
 /* An impossible launch is latched, named, and handed over by sync; the emulated device then goes on. */
+/* Decoding with the linear layers' calls recorded and replayed: the bits of calls made one by one, fewer launches, also on a device that lags. */
+static void (*end_of_recording)(Backend *b, void **g);
+static void never_a_graph(Backend *b, void **g) {
+    end_of_recording(b, g);
+    b->record_free(b, *g);
+    *g = NULL;
+}
+enum { PLAIN, RECORDED, REFUSED };
+static unsigned long long decode_run(int way, float logits[12][2 * 50]) {
+    const char *const layers[] = {"gdn_v4", "softmax", "gla_v1", "kda_v1", "gdn_v1"};
+    const Config c = model_small(layers, 5, 24, 4, 2, 8, 40, 50);
+    Backend *b = opened("cuda-emu-bf16");
+    Model m;
+    Decode d;
+    Err e = {0};
+    unsigned long long launches, copies, before = 0;
+    if (way == PLAIN) b->record_begin = NULL;
+    if (way == REFUSED) end_of_recording = b->record_end, b->record_end = never_a_graph;
+    ck_assert_int_eq(model_open(&m, &c, b, GRAD_NONE, &e), OK);
+    ck_assert_int_eq(model_init(&m, 5, 0.7, 1, 0, &e), OK);
+    ck_assert_int_eq(decode_open(&d, &m, 2, 40, 6, &e), OK);
+    for (int turn = 0; turn < 2; turn++) { // the second after a reset, with graphs of the first
+        const int prompt[2 * 7] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7};
+        ck_assert_msg(decode_extend(&d, prompt, 7, NULL, &e) == OK, "%s", e.msg); // pieces of 6 and 1
+        for (int i = 0; i < 6; i++) {
+            const int next[2] = {(7 * i + turn) % 50, (11 * i + 3) % 50};
+            cuda_emu_work(&before, &copies);
+            ck_assert_msg(decode_extend(&d, next, 1, logits[6 * turn + i], &e) == OK, "%s", e.msg);
+            cuda_emu_work(&launches, &copies);
+        }
+        decode_reset(&d);
+    }
+    decode_close(&d);
+    model_close(&m);
+    backend_close(b);
+    return launches - before;
+}
+START_TEST(replayed_decoding_is_decoding) {
+    static float plain[12][100], other[12][100];
+    const unsigned long long one_by_one = decode_run(PLAIN, plain);
+    cuda_emu_defer(_i);
+    const unsigned long long replayed = decode_run(RECORDED, other);
+    cuda_emu_defer(0);
+    ck_assert(!memcmp(plain, other, sizeof plain));
+    printf("decoding one token through 5 layers, 4 of them linear: %llu launches, %llu with graphs\n", one_by_one, replayed);
+    ck_assert_msg(3 * replayed < one_by_one, "%llu launches, %llu without graphs", replayed, one_by_one);
+    memset(other, 0, sizeof other);
+    ck_assert_uint_eq(decode_run(REFUSED, other), one_by_one);
+    ck_assert(!memcmp(plain, other, sizeof plain));
+}
+END_TEST
+
+/* What cannot be in a graph makes none, and leaves no error behind. */
+START_TEST(spoilt_recording_leaves_nothing) {
+    Backend *b = opened("cuda-emu");
+    Err e = {0};
+    void *p, *q, *g = &e;
+    float x = 1, y = 2;
+    ck_assert_int_eq(b->alloc(b, &p, sizeof x, "x", &e), OK);
+    b->upload(b, p, &x, sizeof x);
+    for (int i = 0; i < 3; i++) {
+        b->record_begin(b);
+        b->zero(b, p, sizeof x);
+        if (i == 0) b->upload(b, p, &y, sizeof y);
+        if (i == 1) ck_assert_int_ne(b->alloc(b, &q, 16, "more", &e), OK);
+        if (i == 2) b->download(b, &y, p, sizeof y);
+        b->record_end(b, &g);
+        ck_assert_ptr_null(g);
+        b->record_free(b, g);
+        ck_assert_int_eq(b->sync(b, &e), OK);
+        b->download(b, &x, p, sizeof x);
+        ck_assert_msg(x == 1, "%d: something was done while it was recorded", i);
+    }
+    b->record_begin(b);
+    b->zero(b, p, sizeof x);
+    b->record_end(b, &g);
+    ck_assert_ptr_nonnull(g);
+    b->download(b, &x, p, sizeof x);
+    ck_assert(x == 1);
+    b->replay(b, g);
+    b->download(b, &x, p, sizeof x);
+    ck_assert(x == 0);
+    b->record_free(b, g);
+    b->release(b, p);
+    backend_close(b);
+}
+END_TEST
+
 START_TEST(launch_error_names_the_kernel) {
     Backend *b = opened("cuda-emu");
     Err e = {0};
@@ -514,6 +603,8 @@ int main(void) {
     tcase_add_test(t, slow_device_sees_every_batch);
     tcase_add_test(t, slow_device_trains_the_same);
     tcase_add_test(t, states_need_not_be_kept);
+    tcase_add_loop_test(t, replayed_decoding_is_decoding, 0, 2);
+    tcase_add_test(t, spoilt_recording_leaves_nothing);
     tcase_add_test(t, launch_error_names_the_kernel);
     tcase_add_test(t, allocation_failure_is_an_error);
     tcase_add_loop_test(t, memory_plan_is_exact, 0, 2);

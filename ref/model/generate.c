@@ -30,8 +30,9 @@ int decode_open(Decode *d, Model *m, int B, int capacity, int step, Err *e) {
                        step);
     if (step > capacity) step = capacity;
     void *state;
-    TRY(mem_alloc(&state, (size_t)m->c.L * sizeof(MixerState), "layer states", e));
+    TRY(mem_alloc(&state, (size_t)m->c.L * (sizeof(MixerState) + sizeof(void *)), "layer states", e));
     *d = (Decode){.m = m, .B = B, .capacity = capacity, .step = step, .state = state};
+    d->record = (void **)(d->state + m->c.L);
     Arena ar = {0};
     decode_place(d, &ar, &d->logits); // measures
     d->bytes = ar.used;
@@ -54,6 +55,7 @@ int decode_open(Decode *d, Model *m, int B, int capacity, int step, Err *e) {
 
 void decode_close(Decode *d) {
     if (d->m) {
+        for (int l = 0; l < d->m->c.L && d->m->be->record_free; l++) d->m->be->record_free(d->m->be, d->record[l]);
         pass_close(&d->pass);
         d->m->be->release(d->m->be, d->mem);
     }
@@ -70,6 +72,33 @@ void decode_reset(Decode *d) {
     decode_place(d, &lay, &d->logits);
 }
 
+/* Layers [from, end) on the piece in the pass. */
+static void layers_run(Decode *d, int from, int end) {
+    Model *m = d->m;
+    Pass *p = &d->pass;
+    for (int l = from; l < end; l++) {
+        LayerActs *a = &p->layer[l];
+        const Mixer *mix = mixer_at(m->c.mixer[l]);
+        layer_norm_in(m, p, l, a->x);
+        mix->extend(mix, layer_call(m, p, l), &a->mix, &d->state[l], p->mix_out, a->n1, d->past);
+        layer_mlp(m, p, l, a->x, p->mix_out, l + 1 < m->c.L ? p->layer[l + 1].x : p->x);
+    }
+}
+
+/* Linear layers make the same calls for every single token: recorded at the second (the first lets libraries make their plans), replayed from
+ * then on. Softmax layers do not, since their cache grows. */
+static void linear_run(Decode *d, int from, int end) {
+    Backend *be = d->m->be;
+    void **g = &d->record[from];
+    if (be->record_begin && !d->m->half && d->pass.T == 1 && d->singles == 2 && !*g) {
+        be->record_begin(be);
+        layers_run(d, from, end);
+        be->record_end(be, g);
+    }
+    if (d->pass.T == 1 && *g) be->replay(be, *g);
+    else layers_run(d, from, end);
+}
+
 /* One piece of t <= step tokens through all layers; leaves the last layer's output in pass.x. */
 static int decode_piece(Decode *d, const int *ids, int stride, int t, Err *e) {
     Model *m = d->m;
@@ -84,13 +113,13 @@ static int decode_piece(Decode *d, const int *ids, int stride, int t, Err *e) {
                                m->c.VOC - 1);
         be->upload(be, p->ids + (size_t)b * t, ids + (size_t)b * stride, (size_t)t * sizeof(int));
     }
+    if (t == 1) d->singles++;
     model_embed(m, p, p->layer[0].x);
-    for (int l = 0; l < m->c.L; l++) {
-        LayerActs *a = &p->layer[l];
-        const Mixer *mix = mixer_at(m->c.mixer[l]);
-        layer_norm_in(m, p, l, a->x);
-        mix->extend(mix, layer_call(m, p, l), &a->mix, &d->state[l], p->mix_out, a->n1, d->past);
-        layer_mlp(m, p, l, a->x, p->mix_out, l + 1 < m->c.L ? p->layer[l + 1].x : p->x);
+    for (int l = 0, end; l < m->c.L; l = end) {
+        const int linear = mixer_at(m->c.mixer[l])->linear;
+        for (end = l + 1; linear && end < m->c.L && mixer_at(m->c.mixer[end])->linear;) end++;
+        if (linear) linear_run(d, l, end);
+        else layers_run(d, l, end);
     }
     d->past += t;
     return OK;

@@ -14,6 +14,8 @@ typedef struct {
     Real *logits;          /* (B,VOC) */
     Pass pass;             /* inference pass for up to `step` tokens at once */
     int step;
+    void **record; /* (L): the calls of one token through the linear layers that begin at l (Backend.record_begin), or NULL */
+    int singles;   /* tokens that came one at a time */
     void *mem;
     size_t bytes, cache_bytes, state_bytes; /* cache: grows with capacity, up to the window where there is one; state: does not */
 } Decode;

@@ -22,6 +22,13 @@ struct Backend {
     void (*move)(Backend *b, void *dst, const void *src, size_t bytes); /* device to device; may overlap */
     size_t (*room)(Backend *b); /* bytes that alloc can still give; NULL: not known */
     int (*sync)(Backend *b, Err *e); /* waits; returns the first error latched by a launch, naming the kernel */
+    /* Optional (NULL: calls cost nothing). Calls that are the same each time, pointers and sizes too, told to the device once: what stands between
+     * record_begin and record_end (ops, zero, move; nothing that waits or reads host memory) is not done but kept in *g, replay does all
+     * of it. *g stays NULL if the device refuses: then nothing was done, and the caller makes the calls itself. NULL may be freed. */
+    void (*record_begin)(Backend *b);
+    void (*record_end)(Backend *b, void **g);
+    void (*replay)(Backend *b, void *g);
+    void (*record_free)(Backend *b, void *g);
     /* Optional (NULL: nothing to gain). A matrix w (O,I) that many products read between changes is held: the backend may keep a copy laid out
      * for y = x W^T and, if backward, dx = dy W, made by the first product that wants it. Whoever writes held weights calls changed before
      * the next product; let_go before w is released (fine if it is not held). Without memory for the copy only speed is lost. */

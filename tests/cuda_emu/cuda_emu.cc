@@ -442,6 +442,7 @@ void error_abort_on_fault() {
 } // namespace emu
 
 // ---- runtime ----
+static bool not_captured();
 namespace {
 struct Block {
     void *map;
@@ -470,7 +471,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
 #ifdef __SANITIZE_ADDRESS__
 cudaError_t cudaMalloc(void **p, size_t bytes) { // red zones on both sides
     *p = nullptr;
-    if (bytes > capacity() || held() > capacity() - bytes) return cudaErrorMemoryAllocation;
+    if (not_captured() || bytes > capacity() || held() > capacity() - bytes) return cudaErrorMemoryAllocation;
     *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!*p) return cudaErrorMemoryAllocation;
     __asan_poison_memory_region((char *)*p + bytes, (bytes + 255) / 256 * 256 - bytes);
@@ -486,7 +487,7 @@ cudaError_t cudaFree(void *p) {
 #else
 cudaError_t cudaMalloc(void **p, size_t bytes) { // ends (to 16 bytes) at a page that must not be touched
     *p = nullptr;
-    if (bytes > capacity() || held() > capacity() - bytes) return cudaErrorMemoryAllocation;
+    if (not_captured() || bytes > capacity() || held() > capacity() - bytes) return cudaErrorMemoryAllocation;
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + 15) / 16 * 16,
                  body = (used + page - 1) / page * page;
     char *map =
@@ -505,12 +506,17 @@ cudaError_t cudaFree(void *p) {
 }
 #endif
 // ---- the stream ----
+struct cudaGraph {
+    std::vector<std::function<void()>> work;
+    bool valid;
+};
 namespace {
 struct Queue {
     bool on;
     std::deque<std::function<void()>> work;
     uint64_t done;
     std::map<const char *, size_t> pinned;
+    cudaGraph *capture; // NULL: none under way
 } queue;
 void queue_run(uint64_t until) { // so many in all
     while (queue.done < until && !queue.work.empty()) {
@@ -531,12 +537,21 @@ void defer(bool on) {
     queue_run(queue_end());
     queue.on = on;
 }
-bool deferring() { return queue.on; }
-void enqueue(std::function<void()> work) { queue.work.push_back(std::move(work)); }
+bool deferring() { return queue.on || queue.capture; }
+void enqueue(std::function<void()> work) {
+    if (queue.capture) queue.capture->work.push_back(std::move(work));
+    else queue.work.push_back(std::move(work));
+}
 } // namespace emu
+/* What a captured stream may not be asked. */
+static bool not_captured() {
+    if (queue.capture) queue.capture->valid = false;
+    return queue.capture != nullptr;
+}
 cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind kind, cudaStream_t) {
     emu::m.counts.copies++;
-    if (!queue.on) memmove(d, s, n);
+    if (kind == cudaMemcpyHostToDevice && not_captured()) return cudaErrorInvalidValue;
+    if (!emu::deferring()) memmove(d, s, n);
     else if (kind == cudaMemcpyHostToDevice && !is_pinned(s)) {
         std::vector<char> staged((const char *)s, (const char *)s + n);
         emu::enqueue([=] { memcpy(d, staged.data(), n); });
@@ -545,11 +560,12 @@ cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind kin
 }
 cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t) {
     emu::m.counts.copies++;
-    if (!queue.on) memset(d, v, n);
+    if (!emu::deferring()) memset(d, v, n);
     else emu::enqueue([=] { memset(d, v, n); });
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    if (not_captured()) return cudaErrorInvalidValue;
     queue_run(queue_end());
     return cudaGetLastError();
 }
@@ -579,6 +595,43 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     queue_run(*e);
     return cudaGetLastError();
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+    if (not_captured()) return cudaErrorInvalidValue;
+    queue.capture = new cudaGraph{{}, true};
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *g) {
+    *g = queue.capture;
+    queue.capture = nullptr;
+    if (*g && (*g)->valid) return cudaSuccess;
+    delete *g;
+    *g = nullptr;
+    return cudaErrorInvalidValue;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
+    *x = new cudaGraph(*g);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t) {
+    if (not_captured()) return cudaErrorInvalidValue;
+    const auto all = [work = x->work] { // one launch, whatever is in it
+        const auto before = emu::m.counts.launches;
+        for (const auto &w : work) w();
+        emu::m.counts.launches = before + 1;
+    };
+    if (queue.on) emu::enqueue(all);
+    else all();
+    return cudaGetLastError();
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t g) {
+    delete g;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x) {
+    delete x;
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetLastError() { return emu::error_count() ? cudaErrorLaunchFailure : cudaSuccess; }

@@ -137,9 +137,9 @@ template <class F> void launch_now(const char *kernel, dim3 grid, dim3 block, si
 }
 /* A device that lags as far behind the host as it may: with defer(true), launches, copies and fills wait in a queue until something
  * synchronises with them. (With defer(false), the default, each is done at once.) A copy out of pinned host memory reads it only then; one out
- * of other memory reads it at once, as the CUDA runtime does. */
+ * of other memory reads it at once, as the CUDA runtime does. A stream that is captured keeps them for its graph instead. */
 void defer(bool on);
-bool deferring();
+bool deferring(); // or capturing
 void enqueue(std::function<void()> work);
 /* Arguments are evaluated where the launch stands, as under nvcc, however late the kernel runs. */
 template <class F, class... A> void launch_any(const char *kernel, dim3 grid, dim3 block, size_t shared, F fn, A... a) {
@@ -360,6 +360,17 @@ cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
 cudaError_t cudaStreamSynchronize(cudaStream_t);
+/* Graphs: what a stream is told between Begin and End is not done but kept. Waiting, allocating, copies from the host to the device (the host's
+ * memory would be read at each replay) and nested captures are errors that End reports, as on a device. */
+struct cudaGraph;
+typedef cudaGraph *cudaGraph_t, *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode);
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *g);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t);
+cudaError_t cudaGraphDestroy(cudaGraph_t g);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
 static inline cudaError_t cudaStreamCreate(cudaStream_t *s) {
     *s = nullptr;
     return cudaSuccess;
