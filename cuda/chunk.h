@@ -15,7 +15,7 @@ static DeltaArgs delta_args(const DeltaDims *d, double scale) {
             (float)scale,
             delta_rule_work(d) / sizeof(float) / ((size_t)d->B * d->H)};
 }
-/* Does token t forget what came before? Token 0 of a row never does: it goes on from states[0]. */
+/* Does token t forget what came before? Token 0 of a row never does: it goes on from `state`. */
 __device__ bool begins(const int *start, int b, int T, int t) {
     return start && t > 0 && start[(size_t)b * T + t] == t;
 }

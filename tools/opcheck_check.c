@@ -89,7 +89,7 @@ static void condition_take(Check *k, int i, double *most) {
     *most = fmin(fmax(*most, moved_by(k, i)), CONDITION);
 }
 
-static int condition_trial(Check *k, Rng *g, Err *e) {
+static int condition_trial(Check *k, const Backend *be, Rng *g, Err *e) {
     for (int i = 0; i < k->c->tensors; i++)
         if (k->c->value[i] && opcase_has(k->c, i) && k->c->tensor[i].kind != INT)
             nudged_put(k, i, k->c->value[i], g);
@@ -97,7 +97,10 @@ static int condition_trial(Check *k, Rng *g, Err *e) {
     for (int i = 0; i < k->c->tensors; i++) {
         if (!is_output(k->c->tensor[i].role) || !opcase_has(k->c, i)) continue;
         condition_take(k, i, &k->condition[i]);
-        if (k->c->tensor[i].role == SAVED) nudged_put(k, i, k->out[i], g);
+        if (k->c->tensor[i].role != SAVED) continue;
+        memcpy(k->got, k->out[i], k->c->count[i] * sizeof(double)); // as backward read it, or its rounding would be measured too
+        side_round(be, k->c->tensor[i].kind, k->got, k->c->count[i]);
+        nudged_put(k, i, k->got, g);
     }
     if (!opcase_backward(k->c)) return OK;
     check_zero_gradients(&k->ref);
@@ -143,7 +146,7 @@ static int rounded_trial(Check *k, const Backend *be, Rng *g, Err *e) {
 int check_condition(Check *k, const Backend *be, Err *e) {
     Rng g = check_stream(k, 0, "condition");
     for (int i = 0; i < k->c->tensors; i++) k->condition[i] = 1, k->rounded[i] = 0;
-    for (int trial = 0; trial < TRIALS; trial++) TRY(condition_trial(k, &g, e));
+    for (int trial = 0; trial < TRIALS; trial++) TRY(condition_trial(k, be, &g, e));
     if (be->real_type != DT_BF16 || !k->c->row->rounded) return OK;
     for (int trial = 0; trial < TRIALS; trial++) TRY(rounded_trial(k, be, &g, e));
     return OK;

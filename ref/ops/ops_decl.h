@@ -17,7 +17,7 @@
  * Dims: B batch, T time, N = B*T rows, C model width, H heads, Hk key/value heads, D softmax head size, K/V key and value size of
  * a linear head, F ffn width, VOC vocabulary. start: (B,T) index within the row of the first token of the document that
  * token t belongs to (0 <= start[t] <= t, non-decreasing; a document's state and attention begin there); NULL = all 0.
- * Token 0 of a row always continues from what the caller gives (states[0], tail_in): only a token t > 0 with start[t] == t forgets.
+ * Token 0 of a row always continues from what the caller gives (state, tail_in): only a token t > 0 with start[t] == t forgets.
  * Gradients are `d` + name. Row pointers in the code are named by what is fixed: x_n, q_bth. */
 
 /* No include guard: included once per precision. */
