@@ -149,8 +149,8 @@ static int report(Rig *r, const Cli *c, const TrainResult *t, Err *e) {
     if (!c->common.json) {
         printf("steps %lld, tokens %lld, loss %.6f, %.1f s\n", (long long)t->step, (long long)t->tokens,
                t->recent, t->seconds);
-        if (r->teacher.be)
-            printf("held-out KL %.6f +- %.6f, text loss %.6f +- %.6f\n", h.kl, h.kl_se, h.ce, h.ce_se);
+        if (r->teacher.be && isfinite(h.kl_se)) printf("held-out KL %.6f +- %.6f, text loss %.6f +- %.6f\n", h.kl, h.kl_se, h.ce, h.ce_se);
+        else if (r->teacher.be) printf("held-out KL %.6f, text loss %.6f (one batch)\n", h.kl, h.ce);
         return OK;
     }
     json_out_begin(&j, 1);
