@@ -26,6 +26,7 @@ int cpu_threads(int n);
  * the first product. Nothing if w is held already or there is no memory. changed: whoever wrote w, before the next product. let_go: before
  * w is released; fine if it is not held. Not while an op runs. */
 void cpu_hold(const float *w, int O, int I, int backward);
+size_t cpu_hold_bytes(int O, int I, int backward); /* what that copy takes at most */
 void cpu_changed(const float *w);
 void cpu_let_go(const float *w);
 #endif

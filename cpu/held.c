@@ -35,12 +35,14 @@ static int held_build(size_t places) {
 }
 
 float *held_memory(HeldCopy *c, size_t K, size_t N) {
-    const size_t columns = (N + 31) / 32 * 32; // whole panels of every path: 32 is the widest
     void *mem;
-    if (!c->panels && !mem_alloc(&mem, held_blocks(K) * held_block(K) * columns * sizeof(float), "panels of weights", NULL)) c->panels = mem;
+    if (!c->panels && !mem_alloc(&mem, held_bytes(K, N), "panels of weights", NULL)) c->panels = mem;
     return c->panels;
 }
 
+size_t cpu_hold_bytes(int O, int I, int backward) {
+    return held_bytes((size_t)I, (size_t)O) + (backward && I > IN_PLACE ? held_bytes((size_t)O, (size_t)I) : 0);
+}
 void cpu_hold(const float *w, int O, int I, int backward) {
     if (O < 1 || I < 1 || held_find(w)) return;
     if (2 * (held.count + 1) > held.places && held_build(held.places ? 2 * held.places : 64)) return;

@@ -27,4 +27,6 @@ float *held_memory(HeldCopy *c, size_t K, size_t N);
 /* K is cut into this many blocks of held_block(K) rows. */
 static inline size_t held_blocks(size_t K) { return (K + K_BLOCK - 1) / K_BLOCK; }
 static inline size_t held_block(size_t K) { return K ? (K + held_blocks(K) - 1) / held_blocks(K) : 0; }
+/* Bytes of the panels of a matrix (K,N), whatever the width of a panel: 32 columns is the widest. */
+static inline size_t held_bytes(size_t K, size_t N) { return held_blocks(K) * held_block(K) * ((N + 31) / 32 * 32) * sizeof(float); }
 #endif

@@ -249,6 +249,7 @@ START_TEST(test_held_weights) {
         Same same = {&b.m, 0};
         params_walk(&a.m.c, &a.m.p, same_gradient, &same);
         ck_assert_uint_gt(mem_now(), before);
+        ck_assert_uint_le(mem_now() - before, model_hold_bytes(&b.m, 1) + 4096 * sizeof(void *)); // and the table
         Rig *const r[] = {&a, &b};
         for (int i = 0; i < 2; i++) {
             if (round) params_walk(&c, &r[i]->m.p, nudge_visit, &r[i]->m);

@@ -39,6 +39,7 @@ void model_zero_grad(Model *m);
  * a step): Backend.hold, for up to twice (three times) the memory of the weights. No-op for GRAD_HALF, which exists to save memory, and
  * where the backend gains nothing. model_close lets go, model_let_go does it earlier. */
 void model_hold(Model *m, int backward);
+size_t model_hold_bytes(const Model *m, int backward); /* that memory, at most */
 void model_let_go(Model *m);
 void model_changed(Model *m); /* its weights were written */
 /* Finds a parameter by its full name: info and slot copies; returns 0 if absent. */

@@ -8,6 +8,7 @@
 #define ops_cpu32 ops_ref32
 int cpu_threads(int threads) { return (void)threads, 1; }
 void cpu_hold(const float *w, int O, int I, int backward) { (void)w, (void)O, (void)I, (void)backward; }
+size_t cpu_hold_bytes(int O, int I, int backward) { return (void)O, (void)I, (void)backward, (size_t)0; }
 void cpu_changed(const float *w) { (void)w; }
 void cpu_let_go(const float *w) { (void)w; }
 #endif
@@ -34,6 +35,7 @@ static int host_sync(Backend *b, Err *e) { return (void)b, (void)e, OK; }
 static void host_close(Backend *b) { mem_free(b); }
 
 static void held_hold(Backend *b, const Real *w, int O, int I, int backward) { (void)b, cpu_hold((const float *)w, O, I, backward); }
+static size_t held_size(Backend *b, int O, int I, int backward) { return (void)b, cpu_hold_bytes(O, I, backward); }
 static void held_changed(Backend *b, const Real *w) { (void)b, cpu_changed((const float *)w); }
 static void held_let_go(Backend *b, const Real *w) { (void)b, cpu_let_go((const float *)w); }
 
@@ -72,7 +74,7 @@ static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
                    .close = host_close,
                    .host = 1,
                    .threads = row->parallel ? cpu_threads(threads) : 1};
-    if (row->parallel) b->hold = held_hold, b->changed = held_changed, b->let_go = held_let_go;
+    if (row->parallel) b->hold = held_hold, b->hold_bytes = held_size, b->changed = held_changed, b->let_go = held_let_go;
     *out = b;
     return OK;
 }

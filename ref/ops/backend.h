@@ -33,6 +33,7 @@ struct Backend {
      * for y = x W^T and, if backward, dx = dy W, made by the first product that wants it. Whoever writes held weights calls changed before
      * the next product; let_go before w is released (fine if it is not held). Without memory for the copy only speed is lost. */
     void (*hold)(Backend *b, const Real *w, int O, int I, int backward);
+    size_t (*hold_bytes)(Backend *b, int O, int I, int backward); /* what the copy takes at most */
     void (*changed)(Backend *b, const Real *w);
     void (*let_go)(Backend *b, const Real *w);
     void (*close)(Backend *b);
@@ -53,6 +54,7 @@ void backend_register(const char *name, BackendOpen open);
  * own, one per process: the "cpu" backend opened last decides. Results do not depend on it. */
 int cpu_threads(int threads);
 void cpu_hold(const float *w, int O, int I, int backward); /* Backend.hold and so on, for float weights */
+size_t cpu_hold_bytes(int O, int I, int backward);
 void cpu_changed(const float *w);
 void cpu_let_go(const float *w);
 
