@@ -221,15 +221,7 @@ __global__ void __launch_bounds__(GDN_SCAN)
         __syncthreads();
         // O = s in o (Q S) + P V'
         tile_mma<GDN_C, COLS, false, true, 8>(acc, w.P, Us, row * 16, left, GDN_C);
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e += 2) {
-                const int i = row * 16 + g8 + e / 2 * 8;
-                if (i < n_rows)
-                    *(unsigned *)(o + ((bt + i) * a.H + h) * a.V + v0 + left + n * 8 + t2) =
-                        bf16_pair(acc[n][e], acc[n][e + 1]);
-            }
+        rows_store(o + (bt * a.H + h) * a.V + v0, (size_t)a.H * a.V, acc, n_rows, row, left);
         // S = all S + K^T (out o V')
 #pragma unroll
         for (int m = 0; m < K / 64; m++) {

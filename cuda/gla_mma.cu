@@ -135,16 +135,10 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
                 else *(unsigned *)to = bf16_pair(acc[n][e], acc[n][e + 1]);
             }
             // S = all o S + Y^T V
+        state_decay(S, all, row);
 #pragma unroll
-        for (int m = 0; m < K / 64; m++) {
-            const int r0 = 16 * (row + 4 * m) + g8;
-            const float stays[2] = {all[r0], all[r0 + 8]};
-#pragma unroll
-            for (int n = 0; n < NB; n++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) S[m][n][e] *= stays[e / 2];
+        for (int m = 0; m < K / 64; m++)
             tile_mma<K, COLS, true, true, 8>(S[m], w.y, w.v, 16 * (row + 4 * m), left, GLA_C);
-        }
         __syncthreads(); // the stage and Ss may be written again
     }
     state_store(running, S, a.V, row, left);

@@ -188,26 +188,12 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         __syncthreads();
         // O = Q S + P V'
         tile_mma<KDA_C, COLS, false, true, 8>(acc, w.P, w.v, row * 16, left, KDA_C);
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e += 2) {
-                const int i = row * 16 + g8 + e / 2 * 8;
-                if (i < n_rows)
-                    *(unsigned *)(o + (((size_t)b * a.T + t0 + i) * a.H + h) * a.V + v0 + left + n * 8 + t2) =
-                        bf16_pair(acc[n][e], acc[n][e + 1]);
-            }
+        rows_store(o + (((size_t)b * a.T + t0) * a.H + h) * a.V + v0, (size_t)a.H * a.V, acc, n_rows, row, left);
             // S = all o S + K_out^T V'
+        state_decay(S, all, row);
 #pragma unroll
-        for (int m = 0; m < K / 64; m++) {
-            const int r0 = 16 * (row + 4 * m) + g8;
-            const float stays[2] = {all[r0], all[r0 + 8]};
-#pragma unroll
-            for (int n = 0; n < NB; n++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) S[m][n][e] *= stays[e / 2];
+        for (int m = 0; m < K / 64; m++)
             tile_mma<K, COLS, true, true, 8>(S[m], outs, w.v, 16 * (row + 4 * m), left, KDA_C);
-        }
         __syncthreads(); // the stage, K_out and Ss may be written again
     }
     state_store(running, S, a.V, row, left);

@@ -117,6 +117,33 @@ __device__ void state_round(SHARED_PTR(Bf16) tile, const float (&S)[M][NB][4], i
         for (int n = 0; n < NB; n++) store_c<D>(tile, S[m][n], 16 * (row + 4 * m), left + n * 8);
 }
 
+/* Every row times its own factor. */
+template <int M, int NB> __device__ void state_decay(float (&S)[M][NB][4], const float *by, int row) {
+    const int g = threadIdx.x % WARP / 4;
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        const int r0 = 16 * (row + 4 * m) + g;
+        const float stays[2] = {by[r0], by[r0 + 8]};
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) S[m][n][e] *= stays[e / 2];
+    }
+}
+/* A warp's 16 rows of an accumulator, rounded, to a matrix of `rows` rows that are `stride` elements apart. */
+template <int NB>
+__device__ void rows_store(Bf16 *to, size_t stride, const float (&acc)[NB][4], int rows, int row, int left) {
+    const int g = threadIdx.x % WARP / 4, t2 = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < NB; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+            const int i = row * 16 + g + e / 2 * 8;
+            if (i < rows)
+                *(unsigned *)(to + i * stride + left + n * 8 + t2) = bf16_pair(acc[n][e], acc[n][e + 1]);
+        }
+}
+
 /* Sums over the four lanes that share a row of an accumulator. */
 __device__ inline float quad_sum(float v) {
     v += __shfl_xor_sync(FULL, v, 1);
