@@ -33,7 +33,7 @@ static void delta_gate_task(const void *job, size_t r) {
     const size_t i = r * j->run, n = block_size(r, j->run, j->args.n);
     delta_gate_run(j->args.out[0] + i, j->args.out[1] + i, j->args.in[0] + i, j->args.in[1] + i, j->p, n);
 }
-static void delta_gate_share(Task *task, Job args, const Pattern *p) {
+static void delta_gate_share(PoolTask *task, Job args, const Pattern *p) {
     const GateJob j = {args, p, PATTERNS_PER_RUN * p->period};
     pool_run_if(args.n > ALONE / 8, (args.n + j.run - 1) / j.run, task, &j);
 }

@@ -44,6 +44,7 @@ typedef struct {
     size_t mb, nb;         // blocks of C along M and along the panels
 } Pass;
 
+static int in_place(const Gemm *g) { return !g->trans && g->ldb <= IN_PLACE; }
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 static float *panel_at(const Pass *s, size_t kb, size_t p) {
     const size_t at = s->whole ? kb * s->panels + p : (kb - s->k0) * (s->p1 - s->p0) + (p - s->p0);
@@ -109,7 +110,7 @@ static void gemm_passes(const Gemm *g, float *pack, size_t budget, int whole) {
     const size_t tasks = 3 * (size_t)pool_threads();
     const int enough = g->M * g->N * g->K > 100000;
     Pass s = {.g = g, .pack = pack, .whole = whole, .panels = panels, .kc = kc};
-    s.in_place = !g->trans && g->ldb <= IN_PLACE;
+    s.in_place = in_place(g);
     s.copy_a = g->lda >= 512 && g->N >= 128;
     s.mb = (g->M + M_BLOCK - 1) / M_BLOCK;
     if (s.mb < tasks) s.mb = min_size(tasks, (g->M + 2 * MR - 1) / (2 * MR));
@@ -134,7 +135,7 @@ static float *panels_held(const Gemm *g) {
     const size_t panels = (g->N + NR - 1) / NR;
     const Pass s = {.g = g, .pack = held_memory(copy, g->K, g->N), .whole = 1, .panels = panels, .kc = held_block(g->K),
                     .k1 = held_blocks(g->K), .p1 = panels};
-    if (s.pack) pool_run_if(g->N * g->K > ALONE, s.k1 * s.p1, panel_pack, &s);
+    if (s.pack) pool_run_if(g->N * g->K > ALONE, s.k1 * s.p1, panel_pack, &s), atomic_fetch_add_explicit(&held_packed, 1, memory_order_relaxed);
     copy->lanes = VW;
     atomic_store_explicit(&copy->state, s.pack ? HELD_READY : HELD_STALE, memory_order_release);
     return s.pack;
@@ -151,5 +152,6 @@ static void gemm(const Gemm *g) {
     const size_t need = (g->K + K_BLOCK) * (g->N + NR);
     float *big = need > STACK_PACK ? pool_take() : NULL;
     gemm_passes(g, big ? big : stack, big ? POOL_PACK : STACK_PACK, 0);
+    if (g->weights && !in_place(g)) atomic_fetch_add_explicit(&held_packed, 1, memory_order_relaxed);
     pool_give(big);
 }

@@ -4,6 +4,8 @@
 #include "cpu/cpu.h"
 #include <stdint.h>
 
+atomic_size_t held_packed;
+
 /* Open addressing in a power of two of places, at most half full. */
 static struct {
     Held *at;

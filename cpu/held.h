@@ -20,6 +20,9 @@ typedef struct {
     HeldCopy copy[2]; /* of w as (K,N) = (O,I), for dx = dy W; of its transpose (I,O), for y = x W^T */
 } Held;
 
+/* Matrices of weights packed since the program began, held or not: tests count what a step packs. */
+extern atomic_size_t held_packed;
+
 /* NULL if nobody holds w. */
 Held *held_find(const float *w);
 /* Memory for the panels of a matrix (K,N), whatever the width of a panel; NULL if there is none. Only who made the copy BUSY may ask. */

@@ -31,9 +31,9 @@ typedef struct {
 INLINE float *at(float *p, size_t i) { return p ? p + i : NULL; }
 INLINE const float *at_const(const float *p, size_t i) { return p ? p + i : NULL; }
 
-static void runs(Task *task, Job job) { pool_run_if(job.n > ALONE, run_count(job.n), task, &job); }
-static void blocks_of_rows(Task *task, Job job) { pool_run_if(job.N * job.C > ALONE, row_blocks(job.N), task, &job); }
-static void blocks_of_columns(Task *task, Job job) {
+static void runs(PoolTask *task, Job job) { pool_run_if(job.n > ALONE, run_count(job.n), task, &job); }
+static void blocks_of_rows(PoolTask *task, Job job) { pool_run_if(job.N * job.C > ALONE, row_blocks(job.N), task, &job); }
+static void blocks_of_columns(PoolTask *task, Job job) {
     job.block = column_block(job.C);
     pool_run_if(job.N * job.C > ALONE, (job.C + job.block - 1) / job.block, task, &job);
 }

@@ -26,7 +26,7 @@ int pool_threads(void) { return threads_wanted ? threads_wanted : cpu_threads(0)
 static _Thread_local size_t me;
 size_t pool_me(void) { return me; }
 
-static void run_alone(size_t n, Task *task, const void *job) {
+static void run_alone(size_t n, PoolTask *task, const void *job) {
     const size_t outer = me; // of the loop that this one may be inside
     me = 0;
     for (size_t i = 0; i < n; i++) task(job, i);
@@ -50,7 +50,7 @@ static void patience(double begun, double done, double ended) {
     spent = waited = 0;
 }
 
-void pool_run(size_t n, Task *task, const void *job) {
+void pool_run(size_t n, PoolTask *task, const void *job) {
     const int wanted = pool_threads(), threads = n < (size_t)wanted ? (int)n : wanted;
     const double begun = omp_get_wtime();
     double done = begun;
@@ -71,10 +71,10 @@ void pool_run(size_t n, Task *task, const void *job) {
     patience(begun, done, omp_get_wtime());
 }
 #else
-void pool_run(size_t n, Task *task, const void *job) { run_alone(n, task, job); }
+void pool_run(size_t n, PoolTask *task, const void *job) { run_alone(n, task, job); }
 #endif
 
-void pool_run_if(int enough, size_t n, Task *task, const void *job) {
+void pool_run_if(int enough, size_t n, PoolTask *task, const void *job) {
     if (enough) pool_run(n, task, job);
     else run_alone(n, task, job);
 }

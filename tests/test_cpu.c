@@ -13,6 +13,8 @@
 #include "cpu/cpu.h"
 #include "cpu/held.h"
 #include "cpu/pool.h"
+#include "method/distill.h"
+#include "tiny.h"
 #include "tools/compare.h"
 
 static const char *const names[] = {"avx512", "avx2", "plain"};
@@ -226,6 +228,55 @@ START_TEST(held_weights_are_found_again) {
     }
     for (int i = 0; i < N; i++) cpu_let_go(w[i]);
     ck_assert(mem_now() == before);
+}
+END_TEST
+
+/* A step packs each matrix once for y = x W^T and, where its rows are long (cpu/held.h), once for dx = dy W: whatever the number of its
+ * micro-batches, and of the head's blocks of rows; a frozen teacher's were packed by an earlier step. */
+typedef struct { const Model *m; size_t n; } Layouts;
+static int layouts_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Layouts *k = ctx;
+    if (info->rank == 2 && !info->wide && slot->w != k->m->p.embed.w) k->n += 1 + (info->shape[1] > IN_PLACE);
+    return OK;
+}
+static size_t packed_by(int kind, int64_t steps, int micro, size_t *layouts) {
+    enum { B = 6, T = 200 }; // 1,200 rows: three blocks of the head
+    Tiny t;
+    Model s;
+    Err e = {0};
+    const int keep[3] = {0, 1, 0};
+    const OptimConfig adamw = {.lr = 1e-3, .lr_attn = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+    const TrainOptions o = {.stage = {.steps = steps, .batch_size = B, .micro_batch_size = micro, .train_seq_len = T, .optim = adamw}};
+    Config c = tiny_config(3);
+    c.C = 336, c.F = 330, c.H = c.Hk = 2, c.D = 168, c.tied = 0, c.max_positions = T;
+    tiny_open_as(&t, "cpu", 2, &c, place("text.tok"));
+    tiny_student(&s, &t, keep, GRAD_ALL);
+    Teacher teacher = {0};
+    Distill d;
+    if (kind == 2) must(teacher_open(&teacher, &t.teacher, micro, T, 0, 0, &e), &e);
+    must(distill_open(&d, &s, kind == 2 ? &teacher : NULL, &t.text, &o.stage, 1.0, 0, &e), &e);
+    Task task = distill_task(&d, "test");
+    TrainResult r;
+    const size_t before = atomic_load(&held_packed);
+    must(train_run(&task, &o, &r, &e), &e);
+    Layouts k = {&s, 0};
+    params_walk(&s.c, &s.p, layouts_visit, &k);
+    *layouts = k.n;
+    const size_t n = atomic_load(&held_packed) - before;
+    distill_close(&d);
+    if (kind == 2) teacher_close(&teacher);
+    model_close(&s);
+    tiny_close(&t);
+    return n;
+}
+START_TEST(weights_are_packed_once_a_step) {
+    for (int kind = 2; kind <= 3; kind++)
+        for (int micro = 1; micro <= 6; micro += micro == 3 ? 3 : 2) {
+            size_t layouts;
+            const size_t n = packed_by(kind, 3, micro, &layouts) - packed_by(kind, 2, micro, &layouts);
+            ck_assert_uint_gt(layouts, 30);
+            ck_assert_msg(n == layouts, "stage %d, micro-batches of %d: a step packs %zu times, there are %zu layouts", kind, micro, n, layouts);
+        }
 }
 END_TEST
 
@@ -507,7 +558,7 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("cpu");
-    TCase *math = tcase_create("math"), *ops = tcase_create("ops"), *pool = tcase_create("pool");
+    TCase *math = tcase_create("math"), *ops = tcase_create("ops"), *pool = tcase_create("pool"), *step = tcase_create("step");
     rng_seed(&rng, 1);
     tcase_set_timeout(ops, 300), tcase_set_timeout(pool, 120);
     tcase_add_loop_test(math, exp_to_the_ulp, 0, PATHS);
@@ -516,6 +567,7 @@ int main(void) {
     tcase_add_loop_test(ops, held_weights_give_the_same_bits, 0, PATHS);
     tcase_add_loop_test(ops, held_weights_without_memory_or_of_another_path, 0, PATHS);
     tcase_add_test(ops, held_weights_are_found_again);
+    tcase_add_test(step, weights_are_packed_once_a_step);
     tcase_add_loop_test(ops, attention_tiles, 0, 2 * PATHS);
     tcase_add_loop_test(ops, delta_rule_chunks, 0, PATHS);
     tcase_add_loop_test(ops, gla_chunks, 0, PATHS);
@@ -528,7 +580,9 @@ int main(void) {
     tcase_add_test(pool, pool_runs_each_task_once);
     tcase_add_test(pool, pool_after_fork);
     tcase_add_loop_test(pool, path_by_environment, 0, PATHS);
-    suite_add_tcase(s, math), suite_add_tcase(s, ops), suite_add_tcase(s, pool);
+    suite_add_tcase(s, math), suite_add_tcase(s, ops), suite_add_tcase(s, pool), suite_add_tcase(s, step);
+    tcase_add_checked_fixture(step, tmpdir_begin, tmpdir_end);
+    tcase_set_timeout(step, 120);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
     const int failed = srunner_ntests_failed(r);

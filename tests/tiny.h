@@ -59,16 +59,19 @@ typedef struct {
     Model teacher;
 } Tiny;
 
-static inline void tiny_open(Tiny *t, const char *backend, int threads, int L, const char *shard) {
+static inline void tiny_open_as(Tiny *t, const char *backend, int threads, const Config *c, const char *shard) {
     Err e = {0};
     memset(t, 0, sizeof *t);
     if (!file_exists(shard)) tiny_text(shard, 64, 20000);
     must(backend_open(&t->be, backend, threads, &e), &e);
     must(dataset_open(&t->data, &shard, 1, &e), &e);
     t->text = (TextStream){.d = &t->data, .seed = 42, .heldout = 0.1, .boundaries = 1};
-    const Config c = tiny_config(L);
-    must(model_open(&t->teacher, &c, t->be, GRAD_NONE, &e), &e);
+    must(model_open(&t->teacher, c, t->be, GRAD_NONE, &e), &e);
     must(model_init(&t->teacher, 3, 1.0, 1.5, 0, &e), &e);
+}
+static inline void tiny_open(Tiny *t, const char *backend, int threads, int L, const char *shard) {
+    const Config c = tiny_config(L);
+    tiny_open_as(t, backend, threads, &c, shard);
 }
 
 static inline void tiny_close(Tiny *t) {

@@ -109,7 +109,7 @@ static int ids_open(Step *s, Err *e) {
 static int step_open(void *ctx, Err *e) {
     Step *s = ctx;
     const int N = s->B * s->T;
-    const StageOptions stage = {.batch_size = s->B, .micro_batch_size = s->B, .train_seq_len = s->T};
+    const StageOptions stage = {.batch_size = s->B * s->micro, .micro_batch_size = s->B, .train_seq_len = s->T};
     const TextStream none = {0};
     TRY(ids_open(s, e));
     switch (s->kind) {
@@ -117,17 +117,18 @@ static int step_open(void *ctx, Err *e) {
         TRY(weights_open(&s->student, s, GRAD_ALL, e));
         TRY(optim_open(&s->optim, &s->student, &adamw, e));
         TRY(pass_open(&s->pass, &s->student, s->B, s->T, PASS_TRAIN, e));
-        if (s->micro > 1) model_hold(&s->student, 1);
+        model_hold(&s->student, train_hold(&stage));
         return loss_open(&s->loss, &s->student, 0, N, e);
     case STEP_STAGE1:
         TRY(student_open(s, GRAD_MIXERS, e));
         TRY(align_open(&s->align, &s->teacher, &s->student, &none, &stage, ALIGN_NORM, e));
         memcpy(s->align.batch.ids, s->ids, (size_t)N * sizeof(int));
+        model_hold(&s->student, train_hold(&stage));
         return OK;
     case STEP_STAGE2:
         TRY(student_open(s, GRAD_ALL, e));
         model_hold(&s->teacher, 0);
-        if (s->micro > 1) model_hold(&s->student, 1);
+        model_hold(&s->student, train_hold(&stage));
         TRY(pass_open(&s->tp, &s->teacher, s->B, s->T, 0, e));
         TRY(pass_open(&s->pass, &s->student, s->B, s->T, PASS_TRAIN, e));
         return loss_open(&s->loss, &s->student, s->c.C, N, e);

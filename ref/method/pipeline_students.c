@@ -46,7 +46,7 @@ static int distill_stage(Pipeline *p, Model *m, const StageOptions *stage, int w
         const size_t bytes = m->weight_bytes + m->grad_bytes + optim_bytes(m, &stage->optim) + d.pass.bytes + d.loss.bytes +
                              teacher_bytes(&teacher) + p->teacher.weight_bytes + p->start.weight_bytes +
                              teacher_bytes(&p->heldout.teacher) + model_hold_bytes(&p->teacher, 0) +
-                             (stage_micro_batches(stage) > 1 ? model_hold_bytes(m, 1) : 0);
+                             model_hold_bytes(m, train_hold(stage));
         if (bytes > row->counted_bytes) row->counted_bytes = bytes;
         rc = train_run(&task, &train, &t, e);
         distill_close(&d);

@@ -230,6 +230,9 @@ static int run_loop(Run *r, Err *e) {
     return run_save(r, e);
 }
 
+/* Several micro-batches read the same weights; within one, the loss's blocks of rows read the same head. */
+int train_hold(const StageOptions *o) { return HOLD_BACKWARD | (stage_micro_batches(o) > 1 ? 0 : HOLD_HEAD); }
+
 static int run_begin(Run *r, int *found, Err *e) {
     const Task *t = r->t;
     const TrainOptions *o = r->o;
@@ -252,8 +255,8 @@ static int run_begin(Run *r, int *found, Err *e) {
         TRY(train_log_trim(o->log_path, t->stage, t->run, r->s.step, e));
         if (r->s.step < r->steps) TRY(log_open(&r->log, o->log_path, 1, e));
     }
-    // Several micro-batches read the same weights; so do the blocks of rows of the head.
-    if (r->micro > 1) model_hold(t->model, 1), model_changed(t->model);
+    model_hold(t->model, train_hold(&o->stage));
+    model_changed(t->model);
     r->began = log_now();
     return OK;
 }

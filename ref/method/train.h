@@ -68,6 +68,7 @@ int stage_check(const StageOptions *o, const char *what, Err *e);
  * loaded. ERR_SIGINT / ERR_SIGTERM: *stop was set, a checkpoint was written. ERR_NUMERIC: names step and, where known, the parameter.
  * After a resume the log file is as an uninterrupted run would have left it, except for times. */
 int train_run(const Task *t, const TrainOptions *o, TrainResult *r, Err *e);
+int train_hold(const StageOptions *o); /* which weights of its model it holds: for model_hold_bytes */
 
 /* Cuts the log before the first row that is torn, or of this stage and run with step > `step`. Nothing there is fine. */
 int train_log_trim(const char *path, const char *stage, const char *run, int64_t step, Err *e);

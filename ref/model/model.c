@@ -116,27 +116,29 @@ int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
 
 /* ---------------------------------------------------------------- weights laid out once for many products */
 
-typedef struct { const Model *m; int backward; size_t *bytes; void (*then)(Backend *b, const Real *w); } Hold;
+typedef struct { const Model *m; int what; size_t *bytes; void (*then)(Backend *b, const Real *w); } Hold;
 /* The matrices that linear and the heads read: the embedding only where it is the head too. */
 static int hold_visit(void *ctx, const ParamInfo *info, Param *slot) {
     const Hold *h = ctx;
     Backend *be = h->m->be;
+    const int backward = h->what & HOLD_BACKWARD;
     if (info->rank != 2 || info->wide || (slot->w == h->m->p.embed.w && h->m->p.head.n)) return OK;
+    if (h->what & HOLD_HEAD && info->layer >= 0) return OK;
     if (h->then) h->then(be, slot->w);
-    else if (h->bytes) *h->bytes += be->hold_bytes(be, (int)info->shape[0], (int)info->shape[1], h->backward);
-    else be->hold(be, slot->w, (int)info->shape[0], (int)info->shape[1], h->backward);
+    else if (h->bytes) *h->bytes += be->hold_bytes(be, (int)info->shape[0], (int)info->shape[1], backward);
+    else be->hold(be, slot->w, (int)info->shape[0], (int)info->shape[1], backward);
     return OK;
 }
-void model_hold(Model *m, int backward) {
-    Hold h = {.m = m, .backward = backward};
+void model_hold(Model *m, int what) {
+    Hold h = {.m = m, .what = what};
     if (!m->be->hold || m->half || m->held) return;
     params_walk(&m->c, &m->p, hold_visit, &h);
     m->held = 1;
 }
-size_t model_hold_bytes(const Model *m, int backward) {
+size_t model_hold_bytes(const Model *m, int what) {
     size_t bytes = 0;
     Params p = m->p; // the walk wants a mutable list; nothing is changed
-    Hold h = {.m = m, .backward = backward, .bytes = &bytes};
+    Hold h = {.m = m, .what = what, .bytes = &bytes};
     if (m->be->hold && !m->half) params_walk(&m->c, &p, hold_visit, &h);
     return bytes;
 }

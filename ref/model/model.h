@@ -35,11 +35,15 @@ int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e);
 int model_measure(Model *m, const Config *c, Backend *be, GradKind grad, Err *e);
 void model_close(Model *m); /* fine on a zeroed Model */
 void model_zero_grad(Model *m);
-/* The matrices of this model will be read by many products between changes (a frozen model; backward: a training one that runs several times
- * a step): Backend.hold, for up to twice (three times) the memory of the weights. No-op for GRAD_HALF, which exists to save memory, and
- * where the backend gains nothing. model_close lets go, model_let_go does it earlier. */
-void model_hold(Model *m, int backward);
-size_t model_hold_bytes(const Model *m, int backward); /* that memory, at most */
+/* The matrices of this model will be read by many products between changes (a frozen model, or one that runs several times a step):
+ * Backend.hold, for up to the memory of the weights again. No-op for GRAD_HALF, which exists to save memory, where the backend gains
+ * nothing, and on a model that is held. model_close lets go, model_let_go does it earlier. */
+enum {
+    HOLD_BACKWARD = 1, /* for backward too: up to twice that memory */
+    HOLD_HEAD = 2      /* the output head alone, which a loss reads for each of its blocks of rows */
+};
+void model_hold(Model *m, int what);
+size_t model_hold_bytes(const Model *m, int what); /* that memory, at most */
 void model_let_go(Model *m);
 void model_changed(Model *m); /* its weights were written */
 /* Finds a parameter by its full name: info and slot copies; returns 0 if absent. */
