@@ -1,4 +1,5 @@
-/* chunk.h - what the linear mixers share: the rows of a chunk, triangular products, and rows scaled and added. */
+/* chunk.h - what the linear mixers share: the rows of a chunk, how memory is asked for them and heads share it, triangular products, and rows
+ * scaled and added. */
 #ifndef HYB_CPU_CHUNK_H
 #define HYB_CPU_CHUNK_H
 #include "ops/ops.h"
@@ -12,15 +13,61 @@ typedef struct {
     const int *start;                   // from this chunk's first token, or NULL
     size_t ldq, ldv, ldg, ldb, K, V, n, t0; // floats between tokens (ldb: of beta in kda; in delta_rule it is ldg); n rows
     float scale;
-    ptrdiff_t ahead; // the chunk that comes next begins so many rows from here,
-    size_t coming;   // and has so many rows (0: there is none)
+    struct Fetches *fetches; // what its products ask for on the way, or NULL
 } Chunk;
 
-/* Rows [i, end) of the next chunk of x on their way to the second cache: a head's rows lie far apart, so the hardware does not guess them. */
-INLINE void rows_fetch(const Chunk *c, const float *x, size_t ld, size_t width, size_t i, size_t end) {
-    for (; i < end && i < c->coming; i++)
-        for (size_t a = 0; a < width; a += 16) __builtin_prefetch(x + ((ptrdiff_t)i + c->ahead) * (ptrdiff_t)ld + a, 0, 2);
+/* ---- memory: a head's rows lie far apart, so the hardware does not guess which ones come next ---- */
+
+/* Rows that will soon be read or written. A core waits when some 24 misses are under way, so a few lines at a time are asked for, between
+ * the tiles of the products before. */
+typedef struct Fetches {
+    struct { const float *x; size_t ld, rows, width; } of[10];
+    size_t n, at, row; // how many; next comes row `row` of `at`
+} Fetches;
+
+static void fetch_add(Fetches *f, const float *x, size_t ld, size_t rows, size_t width) {
+    f->of[f->n].x = x, f->of[f->n].ld = ld, f->of[f->n].rows = rows, f->of[f->n].width = width;
+    f->n++;
 }
+/* So many lines, to the end of a row. */
+static void fetch_lines(Fetches *f, ptrdiff_t lines) {
+    while (f && lines > 0 && f->at < f->n) {
+        const float *x = f->of[f->at].x + f->row * f->of[f->at].ld;
+        const size_t width = f->row < f->of[f->at].rows ? f->of[f->at].width : 0;
+        for (size_t a = 0; a < width; a += 16, lines--) __builtin_prefetch(x + a, 0, 2);
+        if (++f->row >= f->of[f->at].rows) f->row = 0, f->at++;
+    }
+}
+/* As many as memory brings while a product of so many multiply-adds runs. */
+INLINE void fetch_during(Fetches *f, size_t fmas) { fetch_lines(f, (ptrdiff_t)(fmas / 1024)); }
+/* What a chunk brings along, if it has so many rows; decays: floats of a row of g, 0 for one a head. */
+static void fetch_chunk(Fetches *f, const Chunk *c, ptrdiff_t ahead, size_t rows, size_t decays) {
+    fetch_add(f, c->k + ahead * (ptrdiff_t)c->ldq, c->ldq, rows, c->K);
+    fetch_add(f, c->q + ahead * (ptrdiff_t)c->ldq, c->ldq, rows, c->K);
+    if (decays) fetch_add(f, c->g + ahead * (ptrdiff_t)c->ldg, c->ldg, rows, decays);
+    fetch_add(f, c->v + ahead * (ptrdiff_t)c->ldv, c->ldv, rows, c->V);
+}
+
+/* Heads [from, to) of batch element b, one task: a token's heads lie side by side, so they go through each chunk one after the other and
+ * find its pages and lines there. */
+typedef struct { size_t b, from, to; } Heads;
+enum { SIDE_BY_SIDE = 512 }; // floats of a token that a task takes at most
+
+static size_t heads_tasks(const DeltaDims *d, size_t heads, size_t together) { return d->B * ((heads + together - 1) / together); }
+/* How many of `heads` heads of each of B make a task: as many as leave the longest share of the threads as long as it is with one. */
+static size_t heads_together(const DeltaDims *d, size_t heads) {
+    const size_t width = (d->K > d->V ? d->K : d->V) * (d->H / heads), most = SIDE_BY_SIDE / width < heads ? SIDE_BY_SIDE / width : heads;
+    const size_t B = d->B, threads = (size_t)pool_threads(), longest = (B * heads + threads - 1) / threads;
+    for (size_t n = most; n > 1; n--)
+        if ((heads_tasks(d, heads, n) + threads - 1) / threads * n <= longest) return n;
+    return 1;
+}
+static Heads heads_of(size_t task, size_t heads, size_t together) {
+    const size_t each = (heads + together - 1) / together, from = task % each * together;
+    return (Heads){task / each, from, heads - from < together ? heads : from + together};
+}
+/* From heads of k to the heads that read them. */
+static Heads heads_grouped(Heads k, const DeltaDims *d) { return (Heads){k.b, k.from * (d->H / d->Hk), k.to * (d->H / d->Hk)}; }
 
 /* Where the states of one (batch element, head) stand while its chunks are worked through, as ref's States: all of them in `states`, or in
  * place in `state` if the caller keeps none. */
@@ -28,16 +75,17 @@ typedef struct {
     float *S; // of chunk c: S + c * step
     size_t step;
 } States;
-static States states_open(float *states, float *state, size_t bh, const DeltaDims *d) {
+static States states_at(float *states, float *state, size_t bh, const DeltaDims *d) {
     const size_t size = (size_t)d->K * d->V;
-    if (!states) return (States){state + bh * size, 0};
-    float *S = states + bh * (delta_chunks(d) + 1) * size;
-    memcpy(S, state + bh * size, size * sizeof(float));
-    return (States){S, size};
+    return states ? (States){states + bh * (delta_chunks(d) + 1) * size, size} : (States){state + bh * size, 0};
 }
-static void states_close(States s, float *state, size_t bh, const DeltaDims *d) {
+static void states_begin(float *states, const float *state, size_t bh, const DeltaDims *d) {
     const size_t size = (size_t)d->K * d->V;
-    if (s.step) memcpy(state + bh * size, s.S + delta_chunks(d) * size, size * sizeof(float));
+    if (states) memcpy(states + bh * (delta_chunks(d) + 1) * size, state + bh * size, size * sizeof(float));
+}
+static void states_end(const float *states, float *state, size_t bh, const DeltaDims *d) {
+    const size_t size = (size_t)d->K * d->V;
+    if (states) memcpy(state + bh * size, states + (bh * (delta_chunks(d) + 1) + delta_chunks(d)) * size, size * sizeof(float));
 }
 
 INLINE size_t pad16(size_t n) { return (n + 15) & ~(size_t)15; }
@@ -49,24 +97,39 @@ static const float IOTA[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
 INLINE vf lower(vf x, size_t i, size_t j) { return vless(vset((float)i), vload(IOTA) + vset((float)j), vset(0), x); }
 INLINE vf strictly(vf x, size_t i, size_t j) { return vless(vload(IOTA) + vset((float)j), vset((float)i), x, vset(0)); }
 
+/* block_mul, fetching on the way */
+static void chunk_mul(const Chunk *h, float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb, size_t m, size_t n, size_t k,
+                      int add) {
+    const size_t tiles = (m + MR - 1) / MR;
+    for (size_t t = 0; t < tiles; t++) {
+        const size_t i = m * t / tiles, rows = m * (t + 1) / tiles - i;
+        fetch_during(h->fetches, rows * n * k);
+        block_mul(c + i * ldc, ldc, by == ROWS ? a + i * lda : a + i, lda, by, b, ldb, rows, n, k, add);
+    }
+}
+
 /* out = A X^T on and below the diagonal (and a little above), by panels; x_t is X^T (K, ldx) */
-static void lower_product(float *out, const float *a, size_t lda, const float *x_t, size_t ldx, size_t n, size_t k) {
+static void lower_product(const Chunk *h, float *out, const float *a, size_t lda, const float *x_t, size_t ldx, size_t n, size_t k) {
     for (size_t j = 0; j < n; j += 2 * VW) {
         const size_t w = n - j < 2 * VW ? n - j : 2 * VW, top = w > VW ? VW : 0; // the first rows of a panel need its first half only
+        fetch_during(h->fetches, (n - j) * w * k);
         if (top) panel_mul(out + j * CT + j, CT, a + j * lda, lda, ROWS, x_t + j, ldx, top, VW, k, 0);
         panel_mul(out + (j + top) * CT + j, CT, a + (j + top) * lda, lda, ROWS, x_t + j, ldx, n - j - top, w, k, 0);
     }
 }
 /* y += L x, y += L^T x for lower triangular L (CT columns a row) */
-static void lower_apply(float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
+static void lower_apply(const Chunk *h, float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
     for (size_t i = 0; i < n; i += CUT) {
         const size_t m = n - i < CUT ? n - i : CUT;
+        fetch_during(h->fetches, m * width * (i + m));
         block_mul(y + i * ldy, ldy, l + i * CT, CT, ROWS, x, ldx, m, width, i + m, 1);
     }
 }
-static void lower_apply_transposed(float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
-    for (size_t j = 0; j < n; j += CUT)
+static void lower_apply_transposed(const Chunk *h, float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
+    for (size_t j = 0; j < n; j += CUT) {
+        fetch_during(h->fetches, CUT * width * (n - j));
         block_mul(y + j * ldy, ldy, l + j * CT + j, CT, COLS, x + j * ldx, ldx, n - j < CUT ? n - j : CUT, width, n - j, 1);
+    }
 }
 
 /* y_i = f_i * s * x_i, rows of `width` */

@@ -114,12 +114,7 @@ static void solve_transposed(float *y, const float *m, size_t n, size_t V) {
 
 /* r = V - in o (K S), and y = beta r */
 static void residual(float *r, float *y, const Chunk *c, const Decay *d, const float *S) {
-    for (size_t i = 0; i < c->n; i += MR) { // in steps, the next chunk's rows asked for between them
-        rows_fetch(c, c->k, c->ldq, c->K, i, i + MR);
-        rows_fetch(c, c->q, c->ldq, c->K, i, i + MR);
-        rows_fetch(c, c->v, c->ldv, c->V, i, i + MR);
-        block_mul(r + i * c->V, c->V, c->k + i * c->ldq, c->ldq, ROWS, S, c->V, c->n - i < MR ? c->n - i : MR, c->V, c->K, 0);
-    }
+    chunk_mul(c, r, c->V, c->k, c->ldq, ROWS, S, c->V, c->n, c->V, c->K, 0);
     for (size_t i = 0; i < c->n; i++)
         for (size_t e = 0; e < c->V; e += VW) {
             const size_t k = c->V - e, at = i * c->V + e;
@@ -133,7 +128,7 @@ static void residual(float *r, float *y, const Chunk *c, const Decay *d, const f
 static void state_next(float *S_next, const float *S, const Chunk *c, const Decay *d, float *k_out, const float *v_new) {
     rows_times(k_out, c->k, c->ldq, d->out, 1, c->n, c->K);
     scale_all(S_next, S, d->last, c->K * c->V);
-    block_mul(S_next, c->V, k_out, c->K, COLS, v_new, c->V, c->K, c->V, c->n, 1);
+    chunk_mul(c, S_next, c->V, k_out, c->K, COLS, v_new, c->V, c->K, c->V, c->n, 1);
 }
 
 /* m = -M, p = P (p may be NULL) from the raw products already there */
@@ -155,15 +150,15 @@ static void chunk_forward(float *o, float *S_next, const float *S, const Chunk *
     float *k_t = work, *row = k_t + ldt * c->K, *r = row + c->n * c->K, *v_new = r + c->n * c->V;
     decay_make(&d, c);
     transpose(k_t, ldt, c->k, c->ldq, c->n, c->K);
-    lower_product(m, c->k, c->ldq, k_t, ldt, c->n, c->K);
-    if (o) lower_product(p, c->q, c->ldq, k_t, ldt, c->n, c->K);
+    lower_product(c, m, c->k, c->ldq, k_t, ldt, c->n, c->K);
+    if (o) lower_product(c, p, c->q, c->ldq, k_t, ldt, c->n, c->K);
     decay_apply(m, o ? p : NULL, c, &d);
     residual(r, v_new, c, &d, S);
     solve(v_new, m, c->n, c->V);
     if (o) {
         rows_times(row, c->q, c->ldq, d.in, c->scale, c->n, c->K);
-        block_mul(o, c->ldv, row, c->K, ROWS, S, c->V, c->n, c->V, c->K, 0);
-        lower_apply(o, c->ldv, p, v_new, c->V, c->n, c->V);
+        chunk_mul(c, o, c->ldv, row, c->K, ROWS, S, c->V, c->n, c->V, c->K, 0);
+        lower_apply(c, o, c->ldv, p, v_new, c->V, c->n, c->V);
     }
     state_next(S_next, S, c, &d, row, v_new);
 }
@@ -229,54 +224,52 @@ static void chunk_backward(const ChunkGrad *g, float *dS, const float *S, const 
           *y = u + n * K, *S_t = y + n * K, *dS_t = S_t + K * V;
     decay_make(&d, c);
     transpose(k_t, ldt, c->k, c->ldq, n, K);
-    lower_product(s.kk, c->k, c->ldq, k_t, ldt, n, K);
-    lower_product(s.qk, c->q, c->ldq, k_t, ldt, n, K);
+    lower_product(c, s.kk, c->k, c->ldq, k_t, ldt, n, K);
+    lower_product(c, s.qk, c->q, c->ldq, k_t, ldt, n, K);
     squares_make(&s, c, &d);
     residual(r, v_new, c, &d, S);
     solve(v_new, s.m, n, V);
 
     rows_times(u, c->k, c->ldq, d.out, 1, n, K); // dV' = (out o K) dS + P^T dO, W
-    block_mul(w, V, u, K, ROWS, dS, V, n, V, K, 0);
-    lower_apply_transposed(w, V, s.p, g->dout, c->ldv, n, V);
+    chunk_mul(c, w, V, u, K, ROWS, dS, V, n, V, K, 0);
+    lower_apply_transposed(c, w, V, s.p, g->dout, c->ldv, n, V);
     solve_transposed(w, s.m, n, V);
 
     transpose(v_t, ldt, v_new, V, n, V);
-    lower_product(s.F, g->dout, c->ldv, v_t, ldt, n, V);
-    lower_product(s.E, w, V, v_t, ldt, n, V);
+    lower_product(c, s.F, g->dout, c->ldv, v_t, ldt, n, V);
+    lower_product(c, s.E, w, V, v_t, ldt, n, V);
     squares_backward(&s, g->dbeta, c, &d);
     for (size_t i = 0; i < n; i++) g->dbeta[i * c->ldg] += row_dot(w + i * V, r + i * V, V);
 
     transpose(S_t, K, S, V, K, V);
     transpose(dS_t, K, dS, V, K, V);
     rows_times(r, g->dout, c->ldv, d.in, c->scale, n, V); // dQ = scale in o (dO S^T) + F K
-    block_mul(u, K, r, V, ROWS, S_t, K, n, K, V, 0);
+    chunk_mul(c, u, K, r, V, ROWS, S_t, K, n, K, V, 0);
     dots_add(s.dG, 1, c->q, c->ldq, u, n, K);
-    lower_apply(u, K, s.F, c->k, c->ldq, n, K);
+    lower_apply(c, u, K, s.F, c->k, c->ldq, n, K);
     rows_add(g->dq, c->ldq, u, n, K);
 
-    for (size_t i = 0; i < n; i++) { // dV = beta W; x = -in o dR
-        rows_fetch(c, g->dout, c->ldv, V, i, i + 1);
+    for (size_t i = 0; i < n; i++) // dV = beta W; x = -in o dR
         for (size_t e = 0; e < V; e += VW) {
             const vf dr = vget(w + i * V + e, V - e) * vset(d.beta[i]);
             float *dv = g->dv + i * c->ldv + e;
             vput(dv, vget(dv, V - e) + dr, V - e);
             vput(x + i * V + e, dr * vset(-d.in[i]), V - e);
         }
-    }
-    block_mul(u, K, x, V, ROWS, S_t, K, n, K, V, 0);
+    chunk_mul(c, u, K, x, V, ROWS, S_t, K, n, K, V, 0);
     dots_add(s.dG, 1, c->k, c->ldq, u, n, K);
-    block_mul(y, K, v_new, V, ROWS, dS_t, K, n, K, V, 0);
+    chunk_mul(c, y, K, v_new, V, ROWS, dS_t, K, n, K, V, 0);
     rows_times(y, y, K, d.out, 1, n, K);
     s.dG[n - 1] += dots_add(s.dG, -1, c->k, c->ldq, y, n, K) + (double)d.last * row_dot(S, dS, K * V);
-    lower_apply_transposed(u, K, s.F, c->q, c->ldq, n, K);
-    lower_apply(u, K, s.E, c->k, c->ldq, n, K);
-    lower_apply_transposed(u, K, s.E, c->k, c->ldq, n, K);
+    lower_apply_transposed(c, u, K, s.F, c->q, c->ldq, n, K);
+    lower_apply(c, u, K, s.E, c->k, c->ldq, n, K);
+    lower_apply_transposed(c, u, K, s.E, c->k, c->ldq, n, K);
     rows_add(g->dk, c->ldq, u, n, K);
     rows_add(g->dk, c->ldq, y, n, K);
 
     scale_all(dS, dS, d.last, K * V);
-    block_mul(dS, V, c->q, c->ldq, COLS, r, V, K, V, n, 1);
-    block_mul(dS, V, c->k, c->ldq, COLS, x, V, K, V, n, 1);
+    chunk_mul(c, dS, V, c->q, c->ldq, COLS, r, V, K, V, n, 1);
+    chunk_mul(c, dS, V, c->k, c->ldq, COLS, x, V, K, V, n, 1);
     double dg = 0;
     for (size_t i = n; i-- > 0;) {
         dg += s.dG[i];
@@ -307,37 +300,42 @@ static size_t chunk_end(const DeltaHead *h, size_t c) {
     return end < (size_t)h->d->T ? end : (size_t)h->d->T;
 }
 
-static void delta_head_forward(float *o, States s, const DeltaHead *h) {
-    const size_t chunk = h->d->chunk;
-    for (size_t c = 0; c < (size_t)delta_chunks(h->d); c++) {
-        const float *S = s.S + c * s.step;
-        float *next = s.S + (c + 1) * s.step;
-        for (size_t t = c * chunk; t < chunk_end(h, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
-            Chunk piece = chunk_at(h, t, chunk_end(h, c));
-            piece.ahead = (ptrdiff_t)piece.n, piece.coming = h->d->T - t - piece.n < CT ? h->d->T - t - piece.n : CT;
-            chunk_forward(o + t * piece.ldv, next, S, &piece, h->work);
-        }
+static void delta_head_forward(float *o, States s, const DeltaHead *h, size_t c) {
+    const float *S = s.S + c * s.step;
+    float *next = s.S + (c + 1) * s.step;
+    for (size_t t = c * h->d->chunk; t < chunk_end(h, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
+        Chunk p = chunk_at(h, t, chunk_end(h, c));
+        const size_t coming = h->d->T - t - p.n < CT ? h->d->T - t - p.n : CT;
+        Fetches f = {.n = 0};
+        p.fetches = &f;
+        fetch_add(&f, o + t * p.ldv, p.ldv, p.n, p.V);
+        fetch_add(&f, next, p.V, p.K, p.V);
+        fetch_chunk(&f, &p, (ptrdiff_t)p.n, coming, 0);
+        chunk_forward(o + t * p.ldv, next, S, &p, h->work);
     }
 }
 
-static void delta_head_backward(const ChunkGrad *g, float *dS, const DeltaHead *h) {
-    const size_t state = (size_t)h->d->K * h->d->V, chunk = h->d->chunk;
+static void delta_head_backward(const ChunkGrad *g, float *dS, const DeltaHead *h, size_t c) {
+    const size_t state = (size_t)h->d->K * h->d->V, from = c * h->d->chunk, end = chunk_end(h, c), pieces = (end - from + CT - 1) / CT;
     float *inner = h->work, *work = inner + 3 * state; // states inside a chunk: 256 / 64 - 1
-    for (size_t c = delta_chunks(h->d); c-- > 0;) {
-        const size_t from = c * chunk, end = chunk_end(h, c), pieces = (end - from + CT - 1) / CT;
-        const float *S = h->states + c * state;
-        for (size_t i = 0; i + 1 < pieces; i++) {
-            const Chunk piece = chunk_at(h, from + i * CT, end);
-            chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
-        }
-        for (size_t i = pieces; i-- > 0;) {
-            const size_t t = from + i * CT;
-            Chunk p = chunk_at(h, t, end);
-            p.coming = t < CT ? t : CT, p.ahead = -(ptrdiff_t)p.coming;
-            const ChunkGrad at = {g->dq + t * p.ldq, g->dk + t * p.ldq, g->dv + t * p.ldv, g->dg + t * p.ldg, g->dbeta + t * p.ldg,
-                                  g->dout + t * p.ldv};
-            chunk_backward(&at, dS, i ? inner + (i - 1) * state : S, &p, work);
-        }
+    const float *S = h->states + c * state;
+    for (size_t i = 0; i + 1 < pieces; i++) {
+        const Chunk piece = chunk_at(h, from + i * CT, end);
+        chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
+    }
+    for (size_t i = pieces; i-- > 0;) {
+        const size_t t = from + i * CT, coming = t < CT ? t : CT;
+        Chunk p = chunk_at(h, t, end);
+        const ChunkGrad at = {g->dq + t * p.ldq, g->dk + t * p.ldq, g->dv + t * p.ldv, g->dg + t * p.ldg, g->dbeta + t * p.ldg,
+                              g->dout + t * p.ldv};
+        Fetches f = {.n = 0};
+        p.fetches = &f;
+        fetch_add(&f, at.dq, p.ldq, p.n, p.K);
+        fetch_add(&f, at.dv, p.ldv, p.n, p.V);
+        fetch_add(&f, at.dk, p.ldq, p.n, p.K);
+        fetch_chunk(&f, &p, -(ptrdiff_t)coming, coming, 0);
+        fetch_add(&f, at.dout - coming * p.ldv, p.ldv, coming, p.V);
+        chunk_backward(&at, dS, i ? inner + (i - 1) * state : S, &p, work);
     }
 }
 
@@ -348,6 +346,7 @@ typedef struct {
     double scale;
     char *work;
     const DeltaDims *d;
+    size_t together; // heads a task; in backward: heads of k
 } DeltaJob;
 
 static DeltaHead delta_head(const DeltaJob *j, size_t b, size_t h) {
@@ -360,36 +359,42 @@ static DeltaHead delta_head(const DeltaJob *j, size_t b, size_t h) {
 
 static void delta_task(const void *job, size_t u) {
     const DeltaJob *j = job;
-    const size_t b = u / j->d->H, h = u % j->d->H;
-    const DeltaHead head = delta_head(j, b, h);
-    const States s = states_open(j->states, j->state, u, j->d);
-    delta_head_forward(j->o + (b * j->d->T * j->d->H + h) * j->d->V, s, &head);
-    states_close(s, j->state, u, j->d);
+    const DeltaDims *d = j->d;
+    const Heads s = heads_of(u, d->H, j->together);
+    const size_t bh = s.b * d->H;
+    for (size_t h = s.from; h < s.to; h++) states_begin(j->states, j->state, bh + h, d);
+    for (size_t c = 0; c < (size_t)delta_chunks(d); c++)
+        for (size_t h = s.from; h < s.to; h++) {
+            const DeltaHead head = delta_head(j, s.b, h);
+            delta_head_forward(j->o + (bh * d->T + h) * d->V, states_at(j->states, j->state, bh + h, d), &head, c);
+        }
+    for (size_t h = s.from; h < s.to; h++) states_end(j->states, j->state, bh + h, d);
 }
 static void delta_rule_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const float *beta,
                                const int *start, double scale, void *work, const DeltaDims *d) {
-    const size_t heads = (size_t)d->B * d->H;
     const DeltaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
-                        .d = d};
-    pool_run_if(heads * d->T * d->K * d->V > ALONE, heads, delta_task, &j);
+                        .d = d, .together = heads_together(d, d->H)};
+    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->H, j.together), delta_task, &j);
 }
 
-/* heads that share dq and dk follow each other */
+/* heads that share dq and dk follow each other, in every chunk */
 static void delta_backward_task(const void *job, size_t u) {
     const DeltaJob *j = job;
     const DeltaDims *d = j->d;
-    const size_t b = u / d->Hk, hk = u % d->Hk, bt = b * d->T, qk = (bt * d->Hk + hk) * d->K, group = (size_t)d->H / d->Hk;
-    for (size_t h = hk * group; h < (hk + 1) * group; h++) {
-        const size_t th = bt * d->H + h;
-        const DeltaHead head = delta_head(j, b, h);
-        const ChunkGrad grad = {j->dq + qk, j->dk + qk, j->dv + th * d->V, j->dg + th, j->dbeta + th, j->dout + th * d->V};
-        delta_head_backward(&grad, j->dstate + (b * d->H + h) * d->K * d->V, &head);
-    }
+    const Heads s = heads_grouped(heads_of(u, d->Hk, j->together), d);
+    for (size_t c = delta_chunks(d); c-- > 0;)
+        for (size_t h = s.from; h < s.to; h++) {
+            const size_t bt = s.b * d->T, th = bt * d->H + h, qk = (bt * d->Hk + h / (d->H / d->Hk)) * d->K;
+            const DeltaHead head = delta_head(j, s.b, h);
+            const ChunkGrad grad = {j->dq + qk, j->dk + qk, j->dv + th * d->V, j->dg + th, j->dbeta + th, j->dout + th * d->V};
+            delta_head_backward(&grad, j->dstate + (s.b * d->H + h) * d->K * d->V, &head, c);
+        }
 }
 static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout,
                                 const float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
                                 const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaJob j = {.states = (float *)states, .dq = dq, .dk = dk, .dv = dv, .dg = dg, .dbeta = dbeta, .dstate = dstate, .q = q, .k = k,
-                        .v = v, .g = g, .beta = beta, .dout = dout, .start = start, .scale = scale, .work = work, .d = d};
-    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, (size_t)d->B * d->Hk, delta_backward_task, &j);
+                        .v = v, .g = g, .beta = beta, .dout = dout, .start = start, .scale = scale, .work = work, .d = d,
+                        .together = heads_together(d, d->Hk)};
+    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->Hk, j.together), delta_backward_task, &j);
 }

@@ -18,19 +18,17 @@ typedef struct {
     size_t n, K, ldt;
     float *step, *q, *k, *row_q, *row_k; // (n,K) each: e^g or 0 at a reset; scaled q, k (contiguous); and two of scratch
     float *k_t, *all;                    // scratch (K, ldt); in_n, the product of all steps (K)
+    Fetches *fetches;
 } GlaChunk;
 
 /* work: 5 (n,K), (K, pad16 n), (K) */
 static GlaChunk gla_open(const Chunk *c, float *work) {
     const size_t size = c->n * c->K;
     const GlaChunk x = {c->n, c->K, pad16(c->n), work, work + size, work + 2 * size, work + 3 * size, work + 4 * size, work + 5 * size,
-                        work + 5 * size + pad16(c->n) * c->K};
+                        work + 5 * size + pad16(c->n) * c->K, c->fetches};
     for (size_t i = 0; i < c->n; i++) {
         const int cut = row_resets(c, i);
-        rows_fetch(c, c->q, c->ldq, c->K, i, i + 1);
-        rows_fetch(c, c->k, c->ldq, c->K, i, i + 1);
-        rows_fetch(c, c->g, c->ldg, c->K, i, i + 1);
-        rows_fetch(c, c->v, c->ldv, c->V, i, i + 1);
+        fetch_lines(c->fetches, 8); // here and in the leaves: what their time is good for
         for (size_t a = 0; a < c->K; a += VW) {
             const size_t at = i * c->K + a, m = c->K - a;
             vput(x.step + at, cut ? vset(0) : vexp(vget(c->g + i * c->ldg + a, m)), m);
@@ -70,6 +68,7 @@ static void carry_up(float *y, const float *x, const float *step, size_t K, size
 /* Pairs inside rows [from, to): A_ij */
 static void leaf_products(float *A, const GlaChunk *x, size_t from, size_t to) {
     const size_t K = x->K;
+    fetch_lines(x->fetches, 32);
     for (size_t i = from; i < to; i++) {
         vf s[LEAF];
         for (size_t j = 0; j < LEAF; j++) s[j] = vset(0);
@@ -105,7 +104,7 @@ static void gla_state_next(float *S_next, const float *S, const Chunk *c, const 
     const size_t K = c->K, V = c->V;
     carry_up(x->row_k, x->k, x->step, K, 0, c->n, 0);
     for (size_t a = 0; a < K; a++) scale_all(S_next + a * V, S + a * V, x->all[a], V);
-    block_mul(S_next, V, x->row_k, K, COLS, c->v, c->ldv, K, V, c->n, 1);
+    chunk_mul(c, S_next, V, x->row_k, K, COLS, c->v, c->ldv, K, V, c->n, 1);
 }
 
 static void gla_chunk_forward(float *o, float *S_next, const float *S, const Chunk *c, float *work) {
@@ -114,8 +113,8 @@ static void gla_chunk_forward(float *o, float *S_next, const float *S, const Chu
     if (o) {
         gla_products(A, &x, 0, c->n, CT);
         carry_down(x.row_q, x.q, x.step, c->K, 0, c->n, 1);
-        block_mul(o, c->ldv, x.row_q, c->K, ROWS, S, c->V, c->n, c->V, c->K, 0);
-        lower_apply(o, c->ldv, A, c->v, c->ldv, c->n, c->V);
+        chunk_mul(c, o, c->ldv, x.row_q, c->K, ROWS, S, c->V, c->n, c->V, c->K, 0);
+        lower_apply(c, o, c->ldv, A, c->v, c->ldv, c->n, c->V);
     }
     gla_state_next(S_next, S, c, &x);
 }
@@ -126,6 +125,7 @@ typedef struct { float *dq, *dk; } GlaGrad; // (n,K) of this chunk, contiguous: 
 
 static void leaf_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t from, size_t to) {
     const size_t K = x->K;
+    fetch_lines(x->fetches, 48);
     for (size_t i = from; i < to; i++)
         for (size_t a = 0; a < K; a += VW) {
             const size_t m = K - a;
@@ -195,18 +195,18 @@ static void gla_chunk_backward(const GlaOut *out, float *dS, const float *S, con
     memset(g.dq, 0, 2 * n * K * sizeof(float));
 
     gla_products(A, &x, 0, n, CT); // dV = A^T dO + (out o k) dS
-    lower_apply_transposed(out->dv, c->ldv, A, out->dout, c->ldv, n, V);
+    lower_apply_transposed(c, out->dv, c->ldv, A, out->dout, c->ldv, n, V);
     carry_up(x.row_k, x.k, x.step, K, 0, n, 0);
-    block_mul(out->dv, c->ldv, x.row_k, K, ROWS, dS, V, n, V, K, 1);
+    chunk_mul(c, out->dv, c->ldv, x.row_k, K, ROWS, dS, V, n, V, K, 1);
 
     transpose(v_t, ldt, c->v, c->ldv, n, V); // dA, of the scaled q
-    lower_product(A, out->dout, c->ldv, v_t, ldt, n, V);
+    lower_product(c, A, out->dout, c->ldv, v_t, ldt, n, V);
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < pad16(i + 1); j += VW) vstore(A + i * CT + j, lower(vload(A + i * CT + j), i, j));
     gla_products_backward(&g, A, &x, 0, n, CT, scratch);
 
     transpose(S_t, K, dS, V, K, V); // through the state after
-    block_mul(scratch, K, c->v, c->ldv, ROWS, S_t, K, n, K, V, 0);
+    chunk_mul(c, scratch, K, c->v, c->ldv, ROWS, S_t, K, n, K, V, 0);
     carried_add_up(g.dk, scratch, x.step, K, 0, n, 0);
     for (size_t a = 0; a < K; a += VW) {
         vf t = vset(0);
@@ -218,10 +218,10 @@ static void gla_chunk_backward(const GlaOut *out, float *dS, const float *S, con
         scale_all(dS + a * V, dS + a * V, x.all[a], V);
     }
     transpose(S_t, K, S, V, K, V); // through the state before
-    block_mul(scratch, K, out->dout, c->ldv, ROWS, S_t, K, n, K, V, 0);
+    chunk_mul(c, scratch, K, out->dout, c->ldv, ROWS, S_t, K, n, K, V, 0);
     carried_add_down(g.dq, scratch, x.step, K, 0, n, 1);
     carry_down(x.row_q, x.q, x.step, K, 0, n, 1);
-    block_mul(dS, V, x.row_q, K, COLS, out->dout, c->ldv, K, V, n, 1);
+    chunk_mul(c, dS, V, x.row_q, K, COLS, out->dout, c->ldv, K, V, n, 1);
 
     gla_decay_backward(out, c, &x, &g, last);
     scale_all(g.dq, g.dq, c->scale, n * K);
@@ -238,6 +238,7 @@ typedef struct {
     double scale;
     char *work;
     const DeltaDims *d;
+    size_t together; // heads a task; in backward: heads of k
 } GlaJob;
 
 typedef struct { size_t q, v, state; float *work; } GlaAt; // where a head begins in q and g, in v, in the states
@@ -257,62 +258,81 @@ static Chunk gla_chunk(const GlaJob *j, const GlaAt *at, size_t b, size_t t, siz
                    .n = end - t < CT ? end - t : CT, .t0 = t, .scale = (float)j->scale};
 }
 
+static size_t gla_end(const DeltaDims *d, size_t c) {
+    const size_t end = (c + 1) * d->chunk;
+    return end < (size_t)d->T ? end : (size_t)d->T;
+}
+
+static void gla_head_forward(const GlaJob *j, States s, size_t b, size_t h, size_t c) {
+    const DeltaDims *d = j->d;
+    const GlaAt at = gla_at(j, b, h);
+    const float *S = s.S + c * s.step;
+    float *next = s.S + (c + 1) * s.step;
+    for (size_t t = c * d->chunk; t < gla_end(d, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
+        Chunk p = gla_chunk(j, &at, b, t, gla_end(d, c));
+        const size_t coming = d->T - t - p.n < CT ? d->T - t - p.n : CT;
+        float *o = j->o + at.v + t * p.ldv;
+        Fetches f = {.n = 0};
+        p.fetches = &f;
+        fetch_add(&f, o, p.ldv, p.n, p.V);
+        fetch_add(&f, next, p.V, p.K, p.V);
+        fetch_chunk(&f, &p, (ptrdiff_t)p.n, coming, p.K);
+        gla_chunk_forward(o, next, S, &p, at.work);
+    }
+}
 static void gla_task(const void *job, size_t u) {
     const GlaJob *j = job;
     const DeltaDims *d = j->d;
-    const size_t b = u / d->H;
-    const States s = states_open(j->states, j->state, u, d);
-    const GlaAt at = gla_at(j, b, u % d->H);
-    for (size_t c = 0; c < (size_t)delta_chunks(d); c++) {
-        const size_t from = c * d->chunk, end = from + d->chunk < (size_t)d->T ? from + d->chunk : (size_t)d->T;
-        const float *S = s.S + c * s.step;
-        float *next = s.S + (c + 1) * s.step;
-        for (size_t t = from; t < end; t += CT, S = next) {
-            Chunk piece = gla_chunk(j, &at, b, t, end);
-            piece.ahead = (ptrdiff_t)piece.n, piece.coming = d->T - t - piece.n < CT ? d->T - t - piece.n : CT;
-            gla_chunk_forward(j->o + at.v + t * piece.ldv, next, S, &piece, at.work);
-        }
-    }
-    states_close(s, j->state, u, d);
+    const Heads s = heads_of(u, d->H, j->together);
+    const size_t bh = s.b * d->H;
+    for (size_t h = s.from; h < s.to; h++) states_begin(j->states, j->state, bh + h, d);
+    for (size_t c = 0; c < (size_t)delta_chunks(d); c++)
+        for (size_t h = s.from; h < s.to; h++) gla_head_forward(j, states_at(j->states, j->state, bh + h, d), s.b, h, c);
+    for (size_t h = s.from; h < s.to; h++) states_end(j->states, j->state, bh + h, d);
 }
 static void gla_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const int *start,
                         double scale, void *work, const DeltaDims *d) {
-    const GlaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .start = start, .scale = scale, .work = work, .d = d};
-    const size_t heads = (size_t)d->B * d->H;
-    pool_run_if(heads * d->T * d->K * d->V > ALONE, heads, gla_task, &j);
+    const GlaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .start = start, .scale = scale, .work = work, .d = d,
+                      .together = heads_together(d, d->H)};
+    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->H, j.together), gla_task, &j);
 }
 
-static void gla_head_backward(const GlaJob *j, size_t b, size_t h) {
+static void gla_head_backward(const GlaJob *j, size_t b, size_t h, size_t c) {
     const DeltaDims *d = j->d;
-    const size_t state = (size_t)d->K * d->V;
+    const size_t state = (size_t)d->K * d->V, from = c * d->chunk, end = gla_end(d, c), pieces = (end - from + CT - 1) / CT;
     const GlaAt at = gla_at(j, b, h);
     float *inner = at.work, *work = inner + 3 * state, *dS = j->dstate + (b * d->H + h) * state; // inner: states inside a long chunk
-    for (size_t c = delta_chunks(d); c-- > 0;) {
-        const size_t from = c * d->chunk, end = from + d->chunk < (size_t)d->T ? from + d->chunk : (size_t)d->T, pieces = (end - from + CT - 1) / CT;
-        const float *S = j->states + at.state + c * state;
-        for (size_t i = 0; i + 1 < pieces; i++) {
-            const Chunk piece = gla_chunk(j, &at, b, from + i * CT, end);
-            gla_chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
-        }
-        for (size_t i = pieces; i-- > 0;) {
-            const size_t t = from + i * CT;
-            Chunk p = gla_chunk(j, &at, b, t, end);
-            p.coming = t < CT ? t : CT, p.ahead = -(ptrdiff_t)p.coming;
-            const GlaOut out = {j->dq + at.q + t * p.ldq, j->dk + at.q + t * p.ldq, j->dv + at.v + t * p.ldv, j->dg + at.q + t * p.ldg,
-                                j->dout + at.v + t * p.ldv};
-            gla_chunk_backward(&out, dS, i ? inner + (i - 1) * state : S, &p, work);
-        }
+    const float *S = j->states + at.state + c * state;
+    for (size_t i = 0; i + 1 < pieces; i++) {
+        const Chunk piece = gla_chunk(j, &at, b, from + i * CT, end);
+        gla_chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
+    }
+    for (size_t i = pieces; i-- > 0;) {
+        const size_t t = from + i * CT, coming = t < CT ? t : CT;
+        Chunk p = gla_chunk(j, &at, b, t, end);
+        const GlaOut out = {j->dq + at.q + t * p.ldq, j->dk + at.q + t * p.ldq, j->dv + at.v + t * p.ldv, j->dg + at.q + t * p.ldg,
+                            j->dout + at.v + t * p.ldv};
+        Fetches f = {.n = 0};
+        p.fetches = &f;
+        fetch_add(&f, out.dv, p.ldv, p.n, p.V);
+        fetch_add(&f, out.dg, p.ldg, p.n, p.K);
+        fetch_add(&f, out.dq, p.ldq, p.n, p.K);
+        fetch_add(&f, out.dk, p.ldq, p.n, p.K);
+        fetch_chunk(&f, &p, -(ptrdiff_t)coming, coming, p.K);
+        fetch_add(&f, out.dout - coming * p.ldv, p.ldv, coming, p.V);
+        gla_chunk_backward(&out, dS, i ? inner + (i - 1) * state : S, &p, work);
     }
 }
-/* heads that share dq, dk and dg follow each other */
+/* heads that share dq, dk and dg follow each other, in every chunk */
 static void gla_backward_task(const void *job, size_t u) {
     const GlaJob *j = job;
-    const size_t group = (size_t)j->d->H / j->d->Hk, b = u / j->d->Hk, hk = u % j->d->Hk;
-    for (size_t h = hk * group; h < (hk + 1) * group; h++) gla_head_backward(j, b, h);
+    const Heads s = heads_grouped(heads_of(u, j->d->Hk, j->together), j->d);
+    for (size_t c = delta_chunks(j->d); c-- > 0;)
+        for (size_t h = s.from; h < s.to; h++) gla_head_backward(j, s.b, h, c);
 }
 static void gla_backward(float *dq, float *dk, float *dv, float *dg, float *dstate, const float *dout, const float *states, const float *q,
                          const float *k, const float *v, const float *g, const int *start, double scale, void *work, const DeltaDims *d) {
     const GlaJob j = {.states = (float *)states, .dq = dq, .dk = dk, .dv = dv, .dg = dg, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
-                      .dout = dout, .start = start, .scale = scale, .work = work, .d = d};
-    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, (size_t)d->B * d->Hk, gla_backward_task, &j);
+                      .dout = dout, .start = start, .scale = scale, .work = work, .d = d, .together = heads_together(d, d->Hk)};
+    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->Hk, j.together), gla_backward_task, &j);
 }

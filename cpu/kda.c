@@ -32,7 +32,7 @@ static float *kda_open(KdaChunk *x, const Chunk *c, const float *S, float *work,
         for (size_t j = 0; j < pad16(i + 1); j += VW)
             vstore(x->m + i * CT + j, strictly(vload(x->kk + i * CT + j) * vset(-c->beta[i * c->ldb]), i, j));
     carry_down(x->q.row_q, x->q.k, x->q.step, c->K, 0, n, 1);
-    block_mul(x->r, V, x->q.row_q, c->K, ROWS, S, V, n, V, c->K, 0);
+    chunk_mul(c, x->r, V, x->q.row_q, c->K, ROWS, S, V, n, V, c->K, 0);
     for (size_t i = 0; i < n; i++)
         for (size_t e = 0; e < V; e += VW) {
             const size_t at = i * V + e;
@@ -51,12 +51,12 @@ static void kda_chunk_forward(float *o, float *S_next, const float *S, const Chu
     kda_open(&x, c, S, work, o != NULL);
     if (o) {
         carry_down(x.q.row_q, x.q.q, x.q.step, K, 0, n, 1);
-        block_mul(o, c->ldv, x.q.row_q, K, ROWS, S, V, n, V, K, 0);
-        lower_apply(o, c->ldv, x.p, x.v_new, V, n, V);
+        chunk_mul(c, o, c->ldv, x.q.row_q, K, ROWS, S, V, n, V, K, 0);
+        lower_apply(c, o, c->ldv, x.p, x.v_new, V, n, V);
     }
     carry_up(x.q.row_k, x.q.k, x.q.step, K, 0, n, 0);
     for (size_t a = 0; a < K; a++) scale_all(S_next + a * V, S + a * V, x.q.all[a], V);
-    block_mul(S_next, V, x.q.row_k, K, COLS, x.v_new, V, K, V, n, 1);
+    chunk_mul(c, S_next, V, x.q.row_k, K, COLS, x.v_new, V, K, V, n, 1);
 }
 
 /* ---- backward ---- */
@@ -102,7 +102,7 @@ static void kda_states_backward(const KdaGrad *g, float *dS, const float *S, con
     float *S_t = scratch + n * K;
     const GlaChunk *q = &x->q;
     transpose(S_t, K, dS, V, K, V);
-    block_mul(scratch, K, x->v_new, V, ROWS, S_t, K, n, K, V, 0);
+    chunk_mul(c, scratch, K, x->v_new, V, ROWS, S_t, K, n, K, V, 0);
     carried_add_up(g->column, scratch, q->step, K, 0, n, 0);
     for (size_t a = 0; a < K; a += VW) {
         vf t = vset(0);
@@ -114,14 +114,14 @@ static void kda_states_backward(const KdaGrad *g, float *dS, const float *S, con
         scale_all(dS + a * V, dS + a * V, q->all[a], V);
     }
     transpose(S_t, K, S, V, K, V);
-    block_mul(scratch, K, dout, c->ldv, ROWS, S_t, K, n, K, V, 0);
+    chunk_mul(c, scratch, K, dout, c->ldv, ROWS, S_t, K, n, K, V, 0);
     carried_add_down(g->dq, scratch, q->step, K, 0, n, 1);
-    block_mul(scratch, K, dr, V, ROWS, S_t, K, n, K, V, 0);
+    chunk_mul(c, scratch, K, dr, V, ROWS, S_t, K, n, K, V, 0);
     carried_add_down(g->row, scratch, q->step, K, 0, n, 1);
     carry_down(q->row_q, q->q, q->step, K, 0, n, 1);
-    block_mul(dS, V, q->row_q, K, COLS, dout, c->ldv, K, V, n, 1);
+    chunk_mul(c, dS, V, q->row_q, K, COLS, dout, c->ldv, K, V, n, 1);
     carry_down(q->row_q, q->k, q->step, K, 0, n, 1);
-    block_mul(dS, V, q->row_q, K, COLS, dr, V, K, V, n, 1);
+    chunk_mul(c, dS, V, q->row_q, K, COLS, dr, V, K, V, n, 1);
 }
 
 static void kda_chunk_backward(const KdaOut *out, float *dS, const float *S, const Chunk *c, float *work) {
@@ -132,13 +132,13 @@ static void kda_chunk_backward(const KdaOut *out, float *dS, const float *S, con
     memset(g.dq, 0, 3 * n * K * sizeof(float)); // dq, row, column
 
     carry_up(x.q.row_k, x.q.k, x.q.step, K, 0, n, 0); // dV' = (out o K) dS + P^T dO, then W
-    block_mul(w, V, x.q.row_k, K, ROWS, dS, V, n, V, K, 0);
-    lower_apply_transposed(w, V, x.p, out->dout, c->ldv, n, V);
+    chunk_mul(c, w, V, x.q.row_k, K, ROWS, dS, V, n, V, K, 0);
+    lower_apply_transposed(c, w, V, x.p, out->dout, c->ldv, n, V);
     solve_transposed(w, x.m, n, V);
 
     transpose(v_t, ldt, x.v_new, V, n, V);
-    lower_product(F, out->dout, c->ldv, v_t, ldt, n, V);
-    lower_product(E, w, V, v_t, ldt, n, V);
+    lower_product(c, F, out->dout, c->ldv, v_t, ldt, n, V);
+    lower_product(c, E, w, V, v_t, ldt, n, V);
     kda_squares(E, F, out->dbeta, &x, c);
     gla_products_backward(&(GlaGrad){g.dq, g.column}, F, &x.q, 0, n, CT, scratch);
     gla_products_backward(&(GlaGrad){g.row, g.column}, E, &x.k, 0, n, CT, scratch);
@@ -170,6 +170,7 @@ typedef struct {
     double scale;
     char *work;
     const DeltaDims *d;
+    size_t together; // heads a task; in backward: heads of k
 } KdaJob;
 
 typedef struct { size_t q, v, g, beta, state; float *work; } KdaAt; // where a head begins in q and k, in v, g, beta, in the states
@@ -193,63 +194,78 @@ static size_t kda_end(const DeltaDims *d, size_t c) {
     return end < (size_t)d->T ? end : (size_t)d->T;
 }
 
+static void kda_head_forward(const KdaJob *j, States s, size_t b, size_t h, size_t c) {
+    const DeltaDims *d = j->d;
+    const KdaAt at = kda_at(j, b, h);
+    const float *S = s.S + c * s.step;
+    float *next = s.S + (c + 1) * s.step;
+    for (size_t t = c * d->chunk; t < kda_end(d, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
+        Chunk p = kda_chunk(j, &at, b, t, kda_end(d, c));
+        const size_t coming = d->T - t - p.n < CT ? d->T - t - p.n : CT;
+        float *o = j->o + at.v + t * p.ldv;
+        Fetches f = {.n = 0};
+        p.fetches = &f;
+        fetch_add(&f, o, p.ldv, p.n, p.V);
+        fetch_add(&f, next, p.V, p.K, p.V);
+        fetch_chunk(&f, &p, (ptrdiff_t)p.n, coming, p.K);
+        kda_chunk_forward(o, next, S, &p, at.work);
+    }
+}
 static void kda_task(const void *job, size_t u) {
     const KdaJob *j = job;
     const DeltaDims *d = j->d;
-    const size_t b = u / d->H;
-    const States s = states_open(j->states, j->state, u, d);
-    const KdaAt at = kda_at(j, b, u % d->H);
-    for (size_t c = 0; c < (size_t)delta_chunks(d); c++) {
-        const float *S = s.S + c * s.step;
-        float *next = s.S + (c + 1) * s.step;
-        for (size_t t = c * d->chunk; t < kda_end(d, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
-            Chunk piece = kda_chunk(j, &at, b, t, kda_end(d, c));
-            piece.ahead = (ptrdiff_t)piece.n, piece.coming = d->T - t - piece.n < CT ? d->T - t - piece.n : CT;
-            kda_chunk_forward(j->o + at.v + t * piece.ldv, next, S, &piece, at.work);
-        }
-    }
-    states_close(s, j->state, u, d);
+    const Heads s = heads_of(u, d->H, j->together);
+    const size_t bh = s.b * d->H;
+    for (size_t h = s.from; h < s.to; h++) states_begin(j->states, j->state, bh + h, d);
+    for (size_t c = 0; c < (size_t)delta_chunks(d); c++)
+        for (size_t h = s.from; h < s.to; h++) kda_head_forward(j, states_at(j->states, j->state, bh + h, d), s.b, h, c);
+    for (size_t h = s.from; h < s.to; h++) states_end(j->states, j->state, bh + h, d);
 }
 static void kda_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const float *beta,
                         const int *start, double scale, void *work, const DeltaDims *d) {
     const KdaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
-                      .d = d};
-    const size_t heads = (size_t)d->B * d->H;
-    pool_run_if(heads * d->T * d->K * d->V > ALONE, heads, kda_task, &j);
+                      .d = d, .together = heads_together(d, d->H)};
+    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->H, j.together), kda_task, &j);
 }
 
-static void kda_head_backward(const KdaJob *j, size_t b, size_t h) {
+static void kda_head_backward(const KdaJob *j, size_t b, size_t h, size_t c) {
     const DeltaDims *d = j->d;
-    const size_t state = (size_t)d->K * d->V;
+    const size_t state = (size_t)d->K * d->V, from = c * d->chunk, end = kda_end(d, c), pieces = (end - from + CT - 1) / CT;
     const KdaAt at = kda_at(j, b, h);
     float *inner = at.work, *work = inner + 3 * state, *dS = j->dstate + (b * d->H + h) * state; // inner: states inside a long chunk
-    for (size_t c = delta_chunks(d); c-- > 0;) {
-        const size_t from = c * d->chunk, end = kda_end(d, c), pieces = (end - from + CT - 1) / CT;
-        const float *S = j->states + at.state + c * state;
-        for (size_t i = 0; i + 1 < pieces; i++) {
-            const Chunk piece = kda_chunk(j, &at, b, from + i * CT, end);
-            kda_chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
-        }
-        for (size_t i = pieces; i-- > 0;) {
-            const size_t t = from + i * CT;
-            Chunk p = kda_chunk(j, &at, b, t, end);
-            p.coming = t < CT ? t : CT, p.ahead = -(ptrdiff_t)p.coming;
-            const KdaOut out = {j->dq + at.q + t * p.ldq, j->dk + at.q + t * p.ldq, j->dv + at.v + t * p.ldv, j->dg + at.g + t * p.ldg,
-                                j->dbeta + at.beta + t * p.ldb, j->dout + at.v + t * p.ldv};
-            kda_chunk_backward(&out, dS, i ? inner + (i - 1) * state : S, &p, work);
-        }
+    const float *S = j->states + at.state + c * state;
+    for (size_t i = 0; i + 1 < pieces; i++) {
+        const Chunk piece = kda_chunk(j, &at, b, from + i * CT, end);
+        kda_chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
+    }
+    for (size_t i = pieces; i-- > 0;) {
+        const size_t t = from + i * CT, coming = t < CT ? t : CT;
+        Chunk p = kda_chunk(j, &at, b, t, end);
+        const KdaOut out = {j->dq + at.q + t * p.ldq, j->dk + at.q + t * p.ldq, j->dv + at.v + t * p.ldv, j->dg + at.g + t * p.ldg,
+                            j->dbeta + at.beta + t * p.ldb, j->dout + at.v + t * p.ldv};
+        Fetches f = {.n = 0};
+        p.fetches = &f;
+        fetch_add(&f, out.dv, p.ldv, p.n, p.V);
+        fetch_add(&f, out.dg, p.ldg, p.n, p.K);
+        fetch_add(&f, out.dq, p.ldq, p.n, p.K);
+        fetch_add(&f, out.dk, p.ldq, p.n, p.K);
+        fetch_chunk(&f, &p, -(ptrdiff_t)coming, coming, p.K);
+        fetch_add(&f, out.dout - coming * p.ldv, p.ldv, coming, p.V);
+        kda_chunk_backward(&out, dS, i ? inner + (i - 1) * state : S, &p, work);
     }
 }
-/* heads that share dq and dk follow each other */
+/* heads that share dq and dk follow each other, in every chunk */
 static void kda_backward_task(const void *job, size_t u) {
     const KdaJob *j = job;
-    const size_t group = (size_t)j->d->H / j->d->Hk, b = u / j->d->Hk, hk = u % j->d->Hk;
-    for (size_t h = hk * group; h < (hk + 1) * group; h++) kda_head_backward(j, b, h);
+    const Heads s = heads_grouped(heads_of(u, j->d->Hk, j->together), j->d);
+    for (size_t c = delta_chunks(j->d); c-- > 0;)
+        for (size_t h = s.from; h < s.to; h++) kda_head_backward(j, s.b, h, c);
 }
 static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout, const float *states,
                          const float *q, const float *k, const float *v, const float *g, const float *beta, const int *start, double scale,
                          void *work, const DeltaDims *d) {
     const KdaJob j = {.states = (float *)states, .dq = dq, .dk = dk, .dv = dv, .dg = dg, .dbeta = dbeta, .dstate = dstate, .q = q, .k = k,
-                      .v = v, .g = g, .beta = beta, .dout = dout, .start = start, .scale = scale, .work = work, .d = d};
-    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, (size_t)d->B * d->Hk, kda_backward_task, &j);
+                      .v = v, .g = g, .beta = beta, .dout = dout, .start = start, .scale = scale, .work = work, .d = d,
+                      .together = heads_together(d, d->Hk)};
+    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->Hk, j.together), kda_backward_task, &j);
 }
