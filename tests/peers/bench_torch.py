@@ -246,6 +246,8 @@ class Stack(torch.nn.Module):
 
 def step_shape(text):
     s = {k: int(v) for k, v in re.findall(r"([A-Z]+) (\d+)", text)}
+    micro = re.search(r" x (\d+)$", text)  # micro-batches a step
+    s["micro"] = int(micro[1]) if micro else 1
     if a.model:
         c = json.load(open(os.path.join(a.model, "config.json")))
         s.update(H=c["num_attention_heads"], Hk=c["num_key_value_heads"], F=c["intermediate_size"])
@@ -256,7 +258,7 @@ def step_shape(text):
     return s
 
 
-def stage1(teacher, student, optim, ids):
+def stage1(teacher, student, ids):
     with torch.no_grad():
         x, pairs = teacher.embed(ids), []
         for i, l in enumerate(teacher.layers):
@@ -267,7 +269,6 @@ def stage1(teacher, student, optim, ids):
                 x = teacher.mlp(l, x + y)
     for l, (h, y) in zip(student.layers, pairs):
         ((l["mix"](h) - y).norm(dim=-1).mean() / len(pairs)).backward()
-    optim.step()
 
 
 def step(kind):
@@ -278,10 +279,9 @@ def step(kind):
         train = [w for l in student.layers for w in l["mix"].parameters()] if kind == "stage1" else list(student.parameters())
         optim = torch.optim.AdamW(train, lr=1e-4, fused=True)
 
-        def run():
-            optim.zero_grad(set_to_none=True)
+        def micro_batch():
             if kind == "stage1":
-                return stage1(teacher, student, optim, ids)
+                return stage1(teacher, student, ids)
             z = student(ids).flatten(0, 1)
             if kind == "pretrain":
                 loss = F.cross_entropy(z, ids.flatten())
@@ -290,6 +290,11 @@ def step(kind):
                     t = F.log_softmax(teacher(ids).flatten(0, 1), -1)
                 loss = F.kl_div(F.log_softmax(z, -1), t, reduction="batchmean", log_target=True)
             loss.backward()
+
+        def run():
+            optim.zero_grad(set_to_none=True)
+            for _ in range(s["micro"]):
+                micro_batch()
             torch.nn.utils.clip_grad_norm_(train, 1.0)
             optim.step()
         return run
