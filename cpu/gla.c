@@ -68,7 +68,7 @@ static void carry_up(float *y, const float *x, const float *step, size_t K, size
 /* Pairs inside rows [from, to): A_ij */
 static void leaf_products(float *A, const GlaChunk *x, size_t from, size_t to) {
     const size_t K = x->K;
-    fetch_lines(x->fetches, 32);
+    fetch_lines(x->fetches, 48);
     for (size_t i = from; i < to; i++) {
         vf s[LEAF];
         for (size_t j = 0; j < LEAF; j++) s[j] = vset(0);
