@@ -21,6 +21,8 @@ const CpuPath *cpu_path_named(const char *name);
 
 /* Threads that the ops will use; <= 0: all cores. Returns what it is now. (Results do not depend on it.) */
 int cpu_threads(int n);
+/* Ties each of that many threads to a processor of its own, for measurements; 0: lets them go again. Linux only. */
+void cpu_pin(int on);
 
 /* Weights w (O,I) that many products will read (Backend.hold): a second copy, packed for y = x W^T and, if asked for, dx = dy W, made by
  * the first product. Nothing if w is held already or there is no memory. changed: whoever wrote w, before the next product. let_go: before

@@ -11,11 +11,33 @@
 enum { THREADS_MAX = 256 };
 static int threads_wanted; /* 0: not yet asked for */
 
+#ifdef __linux__
+/* Processors that this program may use, from before anything was pinned. */
+static const cpu_set_t *allowed(void) {
+    static cpu_set_t set;
+    static int known;
+    if (!known) known = sched_getaffinity(0, sizeof set, &set) ? -1 : 1;
+    return known > 0 ? &set : NULL;
+}
+/* The calling thread to the i-th of them, or to all of them again. */
+static void pin(size_t i, int on) {
+    const cpu_set_t *all = allowed();
+    cpu_set_t one;
+    if (!all) return;
+    CPU_ZERO(&one);
+    i %= (size_t)CPU_COUNT(all);
+    for (int c = 0; c < CPU_SETSIZE; c++)
+        if (CPU_ISSET(c, all) && i-- == 0) CPU_SET(c, &one);
+    sched_setaffinity(0, sizeof one, on ? &one : all);
+}
+#else
+static void pin(size_t i, int on) { (void)i, (void)on; }
+#endif
+
 int cpu_threads(int n) {
     long all = sysconf(_SC_NPROCESSORS_ONLN);
 #ifdef __linux__
-    cpu_set_t mine;
-    if (!sched_getaffinity(0, sizeof mine, &mine)) all = CPU_COUNT(&mine);
+    if (allowed()) all = CPU_COUNT(allowed());
 #endif
     if (n <= 0) n = all > 0 ? (int)all : 1;
     return threads_wanted = n < THREADS_MAX ? n : THREADS_MAX;
@@ -70,8 +92,16 @@ void pool_run(size_t n, PoolTask *task, const void *job) {
     }
     patience(begun, done, omp_get_wtime());
 }
+
+void cpu_pin(int on) {
+    const int threads = team_lost ? 1 : pool_threads();
+    if (!team_started && threads > 1) team_started = 1, pthread_atfork(NULL, NULL, child_after_fork);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    pin((size_t)omp_get_thread_num(), on);
+}
 #else
 void pool_run(size_t n, PoolTask *task, const void *job) { run_alone(n, task, job); }
+void cpu_pin(int on) { pin(0, on); }
 #endif
 
 void pool_run_if(int enough, size_t n, PoolTask *task, const void *job) {

@@ -3,6 +3,7 @@
 #include <check.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -547,6 +548,35 @@ START_TEST(pool_after_fork) {
     cpu_threads(0);
 }
 END_TEST
+/* Pinned threads stay on one processor each, different ones where there are enough; let go, they may use all of them again. */
+typedef struct { int cpus[2], cpu[2]; } Where;
+static void where_task(const void *job, size_t i) {
+    Where *w = (Where *)(size_t)job;
+    cpu_set_t set;
+    (void)i;
+    ck_assert_int_eq(sched_getaffinity(0, sizeof set, &set), 0);
+    const size_t me = pool_me();
+    w->cpus[me] = CPU_COUNT(&set), w->cpu[me] = sched_getcpu();
+    const double until = log_now() + 0.02; // so that the other one comes too
+    while (log_now() < until) continue;
+}
+START_TEST(pinned_threads) {
+    const int all = cpu_threads(0);
+    cpu_threads(2);
+    cpu_pin(1);
+    Where w = {{0}, {-1, -1}};
+    pool_run(8, where_task, &w);
+    ck_assert_int_eq(w.cpus[0], 1);
+    ck_assert_int_le(w.cpus[1], 1);
+    ck_assert(all < 2 || !w.cpus[1] || w.cpu[0] != w.cpu[1]);
+    ck_assert_int_eq(cpu_threads(0), all);
+    cpu_threads(2);
+    cpu_pin(0);
+    pool_run(8, where_task, &w);
+    ck_assert_int_eq(w.cpus[0], all);
+}
+END_TEST
+
 START_TEST(path_by_environment) {
     const CpuPath *p = path_of(_i);
     if (!p) return;
@@ -579,6 +609,7 @@ int main(void) {
     tcase_add_test(ops, sums_are_the_reference_s);
     tcase_add_test(pool, pool_runs_each_task_once);
     tcase_add_test(pool, pool_after_fork);
+    tcase_add_test(pool, pinned_threads);
     tcase_add_loop_test(pool, path_by_environment, 0, PATHS);
     suite_add_tcase(s, math), suite_add_tcase(s, ops), suite_add_tcase(s, pool), suite_add_tcase(s, step);
     tcase_add_checked_fixture(step, tmpdir_begin, tmpdir_end);

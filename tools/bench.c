@@ -275,7 +275,7 @@ static void ceilings_print(const Bench *b) {
             b->threads, b->memory[0] * 1e-9, b->memory[1] * 1e-9);
 }
 
-int bench_run(const BenchOptions *o, FILE *out, Err *e) {
+static int bench_rows(const BenchOptions *o, FILE *out, Err *e) {
     static const char *const sets[] = {"demo", "large", "matmul", "all", "steps"};
     const char *set = o->set ? o->set : "demo";
     int known = 0;
@@ -299,10 +299,18 @@ int bench_run(const BenchOptions *o, FILE *out, Err *e) {
     matmul_print(&b);
     for (int i = 0; i < o->n_steps; i++)
         if (wanted(&b, o->step[i].name, "demo large all steps")) TRY(step_run(&b, &o->step[i], e));
-    cpu_threads(o->threads);
     if (!b.printed)
         return err_set(e, ERR_USAGE, "bench: op: got %.40s, expected (a part of) an op's name in the set %s",
                        o->op ? o->op : "", set);
     if (fflush(out) || ferror(out)) return err_set(e, ERR_IO, "bench: writing the table failed");
     return OK;
+}
+
+int bench_run(const BenchOptions *o, FILE *out, Err *e) {
+    cpu_threads(o->threads);
+    cpu_pin(1);
+    const int rc = bench_rows(o, out, e);
+    cpu_threads(o->threads);
+    cpu_pin(0);
+    return rc;
 }
