@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """bench_torch.py - the rows of `hybridize bench` again in PyTorch, on the same machine, threads and shapes, side by side.
 
-    python3 tests/peers/bench_torch.py [--set demo|large|matmul|steps] [--op OP] [--threads N] [--rounds 3] [-m MODEL] [--csv]
+    python3 tests/peers/bench_torch.py [--set demo|large|matmul|steps] [--op OP] [--shape TEXT] [--threads N] [--rounds 3] [-m MODEL] [--csv]
 
 Each round runs ./hybridize bench and then, for every row it printed, the same work in PyTorch (float32, out= where there is one, backward by
 hand-written calls or autograd, whichever PyTorch offers for it). The medians over the rounds are compared. The linear mixers have no
@@ -15,6 +15,7 @@ import argparse, csv, io, json, os, re, statistics, subprocess, sys, time
 p = argparse.ArgumentParser()
 p.add_argument("--set", default="demo")
 p.add_argument("--op")
+p.add_argument("--shape", default="", help="only rows whose shape contains this")
 p.add_argument("--threads", type=int, default=os.cpu_count())
 p.add_argument("--rounds", type=int, default=3)
 p.add_argument("-m", "--model")
@@ -320,7 +321,7 @@ for _ in range(a.rounds):
     for r in ours():
         key = (r["op"], r["shape"])
         make = OPS.get(r["op"])
-        if not make and r["op"] not in STEPS:
+        if (not make and r["op"] not in STEPS) or a.shape not in r["shape"]:
             continue
         if key not in mine:
             order.append(key)
