@@ -1,5 +1,5 @@
-/* chunk.h - what the linear mixers share: the rows of a chunk, how memory is asked for them and heads share it, triangular products, and rows
- * scaled and added. */
+/* chunk.h - what the chunks of the linear mixers share: their rows, how memory is asked for them, triangular products, and rows scaled and
+ * added. */
 #ifndef HYB_CPU_CHUNK_H
 #define HYB_CPU_CHUNK_H
 #include "ops/ops.h"
@@ -11,7 +11,7 @@ enum { CT = 64, CUT = 8 }; // rows of a chunk; of a strip of a triangular produc
 typedef struct {
     const float *q, *k, *v, *g, *beta;
     const int *start;                   // from this chunk's first token, or NULL
-    size_t ldq, ldv, ldg, ldb, K, V, n, t0; // floats between tokens (ldb: of beta in kda; in delta_rule it is ldg); n rows
+    size_t ldq, ldv, ldg, ldb, K, V, n, t0; // floats between tokens (ldb: of beta); n rows
     float scale;
     struct Fetches *fetches; // what its products ask for on the way, or NULL
 } Chunk;
@@ -46,46 +46,6 @@ static void fetch_chunk(Fetches *f, const Chunk *c, ptrdiff_t ahead, size_t rows
     fetch_add(f, c->q + ahead * (ptrdiff_t)c->ldq, c->ldq, rows, c->K);
     if (decays) fetch_add(f, c->g + ahead * (ptrdiff_t)c->ldg, c->ldg, rows, decays);
     fetch_add(f, c->v + ahead * (ptrdiff_t)c->ldv, c->ldv, rows, c->V);
-}
-
-/* Heads [from, to) of batch element b, one task: a token's heads lie side by side, so they go through each chunk one after the other and
- * find its pages and lines there. */
-typedef struct { size_t b, from, to; } Heads;
-enum { SIDE_BY_SIDE = 512 }; // floats of a token that a task takes at most
-
-static size_t heads_tasks(const DeltaDims *d, size_t heads, size_t together) { return d->B * ((heads + together - 1) / together); }
-/* How many of `heads` heads of each of B make a task: as many as leave the longest share of the threads as long as it is with one. */
-static size_t heads_together(const DeltaDims *d, size_t heads) {
-    const size_t width = (d->K > d->V ? d->K : d->V) * (d->H / heads), most = SIDE_BY_SIDE / width < heads ? SIDE_BY_SIDE / width : heads;
-    const size_t B = d->B, threads = (size_t)pool_threads(), longest = (B * heads + threads - 1) / threads;
-    for (size_t n = most; n > 1; n--)
-        if ((heads_tasks(d, heads, n) + threads - 1) / threads * n <= longest) return n;
-    return 1;
-}
-static Heads heads_of(size_t task, size_t heads, size_t together) {
-    const size_t each = (heads + together - 1) / together, from = task % each * together;
-    return (Heads){task / each, from, heads - from < together ? heads : from + together};
-}
-/* From heads of k to the heads that read them. */
-static Heads heads_grouped(Heads k, const DeltaDims *d) { return (Heads){k.b, k.from * (d->H / d->Hk), k.to * (d->H / d->Hk)}; }
-
-/* Where the states of one (batch element, head) stand while its chunks are worked through, as ref's States: all of them in `states`, or in
- * place in `state` if the caller keeps none. */
-typedef struct {
-    float *S; // of chunk c: S + c * step
-    size_t step;
-} States;
-static States states_at(float *states, float *state, size_t bh, const DeltaDims *d) {
-    const size_t size = (size_t)d->K * d->V;
-    return states ? (States){states + bh * (delta_chunks(d) + 1) * size, size} : (States){state + bh * size, 0};
-}
-static void states_begin(float *states, const float *state, size_t bh, const DeltaDims *d) {
-    const size_t size = (size_t)d->K * d->V;
-    if (states) memcpy(states + bh * (delta_chunks(d) + 1) * size, state + bh * size, size * sizeof(float));
-}
-static void states_end(const float *states, float *state, size_t bh, const DeltaDims *d) {
-    const size_t size = (size_t)d->K * d->V;
-    if (states) memcpy(state + bh * size, states + (bh * (delta_chunks(d) + 1) + delta_chunks(d)) * size, size * sizeof(float));
 }
 
 INLINE size_t pad16(size_t n) { return (n + 15) & ~(size_t)15; }

@@ -13,7 +13,7 @@
  *         the last row also gets sum_j K_j.(out o V' dS^T)_j + e^{G_n} <S, dS>;  dg = sums of dG from the end of the chunk
  *   dS <- e^{G_n} dS + Q^T (scale in o dO) - K^T (in o dR)
  * Source: performance.md 5.1, 5.2 (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), with the inverse replaced by two substitutions. */
-#include "chunk.h"
+#include "scan.h"
 
 enum { SOLVE = 8 }; // rows of a substitution block
 
@@ -165,8 +165,6 @@ static void chunk_forward(float *o, float *S_next, const float *S, const Chunk *
 
 /* ---- backward ---- */
 
-typedef struct { float *dq, *dk, *dv, *dg, *dbeta; const float *dout; } ChunkGrad; // rows as far apart as those of q, k, v, g, v
-
 typedef struct {
     float gam[CT * CT], kk[CT * CT], qk[CT * CT], m[CT * CT], p[CT * CT]; // Gam, K K^T, Q K^T, -M, P
     float E[CT * CT], F[CT * CT];                                       // dM and dP on the way
@@ -216,7 +214,7 @@ static double dots_add(double *dG, double sign, const float *a, size_t lda, cons
     return total;
 }
 /* dS: gradient of the state after on entry, of the state before, S, on return. */
-static void chunk_backward(const ChunkGrad *g, float *dS, const float *S, const Chunk *c, float *work) {
+static void chunk_backward(const ScanGrad *g, float *dS, const float *S, const Chunk *c, float *work) {
     Decay d;
     Squares s;
     const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
@@ -278,123 +276,19 @@ static void chunk_backward(const ChunkGrad *g, float *dS, const float *S, const 
     }
 }
 
-/* ---- one batch element and head ---- */
+/* ---- the ops ---- */
 
-typedef struct {
-    const float *q, *k, *v, *g, *beta; // first token of this batch element and head
-    const int *start;
-    float *states, *work;
-    float scale;
-    const DeltaDims *d;
-} DeltaHead;
+static const Scan delta_rule_scan = {ONE_A_HEAD, delta_rule_work, chunk_forward, chunk_backward};
 
-/* rows [t, end) as a chunk */
-static Chunk chunk_at(const DeltaHead *h, size_t t, size_t end) {
-    const size_t ldq = (size_t)h->d->Hk * h->d->K, ldv = (size_t)h->d->H * h->d->V, ldg = h->d->H;
-    return (Chunk){.q = h->q + t * ldq, .k = h->k + t * ldq, .v = h->v + t * ldv, .g = h->g + t * ldg, .beta = h->beta + t * ldg,
-                   .start = h->start ? h->start + t : NULL, .ldq = ldq, .ldv = ldv, .ldg = ldg, .K = h->d->K, .V = h->d->V,
-                   .n = end - t < CT ? end - t : CT, .t0 = t, .scale = h->scale};
-}
-static size_t chunk_end(const DeltaHead *h, size_t c) {
-    const size_t end = (c + 1) * h->d->chunk;
-    return end < (size_t)h->d->T ? end : (size_t)h->d->T;
-}
-
-static void delta_head_forward(float *o, States s, const DeltaHead *h, size_t c) {
-    const float *S = s.S + c * s.step;
-    float *next = s.S + (c + 1) * s.step;
-    for (size_t t = c * h->d->chunk; t < chunk_end(h, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
-        Chunk p = chunk_at(h, t, chunk_end(h, c));
-        const size_t coming = h->d->T - t - p.n < CT ? h->d->T - t - p.n : CT;
-        Fetches f = {.n = 0};
-        p.fetches = &f;
-        fetch_add(&f, o + t * p.ldv, p.ldv, p.n, p.V);
-        fetch_add(&f, next, p.V, p.K, p.V);
-        fetch_chunk(&f, &p, (ptrdiff_t)p.n, coming, 0);
-        chunk_forward(o + t * p.ldv, next, S, &p, h->work);
-    }
-}
-
-static void delta_head_backward(const ChunkGrad *g, float *dS, const DeltaHead *h, size_t c) {
-    const size_t state = (size_t)h->d->K * h->d->V, from = c * h->d->chunk, end = chunk_end(h, c), pieces = (end - from + CT - 1) / CT;
-    float *inner = h->work, *work = inner + 3 * state; // states inside a chunk: 256 / 64 - 1
-    const float *S = h->states + c * state;
-    for (size_t i = 0; i + 1 < pieces; i++) {
-        const Chunk piece = chunk_at(h, from + i * CT, end);
-        chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
-    }
-    for (size_t i = pieces; i-- > 0;) {
-        const size_t t = from + i * CT, coming = t < CT ? t : CT;
-        Chunk p = chunk_at(h, t, end);
-        const ChunkGrad at = {g->dq + t * p.ldq, g->dk + t * p.ldq, g->dv + t * p.ldv, g->dg + t * p.ldg, g->dbeta + t * p.ldg,
-                              g->dout + t * p.ldv};
-        Fetches f = {.n = 0};
-        p.fetches = &f;
-        fetch_add(&f, at.dq, p.ldq, p.n, p.K);
-        fetch_add(&f, at.dv, p.ldv, p.n, p.V);
-        fetch_add(&f, at.dk, p.ldq, p.n, p.K);
-        fetch_chunk(&f, &p, -(ptrdiff_t)coming, coming, 0);
-        fetch_add(&f, at.dout - coming * p.ldv, p.ldv, coming, p.V);
-        chunk_backward(&at, dS, i ? inner + (i - 1) * state : S, &p, work);
-    }
-}
-
-typedef struct {
-    float *o, *states, *state, *dq, *dk, *dv, *dg, *dbeta, *dstate;
-    const float *q, *k, *v, *g, *beta, *dout;
-    const int *start;
-    double scale;
-    char *work;
-    const DeltaDims *d;
-    size_t together; // heads a task; in backward: heads of k
-} DeltaJob;
-
-static DeltaHead delta_head(const DeltaJob *j, size_t b, size_t h) {
-    const DeltaDims *d = j->d;
-    const size_t bt = b * d->T, qk = (bt * d->Hk + h / (d->H / d->Hk)) * d->K, th = bt * d->H + h, bh = b * d->H + h;
-    return (DeltaHead){j->q + qk, j->k + qk, j->v + th * d->V, j->g + th, j->beta + th, j->start ? j->start + bt : NULL,
-                       j->states ? j->states + bh * (delta_chunks(d) + 1) * d->K * d->V : NULL,
-                       (float *)(j->work + delta_rule_work(d) / ((size_t)d->B * d->H) * pool_me()), (float)j->scale, d};
-}
-
-static void delta_task(const void *job, size_t u) {
-    const DeltaJob *j = job;
-    const DeltaDims *d = j->d;
-    const Heads s = heads_of(u, d->H, j->together);
-    const size_t bh = s.b * d->H;
-    for (size_t h = s.from; h < s.to; h++) states_begin(j->states, j->state, bh + h, d);
-    for (size_t c = 0; c < (size_t)delta_chunks(d); c++)
-        for (size_t h = s.from; h < s.to; h++) {
-            const DeltaHead head = delta_head(j, s.b, h);
-            delta_head_forward(j->o + (bh * d->T + h) * d->V, states_at(j->states, j->state, bh + h, d), &head, c);
-        }
-    for (size_t h = s.from; h < s.to; h++) states_end(j->states, j->state, bh + h, d);
-}
 static void delta_rule_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const float *beta,
                                const int *start, double scale, void *work, const DeltaDims *d) {
-    const DeltaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
-                        .d = d, .together = heads_together(d, d->H)};
-    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->H, j.together), delta_task, &j);
+    scan_forward((ScanJob){&delta_rule_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start,
+                           .scale = scale, .work = work});
 }
 
-/* heads that share dq and dk follow each other, in every chunk */
-static void delta_backward_task(const void *job, size_t u) {
-    const DeltaJob *j = job;
-    const DeltaDims *d = j->d;
-    const Heads s = heads_grouped(heads_of(u, d->Hk, j->together), d);
-    for (size_t c = delta_chunks(d); c-- > 0;)
-        for (size_t h = s.from; h < s.to; h++) {
-            const size_t bt = s.b * d->T, th = bt * d->H + h, qk = (bt * d->Hk + h / (d->H / d->Hk)) * d->K;
-            const DeltaHead head = delta_head(j, s.b, h);
-            const ChunkGrad grad = {j->dq + qk, j->dk + qk, j->dv + th * d->V, j->dg + th, j->dbeta + th, j->dout + th * d->V};
-            delta_head_backward(&grad, j->dstate + (s.b * d->H + h) * d->K * d->V, &head, c);
-        }
-}
 static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout,
                                 const float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
                                 const int *start, double scale, void *work, const DeltaDims *d) {
-    const DeltaJob j = {.states = (float *)states, .dq = dq, .dk = dk, .dv = dv, .dg = dg, .dbeta = dbeta, .dstate = dstate, .q = q, .k = k,
-                        .v = v, .g = g, .beta = beta, .dout = dout, .start = start, .scale = scale, .work = work, .d = d,
-                        .together = heads_together(d, d->Hk)};
-    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->Hk, j.together), delta_backward_task, &j);
+    scan_backward((ScanJob){&delta_rule_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g, .beta = beta,
+                            .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale, .work = work});
 }

@@ -10,7 +10,7 @@
  * each off-diagonal square is a product of q_i o D_ir and k_j o D_rj, r its first row i, and the leaves go pair by pair. Every
  * D is a product of steps e^g <= 1, so no exponent is ever above 0 and strong decays underflow to what they are.
  * Source: Yang et al. (arXiv 2312.06635); method.md 2.2. */
-#include "chunk.h"
+#include "scan.h"
 
 enum { LEAF = 8 };
 
@@ -170,10 +170,8 @@ static void gla_products_backward(GlaGrad *g, const float *dA, const GlaChunk *x
     carried_add_up(g->dk, scratch, x->step, K, from, r, 1);
 }
 
-typedef struct { float *dq, *dk, *dv, *dg; const float *dout; } GlaOut; // as far apart as q, k, v, g, v
-
 /* dg from the end of the chunk backwards, per channel; last (K): what the last row gets besides. dq is that of the scaled q. */
-static void gla_decay_backward(const GlaOut *out, const Chunk *c, const GlaChunk *x, const GlaGrad *g, const float *last) {
+static void gla_decay_backward(const ScanGrad *out, const Chunk *c, const GlaChunk *x, const GlaGrad *g, const float *last) {
     for (size_t a = 0; a < c->K; a += VW) {
         const size_t m = c->K - a;
         vf sum_g = vget(last + a, m);
@@ -187,7 +185,7 @@ static void gla_decay_backward(const GlaOut *out, const Chunk *c, const GlaChunk
     }
 }
 
-static void gla_chunk_backward(const GlaOut *out, float *dS, const float *S, const Chunk *c, float *work) {
+static void gla_chunk_backward(const ScanGrad *out, float *dS, const float *S, const Chunk *c, float *work) {
     const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
     const GlaChunk x = gla_open(c, work);
     float A[CT * CT], *v_t = x.all + K, *scratch = v_t + ldt * V, *S_t = scratch + n * K, *last = S_t + K * V;
@@ -229,110 +227,18 @@ static void gla_chunk_backward(const GlaOut *out, float *dS, const float *S, con
     rows_add(out->dk, c->ldq, g.dk, n, K);
 }
 
-/* ---- one batch element and head ---- */
+/* ---- the ops ---- */
 
-typedef struct {
-    float *o, *states, *state, *dq, *dk, *dv, *dg, *dstate;
-    const float *q, *k, *v, *g, *dout;
-    const int *start;
-    double scale;
-    char *work;
-    const DeltaDims *d;
-    size_t together; // heads a task; in backward: heads of k
-} GlaJob;
+static const Scan gla_scan = {K_A_KEY_HEAD, gla_work, gla_chunk_forward, gla_chunk_backward};
 
-typedef struct { size_t q, v, state; float *work; } GlaAt; // where a head begins in q and g, in v, in the states
-
-static GlaAt gla_at(const GlaJob *j, size_t b, size_t h) {
-    const DeltaDims *d = j->d;
-    const size_t bt = b * d->T, bh = b * d->H + h;
-    return (GlaAt){(bt * d->Hk + h / (d->H / d->Hk)) * d->K, (bt * d->H + h) * d->V, bh * (delta_chunks(d) + 1) * d->K * d->V,
-                   (float *)(j->work + gla_work(d) / ((size_t)d->B * d->H) * pool_me())};
-}
-/* rows [t, end) as a chunk */
-static Chunk gla_chunk(const GlaJob *j, const GlaAt *at, size_t b, size_t t, size_t end) {
-    const DeltaDims *d = j->d;
-    const size_t ldq = (size_t)d->Hk * d->K, ldv = (size_t)d->H * d->V;
-    return (Chunk){.q = j->q + at->q + t * ldq, .k = j->k + at->q + t * ldq, .v = j->v + at->v + t * ldv, .g = j->g + at->q + t * ldq,
-                   .start = j->start ? j->start + b * d->T + t : NULL, .ldq = ldq, .ldv = ldv, .ldg = ldq, .K = d->K, .V = d->V,
-                   .n = end - t < CT ? end - t : CT, .t0 = t, .scale = (float)j->scale};
-}
-
-static size_t gla_end(const DeltaDims *d, size_t c) {
-    const size_t end = (c + 1) * d->chunk;
-    return end < (size_t)d->T ? end : (size_t)d->T;
-}
-
-static void gla_head_forward(const GlaJob *j, States s, size_t b, size_t h, size_t c) {
-    const DeltaDims *d = j->d;
-    const GlaAt at = gla_at(j, b, h);
-    const float *S = s.S + c * s.step;
-    float *next = s.S + (c + 1) * s.step;
-    for (size_t t = c * d->chunk; t < gla_end(d, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
-        Chunk p = gla_chunk(j, &at, b, t, gla_end(d, c));
-        const size_t coming = d->T - t - p.n < CT ? d->T - t - p.n : CT;
-        float *o = j->o + at.v + t * p.ldv;
-        Fetches f = {.n = 0};
-        p.fetches = &f;
-        fetch_add(&f, o, p.ldv, p.n, p.V);
-        fetch_add(&f, next, p.V, p.K, p.V);
-        fetch_chunk(&f, &p, (ptrdiff_t)p.n, coming, p.K);
-        gla_chunk_forward(o, next, S, &p, at.work);
-    }
-}
-static void gla_task(const void *job, size_t u) {
-    const GlaJob *j = job;
-    const DeltaDims *d = j->d;
-    const Heads s = heads_of(u, d->H, j->together);
-    const size_t bh = s.b * d->H;
-    for (size_t h = s.from; h < s.to; h++) states_begin(j->states, j->state, bh + h, d);
-    for (size_t c = 0; c < (size_t)delta_chunks(d); c++)
-        for (size_t h = s.from; h < s.to; h++) gla_head_forward(j, states_at(j->states, j->state, bh + h, d), s.b, h, c);
-    for (size_t h = s.from; h < s.to; h++) states_end(j->states, j->state, bh + h, d);
-}
 static void gla_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const int *start,
                         double scale, void *work, const DeltaDims *d) {
-    const GlaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .start = start, .scale = scale, .work = work, .d = d,
-                      .together = heads_together(d, d->H)};
-    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->H, j.together), gla_task, &j);
+    scan_forward((ScanJob){&gla_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .start = start,
+                           .scale = scale, .work = work});
 }
 
-static void gla_head_backward(const GlaJob *j, size_t b, size_t h, size_t c) {
-    const DeltaDims *d = j->d;
-    const size_t state = (size_t)d->K * d->V, from = c * d->chunk, end = gla_end(d, c), pieces = (end - from + CT - 1) / CT;
-    const GlaAt at = gla_at(j, b, h);
-    float *inner = at.work, *work = inner + 3 * state, *dS = j->dstate + (b * d->H + h) * state; // inner: states inside a long chunk
-    const float *S = j->states + at.state + c * state;
-    for (size_t i = 0; i + 1 < pieces; i++) {
-        const Chunk piece = gla_chunk(j, &at, b, from + i * CT, end);
-        gla_chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
-    }
-    for (size_t i = pieces; i-- > 0;) {
-        const size_t t = from + i * CT, coming = t < CT ? t : CT;
-        Chunk p = gla_chunk(j, &at, b, t, end);
-        const GlaOut out = {j->dq + at.q + t * p.ldq, j->dk + at.q + t * p.ldq, j->dv + at.v + t * p.ldv, j->dg + at.q + t * p.ldg,
-                            j->dout + at.v + t * p.ldv};
-        Fetches f = {.n = 0};
-        p.fetches = &f;
-        fetch_add(&f, out.dv, p.ldv, p.n, p.V);
-        fetch_add(&f, out.dg, p.ldg, p.n, p.K);
-        fetch_add(&f, out.dq, p.ldq, p.n, p.K);
-        fetch_add(&f, out.dk, p.ldq, p.n, p.K);
-        fetch_chunk(&f, &p, -(ptrdiff_t)coming, coming, p.K);
-        fetch_add(&f, out.dout - coming * p.ldv, p.ldv, coming, p.V);
-        gla_chunk_backward(&out, dS, i ? inner + (i - 1) * state : S, &p, work);
-    }
-}
-/* heads that share dq, dk and dg follow each other, in every chunk */
-static void gla_backward_task(const void *job, size_t u) {
-    const GlaJob *j = job;
-    const Heads s = heads_grouped(heads_of(u, j->d->Hk, j->together), j->d);
-    for (size_t c = delta_chunks(j->d); c-- > 0;)
-        for (size_t h = s.from; h < s.to; h++) gla_head_backward(j, s.b, h, c);
-}
 static void gla_backward(float *dq, float *dk, float *dv, float *dg, float *dstate, const float *dout, const float *states, const float *q,
                          const float *k, const float *v, const float *g, const int *start, double scale, void *work, const DeltaDims *d) {
-    const GlaJob j = {.states = (float *)states, .dq = dq, .dk = dk, .dv = dv, .dg = dg, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
-                      .dout = dout, .start = start, .scale = scale, .work = work, .d = d, .together = heads_together(d, d->Hk)};
-    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->Hk, j.together), gla_backward_task, &j);
+    scan_backward((ScanJob){&gla_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
+                            .grad = {dq, dk, dv, dg, NULL, dout}, .start = start, .scale = scale, .work = work});
 }

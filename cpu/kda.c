@@ -12,7 +12,7 @@
  *        sum_j k_j o out_j o (V' dS^T)_j + in_n rows(S o dS)
  *   dS <- diag(in_n) dS + (scale in o Q)^T dO - (in o K)^T dR
  * Source: Kimi Linear (arXiv 2510.26692); the halved triangle keeps every exponent at 0 or below. */
-#include "chunk.h"
+#include "scan.h"
 
 typedef struct {
     GlaChunk q, k;      // one memory; rows are scaled q in the one, k in the other; columns are k in both
@@ -61,7 +61,6 @@ static void kda_chunk_forward(float *o, float *S_next, const float *S, const Chu
 
 /* ---- backward ---- */
 
-typedef struct { float *dq, *dk, *dv, *dg, *dbeta; const float *dout; } KdaOut; // as far apart as q, k, v, g, beta, v
 typedef struct { float *dq, *row, *column, *last; } KdaGrad; // (n,K) of this chunk: of scaled q, of k as row, as column; (K)
 
 /* E = W V'^T (= -dM) and F = dP become the gradients of A(K, K) and of A(scale Q, K); dbeta's second term. */
@@ -80,7 +79,7 @@ static void kda_squares(float *E, float *F, float *dbeta, const KdaChunk *x, con
 }
 
 /* per channel, from the end of the chunk backwards */
-static void kda_decay_backward(const KdaOut *out, const Chunk *c, const KdaChunk *x, const KdaGrad *g) {
+static void kda_decay_backward(const ScanGrad *out, const Chunk *c, const KdaChunk *x, const KdaGrad *g) {
     for (size_t a = 0; a < c->K; a += VW) {
         const size_t m = c->K - a;
         vf sum_g = vget(g->last + a, m);
@@ -124,7 +123,7 @@ static void kda_states_backward(const KdaGrad *g, float *dS, const float *S, con
     chunk_mul(c, dS, V, q->row_q, K, COLS, dr, V, K, V, n, 1);
 }
 
-static void kda_chunk_backward(const KdaOut *out, float *dS, const float *S, const Chunk *c, float *work) {
+static void kda_chunk_backward(const ScanGrad *out, float *dS, const float *S, const Chunk *c, float *work) {
     KdaChunk x;
     const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
     float E[CT * CT], F[CT * CT], *w = kda_open(&x, c, S, work, 1), *v_t = w + n * V, *scratch = v_t + ldt * V, *rows = scratch + n * K + K * V;
@@ -161,111 +160,19 @@ static void kda_chunk_backward(const KdaOut *out, float *dS, const float *S, con
     rows_add(out->dk, c->ldq, g.column, n, K);
 }
 
-/* ---- one batch element and head ---- */
+/* ---- the ops ---- */
 
-typedef struct {
-    float *o, *states, *state, *dq, *dk, *dv, *dg, *dbeta, *dstate;
-    const float *q, *k, *v, *g, *beta, *dout;
-    const int *start;
-    double scale;
-    char *work;
-    const DeltaDims *d;
-    size_t together; // heads a task; in backward: heads of k
-} KdaJob;
+static const Scan kda_scan = {K_A_HEAD, kda_work, kda_chunk_forward, kda_chunk_backward};
 
-typedef struct { size_t q, v, g, beta, state; float *work; } KdaAt; // where a head begins in q and k, in v, g, beta, in the states
-
-static KdaAt kda_at(const KdaJob *j, size_t b, size_t h) {
-    const DeltaDims *d = j->d;
-    const size_t bt = b * d->T, bh = b * d->H + h;
-    return (KdaAt){(bt * d->Hk + h / (d->H / d->Hk)) * d->K, (bt * d->H + h) * d->V, (bt * d->H + h) * d->K, bt * d->H + h,
-                   bh * (delta_chunks(d) + 1) * d->K * d->V, (float *)(j->work + kda_work(d) / ((size_t)d->B * d->H) * pool_me())};
-}
-/* rows [t, end) as a chunk */
-static Chunk kda_chunk(const KdaJob *j, const KdaAt *at, size_t b, size_t t, size_t end) {
-    const DeltaDims *d = j->d;
-    const size_t ldq = (size_t)d->Hk * d->K, ldv = (size_t)d->H * d->V, ldg = (size_t)d->H * d->K;
-    return (Chunk){.q = j->q + at->q + t * ldq, .k = j->k + at->q + t * ldq, .v = j->v + at->v + t * ldv, .g = j->g + at->g + t * ldg,
-                   .beta = j->beta + at->beta + t * d->H, .start = j->start ? j->start + b * d->T + t : NULL, .ldq = ldq, .ldv = ldv,
-                   .ldg = ldg, .ldb = d->H, .K = d->K, .V = d->V, .n = end - t < CT ? end - t : CT, .t0 = t, .scale = (float)j->scale};
-}
-static size_t kda_end(const DeltaDims *d, size_t c) {
-    const size_t end = (c + 1) * d->chunk;
-    return end < (size_t)d->T ? end : (size_t)d->T;
-}
-
-static void kda_head_forward(const KdaJob *j, States s, size_t b, size_t h, size_t c) {
-    const DeltaDims *d = j->d;
-    const KdaAt at = kda_at(j, b, h);
-    const float *S = s.S + c * s.step;
-    float *next = s.S + (c + 1) * s.step;
-    for (size_t t = c * d->chunk; t < kda_end(d, c); t += CT, S = next) { // a long chunk goes in pieces, its state in place
-        Chunk p = kda_chunk(j, &at, b, t, kda_end(d, c));
-        const size_t coming = d->T - t - p.n < CT ? d->T - t - p.n : CT;
-        float *o = j->o + at.v + t * p.ldv;
-        Fetches f = {.n = 0};
-        p.fetches = &f;
-        fetch_add(&f, o, p.ldv, p.n, p.V);
-        fetch_add(&f, next, p.V, p.K, p.V);
-        fetch_chunk(&f, &p, (ptrdiff_t)p.n, coming, p.K);
-        kda_chunk_forward(o, next, S, &p, at.work);
-    }
-}
-static void kda_task(const void *job, size_t u) {
-    const KdaJob *j = job;
-    const DeltaDims *d = j->d;
-    const Heads s = heads_of(u, d->H, j->together);
-    const size_t bh = s.b * d->H;
-    for (size_t h = s.from; h < s.to; h++) states_begin(j->states, j->state, bh + h, d);
-    for (size_t c = 0; c < (size_t)delta_chunks(d); c++)
-        for (size_t h = s.from; h < s.to; h++) kda_head_forward(j, states_at(j->states, j->state, bh + h, d), s.b, h, c);
-    for (size_t h = s.from; h < s.to; h++) states_end(j->states, j->state, bh + h, d);
-}
 static void kda_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const float *beta,
                         const int *start, double scale, void *work, const DeltaDims *d) {
-    const KdaJob j = {.o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start, .scale = scale, .work = work,
-                      .d = d, .together = heads_together(d, d->H)};
-    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->H, j.together), kda_task, &j);
+    scan_forward((ScanJob){&kda_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start,
+                           .scale = scale, .work = work});
 }
 
-static void kda_head_backward(const KdaJob *j, size_t b, size_t h, size_t c) {
-    const DeltaDims *d = j->d;
-    const size_t state = (size_t)d->K * d->V, from = c * d->chunk, end = kda_end(d, c), pieces = (end - from + CT - 1) / CT;
-    const KdaAt at = kda_at(j, b, h);
-    float *inner = at.work, *work = inner + 3 * state, *dS = j->dstate + (b * d->H + h) * state; // inner: states inside a long chunk
-    const float *S = j->states + at.state + c * state;
-    for (size_t i = 0; i + 1 < pieces; i++) {
-        const Chunk piece = kda_chunk(j, &at, b, from + i * CT, end);
-        kda_chunk_forward(NULL, inner + i * state, i ? inner + (i - 1) * state : S, &piece, work);
-    }
-    for (size_t i = pieces; i-- > 0;) {
-        const size_t t = from + i * CT, coming = t < CT ? t : CT;
-        Chunk p = kda_chunk(j, &at, b, t, end);
-        const KdaOut out = {j->dq + at.q + t * p.ldq, j->dk + at.q + t * p.ldq, j->dv + at.v + t * p.ldv, j->dg + at.g + t * p.ldg,
-                            j->dbeta + at.beta + t * p.ldb, j->dout + at.v + t * p.ldv};
-        Fetches f = {.n = 0};
-        p.fetches = &f;
-        fetch_add(&f, out.dv, p.ldv, p.n, p.V);
-        fetch_add(&f, out.dg, p.ldg, p.n, p.K);
-        fetch_add(&f, out.dq, p.ldq, p.n, p.K);
-        fetch_add(&f, out.dk, p.ldq, p.n, p.K);
-        fetch_chunk(&f, &p, -(ptrdiff_t)coming, coming, p.K);
-        fetch_add(&f, out.dout - coming * p.ldv, p.ldv, coming, p.V);
-        kda_chunk_backward(&out, dS, i ? inner + (i - 1) * state : S, &p, work);
-    }
-}
-/* heads that share dq and dk follow each other, in every chunk */
-static void kda_backward_task(const void *job, size_t u) {
-    const KdaJob *j = job;
-    const Heads s = heads_grouped(heads_of(u, j->d->Hk, j->together), j->d);
-    for (size_t c = delta_chunks(j->d); c-- > 0;)
-        for (size_t h = s.from; h < s.to; h++) kda_head_backward(j, s.b, h, c);
-}
 static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout, const float *states,
                          const float *q, const float *k, const float *v, const float *g, const float *beta, const int *start, double scale,
                          void *work, const DeltaDims *d) {
-    const KdaJob j = {.states = (float *)states, .dq = dq, .dk = dk, .dv = dv, .dg = dg, .dbeta = dbeta, .dstate = dstate, .q = q, .k = k,
-                      .v = v, .g = g, .beta = beta, .dout = dout, .start = start, .scale = scale, .work = work, .d = d,
-                      .together = heads_together(d, d->Hk)};
-    pool_run_if((size_t)d->B * d->H * d->T * d->K * d->V > ALONE, heads_tasks(d, d->Hk, j.together), kda_backward_task, &j);
+    scan_backward((ScanJob){&kda_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g, .beta = beta,
+                            .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale, .work = work});
 }
