@@ -87,14 +87,9 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         }
         __syncthreads();
         // dS = all o dS + Q^T dO - K_in^T dR
+        state_decay(S, all, row);
 #pragma unroll
         for (int m = 0; m < K / 64; m++) {
-            const int r0 = 16 * (row + 4 * m) + g8;
-            const float keep[2] = {all[r0], all[r0 + 8]};
-#pragma unroll
-            for (int n = 0; n < NB; n++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) S[m][n][e] *= keep[e / 2];
             tile_mma<K, COLS, true, true, 8>(S[m], qs, w.v, 16 * (row + 4 * m), left, KDA_C);
             tile_mma<K, COLS, true, true, 8>(S[m], w.in, ws, 16 * (row + 4 * m), left, KDA_C);
         }
