@@ -3,7 +3,8 @@
 #include "ops/ops.h"
 #include <math.h>
 
-/* c = 1 - b; root = (1 - b2^step)^{-1/2}; of up to TENSORS tensors, whose runs are numbered through: those of tensor t begin at first[t] */
+/* c = 1 - b; root = (1 - b2^step)^{-1/2}; of up to TENSORS tensors, whose runs are numbered through:
+ * those of tensor t begin at first[t] */
 enum { TENSORS = 512 };
 typedef struct {
     const Trained32 *list;
@@ -33,17 +34,25 @@ static void adamw_run(const void *job, size_t run) {
     for (size_t i = 0; i < n; i += VW) {
         const size_t k = n - i;
         const vf g = vget(grad + i, k) * vset(a->scale), old = vget(p + i, k);
-        const vf m1 = vfma(vset(a->b1), vget(m + i, k), vset(a->c1) * g), v1 = vfma(vset(a->b2), vget(v + i, k), vset(a->c2) * g * g);
+        const vf m1 = vfma(vset(a->b1), vget(m + i, k), vset(a->c1) * g),
+                 v1 = vfma(vset(a->b2), vget(v + i, k), vset(a->c2) * g * g);
         const vf shrunk = vfnma(vset(shrink), old, old); // p (1 - lr wd), exact where lr wd < 2^-24 too
         const vf now = vfnma(vset(rate), m1 / vfma(vsqrt(v1), vset(a->root), vset(a->eps)), shrunk);
         vput(m + i, m1, k), vput(v + i, v1, k), vput(p + i, now, k);
         if (copy) vput(copy + i, now, k);
     }
 }
-static void adamw(const Trained32 *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, uint64_t seed, int tensors) {
+static void adamw(const Trained32 *list, double grad_scale, double beta1, double beta2, double eps, int64_t step,
+                  uint64_t seed, int tensors) {
     (void)seed; // for narrower weights than float
-    AdamW a = {.scale = (float)grad_scale, .b1 = (float)beta1, .c1 = (float)(1 - beta1), .b2 = (float)beta2, .c2 = (float)(1 - beta2),
-               .eps = (float)eps, .unbias1 = 1 - pow(beta1, (double)step), .root = (float)(1 / sqrt(1 - pow(beta2, (double)step)))};
+    AdamW a = {.scale = (float)grad_scale,
+               .b1 = (float)beta1,
+               .c1 = (float)(1 - beta1),
+               .b2 = (float)beta2,
+               .c2 = (float)(1 - beta2),
+               .eps = (float)eps,
+               .unbias1 = 1 - pow(beta1, (double)step),
+               .root = (float)(1 / sqrt(1 - pow(beta2, (double)step)))};
     for (int from = 0; from < tensors; from += TENSORS) {
         size_t n = 0;
         a.list = list + from;

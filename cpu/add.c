@@ -23,11 +23,20 @@ static void accumulate(float *y, const float *x, double alpha, size_t n) {
     runs(accumulate_run, (Job){{y}, {x}, .n = n, .a = (float)alpha});
 }
 
-/* Sums of up to 8 blocks of RUN elements, each left to right in double as the contract asks; eight chains hide the latency of one. Up to
+/* Sums of up to 8 blocks of RUN elements, each left to right in double as the contract asks;
+ * eight chains hide the latency of one. Up to
  * SETS such sets, of any tensors, are one loop over threads; their sums then join their tensors' in order. */
 enum { CHAINS = 8, SETS = 256 };
-typedef struct { const float *x; size_t n; int tensor; } SumSet;
-typedef struct { const SumSet *set; double (*part)[CHAINS]; int square; } SumJob;
+typedef struct {
+    const float *x;
+    size_t n;
+    int tensor;
+} SumSet;
+typedef struct {
+    const SumSet *set;
+    double (*part)[CHAINS];
+    int square;
+} SumJob;
 
 static double sum_tail(const float *x, size_t n, int square) {
     double s = 0;

@@ -10,12 +10,16 @@ static float align_row(float *ds, const float *t, const float *s, float weight, 
         sum_sq = vfma(d, d, sum_sq);
     }
     const float sq = vsum(sum_sq), norm = sqrtf(sq), root = sqrtf((float)C);
-    const float k = form == ALIGN_SQUARED ? 2 * weight : norm > 0 ? weight / (norm * root) : norm; // 0 where equal, NaN where NaN
+    // 0 where equal, NaN where NaN
+    const float k = form == ALIGN_SQUARED ? 2 * weight : norm > 0 ? weight / (norm * root) : norm;
     for (size_t c = 0; ds && c < C; c += VW)
         vput(ds + c, vfma(vset(k), vget(s + c, C - c) - vget(t + c, C - c), vget(ds + c, C - c)), C - c);
     return form == ALIGN_SQUARED ? sq : norm / root;
 }
-typedef struct { Job rows; int form; } AlignJob;
+typedef struct {
+    Job rows;
+    int form;
+} AlignJob;
 
 static void align_block(const void *job, size_t b) {
     const AlignJob *a = job;

@@ -1,7 +1,7 @@
 /* attention.c - online softmax over tiles of 64 queries x 64 keys, on the products of tile.h.
  *
- * Scores are held transposed, S^T (keys, queries): a vector is 16 (8, 4) queries, so that maximum, sum and exponential of the softmax
- * need no horizontal step, and every product reads its operands in place:
+ * Scores are held transposed, S^T (keys, queries): a vector is 16 (8, 4) queries, so that maximum, sum and exponential
+ * of the softmax need no horizontal step, and every product reads its operands in place:
  *   S^T = K Q^T       A = rows of k,    B = Q^T: the one transposed copy, made once per query tile (scaled)
  *   O   = P V         A = columns of P^T, B = rows of v
  *   dP^T = V dO^T     A = rows of v,    B = dO^T, the backward's transposed copy
@@ -14,7 +14,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { QT = 64, KT = 64, STRIP = 16, DB = 256 }; // DB: columns of a transposed copy; wider heads are transposed in pieces
+// DB: columns of a transposed copy; wider heads are transposed in pieces
+enum { QT = 64, KT = 64, STRIP = 16, DB = 256 };
 
 typedef struct {
     const float *q, *k, *v;
@@ -26,7 +27,8 @@ typedef struct {
 
 /* One tile of queries: absolute positions first..first+n-1; query i sees keys lo[i]..first+i. */
 typedef struct {
-    size_t i0, n, lanes, first, key_from, key_to; // lanes: n up to whole strips; keys in [key_from, key_to) concern this tile
+    // lanes: n up to whole strips; keys in [key_from, key_to) concern this tile
+    size_t i0, n, lanes, first, key_from, key_to;
     float lo[QT], hi[QT];
     float q_t[DB * QT]; // scale Q^T, (D, QT), unused lanes zero
     float s_t[KT * QT];
@@ -43,7 +45,8 @@ static void columns_load(float *y, const float *x, size_t ld, size_t n, size_t c
 }
 
 static size_t key_first(const Head *h, size_t pos) {
-    const size_t from = h->start ? (size_t)h->start[pos] : 0, edge = h->window && pos + 1 > h->window ? pos + 1 - h->window : 0;
+    const size_t from = h->start ? (size_t)h->start[pos] : 0,
+                 edge = h->window && pos + 1 > h->window ? pos + 1 - h->window : 0;
     return from > edge ? from : edge;
 }
 
@@ -58,9 +61,10 @@ static void query_tile_load(QueryTile *t, const Head *h, size_t i0) {
     if (h->D <= DB) columns_load(t->q_t, h->q + i0 * h->ldq, h->ldq, t->n, h->D, h->scale);
 }
 
-/* s_t[j][i] = x_{j0+j} . column i of y_t, for the strip's keys; x: rows of k or v. y_t is remade in pieces for wide heads from `y`. */
-static void strip_scores(float *s_t, const float *x, size_t ldx, float *y_t, const float *y, size_t ldy, float scale, size_t n, size_t D,
-                         size_t keys, size_t strip, size_t width) {
+/* s_t[j][i] = x_{j0+j} . column i of y_t, for the strip's keys; x: rows of k or v. y_t is remade in pieces for wide
+ * heads from `y`. */
+static void strip_scores(float *s_t, const float *x, size_t ldx, float *y_t, const float *y, size_t ldy, float scale,
+                         size_t n, size_t D, size_t keys, size_t strip, size_t width) {
     for (size_t d = 0; d < D; d += DB) {
         const size_t m = D - d < DB ? D - d : DB;
         if (D > DB) columns_load(y_t, y + d, ldy, n, m, scale);
@@ -69,8 +73,11 @@ static void strip_scores(float *s_t, const float *x, size_t ldx, float *y_t, con
 }
 
 /* The strips of a tile pair: all queries at once where every one may see every key, else 16 by 16. */
-INLINE size_t strip_width(const QueryTile *t, size_t j0, size_t keys) { return t->first + 1 >= j0 + keys ? t->lanes : STRIP; }
-INLINE size_t strip_keys(const QueryTile *t, size_t strip, size_t width, size_t j0, size_t keys) { // keys [j0, j0 + result) are seen
+INLINE size_t strip_width(const QueryTile *t, size_t j0, size_t keys) {
+    return t->first + 1 >= j0 + keys ? t->lanes : STRIP;
+}
+// keys [j0, j0 + result) are seen
+INLINE size_t strip_keys(const QueryTile *t, size_t strip, size_t width, size_t j0, size_t keys) {
     const size_t last = t->first + strip + width; // one past the last query's position
     return last <= j0 ? 0 : last - j0 < keys ? last - j0 : keys;
 }
@@ -84,7 +91,8 @@ INLINE vf masked(const QueryTile *t, vf s, size_t i, size_t key, float other) {
 }
 
 /* Softmax of a strip, in place: p = e^{s - max}; `factor` is what the earlier sums must be multiplied by. */
-static void strip_softmax(QueryTile *t, float *max, float *sum, float *factor, size_t j0, size_t keys, size_t strip, size_t width, int mask) {
+static void strip_softmax(QueryTile *t, float *max, float *sum, float *factor, size_t j0, size_t keys, size_t strip,
+                          size_t width, int mask) {
     for (size_t i = strip; i < strip + width; i += VW) {
         const vf old = vload(max + i);
         vf m = old, total = vset(0);
@@ -106,7 +114,8 @@ static void strip_softmax(QueryTile *t, float *max, float *sum, float *factor, s
 static void rows_scale(float *o, size_t ldo, const float *factor, size_t n, size_t D) {
     for (size_t i = 0; i < n; i++) {
         const vf f = vset(factor[i]);
-        for (size_t c = 0; factor[i] != 1 && c < D; c += VW) vput(o + i * ldo + c, vget(o + i * ldo + c, D - c) * f, D - c);
+        for (size_t c = 0; factor[i] != 1 && c < D; c += VW)
+            vput(o + i * ldo + c, vget(o + i * ldo + c, D - c) * f, D - c);
     }
 }
 
@@ -115,7 +124,8 @@ static void attend(float *o, float *lse, size_t H, const Head *h, size_t i0) {
     QueryTile t;
     float max[QT], sum[QT], factor[QT];
     query_tile_load(&t, h, i0);
-    for (size_t i = 0; i < t.lanes; i++) max[i] = -1e30f, sum[i] = 0; // finite, so that a row which sees nothing yet gives e^{-inf}, not NaN
+    // finite, so that a row which sees nothing yet gives e^{-inf}, not NaN
+    for (size_t i = 0; i < t.lanes; i++) max[i] = -1e30f, sum[i] = 0;
     const size_t from = t.key_from / KT * KT;
     for (size_t j0 = from; j0 < t.key_to; j0 += KT) {
         const size_t keys = t.key_to - j0 < KT ? t.key_to - j0 : KT, width = strip_width(&t, j0, keys);
@@ -123,17 +133,20 @@ static void attend(float *o, float *lse, size_t H, const Head *h, size_t i0) {
         for (size_t strip = 0; strip < t.n; strip += width) {
             const size_t seen = strip_keys(&t, strip, width, j0, keys), n = t.n - strip < width ? t.n - strip : width;
             if (!seen) continue;
-            strip_scores(t.s_t, h->k + j0 * h->ldk, h->ldk, t.q_t, h->q + i0 * h->ldq, h->ldq, h->scale, t.n, h->D, seen, strip, width);
+            strip_scores(t.s_t, h->k + j0 * h->ldk, h->ldk, t.q_t, h->q + i0 * h->ldq, h->ldq, h->scale, t.n, h->D,
+                         seen, strip, width);
             strip_softmax(&t, max, sum, factor, j0, seen, strip, width, mask);
             if (j0 > from) rows_scale(o + strip * h->ldq, h->ldq, factor + strip, n, h->D);
-            block_mul(o + strip * h->ldq, h->ldq, t.s_t + strip, QT, COLS, h->v + j0 * h->ldk, h->ldk, n, h->D, seen, j0 > from);
+            block_mul(o + strip * h->ldq, h->ldq, t.s_t + strip, QT, COLS, h->v + j0 * h->ldk, h->ldk, n, h->D, seen,
+                      j0 > from);
         }
     }
     for (size_t i = 0; i < t.n; i++) factor[i] = 1 / sum[i], lse[i * H] = max[i] + logf(sum[i]);
     rows_scale(o, h->ldq, factor, t.n, h->D);
 }
 
-/* One query, as in decoding: a tile would compute 16 lanes for it. Scores of up to KT keys by dot products, then the values. */
+/* One query, as in decoding: a tile would compute 16 lanes for it. Scores of up to KT keys by dot products,
+ * then the values. */
 INLINE float key_dot(const float *q, const float *k, size_t D) {
     vf a = vset(0);
     for (size_t c = 0; c < D; c += VW) a = vfma(vget(q + c, D - c), vget(k + c, D - c), a);
@@ -157,7 +170,8 @@ static void attend_one(float *o, float *lse, const Head *h) {
         const size_t keys = h->past + 1 - j0 < KT ? h->past + 1 - j0 : KT;
         const float *k = h->k + j0 * h->ldk, *v = h->v + j0 * h->ldk, old = max;
         for (size_t j = 0; j < keys; j++) {
-            for (size_t c = 0; c < h->D; c += 16) { // the next tile's rows: a head's lie far apart, so the hardware does not guess them
+            // the next tile's rows: a head's lie far apart, so the hardware does not guess them
+            for (size_t c = 0; c < h->D; c += 16) {
                 __builtin_prefetch(k + (j + KT) * h->ldk + c, 0, 2);
                 __builtin_prefetch(v + (j + KT) * h->ldk + c, 0, 2);
             }
@@ -181,11 +195,21 @@ static void attend_one(float *o, float *lse, const Head *h) {
     *lse = max + logf(sum);
 }
 
-static Head head_at(const float *q, const float *k, const float *v, const int *start, double scale, const AttnDims *d, size_t b, size_t head) {
-    const size_t Tk = (size_t)d->past + d->T, stride = d->stride ? (size_t)d->stride : Tk, at = (b * stride * d->Hk + head / (d->H / d->Hk)) * d->D;
-    return (Head){.q = q + (b * d->T * d->H + head) * d->D, .k = k + at, .v = v + at, .start = start ? start + b * Tk : NULL,
-                  .ldq = (size_t)d->H * d->D, .ldk = (size_t)d->Hk * d->D, .D = d->D, .T = d->T, .past = d->past,
-                  .window = d->window > 0 ? d->window : 0, .scale = (float)scale};
+static Head head_at(const float *q, const float *k, const float *v, const int *start, double scale, const AttnDims *d,
+                    size_t b, size_t head) {
+    const size_t Tk = (size_t)d->past + d->T, stride = d->stride ? (size_t)d->stride : Tk,
+                 at = (b * stride * d->Hk + head / (d->H / d->Hk)) * d->D;
+    return (Head){.q = q + (b * d->T * d->H + head) * d->D,
+                  .k = k + at,
+                  .v = v + at,
+                  .start = start ? start + b * Tk : NULL,
+                  .ldq = (size_t)d->H * d->D,
+                  .ldk = (size_t)d->Hk * d->D,
+                  .D = d->D,
+                  .T = d->T,
+                  .past = d->past,
+                  .window = d->window > 0 ? d->window : 0,
+                  .scale = (float)scale};
 }
 
 typedef struct {
@@ -200,23 +224,32 @@ typedef struct {
 static void attend_task(const void *job, size_t u) {
     const AttnJob *j = job;
     const AttnDims *d = j->d;
-    const size_t b = u / j->tiles / d->H, head = u / j->tiles % d->H, i0 = (j->tiles - 1 - u % j->tiles) * QT; // long rows first
+    // long rows first
+    const size_t b = u / j->tiles / d->H, head = u / j->tiles % d->H, i0 = (j->tiles - 1 - u % j->tiles) * QT;
     const Head h = head_at(j->q, j->k, j->v, j->start, j->scale, d, b, head);
     const size_t row = (b * d->T + i0) * d->H + head;
     if (d->T == 1) attend_one(j->o + row * d->D, j->lse + row, &h);
     else attend(j->o + row * d->D, j->lse + row, d->H, &h, i0);
 }
-static void attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const int *start, double scale,
-                              void *work, const AttnDims *d) {
+static void attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const int *start,
+                              double scale, void *work, const AttnDims *d) {
     (void)work;
     const size_t heads = (size_t)d->B * d->H;
-    const AttnJob j = {.o = o, .lse = lse, .q = q, .k = k, .v = v, .start = start, .scale = scale, .d = d, .tiles = ((size_t)d->T + QT - 1) / QT};
+    const AttnJob j = {.o = o,
+                       .lse = lse,
+                       .q = q,
+                       .k = k,
+                       .v = v,
+                       .start = start,
+                       .scale = scale,
+                       .d = d,
+                       .tiles = ((size_t)d->T + QT - 1) / QT};
     pool_run_if(heads * d->T * (d->past + d->T) * d->D > ALONE, heads * j.tiles, attend_task, &j);
 }
 
 /* ds^T = p^T (dp^T - delta) scale, with p^T = e^{s^T - lse} put back in place of s^T */
-static void strip_slopes(QueryTile *t, float *dp_t, const float *lse, const float *delta, float scale, size_t j0, size_t keys, size_t strip,
-                         size_t width, int mask) {
+static void strip_slopes(QueryTile *t, float *dp_t, const float *lse, const float *delta, float scale, size_t j0,
+                         size_t keys, size_t strip, size_t width, int mask) {
     for (size_t i = strip; i < strip + width; i += VW) {
         const vf l = vload(lse + i), dl = vload(delta + i);
         for (size_t j = 0; j < keys; j++) {
@@ -228,7 +261,11 @@ static void strip_slopes(QueryTile *t, float *dp_t, const float *lse, const floa
     }
 }
 
-typedef struct { float *dq, *dk, *dv; const float *dout, *o, *lse; size_t H, lddk; } HeadGrad;
+typedef struct {
+    float *dq, *dk, *dv;
+    const float *dout, *o, *lse;
+    size_t H, lddk;
+} HeadGrad;
 
 /* All that one tile of queries adds. */
 static void attend_backward(const HeadGrad *g, const Head *h, size_t i0) {
@@ -251,8 +288,10 @@ static void attend_backward(const HeadGrad *g, const Head *h, size_t i0) {
             strip_scores(t.s_t, k, h->ldk, t.q_t, q, h->ldq, h->scale, t.n, h->D, seen, strip, width);
             strip_scores(dp_t, v, h->ldk, do_t, dout, h->ldq, 1, t.n, h->D, seen, strip, width);
             strip_slopes(&t, dp_t, lse, delta, h->scale, j0, seen, strip, width, mask);
-            block_mul(g->dv + j0 * g->lddk, g->lddk, t.s_t + strip, QT, ROWS, dout + strip * h->ldq, h->ldq, seen, h->D, n, 1);
-            block_mul(g->dk + j0 * g->lddk, g->lddk, dp_t + strip, QT, ROWS, q + strip * h->ldq, h->ldq, seen, h->D, n, 1);
+            block_mul(g->dv + j0 * g->lddk, g->lddk, t.s_t + strip, QT, ROWS, dout + strip * h->ldq, h->ldq, seen, h->D,
+                      n, 1);
+            block_mul(g->dk + j0 * g->lddk, g->lddk, dp_t + strip, QT, ROWS, q + strip * h->ldq, h->ldq, seen, h->D, n,
+                      1);
             block_mul(g->dq + (i0 + strip) * h->ldq, h->ldq, dp_t + strip, QT, COLS, k, h->ldk, n, h->D, seen, 1);
         }
     }
@@ -275,9 +314,14 @@ static void attend_backward_task(const void *job, size_t u) {
     const size_t group = (size_t)d->H / d->Hk, b = u / d->H, head = u % d->H, row = b * d->T * d->H + head;
     const size_t kv = (b * j->stride * d->Hk + head / group) * d->D;
     const Head h = head_at(j->q, j->k, j->v, j->start, j->scale, d, b, head);
-    const HeadGrad g = {j->dq + row * d->D, group > 1 ? j->copies + 2 * u * j->copy : j->dk + kv,
-                        group > 1 ? j->copies + (2 * u + 1) * j->copy : j->dv + kv, j->dout + row * d->D, j->o + row * d->D, j->lse + row,
-                        d->H, group > 1 ? (size_t)d->D : h.ldk};
+    const HeadGrad g = {j->dq + row * d->D,
+                        group > 1 ? j->copies + 2 * u * j->copy : j->dk + kv,
+                        group > 1 ? j->copies + (2 * u + 1) * j->copy : j->dv + kv,
+                        j->dout + row * d->D,
+                        j->o + row * d->D,
+                        j->lse + row,
+                        d->H,
+                        group > 1 ? (size_t)d->D : h.ldk};
     if (group > 1) memset(g.dk, 0, 2 * j->copy * sizeof(float));
     for (size_t i0 = 0; i0 < h.T; i0 += QT) attend_backward(&g, &h, i0);
 }
@@ -290,12 +334,26 @@ static void group_task(const void *job, size_t u) {
     group_add(j->dv + kv, copies + j->copy, 2 * j->copy, d);
 }
 /* work: dk and dv of every query head, (B,H,2,T,D), where heads share keys */
-static void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *o, const float *lse, const float *q,
-                               const float *k, const float *v, const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *o, const float *lse,
+                               const float *q, const float *k, const float *v, const int *start, double scale,
+                               void *work, const AttnDims *d) {
     const size_t heads = (size_t)d->B * d->H;
     const int enough = heads * d->T * d->T * d->D > ALONE;
-    const AttnJob j = {(float *)o, (float *)lse, dq, dk, dv, work, q, k, v, dout, start, scale, d,
-                       .copy = (size_t)d->T * d->D, .stride = d->stride ? d->stride : d->T};
+    const AttnJob j = {(float *)o,
+                       (float *)lse,
+                       dq,
+                       dk,
+                       dv,
+                       work,
+                       q,
+                       k,
+                       v,
+                       dout,
+                       start,
+                       scale,
+                       d,
+                       .copy = (size_t)d->T * d->D,
+                       .stride = d->stride ? d->stride : d->T};
     pool_run_if(enough, heads, attend_backward_task, &j);
     if (d->H != d->Hk) pool_run_if(enough, (size_t)d->B * d->Hk, group_task, &j);
 }

@@ -1,5 +1,5 @@
-/* chunk.h - what the chunks of the linear mixers share: their rows, how memory is asked for them, triangular products, and rows scaled and
- * added. */
+/* chunk.h - what the chunks of the linear mixers share: their rows, how memory is asked for them, triangular products,
+ * and rows scaled and added. */
 #ifndef HYB_CPU_CHUNK_H
 #define HYB_CPU_CHUNK_H
 #include "ops/ops.h"
@@ -10,7 +10,7 @@ enum { CT = 64, CUT = 8 }; // rows of a chunk; of a strip of a triangular produc
 
 typedef struct {
     const float *q, *k, *v, *g, *beta;
-    const int *start;                   // from this chunk's first token, or NULL
+    const int *start;                       // from this chunk's first token, or NULL
     size_t ldq, ldv, ldg, ldb, K, V, n, t0; // floats between tokens (ldb: of beta); n rows
     float scale;
     struct Fetches *fetches; // what its products ask for on the way, or NULL
@@ -18,10 +18,13 @@ typedef struct {
 
 /* ---- memory: a head's rows lie far apart, so the hardware does not guess which ones come next ---- */
 
-/* Rows that will soon be read or written. A core waits when some 24 misses are under way, so a few lines at a time are asked for, between
- * the tiles of the products before. */
+/* Rows that will soon be read or written. A core waits when some 24 misses are under way, so a few lines at a time are
+ * asked for, between the tiles of the products before. */
 typedef struct Fetches {
-    struct { const float *x; size_t ld, rows, width; } of[10];
+    struct {
+        const float *x;
+        size_t ld, rows, width;
+    } of[10];
     size_t n, at, row; // how many; next comes row `row` of `at`
 } Fetches;
 
@@ -50,7 +53,9 @@ static void fetch_chunk(Fetches *f, const Chunk *c, ptrdiff_t ahead, size_t rows
 
 INLINE size_t pad16(size_t n) { return (n + 15) & ~(size_t)15; }
 
-static int row_resets(const Chunk *c, size_t i) { return c->start && c->t0 + i > 0 && (size_t)c->start[i] == c->t0 + i; }
+static int row_resets(const Chunk *c, size_t i) {
+    return c->start && c->t0 + i > 0 && (size_t)c->start[i] == c->t0 + i;
+}
 
 static const float IOTA[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
@@ -58,8 +63,8 @@ INLINE vf lower(vf x, size_t i, size_t j) { return vless(vset((float)i), vload(I
 INLINE vf strictly(vf x, size_t i, size_t j) { return vless(vload(IOTA) + vset((float)j), vset((float)i), x, vset(0)); }
 
 /* block_mul, fetching on the way */
-static void chunk_mul(const Chunk *h, float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb, size_t m, size_t n, size_t k,
-                      int add) {
+static void chunk_mul(const Chunk *h, float *c, size_t ldc, const float *a, size_t lda, int by, const float *b,
+                      size_t ldb, size_t m, size_t n, size_t k, int add) {
     const size_t tiles = (m + MR - 1) / MR;
     for (size_t t = 0; t < tiles; t++) {
         const size_t i = m * t / tiles, rows = m * (t + 1) / tiles - i;
@@ -69,33 +74,39 @@ static void chunk_mul(const Chunk *h, float *c, size_t ldc, const float *a, size
 }
 
 /* out = A X^T on and below the diagonal (and a little above), by panels; x_t is X^T (K, ldx) */
-static void lower_product(const Chunk *h, float *out, const float *a, size_t lda, const float *x_t, size_t ldx, size_t n, size_t k) {
+static void lower_product(const Chunk *h, float *out, const float *a, size_t lda, const float *x_t, size_t ldx,
+                          size_t n, size_t k) {
     for (size_t j = 0; j < n; j += 2 * VW) {
-        const size_t w = n - j < 2 * VW ? n - j : 2 * VW, top = w > VW ? VW : 0; // the first rows of a panel need its first half only
+        // the first rows of a panel need its first half only
+        const size_t w = n - j < 2 * VW ? n - j : 2 * VW, top = w > VW ? VW : 0;
         fetch_during(h->fetches, (n - j) * w * k);
         if (top) panel_mul(out + j * CT + j, CT, a + j * lda, lda, ROWS, x_t + j, ldx, top, VW, k, 0);
         panel_mul(out + (j + top) * CT + j, CT, a + (j + top) * lda, lda, ROWS, x_t + j, ldx, n - j - top, w, k, 0);
     }
 }
 /* y += L x, y += L^T x for lower triangular L (CT columns a row) */
-static void lower_apply(const Chunk *h, float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
+static void lower_apply(const Chunk *h, float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n,
+                        size_t width) {
     for (size_t i = 0; i < n; i += CUT) {
         const size_t m = n - i < CUT ? n - i : CUT;
         fetch_during(h->fetches, m * width * (i + m));
         block_mul(y + i * ldy, ldy, l + i * CT, CT, ROWS, x, ldx, m, width, i + m, 1);
     }
 }
-static void lower_apply_transposed(const Chunk *h, float *y, size_t ldy, const float *l, const float *x, size_t ldx, size_t n, size_t width) {
+static void lower_apply_transposed(const Chunk *h, float *y, size_t ldy, const float *l, const float *x, size_t ldx,
+                                   size_t n, size_t width) {
     for (size_t j = 0; j < n; j += CUT) {
         fetch_during(h->fetches, CUT * width * (n - j));
-        block_mul(y + j * ldy, ldy, l + j * CT + j, CT, COLS, x + j * ldx, ldx, n - j < CUT ? n - j : CUT, width, n - j, 1);
+        block_mul(y + j * ldy, ldy, l + j * CT + j, CT, COLS, x + j * ldx, ldx, n - j < CUT ? n - j : CUT, width, n - j,
+                  1);
     }
 }
 
 /* y_i = f_i * s * x_i, rows of `width` */
 static void rows_times(float *y, const float *x, size_t ldx, const float *f, float s, size_t n, size_t width) {
     for (size_t i = 0; i < n; i++)
-        for (size_t c = 0; c < width; c += VW) vput(y + i * width + c, vget(x + i * ldx + c, width - c) * vset(f[i] * s), width - c);
+        for (size_t c = 0; c < width; c += VW)
+            vput(y + i * width + c, vget(x + i * ldx + c, width - c) * vset(f[i] * s), width - c);
 }
 static void scale_all(float *y, const float *x, float f, size_t n) {
     for (size_t i = 0; i < n; i += VW) vput(y + i, vget(x + i, n - i) * vset(f), n - i);
@@ -103,6 +114,7 @@ static void scale_all(float *y, const float *x, float f, size_t n) {
 
 static void rows_add(float *y, size_t ldy, const float *x, size_t n, size_t width) {
     for (size_t i = 0; i < n; i++)
-        for (size_t c = 0; c < width; c += VW) vput(y + i * ldy + c, vget(y + i * ldy + c, width - c) + vget(x + i * width + c, width - c), width - c);
+        for (size_t c = 0; c < width; c += VW)
+            vput(y + i * ldy + c, vget(y + i * ldy + c, width - c) + vget(x + i * width + c, width - c), width - c);
 }
 #endif

@@ -1,4 +1,5 @@
-/* conv.c - short causal convolution: blocks of channels walk along T; (batch, channels) in parallel forward, channels backward. */
+/* conv.c - short causal convolution: blocks of channels walk along T; (batch, channels) in parallel forward,
+ * channels backward. */
 #include "parallel.h"
 
 enum { TAPS = 8, CHANNELS = 128 };
@@ -33,7 +34,8 @@ static void conv_task(const void *job, size_t u) {
             vf s = vset(0);
             for (size_t i = known < W - 1 ? W - 1 - known : 0; i < W; i++) {
                 const size_t back = W - 1 - i; // how far before t
-                const float *x = back <= t ? j->x + (b * j->T + t - back) * C : j->tail + (b * (W - 1) + (W - 1 + t - back)) * C;
+                const float *x =
+                    back <= t ? j->x + (b * j->T + t - back) * C : j->tail + (b * (W - 1) + (W - 1 + t - back)) * C;
                 s = vfma(vload(taps[i] + c), vget(x + c0 + c, k), s);
             }
             vput(j->y + (b * j->T + t) * C + c0 + c, s, k);
@@ -48,8 +50,8 @@ static void tail_move(float *out, const float *x, const float *in, size_t T, siz
         else memset(out + i * C, 0, C * sizeof *out);
     }
 }
-static void conv_forward(float *y, float *tail_out, const float *x, const float *w, const float *tail_in, const int *start, int B, int T,
-                         int C, int W) {
+static void conv_forward(float *y, float *tail_out, const float *x, const float *w, const float *tail_in,
+                         const int *start, int B, int T, int C, int W) {
     const size_t blocks = ((size_t)C + CHANNELS - 1) / CHANNELS, tail = (size_t)(W - 1) * C;
     const ConvJob j = {.y = y, .x = x, .w = w, .tail = tail_in, .start = start, .B = B, .T = T, .C = C, .W = W};
     pool_run_if((size_t)B * T * C > ALONE, B * blocks, conv_task, &j);
@@ -57,13 +59,15 @@ static void conv_forward(float *y, float *tail_out, const float *x, const float 
         tail_move(tail_out + b * tail, x + b * T * C, at_const(tail_in, b * tail), T, C, W);
 }
 
-/* One row t of n channels: dx_t += sum_back w_{W-1-back} dy_{t+back}, back < ahead, and dw_{W-1-back} += dy_t x_{t-back}, back < behind. */
-INLINE void conv_row_backward(float *dx, float sums[TAPS][CHANNELS], const float *dy, const float *x, float taps[TAPS][CHANNELS], size_t C, size_t n,
-                              size_t W, size_t ahead, size_t behind) {
+/* One row t of n channels: dx_t += sum_back w_{W-1-back} dy_{t+back}, back < ahead, and dw_{W-1-back} += dy_t
+ * x_{t-back}, back < behind. */
+INLINE void conv_row_backward(float *dx, float sums[TAPS][CHANNELS], const float *dy, const float *x,
+                              float taps[TAPS][CHANNELS], size_t C, size_t n, size_t W, size_t ahead, size_t behind) {
     for (size_t c = 0; c < n; c += VW) {
         const size_t k = n - c;
         vf s = vset(0), d = vget(dy + c, k);
-        for (size_t back = 0; dx && back < ahead; back++) s = vfma(vload(taps[W - 1 - back] + c), back ? vget(dy + back * C + c, k) : d, s);
+        for (size_t back = 0; dx && back < ahead; back++)
+            s = vfma(vload(taps[W - 1 - back] + c), back ? vget(dy + back * C + c, k) : d, s);
         if (dx) vput(dx + c, vget(dx + c, k) + s, k);
         for (size_t back = 0; x && back < behind; back++)
             vstore(sums[W - 1 - back] + c, vfma(d, vget(x - back * C + c, k), vload(sums[W - 1 - back] + c)));
@@ -72,7 +76,8 @@ INLINE void conv_row_backward(float *dx, float sums[TAPS][CHANNELS], const float
 /* n channels, all batch elements in order */
 static void conv_backward_task(const void *job, size_t block) {
     const ConvJob *j = job;
-    const size_t C = j->C, W = j->W, lanes = C < 2 * CHANNELS ? VW : CHANNELS, c0 = block * lanes, n = C - c0 < lanes ? C - c0 : lanes;
+    const size_t C = j->C, W = j->W, lanes = C < 2 * CHANNELS ? VW : CHANNELS, c0 = block * lanes,
+                 n = C - c0 < lanes ? C - c0 : lanes;
     float taps[TAPS][CHANNELS], sums[TAPS][CHANNELS];
     taps_load(taps, j->w + c0 * W, n, W);
     memset(sums, 0, sizeof sums);
@@ -81,13 +86,14 @@ static void conv_backward_task(const void *job, size_t block) {
             const size_t known = t - conv_first(j, b, t), row = (b * j->T + t) * C + c0;
             size_t ahead = 1; // rows from t on that still see row t
             while (ahead < W && t + ahead < j->T && conv_first(j, b, t + ahead) <= t) ahead++;
-            conv_row_backward(at(j->dx, row), sums, j->dy + row, j->dw ? j->x + row : NULL, taps, C, n, W, ahead, known + 1 < W ? known + 1 : W);
+            conv_row_backward(at(j->dx, row), sums, j->dy + row, j->dw ? j->x + row : NULL, taps, C, n, W, ahead,
+                              known + 1 < W ? known + 1 : W);
         }
     for (size_t c = 0; j->dw && c < n; c++)
         for (size_t i = 0; i < W; i++) j->dw[(c0 + c) * W + i] += sums[i][c];
 }
-static void conv_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const int *start, int B, int T, int C,
-                          int W) {
+static void conv_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const int *start,
+                          int B, int T, int C, int W) {
     const ConvJob j = {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .start = start, .B = B, .T = T, .C = C, .W = W};
     const size_t lanes = C < 2 * CHANNELS ? VW : CHANNELS;
     pool_run_if((size_t)B * T * C > ALONE, (C + lanes - 1) / lanes, conv_backward_task, &j);

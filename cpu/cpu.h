@@ -7,14 +7,16 @@
 typedef struct {
     const char *name;
     Ops32 ops;
-    double (*fma)(size_t rounds);              /* fused multiply-adds in registers, on all threads; returns the operations done */
-    float (*read)(const float *x, size_t n);   /* a sum, at the speed of memory */
-    void (*exp)(float *y, const float *x, size_t n), (*log1p)(float *y, const float *x, size_t n); /* of n numbers, for the tests of simd_math.h */
+    /* fused multiply-adds in registers, on all threads; returns the operations done */
+    double (*fma)(size_t rounds);
+    float (*read)(const float *x, size_t n); /* a sum, at the speed of memory */
+    /* of n numbers, for the tests of simd_math.h */
+    void (*exp)(float *y, const float *x, size_t n), (*log1p)(float *y, const float *x, size_t n);
 } CpuPath;
 extern const CpuPath cpu_avx512, cpu_avx2, cpu_plain; /* the first two exist on x86-64 only */
 
-/* What ops_cpu32 uses. Chosen at the first call: the best that this CPU runs, or, if the environment variable HYBRIDIZE_CPU
- * names one (avx512, avx2, plain), that one or the best below it. */
+/* What ops_cpu32 uses. Chosen at the first call: the best that this CPU runs, or, if the environment variable
+ * HYBRIDIZE_CPU names one (avx512, avx2, plain), that one or the best below it. */
 const CpuPath *cpu_path(void);
 /* By name; NULL if there is none or this CPU does not run it. */
 const CpuPath *cpu_path_named(const char *name);
@@ -24,9 +26,10 @@ int cpu_threads(int n);
 /* Ties each of that many threads to a processor of its own, for measurements; 0: lets them go again. Linux only. */
 void cpu_pin(int on);
 
-/* Weights w (O,I) that many products will read (Backend.hold): a second copy, packed for y = x W^T and, if asked for, dx = dy W, made by
- * the first product. Nothing if w is held already or there is no memory. changed: whoever wrote w, before the next product. let_go: before
- * w is released; fine if it is not held. Not while an op runs. */
+/* Weights w (O,I) that many products will read (Backend.hold): a second copy, packed for y = x W^T and, if asked for,
+ * dx = dy W, made by the first product. Nothing if w is held already or there is no memory. changed:
+ * whoever wrote w, before the next product. let_go: before w is released; fine if it is not held. Not while an op runs.
+ * */
 void cpu_hold(const float *w, int O, int I, int backward);
 size_t cpu_hold_bytes(int O, int I, int backward); /* what that copy takes at most */
 void cpu_changed(const float *w);

@@ -1,4 +1,5 @@
-/* cpu_avx2.c - cpu/ in 8-lane vectors. Compiled for AVX2 and FMA whatever the command line says; run only where cpu_ops.c finds it. */
+/* cpu_avx2.c - cpu/ in 8-lane vectors. Compiled for AVX2 and FMA whatever the command line says;
+ * run only where cpu_ops.c finds it. */
 #include "cpu/cpu.h"
 #ifdef __x86_64__
 #if defined(__clang__)
@@ -6,9 +7,9 @@
 #else
 #pragma GCC target("avx2,fma")
 #endif
-#define SIMD 256
+#define SIMD     256
 #define CPU_PATH cpu_avx2
-#define NAME "avx2"
+#define NAME     "avx2"
 #include "cpu/path.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -61,35 +61,35 @@ static void embed_backward(float *dw, const float *dy, const int *ids, int N, in
 static void linear_forward(float *y, const float *x, const float *w, const float *b, int N, int I, int O) {
     OP(linear_forward)(y, x, w, b, N, I, O);
 }
-static void linear_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w,
-                            int N, int I, int O) {
+static void linear_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, int N,
+                            int I, int O) {
     OP(linear_backward)(dx, dw, db, dy, x, w, N, I, O);
 }
 static void rmsnorm_forward(float *y, float *rstd, const float *x, const float *w, double eps, int N, int C) {
     OP(rmsnorm_forward)(y, rstd, x, w, eps, N, C);
 }
-static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w,
-                             const float *rstd, int N, int C) {
+static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const float *rstd,
+                             int N, int C) {
     OP(rmsnorm_backward)(dx, dw, dy, x, w, rstd, N, C);
 }
-static void add_rmsnorm_forward(float *sum, float *y, float *rstd, const float *a, const float *b, const float *w, double eps, int N,
-                                int C) {
+static void add_rmsnorm_forward(float *sum, float *y, float *rstd, const float *a, const float *b, const float *w,
+                                double eps, int N, int C) {
     OP(add_rmsnorm_forward)(sum, y, rstd, a, b, w, eps, N, C);
 }
-static void gated_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w,
-                                  double eps, int N, int C) {
+static void gated_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps,
+                                  int N, int C) {
     OP(gated_rmsnorm_forward)(y, rstd, x, z, w, eps, N, C);
 }
-static void gated_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x,
-                                   const float *z, const float *w, const float *rstd, int N, int C) {
+static void gated_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z,
+                                   const float *w, const float *rstd, int N, int C) {
     OP(gated_rmsnorm_backward)(dx, dz, dw, dy, x, z, w, rstd, N, C);
 }
-static void sigmoid_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w,
-                                    double eps, int N, int C) {
+static void sigmoid_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps,
+                                    int N, int C) {
     OP(sigmoid_rmsnorm_forward)(y, rstd, x, z, w, eps, N, C);
 }
-static void sigmoid_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x,
-                                     const float *z, const float *w, const float *rstd, int N, int C) {
+static void sigmoid_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z,
+                                     const float *w, const float *rstd, int N, int C) {
     OP(sigmoid_rmsnorm_backward)(dx, dz, dw, dy, x, z, w, rstd, N, C);
 }
 static void l2norm_forward(float *y, float *r, const float *x, double eps, int N, int C) {
@@ -99,38 +99,34 @@ static void l2norm_backward(float *dx, const float *dy, const float *y, const fl
     OP(l2norm_backward)(dx, dy, y, r, N, C);
 }
 static void silu_forward(float *y, const float *x, size_t n) { OP(silu_forward)(y, x, n); }
-static void silu_backward(float *dx, const float *dy, const float *x, size_t n) {
-    OP(silu_backward)(dx, dy, x, n);
-}
+static void silu_backward(float *dx, const float *dy, const float *x, size_t n) { OP(silu_backward)(dx, dy, x, n); }
 static void swiglu_forward(float *y, const float *gate, const float *up, size_t n) {
     OP(swiglu_forward)(y, gate, up, n);
 }
-static void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up,
-                            size_t n) {
+static void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n) {
     OP(swiglu_backward)(dgate, dup, dy, gate, up, n);
 }
 static void rope_forward(float *y, const float *x, const float *table, int pos, int B, int T, int H, int D) {
     OP(rope_forward)(y, x, table, pos, B, T, H, D);
 }
-static void rope_backward(float *dx, const float *dy, const float *table, int pos, int B, int T, int H,
-                          int D) {
+static void rope_backward(float *dx, const float *dy, const float *table, int pos, int B, int T, int H, int D) {
     OP(rope_backward)(dx, dy, table, pos, B, T, H, D);
 }
-static void attention_forward(float *o, float *lse, const float *q, const float *k, const float *v,
-                              const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const int *start,
+                              double scale, void *work, const AttnDims *d) {
     OP(attention_forward)(o, lse, q, k, v, start, scale, work, d);
 }
-static void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *o,
-                               const float *lse, const float *q, const float *k, const float *v,
-                               const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *o, const float *lse,
+                               const float *q, const float *k, const float *v, const int *start, double scale,
+                               void *work, const AttnDims *d) {
     OP(attention_backward)(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
 }
 static void conv_forward(float *y, float *tail_out, const float *x, const float *w, const float *tail_in,
                          const int *start, int B, int T, int C, int W) {
     OP(conv_forward)(y, tail_out, x, w, tail_in, start, B, T, C, W);
 }
-static void conv_backward(float *dx, float *dw, const float *dy, const float *x, const float *w,
-                          const int *start, int B, int T, int C, int W) {
+static void conv_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const int *start,
+                          int B, int T, int C, int W) {
     OP(conv_backward)(dx, dw, dy, x, w, start, B, T, C, W);
 }
 static void delta_gate_forward(float *g, float *beta, const float *a, const float *b, const float *A_log,
@@ -148,9 +144,9 @@ static void delta_rule_forward(float *o, float *states, float *state, const floa
     OP(delta_rule_forward)(o, states, state, q, k, v, g, beta, start, scale, work, d);
 }
 static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate,
-                                const float *dout, const float *states, const float *q, const float *k,
-                                const float *v, const float *g, const float *beta, const int *start,
-                                double scale, void *work, const DeltaDims *d) {
+                                const float *dout, const float *states, const float *q, const float *k, const float *v,
+                                const float *g, const float *beta, const int *start, double scale, void *work,
+                                const DeltaDims *d) {
     OP(delta_rule_backward)
     (dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
 }
@@ -173,9 +169,9 @@ static void kda_gate_forward(float *g, float *beta, const float *f, const float 
                              const float *dt_bias, int N, int H, int K) {
     OP(kda_gate_forward)(g, beta, f, b, A_log, dt_bias, N, H, K);
 }
-static void kda_gate_backward(float *df, float *db, float *dA_log, float *ddt_bias, const float *dg,
-                              const float *dbeta, const float *f, const float *g, const float *beta,
-                              const float *A_log, const float *dt_bias, int N, int H, int K) {
+static void kda_gate_backward(float *df, float *db, float *dA_log, float *ddt_bias, const float *dg, const float *dbeta,
+                              const float *f, const float *g, const float *beta, const float *A_log,
+                              const float *dt_bias, int N, int H, int K) {
     OP(kda_gate_backward)(df, db, dA_log, ddt_bias, dg, dbeta, f, g, beta, A_log, dt_bias, N, H, K);
 }
 static void kda_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
@@ -183,22 +179,20 @@ static void kda_forward(float *o, float *states, float *state, const float *q, c
                         const DeltaDims *d) {
     OP(kda_forward)(o, states, state, q, k, v, g, beta, start, scale, work, d);
 }
-static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate,
-                         const float *dout, const float *states, const float *q, const float *k,
-                         const float *v, const float *g, const float *beta, const int *start, double scale,
-                         void *work, const DeltaDims *d) {
+static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout,
+                         const float *states, const float *q, const float *k, const float *v, const float *g,
+                         const float *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     OP(kda_backward)(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
 }
-static void head_xent(float *loss, int *top, float *dx, float *dw, const float *x, const float *w,
-                      const int *target, const float *weight, void *work, const HeadDims *d) {
+static void head_xent(float *loss, int *top, float *dx, float *dw, const float *x, const float *w, const int *target,
+                      const float *weight, void *work, const HeadDims *d) {
     OP(head_xent)(loss, top, dx, dw, x, w, target, weight, work, d);
 }
-static void head_kl(float *loss, float *dx, float *dw, const float *x, const float *w, const float *xt,
-                    const float *wt, const float *weight, double tau, void *work, const HeadDims *d) {
+static void head_kl(float *loss, float *dx, float *dw, const float *x, const float *w, const float *xt, const float *wt,
+                    const float *weight, double tau, void *work, const HeadDims *d) {
     OP(head_kl)(loss, dx, dw, x, w, xt, wt, weight, tau, work, d);
 }
-static void align_loss(float *loss, float *ds, const float *t, const float *s, double weight, int form, int N,
-                       int C) {
+static void align_loss(float *loss, float *ds, const float *t, const float *s, double weight, int form, int N, int C) {
     OP(align_loss)(loss, ds, t, s, weight, form, N, C);
 }
 static void adamw(const Trained32 *list, double grad_scale, double beta1, double beta2, double eps, int64_t step,

@@ -1,5 +1,6 @@
-/* cpu_plain.c - cpu/ in 4-lane vectors of whatever the compiler's target offers (SSE2, NEON, scalars): any machine runs it. */
-#define SIMD 128
+/* cpu_plain.c - cpu/ in 4-lane vectors of whatever the compiler's target offers (SSE2, NEON, scalars):
+ * any machine runs it. */
+#define SIMD     128
 #define CPU_PATH cpu_plain
-#define NAME "plain"
+#define NAME     "plain"
 #include "cpu/path.h"

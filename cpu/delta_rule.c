@@ -1,18 +1,24 @@
-/* delta_rule.c - the gated delta rule by chunks of at most 64 tokens, on the products of tile.h; (batch, key head) in parallel.
+/* delta_rule.c - the gated delta rule by chunks of at most 64 tokens, on the products of tile.h;
+ * (batch, key head) in parallel.
  *
- * With G_i the sum of g over the chunk's rows up to i, Gam_ij = e^{G_i - G_j} (i >= j, same document; else 0), in_i = e^{G_i} (0 if a
- * document began inside the chunk), out_i = e^{G_n - G_i} (0 if another document began after i), and S the state before:
- *   M  = tril(beta (K K^T o Gam), -1)      V' = (I + M)^{-1} beta (V - in o (K S))     by forward substitution, no inverse
+ * With G_i the sum of g over the chunk's rows up to i, Gam_ij = e^{G_i - G_j} (i >= j, same document;
+ * else 0), in_i = e^{G_i} (0 if a document began inside the chunk), out_i = e^{G_n - G_i} (0 if another document began
+ * after i), and S the state before:
+ *   M  = tril(beta (K K^T o Gam), -1)      V' = (I + M)^{-1} beta (V - in o (K S))     by forward substitution,
+ *      no inverse
  *   P  = scale tril(Q K^T o Gam)           O  = (scale in o Q) S + P V'
  *   S <- e^{G_n} S + (out o K)^T V'
  * Backward, dS belonging to the state after, W = (I + M)^{-T} dV' by backward substitution:
- *   dV' = (out o K) dS + P^T dO            dV = dR = beta W           dbeta_i = W_i . R_i + sum_j dM_ij (K K^T o Gam)_ij
+ *   dV' = (out o K) dS + P^T dO            dV = dR = beta W           dbeta_i = W_i .
+ *   R_i + sum_j dM_ij (K K^T o Gam)_ij
  *   dP  = dO V'^T,  dM = -W V'^T           E = beta dM o Gam (strictly lower),  F = scale dP o Gam (lower)
  *   dQ  = F K + scale in o (dO S^T)        dK = F^T Q + (E + E^T) K + out o (V' dS^T) - in o (dR S^T)
  *   dG  = rows(Z) - columns(Z) + Q.(dQ's state part) + K.(-in o dR S^T) - K.(out o V' dS^T),  Z = E o K K^T + F o Q K^T
- *         the last row also gets sum_j K_j.(out o V' dS^T)_j + e^{G_n} <S, dS>;  dg = sums of dG from the end of the chunk
+ *         the last row also gets sum_j K_j.(out o V' dS^T)_j + e^{G_n} <S, dS>;  dg = sums of dG from the end of the
+ *         chunk
  *   dS <- e^{G_n} dS + Q^T (scale in o dO) - K^T (in o dR)
- * Source: performance.md 5.1, 5.2 (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), with the inverse replaced by two substitutions. */
+ * Source: performance.md 5.1, 5.2 (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), with the inverse replaced by two
+ * substitutions. */
 #include "scan.h"
 
 enum { SOLVE = 8 }; // rows of a substitution block
@@ -22,7 +28,8 @@ typedef struct {
     float gam[CT];                                   // row i of Gam while rows are walked through; out in the end
 } Decay;
 
-/* All decays are products of steps, never exponentials of sums: nothing is lost by a strong decay earlier in the chunk. */
+/* All decays are products of steps, never exponentials of sums: nothing is lost by a strong decay earlier in the chunk.
+ * */
 static void decay_make(Decay *d, const Chunk *c) {
     memset(d, 0, sizeof *d);
     for (size_t i = 0; i < c->n; i++) d->step[i] = c->g[i * c->ldg], d->beta[i] = c->beta[i * c->ldg];
@@ -37,7 +44,8 @@ static void decay_make(Decay *d, const Chunk *c) {
     d->last = in;
 }
 
-/* Lanes j..j+VW-1 of row i of Gam, from row i-1: the step times what was there, 1 on the diagonal, 0 above it. In order of i. */
+/* Lanes j..j+VW-1 of row i of Gam, from row i-1: the step times what was there, 1 on the diagonal, 0 above it.
+ * In order of i. */
 INLINE vf decay_row(Decay *d, size_t i, size_t j) {
     const vf lane = vload(IOTA) + vset((float)j), row = vset((float)i), down = vload(d->gam + j) * vset(d->step[i]);
     const vf gam = vless(row, lane, vset(0), vless(lane, row, down, vset(1)));
@@ -52,14 +60,22 @@ static void solve_block(float *y, const float *m, size_t V) {
         float *p = y + c;
         vf x0 = vget(p, k), x1 = vget(p + V, k), x2 = vget(p + 2 * V, k), x3 = vget(p + 3 * V, k);
         vf x4 = vget(p + 4 * V, k), x5 = vget(p + 5 * V, k), x6 = vget(p + 6 * V, k), x7 = vget(p + 7 * V, k);
-        const float *m1 = m + CT, *m2 = m1 + CT, *m3 = m2 + CT, *m4 = m3 + CT, *m5 = m4 + CT, *m6 = m5 + CT, *m7 = m6 + CT;
-        x1 = vfma(vset(m1[0]), x0, x1), x2 = vfma(vset(m2[0]), x0, x2), x3 = vfma(vset(m3[0]), x0, x3), x4 = vfma(vset(m4[0]), x0, x4);
-        x5 = vfma(vset(m5[0]), x0, x5), x6 = vfma(vset(m6[0]), x0, x6), x7 = vfma(vset(m7[0]), x0, x7), x2 = vfma(vset(m2[1]), x1, x2);
-        x3 = vfma(vset(m3[1]), x1, x3), x4 = vfma(vset(m4[1]), x1, x4), x5 = vfma(vset(m5[1]), x1, x5), x6 = vfma(vset(m6[1]), x1, x6);
-        x7 = vfma(vset(m7[1]), x1, x7), x3 = vfma(vset(m3[2]), x2, x3), x4 = vfma(vset(m4[2]), x2, x4), x5 = vfma(vset(m5[2]), x2, x5);
-        x6 = vfma(vset(m6[2]), x2, x6), x7 = vfma(vset(m7[2]), x2, x7), x4 = vfma(vset(m4[3]), x3, x4), x5 = vfma(vset(m5[3]), x3, x5);
-        x6 = vfma(vset(m6[3]), x3, x6), x7 = vfma(vset(m7[3]), x3, x7), x5 = vfma(vset(m5[4]), x4, x5), x6 = vfma(vset(m6[4]), x4, x6);
-        x7 = vfma(vset(m7[4]), x4, x7), x6 = vfma(vset(m6[5]), x5, x6), x7 = vfma(vset(m7[5]), x5, x7), x7 = vfma(vset(m7[6]), x6, x7);
+        const float *m1 = m + CT, *m2 = m1 + CT, *m3 = m2 + CT, *m4 = m3 + CT, *m5 = m4 + CT, *m6 = m5 + CT,
+                    *m7 = m6 + CT;
+        x1 = vfma(vset(m1[0]), x0, x1), x2 = vfma(vset(m2[0]), x0, x2), x3 = vfma(vset(m3[0]), x0, x3),
+        x4 = vfma(vset(m4[0]), x0, x4);
+        x5 = vfma(vset(m5[0]), x0, x5), x6 = vfma(vset(m6[0]), x0, x6), x7 = vfma(vset(m7[0]), x0, x7),
+        x2 = vfma(vset(m2[1]), x1, x2);
+        x3 = vfma(vset(m3[1]), x1, x3), x4 = vfma(vset(m4[1]), x1, x4), x5 = vfma(vset(m5[1]), x1, x5),
+        x6 = vfma(vset(m6[1]), x1, x6);
+        x7 = vfma(vset(m7[1]), x1, x7), x3 = vfma(vset(m3[2]), x2, x3), x4 = vfma(vset(m4[2]), x2, x4),
+        x5 = vfma(vset(m5[2]), x2, x5);
+        x6 = vfma(vset(m6[2]), x2, x6), x7 = vfma(vset(m7[2]), x2, x7), x4 = vfma(vset(m4[3]), x3, x4),
+        x5 = vfma(vset(m5[3]), x3, x5);
+        x6 = vfma(vset(m6[3]), x3, x6), x7 = vfma(vset(m7[3]), x3, x7), x5 = vfma(vset(m5[4]), x4, x5),
+        x6 = vfma(vset(m6[4]), x4, x6);
+        x7 = vfma(vset(m7[4]), x4, x7), x6 = vfma(vset(m6[5]), x5, x6), x7 = vfma(vset(m7[5]), x5, x7),
+        x7 = vfma(vset(m7[6]), x6, x7);
         vput(p + V, x1, k), vput(p + 2 * V, x2, k), vput(p + 3 * V, x3, k), vput(p + 4 * V, x4, k);
         vput(p + 5 * V, x5, k), vput(p + 6 * V, x6, k), vput(p + 7 * V, x7, k);
     }
@@ -70,14 +86,22 @@ static void solve_block_transposed(float *y, const float *m, size_t V) {
         float *p = y + c;
         vf x0 = vget(p, k), x1 = vget(p + V, k), x2 = vget(p + 2 * V, k), x3 = vget(p + 3 * V, k);
         vf x4 = vget(p + 4 * V, k), x5 = vget(p + 5 * V, k), x6 = vget(p + 6 * V, k), x7 = vget(p + 7 * V, k);
-        const float *m1 = m + CT, *m2 = m1 + CT, *m3 = m2 + CT, *m4 = m3 + CT, *m5 = m4 + CT, *m6 = m5 + CT, *m7 = m6 + CT;
-        x6 = vfma(vset(m7[6]), x7, x6), x5 = vfma(vset(m7[5]), x7, x5), x4 = vfma(vset(m7[4]), x7, x4), x3 = vfma(vset(m7[3]), x7, x3);
-        x2 = vfma(vset(m7[2]), x7, x2), x1 = vfma(vset(m7[1]), x7, x1), x0 = vfma(vset(m7[0]), x7, x0), x5 = vfma(vset(m6[5]), x6, x5);
-        x4 = vfma(vset(m6[4]), x6, x4), x3 = vfma(vset(m6[3]), x6, x3), x2 = vfma(vset(m6[2]), x6, x2), x1 = vfma(vset(m6[1]), x6, x1);
-        x0 = vfma(vset(m6[0]), x6, x0), x4 = vfma(vset(m5[4]), x5, x4), x3 = vfma(vset(m5[3]), x5, x3), x2 = vfma(vset(m5[2]), x5, x2);
-        x1 = vfma(vset(m5[1]), x5, x1), x0 = vfma(vset(m5[0]), x5, x0), x3 = vfma(vset(m4[3]), x4, x3), x2 = vfma(vset(m4[2]), x4, x2);
-        x1 = vfma(vset(m4[1]), x4, x1), x0 = vfma(vset(m4[0]), x4, x0), x2 = vfma(vset(m3[2]), x3, x2), x1 = vfma(vset(m3[1]), x3, x1);
-        x0 = vfma(vset(m3[0]), x3, x0), x1 = vfma(vset(m2[1]), x2, x1), x0 = vfma(vset(m2[0]), x2, x0), x0 = vfma(vset(m1[0]), x1, x0);
+        const float *m1 = m + CT, *m2 = m1 + CT, *m3 = m2 + CT, *m4 = m3 + CT, *m5 = m4 + CT, *m6 = m5 + CT,
+                    *m7 = m6 + CT;
+        x6 = vfma(vset(m7[6]), x7, x6), x5 = vfma(vset(m7[5]), x7, x5), x4 = vfma(vset(m7[4]), x7, x4),
+        x3 = vfma(vset(m7[3]), x7, x3);
+        x2 = vfma(vset(m7[2]), x7, x2), x1 = vfma(vset(m7[1]), x7, x1), x0 = vfma(vset(m7[0]), x7, x0),
+        x5 = vfma(vset(m6[5]), x6, x5);
+        x4 = vfma(vset(m6[4]), x6, x4), x3 = vfma(vset(m6[3]), x6, x3), x2 = vfma(vset(m6[2]), x6, x2),
+        x1 = vfma(vset(m6[1]), x6, x1);
+        x0 = vfma(vset(m6[0]), x6, x0), x4 = vfma(vset(m5[4]), x5, x4), x3 = vfma(vset(m5[3]), x5, x3),
+        x2 = vfma(vset(m5[2]), x5, x2);
+        x1 = vfma(vset(m5[1]), x5, x1), x0 = vfma(vset(m5[0]), x5, x0), x3 = vfma(vset(m4[3]), x4, x3),
+        x2 = vfma(vset(m4[2]), x4, x2);
+        x1 = vfma(vset(m4[1]), x4, x1), x0 = vfma(vset(m4[0]), x4, x0), x2 = vfma(vset(m3[2]), x3, x2),
+        x1 = vfma(vset(m3[1]), x3, x1);
+        x0 = vfma(vset(m3[0]), x3, x0), x1 = vfma(vset(m2[1]), x2, x1), x0 = vfma(vset(m2[0]), x2, x0),
+        x0 = vfma(vset(m1[0]), x1, x0);
         vput(p, x0, k), vput(p + V, x1, k), vput(p + 2 * V, x2, k), vput(p + 3 * V, x3, k);
         vput(p + 4 * V, x4, k), vput(p + 5 * V, x5, k), vput(p + 6 * V, x6, k);
     }
@@ -88,7 +112,8 @@ static void solve_rest(float *y, const float *m, size_t V, size_t n, int transpo
         const size_t i = transposed ? n - 1 - s : s;
         for (size_t j = transposed ? i + 1 : 0; j < (transposed ? n : i); j++) {
             const vf f = vset(transposed ? m[j * CT + i] : m[i * CT + j]);
-            for (size_t c = 0; c < V; c += VW) vput(y + i * V + c, vfma(f, vget(y + j * V + c, V - c), vget(y + i * V + c, V - c)), V - c);
+            for (size_t c = 0; c < V; c += VW)
+                vput(y + i * V + c, vfma(f, vget(y + j * V + c, V - c), vget(y + i * V + c, V - c)), V - c);
         }
     }
 }
@@ -125,7 +150,8 @@ static void residual(float *r, float *y, const Chunk *c, const Decay *d, const f
 }
 
 /* S' = e^{G_n} S + (out o K)^T V' */
-static void state_next(float *S_next, const float *S, const Chunk *c, const Decay *d, float *k_out, const float *v_new) {
+static void state_next(float *S_next, const float *S, const Chunk *c, const Decay *d, float *k_out,
+                       const float *v_new) {
     rows_times(k_out, c->k, c->ldq, d->out, 1, c->n, c->K);
     scale_all(S_next, S, d->last, c->K * c->V);
     chunk_mul(c, S_next, c->V, k_out, c->K, COLS, v_new, c->V, c->K, c->V, c->n, 1);
@@ -167,7 +193,7 @@ static void chunk_forward(float *o, float *S_next, const float *S, const Chunk *
 
 typedef struct {
     float gam[CT * CT], kk[CT * CT], qk[CT * CT], m[CT * CT], p[CT * CT]; // Gam, K K^T, Q K^T, -M, P
-    float E[CT * CT], F[CT * CT];                                       // dM and dP on the way
+    float E[CT * CT], F[CT * CT];                                         // dM and dP on the way
     double dG[CT];
 } Squares;
 
@@ -191,7 +217,8 @@ static void squares_backward(Squares *s, float *dbeta, const Chunk *c, const Dec
             const size_t at = i * CT + j;
             const vf gam = vload(s->gam + at);
             const vf e = strictly(vset(0) - vload(s->E + at) * gam, i, j);
-            const vf f = lower(vload(s->F + at) * gam * vset(c->scale), i, j), ekk = strictly(e * vload(s->kk + at), i, j);
+            const vf f = lower(vload(s->F + at) * gam * vset(c->scale), i, j),
+                     ekk = strictly(e * vload(s->kk + at), i, j);
             const vf z = vfma(ekk, vset(d->beta[i]), strictly(f * vload(s->qk + at), i, j));
             vstore(s->E + at, e * vset(d->beta[i]));
             vstore(s->F + at, f);
@@ -218,8 +245,8 @@ static void chunk_backward(const ScanGrad *g, float *dS, const float *S, const C
     Decay d;
     Squares s;
     const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
-    float *k_t = work, *v_t = k_t + ldt * K, *r = v_t + ldt * V, *v_new = r + n * V, *w = v_new + n * V, *x = w + n * V, *u = x + n * V,
-          *y = u + n * K, *S_t = y + n * K, *dS_t = S_t + K * V;
+    float *k_t = work, *v_t = k_t + ldt * K, *r = v_t + ldt * V, *v_new = r + n * V, *w = v_new + n * V, *x = w + n * V,
+          *u = x + n * V, *y = u + n * K, *S_t = y + n * K, *dS_t = S_t + K * V;
     decay_make(&d, c);
     transpose(k_t, ldt, c->k, c->ldq, n, K);
     lower_product(c, s.kk, c->k, c->ldq, k_t, ldt, n, K);
@@ -280,15 +307,18 @@ static void chunk_backward(const ScanGrad *g, float *dS, const float *S, const C
 
 static const Scan delta_rule_scan = {ONE_A_HEAD, delta_rule_work, chunk_forward, chunk_backward};
 
-static void delta_rule_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const float *beta,
-                               const int *start, double scale, void *work, const DeltaDims *d) {
-    scan_forward((ScanJob){&delta_rule_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start,
-                           .scale = scale, .work = work});
+static void delta_rule_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
+                               const float *g, const float *beta, const int *start, double scale, void *work,
+                               const DeltaDims *d) {
+    scan_forward((ScanJob){&delta_rule_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v,
+                           .g = g, .beta = beta, .start = start, .scale = scale, .work = work});
 }
 
-static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout,
-                                const float *states, const float *q, const float *k, const float *v, const float *g, const float *beta,
-                                const int *start, double scale, void *work, const DeltaDims *d) {
-    scan_backward((ScanJob){&delta_rule_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g, .beta = beta,
-                            .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale, .work = work});
+static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate,
+                                const float *dout, const float *states, const float *q, const float *k, const float *v,
+                                const float *g, const float *beta, const int *start, double scale, void *work,
+                                const DeltaDims *d) {
+    scan_backward((ScanJob){&delta_rule_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v,
+                            .g = g, .beta = beta, .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale,
+                            .work = work});
 }

@@ -1,7 +1,10 @@
 /* embed.c - rows of a table; the gradient is shared by blocks of columns, so that rows are added in order. */
 #include "parallel.h"
 
-typedef struct { Job rows; const int *ids; } EmbedJob;
+typedef struct {
+    Job rows;
+    const int *ids;
+} EmbedJob;
 
 static void embed_block(const void *job, size_t b) {
     const EmbedJob *j = job;

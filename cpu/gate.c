@@ -1,5 +1,6 @@
-/* gate.c - delta_gate and gla_gate. With few heads one vector spans several tokens: the heads' parameters are repeated over VW tokens
- * into a pattern, a whole number of vectors. With more than PATTERN_HEADS heads the pattern is one token, in the caller's arrays. */
+/* gate.c - delta_gate and gla_gate. With few heads one vector spans several tokens: the heads' parameters are repeated
+ * over VW tokens into a pattern, a whole number of vectors. With more than PATTERN_HEADS heads the pattern is one
+ * token, in the caller's arrays. */
 #include "parallel.h"
 
 enum { PATTERN_HEADS = 64, PATTERN = PATTERN_HEADS * VW, PATTERNS_PER_RUN = 16 };
@@ -22,11 +23,16 @@ static void delta_gate_run(float *g, float *beta, const float *a, const float *b
     for (size_t i = 0; i < n; i += p->period)
         for (size_t j = 0; j < p->period && i + j < n; j += VW) {
             const size_t at = i + j, k = p->period - j < n - at ? p->period - j : n - at;
-            vput(g + at, vset(0) - vexp(vget(p->A_log + j, k)) * vsoftplus(vget(a + at, k) + vget(p->dt_bias + j, k)), k);
+            vput(g + at, vset(0) - vexp(vget(p->A_log + j, k)) * vsoftplus(vget(a + at, k) + vget(p->dt_bias + j, k)),
+                 k);
             vput(beta + at, vsigmoid(vget(b + at, k)), k);
         }
 }
-typedef struct { Job args; const Pattern *p; size_t run; } GateJob;
+typedef struct {
+    Job args;
+    const Pattern *p;
+    size_t run;
+} GateJob;
 
 static void delta_gate_task(const void *job, size_t r) {
     const GateJob *j = job;
@@ -37,8 +43,8 @@ static void delta_gate_share(PoolTask *task, Job args, const Pattern *p) {
     const GateJob j = {args, p, PATTERNS_PER_RUN * p->period};
     pool_run_if(args.n > ALONE / 8, (args.n + j.run - 1) / j.run, task, &j);
 }
-static void delta_gate_forward(float *g, float *beta, const float *a, const float *b, const float *A_log, const float *dt_bias, int N,
-                               int H) {
+static void delta_gate_forward(float *g, float *beta, const float *a, const float *b, const float *A_log,
+                               const float *dt_bias, int N, int H) {
     Pattern p;
     pattern_make(&p, A_log, dt_bias, H);
     delta_gate_share(delta_gate_task, (Job){{g, beta}, {a, b}, .n = (size_t)N * H}, &p);
@@ -48,8 +54,8 @@ static void delta_gate_forward(float *g, float *beta, const float *a, const floa
 INLINE vf delta_gate_slope(const float *a, const Pattern *p, size_t j, size_t k) {
     return vset(0) - vexp(vget(p->A_log + j, k)) * vsigmoid(vget(a, k) + vget(p->dt_bias + j, k));
 }
-static void delta_gate_run_backward(float *da, float *db, const float *dg, const float *dbeta, const float *a, const float *beta,
-                                    const Pattern *p, size_t n) {
+static void delta_gate_run_backward(float *da, float *db, const float *dg, const float *dbeta, const float *a,
+                                    const float *beta, const Pattern *p, size_t n) {
     for (size_t i = 0; i < n; i += p->period)
         for (size_t j = 0; j < p->period && i + j < n; j += VW) {
             const size_t at = i + j, k = p->period - j < n - at ? p->period - j : n - at;
@@ -59,8 +65,8 @@ static void delta_gate_run_backward(float *da, float *db, const float *dg, const
         }
 }
 /* Sums over tokens, on one thread: into a pattern first, then over its tokens. */
-static void delta_gate_parameters(float *dA_log, float *ddt_bias, const float *dg, const float *a, const float *g, const Pattern *p, size_t n,
-                                  size_t H) {
+static void delta_gate_parameters(float *dA_log, float *ddt_bias, const float *dg, const float *a, const float *g,
+                                  const Pattern *p, size_t n, size_t H) {
     float sums[2][PATTERN] = {{0}};
     float *s0 = p->period > H ? sums[0] : dA_log, *s1 = p->period > H ? sums[1] : ddt_bias;
     for (size_t i = 0; i < n; i += p->period)
@@ -79,10 +85,12 @@ static void delta_gate_task_backward(const void *job, size_t r) {
     const GateJob *j = job;
     const size_t i = r * j->run, n = block_size(r, j->run, j->args.n);
     const float *const *in = j->args.in;
-    delta_gate_run_backward(j->args.out[0] + i, j->args.out[1] + i, in[0] + i, in[1] + i, in[2] + i, in[3] + i, j->p, n);
+    delta_gate_run_backward(j->args.out[0] + i, j->args.out[1] + i, in[0] + i, in[1] + i, in[2] + i, in[3] + i, j->p,
+                            n);
 }
-static void delta_gate_backward(float *da, float *db, float *dA_log, float *ddt_bias, const float *dg, const float *dbeta, const float *a,
-                                const float *g, const float *beta, const float *A_log, const float *dt_bias, int N, int H) {
+static void delta_gate_backward(float *da, float *db, float *dA_log, float *ddt_bias, const float *dg,
+                                const float *dbeta, const float *a, const float *g, const float *beta,
+                                const float *A_log, const float *dt_bias, int N, int H) {
     const size_t n = (size_t)N * H;
     Pattern p;
     pattern_make(&p, A_log, dt_bias, H);

@@ -1,23 +1,25 @@
 /* gemm.c - the threaded matrix product behind linear and the heads.
  *
- * K is cut into blocks of at most K_BLOCK, a function of K alone; within a block every element of C is one chain of FMAs (tile.h), and
- * the blocks are added to C in order. So the bits do not depend on threads, tiles, packing or the size of the buffers.
- * B is packed, by all threads, into panels of 2 VW columns [k][2 VW], or read in place where its rows are short; a matrix of weights that
- * somebody holds (held.h) is packed at its first product and found ready at the others. Then the threads take blocks of C (M_BLOCK rows
- * x some panels) as they come. A is read in place, or, where its stride would make its rows fall on the same cache sets, copied block by
+ * K is cut into blocks of at most K_BLOCK, a function of K alone; within a block every element of C is one chain of
+ * FMAs (tile.h), and the blocks are added to C in order. So the bits do not depend on threads, tiles, packing or the
+ * size of the buffers.
+ * B is packed, by all threads, into panels of 2 VW columns [k][2 VW], or read in place where its rows are short;
+ * a matrix of weights that somebody holds (held.h) is packed at its first product and found ready at the others.
+ * Then the threads take blocks of C (M_BLOCK rows x some panels) as they come. A is read in place, or, where its stride
+ * would make its rows fall on the same cache sets, copied block by
  * block to the stack. */
 #include "gemm.h"
 
 enum {
     NR = 2 * VW,
     M_BLOCK = 96,
-    STACK_PACK = 16384,   // floats of panels on the stack: enough for one panel of one block of K
-    POOL_PACK = 1 << 20,  // floats in the pool: a pass over B that stays in the cache while all rows of A go by
+    STACK_PACK = 16384,  // floats of panels on the stack: enough for one panel of one block of K
+    POOL_PACK = 1 << 20, // floats in the pool: a pass over B that stays in the cache while all rows of A go by
     PAD = 16
 };
 
-/* One buffer for panels, allocated at the first large product and kept. Whoever finds it taken (two threads of the caller in gemm at
- * once) or finds no memory uses the stack: the same result from smaller blocks. */
+/* One buffer for panels, allocated at the first large product and kept. Whoever finds it taken (two threads of the
+ * caller in gemm at once) or finds no memory uses the stack: the same result from smaller blocks. */
 static atomic_flag pool_taken = ATOMIC_FLAG_INIT;
 static float *pool;
 
@@ -34,14 +36,14 @@ static void pool_give(const float *p) {
 typedef struct {
     const Gemm *g;
     float *pack;
-    int whole;             // pack has all of B, not the panels of this pass
-    size_t panels;         // of all columns
-    size_t kc;             // rows of a K block
-    size_t k0, k1;         // this pass: K blocks [k0, k1)
-    size_t p0, p1;         // and panels [p0, p1)
-    int in_place;          // B is read where it is
+    int whole;     // pack has all of B, not the panels of this pass
+    size_t panels; // of all columns
+    size_t kc;     // rows of a K block
+    size_t k0, k1; // this pass: K blocks [k0, k1)
+    size_t p0, p1; // and panels [p0, p1)
+    int in_place;  // B is read where it is
     int copy_a, bias;
-    size_t mb, nb;         // blocks of C along M and along the panels
+    size_t mb, nb; // blocks of C along M and along the panels
 } Pass;
 
 static int in_place(const Gemm *g) { return !g->trans && g->ldb <= IN_PLACE; }
@@ -73,14 +75,16 @@ static void block_run(const Pass *s, size_t m0, size_t m1, size_t p0, size_t p1)
         const float *a = g->by == ROWS ? g->a + m0 * g->lda + k0 : g->a + k0 * g->lda + m0;
         size_t lda = g->lda;
         if (s->copy_a) {
-            const size_t rows = g->by == ROWS ? m : kn, cols = g->by == ROWS ? kn : m, ld = g->by == ROWS ? K_BLOCK + PAD : M_BLOCK;
+            const size_t rows = g->by == ROWS ? m : kn, cols = g->by == ROWS ? kn : m,
+                         ld = g->by == ROWS ? K_BLOCK + PAD : M_BLOCK;
             for (size_t i = 0; i < rows; i++) memcpy(copy + i * ld, a + i * lda, cols * sizeof(float));
             a = copy, lda = ld;
         }
         for (size_t p = p0; p < p1; p++) {
             const size_t j0 = p * NR, n = min_size(NR, g->N - j0);
-            panel_mul(g->c + m0 * g->ldc + j0, g->ldc, a, lda, g->by, s->in_place ? g->b + k0 * g->ldb + j0 : panel_at(s, kb, p),
-                      s->in_place ? g->ldb : NR, m, n, kn, g->add || kb > 0);
+            panel_mul(g->c + m0 * g->ldc + j0, g->ldc, a, lda, g->by,
+                      s->in_place ? g->b + k0 * g->ldb + j0 : panel_at(s, kb, p), s->in_place ? g->ldb : NR, m, n, kn,
+                      g->add || kb > 0);
         }
     }
 }
@@ -97,7 +101,8 @@ static void pass_block(const void *pass, size_t t) {
     const Pass *s = pass;
     const Gemm *g = s->g;
     const size_t rows = (g->M + s->mb - 1) / s->mb, panels = s->p1 - s->p0, i = t / s->nb, j = t % s->nb;
-    const size_t m0 = i * rows, m1 = min_size(g->M, m0 + rows), p0 = s->p0 + panels * j / s->nb, p1 = s->p0 + panels * (j + 1) / s->nb;
+    const size_t m0 = i * rows, m1 = min_size(g->M, m0 + rows), p0 = s->p0 + panels * j / s->nb,
+                 p1 = s->p0 + panels * (j + 1) / s->nb;
     if (m0 >= m1 || p0 == p1) return;
     block_run(s, m0, m1, p0, p1);
     if (s->bias) bias_add(g, m0, m1, p0 * NR, min_size(g->N, p1 * NR));
@@ -105,7 +110,8 @@ static void pass_block(const void *pass, size_t t) {
 
 static void gemm_passes(const Gemm *g, float *pack, size_t budget, int whole) {
     const size_t nk = held_blocks(g->K), kc = held_block(g->K), panels = (g->N + NR - 1) / NR;
-    // All columns of as much K as fits, so that A is read once; of fewer columns only where one block of K does not fit.
+    // All columns of as much K as fits, so that A is read once; of fewer columns only where one block of K does not
+    // fit.
     const size_t fit = budget / (kc * NR), p_pass = min_size(panels, fit), k_pass = min_size(nk, fit / p_pass);
     const size_t tasks = 3 * (size_t)pool_threads();
     const int enough = g->M * g->N * g->K > 100000;
@@ -129,13 +135,21 @@ static float *panels_held(const Gemm *g) {
     Held *h = g->weights ? held_find(g->b) : NULL;
     HeldCopy *copy = h ? &h->copy[g->trans] : NULL;
     if (!copy || !copy->wanted || h->O != (g->trans ? g->N : g->K) || h->I != (g->trans ? g->K : g->N)) return NULL;
-    if (atomic_load_explicit(&copy->state, memory_order_acquire) == HELD_READY) return copy->lanes == VW ? copy->panels : NULL;
+    if (atomic_load_explicit(&copy->state, memory_order_acquire) == HELD_READY)
+        return copy->lanes == VW ? copy->panels : NULL;
     int stale = HELD_STALE;
     if (!atomic_compare_exchange_strong(&copy->state, &stale, HELD_BUSY)) return NULL;
     const size_t panels = (g->N + NR - 1) / NR;
-    const Pass s = {.g = g, .pack = held_memory(copy, g->K, g->N), .whole = 1, .panels = panels, .kc = held_block(g->K),
-                    .k1 = held_blocks(g->K), .p1 = panels};
-    if (s.pack) pool_run_if(g->N * g->K > ALONE, s.k1 * s.p1, panel_pack, &s), atomic_fetch_add_explicit(&held_packed, 1, memory_order_relaxed);
+    const Pass s = {.g = g,
+                    .pack = held_memory(copy, g->K, g->N),
+                    .whole = 1,
+                    .panels = panels,
+                    .kc = held_block(g->K),
+                    .k1 = held_blocks(g->K),
+                    .p1 = panels};
+    if (s.pack)
+        pool_run_if(g->N * g->K > ALONE, s.k1 * s.p1, panel_pack, &s),
+            atomic_fetch_add_explicit(&held_packed, 1, memory_order_relaxed);
     copy->lanes = VW;
     atomic_store_explicit(&copy->state, s.pack ? HELD_READY : HELD_STALE, memory_order_release);
     return s.pack;

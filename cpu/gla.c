@@ -1,13 +1,17 @@
-/* gla.c - gated linear attention by chunks of at most 64 tokens, on the products of tile.h; (batch, key head) in parallel.
+/* gla.c - gated linear attention by chunks of at most 64 tokens, on the products of tile.h;
+ * (batch, key head) in parallel.
  *
- * Per key channel a, D_ij = e^{g_{j+1} + ... + g_i} (0 across a document's start), in_i = D from the state before, out_j = D_nj:
+ * Per key channel a, D_ij = e^{g_{j+1} + ... + g_i} (0 across a document's start), in_i = D from the state before,
+ * out_j = D_nj:
  *   A_ij = scale sum_a q_ia D_ij,a k_ja (j <= i)    O = A V + (scale in o q) S    S <- diag(in_n) S + (out o k)^T V
  * Backward, dS belonging to the state after, dA = scale tril(dO V^T):
  *   dV = A^T dO + (out o k) dS        dQ_i = sum_j dA_ij D_ij o k_j + scale in_i o (dO S^T)_i
  *   dK_j = sum_i dA_ij D_ij o q_i + out_j o (V dS^T)_j         dS <- diag(in_n) dS + (scale in o q)^T dO
- *   dg = sums from the end of the chunk of q o dQ - k o dK; the last row also gets sum_j k_j o out_j o (V dS^T)_j + in_n rows(S o dS)
- * D is a factor of rows i and j only between two blocks: for j < r <= i, D_ij = D_ir D_rj. So the triangle is halved down to LEAF rows;
- * each off-diagonal square is a product of q_i o D_ir and k_j o D_rj, r its first row i, and the leaves go pair by pair. Every
+ *   dg = sums from the end of the chunk of q o dQ - k o dK; the last row also gets sum_j k_j o out_j o (V dS^T)_j +
+ *   in_n rows(S o dS)
+ * D is a factor of rows i and j only between two blocks: for j < r <= i, D_ij = D_ir D_rj.
+ * So the triangle is halved down to LEAF rows; each off-diagonal square is a product of q_i o D_ir and k_j o D_rj,
+ * r its first row i, and the leaves go pair by pair. Every
  * D is a product of steps e^g <= 1, so no exponent is ever above 0 and strong decays underflow to what they are.
  * Source: Yang et al. (arXiv 2312.06635); method.md 2.2. */
 #include "scan.h"
@@ -16,16 +20,26 @@ enum { LEAF = 8 };
 
 typedef struct {
     size_t n, K, ldt;
-    float *step, *q, *k, *row_q, *row_k; // (n,K) each: e^g or 0 at a reset; scaled q, k (contiguous); and two of scratch
-    float *k_t, *all;                    // scratch (K, ldt); in_n, the product of all steps (K)
+    // (n,K) each: e^g or 0 at a reset; scaled q, k (contiguous); and two of scratch
+    float *step, *q, *k, *row_q, *row_k;
+    float *k_t, *all; // scratch (K, ldt); in_n, the product of all steps (K)
     Fetches *fetches;
 } GlaChunk;
 
 /* work: 5 (n,K), (K, pad16 n), (K) */
 static GlaChunk gla_open(const Chunk *c, float *work) {
     const size_t size = c->n * c->K;
-    const GlaChunk x = {c->n, c->K, pad16(c->n), work, work + size, work + 2 * size, work + 3 * size, work + 4 * size, work + 5 * size,
-                        work + 5 * size + pad16(c->n) * c->K, c->fetches};
+    const GlaChunk x = {c->n,
+                        c->K,
+                        pad16(c->n),
+                        work,
+                        work + size,
+                        work + 2 * size,
+                        work + 3 * size,
+                        work + 4 * size,
+                        work + 5 * size,
+                        work + 5 * size + pad16(c->n) * c->K,
+                        c->fetches};
     for (size_t i = 0; i < c->n; i++) {
         const int cut = row_resets(c, i);
         fetch_lines(c->fetches, 8); // here and in the leaves: what their time is good for
@@ -44,7 +58,8 @@ static GlaChunk gla_open(const Chunk *c, float *work) {
     return x;
 }
 
-/* y_i = D_i,from o x_i for rows from..to-1: nothing at `from`, one more step each row. first = 1: also the step into `from`. */
+/* y_i = D_i,from o x_i for rows from..to-1: nothing at `from`, one more step each row. first = 1:
+ * also the step into `from`. */
 static void carry_down(float *y, const float *x, const float *step, size_t K, size_t from, size_t to, int first) {
     for (size_t a = 0; a < K; a += VW) {
         vf f = vset(1);
@@ -99,7 +114,8 @@ static void gla_products(float *A, const GlaChunk *x, size_t from, size_t to, si
     block_mul(A + r * CT + from, CT, x->row_q + r * x->K, x->K, ROWS, x->k_t, x->ldt, to - r, r - from, x->K, 0);
 }
 
-/* S' = diag(in_n) S + (out o k)^T V; row_q holds in o q of all rows when this is called in backward, so row_k only is used */
+/* S' = diag(in_n) S + (out o k)^T V; row_q holds in o q of all rows when this is called in backward, so row_k only is
+ * used */
 static void gla_state_next(float *S_next, const float *S, const Chunk *c, const GlaChunk *x) {
     const size_t K = c->K, V = c->V;
     carry_up(x->row_k, x->k, x->step, K, 0, c->n, 0);
@@ -121,7 +137,9 @@ static void gla_chunk_forward(float *o, float *S_next, const float *S, const Chu
 
 /* ---- backward ---- */
 
-typedef struct { float *dq, *dk; } GlaGrad; // (n,K) of this chunk, contiguous: of scaled q, and of k
+typedef struct {
+    float *dq, *dk;
+} GlaGrad; // (n,K) of this chunk, contiguous: of scaled q, and of k
 
 static void leaf_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t from, size_t to) {
     const size_t K = x->K;
@@ -144,14 +162,17 @@ static void leaf_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t
 /* g += D_.. o x over rows: what came through row_q or row_k goes back with the same factors */
 static void carried_add_down(float *y, float *x, const float *step, size_t K, size_t from, size_t to, int first) {
     carry_down(x, x, step, K, from, to, first);
-    for (size_t i = from * K; i < to * K; i += VW) vput(y + i, vget(y + i, to * K - i) + vget(x + i, to * K - i), to * K - i);
+    for (size_t i = from * K; i < to * K; i += VW)
+        vput(y + i, vget(y + i, to * K - i) + vget(x + i, to * K - i), to * K - i);
 }
 static void carried_add_up(float *y, float *x, const float *step, size_t K, size_t from, size_t to, int last) {
     carry_up(x, x, step, K, from, to, last);
-    for (size_t i = from * K; i < to * K; i += VW) vput(y + i, vget(y + i, to * K - i) + vget(x + i, to * K - i), to * K - i);
+    for (size_t i = from * K; i < to * K; i += VW)
+        vput(y + i, vget(y + i, to * K - i) + vget(x + i, to * K - i), to * K - i);
 }
 
-static void gla_products_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t from, size_t to, size_t size, float *scratch) {
+static void gla_products_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t from, size_t to, size_t size,
+                                  float *scratch) {
     const size_t K = x->K;
     if (size <= LEAF) {
         leaf_backward(g, dA, x, from, to);
@@ -170,14 +191,17 @@ static void gla_products_backward(GlaGrad *g, const float *dA, const GlaChunk *x
     carried_add_up(g->dk, scratch, x->step, K, from, r, 1);
 }
 
-/* dg from the end of the chunk backwards, per channel; last (K): what the last row gets besides. dq is that of the scaled q. */
-static void gla_decay_backward(const ScanGrad *out, const Chunk *c, const GlaChunk *x, const GlaGrad *g, const float *last) {
+/* dg from the end of the chunk backwards, per channel; last (K): what the last row gets besides.
+ * dq is that of the scaled q. */
+static void gla_decay_backward(const ScanGrad *out, const Chunk *c, const GlaChunk *x, const GlaGrad *g,
+                               const float *last) {
     for (size_t a = 0; a < c->K; a += VW) {
         const size_t m = c->K - a;
         vf sum_g = vget(last + a, m);
         for (size_t i = c->n; i-- > 0;) {
             const size_t at = i * c->K + a;
-            sum_g = sum_g + vfma(vget(x->q + at, m), vget(g->dq + at, m), vset(0) - vget(x->k + at, m) * vget(g->dk + at, m));
+            sum_g = sum_g +
+                    vfma(vget(x->q + at, m), vget(g->dq + at, m), vset(0) - vget(x->k + at, m) * vget(g->dk + at, m));
             if (row_resets(c, i)) sum_g = vset(0);
             float *dg = out->dg + i * c->ldg + a;
             vput(dg, vget(dg, m) + sum_g, m);
@@ -231,14 +255,15 @@ static void gla_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
 
 static const Scan gla_scan = {K_A_KEY_HEAD, gla_work, gla_chunk_forward, gla_chunk_backward};
 
-static void gla_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const int *start,
-                        double scale, void *work, const DeltaDims *d) {
-    scan_forward((ScanJob){&gla_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .start = start,
-                           .scale = scale, .work = work});
+static void gla_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
+                        const float *g, const int *start, double scale, void *work, const DeltaDims *d) {
+    scan_forward((ScanJob){&gla_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g,
+                           .start = start, .scale = scale, .work = work});
 }
 
-static void gla_backward(float *dq, float *dk, float *dv, float *dg, float *dstate, const float *dout, const float *states, const float *q,
-                         const float *k, const float *v, const float *g, const int *start, double scale, void *work, const DeltaDims *d) {
+static void gla_backward(float *dq, float *dk, float *dv, float *dg, float *dstate, const float *dout,
+                         const float *states, const float *q, const float *k, const float *v, const float *g,
+                         const int *start, double scale, void *work, const DeltaDims *d) {
     scan_backward((ScanJob){&gla_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
                             .grad = {dq, dk, dv, dg, NULL, dout}, .start = start, .scale = scale, .work = work});
 }

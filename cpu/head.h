@@ -1,7 +1,7 @@
 /* head.h - what the two losses on the output head share: logits of a block of rows and the way back, by gemm.c.
  *
- * The workspace is sized for doubles, so a block here is up to four times the caller's d->block rows. Rows of logits are padded: a
- * power of two would put the same column of all rows on the same cache sets. */
+ * The workspace is sized for doubles, so a block here is up to four times the caller's d->block rows.
+ * Rows of logits are padded: a power of two would put the same column of all rows on the same cache sets. */
 #ifndef HYB_CPU_HEAD_H
 #define HYB_CPU_HEAD_H
 #include "gemm.h"
@@ -19,14 +19,38 @@ static size_t head_rows(const HeadDims *d, size_t arrays) {
 
 /* z (rows, stride) = x W^T */
 static void head_logits(float *z, const float *x, const float *w, size_t rows, size_t C, const HeadDims *d) {
-    const Gemm g = {.c = z, .ldc = head_stride(d), .a = x, .lda = C, .by = ROWS, .b = w, .ldb = C, .trans = 1, .weights = 1, .M = rows, .N = d->VOC, .K = C};
+    const Gemm g = {.c = z,
+                    .ldc = head_stride(d),
+                    .a = x,
+                    .lda = C,
+                    .by = ROWS,
+                    .b = w,
+                    .ldb = C,
+                    .trans = 1,
+                    .weights = 1,
+                    .M = rows,
+                    .N = d->VOC,
+                    .K = C};
     gemm(&g);
 }
 /* dx += dz W, dw += dz^T x */
-static void head_gradient(float *dx, float *dw, const float *dz, const float *x, const float *w, size_t rows, const HeadDims *d) {
+static void head_gradient(float *dx, float *dw, const float *dz, const float *x, const float *w, size_t rows,
+                          const HeadDims *d) {
     const size_t C = d->C, VOC = d->VOC, ld = head_stride(d);
-    const Gemm for_x = {.c = dx, .ldc = C, .a = dz, .lda = ld, .by = ROWS, .b = w, .ldb = C, .weights = 1, .M = rows, .N = C, .K = VOC, .add = 1};
-    const Gemm for_w = {.c = dw, .ldc = C, .a = dz, .lda = ld, .by = COLS, .b = x, .ldb = C, .M = VOC, .N = C, .K = rows, .add = 1};
+    const Gemm for_x = {.c = dx,
+                        .ldc = C,
+                        .a = dz,
+                        .lda = ld,
+                        .by = ROWS,
+                        .b = w,
+                        .ldb = C,
+                        .weights = 1,
+                        .M = rows,
+                        .N = C,
+                        .K = VOC,
+                        .add = 1};
+    const Gemm for_w = {
+        .c = dw, .ldc = C, .a = dz, .lda = ld, .by = COLS, .b = x, .ldb = C, .M = VOC, .N = C, .K = rows, .add = 1};
     if (dx) gemm(&for_x);
     if (dw) gemm(&for_w);
 }

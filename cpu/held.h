@@ -1,11 +1,13 @@
-/* held.h - weights whose packed panels outlive one product (Backend.hold): packed by the first product that reads them after a change,
- * read by all others until the next. Who finds them being packed by somebody else packs for itself; the bits are the same. */
+/* held.h - weights whose packed panels outlive one product (Backend.hold): packed by the first product that reads them
+ * after a change, read by all others until the next. Who finds them being packed by somebody else packs for itself;
+ * the bits are the same. */
 #ifndef HYB_CPU_HELD_H
 #define HYB_CPU_HELD_H
 #include <stdatomic.h>
 #include <stddef.h>
 
-enum { K_BLOCK = 384, IN_PLACE = 320 }; /* longest block of K; a matrix (K,N) with rows this short is read where it is */
+/* longest block of K; a matrix (K,N) with rows this short is read where it is */
+enum { K_BLOCK = 384, IN_PLACE = 320 };
 
 enum { HELD_STALE, HELD_BUSY, HELD_READY };
 typedef struct {
@@ -25,11 +27,14 @@ extern atomic_size_t held_packed;
 
 /* NULL if nobody holds w. */
 Held *held_find(const float *w);
-/* Memory for the panels of a matrix (K,N), whatever the width of a panel; NULL if there is none. Only who made the copy BUSY may ask. */
+/* Memory for the panels of a matrix (K,N), whatever the width of a panel; NULL if there is none.
+ * Only who made the copy BUSY may ask. */
 float *held_memory(HeldCopy *c, size_t K, size_t N);
 /* K is cut into this many blocks of held_block(K) rows. */
 static inline size_t held_blocks(size_t K) { return (K + K_BLOCK - 1) / K_BLOCK; }
 static inline size_t held_block(size_t K) { return K ? (K + held_blocks(K) - 1) / held_blocks(K) : 0; }
 /* Bytes of the panels of a matrix (K,N), whatever the width of a panel: 32 columns is the widest. */
-static inline size_t held_bytes(size_t K, size_t N) { return held_blocks(K) * held_block(K) * ((N + 31) / 32 * 32) * sizeof(float); }
+static inline size_t held_bytes(size_t K, size_t N) {
+    return held_blocks(K) * held_block(K) * ((N + 31) / 32 * 32) * sizeof(float);
+}
 #endif

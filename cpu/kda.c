@@ -1,11 +1,12 @@
-/* kda.c - Kimi delta attention by chunks of at most 64 tokens: the substitutions of delta_rule.c on the triangles of gla.c;
- * (batch, key head) in parallel.
+/* kda.c - Kimi delta attention by chunks of at most 64 tokens: the substitutions of delta_rule.c on the triangles of
+ * gla.c; (batch, key head) in parallel.
  *
  * With D, in, out as in gla.c (per key channel), A(x, y)_ij = sum_a x_ia D_ij,a y_ja, and S the state before:
  *   M  = beta strict A(K, K)    V' = (I + M)^{-1} beta (V - (in o K) S)    P = A(scale Q, K)
  *   O  = (scale in o Q) S + P V'                                          S <- diag(in_n) S + (out o K)^T V'
  * Backward, dS belonging to the state after, R = V - (in o K) S, W = (I + M)^{-T} dV':
- *   dV' = (out o K) dS + P^T dO     dV = dR = beta W     dP = dO V'^T     dM = -W V'^T     dbeta_i = W_i . R_i + sum_j dM_ij A(K, K)_ij
+ *   dV' = (out o K) dS + P^T dO     dV = dR = beta W     dP = dO V'^T     dM = -W V'^T     dbeta_i = W_i .
+ *   R_i + sum_j dM_ij A(K, K)_ij
  *   dQ and the two sides of dK (as row i, as column j) go through A as in gla.c, dA = dP and beta strict dM; besides
  *   dQ += scale in o (dO S^T)       dK_row -= in o (dR S^T)       dK_column += out o (V' dS^T)
  *   dg = sums from the end of the chunk of q o dQ + k o (dK_row - dK_column); the last row also gets
@@ -15,8 +16,8 @@
 #include "scan.h"
 
 typedef struct {
-    GlaChunk q, k;      // one memory; rows are scaled q in the one, k in the other; columns are k in both
-    float *r, *v_new;   // (n,V): R, V'
+    GlaChunk q, k;    // one memory; rows are scaled q in the one, k in the other; columns are k in both
+    float *r, *v_new; // (n,V): R, V'
     float m[CT * CT], p[CT * CT], kk[CT * CT]; // -M, P, A(K, K)
 } KdaChunk;
 
@@ -61,7 +62,10 @@ static void kda_chunk_forward(float *o, float *S_next, const float *S, const Chu
 
 /* ---- backward ---- */
 
-typedef struct { float *dq, *row, *column, *last; } KdaGrad; // (n,K) of this chunk: of scaled q, of k as row, as column; (K)
+// (n,K) of this chunk: of scaled q, of k as row, as column; (K)
+typedef struct {
+    float *dq, *row, *column, *last;
+} KdaGrad;
 
 /* E = W V'^T (= -dM) and F = dP become the gradients of A(K, K) and of A(scale Q, K); dbeta's second term. */
 static void kda_squares(float *E, float *F, float *dbeta, const KdaChunk *x, const Chunk *c) {
@@ -94,9 +98,10 @@ static void kda_decay_backward(const ScanGrad *out, const Chunk *c, const KdaChu
     }
 }
 
-/* What went through the states. dS: gradient of the state after on entry, of the state before, S, on return. dr: -dR. scratch: (n,K), (K,V) */
-static void kda_states_backward(const KdaGrad *g, float *dS, const float *S, const float *dr, const float *dout, const Chunk *c,
-                                const KdaChunk *x, float *scratch) {
+/* What went through the states. dS: gradient of the state after on entry, of the state before, S, on return. dr: -dR.
+ * scratch: (n,K), (K,V) */
+static void kda_states_backward(const KdaGrad *g, float *dS, const float *S, const float *dr, const float *dout,
+                                const Chunk *c, const KdaChunk *x, float *scratch) {
     const size_t n = c->n, K = c->K, V = c->V;
     float *S_t = scratch + n * K;
     const GlaChunk *q = &x->q;
@@ -126,7 +131,8 @@ static void kda_states_backward(const KdaGrad *g, float *dS, const float *S, con
 static void kda_chunk_backward(const ScanGrad *out, float *dS, const float *S, const Chunk *c, float *work) {
     KdaChunk x;
     const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
-    float E[CT * CT], F[CT * CT], *w = kda_open(&x, c, S, work, 1), *v_t = w + n * V, *scratch = v_t + ldt * V, *rows = scratch + n * K + K * V;
+    float E[CT * CT], F[CT * CT], *w = kda_open(&x, c, S, work, 1), *v_t = w + n * V, *scratch = v_t + ldt * V,
+                                  *rows = scratch + n * K + K * V;
     const KdaGrad g = {rows, rows + n * K, rows + 2 * n * K, rows + 3 * n * K};
     memset(g.dq, 0, 3 * n * K * sizeof(float)); // dq, row, column
 
@@ -164,15 +170,17 @@ static void kda_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
 
 static const Scan kda_scan = {K_A_HEAD, kda_work, kda_chunk_forward, kda_chunk_backward};
 
-static void kda_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v, const float *g, const float *beta,
-                        const int *start, double scale, void *work, const DeltaDims *d) {
-    scan_forward((ScanJob){&kda_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g, .beta = beta, .start = start,
-                           .scale = scale, .work = work});
+static void kda_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
+                        const float *g, const float *beta, const int *start, double scale, void *work,
+                        const DeltaDims *d) {
+    scan_forward((ScanJob){&kda_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g,
+                           .beta = beta, .start = start, .scale = scale, .work = work});
 }
 
-static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout, const float *states,
-                         const float *q, const float *k, const float *v, const float *g, const float *beta, const int *start, double scale,
-                         void *work, const DeltaDims *d) {
-    scan_backward((ScanJob){&kda_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g, .beta = beta,
-                            .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale, .work = work});
+static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout,
+                         const float *states, const float *q, const float *k, const float *v, const float *g,
+                         const float *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+    scan_backward((ScanJob){&kda_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
+                            .beta = beta, .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale,
+                            .work = work});
 }

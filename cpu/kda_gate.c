@@ -16,12 +16,13 @@ static void kda_gate_task(const void *job, size_t b) {
         const size_t h = n % j->H;
         const vf rate = vset(0) - vexp(vset(A_log[h]));
         for (size_t a = 0; a < K; a += VW)
-            vput(j->out[0] + n * K + a, rate * vsoftplus(vget(f + n * K + a, K - a) + vget(dt_bias + h * K + a, K - a)), K - a);
+            vput(j->out[0] + n * K + a, rate * vsoftplus(vget(f + n * K + a, K - a) + vget(dt_bias + h * K + a, K - a)),
+                 K - a);
     }
     for (size_t n = first; n < end; n += VW) vput(j->out[1] + n, vsigmoid(vget(j->in[1] + n, end - n)), end - n);
 }
-static void kda_gate_forward(float *g, float *beta, const float *f, const float *b, const float *A_log, const float *dt_bias, int N, int H,
-                             int K) {
+static void kda_gate_forward(float *g, float *beta, const float *f, const float *b, const float *A_log,
+                             const float *dt_bias, int N, int H, int K) {
     const KdaGateJob j = {{g, beta}, {f, b, A_log, dt_bias}, N, H, K};
     pool_run_if(j.N * H * K > ALONE / 8, row_blocks(j.N * H), kda_gate_task, &j);
 }
@@ -32,14 +33,16 @@ INLINE vf kda_gate_slope(const float *dg, const float *f, const float *dt_bias, 
 }
 static void kda_gate_task_backward(const void *job, size_t b) {
     const KdaGateJob *j = job;
-    const float *dg = j->in[0], *dbeta = j->in[1], *f = j->in[2], *beta = j->in[3], *A_log = j->in[4], *dt_bias = j->in[5];
+    const float *dg = j->in[0], *dbeta = j->in[1], *f = j->in[2], *beta = j->in[3], *A_log = j->in[4],
+                *dt_bias = j->in[5];
     const size_t first = b * ROW_BLOCK, K = j->K, end = first + block_size(b, ROW_BLOCK, j->N * j->H);
     for (size_t n = first; n < end; n++) {
         const size_t h = n % j->H;
         const vf rate = vset(0) - vexp(vset(A_log[h]));
         for (size_t a = 0; a < K; a += VW) {
             float *df = j->out[0] + n * K + a;
-            vput(df, vget(df, K - a) + kda_gate_slope(dg + n * K + a, f + n * K + a, dt_bias + h * K + a, rate, K - a), K - a);
+            vput(df, vget(df, K - a) + kda_gate_slope(dg + n * K + a, f + n * K + a, dt_bias + h * K + a, rate, K - a),
+                 K - a);
         }
     }
     for (size_t n = first; n < end; n += VW) {
@@ -69,8 +72,9 @@ static void kda_gate_head(const void *job, size_t h) {
     }
     if (dA_log) dA_log[h] += vsum(total);
 }
-static void kda_gate_backward(float *df, float *db, float *dA_log, float *ddt_bias, const float *dg, const float *dbeta, const float *f,
-                              const float *g, const float *beta, const float *A_log, const float *dt_bias, int N, int H, int K) {
+static void kda_gate_backward(float *df, float *db, float *dA_log, float *ddt_bias, const float *dg, const float *dbeta,
+                              const float *f, const float *g, const float *beta, const float *A_log,
+                              const float *dt_bias, int N, int H, int K) {
     const KdaGateJob j = {{df, db}, {dg, dbeta, f, beta, A_log, dt_bias}, N, H, K};
     const KdaGateJob p = {{NULL, NULL, dA_log, ddt_bias}, {dg, dbeta, f, g, A_log, dt_bias}, N, H, K};
     const int enough = j.N * H * K > ALONE / 8;

@@ -1,10 +1,13 @@
 /* kl.c - forward KL on blocks of both heads' logits; the student's become their own gradient.
  *
- * With a = (z - max) / tau of each side and e = e^a:  KL = sum e_T (a_T - a_S) / sum e_T - log sum e_T + log sum e_S. */
+ * With a = (z - max) / tau of each side and e = e^a:  KL = sum e_T (a_T - a_S) / sum e_T - log sum e_T + log sum e_S.
+ * */
 #include "head.h"
 #include <math.h>
 
-typedef struct { float sum_s, sum_t, cross; } KlSums;
+typedef struct {
+    float sum_s, sum_t, cross;
+} KlSums;
 
 /* z_s, z_t become e_S, e_T */
 static KlSums kl_exp(float *z_s, float *z_t, float max_s, float max_t, float rate, size_t n) {
@@ -37,7 +40,13 @@ static float kl_row(float *z_s, float *z_t, float weight, float tau, int gradien
     return tau * tau * (k.cross / k.sum_t - logf(k.sum_t) + logf(k.sum_s));
 }
 
-typedef struct { float *loss, *z, *zt; const float *weight; float tau; int gradient; size_t VOC, ld; } KlJob;
+typedef struct {
+    float *loss, *z, *zt;
+    const float *weight;
+    float tau;
+    int gradient;
+    size_t VOC, ld;
+} KlJob;
 
 static void kl_task(const void *job, size_t n) {
     const KlJob *j = job;
@@ -49,8 +58,8 @@ static void kl_task(const void *job, size_t n) {
         memset(z_n, 0, j->VOC * sizeof *z_n);
     }
 }
-static void head_kl(float *loss, float *dx, float *dw, const float *x, const float *w, const float *xt, const float *wt, const float *weight,
-                    double tau, void *work, const HeadDims *d) {
+static void head_kl(float *loss, float *dx, float *dw, const float *x, const float *w, const float *xt, const float *wt,
+                    const float *weight, double tau, void *work, const HeadDims *d) {
     const size_t block = head_rows(d, 2), ld = head_stride(d);
     float *z = work, *zt = z + block * ld;
     for (size_t n = 0; n < (size_t)d->N; n += block) {

@@ -9,8 +9,8 @@ enum { RUN = 4096, ALONE = 32768 }; // below ALONE elements a second thread cost
 INLINE size_t run_count(size_t n) { return (n + RUN - 1) / RUN; }
 INLINE size_t run_size(size_t n, size_t r) { return n - r * RUN < RUN ? n - r * RUN : RUN; }
 
-/* Sums over rows keep a block of columns on the stack: as wide as the threads allow, since a narrow one reads memory in crumbs. (Each column
- * is summed over rows in order however wide its block is.) */
+/* Sums over rows keep a block of columns on the stack: as wide as the threads allow, since a narrow one reads memory in
+ * crumbs. (Each column is summed over rows in order however wide its block is.) */
 enum { ROW_BLOCK = 64, COLUMN_LEAST = 32, COLUMN_MOST = 512 };
 INLINE size_t row_blocks(size_t N) { return (N + ROW_BLOCK - 1) / ROW_BLOCK; }
 INLINE size_t column_block(size_t C) {
@@ -19,7 +19,8 @@ INLINE size_t column_block(size_t C) {
 }
 INLINE size_t block_size(size_t b, size_t block, size_t n) { return n - b * block < block ? n - b * block : block; }
 
-/* The arguments of an op as its tasks get them: outputs and inputs in the contract's order, sizes N (rows) and C, or n (elements). */
+/* The arguments of an op as its tasks get them: outputs and inputs in the contract's order, sizes N (rows) and C,
+ * or n (elements). */
 typedef struct {
     float *out[4];
     const float *in[6];
@@ -32,7 +33,9 @@ INLINE float *at(float *p, size_t i) { return p ? p + i : NULL; }
 INLINE const float *at_const(const float *p, size_t i) { return p ? p + i : NULL; }
 
 static void runs(PoolTask *task, Job job) { pool_run_if(job.n > ALONE, run_count(job.n), task, &job); }
-static void blocks_of_rows(PoolTask *task, Job job) { pool_run_if(job.N * job.C > ALONE, row_blocks(job.N), task, &job); }
+static void blocks_of_rows(PoolTask *task, Job job) {
+    pool_run_if(job.N * job.C > ALONE, row_blocks(job.N), task, &job);
+}
 static void blocks_of_columns(PoolTask *task, Job job) {
     job.block = column_block(job.C);
     pool_run_if(job.N * job.C > ALONE, (job.C + job.block - 1) / job.block, task, &job);

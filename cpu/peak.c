@@ -12,14 +12,23 @@ static float fma_chains(size_t rounds) {
         x4 = vfma(x4, a, b), x5 = vfma(x5, a, b), x6 = vfma(x6, a, b), x7 = vfma(x7, a, b);
         x8 = vfma(x8, a, b), x9 = vfma(x9, a, b), xa = vfma(xa, a, b), xb = vfma(xb, a, b);
 #ifdef __x86_64__
-        __asm__ volatile("" : "+x"(x0), "+x"(x1), "+x"(x2), "+x"(x3), "+x"(x4), "+x"(x5), "+x"(x6), "+x"(x7), "+x"(x8), "+x"(x9), "+x"(xa), "+x"(xb));
+        __asm__ volatile(""
+                         : "+x"(x0), "+x"(x1), "+x"(x2), "+x"(x3), "+x"(x4), "+x"(x5), "+x"(x6), "+x"(x7), "+x"(x8),
+                           "+x"(x9), "+x"(xa), "+x"(xb));
 #elif defined(__aarch64__)
-        __asm__ volatile("" : "+w"(x0), "+w"(x1), "+w"(x2), "+w"(x3), "+w"(x4), "+w"(x5), "+w"(x6), "+w"(x7), "+w"(x8), "+w"(x9), "+w"(xa), "+w"(xb));
+        __asm__ volatile(""
+                         : "+w"(x0), "+w"(x1), "+w"(x2), "+w"(x3), "+w"(x4), "+w"(x5), "+w"(x6), "+w"(x7), "+w"(x8),
+                           "+w"(x9), "+w"(xa), "+w"(xb));
 #endif
     }
     return vsum(((x0 + x1) + (x2 + x3)) + ((x4 + x5) + (x6 + x7)) + ((x8 + x9) + (xa + xb)));
 }
-typedef struct { size_t rounds, n; const float *x; float *got; } PeakJob; // got: one number a task, so that nothing is dropped
+// got: one number a task, so that nothing is dropped
+typedef struct {
+    size_t rounds, n;
+    const float *x;
+    float *got;
+} PeakJob;
 
 static void fma_task(const void *job, size_t t) {
     const PeakJob *j = job;
@@ -39,7 +48,8 @@ static double fma_run(size_t rounds) {
 static float read_sum(const float *x, size_t n) {
     vf s0 = vset(0), s1 = s0, s2 = s0, s3 = s0;
     for (size_t i = 0; i + 4 * VW <= n; i += 4 * VW)
-        s0 = s0 + vload(x + i), s1 = s1 + vload(x + i + VW), s2 = s2 + vload(x + i + 2 * VW), s3 = s3 + vload(x + i + 3 * VW);
+        s0 = s0 + vload(x + i), s1 = s1 + vload(x + i + VW), s2 = s2 + vload(x + i + 2 * VW),
+        s3 = s3 + vload(x + i + 3 * VW);
     return vsum((s0 + s1) + (s2 + s3));
 }
 static void read_task(const void *job, size_t t) {

@@ -56,13 +56,15 @@ static void run_alone(size_t n, PoolTask *task, const void *job) {
 }
 
 #ifdef _OPENMP
-/* gcc's OpenMP waits for ever in a child of fork() for the team that its parent had. The child's flag is set before it could ask. */
+/* gcc's OpenMP waits for ever in a child of fork() for the team that its parent had. The child's flag is set before it
+ * could ask. */
 static int team_started, team_lost;
 static void child_after_fork(void) { team_lost = team_started; }
 
-/* OpenMP ends a loop when the last thread of its team has come. On a machine with other work that can be tens of milliseconds after the
- * caller has done all tasks by itself, so the waiting is measured: where it was more than half of 10 ms spent in loops, the caller works alone
- * for 20 times as long as it waited, and then tries again. The bits do not depend on it. */
+/* OpenMP ends a loop when the last thread of its team has come. On a machine with other work that can be tens of
+ * milliseconds after the caller has done all tasks by itself, so the waiting is measured: where it was more than half
+ * of 10 ms spent in loops, the caller works alone for 20 times as long as it waited, and then tries again.
+ * The bits do not depend on it. */
 static _Thread_local double spent, waited, alone_until;
 static void patience(double begun, double done, double ended) {
     spent += ended - begun;
@@ -81,7 +83,8 @@ void pool_run(size_t n, PoolTask *task, const void *job) {
         return;
     }
     if (!team_started) team_started = 1, pthread_atfork(NULL, NULL, child_after_fork);
-    const int step = (int)(n / ((size_t)threads * 8) + 1); // taken at once: few enough hand-outs, and no long wait at the end
+    // taken at once: few enough hand-outs, and no long wait at the end
+    const int step = (int)(n / ((size_t)threads * 8) + 1);
 #pragma omp parallel num_threads(threads)
     {
         me = (size_t)omp_get_thread_num();

@@ -1,5 +1,5 @@
-/* rmsnorm.c - rmsnorm, and with an output gate gated_rmsnorm and sigmoid_rmsnorm. Rows are shared in blocks for what belongs to a row;
- * the weight's gradient is shared by blocks of columns, each summed over all rows in order. */
+/* rmsnorm.c - rmsnorm, and with an output gate gated_rmsnorm and sigmoid_rmsnorm. Rows are shared in blocks for what
+ * belongs to a row; the weight's gradient is shared by blocks of columns, each summed over all rows in order. */
 #include "parallel.h"
 #include <math.h>
 
@@ -25,17 +25,19 @@ static void add_rms_block(const void *job, size_t b) {
     const size_t C = j->C;
     for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
         float *sum = j->out[0] + n * C;
-        for (size_t c = 0; c < C; c += VW) vput(sum + c, vget(j->in[0] + n * C + c, C - c) + vget(j->in[1] + n * C + c, C - c), C - c);
+        for (size_t c = 0; c < C; c += VW)
+            vput(sum + c, vget(j->in[0] + n * C + c, C - c) + vget(j->in[1] + n * C + c, C - c), C - c);
         rms_rows(j->out[1] + n * C, j->out[2] + n, sum, j->in[2], j->a, 1, C);
     }
 }
-static void add_rmsnorm_forward(float *sum, float *y, float *rstd, const float *a, const float *b, const float *w, double eps, int N,
-                                int C) {
+static void add_rmsnorm_forward(float *sum, float *y, float *rstd, const float *a, const float *b, const float *w,
+                                double eps, int N, int C) {
     blocks_of_rows(add_rms_block, (Job){{sum, y, rstd}, {a, b, w}, .N = N, .C = C, .a = (float)eps});
 }
 
 /* dx += rstd (t - n mean(t n)) with t = dy w, n = x rstd */
-static void rms_rows_backward(float *dx, const float *dy, const float *x, const float *w, const float *rstd, size_t N, size_t C) {
+static void rms_rows_backward(float *dx, const float *dy, const float *x, const float *w, const float *rstd, size_t N,
+                              size_t C) {
     for (size_t i = 0; i < N; i++, dx += C, dy += C, x += C) {
         vf s = vset(0);
         for (size_t c = 0; c < C; c += VW) s = vfma(vget(dy + c, C - c) * vget(w + c, C - c), vget(x + c, C - c), s);
@@ -49,7 +51,8 @@ static void rms_rows_backward(float *dx, const float *dy, const float *x, const 
 static void rms_block_backward(const void *job, size_t b) {
     const Job *j = job;
     const size_t n = b * ROW_BLOCK, nc = n * j->C;
-    rms_rows_backward(j->out[0] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2], j->in[3] + n, block_size(b, ROW_BLOCK, j->N), j->C);
+    rms_rows_backward(j->out[0] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2], j->in[3] + n,
+                      block_size(b, ROW_BLOCK, j->N), j->C);
 }
 /* dw += sum_n dy x rstd */
 static void rms_columns(const void *job, size_t b) {
@@ -59,11 +62,13 @@ static void rms_columns(const void *job, size_t b) {
     for (size_t i = 0; i < j->N; i++) {
         const float *dy = j->in[0] + i * j->C + from, *x = j->in[1] + i * j->C + from;
         const vf r = vset(j->in[3][i]);
-        for (size_t c = 0; c < n; c += VW) vstore(sums + c, vfma(vget(dy + c, n - c), vget(x + c, n - c) * r, vload(sums + c)));
+        for (size_t c = 0; c < n; c += VW)
+            vstore(sums + c, vfma(vget(dy + c, n - c), vget(x + c, n - c) * r, vload(sums + c)));
     }
     for (size_t c = 0; c < n; c++) j->out[1][from + c] += sums[c];
 }
-static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const float *rstd, int N, int C) {
+static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const float *rstd,
+                             int N, int C) {
     const Job j = {{dx, dw}, {dy, x, w, rstd}, .N = N, .C = C};
     if (dx) blocks_of_rows(rms_block_backward, j);
     if (dw) blocks_of_columns(rms_columns, j);
@@ -92,8 +97,8 @@ INLINE void gated_rows(const Job *j, size_t b, int silu) {
     }
 }
 
-INLINE void gated_row_backward(float *dx, float *dz, const float *dy, const float *x, const float *z, const float *w, float r, size_t C,
-                               int silu) {
+INLINE void gated_row_backward(float *dx, float *dz, const float *dy, const float *x, const float *z, const float *w,
+                               float r, size_t C, int silu) {
     vf dot = vset(0);
     for (size_t c = 0; c < C; c += VW) {
         const size_t k = C - c;
@@ -111,7 +116,8 @@ INLINE void gated_row_backward(float *dx, float *dz, const float *dy, const floa
 INLINE void gated_rows_backward(const Job *j, size_t b, int silu) {
     for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
         const size_t nc = n * j->C;
-        gated_row_backward(j->out[0] + nc, j->out[1] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2] + nc, j->in[3], j->in[4][n], j->C, silu);
+        gated_row_backward(j->out[0] + nc, j->out[1] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2] + nc, j->in[3],
+                           j->in[4][n], j->C, silu);
     }
 }
 
@@ -137,20 +143,22 @@ static void sigmoid_rows(const void *job, size_t b) { gated_rows(job, b, 0); }
 static void sigmoid_rows_backward(const void *job, size_t b) { gated_rows_backward(job, b, 0); }
 static void sigmoid_columns(const void *job, size_t b) { gated_columns(job, b, 0); }
 
-static void gated_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps, int N, int C) {
+static void gated_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps,
+                                  int N, int C) {
     blocks_of_rows(silu_rows, (Job){{y, rstd}, {x, z, w}, .N = N, .C = C, .a = (float)eps});
 }
-static void gated_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z, const float *w,
-                                   const float *rstd, int N, int C) {
+static void gated_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z,
+                                   const float *w, const float *rstd, int N, int C) {
     const Job j = {{dx, dz, dw}, {dy, x, z, w, rstd}, .N = N, .C = C};
     blocks_of_rows(silu_rows_backward, j);
     if (dw) blocks_of_columns(silu_columns, j);
 }
-static void sigmoid_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps, int N, int C) {
+static void sigmoid_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps,
+                                    int N, int C) {
     blocks_of_rows(sigmoid_rows, (Job){{y, rstd}, {x, z, w}, .N = N, .C = C, .a = (float)eps});
 }
-static void sigmoid_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z, const float *w,
-                                     const float *rstd, int N, int C) {
+static void sigmoid_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z,
+                                     const float *w, const float *rstd, int N, int C) {
     const Job j = {{dx, dz, dw}, {dy, x, z, w, rstd}, .N = N, .C = C};
     blocks_of_rows(sigmoid_rows_backward, j);
     if (dw) blocks_of_columns(sigmoid_columns, j);

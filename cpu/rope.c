@@ -1,7 +1,8 @@
 /* rope.c - rotary position embedding: the angles of a position once for all its heads and batch elements. */
 #include "parallel.h"
 
-enum { ROPE_MAX = 256, ROPE_BLOCK = 16 }; // pairs per head that fit the stack copy (beyond it, the plain loop); positions a task
+// pairs per head that fit the stack copy (beyond it, the plain loop); positions a task
+enum { ROPE_MAX = 256, ROPE_BLOCK = 16 };
 
 /* y_lo = a_lo cos - a_hi sin, y_hi = a_hi cos + a_lo sin for n pairs; add: y += */
 static void rope_row(float *y, const float *x, const float *cs, const float *sn, size_t n, int add) {
@@ -32,7 +33,14 @@ static void rope_row_plain(float *y, const float *x, const float *row, float sig
     }
 }
 
-typedef struct { float *y; const float *x, *table; int pos; float sign; size_t B, T, H, D; int add; } RopeJob;
+typedef struct {
+    float *y;
+    const float *x, *table;
+    int pos;
+    float sign;
+    size_t B, T, H, D;
+    int add;
+} RopeJob;
 
 /* Positions of one block, each for all heads of all batch elements. */
 static void rope_block(const void *job, size_t block) {

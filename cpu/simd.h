@@ -1,8 +1,10 @@
-/* simd.h - one vector of floats, in three widths: `vf` with VW lanes, chosen by SIMD = 512 (AVX-512), 256 (AVX2+FMA) or 128
- * (whatever the compiler's 16-byte vectors become: SSE2, NEON, plain C). + - * / are the compiler's vector operators; the rest
- * is named here. The op files are written once on these names and compiled once per width (cpu_avx512.c, cpu_avx2.c, cpu_plain.c).
+/* simd.h - one vector of floats, in three widths: `vf` with VW lanes, chosen by SIMD = 512 (AVX-512), 256 (AVX2+FMA) or
+ * 128 (whatever the compiler's 16-byte vectors become: SSE2, NEON, plain C). + - * / are the compiler's vector
+ * operators; the rest is named here. The op files are written once on these names and compiled once per width
+ * (cpu_avx512.c, cpu_avx2.c, cpu_plain.c).
  *
- * A NaN in any input of vmax/vmin comes out if it is in the SECOND argument (that is how x86 compares), so clamps write it there. */
+ * A NaN in any input of vmax/vmin comes out if it is in the SECOND argument (that is how x86 compares), so clamps write
+ * it there. */
 #ifndef HYB_CPU_SIMD_H
 #define HYB_CPU_SIMD_H
 #include <stddef.h>
@@ -23,7 +25,8 @@ typedef __m512i vi;
 INLINE vf vset(float x) { return _mm512_set1_ps(x); }
 INLINE vf vload(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void vstore(float *p, vf x) { _mm512_storeu_ps(p, x); }
-INLINE vf vload_n(const float *p, size_t n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); } // n < VW; others 0
+// n < VW; others 0
+INLINE vf vload_n(const float *p, size_t n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 INLINE void vstore_n(float *p, vf x, size_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x); }
 INLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vf vfnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } // c - a b
@@ -32,9 +35,11 @@ INLINE vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf vsqrt(vf a) { return _mm512_sqrt_ps(a); }
 INLINE vf vabs(vf a) { return _mm512_abs_ps(a); }
 INLINE vf vround(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-INLINE vf vldexp(vf x, vf n) { return _mm512_scalef_ps(x, n); } // x 2^n, n integral, gradual underflow
+INLINE vf vldexp(vf x, vf n) { return _mm512_scalef_ps(x, n); }    // x 2^n, n integral, gradual underflow
 INLINE vf vswap(vf a) { return _mm512_shuffle_f32x4(a, a, 0x4e); } // the halves change places
-INLINE vf vless(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); } // a < b ? x : y
+INLINE vf vless(vf a, vf b, vf x, vf y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+} // a < b ? x : y
 #elif SIMD == 256
 enum { VW = 8, MR = 6 };
 typedef float vf __attribute__((vector_size(32)));
@@ -111,8 +116,12 @@ INLINE void vput(float *p, vf x, size_t n) {
 typedef __m256 Half;
 INLINE Half vhalf_add(vf x) { return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)); }
 INLINE Half vhalf_max(vf x) { return _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)); }
-INLINE V4 vquarter_add(vf x) { return _mm_add_ps(_mm256_castps256_ps128(vhalf_add(x)), _mm256_extractf128_ps(vhalf_add(x), 1)); }
-INLINE V4 vquarter_max(vf x) { return _mm_max_ps(_mm256_castps256_ps128(vhalf_max(x)), _mm256_extractf128_ps(vhalf_max(x), 1)); }
+INLINE V4 vquarter_add(vf x) {
+    return _mm_add_ps(_mm256_castps256_ps128(vhalf_add(x)), _mm256_extractf128_ps(vhalf_add(x), 1));
+}
+INLINE V4 vquarter_max(vf x) {
+    return _mm_max_ps(_mm256_castps256_ps128(vhalf_max(x)), _mm256_extractf128_ps(vhalf_max(x), 1));
+}
 #elif SIMD == 256
 INLINE V4 vquarter_add(vf x) { return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }
 INLINE V4 vquarter_max(vf x) { return _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }

@@ -1,6 +1,7 @@
 /* simd_math.h - exp, log1p, sigmoid, softplus on vectors. Bounds, checked on dense grids against libm in double
  * (tests/test_cpu.c): vexp 2 ulp (a subnormal result: 2 of its ulps), vlog1p on [0, 1] 2 ulp.
- * Polynomials: minimax fits (Lawson iteration) made for this file. NaN in gives NaN out, exp(-inf) = 0, exp(inf) = inf. */
+ * Polynomials: minimax fits (Lawson iteration) made for this file. NaN in gives NaN out, exp(-inf) = 0, exp(inf) = inf.
+ * */
 #ifndef HYB_CPU_SIMD_MATH_H
 #define HYB_CPU_SIMD_MATH_H
 #include "simd.h"

@@ -26,7 +26,9 @@ static void silu_run_backward(const void *job, size_t r) {
         vput(dx + i, vfma(vget(dy + i, n - i), silu_slope(v, vsigmoid(v)), vget(dx + i, n - i)), n - i);
     }
 }
-static void silu_backward(float *dx, const float *dy, const float *x, size_t n) { runs(silu_run_backward, (Job){{dx}, {dy, x}, .n = n}); }
+static void silu_backward(float *dx, const float *dy, const float *x, size_t n) {
+    runs(silu_run_backward, (Job){{dx}, {dy, x}, .n = n});
+}
 
 static void swiglu_run(const void *job, size_t r) {
     const Job *j = job;
@@ -38,7 +40,9 @@ static void swiglu_run(const void *job, size_t r) {
         vput(y + i, g * vsigmoid(g) * vget(up + i, n - i), n - i);
     }
 }
-static void swiglu_forward(float *y, const float *gate, const float *up, size_t n) { runs(swiglu_run, (Job){{y}, {gate, up}, .n = n}); }
+static void swiglu_forward(float *y, const float *gate, const float *up, size_t n) {
+    runs(swiglu_run, (Job){{y}, {gate, up}, .n = n});
+}
 
 static void swiglu_run_backward(const void *job, size_t r) {
     const Job *j = job;

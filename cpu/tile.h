@@ -1,10 +1,13 @@
 /* tile.h - the inner kernel of every matrix product here: C (m,n) = or += A (m,k) B (k,n) for one block, on one thread.
  *
- * A tile of C, MR rows by two vectors, is held in registers while k runs; a step loads two vectors of B and broadcasts MR elements of
- * A. The accumulators are 24 names, not an array: gcc spills arrays of vectors. Every element of C is one chain of FMAs over k
- * from 0 in order, then one store or addition: how C is cut into tiles, and by whom, changes no bit of the result.
+ * A tile of C, MR rows by two vectors, is held in registers while k runs; a step loads two vectors of B and broadcasts
+ * MR elements of
+ * A. The accumulators are 24 names, not an array: gcc spills arrays of vectors. Every element of C is one chain of FMAs
+ * over k from 0 in order, then one store or addition: how C is cut into tiles, and by whom, changes no bit of the
+ * result.
  *
- * A is read in place, either by rows (a[i*lda + k], ROWS) or by columns (a[k*lda + i], COLS). Row k of B is at b + k*ldb. */
+ * A is read in place, either by rows (a[i*lda + k], ROWS) or by columns (a[k*lda + i], COLS).
+ * Row k of B is at b + k*ldb. */
 #ifndef HYB_CPU_TILE_H
 #define HYB_CPU_TILE_H
 #include "simd.h"
@@ -21,12 +24,13 @@ INLINE void tile_row(float *c, vf x0, vf x1, int nv, size_t tail, int add) {
     if (nv == 2) vstore(c + VW, add ? vload(c + VW) + x1 : x1);
 }
 
-/* mr rows x nv vectors (or one of `tail` lanes); mr, nv, by and whether there is a tail are constants: the compiler removes the rest */
+/* mr rows x nv vectors (or one of `tail` lanes); mr, nv, by and whether there is a tail are constants:
+ * the compiler removes the rest */
 INLINE void tile(int mr, int nv, int by, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb,
                  size_t k, size_t tail, int add) {
-    vf x00 = vset(0), x01 = x00, x10 = x00, x11 = x00, x20 = x00, x21 = x00, x30 = x00, x31 = x00, x40 = x00, x41 = x00, x50 = x00,
-       x51 = x00, x60 = x00, x61 = x00, x70 = x00, x71 = x00, x80 = x00, x81 = x00, x90 = x00, x91 = x00, xa0 = x00, xa1 = x00,
-       xb0 = x00, xb1 = x00;
+    vf x00 = vset(0), x01 = x00, x10 = x00, x11 = x00, x20 = x00, x21 = x00, x30 = x00, x31 = x00, x40 = x00, x41 = x00,
+       x50 = x00, x51 = x00, x60 = x00, x61 = x00, x70 = x00, x71 = x00, x80 = x00, x81 = x00, x90 = x00, x91 = x00,
+       xa0 = x00, xa1 = x00, xb0 = x00, xb1 = x00;
     const size_t row = by == ROWS ? lda : 1, step = by == ROWS ? 1 : lda;
     const float *a0 = a, *a3 = mr > 3 ? a + 3 * row : a, *a6 = mr > 6 ? a + 6 * row : a, *a9 = mr > 9 ? a + 9 * row : a;
     for (size_t p = 0; p < k; p++) {
@@ -61,20 +65,35 @@ INLINE void tile(int mr, int nv, int by, float *c, size_t ldc, const float *a, s
 }
 
 /* The instances: 1..MR rows of each kind, behind one switch. */
-#define TILE_CASE(m) case m: if (m <= MR) tile(m <= MR ? m : 1, nv, by, c, ldc, a, lda, b, ldb, k, tail, add); break
-INLINE void tile_switch(int mr, int nv, int by, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t k,
-                        size_t tail, int add) {
+#define TILE_CASE(m)                                                                                                   \
+    case m:                                                                                                            \
+        if (m <= MR) tile(m <= MR ? m : 1, nv, by, c, ldc, a, lda, b, ldb, k, tail, add);                              \
+        break
+INLINE void tile_switch(int mr, int nv, int by, float *c, size_t ldc, const float *a, size_t lda, const float *b,
+                        size_t ldb, size_t k, size_t tail, int add) {
     switch (mr) {
-        TILE_CASE(1); TILE_CASE(2); TILE_CASE(3); TILE_CASE(4); TILE_CASE(5); TILE_CASE(6);
-        TILE_CASE(7); TILE_CASE(8); TILE_CASE(9); TILE_CASE(10); TILE_CASE(11); TILE_CASE(12);
+        TILE_CASE(1);
+        TILE_CASE(2);
+        TILE_CASE(3);
+        TILE_CASE(4);
+        TILE_CASE(5);
+        TILE_CASE(6);
+        TILE_CASE(7);
+        TILE_CASE(8);
+        TILE_CASE(9);
+        TILE_CASE(10);
+        TILE_CASE(11);
+        TILE_CASE(12);
     }
 }
 #undef TILE_CASE
-typedef void Tile(int mr, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t k, size_t tail, int add);
-#define TILE_KIND(name, nv, by, tail) \
-    static void name(int mr, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t k, size_t n, int add) { \
-        (void)n; \
-        tile_switch(mr, nv, by, c, ldc, a, lda, b, ldb, k, tail, add); \
+typedef void Tile(int mr, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t k,
+                  size_t tail, int add);
+#define TILE_KIND(name, nv, by, tail)                                                                                  \
+    static void name(int mr, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t k,   \
+                     size_t n, int add) {                                                                              \
+        (void)n;                                                                                                       \
+        tile_switch(mr, nv, by, c, ldc, a, lda, b, ldb, k, tail, add);                                                 \
     }
 TILE_KIND(tile_rows2, 2, ROWS, 0)
 TILE_KIND(tile_rows1, 1, ROWS, 0)
@@ -85,8 +104,8 @@ TILE_KIND(tile_cols_tail, 1, COLS, n)
 #undef TILE_KIND
 
 /* C (m,n) = or += A B over one panel of B; rows in tiles of nearly equal height. */
-static void panel_rows(Tile *f, float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb, size_t m, size_t k,
-                       size_t tail, int add) {
+static void panel_rows(Tile *f, float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb,
+                       size_t m, size_t k, size_t tail, int add) {
     const size_t tiles = (m + MR - 1) / MR, base = m / tiles, more = m % tiles, row = by == ROWS ? lda : 1;
     for (size_t t = 0; t < tiles; t++) {
         const size_t mr = base + (t < more);
@@ -95,8 +114,8 @@ static void panel_rows(Tile *f, float *c, size_t ldc, const float *a, size_t lda
     }
 }
 /* n <= 2 VW columns */
-static void panel_mul(float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb, size_t m, size_t n, size_t k,
-                      int add) {
+static void panel_mul(float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb, size_t m,
+                      size_t n, size_t k, int add) {
     if (n == 2 * VW) {
         panel_rows(by == ROWS ? tile_rows2 : tile_cols2, c, ldc, a, lda, by, b, ldb, m, k, 0, add);
         return;
@@ -109,15 +128,16 @@ static void panel_mul(float *c, size_t ldc, const float *a, size_t lda, int by, 
 }
 
 /* C (m,n) = or += A (m,k) B (k,n), all in place: for operands that fit the caches. */
-static void block_mul(float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb, size_t m, size_t n, size_t k,
-                      int add) {
+static void block_mul(float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb, size_t m,
+                      size_t n, size_t k, int add) {
     for (size_t j = 0; m && j < n; j += 2 * VW)
         panel_mul(c + j, ldc, a, lda, by, b + j, ldb, m, n - j < 2 * VW ? n - j : 2 * VW, k, add);
 }
 
 /* y (cols,rows) = x (rows,cols) transposed, in 4 x 4 blocks. */
 INLINE void transpose4(float *y, size_t ldy, const float *x, size_t ldx) {
-    const V4 a = *(const V4 *)x, b = *(const V4 *)(x + ldx), c = *(const V4 *)(x + 2 * ldx), d = *(const V4 *)(x + 3 * ldx);
+    const V4 a = *(const V4 *)x, b = *(const V4 *)(x + ldx), c = *(const V4 *)(x + 2 * ldx),
+             d = *(const V4 *)(x + 3 * ldx);
     const V4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), AB = __builtin_shufflevector(a, b, 2, 6, 3, 7);
     const V4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
     *(V4 *)y = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
@@ -125,7 +145,8 @@ INLINE void transpose4(float *y, size_t ldy, const float *x, size_t ldx) {
     *(V4 *)(y + 2 * ldy) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5);
     *(V4 *)(y + 3 * ldy) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7);
 }
-enum { TILE_ROWS = 32, TILE_COLS = 16 }; // a block whose lines, read and written, fit the first cache however they are aligned
+// a block whose lines, read and written, fit the first cache however they are aligned
+enum { TILE_ROWS = 32, TILE_COLS = 16 };
 static void transpose_block(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, size_t cols) {
     const size_t r4 = rows & ~(size_t)3, c4 = cols & ~(size_t)3;
     for (size_t i = 0; i < r4; i += 4)

@@ -53,7 +53,14 @@ static float xent_row(float *z, int *top, int target, float weight, int gradient
     return (max - z_target) + logf(total);
 }
 
-typedef struct { float *loss, *z; int *top; const int *target; const float *weight; int gradient; size_t VOC, ld; } XentJob;
+typedef struct {
+    float *loss, *z;
+    int *top;
+    const int *target;
+    const float *weight;
+    int gradient;
+    size_t VOC, ld;
+} XentJob;
 
 static void xent_task(const void *job, size_t n) {
     const XentJob *j = job;
@@ -67,13 +74,14 @@ static void xent_task(const void *job, size_t n) {
     if (j->top) j->top[n] = -1;
     memset(z_n, 0, j->VOC * sizeof *z_n);
 }
-static void head_xent(float *loss, int *top, float *dx, float *dw, const float *x, const float *w, const int *target, const float *weight,
-                      void *work, const HeadDims *d) {
+static void head_xent(float *loss, int *top, float *dx, float *dw, const float *x, const float *w, const int *target,
+                      const float *weight, void *work, const HeadDims *d) {
     const size_t block = head_rows(d, 1);
     for (size_t n = 0; n < (size_t)d->N; n += block) {
         const size_t rows = (size_t)d->N - n < block ? (size_t)d->N - n : block;
         const float *x_n = x + n * d->C;
-        const XentJob j = {loss + n, work, top ? top + n : NULL, target + n, at_const(weight, n), dx || dw, d->VOC, head_stride(d)};
+        const XentJob j = {loss + n, work,   top ? top + n : NULL, target + n, at_const(weight, n),
+                           dx || dw, d->VOC, head_stride(d)};
         head_logits(work, x_n, w, rows, d->C, d);
         pool_run_if(rows * d->VOC > ALONE / 2, rows, xent_task, &j);
         head_gradient(at(dx, n * d->C), dw, work, x_n, w, rows, d);

@@ -1,5 +1,6 @@
-/* adamw.cu - one step of AdamW over a list of tensors in a single pass: 28 bytes a parameter read and written (30 with a bf16 copy of the
- * weight, 24 where the bf16 weight is all there is). A launch takes as many tensors as fit in 4 KB of parameters; a block belongs to one. */
+/* adamw.cu - one step of AdamW over a list of tensors in a single pass: 28 bytes a parameter read and written (30 with
+ * a bf16 copy of the weight, 24 where the bf16 weight is all there is). A launch takes as many tensors as fit in 4 KB
+ * of parameters; a block belongs to one. */
 enum { ADAMW_TENSORS = 56 };
 struct AdamwTable { // tensor t has the blocks from first[t] on
     wide *master[ADAMW_TENSORS], *m[ADAMW_TENSORS], *v[ADAMW_TENSORS];
@@ -35,7 +36,8 @@ __global__ void adamw_kernel(const __grid_constant__ AdamwTable table, AdamwScal
     wide *const master = table.master[t], *const m = table.m[t], *const v = table.v[t];
     const float lr = table.lr[t], keep = table.keep[t];
     real *const weight = table.weight[t];
-    Pack p = master ? pack_load(master, i, n) : pack_load(weight, i, n), mi = pack_load(m, i, n), vi = pack_load(v, i, n);
+    Pack p = master ? pack_load(master, i, n) : pack_load(weight, i, n), mi = pack_load(m, i, n),
+         vi = pack_load(v, i, n);
     const Pack g = pack_load(table.grad[t], i, n);
     for (int k = 0; k < PACK; k++) {
         const float d = g.v[k] * s.grad_scale;
@@ -51,8 +53,8 @@ __global__ void adamw_kernel(const __grid_constant__ AdamwTable table, AdamwScal
             p.v[k] = adamw_round(p.v[k], adamw_mix(table.key[t] + (i + k) / 4 * PHI) >> 16 * (k % 4) & 0xffff);
     if (weight) pack_store(weight, i, n, p);
 }
-static void adamw(const Trained *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, uint64_t seed,
-                  int tensors) {
+static void adamw(const Trained *list, double grad_scale, double beta1, double beta2, double eps, int64_t step,
+                  uint64_t seed, int tensors) {
     const AdamwScalars s = {(float)grad_scale,
                             (float)beta1,
                             (float)(1 - beta1),
@@ -69,7 +71,8 @@ static void adamw(const Trained *list, double grad_scale, double beta1, double b
         for (; i < tensors && t < ADAMW_TENSORS; i++) {
             const Trained &a = list[i];
             if (!a.n) continue;
-            table.master[t] = a.master, table.weight[t] = a.weight, table.m[t] = a.m, table.v[t] = a.v, table.grad[t] = a.grad;
+            table.master[t] = a.master, table.weight[t] = a.weight, table.m[t] = a.m, table.v[t] = a.v,
+            table.grad[t] = a.grad;
             table.n[t] = a.n, table.lr[t] = (float)a.lr, table.keep[t] = (float)(1 - a.lr * a.decay);
             table.key[t] = adamw_mix(key + (uint64_t)i);
             table.first[t++] = blocks;

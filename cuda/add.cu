@@ -22,9 +22,10 @@ static void accumulate(real *y, const real *x, double alpha, size_t n) {
     if (n) LAUNCH(accumulate_kernel, pack_blocks(n), PACK_THREADS, 0, y, x, (float)alpha, n);
 }
 
-/* sum and sumsq, in exactly the order of the contract, so that the value is ref's to the bit: a block of threads fetches 4096 elements,
- * one thread adds them from left to right; then one thread a tensor adds the block sums. The chain of additions is hidden behind
- * the other blocks on the same multiprocessor. A launch takes as many tensors as its parameters have room for. */
+/* sum and sumsq, in exactly the order of the contract, so that the value is ref's to the bit:
+ * a block of threads fetches 4096 elements, one thread adds them from left to right; then one thread a tensor adds the
+ * block sums. The chain of additions is hidden behind the other blocks on the same multiprocessor.
+ * A launch takes as many tensors as its parameters have room for. */
 enum { SUM_BLOCK = 4096, SUM_STAGE = 1024, SUM_TENSORS = 192 };
 struct SumTable { // tensor t has the blocks first[t] ... first[t + 1] - 1
     const wide *x[SUM_TENSORS];

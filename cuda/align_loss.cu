@@ -1,6 +1,6 @@
 /* align_loss.cu - the stage-1 distance between teacher and student, a warp a row. */
-__global__ void align_loss_kernel(wide *loss, real *ds, const real *t, const real *s, float weight, int form,
-                                  int N, int C) {
+__global__ void align_loss_kernel(wide *loss, real *ds, const real *t, const real *s, float weight, int form, int N,
+                                  int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
     const real *t_n = t + n * C, *s_n = s + n * C;
@@ -21,8 +21,6 @@ __global__ void align_loss_kernel(wide *loss, real *ds, const real *t, const rea
         pack_add(ds + n * C, c, C, a);
     }
 }
-static void align_loss(wide *loss, real *ds, const real *t, const real *s, double weight, int form, int N,
-                       int C) {
-    LAUNCH(align_loss_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, loss, ds, t, s, (float)weight,
-           form, N, C);
+static void align_loss(wide *loss, real *ds, const real *t, const real *s, double weight, int form, int N, int C) {
+    LAUNCH(align_loss_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, loss, ds, t, s, (float)weight, form, N, C);
 }

@@ -1,5 +1,6 @@
-/* attention.cu - causal softmax attention, first version: a warp a query row, 32 keys at a time, lanes over keys for the scores and over
- * the head's elements for the sums. Every product is a plain float sum; the fast version for BF16 is in attention_mma.cu. */
+/* attention.cu - causal softmax attention, first version: a warp a query row, 32 keys at a time, lanes over keys for
+ * the scores and over the head's elements for the sums. Every product is a plain float sum;
+ * the fast version for BF16 is in attention_mma.cu. */
 enum { ATT_WARPS = 4, ATT_MAX_D = 256, ATT_PER_LANE = ATT_MAX_D / WARP };
 
 struct AttnArgs { // everything about shapes, by value
@@ -52,8 +53,8 @@ __global__ void attention_forward_kernel(real *o, wide *lse, const real *q, cons
         if (lane + i * WARP < a.D) o[row * a.D + lane + i * WARP] = acc[i] / sum;
     if (lane == 0) lse[row] = max_so_far + logf(sum);
 }
-static void attention_forward_plain(real *o, wide *lse, const real *q, const real *k, const real *v,
-                                    const int *start, double scale, const AttnDims *d) {
+static void attention_forward_plain(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start,
+                                    double scale, const AttnDims *d) {
     const size_t rows = (size_t)d->B * d->T * d->H;
     LAUNCH(attention_forward_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, o, lse, q, k, v, start,
            attn_args(d, scale), rows);
@@ -69,14 +70,12 @@ __global__ void attention_delta_kernel(wide *delta, const real *dout, const real
     if (threadIdx.x % WARP == 0) delta[row] = s;
 }
 /* dq: a warp a query row. Each lane recomputes p and ds for one key; then all lanes add ds_j k_j. */
-__global__ void attention_dq_kernel(real *dq, const real *dout, const wide *lse, const wide *delta,
-                                    const real *q, const real *k, const real *v, const int *start, AttnArgs a,
-                                    size_t rows) {
+__global__ void attention_dq_kernel(real *dq, const real *dout, const wide *lse, const wide *delta, const real *q,
+                                    const real *k, const real *v, const int *start, AttnArgs a, size_t rows) {
     const size_t row = (size_t)blockIdx.x * ATT_WARPS + threadIdx.x / WARP;
     const int lane = threadIdx.x % WARP;
     if (row >= rows) return;
-    const int h = (int)(row % a.H), t = (int)(row / a.H % a.T), b = (int)(row / a.H / a.T),
-              hk = h / (a.H / a.Hk);
+    const int h = (int)(row % a.H), t = (int)(row / a.H % a.T), b = (int)(row / a.H / a.T), hk = h / (a.H / a.Hk);
     const real *q_r = q + row * a.D, *do_r = dout + row * a.D;
     float acc[ATT_PER_LANE] = {};
     for (int j0 = first_key(a, start, b, t); j0 <= t; j0 += WARP) {
@@ -103,13 +102,12 @@ __global__ void attention_dq_kernel(real *dq, const real *dout, const wide *lse,
 }
 /* dk, dv: a warp a key row (b, j, hk), over the queries of its heads in order. */
 __global__ void attention_dkv_kernel(real *dk, real *dv, const real *dout, const wide *lse, const wide *delta,
-                                     const real *q, const real *k, const real *v, const int *start,
-                                     AttnArgs a, size_t rows) {
+                                     const real *q, const real *k, const real *v, const int *start, AttnArgs a,
+                                     size_t rows) {
     const size_t row = (size_t)blockIdx.x * ATT_WARPS + threadIdx.x / WARP;
     const int lane = threadIdx.x % WARP;
     if (row >= rows) return;
-    const int hk = (int)(row % a.Hk), j = (int)(row / a.Hk % a.T), b = (int)(row / a.Hk / a.T),
-              group = a.H / a.Hk;
+    const int hk = (int)(row % a.Hk), j = (int)(row / a.Hk % a.T), b = (int)(row / a.Hk / a.T), group = a.H / a.Hk;
     const size_t at = (((size_t)b * a.stride + j) * a.Hk + hk) * a.D;
     const real *k_j = k + at, *v_j = v + at;
     const int last = a.window > 0 ? min(a.T, j + a.window) : a.T;
@@ -122,8 +120,7 @@ __global__ void attention_dkv_kernel(real *dk, real *dv, const real *dout, const
             if (t < last && first_key(a, start, b, t) <= j) {
                 float s = 0, dp = 0;
                 for (int c = 0; c < a.D; c++)
-                    s += (float)q[r * a.D + c] * (float)k_j[c],
-                        dp += (float)dout[r * a.D + c] * (float)v_j[c];
+                    s += (float)q[r * a.D + c] * (float)k_j[c], dp += (float)dout[r * a.D + c] * (float)v_j[c];
                 p = expf(a.scale * s - lse[r]);
                 ds = p * (dp - delta[r]);
             }
@@ -145,18 +142,17 @@ __global__ void attention_dkv_kernel(real *dk, real *dv, const real *dout, const
         if (dv) dv[at + c] = (float)dv[at + c] + acc_v[i];
     }
 }
-static void attention_backward_plain(real *dq, real *dk, real *dv, const real *dout, const real *o,
-                                     const wide *lse, const real *q, const real *k, const real *v,
-                                     const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_backward_plain(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse,
+                                     const real *q, const real *k, const real *v, const int *start, double scale,
+                                     void *work, const AttnDims *d) {
     const size_t rows = (size_t)d->B * d->T * d->H, keys = (size_t)d->B * d->T * d->Hk;
     const AttnArgs a = attn_args(d, scale);
     wide *delta = (wide *)work;
-    LAUNCH(attention_delta_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, delta, dout, o, d->D,
-           rows);
+    LAUNCH(attention_delta_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, delta, dout, o, d->D, rows);
     if (dq)
-        LAUNCH(attention_dq_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, dq, dout, lse, delta, q,
-               k, v, start, a, rows);
+        LAUNCH(attention_dq_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, dq, dout, lse, delta, q, k, v,
+               start, a, rows);
     if (dk || dv)
-        LAUNCH(attention_dkv_kernel, ceil_div(keys, ATT_WARPS), ATT_WARPS * WARP, 0, dk, dv, dout, lse, delta,
-               q, k, v, start, a, keys);
+        LAUNCH(attention_dkv_kernel, ceil_div(keys, ATT_WARPS), ATT_WARPS * WARP, 0, dk, dv, dout, lse, delta, q, k, v,
+               start, a, keys);
 }

@@ -1,10 +1,13 @@
-/* attention_mma.cu - attention for BF16 with D = 64 or 128, on the matrix unit: the tiling of FlashAttention-2 (arXiv 2307.08691).
+/* attention_mma.cu - attention for BF16 with D = 64 or 128, on the matrix unit: the tiling of FlashAttention-2 (arXiv
+ * 2307.08691).
  *
- * Forward: a block has 64 queries of one head, a warp 16 of them, with their output and running maximum and sum in registers. Key and
- * value tiles of 64 come through a ring of two stages of asynchronous copies. Tiles that nobody sees are not visited; masks are applied only
+ * Forward: a block has 64 queries of one head, a warp 16 of them, with their output and running maximum and sum in
+ * registers. Key and value tiles of 64 come through a ring of two stages of asynchronous copies.
+ * Tiles that nobody sees are not visited; masks are applied only
  * in tiles that some row sees partly. Exponents are of 2, with the scale folded in.
- * Backward, without atomics and in a fixed order: one kernel per key tile for dk and dv (over the queries of all heads of its group),
- * one per query tile for dq; both recompute P from lse. That is 7 products where an atomic dq would need 5. */
+ * Backward, without atomics and in a fixed order: one kernel per key tile for dk and dv (over the queries of all heads
+ * of its group), one per query tile for dq; both recompute P from lse. That is 7 products where an atomic dq would need
+ * 5. */
 enum { FLASH_ROWS = 64, FLASH_KEYS = 64, FLASH_THREADS = 128, FLASH_BACK = 32 };
 const float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
@@ -22,14 +25,12 @@ __device__ FlashRows flash_rows(const AttnArgs &a, const int *start, int b, int 
     }
     return r;
 }
-__device__ bool flash_sees(const FlashRows &r, int i, int key) {
-    return key >= r.first[i] && key <= r.last[i];
-}
+__device__ bool flash_sees(const FlashRows &r, int i, int key) { return key >= r.first[i] && key <= r.last[i]; }
 
 template <int D>
 __global__ void __launch_bounds__(FLASH_THREADS)
-    flash_forward_mma_kernel(Bf16 *o, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v,
-                             const int *start, AttnArgs a) {
+    flash_forward_mma_kernel(Bf16 *o, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start,
+                             AttnArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
     enum { TILE = FLASH_KEYS * Tile<D>::LD };
     const SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, 2 * TILE), vs = shared_take<Bf16>(cursor, 2 * TILE);
@@ -41,8 +42,8 @@ __global__ void __launch_bounds__(FLASH_THREADS)
     const float scale2 = a.scale * LOG2E;
     // queries go through the second stage's key tile into registers
     unsigned qa[D / 16][4];
-    tile_fetch<D>(ks + TILE, q + (((size_t)b * a.T + t0) * a.H + h) * a.D, (size_t)a.H * a.D, FLASH_ROWS,
-                  rows, FLASH_THREADS);
+    tile_fetch<D>(ks + TILE, q + (((size_t)b * a.T + t0) * a.H + h) * a.D, (size_t)a.H * a.D, FLASH_ROWS, rows,
+                  FLASH_THREADS);
     cp_async_commit();
     const int last = a.past + t0 + rows - 1, first = first_key(a, start, b, a.past + t0),
               latest_first = first_key(a, start, b, last);
@@ -63,10 +64,10 @@ __global__ void __launch_bounds__(FLASH_THREADS)
         const int stage = (j - j_begin) % 2, j0 = j * FLASH_KEYS;
         if (j + 1 < j_end) {
             const size_t at = base + (size_t)(j + 1) * FLASH_KEYS * key_stride;
-            tile_fetch<D>(ks + (1 - stage) * TILE, k + at, key_stride, FLASH_KEYS,
-                          a.Tk - (j + 1) * FLASH_KEYS, FLASH_THREADS);
-            tile_fetch<D>(vs + (1 - stage) * TILE, v + at, key_stride, FLASH_KEYS,
-                          a.Tk - (j + 1) * FLASH_KEYS, FLASH_THREADS);
+            tile_fetch<D>(ks + (1 - stage) * TILE, k + at, key_stride, FLASH_KEYS, a.Tk - (j + 1) * FLASH_KEYS,
+                          FLASH_THREADS);
+            tile_fetch<D>(vs + (1 - stage) * TILE, v + at, key_stride, FLASH_KEYS, a.Tk - (j + 1) * FLASH_KEYS,
+                          FLASH_THREADS);
             cp_async_commit();
             cp_async_wait<1>();
         } else cp_async_wait<0>();
@@ -105,8 +106,7 @@ __global__ void __launch_bounds__(FLASH_THREADS)
 #pragma unroll
         for (int n = 0; n < FLASH_KEYS / 8; n++)
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                s[n][e] = exp2f(s[n][e] * scale2 - base2[e / 2]), sum[e / 2] += s[n][e];
+            for (int e = 0; e < 4; e++) s[n][e] = exp2f(s[n][e] * scale2 - base2[e / 2]), sum[e / 2] += s[n][e];
 #pragma unroll
         for (int m = 0; m < FLASH_KEYS / 16; m++) {
             unsigned pa[4];
@@ -140,21 +140,23 @@ template <int D>
 static void flash_forward(Bf16 *o, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start,
                           double scale, const AttnDims *d) {
     const size_t shared = 4 * FLASH_KEYS * Tile<D>::LD * sizeof(Bf16);
-    LAUNCH(flash_forward_mma_kernel<D>, dim3(ceil_div(d->T, FLASH_ROWS), d->B * d->H), FLASH_THREADS, shared,
-           o, lse, q, k, v, start, attn_args(d, scale));
+    LAUNCH(flash_forward_mma_kernel<D>, dim3(ceil_div(d->T, FLASH_ROWS), d->B * d->H), FLASH_THREADS, shared, o, lse, q,
+           k, v, start, attn_args(d, scale));
 }
 
-/* s becomes P and dp becomes dS for a 16-row, 8-column block of a product whose rows are lane rows: P = exp(scale s - lse), dS = P (dp - delta). */
+/* s becomes P and dp becomes dS for a 16-row, 8-column block of a product whose rows are lane rows:
+ * P = exp(scale s - lse), dS = P (dp - delta). */
 __device__ void flash_ds(float &s, float &dp, bool seen, float scale2, float lse2, float delta) {
     s = seen ? exp2f(s * scale2 - lse2) : 0.0f;
     dp = s * (dp - delta);
 }
 
-/* dk and dv of 64 keys of one key head: rows of a warp are keys, so the products come out transposed, S^T = K Q^T and dP^T = V dO^T. */
+/* dk and dv of 64 keys of one key head: rows of a warp are keys, so the products come out transposed, S^T = K Q^T and
+ * dP^T = V dO^T. */
 template <int D>
 __global__ void __launch_bounds__(FLASH_THREADS)
-    flash_dkv_mma_kernel(Bf16 *dk, Bf16 *dv, const Bf16 *dout, const float *lse, const float *delta,
-                         const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start, AttnArgs a) {
+    flash_dkv_mma_kernel(Bf16 *dk, Bf16 *dv, const Bf16 *dout, const float *lse, const float *delta, const Bf16 *q,
+                         const Bf16 *k, const Bf16 *v, const int *start, AttnArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
     SHARED_PTR(Bf16) vs = shared_take<Bf16>(cursor, FLASH_KEYS * Tile<D>::LD);
@@ -219,8 +221,8 @@ __global__ void __launch_bounds__(FLASH_THREADS)
             for (int e = 0; e < 4; e++) {
                 const int x = n * 8 + lane % 4 * 2 + e % 2, key = j0 + warp * 16 + lane / 4 + e / 2 * 8;
                 const int first = (int)__float_as_uint(stats[stage * 3 * FLASH_BACK + 2 * FLASH_BACK + x]);
-                flash_ds(s[n][e], dp[n][e], key >= first && key <= t0 + x, scale2,
-                         stats[stage * 3 * FLASH_BACK + x], stats[stage * 3 * FLASH_BACK + FLASH_BACK + x]);
+                flash_ds(s[n][e], dp[n][e], key >= first && key <= t0 + x, scale2, stats[stage * 3 * FLASH_BACK + x],
+                         stats[stage * 3 * FLASH_BACK + FLASH_BACK + x]);
             }
 #pragma unroll
         for (int m = 0; m < FLASH_BACK / 16; m++) {
@@ -255,15 +257,14 @@ __global__ void __launch_bounds__(FLASH_THREADS)
 /* dq of 64 queries of one head: S = Q K^T, dP = dO V^T, dq = scale dS K. */
 template <int D>
 __global__ void __launch_bounds__(FLASH_THREADS)
-    flash_dq_mma_kernel(Bf16 *dq, const Bf16 *dout, const float *lse, const float *delta, const Bf16 *q,
-                        const Bf16 *k, const Bf16 *v, const int *start, AttnArgs a) {
+    flash_dq_mma_kernel(Bf16 *dq, const Bf16 *dout, const float *lse, const float *delta, const Bf16 *q, const Bf16 *k,
+                        const Bf16 *v, const int *start, AttnArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, FLASH_ROWS * Tile<D>::LD);
     SHARED_PTR(Bf16) os = shared_take<Bf16>(cursor, FLASH_ROWS * Tile<D>::LD);
     enum { TILE = FLASH_BACK * Tile<D>::LD };
     const SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, 2 * TILE), vs = shared_take<Bf16>(cursor, 2 * TILE);
-    const int tile = gridDim.x - 1 - blockIdx.x, t0 = tile * FLASH_ROWS,
-              rows = min((int)FLASH_ROWS, a.T - t0);
+    const int tile = gridDim.x - 1 - blockIdx.x, t0 = tile * FLASH_ROWS, rows = min((int)FLASH_ROWS, a.T - t0);
     const int b = blockIdx.y / a.H, h = blockIdx.y % a.H, hk = h / (a.H / a.Hk), lane = threadIdx.x % WARP,
               warp = threadIdx.x / WARP;
     const size_t key_stride = (size_t)a.Hk * D, base = ((size_t)b * a.stride * a.Hk + hk) * D,
@@ -271,8 +272,7 @@ __global__ void __launch_bounds__(FLASH_THREADS)
     const float scale2 = a.scale * LOG2E;
     tile_fetch<D>(qs, q + row_at, (size_t)a.H * D, FLASH_ROWS, rows, FLASH_THREADS);
     tile_fetch<D>(os, dout + row_at, (size_t)a.H * D, FLASH_ROWS, rows, FLASH_THREADS);
-    const int last = t0 + rows - 1, j_begin = first_key(a, start, b, t0) / FLASH_BACK,
-              j_end = last / FLASH_BACK + 1;
+    const int last = t0 + rows - 1, j_begin = first_key(a, start, b, t0) / FLASH_BACK, j_end = last / FLASH_BACK + 1;
     const FlashRows see = flash_rows(a, start, b, t0 + warp * 16);
     float lse2[2] = {0, 0}, del[2] = {0, 0}, acc[D / 8][4] = {};
     for (int i = 0; i < 2; i++) {
@@ -285,10 +285,8 @@ __global__ void __launch_bounds__(FLASH_THREADS)
         if (j + 1 < j_end) {
             const int s = (j + 1 - j_begin) % 2;
             const size_t at = base + (size_t)(j + 1) * FLASH_BACK * key_stride;
-            tile_fetch<D>(ks + s * TILE, k + at, key_stride, FLASH_BACK, a.T - (j + 1) * FLASH_BACK,
-                          FLASH_THREADS);
-            tile_fetch<D>(vs + s * TILE, v + at, key_stride, FLASH_BACK, a.T - (j + 1) * FLASH_BACK,
-                          FLASH_THREADS);
+            tile_fetch<D>(ks + s * TILE, k + at, key_stride, FLASH_BACK, a.T - (j + 1) * FLASH_BACK, FLASH_THREADS);
+            tile_fetch<D>(vs + s * TILE, v + at, key_stride, FLASH_BACK, a.T - (j + 1) * FLASH_BACK, FLASH_THREADS);
             cp_async_commit();
         }
         if (j < j_begin) continue;
@@ -346,8 +344,8 @@ __global__ void __launch_bounds__(FLASH_THREADS)
 
 template <int D>
 static void flash_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, const Bf16 *dout, const Bf16 *o, const float *lse,
-                           const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start, double scale,
-                           void *work, const AttnDims *d) {
+                           const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start, double scale, void *work,
+                           const AttnDims *d) {
     const AttnArgs a = attn_args(d, scale);
     const size_t rows = (size_t)d->B * d->T * d->H, keys = FLASH_KEYS * Tile<D>::LD * sizeof(Bf16),
                  back = FLASH_BACK * Tile<D>::LD * sizeof(Bf16);
@@ -355,8 +353,7 @@ static void flash_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, const Bf16 *dout, const
     LAUNCH(attention_delta_kernel, ceil_div(rows, ATT_WARPS), ATT_WARPS * WARP, 0, delta, dout, o, D, rows);
     if (dk || dv)
         LAUNCH(flash_dkv_mma_kernel<D>, dim3(ceil_div(d->T, FLASH_KEYS), d->B * d->Hk), FLASH_THREADS,
-               2 * keys + 4 * back + 6 * FLASH_BACK * sizeof(float), dk, dv, dout, lse, delta, q, k, v, start,
-               a);
+               2 * keys + 4 * back + 6 * FLASH_BACK * sizeof(float), dk, dv, dout, lse, delta, q, k, v, start, a);
     if (dq)
         LAUNCH(flash_dq_mma_kernel<D>, dim3(ceil_div(d->T, FLASH_ROWS), d->B * d->H), FLASH_THREADS,
                2 * keys + 4 * back, dq, dout, lse, delta, q, k, v, start, a);

@@ -1,13 +1,14 @@
 /* attention_step.cu - attention of one new token (T = 1) over a cache of keys, bound by reading the cache once.
  *
- * The visible keys are cut into pieces of 256, one block each, so that a single sequence fills the device; a block does all heads of a group,
- * eight at a time, with a thread a key for the scores and a thread an element for the sums. Each piece leaves its maximum, its sum of
- * exponentials and its unnormalised output in the workspace; a second kernel puts the pieces together in their order. */
+ * The visible keys are cut into pieces of 256, one block each, so that a single sequence fills the device;
+ * a block does all heads of a group, eight at a time, with a thread a key for the scores and a thread an element for
+ * the sums. Each piece leaves its maximum, its sum of exponentials and its unnormalised output in the workspace;
+ * a second kernel puts the pieces together in their order. */
 enum { SPLIT_KEYS = 256, SPLIT_THREADS = 128, SPLIT_HEADS = 8 };
 
 /* Scores of the piece's keys for `heads` heads, queries (scaled) in qs. */
-__device__ void split_scores(SHARED_PTR(float) s, SHARED_PTR(float) qs, const real *k, size_t row, int keys,
-                             int heads, int D) {
+__device__ void split_scores(SHARED_PTR(float) s, SHARED_PTR(float) qs, const real *k, size_t row, int keys, int heads,
+                             int D) {
     for (int j = threadIdx.x; j < keys; j += SPLIT_THREADS) {
         float dot[SPLIT_HEADS] = {};
         for (int c = 0; c < D; c += PACK) {
@@ -20,8 +21,8 @@ __device__ void split_scores(SHARED_PTR(float) s, SHARED_PTR(float) qs, const re
 }
 // 8 blocks a multiprocessor: 64 registers a thread; left to itself the compiler stops at 48 on sm_100 and spills
 __global__ void __launch_bounds__(SPLIT_THREADS, 8)
-    attention_split_kernel(wide *part, const real *q, const real *k, const real *v, const int *start,
-                           int splits, AttnArgs a) {
+    attention_split_kernel(wide *part, const real *q, const real *k, const real *v, const int *start, int splits,
+                           AttnArgs a) {
     SHARED(float, qs, SPLIT_HEADS *ATT_MAX_D);
     SHARED(float, s, SPLIT_HEADS *SPLIT_KEYS);
     const int b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, group = a.H / a.Hk, lane = threadIdx.x % WARP,
@@ -75,9 +76,8 @@ __global__ void attention_join_kernel(real *o, wide *lse, const wide *part, int 
 static void attention_step(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start,
                            double scale, void *work, const AttnDims *d) {
     const AttnArgs a = attn_args(d, scale);
-    const int seen = d->window > 0 && d->window < a.Tk ? d->window : a.Tk,
-              splits = (int)ceil_div(seen, SPLIT_KEYS);
-    LAUNCH(attention_split_kernel, dim3(splits, d->B * d->Hk), SPLIT_THREADS, 0, (wide *)work, q, k, v, start,
-           splits, a);
+    const int seen = d->window > 0 && d->window < a.Tk ? d->window : a.Tk, splits = (int)ceil_div(seen, SPLIT_KEYS);
+    LAUNCH(attention_split_kernel, dim3(splits, d->B * d->Hk), SPLIT_THREADS, 0, (wide *)work, q, k, v, start, splits,
+           a);
     LAUNCH(attention_join_kernel, d->B * d->H, SPLIT_THREADS, 0, o, lse, (wide *)work, splits, d->D);
 }

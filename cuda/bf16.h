@@ -1,6 +1,6 @@
-/* bf16.h - the storage type of the BF16 table: 8 exponent and 7 mantissa bits of a float, rounded to nearest even. Arithmetic is
- * always done in float: reading converts exactly, writing rounds once. The type has no arithmetic of its own, so x * y of two
- * bf16 values is a float product. */
+/* bf16.h - the storage type of the BF16 table: 8 exponent and 7 mantissa bits of a float, rounded to nearest even.
+ * Arithmetic is always done in float: reading converts exactly, writing rounds once. The type has no arithmetic of its
+ * own, so x * y of two bf16 values is a float product. */
 #ifndef HYB_CUDA_BF16_H
 #define HYB_CUDA_BF16_H
 #ifdef CUDA_EMU
@@ -19,8 +19,8 @@ struct Bf16 {
 #else
         unsigned u;
         memcpy(&u, &x, 4);
-        bits = (unsigned short)((u & 0x7fffffffu) > 0x7f800000u ? u >> 16 | 0x40u
-                                                                : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+        bits =
+            (unsigned short)((u & 0x7fffffffu) > 0x7f800000u ? u >> 16 | 0x40u : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 #endif
     }
     BF16_FUNC operator float() const {

@@ -1,9 +1,12 @@
 /* channel_decay.h - products with a decay per key channel inside a chunk of 64 rows, on the matrix unit (GLA, KDA).
  *
- * With b the sum of g from the chunk's start (per channel c), every use of it is a difference <= 0, cut in two factors that are each
- * safe: a block of 16 rows against an earlier one has the decay to the border between them on either side; a block against itself has
- * the decay to its 8th row on either side if its whole decay is above e^-60 in every channel (bf16 has float's exponents, so a factor above
- * 1 costs no digits), else the block is done element by element (arXiv 2312.06635 4.3, with the reference moved to the middle). */
+ * With b the sum of g from the chunk's start (per channel c), every use of it is a difference <= 0, cut in two factors
+ * that are each
+ * safe: a block of 16 rows against an earlier one has the decay to the border between them on either side;
+ * a block against itself has the decay to its 8th row on either side if its whole decay is above e^-60 in every channel
+ * (bf16 has float's exponents, so a factor above
+ * 1 costs no digits), else the block is done element by element (arXiv 2312.06635 4.3, with the reference moved to the
+ * middle). */
 enum { DECAY_C = 64 };
 const float DECAY_LOWEST = -110.0f, DECAY_RANGE = 60.0f; // e^-110 is 0 in float
 
@@ -11,13 +14,13 @@ const float DECAY_LOWEST = -110.0f, DECAY_RANGE = 60.0f; // e^-110 is 0 in float
 template <int K> struct DecaySums {
     enum { LD = K + 8, SIZE = DECAY_C * LD };
 };
-/* Sums of g (rows `stride` apart) down the chunk, a thread a channel. A single decay below e^-110 counts as that: it is 0 in float either
- * way, and sums that stay small keep their digits. Rows n.. and document starts add nothing; from[i] as in gdn_decays. */
+/* Sums of g (rows `stride` apart) down the chunk, a thread a channel. A single decay below e^-110 counts as that:
+ * it is 0 in float either way, and sums that stay small keep their digits. Rows n.. and document starts add nothing;
+ * from[i] as in gdn_decays. */
 template <int K>
-__device__ void decay_sums(SHARED_PTR(float) bs, SHARED_PTR(int) from, const wide *g, size_t stride,
-                           const int *start, int b, int t0, int n, const DeltaArgs &a) {
-    for (int i = threadIdx.x; i < DECAY_C; i += blockDim.x)
-        from[i] = begin_of(start, b, a.T, t0 + min(i, n - 1)) - t0;
+__device__ void decay_sums(SHARED_PTR(float) bs, SHARED_PTR(int) from, const wide *g, size_t stride, const int *start,
+                           int b, int t0, int n, const DeltaArgs &a) {
+    for (int i = threadIdx.x; i < DECAY_C; i += blockDim.x) from[i] = begin_of(start, b, a.T, t0 + min(i, n - 1)) - t0;
     for (int c = threadIdx.x; c < K; c += blockDim.x) {
         float sum = 0;
         for (int i = 0; i < DECAY_C; i++) {
@@ -49,8 +52,7 @@ template <int K> __device__ void decay_of_a(float (&f)[4][2], SHARED_PTR(float) 
 }
 /* B operands of rows n0..n0+15 of x as columns, times e^{b_ref - b_j}. */
 template <int K>
-__device__ void decay_load_b(unsigned (&b)[4], SHARED_PTR(Bf16) x, SHARED_PTR(float) bs, int ref, int n0,
-                             int k0) {
+__device__ void decay_load_b(unsigned (&b)[4], SHARED_PTR(Bf16) x, SHARED_PTR(float) bs, int ref, int n0, int k0) {
     const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     load_b<K>(b, x, n0, k0);
     for (int r = 0; r < 4; r++) {
@@ -59,8 +61,8 @@ __device__ void decay_load_b(unsigned (&b)[4], SHARED_PTR(Bf16) x, SHARED_PTR(fl
         b[r] = decay_scaled(b[r], __expf(bs[at] - bs[row + c]), __expf(bs[at + 1] - bs[row + c + 1]));
     }
 }
-/* s[y] += the two 16 x 8 blocks of x[y] k^T with rows m0.. and columns n0.. (n0 <= m0), decays included. Where the rows and columns are the
- * same ones and the decay is strong, element by element. */
+/* s[y] += the two 16 x 8 blocks of x[y] k^T with rows m0.. and columns n0.. (n0 <= m0), decays included.
+ * Where the rows and columns are the same ones and the decay is strong, element by element. */
 template <int K, int N>
 __device__ void decay_scores(float (&s)[N][2][4], const SHARED_PTR(Bf16) (&x)[N], SHARED_PTR(Bf16) ks,
                              SHARED_PTR(float) bs, int m0, int n0) {
@@ -96,21 +98,21 @@ __device__ void decay_scores(float (&s)[N][2][4], const SHARED_PTR(Bf16) (&x)[N]
 }
 
 // ---- dP x ----
-/* e^{b_edge - b_row} (transposed: the opposite exponent) for this lane's elements of two neighbouring B operands of rows k0... */
+/* e^{b_edge - b_row} (transposed: the opposite exponent) for this lane's elements of two neighbouring B operands of
+ * rows k0... */
 template <int K, bool transposed>
 __device__ void decay_of_rows(float (&f)[4][2], SHARED_PTR(float) bs, int edge, int k0, int n0) {
     const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     for (int r = 0; r < 4; r++) {
         const int c = n0 + r / 2 * 8 + g, row = (k0 + r % 2 * 8 + 2 * t) * DecaySums<K>::LD + c;
-        const float e = bs[edge * DecaySums<K>::LD + c], e0 = e - bs[row],
-                    e1 = e - bs[row + DecaySums<K>::LD];
+        const float e = bs[edge * DecaySums<K>::LD + c], e0 = e - bs[row], e1 = e - bs[row + DecaySums<K>::LD];
         f[r][0] = __expf(transposed ? -e0 : e0), f[r][1] = __expf(transposed ? -e1 : e1);
     }
 }
 /* c += dP (16 rows m0.., columns k0..) times rows k0.. of x with their decays f; transposed: dP^T. */
 template <int K, bool transposed, int N, int A, int X>
-__device__ void decay_mma(float (&c)[A][2][4], const SHARED_PTR(Bf16) (&dP)[N],
-                          const SHARED_PTR(Bf16) (&x)[X], const float (&f)[4][2], int m0, int k0, int n0) {
+__device__ void decay_mma(float (&c)[A][2][4], const SHARED_PTR(Bf16) (&dP)[N], const SHARED_PTR(Bf16) (&x)[X],
+                          const float (&f)[4][2], int m0, int k0, int n0) {
     unsigned xb[4];
 #pragma unroll
     for (int y = 0; y < N; y++) {
@@ -128,10 +130,9 @@ __device__ void decay_mma(float (&c)[A][2][4], const SHARED_PTR(Bf16) (&dP)[N],
 /* For 16 rows i and 16 channels from c0: acc[y]_i += sum over j < i of dP[y]_ij e^{b_i - b_j} x_j;
  * transposed: acc_i += sum over j > i and y of dP[y]_ji e^{b_j - b_i} x[y]_j. mild: decay_mild of these rows. */
 template <int K, bool transposed, int N, int A, int X>
-__device__ void decay_rows(float (&acc)[A][2][4], const SHARED_PTR(Bf16) (&dP)[N],
-                           const SHARED_PTR(Bf16) (&x)[X], SHARED_PTR(float) bs, int row, int c0, bool mild) {
-    static_assert(A == (transposed ? 1 : N) && X == (transposed ? N : 1),
-                  "a result for each dP, or an x for each dP");
+__device__ void decay_rows(float (&acc)[A][2][4], const SHARED_PTR(Bf16) (&dP)[N], const SHARED_PTR(Bf16) (&x)[X],
+                           SHARED_PTR(float) bs, int row, int c0, bool mild) {
+    static_assert(A == (transposed ? 1 : N) && X == (transposed ? N : 1), "a result for each dP, or an x for each dP");
     const int lane = threadIdx.x % WARP, g = lane / 4, t2 = lane % 4 * 2, m0 = 16 * row,
               edge = transposed ? m0 + 15 : m0 - 1, other_end = transposed ? DECAY_C / 16 : row;
     float far[A][2][4] = {}, own[A][2][4] = {}, f[4][2];

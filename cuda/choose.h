@@ -5,8 +5,8 @@ static bool aligned(const void *a, const void *b, const void *c) {
     return (((size_t)a | (size_t)b | (size_t)c) & 15) == 0;
 }
 #endif
-static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v,
-                              const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start,
+                              double scale, void *work, const AttnDims *d) {
     if (d->T == 1 && d->D <= ATT_MAX_D) return attention_step(o, lse, q, k, v, start, scale, work, d);
 #if BITS == 16
     if (d->D == 64 && aligned(q, k, v)) return flash_forward<64>(o, lse, q, k, v, start, scale, d);
@@ -15,8 +15,8 @@ static void attention_forward(real *o, wide *lse, const real *q, const real *k, 
     attention_forward_plain(o, lse, q, k, v, start, scale, d);
 }
 static void attention_backward(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse,
-                               const real *q, const real *k, const real *v, const int *start, double scale,
-                               void *work, const AttnDims *d) {
+                               const real *q, const real *k, const real *v, const int *start, double scale, void *work,
+                               const AttnDims *d) {
 #if BITS == 16
     if (d->D == 64 && aligned(q, k, v) && aligned(dout, o, q))
         return flash_backward<64>(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
@@ -25,12 +25,11 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *dout, c
 #endif
     attention_backward_plain(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
 }
-static void delta_rule_forward(real *o, real *states, wide *state, const real *q, const real *k,
-                               const real *v, const wide *g, const wide *beta, const int *start, double scale,
-                               void *work, const DeltaDims *d) {
+static void delta_rule_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
+                               const wide *g, const wide *beta, const int *start, double scale, void *work,
+                               const DeltaDims *d) {
     (void)work;
-    if (d->T == 1 && d->K <= STEP_MAX_K)
-        return step_forward<true, false>(o, states, state, q, k, v, g, beta, scale, d);
+    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true, false>(o, states, state, q, k, v, g, beta, scale, d);
 #if BITS == 16
     if (d->chunk == GDN_C && d->V % GDN_COLS == 0 && aligned(q, k, v) && aligned(work, o, states) &&
         aligned(state, o, o)) {
@@ -40,29 +39,26 @@ static void delta_rule_forward(real *o, real *states, wide *state, const real *q
 #endif
     recurrence<true, false>(o, states, state, q, k, v, g, beta, start, scale, d);
 }
-static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                                const real *dout, const real *states, const real *q, const real *k,
-                                const real *v, const wide *g, const wide *beta, const int *start,
-                                double scale, void *work, const DeltaDims *d) {
+static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
+                                const real *states, const real *q, const real *k, const real *v, const wide *g,
+                                const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
 #if BITS == 16
     if (d->chunk == GDN_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states) &&
         aligned(dstate, dout, dout)) {
         if (d->K == 64)
-            return gdn_backward<64, 64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start,
-                                        scale, work, d);
+            return gdn_backward<64, 64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale,
+                                        work, d);
         if (d->K == 128 && cuda_shared_room() >= 200 * 1024) // not on sm_80
-            return gdn_backward<128, 128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta,
-                                          start, scale, work, d);
+            return gdn_backward<128, 128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale,
+                                          work, d);
     }
 #endif
-    delta_rule_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale,
-                              work, d);
+    delta_rule_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);
 }
-static void gla_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
-                        const wide *g, const int *start, double scale, void *work, const DeltaDims *d) {
+static void gla_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g,
+                        const int *start, double scale, void *work, const DeltaDims *d) {
     (void)work;
-    if (d->T == 1 && d->K <= STEP_MAX_K)
-        return step_forward<false, true>(o, states, state, q, k, v, g, NULL, scale, d);
+    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<false, true>(o, states, state, q, k, v, g, NULL, scale, d);
 #if BITS == 16
     if (d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states) &&
         aligned(state, o, o)) {
@@ -72,34 +68,29 @@ static void gla_forward(real *o, real *states, wide *state, const real *q, const
 #endif
     recurrence<false, true>(o, states, state, q, k, v, g, NULL, start, scale, d);
 }
-static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout,
-                         const real *states, const real *q, const real *k, const real *v, const wide *g,
-                         const int *start, double scale, void *work, const DeltaDims *d) {
+static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout, const real *states,
+                         const real *q, const real *k, const real *v, const wide *g, const int *start, double scale,
+                         void *work, const DeltaDims *d) {
 #if BITS == 16
     if (d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, dout, states) &&
         aligned(dstate, dout, dout)) {
         if (d->K == 64)
-            return gla_backward_mma<64>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work,
-                                        d);
+            return gla_backward_mma<64>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
         if (d->K == 128)
-            return gla_backward_mma<128>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work,
-                                         d);
+            return gla_backward_mma<128>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
     }
 #endif
     gla_backward_plain(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
 }
-static void kda_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
-                        const wide *g, const wide *beta, const int *start, double scale, void *work,
-                        const DeltaDims *d) {
+static void kda_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g,
+                        const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     (void)work;
-    if (d->T == 1 && d->K <= STEP_MAX_K)
-        return step_forward<true, true>(o, states, state, q, k, v, g, beta, scale, d);
+    if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true, true>(o, states, state, q, k, v, g, beta, scale, d);
 #if BITS == 16
     if (d->chunk == KDA_C && d->V % KDA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states) &&
         aligned(state, o, o)) {
         if (d->K == 64) return kda_forward_mma<64>(o, states, state, q, k, v, g, beta, start, scale, work, d);
-        if (d->K == 128)
-            return kda_forward_mma<128>(o, states, state, q, k, v, g, beta, start, scale, work, d);
+        if (d->K == 128) return kda_forward_mma<128>(o, states, state, q, k, v, g, beta, start, scale, work, d);
     }
 #endif
     recurrence<true, true>(o, states, state, q, k, v, g, beta, start, scale, d);
@@ -111,11 +102,11 @@ static void kda_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wi
     if (d->chunk == KDA_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states) &&
         aligned(dstate, dout, dout)) {
         if (d->K == 64)
-            return kda_backward_mma<64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start,
-                                        scale, work, d);
+            return kda_backward_mma<64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale,
+                                        work, d);
         if (d->K == 128 && cuda_shared_room() >= 227 * 1024) // not on sm_80
-            return kda_backward_mma<128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start,
-                                         scale, work, d);
+            return kda_backward_mma<128>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale,
+                                         work, d);
     }
 #endif
     kda_backward_plain(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale, work, d);

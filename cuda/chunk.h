@@ -1,4 +1,5 @@
-/* chunk.h - what the chunked mixers share: the shape by value, document starts, and the first versions' tile product. */
+/* chunk.h - what the chunked mixers share: the shape by value, document starts, and the first versions' tile product.
+ * */
 struct DeltaArgs {
     int T, H, Hk, K, V, chunk, NC;
     float scale;
@@ -25,11 +26,11 @@ __device__ int begin_of(const int *start, int b, int T, int t) {
     return s > 0 ? s : -1;
 }
 
-/* out (M,N) = a (M,K) b (K,N) in global memory by the whole block, one element a thread at a time: element (i,k) of a is at
- * a[i * ai + k * ak], (k,j) of b at b[k * bk + j * bj], so a transpose is a swap of strides. put(i, j, sum) says what happens to each element. */
+/* out (M,N) = a (M,K) b (K,N) in global memory by the whole block, one element a thread at a time:
+ * element (i,k) of a is at a[i * ai + k * ak], (k,j) of b at b[k * bk + j * bj], so a transpose is a swap of strides.
+ * put(i, j, sum) says what happens to each element. */
 template <class A, class B, class F>
-__device__ void tile_product(const A *a, int ai, int ak, const B *b, int bk, int bj, int M, int N, int K,
-                             F put) {
+__device__ void tile_product(const A *a, int ai, int ak, const B *b, int bk, int bj, int M, int N, int K, F put) {
     for (int e = threadIdx.x; e < M * N; e += blockDim.x) {
         const int i = e / N, j = e % N;
         float s = 0;

@@ -1,8 +1,9 @@
-/* column_sum.h - out[c] += sum_n f(n, c) for c < C, n < N, in a fixed order: the gradients of weights that every row shares.
+/* column_sum.h - out[c] += sum_n f(n, c) for c < C, n < N, in a fixed order: the gradients of weights that every row
+ * shares.
  *
- * Stage 1: the rows are cut into at most 256 pieces; a block adds up one piece of 32 columns (8 threads a column, then a tree) and leaves
- * it in the scratch buffer. Stage 2: one thread a column adds the pieces from first to last. f is a struct with
- * `__device__ float operator()(size_t n, int c) const`. */
+ * Stage 1: the rows are cut into at most 256 pieces; a block adds up one piece of 32 columns (8 threads a column,
+ * then a tree) and leaves it in the scratch buffer. Stage 2: one thread a column adds the pieces from first to last.
+ * f is a struct with `__device__ float operator()(size_t n, int c) const`. */
 #ifndef HYB_CUDA_COLUMN_SUM_H
 #define HYB_CUDA_COLUMN_SUM_H
 #include "launch.h"
@@ -36,8 +37,8 @@ template <class F> static void column_sum(float *out, F f, size_t N, int C) {
     while (pieces > 1 && pieces * C * sizeof(float) > CUDA_SCRATCH) pieces /= 2;
     const size_t rows = (N + pieces - 1) / pieces;
     float *part = (float *)cuda_scratch();
-    LAUNCH(column_pieces_kernel<F>, dim3(ceil_div(C, SUM_COLUMNS), ceil_div(N, rows)),
-           dim3(SUM_COLUMNS, SUM_ROWS), 0, part, f, N, C, rows);
+    LAUNCH(column_pieces_kernel<F>, dim3(ceil_div(C, SUM_COLUMNS), ceil_div(N, rows)), dim3(SUM_COLUMNS, SUM_ROWS), 0,
+           part, f, N, C, rows);
     LAUNCH(column_finish_kernel, ceil_div(C, 128), 128, 0, out, part, (int)ceil_div(N, rows), C);
 }
 #endif

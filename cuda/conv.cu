@@ -6,8 +6,8 @@ __device__ bool tap_visible(const int *start, size_t b, int T, int t, int p) {
     return first == 0 || p >= first;
 }
 
-__global__ void conv_forward_kernel(real *y, const real *x, const real *w, const real *tail_in,
-                                    const int *start, int T, int C, int W, size_t n) {
+__global__ void conv_forward_kernel(real *y, const real *x, const real *w, const real *tail_in, const int *start, int T,
+                                    int C, int W, size_t n) {
     const size_t i = (size_t)blockIdx.x * CONV_THREADS + threadIdx.x;
     if (i >= n) return;
     const int c = (int)(i % C), t = (int)(i / C % T);
@@ -24,8 +24,7 @@ __global__ void conv_forward_kernel(real *y, const real *x, const real *w, const
     y[i] = s;
 }
 /* tail_out may be tail_in: a thread moves its own channel, reading ahead of where it writes. */
-__global__ void conv_tail_kernel(real *tail_out, const real *x, const real *tail_in, int T, int C, int W,
-                                 size_t n) {
+__global__ void conv_tail_kernel(real *tail_out, const real *x, const real *tail_in, int T, int C, int W, size_t n) {
     const size_t i = (size_t)blockIdx.x * CONV_THREADS + threadIdx.x;
     if (i >= n) return;
     const size_t b = i / C, c = i % C;
@@ -37,18 +36,16 @@ __global__ void conv_tail_kernel(real *tail_out, const real *x, const real *tail
         tail_out[(b * (W - 1) + j) * C + c] = v;
     }
 }
-static void conv_forward(real *y, real *tail_out, const real *x, const real *w, const real *tail_in,
-                         const int *start, int B, int T, int C, int W) {
+static void conv_forward(real *y, real *tail_out, const real *x, const real *w, const real *tail_in, const int *start,
+                         int B, int T, int C, int W) {
     const size_t n = (size_t)B * T * C, m = (size_t)B * C;
-    LAUNCH(conv_forward_kernel, ceil_div(n, CONV_THREADS), CONV_THREADS, 0, y, x, w, tail_in, start, T, C, W,
-           n);
+    LAUNCH(conv_forward_kernel, ceil_div(n, CONV_THREADS), CONV_THREADS, 0, y, x, w, tail_in, start, T, C, W, n);
     if (tail_out && W > 1)
-        LAUNCH(conv_tail_kernel, ceil_div(m, CONV_THREADS), CONV_THREADS, 0, tail_out, x, tail_in, T, C, W,
-               m);
+        LAUNCH(conv_tail_kernel, ceil_div(m, CONV_THREADS), CONV_THREADS, 0, tail_out, x, tail_in, T, C, W, m);
 }
 
-__global__ void conv_backward_kernel(real *dx, const real *dy, const real *w, const int *start, int T, int C,
-                                     int W, size_t n) {
+__global__ void conv_backward_kernel(real *dx, const real *dy, const real *w, const int *start, int T, int C, int W,
+                                     size_t n) {
     const size_t i = (size_t)blockIdx.x * CONV_THREADS + threadIdx.x;
     if (i >= n) return;
     const int c = (int)(i % C), p = (int)(i / C % T);
@@ -56,8 +53,7 @@ __global__ void conv_backward_kernel(real *dx, const real *dy, const real *w, co
     float s = 0;
     for (int k = 0; k < W; k++) { // y_t read x_p with tap k where t = p + W - 1 - k
         const int t = p + W - 1 - k;
-        if (t < T && tap_visible(start, b, T, t, p))
-            s += (float)w[(size_t)c * W + k] * (float)dy[(b * T + t) * C + c];
+        if (t < T && tap_visible(start, b, T, t, p)) s += (float)w[(size_t)c * W + k] * (float)dy[(b * T + t) * C + c];
     }
     dx[i] = (float)dx[i] + s;
 }
@@ -73,11 +69,9 @@ struct ConvWeight { // column c W + k of dw
                    : 0.0f;
     }
 };
-static void conv_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w, const int *start,
-                          int B, int T, int C, int W) {
+static void conv_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w, const int *start, int B,
+                          int T, int C, int W) {
     const size_t n = (size_t)B * T * C;
-    if (dx)
-        LAUNCH(conv_backward_kernel, ceil_div(n, CONV_THREADS), CONV_THREADS, 0, dx, dy, w, start, T, C, W,
-               n);
+    if (dx) LAUNCH(conv_backward_kernel, ceil_div(n, CONV_THREADS), CONV_THREADS, 0, dx, dy, w, start, T, C, W, n);
     if (dw) column_sum(dw, ConvWeight{dy, x, start, T, C, W}, (size_t)B * T, C * W);
 }

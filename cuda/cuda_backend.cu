@@ -1,7 +1,8 @@
 /* cuda_backend.cu - device memory, the stream, and the latched error behind every launch.
  *
- * Ops carry no context and cannot fail (ops_decl.h), so what they need from the device lives in one Device here: a stream, a scratch
- * buffer, and the first error. Launches and copies only latch; sync() hands the error to the caller with the kernel's name. */
+ * Ops carry no context and cannot fail (ops_decl.h), so what they need from the device lives in one Device here:
+ * a stream, a scratch buffer, and the first error. Launches and copies only latch; sync() hands the error to the caller
+ * with the kernel's name. */
 #include "cuda_backend.h"
 #include "launch.h"
 #include "matmul.h"
@@ -22,8 +23,9 @@ extern const Ops16 SIDE(ops16);
 }
 
 namespace CUDA_SIDE {
-/* What small uploads come from: two pinned halves, filled one after the other. A half is written again only when the copies out of it are
- * done, which its event says; so the caller may reuse its own memory at once, and the host waits only if it is a whole half ahead. */
+/* What small uploads come from: two pinned halves, filled one after the other. A half is written again only when the
+ * copies out of it are done, which its event says; so the caller may reuse its own memory at once, and the host waits
+ * only if it is a whole half ahead. */
 enum { UPLOAD_HALF = 1 << 20 };
 struct Uploads {
     char *half[2];
@@ -49,8 +51,7 @@ void *cuda_scratch() { return device.scratch; }
 size_t cuda_shared_room() { return device.shared; }
 int cuda_check(cudaError_t code, const char *what) {
     if (code == cudaSuccess) return 0;
-    if (!device.error[0])
-        snprintf(device.error, sizeof device.error, "%s: %s", what, cudaGetErrorString(code));
+    if (!device.error[0]) snprintf(device.error, sizeof device.error, "%s: %s", what, cudaGetErrorString(code));
     return 1;
 }
 int cuda_latch(const char *what) { return cuda_check(cudaGetLastError(), what); }
@@ -60,8 +61,7 @@ int cuda_shared_limit(const void *kernel, size_t bytes, const char *what) {
     return 0;
 #else
     if (bytes <= 48 * 1024) return 0;
-    return cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-                      what);
+    return cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), what);
 #endif
 }
 } // namespace CUDA_SIDE
@@ -82,8 +82,7 @@ static int cuda_alloc(Backend *b, void **p, size_t bytes, const char *what, Err 
     *p = NULL;
     if (s->n == s->room) {
         void *list = s->held;
-        TRY(mem_grow(&list, s->room * sizeof(Held), (2 * s->room + 64) * sizeof(Held),
-                     "list of device blocks", e));
+        TRY(mem_grow(&list, s->room * sizeof(Held), (2 * s->room + 64) * sizeof(Held), "list of device blocks", e));
         s->held = (Held *)list, s->room = 2 * s->room + 64;
     }
     const cudaError_t code = cudaMalloc(p, bytes ? bytes : 1);
@@ -92,13 +91,14 @@ static int cuda_alloc(Backend *b, void **p, size_t bytes, const char *what, Err 
         cudaMemGetInfo(&left, &total);
         cudaGetLastError(); // an allocation that failed is not a device error
         *p = NULL;
-        err_set(e, ERR_MEMORY, "%s: %s: got %.2f GB free, expected %.2f GB more (%.2f GB held of %.2f GB)",
-                b->name, what, left / 1e9, bytes / 1e9, s->now / 1e9, total / 1e9);
+        err_set(e, ERR_MEMORY, "%s: %s: got %.2f GB free, expected %.2f GB more (%.2f GB held of %.2f GB)", b->name,
+                what, left / 1e9, bytes / 1e9, s->now / 1e9, total / 1e9);
         return err_hint(e, "smaller micro-batch, shorter sequences, or activation checkpointing");
     }
     cuda_check(cudaMemsetAsync(*p, 0, bytes, cuda_stream()), "zeroing a new block");
 #if defined(CUDA_EMU) && defined(__SANITIZE_ADDRESS__)
-    cuda_check(cudaStreamSynchronize(cuda_stream()), "zeroing a new block"); // before the arenas put their red zones there
+    // before the arenas put their red zones there
+    cuda_check(cudaStreamSynchronize(cuda_stream()), "zeroing a new block");
 #endif
     s->held[s->n++] = {*p, bytes};
     s->now += bytes;
@@ -164,7 +164,8 @@ static void cuda_download(Backend *, void *to, const void *from, size_t bytes) {
     cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream()), "download");
     cuda_check(cudaStreamSynchronize(cuda_stream()), "download");
 }
-/* Overlapping blocks go through the scratch buffer, piece by piece, in the order that never overwrites what is still to be read. */
+/* Overlapping blocks go through the scratch buffer, piece by piece, in the order that never overwrites what is still to
+ * be read. */
 static void cuda_move(Backend *, void *to, const void *from, size_t bytes) {
     char *d = (char *)to;
     const char *s = (const char *)from;
@@ -177,10 +178,8 @@ static void cuda_move(Backend *, void *to, const void *from, size_t bytes) {
     for (size_t done = 0; done < bytes;) {
         const size_t n = bytes - done < (size_t)CUDA_SCRATCH ? bytes - done : (size_t)CUDA_SCRATCH,
                      at = d < s ? done : bytes - done - n;
-        cuda_check(cudaMemcpyAsync(cuda_scratch(), s + at, n, cudaMemcpyDeviceToDevice, cuda_stream()),
-                   "move");
-        cuda_check(cudaMemcpyAsync(d + at, cuda_scratch(), n, cudaMemcpyDeviceToDevice, cuda_stream()),
-                   "move");
+        cuda_check(cudaMemcpyAsync(cuda_scratch(), s + at, n, cudaMemcpyDeviceToDevice, cuda_stream()), "move");
+        cuda_check(cudaMemcpyAsync(d + at, cuda_scratch(), n, cudaMemcpyDeviceToDevice, cuda_stream()), "move");
         done += n;
     }
 }
@@ -197,7 +196,8 @@ static int cuda_sync(Backend *b, Err *e) {
 
 // ---- calls kept as a graph ----
 static void cuda_record_begin(Backend *) {
-    device.spoilt = device.error[0] || cudaStreamBeginCapture(cuda_stream(), cudaStreamCaptureModeRelaxed) != cudaSuccess;
+    device.spoilt =
+        device.error[0] || cudaStreamBeginCapture(cuda_stream(), cudaStreamCaptureModeRelaxed) != cudaSuccess;
 }
 /* An error inside a capture is the capture's: the calls can still be made one by one, so nothing stays latched. */
 static void cuda_record_end(Backend *, void **g) {
@@ -205,14 +205,17 @@ static void cuda_record_end(Backend *, void **g) {
     cudaGraphExec_t exec = NULL;
     *g = NULL;
     if (device.spoilt) return;
-    if (cudaStreamEndCapture(cuda_stream(), &graph) == cudaSuccess && !device.error[0] && cudaGraphInstantiate(&exec, graph, 0) == cudaSuccess)
+    if (cudaStreamEndCapture(cuda_stream(), &graph) == cudaSuccess && !device.error[0] &&
+        cudaGraphInstantiate(&exec, graph, 0) == cudaSuccess)
         *g = exec;
     if (graph) cudaGraphDestroy(graph);
     if (*g) return;
     cudaGetLastError();
     device.error[0] = 0;
 }
-static void cuda_replay(Backend *, void *g) { cuda_check(cudaGraphLaunch((cudaGraphExec_t)g, cuda_stream()), "replay"); }
+static void cuda_replay(Backend *, void *g) {
+    cuda_check(cudaGraphLaunch((cudaGraphExec_t)g, cuda_stream()), "replay");
+}
 static void cuda_record_free(Backend *, void *g) {
     if (!g) return;
     cuda_check(cudaStreamSynchronize(cuda_stream()), "releasing a graph");
@@ -223,8 +226,7 @@ static void cuda_record_free(Backend *, void *g) {
 static int device_open(int index, const char *name, Err *e) {
     if (device.users) {
         if (device.index != index)
-            return err_set(e, ERR_DEVICE,
-                           "%s: device: got a second device, expected device %d, which is open", name,
+            return err_set(e, ERR_DEVICE, "%s: device: got a second device, expected device %d, which is open", name,
                            device.index);
         device.users++;
         return OK;
@@ -303,7 +305,8 @@ extern "C" int SIDE(backend_open)(Backend **out, const char *name, int threads, 
     b->alloc = cuda_alloc, b->release = cuda_release, b->zero = cuda_zero, b->upload = cuda_upload,
     b->download = cuda_download;
     b->move = cuda_move, b->room = cuda_room, b->sync = cuda_sync, b->close = cuda_close;
-    b->record_begin = cuda_record_begin, b->record_end = cuda_record_end, b->replay = cuda_replay, b->record_free = cuda_record_free;
+    b->record_begin = cuda_record_begin, b->record_end = cuda_record_end, b->replay = cuda_replay,
+    b->record_free = cuda_record_free;
     b->threads = device.sm;
 #if defined(CUDA_EMU) && defined(__SANITIZE_ADDRESS__)
     b->host = 1; // it is host memory, and the arenas' red zones between tensors are to be left alone

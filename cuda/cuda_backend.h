@@ -1,7 +1,8 @@
 /* cuda_backend.h - the doors to cuda/ from C: openers for backend.h, and the emulated twin that needs no GPU.
  *
- * Names: "cuda[:i]" float, "cuda-bf16[:i]" BF16 storage with float statistics; "cuda-emu", "cuda-emu-bf16" the same kernels on the
- * emulator (tests/cuda_emu/). One device per process; both precisions may be open at once and share its stream. */
+ * Names: "cuda[:i]" float, "cuda-bf16[:i]" BF16 storage with float statistics; "cuda-emu", "cuda-emu-bf16" the same
+ * kernels on the emulator (tests/cuda_emu/). One device per process; both precisions may be open at once and share its
+ * stream. */
 #ifndef HYB_CUDA_BACKEND_H
 #define HYB_CUDA_BACKEND_H
 #include <stddef.h>

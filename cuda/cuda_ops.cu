@@ -1,5 +1,6 @@
-/* cuda_ops.cu - the one translation unit of the ops, compiled once with -DBITS=32 (real = float) and once with -DBITS=16 (real = bf16),
- * and exporting their table. The names are those of ref/ops; a signature that differs does not compile. */
+/* cuda_ops.cu - the one translation unit of the ops, compiled once with -DBITS=32 (real = float) and once with
+ * -DBITS=16 (real = bf16), and exporting their table. The names are those of ref/ops; a signature that differs does not
+ * compile. */
 #include "ops/ops.h"
 #include "launch.h"
 #include "matmul.h"
@@ -7,7 +8,8 @@
 #include "tile.h"
 #include <math.h>
 
-// kernels of the two precisions have the same names, and a program may hold the device's and the emulator's; in a nameless namespace nvcc
+// kernels of the two precisions have the same names, and a program may hold the device's and the emulator's;
+// in a nameless namespace nvcc
 // would give two kernels one symbol
 #define JOIN_(a, b) a##b
 #define JOIN(a, b)  JOIN_(a, b)

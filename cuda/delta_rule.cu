@@ -2,15 +2,20 @@
  *
  * One block per (batch, key head), chunks from the last to the first, the heads of the group one after another. The
  * equations are those of the no-WU form with the ungated inverse (FlashQLA's algebra), each line a tile_product in
- * the workspace: readable, and slow. Rows i of a chunk, G the sum of g from the chunk's start, all decays differences <= 0:
- *   gam_ij = e^{G_i - G_j} (i >= j, same document)   in_i = e^{G_i} (0 after a start)   out_i = e^{G_C - G_i}   all = e^{G_C}
- *   A = gam o (I + strict(beta K K^T))^{-1},  A_b = A diag(beta),  R = V - in o (K S),  V' = A_b R,  P = s gam o (Q K^T)
+ * the workspace: readable, and slow. Rows i of a chunk, G the sum of g from the chunk's start, all decays differences
+ * <= 0:
+ *   gam_ij = e^{G_i - G_j} (i >= j, same document)   in_i = e^{G_i} (0 after a start)   out_i = e^{G_C - G_i}   all =
+ *   e^{G_C}
+ *   A = gam o (I + strict(beta K K^T))^{-1},  A_b = A diag(beta),  R = V - in o (K S),  V' = A_b R,  P = s gam o (Q
+ *   K^T)
  *   dV' = P^T dO + out o (K dS)            dR = A_b^T dV'                       dV += dR
  *   dP = s gam o (dO V'^T)                 dQ = dP K + s in o (dO S^T)
- *   dK = dP^T Q + dK_s - in o (dR S^T) + (E + E^T) K,  dK_s = out o (V' dS^T),   E = beta o dM o gam,   dM = -strict(A^T (dV' R^T diag(beta)) A^T)
+ *   dK = dP^T Q + dK_s - in o (dR S^T) + (E + E^T) K,  dK_s = out o (V' dS^T),   E = beta o dM o gam,
+ *   dM = -strict(A^T (dV' R^T diag(beta)) A^T)
  *   dbeta_j = sum_i (dV' R^T o A)_ij + sum_i (dM o gam o K K^T)_ji
  *   dg_t = sum over i >= t of (in_i's share + sum over j < t of L_ij), L the gradient of the exponents of gam_ij:
- *   L = (dO V'^T) o P + E o K K^T, in the chunk's last row also K_j . dK_s,j;  in's share: q_i . dQ_in + k_i . dK_in, last row also all <S, dS>
+ *   L = (dO V'^T) o P + E o K K^T, in the chunk's last row also K_j . dK_s,j;  in's share: q_i . dQ_in + k_i .
+ *   dK_in, last row also all <S, dS>
  *   dS = all dS + Q^T (s in o dO) - K^T (in o dR) */
 enum { DELTA_THREADS = 256 };
 
@@ -77,17 +82,16 @@ __device__ void delta_inverse(const DeltaTiles &w, const DeltaChunk &c, const in
 }
 
 /* One head of one chunk. dQ, dK (and dG inside) are left in the tiles, dv, dg, dbeta, dS are written out. */
-__device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, real *dv, wide *dg,
-                                     wide *dbeta, const int *start, const DeltaArgs &a) {
+__device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, real *dv, wide *dg, wide *dbeta,
+                                     const int *start, const DeltaArgs &a) {
     const int n = c.n, K = a.K, V = a.V;
     delta_decays(w, c, start, a.T);
     tile_product(c.k, c.sq, 1, c.k, 1, c.sq, n, n, K, [&](int i, int j, float s) { w.KK[i * n + j] = s; });
     tile_product(c.q, c.sq, 1, c.k, 1, c.sq, n, n, K, [&](int i, int j, float s) {
         w.P[i * n + j] = j <= i ? a.scale * delta_gam(w, c, start, a.T, i, j) * s : 0.0f;
     });
-    tile_product(c.k, c.sq, 1, c.S, V, 1, n, V, K, [&](int i, int j, float s) {
-        w.R[i * V + j] = (float)c.v[(size_t)i * c.sv + j] - w.in[i] * s;
-    });
+    tile_product(c.k, c.sq, 1, c.S, V, 1, n, V, K,
+                 [&](int i, int j, float s) { w.R[i * V + j] = (float)c.v[(size_t)i * c.sv + j] - w.in[i] * s; });
     __syncthreads();
     delta_inverse(w, c, start, a.T);
     // V' = A diag(beta) R
@@ -98,8 +102,7 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
         w.U[e] = s;
     }
     // dV' = P^T dO + out o (K dS)
-    tile_product(c.k, c.sq, 1, c.dS, V, 1, n, V, K,
-                 [&](int i, int j, float s) { w.dU[i * V + j] = w.out[i] * s; });
+    tile_product(c.k, c.sq, 1, c.dS, V, 1, n, V, K, [&](int i, int j, float s) { w.dU[i * V + j] = w.out[i] * s; });
     __syncthreads();
     tile_product(w.P, 1, n, c.dout, c.sv, 1, n, V, n, [&](int i, int j, float s) { w.dU[i * V + j] += s; });
     __syncthreads();
@@ -125,8 +128,7 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
     // dQ = dP K + s in o (dO S^T)
     tile_product(w.dP, n, 1, c.k, c.sq, 1, n, K, n, [&](int i, int j, float s) { w.dQ[i * K + j] = s; });
     // dK_s = out o (V' dS^T), kept apart for the last row of dG
-    tile_product(w.U, V, 1, c.dS, 1, V, n, K, V,
-                 [&](int i, int j, float s) { w.Ks[i * K + j] = w.out[i] * s; });
+    tile_product(w.U, V, 1, c.dS, 1, V, n, K, V, [&](int i, int j, float s) { w.Ks[i * K + j] = w.out[i] * s; });
     __syncthreads();
     tile_product(w.dP, 1, n, c.q, c.sq, 1, n, K, n,
                  [&](int i, int j, float s) { w.dK[i * K + j] = s + w.Ks[i * K + j]; });
@@ -137,14 +139,13 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
         w.din[i] = 0;
     }
     __syncthreads();
-    // the two products with S: dQ_in = s in o (dO S^T), dK_in = -in o (dR S^T), kept apart in dU and R (n x max(K, V)), no longer needed
+    // the two products with S: dQ_in = s in o (dO S^T), dK_in = -in o (dR S^T), kept apart in dU and R (n x max(K, V)),
+    // no longer needed
     tile_product(c.dout, c.sv, 1, c.S, 1, V, n, K, V,
                  [&](int i, int j, float s) { w.dU[i * K + j] = a.scale * w.in[i] * s; });
-    tile_product(w.dR, V, 1, c.S, 1, V, n, K, V,
-                 [&](int i, int j, float s) { w.R[i * K + j] = -w.in[i] * s; });
+    tile_product(w.dR, V, 1, c.S, 1, V, n, K, V, [&](int i, int j, float s) { w.R[i * K + j] = -w.in[i] * s; });
     // L's second part
-    for (int e = threadIdx.x; e < n * n; e += blockDim.x)
-        w.L[e] += c.beta[(size_t)(e / n) * c.s1] * w.X[e] * w.KK[e];
+    for (int e = threadIdx.x; e < n * n; e += blockDim.x) w.L[e] += c.beta[(size_t)(e / n) * c.s1] * w.X[e] * w.KK[e];
     __syncthreads();
     for (int e = threadIdx.x; e < n * K; e += blockDim.x) {
         const int i = e / K, j = e % K;
@@ -192,8 +193,8 @@ __device__ void delta_backward_chunk(const DeltaTiles &w, const DeltaChunk &c, r
 
 __global__ void delta_rule_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
                                            const real *dout, const real *states, const real *q, const real *k,
-                                           const real *v, const wide *g, const wide *beta, const int *start,
-                                           wide *work, DeltaArgs a) {
+                                           const real *v, const wide *g, const wide *beta, const int *start, wide *work,
+                                           DeltaArgs a) {
     const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, width = max(a.K, a.V);
     const size_t bh0 =
         (size_t)b * a.H + hk * group; // the group's first head; its neighbour regions are free for the sums
@@ -219,8 +220,8 @@ __global__ void delta_rule_backward_kernel(real *dq, real *dk, real *dv, wide *d
                                   beta + row,
                                   states + (bh * (a.NC + 1) + c) * a.K * a.V,
                                   dstate + bh * a.K * a.V};
-            delta_backward_chunk(w, x, dv ? dv + row * a.V : dv, dg ? dg + row : dg,
-                                 dbeta ? dbeta + row : dbeta, start, a);
+            delta_backward_chunk(w, x, dv ? dv + row * a.V : dv, dg ? dg + row : dg, dbeta ? dbeta + row : dbeta, start,
+                                 a);
             for (int e = threadIdx.x; e < n * a.K; e += blockDim.x) {
                 sum_q[e] = (h == hk * group ? 0.0f : sum_q[e]) + w.dQ[e];
                 sum_k[e] = (h == hk * group ? 0.0f : sum_k[e]) + w.dK[e];
@@ -235,9 +236,9 @@ __global__ void delta_rule_backward_kernel(real *dq, real *dk, real *dv, wide *d
     }
 }
 static void delta_rule_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                                      const real *dout, const real *states, const real *q, const real *k,
-                                      const real *v, const wide *g, const wide *beta, const int *start,
-                                      double scale, void *work, const DeltaDims *d) {
-    LAUNCH(delta_rule_backward_kernel, d->B * d->Hk, DELTA_THREADS, 0, dq, dk, dv, dg, dbeta, dstate, dout,
-           states, q, k, v, g, beta, start, (wide *)work, delta_args(d, scale));
+                                      const real *dout, const real *states, const real *q, const real *k, const real *v,
+                                      const wide *g, const wide *beta, const int *start, double scale, void *work,
+                                      const DeltaDims *d) {
+    LAUNCH(delta_rule_backward_kernel, d->B * d->Hk, DELTA_THREADS, 0, dq, dk, dv, dg, dbeta, dstate, dout, states, q,
+           k, v, g, beta, start, (wide *)work, delta_args(d, scale));
 }

@@ -1,23 +1,26 @@
-/* delta_rule_mma.cu - the gated delta rule forward for BF16, chunks of 64, on the matrix unit: the no-WU form with the ungated inverse
- * (FlashQLA, FlashInfer), in two kernels.
+/* delta_rule_mma.cu - the gated delta rule forward for BF16, chunks of 64, on the matrix unit:
+ * the no-WU form with the ungated inverse (FlashQLA, FlashInfer), in two kernels.
  *
- * prepare, one block per chunk and head, all in parallel: A_b = gam o (I + strict(beta K K^T))^{-1} diag(beta) and P = s gam o (Q K^T), both
- * 64 x 64 and left in the workspace in bf16. The inverse has no exponentials in it: 16 x 16 diagonal blocks by forward substitution
- * in float, then T21 = -T22 (M21 T11) from 16 to 32 to 64 in tf32.
- * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared memory:
+ * prepare, one block per chunk and head, all in parallel: A_b = gam o (I + strict(beta K K^T))^{-1} diag(beta) and P =
+ * s gam o (Q K^T), both
+ * 64 x 64 and left in the workspace in bf16. The inverse has no exponentials in it: 16 x 16 diagonal blocks by forward
+ * substitution in float, then T21 = -T22 (M21 T11) from 16 to 32 to 64 in tf32.
+ * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared
+ * memory:
  *   R = V - in o (K S);  V' = A_b R;  O = s in o (Q S) + P V';  S = all S + K^T (out o V')
  * Columns of S are independent, so a head with V = 128 is two blocks. */
 enum { GDN_C = 64, GDN_COLS = 64, GDN_PREPARE = 128, GDN_SCAN = 256 };
 
-/* Decays of a chunk of n <= 64 rows, by the first warp: G as double, since its differences must keep the digits of a weak decay behind a
- * strong one; from[i] the first token of i's document within the chunk, or -1. Rows n.. get g = 0. */
+/* Decays of a chunk of n <= 64 rows, by the first warp: G as double, since its differences must keep the digits of a
+ * weak decay behind a strong one; from[i] the first token of i's document within the chunk, or -1. Rows n.. get g = 0.
+ * */
 struct GdnDecays {
     SHARED_PTR(double) G;
     SHARED_PTR(int) from;
     SHARED_PTR(float) beta;
 };
-__device__ void gdn_decays(const GdnDecays &d, const wide *g, const wide *beta, const int *start, int b,
-                           int t0, int n, int step, const DeltaArgs &a) {
+__device__ void gdn_decays(const GdnDecays &d, const wide *g, const wide *beta, const int *start, int b, int t0, int n,
+                           int step, const DeltaArgs &a) {
     if (threadIdx.x >= WARP) return;
     const int lane = threadIdx.x, i0 = 2 * lane, i1 = i0 + 1;
     const double g0 = i0 < n ? g[(size_t)i0 * step] : 0.0, g1 = i1 < n ? g[(size_t)i1 * step] : 0.0;
@@ -47,8 +50,8 @@ __device__ Bf16 *gdn_pair(Bf16 *work, size_t bh, int c, int chunks, int each) {
 /* with_beta: A_b for the scan; without: A for backward, where beta's own gradient is wanted. */
 template <int K, bool with_beta>
 __global__ void __launch_bounds__(GDN_PREPARE)
-    gdn_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const wide *beta,
-                           const int *start, int first_chunk, int chunks, int each, DeltaArgs a) {
+    gdn_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const wide *beta, const int *start,
+                           int first_chunk, int chunks, int each, DeltaArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GDN_C * Tile<K>::LD);
@@ -58,8 +61,8 @@ __global__ void __launch_bounds__(GDN_PREPARE)
     SHARED(int, from, GDN_C);
     SHARED(float, betas, GDN_C);
     const GdnDecays dec = {G, from, betas};
-    const int c = first_chunk + blockIdx.x, t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0),
-              lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int c = first_chunk + blockIdx.x, t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), lane = threadIdx.x % WARP,
+              warp = threadIdx.x / WARP;
     const int b = blockIdx.y / a.H, h = blockIdx.y % a.H, hk = h / (a.H / a.Hk);
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
     tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_PREPARE);
@@ -105,9 +108,9 @@ __global__ void __launch_bounds__(GDN_PREPARE)
         const int i = e / GDN_C, j = e % GDN_C;
         float x[2];
         for (int y = 0; y < 2; y++)
-            x[y] = j + y <= i ? gdn_gam(dec, i, j + y) * T[i * INV_LD + j + y] *
-                                    (with_beta ? (float)betas[j + y] : 1.0f)
-                              : 0.0f;
+            x[y] = j + y <= i
+                       ? gdn_gam(dec, i, j + y) * T[i * INV_LD + j + y] * (with_beta ? (float)betas[j + y] : 1.0f)
+                       : 0.0f;
         *(unsigned *)(out_A + e) = bf16_pair(x[0], x[1]);
     }
 }
@@ -124,8 +127,8 @@ template <int K> __device__ GdnStage<K> gdn_stage(SHARED_PTR(Bf16) ring, int s) 
     return {q, q + Stage::TK, v, v + Stage::TC, v + 2 * Stage::TC};
 }
 template <int K>
-__device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, const Bf16 *v, const Bf16 *pair,
-                          int b, int h, int c, int v0, const DeltaArgs &a) {
+__device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, const Bf16 *v, const Bf16 *pair, int b,
+                          int h, int c, int v0, const DeltaArgs &a) {
     const int t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), hk = h / (a.H / a.Hk);
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
     tile_fetch<K>(s.k, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_SCAN);
@@ -139,8 +142,7 @@ __device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, co
 template <int K>
 __global__ void __launch_bounds__(GDN_SCAN)
     gdn_scan_mma_kernel(Bf16 *o, Bf16 *states, wide *state, Bf16 *work, const Bf16 *q, const Bf16 *k, const Bf16 *v,
-                        const wide *g, const wide *beta, const int *start, int first_chunk, int chunks,
-                        DeltaArgs a) {
+                        const wide *g, const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
     enum {
         COLS = GDN_COLS,
         HALF = COLS / 2,
@@ -165,15 +167,14 @@ __global__ void __launch_bounds__(GDN_SCAN)
 
     float S[K / 64][NB][4]; // rows 16 (row + 4 m) .. of S
     state_load(S, running, a.V, row, left);
-    gdn_fetch<K>(gdn_stage<K>(ring, 0), q, k, v, gdn_pair(work, bh, 0, chunks, GDN_PAIR), b, h, first_chunk,
-                 v0, a);
+    gdn_fetch<K>(gdn_stage<K>(ring, 0), q, k, v, gdn_pair(work, bh, 0, chunks, GDN_PAIR), b, h, first_chunk, v0, a);
     for (int x = 0; x < chunks; x++) {
         const int c = first_chunk + x, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
         const GdnStage<K> w = gdn_stage<K>(ring, x % 2);
         const size_t bt = (size_t)b * a.T + t0;
         if (x + 1 < chunks)
-            gdn_fetch<K>(gdn_stage<K>(ring, (x + 1) % 2), q, k, v,
-                         gdn_pair(work, bh, x + 1, chunks, GDN_PAIR), b, h, c + 1, v0, a);
+            gdn_fetch<K>(gdn_stage<K>(ring, (x + 1) % 2), q, k, v, gdn_pair(work, bh, x + 1, chunks, GDN_PAIR), b, h,
+                         c + 1, v0, a);
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
         state_round<COLS>(Ss, S, row, left);
         if (x + 1 < chunks) cp_async_wait<1>();
@@ -199,8 +200,7 @@ __global__ void __launch_bounds__(GDN_SCAN)
         for (int n = 0; n < NB; n++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                const float v_ij =
-                    w.v[(row * 16 + g8 + e / 2 * 8) * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
+                const float v_ij = w.v[(row * 16 + g8 + e / 2 * 8) * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
                 ks[n][e] = v_ij - in[e / 2] * ks[n][e];
                 acc[n][e] *= a.scale * in[e / 2];
             }
@@ -244,16 +244,14 @@ template <int K>
 static void gdn_forward(Bf16 *o, Bf16 *states, wide *state, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                         const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
-    const size_t pair = GDN_PAIR * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD,
-                 tile_c = GDN_C * Tile<GDN_C>::LD;
+    const size_t pair = GDN_PAIR * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD, tile_c = GDN_C * Tile<GDN_C>::LD;
     const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * INV_LD * sizeof(float);
     const size_t shared_scan = (2 * GdnStage<K>::ALL + K * Tile<GDN_COLS>::LD + 2 * tile_c) * sizeof(Bf16);
-    const int most =
-        (int)(a.worker * sizeof(float) / pair); // chunks that the workspace has room for, per head
+    const int most = (int)(a.worker * sizeof(float) / pair); // chunks that the workspace has room for, per head
     for (int first = 0; first < a.NC; first += most) {
         const int chunks = a.NC - first < most ? a.NC - first : most;
-        LAUNCH((gdn_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare,
-               (Bf16 *)work, q, k, g, beta, start, first, chunks, (int)GDN_PAIR, a);
+        LAUNCH((gdn_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, (Bf16 *)work,
+               q, k, g, beta, start, first, chunks, (int)GDN_PAIR, a);
         LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, shared_scan, o, states, state,
                (Bf16 *)work, q, k, v, g, beta, start, first, chunks, a);
     }

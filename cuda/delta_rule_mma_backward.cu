@@ -1,11 +1,12 @@
-/* delta_rule_mma_backward.cu - the gated delta rule backward for BF16, chunks of 64, K = V = 64 or 128, on the matrix unit. The equations are
- * those of delta_rule.cu; the split is into what is serial and what is not:
+/* delta_rule_mma_backward.cu - the gated delta rule backward for BF16, chunks of 64, K = V = 64 or 128, on the matrix
+ * unit. The equations are those of delta_rule.cu; the split is into what is serial and what is not:
  *   prepare (delta_rule_mma.cu)  A and P of every chunk
  *   serial, chunks from last to first, a block per 64 value columns: only what carries dS:
  *       dV' = out o (K dS) + P^T dO;  dR = beta o A^T dV';  dv += dR;  dS = all dS + Q^T (s in o dO) - K^T (in o dR)
  *       and leaves each chunk's dS and dV' in the workspace, in bf16
  *   parallel, a block per chunk and key head: everything else, from the stored states.
- * dg from L's sums by rows and columns: sum over i >= t, j < t of L_ij = sum over i >= t of (row_i - column_i), as pairs inside cancel. */
+ * dg from L's sums by rows and columns: sum over i >= t, j < t of L_ij = sum over i >= t of (row_i - column_i),
+ * as pairs inside cancel. */
 enum { GDN_BACK = 256 };
 
 /* What the workspace holds for one chunk of one head, one after the other. */
@@ -16,13 +17,13 @@ template <int K, int V> struct GdnKept {
 // ---- serial ----
 /* A stage of the ring holds tiles of q, k, dO, A, P. */
 template <int K, int V>
-__device__ void gdn_back_fetch(SHARED_PTR(Bf16) stage, const Bf16 *q, const Bf16 *k, const Bf16 *dout,
-                               const Bf16 *pair, int b, int h, int c, int v0, const DeltaArgs &a) {
+__device__ void gdn_back_fetch(SHARED_PTR(Bf16) stage, const Bf16 *q, const Bf16 *k, const Bf16 *dout, const Bf16 *pair,
+                               int b, int h, int c, int v0, const DeltaArgs &a) {
     const int t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), hk = h / (a.H / a.Hk);
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
     SHARED_PTR(Bf16)
-    ks = stage + GDN_C * Tile<K>::LD,
-    os = ks + GDN_C * Tile<K>::LD, As = os + GDN_C * Tile<GDN_COLS>::LD, Ps = As + GDN_C * Tile<GDN_C>::LD;
+    ks = stage + GDN_C * Tile<K>::LD, os = ks + GDN_C * Tile<K>::LD, As = os + GDN_C * Tile<GDN_COLS>::LD,
+    Ps = As + GDN_C * Tile<GDN_C>::LD;
     tile_fetch<K>(stage, q + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
     tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
     tile_fetch<GDN_COLS>(os, dout + (bt * a.H + h) * V + v0, (size_t)a.H * V, GDN_C, n, GDN_BACK);
@@ -33,8 +34,7 @@ __device__ void gdn_back_fetch(SHARED_PTR(Bf16) stage, const Bf16 *q, const Bf16
 template <int K, int V>
 __global__ void __launch_bounds__(GDN_BACK)
     gdn_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const Bf16 *q, const Bf16 *k,
-                          const wide *g, const wide *beta, const int *start, int first_chunk, int chunks,
-                          DeltaArgs a) {
+                          const wide *g, const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
     enum { COLS = GDN_COLS, HALF = COLS / 2, NB = HALF / 8 };
     typedef GdnKept<K, V> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
@@ -60,8 +60,8 @@ __global__ void __launch_bounds__(GDN_BACK)
 
     float S[K / 64][NB][4]; // dS
     state_load(S, state, V, row, left);
-    gdn_back_fetch<K, V>(ring, q, k, dout, kept + (size_t)(chunks - 1) * Kept::ALL, b, h,
-                         first_chunk + chunks - 1, v0, a);
+    gdn_back_fetch<K, V>(ring, q, k, dout, kept + (size_t)(chunks - 1) * Kept::ALL, b, h, first_chunk + chunks - 1, v0,
+                         a);
     for (int y = 0; y < chunks; y++) {
         const int x = chunks - 1 - y, s = y % 2, c = first_chunk + x, t0 = c * GDN_C,
                   n_rows = min((int)GDN_C, a.T - t0);
@@ -70,8 +70,8 @@ __global__ void __launch_bounds__(GDN_BACK)
         Bf16 *out_dU = kept + (size_t)x * Kept::ALL + Kept::PAIR + v0,
              *out_dS = kept + (size_t)x * Kept::ALL + Kept::PAIR + Kept::DU + v0;
         if (x)
-            gdn_back_fetch<K, V>(ring + (1 - s) * STAGE, q, k, dout, kept + (size_t)(x - 1) * Kept::ALL, b, h,
-                                 c - 1, v0, a);
+            gdn_back_fetch<K, V>(ring + (1 - s) * STAGE, q, k, dout, kept + (size_t)(x - 1) * Kept::ALL, b, h, c - 1,
+                                 v0, a);
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
         state_round<COLS>(dSs, S, row, left);
         if (x) cp_async_wait<1>();
@@ -104,9 +104,7 @@ __global__ void __launch_bounds__(GDN_BACK)
             for (int e = 0; e < 4; e++) {
                 const int i = row * 16 + g8 + e / 2 * 8;
                 o_in[e] = a.scale * in[e / 2] * os[i * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
-                if (e % 2)
-                    *(unsigned *)(out_dU + (size_t)i * V + left + n * 8 + t2) =
-                        bf16_pair(u[n][e - 1], u[n][e]);
+                if (e % 2) *(unsigned *)(out_dU + (size_t)i * V + left + n * 8 + t2) = bf16_pair(u[n][e - 1], u[n][e]);
             }
             store_c<COLS>(ios, o_in, row * 16, left + n * 8);
         }
@@ -174,7 +172,7 @@ __global__ void __launch_bounds__(GDN_BACK)
     SHARED(int, from, GDN_C);
     SHARED(float, betas, GDN_C);
     SHARED(float, rows,
-           2 * GDN_C); // by half of the columns: L's row sums, plus the gradient of in's exponent
+           2 * GDN_C);                 // by half of the columns: L's row sums, plus the gradient of in's exponent
     SHARED(float, columns, 4 * GDN_C); // by row group: L's column sums
     SHARED(float, dbeta_i, 2 * GDN_C);
     SHARED(float, dbeta_j, 4 * GDN_C);
@@ -183,8 +181,7 @@ __global__ void __launch_bounds__(GDN_BACK)
               g8 = lane / 4, t2 = lane % 4 * 2;
     const int rg = threadIdx.x / WARP % 4, row = rg * 16, half = threadIdx.x / WARP / 4, x = blockIdx.x,
               c = first_chunk + x, t0 = c * GDN_C;
-    const int n_rows = min((int)GDN_C, a.T - t0), kl = half * (K / 2), vl = half * (V / 2),
-              cl = half * (GDN_C / 2);
+    const int n_rows = min((int)GDN_C, a.T - t0), kl = half * (K / 2), vl = half * (V / 2), cl = half * (GDN_C / 2);
     const size_t bt = (size_t)b * a.T + t0, at_k = (bt * a.Hk + hk) * K;
     float sum_q[KB][4] = {}, sum_k[KB][4] = {};
     for (int h = hk * group; h < (hk + 1) * group; h++) {
@@ -224,8 +221,8 @@ __global__ void __launch_bounds__(GDN_BACK)
             for (int n = 0; n < VB; n++) {
 #pragma unroll
                 for (int e = 0; e < 4; e++)
-                    ksv[n][e] = Rs[(row + g8 + e / 2 * 8) * Tile<V>::LD + vl + n * 8 + t2 + e % 2] -
-                                in[e / 2] * ksv[n][e];
+                    ksv[n][e] =
+                        Rs[(row + g8 + e / 2 * 8) * Tile<V>::LD + vl + n * 8 + t2 + e % 2] - in[e / 2] * ksv[n][e];
                 store_c<V>(Rs, ksv[n], row, vl + n * 8);
 #pragma unroll
                 for (int e = 0; e < 4; e++) ksv[n][e] *= beta_r[e / 2];
@@ -318,8 +315,7 @@ __global__ void __launch_bounds__(GDN_BACK)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     y[n][e] *= a.scale * in[e / 2];
-                    din[e / 2] +=
-                        y[n][e] * qs[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
+                    din[e / 2] += y[n][e] * qs[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
                     sum_q[n][e] += y[n][e];
                 }
         }
@@ -331,8 +327,7 @@ __global__ void __launch_bounds__(GDN_BACK)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     z[n][e] *= -in[e / 2];
-                    din[e / 2] +=
-                        z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
+                    din[e / 2] += z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
                     sum_k[n][e] += z[n][e];
                 }
         }
@@ -358,16 +353,16 @@ __global__ void __launch_bounds__(GDN_BACK)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     z[n][e] *= out[e / 2];
-                    last[e / 2] +=
-                        z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
+                    last[e / 2] += z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
                     sum_k[n][e] += z[n][e];
                 }
-                // row i of L's last row: in the column sums of i, and all of them in the row sum of the chunk's last row
+                // row i of L's last row: in the column sums of i, and all of them in the row sum of the chunk's last
+                // row
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int i = row + g8 + 8 * e;
-                din[e] = quad_sum(din[e]), row_L[e] = quad_sum(row_L[e]),
-                row_b[e] = quad_sum(row_b[e]), last[e] = quad_sum(last[e]);
+                din[e] = quad_sum(din[e]), row_L[e] = quad_sum(row_L[e]), row_b[e] = quad_sum(row_b[e]),
+                last[e] = quad_sum(last[e]);
                 if (t2 == 0) {
                     rows[half * GDN_C + i] = din[e] + row_L[e] - last[e]; // -last: its column
                     dbeta_i[half * GDN_C + i] = row_b[e];
@@ -422,12 +417,12 @@ static void gdn_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wi
     Bf16 *w = (Bf16 *)work;
     for (int last = a.NC; last > 0; last -= most) {
         const int first = last > most ? last - most : 0, chunks = last - first;
-        LAUNCH((gdn_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, w,
-               q, k, g, beta, start, first, chunks, (int)GdnKept<K, V>::ALL, a);
-        LAUNCH((gdn_serial_mma_kernel<K, V>), dim3(V / GDN_COLS, d->B * d->H), GDN_BACK, shared_serial, dv,
-               dstate, w, dout, q, k, g, beta, start, first, chunks, a);
+        LAUNCH((gdn_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, w, q, k, g,
+               beta, start, first, chunks, (int)GdnKept<K, V>::ALL, a);
+        LAUNCH((gdn_serial_mma_kernel<K, V>), dim3(V / GDN_COLS, d->B * d->H), GDN_BACK, shared_serial, dv, dstate, w,
+               dout, q, k, g, beta, start, first, chunks, a);
         if (dq || dk || dg || dbeta)
-            LAUNCH((gdn_parallel_mma_kernel<K, V>), dim3(chunks, d->B * d->Hk), GDN_BACK, shared_parallel, dq,
-                   dk, dg, dbeta, w, dout, states, q, k, v, g, beta, start, first, chunks, a);
+            LAUNCH((gdn_parallel_mma_kernel<K, V>), dim3(chunks, d->B * d->Hk), GDN_BACK, shared_parallel, dq, dk, dg,
+                   dbeta, w, dout, states, q, k, v, g, beta, start, first, chunks, a);
     }
 }

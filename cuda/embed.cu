@@ -8,8 +8,8 @@ static void embed_forward(real *y, const real *w, const int *ids, int N, int C, 
     LAUNCH(embed_forward_kernel, N, 128, 0, y, w, ids, C);
 }
 
-/* One block a row. The block of a token's first occurrence adds all its rows, in order; the others leave at once. Looking for
- * occurrences reads N ids per block, which stay in the cache. */
+/* One block a row. The block of a token's first occurrence adds all its rows, in order; the others leave at once.
+ * Looking for occurrences reads N ids per block, which stay in the cache. */
 enum { EMBED_THREADS = 128 };
 __global__ void embed_backward_kernel(wide *dw, const real *dy, const int *ids, int N, int C) {
     SHARED(int, match, EMBED_THREADS);

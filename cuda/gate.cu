@@ -1,8 +1,8 @@
 /* gate.cu - the gates of the delta rule and of gated linear attention. */
 __device__ float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
-__global__ void delta_gate_forward_kernel(wide *g, wide *beta, const real *a, const real *b,
-                                          const wide *A_log, const wide *dt_bias, size_t n, int H) {
+__global__ void delta_gate_forward_kernel(wide *g, wide *beta, const real *a, const real *b, const wide *A_log,
+                                          const wide *dt_bias, size_t n, int H) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     const int h = (int)(i % H);
@@ -19,9 +19,8 @@ static void delta_gate_forward(wide *g, wide *beta, const real *a, const real *b
 __device__ float gate_slope(float dg, float a, float A_log, float dt_bias) {
     return dg * -expf(A_log) * sigmoid(a + dt_bias);
 }
-__global__ void delta_gate_backward_kernel(real *da, real *db, const wide *dg, const wide *dbeta,
-                                           const real *a, const wide *beta, const wide *A_log,
-                                           const wide *dt_bias, size_t n, int H) {
+__global__ void delta_gate_backward_kernel(real *da, real *db, const wide *dg, const wide *dbeta, const real *a,
+                                           const wide *beta, const wide *A_log, const wide *dt_bias, size_t n, int H) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     const int h = (int)(i % H);
@@ -42,13 +41,12 @@ struct GateBias {
         return gate_slope(dg[n * H + h], a[n * H + h], A_log[h], dt_bias[h]);
     }
 };
-static void delta_gate_backward(real *da, real *db, wide *dA_log, wide *ddt_bias, const wide *dg,
-                                const wide *dbeta, const real *a, const wide *g, const wide *beta,
-                                const wide *A_log, const wide *dt_bias, int N, int H) {
+static void delta_gate_backward(real *da, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta,
+                                const real *a, const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias,
+                                int N, int H) {
     const size_t n = (size_t)N * H;
     if (da || db)
-        LAUNCH(delta_gate_backward_kernel, ceil_div(n, 256), 256, 0, da, db, dg, dbeta, a, beta, A_log,
-               dt_bias, n, H);
+        LAUNCH(delta_gate_backward_kernel, ceil_div(n, 256), 256, 0, da, db, dg, dbeta, a, beta, A_log, dt_bias, n, H);
     if (dA_log) column_sum(dA_log, GateScale{dg, g, H}, N, H);
     if (ddt_bias) column_sum(ddt_bias, GateBias{dg, a, A_log, dt_bias, H}, N, H);
 }
@@ -73,6 +71,5 @@ __global__ void gla_gate_backward_kernel(real *dx, const wide *dg, const real *x
 }
 static void gla_gate_backward(real *dx, const wide *dg, const real *x, double normalizer, size_t n) {
     if (n && dx)
-        LAUNCH(gla_gate_backward_kernel, pack_blocks(n), PACK_THREADS, 0, dx, dg, x, (float)(1 / normalizer),
-               n);
+        LAUNCH(gla_gate_backward_kernel, pack_blocks(n), PACK_THREADS, 0, dx, dg, x, (float)(1 / normalizer), n);
 }

@@ -1,14 +1,15 @@
 /* gla.cu - gated linear attention, first version of backward, as recurrences (forward: recurrence.cu).
  *
  * dv and dstate: columns of dS are independent, so a thread owns a column, as in recurrence.cu.
- * dq, dk, dg: rows of S are independent too, so here a thread owns a key channel. Per chunk from the last to the first, a forward sweep
- * from the stored state gives S_t and so dq. The backward sweep gives dk, and dg = <dS, e^g S_prev>, for which S_prev is needed
- * in reverse order: the forward sweep leaves S every 8 tokens in the workspace, and each run of 8 is done again from there. (The
- * shorter way, dg_t = dg_{t+1} + q_t dq_t - k_t dk_t, subtracts large numbers where the decay is strong.) */
+ * dq, dk, dg: rows of S are independent too, so here a thread owns a key channel. Per chunk from the last to the first,
+ * a forward sweep from the stored state gives S_t and so dq. The backward sweep gives dk, and dg = <dS, e^g S_prev>,
+ * for which S_prev is needed in reverse order: the forward sweep leaves S every 8 tokens in the workspace, and each run
+ * of 8 is done again from there. (The shorter way, dg_t = dg_{t+1} + q_t dq_t - k_t dk_t, subtracts large numbers where
+ * the decay is strong.) */
 
 /* dv and dstate: the reverse recurrence of one column of dS. */
-__global__ void gla_dv_kernel(real *dv, wide *dstate, const real *dout, const real *q, const real *k,
-                              const wide *g, const int *start, DeltaArgs a) {
+__global__ void gla_dv_kernel(real *dv, wide *dstate, const real *dout, const real *q, const real *k, const wide *g,
+                              const int *start, DeltaArgs a) {
     DYNAMIC_SHARED(float, cursor);
     SHARED_PTR(float) S = shared_take<float>(cursor, a.K * RECUR_COLUMNS);
     SHARED_PTR(float) qs = shared_take<float>(cursor, a.K);
@@ -42,7 +43,8 @@ __global__ void gla_dv_kernel(real *dv, wide *dstate, const real *dout, const re
 }
 
 enum { GLA_RUN = 8, GLA_WIDE = 64 };
-/* What a thread of gla_rows_kernel needs to do one token: its channel, and 64 columns of v and dout in shared memory. */
+/* What a thread of gla_rows_kernel needs to do one token: its channel, and 64 columns of v and dout in shared memory.
+ * */
 struct GlaRow {
     float decay, q, k;
 };
@@ -55,8 +57,7 @@ struct GlaColumns {
 };
 __device__ GlaRow gla_row(const GlaColumns &w, const real *q, const real *k, const real *v, const real *dout,
                           const wide *g, const int *start, int b, int t, int h, int hk, const DeltaArgs &a) {
-    const size_t bt = (size_t)b * a.T + t, row = (bt * a.H + h) * a.V + w.v0,
-                 at = (bt * a.Hk + hk) * a.K + w.x;
+    const size_t bt = (size_t)b * a.T + t, row = (bt * a.H + h) * a.V + w.v0, at = (bt * a.Hk + hk) * a.K + w.x;
     __syncthreads();
     for (int j = threadIdx.x; j < w.n; j += WARP) w.vs[j] = v[row + j], w.os[j] = dout[row + j];
     __syncthreads();
@@ -70,20 +71,21 @@ __device__ void gla_step(const GlaColumns &w, const GlaRow &r) {
         w.S[j * WARP + x] = (r.decay != 0 ? r.decay * w.S[j * WARP + x] : 0.0f) + r.k * w.vs[j];
 }
 
-/* dq, dk, dg of 32 key channels of one (batch, key head), a thread a channel, the heads of the group one after another, and of each head 64
- * columns after another: any K and V. */
-__global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate, const real *dout,
-                                const real *states, const real *q, const real *k, const real *v,
-                                const wide *g, const int *start, wide *work, DeltaArgs a) {
+/* dq, dk, dg of 32 key channels of one (batch, key head), a thread a channel, the heads of the group one after another,
+ * and of each head 64 columns after another: any K and V. */
+__global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate, const real *dout, const real *states,
+                                const real *q, const real *k, const real *v, const wide *g, const int *start,
+                                wide *work, DeltaArgs a) {
     SHARED(float, room, (2 * WARP + 2) * GLA_WIDE);
     const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, y = threadIdx.x,
               x = blockIdx.y * WARP + y;
-    GlaColumns w = {
-        room, room + GLA_WIDE * WARP, room + 2 * GLA_WIDE * WARP, room + (2 * WARP + 1) * GLA_WIDE, 0, 0, x};
+    GlaColumns w = {room, room + GLA_WIDE * WARP, room + 2 * GLA_WIDE * WARP, room + (2 * WARP + 1) * GLA_WIDE, 0, 0,
+                    x};
     const bool mine = x < a.K;
     const size_t KV = (size_t)a.K * a.V, bh0 = (size_t)b * a.H + hk * group;
     const int runs = (a.chunk + GLA_RUN - 1) / GLA_RUN;
-    // each head's dS lives at the beginning of its own region; the rest of the first head's region is shared by the group
+    // each head's dS lives at the beginning of its own region; the rest of the first head's region is shared by the
+    // group
     wide *sum_q = work + bh0 * a.worker + KV, *sum_k = sum_q + (size_t)a.chunk * a.K,
          *mark = sum_k + (size_t)a.chunk * a.K, *run = mark + runs * KV;
     for (int h = 0; h < group; h++)
@@ -124,9 +126,8 @@ __global__ void gla_rows_kernel(real *dq, real *dk, wide *dg, const wide *dstate
                     float s = 0, z = 0;
                     for (int j = 0; j < w.n; j++) {
                         const float d = w.D[j * WARP + y] + a.scale * r.q * w.os[j];
-                        s += d * w.vs[j]; // dk = dS v
-                        z +=
-                            d * run[(i - first) * KV + (size_t)(w.v0 + j) * a.K + x]; // dg = <dS, e^g S_prev>
+                        s += d * w.vs[j];                                              // dk = dS v
+                        z += d * run[(i - first) * KV + (size_t)(w.v0 + j) * a.K + x]; // dg = <dS, e^g S_prev>
                         w.D[j * WARP + y] = r.decay * d;
                     }
                     sum_k[i * a.K + x] = (block ? (float)sum_k[i * a.K + x] : 0.0f) + s;
@@ -147,8 +148,8 @@ static void gla_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dst
                                const int *start, double scale, void *work, const DeltaDims *d) {
     const size_t columns = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
     if (dq || dk || dg)
-        LAUNCH(gla_rows_kernel, dim3(d->B * d->Hk, ceil_div(d->K, WARP)), WARP, 0, dq, dk, dg, dstate, dout,
-               states, q, k, v, g, start, (wide *)work, delta_args(d, scale));
-    LAUNCH(gla_dv_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, columns, dv,
-           dstate, dout, q, k, g, start, delta_args(d, scale));
+        LAUNCH(gla_rows_kernel, dim3(d->B * d->Hk, ceil_div(d->K, WARP)), WARP, 0, dq, dk, dg, dstate, dout, states, q,
+               k, v, g, start, (wide *)work, delta_args(d, scale));
+    LAUNCH(gla_dv_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, columns, dv, dstate, dout, q,
+           k, g, start, delta_args(d, scale));
 }

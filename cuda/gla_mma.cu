@@ -1,11 +1,14 @@
 /* gla_mma.cu - gated linear attention for BF16, chunks of 64, K = 64 or 128, V a multiple of 64, on the matrix unit.
  *
  * With b the sum of g from the chunk's start (per key channel c; channel_decay.h):
- *   P_ij = s sum_c q_ic k_jc e^{b_ic - b_jc} (i >= j, same document)    Q = s in o q, in = e^b    K' = out o k, out = e^{b_C - b}
+ *   P_ij = s sum_c q_ic k_jc e^{b_ic - b_jc} (i >= j, same document)    Q = s in o q, in = e^b    K' = out o k,
+ *   out = e^{b_C - b}
  * prepare, one block per chunk and key head, all in parallel: P, Q, K' and all = e^{b_C} into the workspace.
- * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared memory:
+ * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared
+ * memory:
  *   O = Q S + P V;  S = all o S + K'^T V
- * which, with Q and K' exchanged, P transposed and time reversed, is also the serial part of backward (gla_mma_backward.cu):
+ * which, with Q and K' exchanged, P transposed and time reversed, is also the serial part of backward
+ * (gla_mma_backward.cu):
  *   dV = K' dS + P^T dO;  dS = all o dS + Q^T dO */
 enum { GLA_C = 64, GLA_COLS = 64, GLA_PREPARE = 128, GLA_SCAN = 256 };
 
@@ -15,17 +18,16 @@ template <int K> struct GlaKept {
 };
 template <int K>
 __global__ void __launch_bounds__(GLA_PREPARE)
-    gla_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const int *start,
-                           int first_chunk, int chunks, int each, DeltaArgs a) {
+    gla_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const int *start, int first_chunk,
+                           int chunks, int each, DeltaArgs a) {
     typedef GlaKept<K> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
     SHARED_PTR(Bf16) ks = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
     SHARED_PTR(float) bs = shared_take<float>(cursor, DecaySums<K>::SIZE);
     SHARED(int, from, GLA_C);
-    const int c = first_chunk + blockIdx.x, t0 = c * GLA_C, n = min((int)GLA_C, a.T - t0),
-              lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, b = blockIdx.y / a.Hk,
-              hk = blockIdx.y % a.Hk;
+    const int c = first_chunk + blockIdx.x, t0 = c * GLA_C, n = min((int)GLA_C, a.T - t0), lane = threadIdx.x % WARP,
+              warp = threadIdx.x / WARP, b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk;
     const size_t at = (((size_t)b * a.T + t0) * a.Hk + hk) * K;
     tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GLA_C, n, GLA_PREPARE);
     tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GLA_C, n, GLA_PREPARE);
@@ -50,9 +52,8 @@ __global__ void __launch_bounds__(GLA_PREPARE)
     for (int e = threadIdx.x * 2; e < GLA_C * K; e += GLA_PREPARE * 2) {
         const int i = e / K, x = e % K, row = i * DecaySums<K>::LD + x, tile = i * Tile<K>::LD + x;
         const bool in = (int)from[i] < 0, out = last_from <= i;
-        *(unsigned *)(kept + Kept::Q + e) =
-            bf16_pair(in ? a.scale * (float)qs[tile] * __expf(bs[row]) : 0.0f,
-                      in ? a.scale * (float)qs[tile + 1] * __expf(bs[row + 1]) : 0.0f);
+        *(unsigned *)(kept + Kept::Q + e) = bf16_pair(in ? a.scale * (float)qs[tile] * __expf(bs[row]) : 0.0f,
+                                                      in ? a.scale * (float)qs[tile + 1] * __expf(bs[row + 1]) : 0.0f);
         *(unsigned *)(kept + Kept::K_ + e) =
             bf16_pair(out ? (float)ks[tile] * __expf(bs[last + x] - bs[row]) : 0.0f,
                       out ? (float)ks[tile + 1] * __expf(bs[last + x + 1] - bs[row + 1]) : 0.0f);
@@ -62,7 +63,8 @@ __global__ void __launch_bounds__(GLA_PREPARE)
 }
 
 // ---- scan ----
-/* A stage of the ring: x meets the state, y makes it (Q and K' forward, K' and Q backward), v are the values (dO backward). */
+/* A stage of the ring: x meets the state, y makes it (Q and K' forward, K' and Q backward), v are the values (dO
+ * backward). */
 template <int K> struct GlaStage {
     enum { TK = GLA_C * Tile<K>::LD, TC = GLA_C * Tile<GLA_C>::LD, SIZE = 2 * TK + 2 * TC };
     SHARED_PTR(Bf16) x, y, v, P;
@@ -80,17 +82,17 @@ __device__ void gla_fetch(const GlaStage<K> &s, const Bf16 *v, const Bf16 *kept,
     tile_fetch<K>(s.x, kept + (back ? Kept::K_ : Kept::Q), K, GLA_C, GLA_C, GLA_SCAN);
     tile_fetch<K>(s.y, kept + (back ? Kept::Q : Kept::K_), K, GLA_C, GLA_C, GLA_SCAN);
     tile_fetch<GLA_C>(s.P, kept + Kept::P, GLA_C, GLA_C, GLA_C, GLA_SCAN);
-    tile_fetch<GLA_COLS>(s.v, v + (((size_t)b * a.T + t0) * a.H + h) * a.V + v0, (size_t)a.H * a.V, GLA_C, n,
-                         GLA_SCAN);
+    tile_fetch<GLA_COLS>(s.v, v + (((size_t)b * a.T + t0) * a.H + h) * a.V + v0, (size_t)a.H * a.V, GLA_C, n, GLA_SCAN);
     cp_async_commit();
 }
 
-/* Forward: out = O (overwritten), state S in and out, states: S before each chunk, or NULL. Backward: v = dO, out = dV (added to, may be NULL),
- * state = dstate, and dS before each chunk goes into the workspace, behind what prepare left. */
+/* Forward: out = O (overwritten), state S in and out, states: S before each chunk, or NULL. Backward:
+ * v = dO, out = dV (added to, may be NULL), state = dstate, and dS before each chunk goes into the workspace,
+ * behind what prepare left. */
 template <int K, bool back>
 __global__ void __launch_bounds__(GLA_SCAN, 1)
-    gla_scan_mma_kernel(Bf16 *out, Bf16 *states, wide *state, Bf16 *work, const Bf16 *v, int first_chunk,
-                        int chunks, int each, DeltaArgs a) {
+    gla_scan_mma_kernel(Bf16 *out, Bf16 *states, wide *state, Bf16 *work, const Bf16 *v, int first_chunk, int chunks,
+                        int each, DeltaArgs a) {
     enum { COLS = GLA_COLS, HALF = COLS / 2, NB = HALF / 8 }; // warps 0-3 have the left half of the columns
     typedef GlaKept<K> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
@@ -101,7 +103,7 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
     const int row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
     const size_t KV = (size_t)K * a.V;
     const Bf16 *kept = work + (size_t)(b * a.Hk + hk) * chunks * each;
-    Bf16 *keep = back ? work + (size_t)gridDim.y / a.H * a.Hk * chunks * each + (size_t)bh * chunks * KV + v0
+    Bf16 *keep = back     ? work + (size_t)gridDim.y / a.H * a.Hk * chunks * each + (size_t)bh * chunks * KV + v0
                  : states ? states + ((size_t)bh * (a.NC + 1) + first_chunk) * KV + v0
                           : states;
     wide *running = state + bh * KV + v0;
@@ -134,7 +136,7 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
                 if (back) pair_add(to, acc[n][e], acc[n][e + 1]);
                 else *(unsigned *)to = bf16_pair(acc[n][e], acc[n][e + 1]);
             }
-            // S = all o S + Y^T V
+        // S = all o S + Y^T V
         state_decay(S, all, row);
 #pragma unroll
         for (int m = 0; m < K / 64; m++)
@@ -163,7 +165,7 @@ static void gla_forward_mma(Bf16 *o, Bf16 *states, wide *state, const Bf16 *q, c
         const int chunks = a.NC - first < most ? a.NC - first : most;
         LAUNCH(gla_prepare_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_PREPARE, gla_prepare_shared<K>(),
                (Bf16 *)work, q, k, g, start, first, chunks, each, a);
-        LAUNCH((gla_scan_mma_kernel<K, false>), dim3(d->V / GLA_COLS, d->B * d->H), GLA_SCAN,
-               gla_scan_shared<K>(), o, states, state, (Bf16 *)work, v, first, chunks, each, a);
+        LAUNCH((gla_scan_mma_kernel<K, false>), dim3(d->V / GLA_COLS, d->B * d->H), GLA_SCAN, gla_scan_shared<K>(), o,
+               states, state, (Bf16 *)work, v, first, chunks, each, a);
     }
 }

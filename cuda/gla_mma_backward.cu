@@ -1,18 +1,22 @@
-/* gla_mma_backward.cu - backward of gated linear attention for BF16 on the matrix unit: prepare and the serial scan of gla_mma.cu give dV,
- * dstate, and dS of every chunk; everything else is done here, one block per chunk and key head, all in parallel:
- *   dP = s mask o (dO V^T)                         summed over the heads of the group and over value columns, 64 at a time
+/* gla_mma_backward.cu - backward of gated linear attention for BF16 on the matrix unit: prepare and the serial scan of
+ * gla_mma.cu give dV, dstate, and dS of every chunk; everything else is done here, one block per chunk and key head,
+ * all in parallel:
+ *   dP = s mask o (dO V^T)                         summed over the heads of the group and over value columns,
+ *   64 at a time
  *   dq_i = s in_i o (S dO_i) + sum_{j <= i} dP_ij e^{b_i - b_j} o k_j
  *   dk_j = out_j o (dS V_j) + sum_{i >= j} dP_ij e^{b_i - b_j} o q_i
- *   dg_t = sum_{i >= t} x_i, x_i = q_i o dq_i - k_i o dk_i, in the last row also all o <S, dS> + sum_j k_j o out_j o (dS V_j)
- * The terms i = j have no decay in them; they are kept out of x, where they would cancel. Nothing that comes after a document's start
- * depends on the decays before it: the sum begins again there, and g of the start itself has no gradient. */
+ *   dg_t = sum_{i >= t} x_i, x_i = q_i o dq_i - k_i o dk_i, in the last row also all o <S, dS> + sum_j k_j o out_j o
+ *   (dS V_j)
+ * The terms i = j have no decay in them; they are kept out of x, where they would cancel.
+ * Nothing that comes after a document's start depends on the decays before it: the sum begins again there, and g of the
+ * start itself has no gradient. */
 enum { GLA_BACK = 256 };
 
-/* dP, S dO and dS V of one (head, 64 value columns), added up; returns the thread's part of <S, dS> for channel threadIdx.x % K. */
+/* dP, S dO and dS V of one (head, 64 value columns), added up; returns the thread's part of <S, dS> for channel
+ * threadIdx.x % K. */
 template <int K, int NB>
-__device__ float gla_head_products(float (&dp)[4][4], float (&sq)[NB][4], float (&sk)[NB][4],
-                                   SHARED_PTR(Bf16) vs, SHARED_PTR(Bf16) os, SHARED_PTR(Bf16) Ss,
-                                   SHARED_PTR(Bf16) Ds) {
+__device__ float gla_head_products(float (&dp)[4][4], float (&sq)[NB][4], float (&sk)[NB][4], SHARED_PTR(Bf16) vs,
+                                   SHARED_PTR(Bf16) os, SHARED_PTR(Bf16) Ss, SHARED_PTR(Bf16) Ds) {
     const int warp = threadIdx.x / WARP, row = warp % 4, half = warp / 4, left = half * (K / 2);
 #pragma unroll
     for (int i = 0; i < GLA_COLS / 16; i++) {
@@ -46,9 +50,9 @@ __device__ float gla_head_products(float (&dp)[4][4], float (&sq)[NB][4], float 
 
 template <int K>
 __global__ void __launch_bounds__(GLA_BACK, 1)
-    gla_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, const Bf16 *dS, const Bf16 *dout,
-                            const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
-                            const int *start, int first_chunk, int chunks, DeltaArgs a) {
+    gla_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, const Bf16 *dS, const Bf16 *dout, const Bf16 *states,
+                            const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g, const int *start,
+                            int first_chunk, int chunks, DeltaArgs a) {
     enum { NB = K / 16, TC = GLA_C * Tile<GLA_COLS>::LD, TS = K * Tile<GLA_COLS>::LD };
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, GLA_C * Tile<K>::LD);
@@ -64,9 +68,8 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
     SHARED(int, from, GLA_C);
     SHARED(float, diagonal, GLA_C);
     const int c = first_chunk + blockIdx.x, t0 = c * GLA_C, n = min((int)GLA_C, a.T - t0), group = a.H / a.Hk,
-              b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, lane = threadIdx.x % WARP,
-              warp = threadIdx.x / WARP, g8 = lane / 4, t2 = lane % 4 * 2, row = warp % 4,
-              left = warp / 4 * (K / 2);
+              b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP,
+              g8 = lane / 4, t2 = lane % 4 * 2, row = warp % 4, left = warp / 4 * (K / 2);
     const size_t KV = (size_t)K * a.V, at = (((size_t)b * a.T + t0) * a.Hk + hk) * K;
     tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GLA_C, n, GLA_BACK);
     tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, GLA_C, n, GLA_BACK);
@@ -124,8 +127,7 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
             }
         }
     }
-    for (int x = threadIdx.x; x < K; x += GLA_BACK)
-        end[4 * K + x] = last_from >= 0 ? 0.0f : __expf(bs[last + x]);
+    for (int x = threadIdx.x; x < K; x += GLA_BACK) end[4 * K + x] = last_from >= 0 ? 0.0f : __expf(bs[last + x]);
     __syncthreads(); // b has been read
 #pragma unroll
     for (int m = 0; m < NB; m++)
@@ -134,8 +136,7 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
             const int i = row * 16 + g8 + e / 2 * 8, x = left + m * 8 + t2;
             const float qx[2] = {qs[i * Tile<K>::LD + x], qs[i * Tile<K>::LD + x + 1]},
                         kx[2] = {ks[i * Tile<K>::LD + x], ks[i * Tile<K>::LD + x + 1]}, own = diagonal[i];
-            for (int z = 0; z < 2; z++)
-                bs[i * DecaySums<K>::LD + x + z] = qx[z] * sq[m][e + z] - kx[z] * sk[m][e + z];
+            for (int z = 0; z < 2; z++) bs[i * DecaySums<K>::LD + x + z] = qx[z] * sq[m][e + z] - kx[z] * sk[m][e + z];
             if (i >= n) continue;
             const size_t to = at + (size_t)i * a.Hk * K + x;
             if (dq) pair_add(dq + to, sq[m][e] + own * kx[0], sq[m][e + 1] + own * kx[1]);
@@ -156,25 +157,24 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
 }
 
 template <int K>
-static void gla_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dstate, const Bf16 *dout,
-                             const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
-                             const int *start, double scale, void *work, const DeltaDims *d) {
+static void gla_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dstate, const Bf16 *dout, const Bf16 *states,
+                             const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g, const int *start, double scale,
+                             void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
     const int each = GlaKept<K>::SIZE;
     const size_t kept = (size_t)each + (size_t)K * d->V;
     const int most = (int)(a.worker * sizeof(float) / (kept * sizeof(Bf16)));
-    const size_t shared =
-        (2 * GLA_C * Tile<K>::LD + (3 * GLA_C + 2 * K) * Tile<GLA_COLS>::LD) * sizeof(Bf16) +
-        (DecaySums<K>::SIZE + 5 * K + GLA_BACK) * sizeof(float);
+    const size_t shared = (2 * GLA_C * Tile<K>::LD + (3 * GLA_C + 2 * K) * Tile<GLA_COLS>::LD) * sizeof(Bf16) +
+                          (DecaySums<K>::SIZE + 5 * K + GLA_BACK) * sizeof(float);
     for (int last = a.NC; last > 0; last -= most) {
         const int first = last > most ? last - most : 0, chunks = last - first;
         const Bf16 *dS = (Bf16 *)work + (size_t)d->B * d->Hk * chunks * each;
         LAUNCH(gla_prepare_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_PREPARE, gla_prepare_shared<K>(),
                (Bf16 *)work, q, k, g, start, first, chunks, each, a);
-        LAUNCH((gla_scan_mma_kernel<K, true>), dim3(d->V / GLA_COLS, d->B * d->H), GLA_SCAN,
-               gla_scan_shared<K>(), dv, (Bf16 *)NULL, dstate, (Bf16 *)work, dout, first, chunks, each, a);
+        LAUNCH((gla_scan_mma_kernel<K, true>), dim3(d->V / GLA_COLS, d->B * d->H), GLA_SCAN, gla_scan_shared<K>(), dv,
+               (Bf16 *)NULL, dstate, (Bf16 *)work, dout, first, chunks, each, a);
         if (dq || dk || dg)
-            LAUNCH(gla_parallel_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_BACK, shared, dq, dk, dg, dS,
-                   dout, states, q, k, v, g, start, first, chunks, a);
+            LAUNCH(gla_parallel_mma_kernel<K>, dim3(chunks, d->B * d->Hk), GLA_BACK, shared, dq, dk, dg, dS, dout,
+                   states, q, k, v, g, start, first, chunks, a);
     }
 }

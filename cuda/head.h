@@ -13,8 +13,7 @@ __device__ RowStats row_stats(const real *z, float inv_tau, int VOC) {
     return {m, block_sum(s)};
 }
 /* dx += dz W and dw += dz^T x for the rows of a block. */
-static void head_gradients(real *dx, wide *dw, const real *dz, const real *x, const real *w, int rows, int C,
-                           int VOC) {
+static void head_gradients(real *dx, wide *dw, const real *dz, const real *x, const real *w, int rows, int C, int VOC) {
     if (dx) matmul(dx, dz, w, (const real *)NULL, rows, C, VOC, 0, 0, 1);
     if (dw) matmul(dw, dz, x, (const real *)NULL, VOC, C, rows, 1, 0, 1);
 }

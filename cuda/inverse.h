@@ -1,5 +1,6 @@
-/* inverse.h - the inverse of a unit lower triangular 64 x 64 matrix by a block of four warps: 16 x 16 diagonal blocks by forward substitution in
- * float, then T21 = -T22 (M21 T11) from 16 to 32 to 64 on the matrix unit in tf32. */
+/* inverse.h - the inverse of a unit lower triangular 64 x 64 matrix by a block of four warps:
+ * 16 x 16 diagonal blocks by forward substitution in float, then T21 = -T22 (M21 T11) from 16 to 32 to 64 on the matrix
+ * unit in tf32. */
 enum { INV_LD = 64 + 4 }; // of both matrices, floats in shared memory
 
 /* c (16 x 8) += a (16 x k) b (k x 8), float tiles of leading dimension INV_LD in shared memory, as tf32. */
@@ -7,8 +8,7 @@ __device__ void tf32_product(float (&c)[4], SHARED_PTR(float) a, SHARED_PTR(floa
     const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     for (int k0 = 0; k0 < k; k0 += 8) {
         const unsigned ra[4] = {to_tf32(a[g * INV_LD + k0 + t]), to_tf32(a[(g + 8) * INV_LD + k0 + t]),
-                                to_tf32(a[g * INV_LD + k0 + t + 4]),
-                                to_tf32(a[(g + 8) * INV_LD + k0 + t + 4])};
+                                to_tf32(a[g * INV_LD + k0 + t + 4]), to_tf32(a[(g + 8) * INV_LD + k0 + t + 4])};
         mma_tf32(c, ra, to_tf32(b[(k0 + t) * INV_LD + g]), to_tf32(b[(k0 + t + 4) * INV_LD + g]));
     }
 }
@@ -16,7 +16,8 @@ __device__ void tf32_store(SHARED_PTR(float) to, const float (&c)[4], float sign
     const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     for (int e = 0; e < 4; e++) to[(g + e / 2 * 8) * INV_LD + 2 * t + e % 2] = sign * c[e];
 }
-/* Merges two inverted diagonal blocks of `size` rows at row r0: T21 = -T22 (M21 T11), this warp the 8 columns from c0 on. */
+/* Merges two inverted diagonal blocks of `size` rows at row r0: T21 = -T22 (M21 T11), this warp the 8 columns from c0
+ * on. */
 template <int size> __device__ void inverse_merge(SHARED_PTR(float) T, SHARED_PTR(float) M, int r0, int c0) {
     SHARED_PTR(float) low = T + (r0 + size) * INV_LD + c0; // where T21 goes, and M21 T11 on the way
     float x[size / 16][4] = {};
@@ -25,8 +26,7 @@ template <int size> __device__ void inverse_merge(SHARED_PTR(float) T, SHARED_PT
     for (int m = 0; m < size / 16; m++) tf32_store(low + 16 * m * INV_LD, x[m], 1.0f);
     __syncwarp();
     float y[size / 16][4] = {};
-    for (int m = 0; m < size / 16; m++)
-        tf32_product(y[m], T + (r0 + size + 16 * m) * INV_LD + r0 + size, low, size);
+    for (int m = 0; m < size / 16; m++) tf32_product(y[m], T + (r0 + size + 16 * m) * INV_LD + r0 + size, low, size);
     __syncwarp();
     for (int m = 0; m < size / 16; m++) tf32_store(low + 16 * m * INV_LD, y[m], -1.0f);
 }

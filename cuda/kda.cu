@@ -1,8 +1,10 @@
 /* kda.cu - Kimi delta attention, first version of backward, as the recurrence (forward: recurrence.cu), and the gates.
  *
- * A block a (batch, key head), the heads of the group one after another, chunks from the last to the first. A forward sweep
- * from the stored state leaves S every KDA_RUN tokens in the workspace; each run of tokens is done again from there, keeping every S, and
- * then gone through backwards. A token takes two passes over dS: columns (u, dw = dS^T k, dv), then rows (dq, dk, dg, and e^g dP). */
+ * A block a (batch, key head), the heads of the group one after another, chunks from the last to the first.
+ * A forward sweep from the stored state leaves S every KDA_RUN tokens in the workspace;
+ * each run of tokens is done again from there, keeping every S, and
+ * then gone through backwards. A token takes two passes over dS: columns (u, dw = dS^T k, dv), then rows (dq, dk, dg,
+ * and e^g dP). */
 enum { KDA_RUN = 8, KDA_THREADS = 128 };
 
 static DeltaArgs kda_args(const DeltaDims *d, double scale) {
@@ -68,11 +70,11 @@ __device__ void kda_back_rows(wide *sum_q, wide *sum_k, wide *dg, const wide *u,
     }
 }
 
-__global__ void kda_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                                    const real *dout, const real *states, const real *q, const real *k,
-                                    const real *v, const wide *g, const wide *beta, const int *start,
-                                    wide *work, DeltaArgs a) {
-    const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, runs = (a.chunk + KDA_RUN - 1) / KDA_RUN;
+__global__ void kda_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
+                                    const real *states, const real *q, const real *k, const real *v, const wide *g,
+                                    const wide *beta, const int *start, wide *work, DeltaArgs a) {
+    const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk,
+              runs = (a.chunk + KDA_RUN - 1) / KDA_RUN;
     const size_t KV = (size_t)a.K * a.V, bh0 = (size_t)b * a.H + hk * group;
     wide *mark = work + bh0 * a.worker, *run = mark + runs * KV, *S = run + KDA_RUN * KV, *sum_q = S + KV,
          *sum_k = sum_q + (size_t)a.chunk * a.K, *u = sum_k + (size_t)a.chunk * a.K, *dw = u + a.V;
@@ -84,13 +86,19 @@ __global__ void kda_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide
             wide *dS = dstate + (bh0 + s) * KV;
             auto token = [&](int i) {
                 const size_t bt = (size_t)b * a.T + t0 + i, row = bt * a.H + h, at = (bt * a.Hk + hk) * a.K;
-                return KdaToken{q + at, k + at, v + row * a.V, dout + row * a.V, g + row * a.K, beta[row],
+                return KdaToken{q + at,
+                                k + at,
+                                v + row * a.V,
+                                dout + row * a.V,
+                                g + row * a.K,
+                                beta[row],
                                 begins(start, b, a.T, t0 + i)};
             };
             for (size_t e = threadIdx.x; e < KV; e += blockDim.x) S[e] = from[e];
             for (int i = 0; i < n; i++) { // forward, leaving a state a run
                 __syncthreads();
-                for (size_t e = threadIdx.x; e < KV && i % KDA_RUN == 0; e += blockDim.x) mark[i / KDA_RUN * KV + e] = S[e];
+                for (size_t e = threadIdx.x; e < KV && i % KDA_RUN == 0; e += blockDim.x)
+                    mark[i / KDA_RUN * KV + e] = S[e];
                 __syncthreads();
                 kda_step(S, token(i), a.K, a.V);
             }
@@ -111,7 +119,8 @@ __global__ void kda_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide
                     __syncthreads();
                     kda_back_columns(dv ? dv + row * a.V : dv, u, dw, dS, before, r, a);
                     __syncthreads();
-                    kda_back_rows(sum_q + i * a.K, sum_k + i * a.K, dg ? dg + row * a.K : dg, u, dw, dS, before, r, s == 0, a);
+                    kda_back_rows(sum_q + i * a.K, sum_k + i * a.K, dg ? dg + row * a.K : dg, u, dw, dS, before, r,
+                                  s == 0, a);
                     if (threadIdx.x == 0 && dbeta) {
                         float db = 0; // w = beta u
                         for (int j = 0; j < a.V; j++) db += dw[j] * u[j];
@@ -129,12 +138,11 @@ __global__ void kda_backward_kernel(real *dq, real *dk, real *dv, wide *dg, wide
         __syncthreads();
     }
 }
-static void kda_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                               const real *dout, const real *states, const real *q, const real *k,
-                               const real *v, const wide *g, const wide *beta, const int *start, double scale,
-                               void *work, const DeltaDims *d) {
-    LAUNCH(kda_backward_kernel, d->B * d->Hk, KDA_THREADS, 0, dq, dk, dv, dg, dbeta, dstate, dout, states, q,
-           k, v, g, beta, start, (wide *)work, kda_args(d, scale));
+static void kda_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
+                               const real *states, const real *q, const real *k, const real *v, const wide *g,
+                               const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+    LAUNCH(kda_backward_kernel, d->B * d->Hk, KDA_THREADS, 0, dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g,
+           beta, start, (wide *)work, kda_args(d, scale));
 }
 
 // ---- gates ----
@@ -146,13 +154,14 @@ __global__ void kda_gate_forward_kernel(wide *g, wide *beta, const real *f, cons
     g[i] = -expf(A_log[h]) * softplus((float)f[i] + dt_bias[i % ((size_t)H * K)]);
     if (i % K == 0) beta[i / K] = sigmoid(b[i / K]);
 }
-static void kda_gate_forward(wide *g, wide *beta, const real *f, const real *b, const wide *A_log,
-                             const wide *dt_bias, int N, int H, int K) {
+static void kda_gate_forward(wide *g, wide *beta, const real *f, const real *b, const wide *A_log, const wide *dt_bias,
+                             int N, int H, int K) {
     const size_t n = (size_t)N * H * K;
     LAUNCH(kda_gate_forward_kernel, ceil_div(n, 256), 256, 0, g, beta, f, b, A_log, dt_bias, n, H, K);
 }
 __global__ void kda_gate_backward_kernel(real *df, real *db, const wide *dg, const wide *dbeta, const real *f,
-                                         const wide *beta, const wide *A_log, const wide *dt_bias, size_t n, int H, int K) {
+                                         const wide *beta, const wide *A_log, const wide *dt_bias, size_t n, int H,
+                                         int K) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, m = i / K;
     if (i >= n) return;
     if (df) df[i] = (float)df[i] + gate_slope(dg[i], f[i], A_log[m % H], dt_bias[i % ((size_t)H * K)]);
@@ -177,9 +186,9 @@ struct KdaGateBias {
         return gate_slope(dg[n * HK + c], f[n * HK + c], A_log[c / K], dt_bias[c]);
     }
 };
-static void kda_gate_backward(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg,
-                              const wide *dbeta, const real *f, const wide *g, const wide *beta,
-                              const wide *A_log, const wide *dt_bias, int N, int H, int K) {
+static void kda_gate_backward(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta,
+                              const real *f, const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias,
+                              int N, int H, int K) {
     const size_t n = (size_t)N * H * K;
     if (df || db)
         LAUNCH(kda_gate_backward_kernel, ceil_div(n, 256), 256, 0, df, db, dg, dbeta, f, beta, A_log, dt_bias, n, H, K);

@@ -1,13 +1,17 @@
-/* kda_mma.cu - Kimi delta attention forward for BF16, chunks of 64, K = 64 or 128, V a multiple of 64, on the matrix unit: the delta rule's
- * no-WU form (delta_rule_mma.cu) with GLA's decays per key channel (channel_decay.h). The decays do not factor out of the inverse here:
+/* kda_mma.cu - Kimi delta attention forward for BF16, chunks of 64, K = 64 or 128, V a multiple of 64, on the matrix
+ * unit: the delta rule's no-WU form (delta_rule_mma.cu) with GLA's decays per key channel (channel_decay.h).
+ * The decays do not factor out of the inverse here:
  *   kk_ij = sum_c k_ic k_jc e^{b_ic - b_jc} (i > j, same document)   P_ij = s sum_c q_ic k_jc e^{b_ic - b_jc} (i >= j)
- *   A_b = (I + diag(beta) kk)^{-1} diag(beta)     Q = s e^b o q     K_in = e^b o k     K_out = e^{b_C - b} o k     all = e^{b_C}
+ *   A_b = (I + diag(beta) kk)^{-1} diag(beta)     Q = s e^b o q     K_in = e^b o k     K_out = e^{b_C - b} o k     all
+ *   = e^{b_C}
  * prepare, one block per chunk and head, all in parallel, leaves these in the workspace.
- * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared memory:
+ * scan, one block per 64 value columns of a head, chunks in order, S in registers (float) with a bf16 copy in shared
+ * memory:
  *   R = V - K_in S;  V' = A_b R;  O = Q S + P V';  S = all o S + K_out^T V' */
 enum { KDA_C = 64, KDA_COLS = 64, KDA_PREPARE = 128, KDA_SCAN = 256 };
 
-/* What prepare leaves of a chunk, in bf16 elements; all is float. A and kk are for backward: without beta, and kk not at all forward. */
+/* What prepare leaves of a chunk, in bf16 elements; all is float. A and kk are for backward:
+ * without beta, and kk not at all forward. */
 template <int K> struct KdaKept {
     enum {
         A = 0,
@@ -24,8 +28,8 @@ template <int K> struct KdaKept {
 /* A and P (and kk for backward), by 16 rows a warp. */
 template <int K, bool back>
 __device__ void kda_squares(Bf16 *kept, SHARED_PTR(Bf16) qs, SHARED_PTR(Bf16) ks, SHARED_PTR(float) bs,
-                            SHARED_PTR(int) from, SHARED_PTR(float) betas, SHARED_PTR(float) M,
-                            SHARED_PTR(float) T, float scale) {
+                            SHARED_PTR(int) from, SHARED_PTR(float) betas, SHARED_PTR(float) M, SHARED_PTR(float) T,
+                            float scale) {
     typedef KdaKept<K> Kept;
     const int lane = threadIdx.x % WARP, m0 = threadIdx.x / WARP * 16;
     for (int n0 = 0; n0 < KDA_C; n0 += 16) {
@@ -33,8 +37,8 @@ __device__ void kda_squares(Bf16 *kept, SHARED_PTR(Bf16) qs, SHARED_PTR(Bf16) ks
         if (n0 <= m0) decay_scores<K>(s, {ks, qs}, ks, bs, m0, n0);
 #pragma unroll
         for (int e = 0; e < 8; e += 2) {
-            const int i = m0 + lane / 4 + e / 2 % 2 * 8, j = n0 + e / 4 * 8 + lane % 4 * 2,
-                      at = i * KDA_C + j, f = from[i];
+            const int i = m0 + lane / 4 + e / 2 % 2 * 8, j = n0 + e / 4 * 8 + lane % 4 * 2, at = i * KDA_C + j,
+                      f = from[i];
             float kk[2], p[2];
             for (int x = 0; x < 2; x++) {
                 kk[x] = j + x < i && j + x >= f ? s[0][e / 4][e % 4 + x] : 0.0f;
@@ -57,8 +61,8 @@ __device__ void kda_squares(Bf16 *kept, SHARED_PTR(Bf16) qs, SHARED_PTR(Bf16) ks
 
 template <int K, bool back>
 __global__ void __launch_bounds__(KDA_PREPARE)
-    kda_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const wide *beta,
-                           const int *start, int first_chunk, int chunks, int each, DeltaArgs a) {
+    kda_prepare_mma_kernel(Bf16 *work, const Bf16 *q, const Bf16 *k, const wide *g, const wide *beta, const int *start,
+                           int first_chunk, int chunks, int each, DeltaArgs a) {
     typedef KdaKept<K> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
     SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, KDA_C * Tile<K>::LD);
@@ -75,8 +79,7 @@ __global__ void __launch_bounds__(KDA_PREPARE)
     tile_fetch<K>(qs, q + at, (size_t)a.Hk * K, KDA_C, n, KDA_PREPARE);
     cp_async_commit();
     decay_sums<K>(bs, from, g + row * K, (size_t)a.H * K, start, b, t0, n, a);
-    for (int i = threadIdx.x; i < KDA_C; i += KDA_PREPARE)
-        betas[i] = i < n ? beta[row + (size_t)i * a.H] : 0.0f;
+    for (int i = threadIdx.x; i < KDA_C; i += KDA_PREPARE) betas[i] = i < n ? beta[row + (size_t)i * a.H] : 0.0f;
     cp_async_wait<0>();
     __syncthreads();
     Bf16 *kept = work + ((size_t)blockIdx.y * chunks + blockIdx.x) * each;
@@ -104,8 +107,9 @@ template <int K> static size_t kda_prepare_shared() {
 }
 
 // ---- scan ----
-/* A stage of the ring: x meets the state first together with K_in (forward Q, backward K_out), v are the values (backward dO). What makes the
- * new state (K_out, or Q) is needed last and has one tile for all chunks: two would not fit an sm_80 beside the rest. */
+/* A stage of the ring: x meets the state first together with K_in (forward Q, backward K_out), v are the values
+ * (backward dO). What makes the new state (K_out, or Q) is needed last and has one tile for all chunks:
+ * two would not fit an sm_80 beside the rest. */
 template <int K> struct KdaStage {
     enum { TK = KDA_C * Tile<K>::LD, TC = KDA_C * Tile<KDA_C>::LD, SIZE = 2 * TK + 3 * TC };
     SHARED_PTR(Bf16) x, in, v, A, P;
@@ -122,8 +126,7 @@ __device__ void kda_fetch(const KdaStage<K> &s, const Bf16 *v, const Bf16 *kept,
     const int t0 = c * KDA_C, n = min((int)KDA_C, a.T - t0);
     tile_fetch<K>(s.x, kept + (back ? Kept::OUT : Kept::Q), K, KDA_C, KDA_C, KDA_SCAN);
     tile_fetch<K>(s.in, kept + Kept::IN, K, KDA_C, KDA_C, KDA_SCAN);
-    tile_fetch<KDA_COLS>(s.v, v + (((size_t)b * a.T + t0) * a.H + h) * a.V + v0, (size_t)a.H * a.V, KDA_C, n,
-                         KDA_SCAN);
+    tile_fetch<KDA_COLS>(s.v, v + (((size_t)b * a.T + t0) * a.H + h) * a.V + v0, (size_t)a.H * a.V, KDA_C, n, KDA_SCAN);
     tile_fetch<KDA_C>(s.A, kept + Kept::A, KDA_C, KDA_C, KDA_C, KDA_SCAN);
     tile_fetch<KDA_C>(s.P, kept + Kept::P, KDA_C, KDA_C, KDA_C, KDA_SCAN);
     cp_async_commit();
@@ -140,8 +143,7 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
     SHARED_PTR(Bf16) outs = shared_take<Bf16>(cursor, KDA_C * Tile<K>::LD); // K_out
     SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);    // S, rounded
     const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP,
-              g8 = lane / 4, t2 = lane % 4 * 2, row = threadIdx.x / WARP % 4,
-              left = threadIdx.x / WARP / 4 * HALF;
+              g8 = lane / 4, t2 = lane % 4 * 2, row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
     const size_t KV = (size_t)K * a.V;
     const Bf16 *kept = work + (size_t)bh * chunks * each;
     wide *running = state + bh * KV + v0;
@@ -170,8 +172,7 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         for (int n = 0; n < NB; n++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                u[n][e] =
-                    w.v[(row * 16 + g8 + e / 2 * 8) * Tile<COLS>::LD + left + n * 8 + t2 + e % 2] - u[n][e];
+                u[n][e] = w.v[(row * 16 + g8 + e / 2 * 8) * Tile<COLS>::LD + left + n * 8 + t2 + e % 2] - u[n][e];
             }
             store_c<COLS>(w.v, u[n], row * 16, left + n * 8);
 #pragma unroll
@@ -189,7 +190,7 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         // O = Q S + P V'
         tile_mma<KDA_C, COLS, false, true, 8>(acc, w.P, w.v, row * 16, left, KDA_C);
         rows_store(o + (((size_t)b * a.T + t0) * a.H + h) * a.V + v0, (size_t)a.H * a.V, acc, n_rows, row, left);
-            // S = all o S + K_out^T V'
+        // S = all o S + K_out^T V'
         state_decay(S, all, row);
 #pragma unroll
         for (int m = 0; m < K / 64; m++)
@@ -214,9 +215,9 @@ static void kda_forward_mma(Bf16 *o, Bf16 *states, wide *state, const Bf16 *q, c
     const int each = KdaKept<K>::SIZE, most = (int)(a.worker * sizeof(float) / (each * sizeof(Bf16)));
     for (int first = 0; first < a.NC; first += most) {
         const int chunks = a.NC - first < most ? a.NC - first : most;
-        LAUNCH((kda_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), KDA_PREPARE,
-               kda_prepare_shared<K>(), (Bf16 *)work, q, k, g, beta, start, first, chunks, each, a);
-        LAUNCH(kda_scan_mma_kernel<K>, dim3(d->V / KDA_COLS, d->B * d->H), KDA_SCAN, kda_scan_shared<K>(), o,
-               states, state, (const Bf16 *)work, v, first, chunks, each, a);
+        LAUNCH((kda_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), KDA_PREPARE, kda_prepare_shared<K>(),
+               (Bf16 *)work, q, k, g, beta, start, first, chunks, each, a);
+        LAUNCH(kda_scan_mma_kernel<K>, dim3(d->V / KDA_COLS, d->B * d->H), KDA_SCAN, kda_scan_shared<K>(), o, states,
+               state, (const Bf16 *)work, v, first, chunks, each, a);
     }
 }

@@ -1,17 +1,21 @@
-/* kda_mma_backward.cu - Kimi delta attention backward for BF16, chunks of 64, K = V = 64 or 128, on the matrix unit. With w = V' of kda_mma.cu and
+/* kda_mma_backward.cu - Kimi delta attention backward for BF16, chunks of 64, K = V = 64 or 128, on the matrix unit.
+ * With w = V' of kda_mma.cu and
  * A = (I + diag(beta) kk)^{-1}, that is w_i = beta_i (R_i - sum_{j<i} kk_ij w_j):
  *   prepare (kda_mma.cu)  A, P, kk, Q, K_in, K_out, all of every chunk
  *   serial, chunks from last to first, a block per 64 value columns: only what carries dS:
  *       dw = K_out dS + P^T dO;  D = A^T dw;  dR = beta o D;  dv += dR;  dS = all o dS + Q^T dO - K_in^T dR
  *       and leaves each chunk's dS and D in the workspace, in bf16
- *   parallel, a block per chunk and key head, the heads of the group one after another: everything else, from the stored states:
+ *   parallel, a block per chunk and key head, the heads of the group one after another:
+ *   everything else, from the stored states:
  *       R = V - K_in S;  w = A (beta o R)
  *       dqk = s (dO w^T) o (i >= j);  dkk = -beta o (D w^T) o (i > j);  dbeta_i = D_i . R_i - sum_j kk_ij (D w^T)_ij
  *       dq_i = s in_i o (S dO_i) + sum_{j<=i} dqk_ij e^{b_i - b_j} o k_j
  *       dk_i = -in_i o (S dR_i) + sum_{j<i} dkk_ij e^{b_i - b_j} o k_j                          what token i reads
  *            + out_i o (dS w_i) + sum_{j>=i} e^{b_j - b_i} o (dqk_ji q_j + dkk_ji k_j)          what it writes
- *       dg_t = sum_{i >= t} x_i, x = q o dq + k o (dk read - dk written), in the last row also all o <S, dS> + sum_j k_j o out_j o (dS w_j)
- * The terms i = j of dqk have no decay in them; as in gla_mma_backward.cu they are kept out of x, and the sum begins again at a start. */
+ *       dg_t = sum_{i >= t} x_i, x = q o dq + k o (dk read - dk written), in the last row also all o <S, dS> + sum_j
+ *       k_j o out_j o (dS w_j)
+ * The terms i = j of dqk have no decay in them; as in gla_mma_backward.cu they are kept out of x, and the sum begins
+ * again at a start. */
 enum { KDA_BACK = 256 };
 
 /* Behind what prepare leaves of a chunk: D (64 x V) and dS (K x V). */
@@ -22,8 +26,8 @@ template <int K> struct KdaBackKept {
 // ---- serial ----
 template <int K>
 __global__ void __launch_bounds__(KDA_SCAN, 1)
-    kda_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const wide *beta,
-                          int first_chunk, int chunks, DeltaArgs a) {
+    kda_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const wide *beta, int first_chunk,
+                          int chunks, DeltaArgs a) {
     enum { V = K, COLS = KDA_COLS, HALF = COLS / 2, NB = HALF / 8 };
     typedef KdaBackKept<K> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
@@ -33,8 +37,7 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
     SHARED_PTR(Bf16) ws = shared_take<Bf16>(cursor, KDA_C * Tile<COLS>::LD); // dw, then -dR
     SHARED(float, betas, KDA_C);
     const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP,
-              g8 = lane / 4, t2 = lane % 4 * 2, row = threadIdx.x / WARP % 4,
-              left = threadIdx.x / WARP / 4 * HALF;
+              g8 = lane / 4, t2 = lane % 4 * 2, row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
     wide *state = dstate + (size_t)bh * K * V + v0;
     float S[K / 64][NB][4]; // dS
     state_load(S, state, V, row, left);
@@ -79,8 +82,7 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
                 *(unsigned *)(kept + Kept::D + v0 + i * V + at) = bf16_pair(u[n][e], u[n][e + 1]);
                 const float beta_i = betas[i];
                 u[n][e] *= beta_i, u[n][e + 1] *= beta_i;
-                if (dv && i < n_rows)
-                    pair_add(dv + (first_row + (size_t)i * a.H) * V + v0 + at, u[n][e], u[n][e + 1]);
+                if (dv && i < n_rows) pair_add(dv + (first_row + (size_t)i * a.H) * V + v0 + at, u[n][e], u[n][e + 1]);
                 u[n][e] = -u[n][e], u[n][e + 1] = -u[n][e + 1];
             }
             store_c<COLS>(ws, u[n], row * 16, left + n * 8);
@@ -104,8 +106,7 @@ template <int K> struct KdaSums {
     enum { END = 0, INNER = 4 * K, LAST = 5 * K, DBETA = 6 * K, SIZE = DBETA + 2 * KDA_C };
 };
 /* dS (K x K, bf16, global) into the tile of S, row sums of S o dS on the way into `inner`. */
-template <int K>
-__device__ void kda_swap_state(SHARED_PTR(Bf16) Ss, SHARED_PTR(float) inner, const Bf16 *dS) {
+template <int K> __device__ void kda_swap_state(SHARED_PTR(Bf16) Ss, SHARED_PTR(float) inner, const Bf16 *dS) {
     enum { LANES = K / 8 }; // of a row, eight columns each
     const int lane = threadIdx.x % LANES, at = lane * 8;
     for (int r = threadIdx.x / LANES; r < K; r += KDA_BACK / LANES) {
@@ -181,21 +182,19 @@ template <int K> __device__ void kda_pairs(const KdaTiles &t, const Bf16 *kk, fl
     }
     for (int e = 0; e < 2; e++) {
         dot[e] = quad_sum(dot[e]);
-        if (t.t2 == 0)
-            t.sums[KdaSums<K>::DBETA + t.half * KDA_C + r0 + e * 8] -= dot[e]; // its own, from kda_solve
+        if (t.t2 == 0) t.sums[KdaSums<K>::DBETA + t.half * KDA_C + r0 + e * 8] -= dot[e]; // its own, from kda_solve
     }
 }
 
-/* Where dq or dk of a chunk goes: dst += y, rounded once; all heads of the group but the last leave their sum in float. y: 16 rows, 16
- * channels from c0. */
+/* Where dq or dk of a chunk goes: dst += y, rounded once; all heads of the group but the last leave their sum in float.
+ * y: 16 rows, 16 channels from c0. */
 struct KdaSum {
     Bf16 *dst;
     float *sum;
     int n, stride;
     bool first, last;
 };
-template <int K>
-__device__ void kda_put(const KdaSum &to, const float (&y)[2][4], const KdaTiles &t, int c0) {
+template <int K> __device__ void kda_put(const KdaSum &to, const float (&y)[2][4], const KdaTiles &t, int c0) {
 #pragma unroll
     for (int e = 0; e < 8; e += 2) {
         const int i = t.row * 16 + t.g8 + e / 2 % 2 * 8, c = c0 + e / 4 * 8 + t.t2;
@@ -206,8 +205,7 @@ __device__ void kda_put(const KdaSum &to, const float (&y)[2][4], const KdaTiles
     }
 }
 /* What the rows read, 16 channels at a time: dq, and the first parts of dk and x. */
-template <int K>
-__device__ void kda_reads(float (&dk)[K / 32][2][4], const KdaSum &dq, KdaTiles t, float scale) {
+template <int K> __device__ void kda_reads(float (&dk)[K / 32][2][4], const KdaSum &dq, KdaTiles t, float scale) {
     t.row = forgotten(t.row), t.g8 = forgotten(t.g8);
     const bool mild = decay_mild<K>(t.b, t.row * 16);
 #pragma unroll
@@ -246,8 +244,7 @@ template <int K> __device__ void kda_writes(float (&dk)[K / 32][2][4], KdaTiles 
         for (int e = 0; e < 8; e++) {
             const int i = t.row * 16 + t.g8 + e / 2 % 2 * 8, c = c0 + e / 4 * 8 + t.t2 + e % 2;
             const float out = last_from > i ? 0.0f : __expf(t.b[last + c] - t.b[i * DecaySums<K>::LD + c]),
-                        k = t.k[i * Tile<K>::LD + c], far = out * y[e / 4][e % 4],
-                        dk_ic = far + pairs[0][e / 4][e % 4];
+                        k = t.k[i * Tile<K>::LD + c], far = out * y[e / 4][e % 4], dk_ic = far + pairs[0][e / 4][e % 4];
             ends[e / 4 * 2 + e % 2] += k * far;
             t.x[i * DecaySums<K>::LD + c] = t.x[i * DecaySums<K>::LD + c] - k * dk_ic;
             dk[p][e / 4][e % 4] += dk_ic + t.diagonal[i] * (float)t.q[i * Tile<K>::LD + c];
@@ -261,16 +258,15 @@ template <int K> __device__ void kda_writes(float (&dk)[K / 32][2][4], KdaTiles 
 
 template <int K>
 __global__ void __launch_bounds__(KDA_BACK, 1)
-    kda_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, Bf16 *work, const Bf16 *dout,
-                            const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
-                            const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
+    kda_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, Bf16 *work, const Bf16 *dout, const Bf16 *states,
+                            const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g, const wide *beta,
+                            const int *start, int first_chunk, int chunks, DeltaArgs a) {
     static_assert(4 * KDA_C * K <= KdaKept<K>::SIZE, "the group's sums stay in front of D and dS");
     enum { V = K, TK = KDA_C * Tile<K>::LD, TC = KDA_C * Tile<KDA_C>::LD };
     typedef KdaBackKept<K> Kept;
     typedef KdaSums<K> Sums;
     DYNAMIC_SHARED(Bf16, cursor);
-    const SHARED_PTR(Bf16) wides = shared_take<Bf16>(cursor, 6 * TK),
-                           Ss = shared_take<Bf16>(cursor, K * Tile<K>::LD),
+    const SHARED_PTR(Bf16) wides = shared_take<Bf16>(cursor, 6 * TK), Ss = shared_take<Bf16>(cursor, K * Tile<K>::LD),
                            squares = shared_take<Bf16>(cursor, 2 * TC);
     SHARED_PTR(float) bs = shared_take<float>(cursor, DecaySums<K>::SIZE);
     SHARED_PTR(float)
@@ -280,28 +276,13 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
     SHARED(int, from, KDA_C);
     SHARED(float, betas, KDA_C);
     SHARED(float, diagonal, KDA_C);
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, row = warp % 4, half = warp / 4,
-              g8 = lane / 4, t2 = lane % 4 * 2, b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk,
-              group = a.H / a.Hk, t0 = (first_chunk + blockIdx.x) * KDA_C, n = min((int)KDA_C, a.T - t0);
-    const KdaTiles t = {wides,
-                        wides + TK,
-                        wides + 2 * TK,
-                        wides + 3 * TK,
-                        wides + 4 * TK,
-                        wides + 5 * TK,
-                        Ss,
-                        squares,
-                        squares + TC,
-                        bs,
-                        xs,
-                        betas,
-                        from,
-                        sums,
-                        diagonal,
-                        row,
-                        half,
-                        g8,
-                        t2};
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, row = warp % 4, half = warp / 4, g8 = lane / 4,
+              t2 = lane % 4 * 2, b = blockIdx.y / a.Hk, hk = blockIdx.y % a.Hk, group = a.H / a.Hk,
+              t0 = (first_chunk + blockIdx.x) * KDA_C, n = min((int)KDA_C, a.T - t0);
+    const KdaTiles t = {
+        wides, wides + TK, wides + 2 * TK, wides + 3 * TK, wides + 4 * TK, wides + 5 * TK, Ss,  squares, squares + TC,
+        bs,    xs,         betas,          from,           sums,           diagonal,       row, half,    g8,
+        t2};
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
     tile_fetch<K>(t.k, k + at, (size_t)a.Hk * K, KDA_C, n, KDA_BACK);
     tile_fetch<K>(t.q, q + at, (size_t)a.Hk * K, KDA_C, n, KDA_BACK);
@@ -320,8 +301,7 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
         tile_fetch<KDA_C>(t.dqk, kept + KdaKept<K>::A, KDA_C, KDA_C, KDA_C, KDA_BACK);
         cp_async_commit();
         decay_sums<K>(bs, from, g + head * K, (size_t)a.H * K, start, b, t0, n, a);
-        for (int i = threadIdx.x; i < KDA_C; i += KDA_BACK)
-            betas[i] = i < n ? beta[head + (size_t)i * a.H] : 0.0f;
+        for (int i = threadIdx.x; i < KDA_C; i += KDA_BACK) betas[i] = i < n ? beta[head + (size_t)i * a.H] : 0.0f;
         cp_async_wait<0>();
         __syncthreads();
         const bool first = h % group == 0, last = (h + 1) % group == 0;
@@ -333,14 +313,12 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
         __syncthreads(); // S has been read
         kda_swap_state<K>(Ss, sums + Sums::INNER, kept + Kept::DS);
         for (int c = threadIdx.x; c < K; c += KDA_BACK)
-            sums[Sums::LAST + c] =
-                (int)from[KDA_C - 1] >= 0 ? 0.0f : __expf(bs[(KDA_C - 1) * DecaySums<K>::LD + c]);
+            sums[Sums::LAST + c] = (int)from[KDA_C - 1] >= 0 ? 0.0f : __expf(bs[(KDA_C - 1) * DecaySums<K>::LD + c]);
         __syncthreads();
         kda_writes<K>(dk_h, t);
 #pragma unroll
         for (int p = 0; p < K / 32; p++)
-            kda_put<K>({dk ? dk + at : dk, sum_k, n, a.Hk * K, first, last}, dk_h[p], t,
-                       half * (K / 2) + p * 16);
+            kda_put<K>({dk ? dk + at : dk, sum_k, n, a.Hk * K, first, last}, dk_h[p], t, half * (K / 2) + p * 16);
         __syncthreads();
         for (int c = threadIdx.x; c < K && dg; c += KDA_BACK) {
             float run = sums[Sums::LAST + c] * sums[Sums::INNER + c];
@@ -358,25 +336,23 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
 }
 
 template <int K>
-static void kda_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wide *dstate,
-                             const Bf16 *dout, const Bf16 *states, const Bf16 *q, const Bf16 *k,
-                             const Bf16 *v, const wide *g, const wide *beta, const int *start, double scale,
-                             void *work, const DeltaDims *d) {
+static void kda_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wide *dstate, const Bf16 *dout,
+                             const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
+                             const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = kda_args(d, scale);
     const int each = KdaBackKept<K>::SIZE, most = (int)(a.worker * sizeof(float) / (each * sizeof(Bf16)));
     const size_t serial = kda_scan_shared<K>() + KDA_C * Tile<KDA_COLS>::LD * sizeof(Bf16);
-    const size_t parallel =
-        (6 * KDA_C * Tile<K>::LD + K * Tile<K>::LD + 2 * KDA_C * Tile<KDA_C>::LD) * sizeof(Bf16) +
-        (2 * DecaySums<K>::SIZE + KdaSums<K>::SIZE) * sizeof(float);
+    const size_t parallel = (6 * KDA_C * Tile<K>::LD + K * Tile<K>::LD + 2 * KDA_C * Tile<KDA_C>::LD) * sizeof(Bf16) +
+                            (2 * DecaySums<K>::SIZE + KdaSums<K>::SIZE) * sizeof(float);
     Bf16 *w = (Bf16 *)work;
     for (int last = a.NC; last > 0; last -= most) {
         const int first = last > most ? last - most : 0, chunks = last - first;
-        LAUNCH((kda_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), KDA_PREPARE,
-               kda_prepare_shared<K>(), w, q, k, g, beta, start, first, chunks, each, a);
-        LAUNCH(kda_serial_mma_kernel<K>, dim3(K / KDA_COLS, d->B * d->H), KDA_SCAN, serial, dv, dstate, w,
-               dout, beta, first, chunks, a);
+        LAUNCH((kda_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), KDA_PREPARE, kda_prepare_shared<K>(), w, q,
+               k, g, beta, start, first, chunks, each, a);
+        LAUNCH(kda_serial_mma_kernel<K>, dim3(K / KDA_COLS, d->B * d->H), KDA_SCAN, serial, dv, dstate, w, dout, beta,
+               first, chunks, a);
         if (dq || dk || dg || dbeta)
-            LAUNCH(kda_parallel_mma_kernel<K>, dim3(chunks, d->B * d->Hk), KDA_BACK, parallel, dq, dk, dg,
-                   dbeta, w, dout, states, q, k, v, g, beta, start, first, chunks, a);
+            LAUNCH(kda_parallel_mma_kernel<K>, dim3(chunks, d->B * d->Hk), KDA_BACK, parallel, dq, dk, dg, dbeta, w,
+                   dout, states, q, k, v, g, beta, start, first, chunks, a);
     }
 }

@@ -1,14 +1,17 @@
 /* launch.h - the dialect that the kernels of cuda/ are written in, and how the host side launches them.
  *
- * Two compilers read it: nvcc, and g++ with CUDA_EMU (tests/cuda_emu/cuda_emu.h), which runs every thread as a fiber and watches
- * barriers and shared memory. To stay inside what both understand:
- *   LAUNCH(kernel, grid, block, dynamic shared bytes, arguments...)   launches on the backend's stream and latches an error under the
- *                                                                  kernel's name; a template kernel is written in parentheses
- *   SHARED(type, name, n)            a static shared array;   DYNAMIC_SHARED(type, name): the dynamic one, cut up by shared_take
+ * Two compilers read it: nvcc, and g++ with CUDA_EMU (tests/cuda_emu/cuda_emu.h), which runs every thread as a fiber
+ * and watches barriers and shared memory. To stay inside what both understand:
+ *   LAUNCH(kernel, grid, block, dynamic shared bytes, arguments...)   launches on the backend's stream and latches an
+ *   error under the
+ *                                                                  kernel's name; a template kernel is written in
+ *                                                                  parentheses
+ *   SHARED(type, name, n)            a static shared array;   DYNAMIC_SHARED(type, name):
+ *   the dynamic one, cut up by shared_take
  *   SHARED_PTR(type)                 a pointer into either
  *   shared_load16, shared_store16    16 bytes at once
- * Everything else is plain CUDA: threadIdx, __syncthreads, __shfl_*_sync, __ballot_sync, ... A storage type `real` (float or Bf16,
- * one compilation each) is read as float and rounded when written. */
+ * Everything else is plain CUDA: threadIdx, __syncthreads, __shfl_*_sync, __ballot_sync, ...
+ * A storage type `real` (float or Bf16, one compilation each) is read as float and rounded when written. */
 #ifndef HYB_CUDA_LAUNCH_H
 #define HYB_CUDA_LAUNCH_H
 #ifdef CUDA_EMU
@@ -42,17 +45,17 @@ void *cuda_scratch();
 using namespace CUDA_SIDE;
 
 #ifndef CUDA_EMU
-#define LAUNCH(kernel, grid, block, shared, ...)                                                             \
-    do {                                                                                                     \
-        if (cuda_shared_limit((const void *)(kernel), shared, #kernel)) break;                               \
-        kernel<<<grid, block, shared, cuda_stream()>>>(__VA_ARGS__);                                         \
-        cuda_latch(#kernel);                                                                                 \
+#define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
+    do {                                                                                                               \
+        if (cuda_shared_limit((const void *)(kernel), shared, #kernel)) break;                                         \
+        kernel<<<grid, block, shared, cuda_stream()>>>(__VA_ARGS__);                                                   \
+        cuda_latch(#kernel);                                                                                           \
     } while (0)
 #define SHARED(type, name, n) __shared__ __align__(16) type name[n]
 template <class T> using SharedPointer = T *;
 #define SHARED_PTR(type) SharedPointer<type>
-#define DYNAMIC_SHARED(type, name)                                                                           \
-    extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                  \
+#define DYNAMIC_SHARED(type, name)                                                                                     \
+    extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                            \
     type *name = (type *)dynamic_shared_memory
 template <class T, class C> __device__ __forceinline__ T *shared_take(C *&cursor, size_t n) {
     T *p = (T *)cursor;

@@ -1,4 +1,5 @@
-/* matmul_lt.cu - matrix products by cuBLASLt, loaded at run time. Row-major c = op(a) op(b) is column-major c' = op(b)' op(a)'. */
+/* matmul_lt.cu - matrix products by cuBLASLt, loaded at run time. Row-major c = op(a) op(b) is column-major c' = op(b)'
+ * op(a)'. */
 #include "launch.h"
 #include "matmul.h"
 #ifdef CUDA_EMU
@@ -14,11 +15,14 @@ int matmul_library(void *, const void *, const void *, const void *, const Matmu
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CALLS(X)                                                                                             \
-    X(cublasLtCreate)                                                                                        \
-    X(cublasLtDestroy) X(cublasLtMatmul) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescSetAttribute)       \
-        X(cublasLtMatrixLayoutCreate) X(cublasLtMatmulPreferenceCreate)                                      \
-            X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic)
+#define CALLS(X)                                                                                                       \
+    X(cublasLtCreate)                                                                                                  \
+    X(cublasLtDestroy)                                                                                                 \
+    X(cublasLtMatmul)                                                                                                  \
+    X(cublasLtMatmulDescCreate)                                                                                        \
+    X(cublasLtMatmulDescSetAttribute)                                                                                  \
+    X(cublasLtMatrixLayoutCreate) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceSetAttribute)            \
+        X(cublasLtMatmulAlgoGetHeuristic)
 namespace CUDA_SIDE {
 #define X(name) static decltype(&name) p_##name;
 CALLS(X)
@@ -65,15 +69,13 @@ static unsigned alignment(const void *p) {
     return (unsigned)(u & (~u + 1));
 }
 static bool plan_matches(const Plan *p, const MatmulShape *s, const unsigned *align, bool bias) {
-    return p->used && p->bias == bias && !memcmp(&p->shape, s, sizeof *s) &&
-           !memcmp(p->align, align, sizeof p->align);
+    return p->used && p->bias == bias && !memcmp(&p->shape, s, sizeof *s) && !memcmp(p->align, align, sizeof p->align);
 }
 /* Descriptors and the library's choice of algorithm for one shape; p->works says whether there is one. */
 static void plan_make(Plan *p, const MatmulShape *s, const unsigned *align, const void *bias) {
     const cudaDataType_t in = s->in == MATMUL_BF16 ? CUDA_R_16BF : CUDA_R_32F,
                          out = s->out == MATMUL_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-    const cublasOperation_t op_first = s->tb ? CUBLAS_OP_T : CUBLAS_OP_N,
-                            op_second = s->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t op_first = s->tb ? CUBLAS_OP_T : CUBLAS_OP_N, op_second = s->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasLtEpilogue_t epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
     cublasLtMatmulPreference_t pref;
     cublasLtMatmulHeuristicResult_t found;
@@ -82,38 +84,29 @@ static void plan_make(Plan *p, const MatmulShape *s, const unsigned *align, cons
     p->shape = *s, p->bias = bias != NULL, p->used = true;
     memcpy(p->align, align, sizeof p->align);
     bool ok = !p_cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
-    ok = ok &&
-         !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &op_first, sizeof op_first);
-    ok = ok &&
-         !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &op_second, sizeof op_second);
-    ok = ok &&
-         !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    ok = ok && !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &op_first, sizeof op_first);
+    ok = ok && !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &op_second, sizeof op_second);
+    ok = ok && !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (bias) { // its type follows the output's
-        ok = ok &&
-             !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
-        ok = ok &&
-             !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &out, sizeof out);
+        ok = ok && !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+        ok = ok && !p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &out, sizeof out);
     }
     // column-major: first operand is b (N x K after its op), second is a, result N x M
-    ok = ok && !p_cublasLtMatrixLayoutCreate(&p->b, in, s->tb ? s->K : s->N, s->tb ? s->N : s->K,
-                                             s->tb ? s->K : s->N);
-    ok = ok && !p_cublasLtMatrixLayoutCreate(&p->a, in, s->ta ? s->M : s->K, s->ta ? s->K : s->M,
-                                             s->ta ? s->M : s->K);
+    ok = ok && !p_cublasLtMatrixLayoutCreate(&p->b, in, s->tb ? s->K : s->N, s->tb ? s->N : s->K, s->tb ? s->K : s->N);
+    ok = ok && !p_cublasLtMatrixLayoutCreate(&p->a, in, s->ta ? s->M : s->K, s->ta ? s->K : s->M, s->ta ? s->M : s->K);
     ok = ok && !p_cublasLtMatrixLayoutCreate(&p->c, out, s->N, s->M, s->N);
     ok = ok && !p_cublasLtMatmulPreferenceCreate(&pref);
-    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                       &WORKSPACE, sizeof WORKSPACE);
-    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-                                                       &align[1], sizeof align[1]);
-    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                                                       &align[0], sizeof align[0]);
-    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-                                                       &align[2], sizeof align[2]);
-    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
-                                                       &align[2], sizeof align[2]);
-    ok = ok &&
-         !p_cublasLtMatmulAlgoGetHeuristic(handle, p->op, p->b, p->a, p->c, p->c, pref, 1, &found, &n) &&
-         n == 1;
+    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE,
+                                                       sizeof WORKSPACE);
+    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &align[1],
+                                                       sizeof align[1]);
+    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align[0],
+                                                       sizeof align[0]);
+    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align[2],
+                                                       sizeof align[2]);
+    ok = ok && !p_cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align[2],
+                                                       sizeof align[2]);
+    ok = ok && !p_cublasLtMatmulAlgoGetHeuristic(handle, p->op, p->b, p->a, p->c, p->c, pref, 1, &found, &n) && n == 1;
     if (ok) p->algo = found.algo;
     p->works = ok;
 }
@@ -128,12 +121,11 @@ int matmul_library(void *c, const void *a, const void *b, const void *bias, cons
     Plan *p = &plan[at]; // a full neighbourhood: the last one looked at makes room
     if (!plan_matches(p, s, align, bias != NULL)) plan_make(p, s, align, bias);
     if (!p->works) return 1;
-    if (bias &&
-        p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias))
+    if (bias && p_cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias))
         return 1;
     const float one = 1.0f, beta = s->add ? 1.0f : 0.0f;
-    const cublasStatus_t rc = p_cublasLtMatmul(handle, p->op, &one, b, p->b, a, p->a, &beta, c, p->c, c, p->c,
-                                               &p->algo, workspace, WORKSPACE, cuda_stream());
+    const cublasStatus_t rc = p_cublasLtMatmul(handle, p->op, &one, b, p->b, a, p->a, &beta, c, p->c, c, p->c, &p->algo,
+                                               workspace, WORKSPACE, cuda_stream());
     if (rc != CUBLAS_STATUS_SUCCESS) cuda_check(cudaErrorUnknown, "cublasLtMatmul");
     return 0;
 }

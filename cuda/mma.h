@@ -1,5 +1,6 @@
-/* mma.h - thin wrappers around the warp matrix instructions and asynchronous copies, each with a software version for the emulator that
- * follows the fragment layouts of the PTX ISA (sections "Matrix Fragments for mma.m16n8k16 / mma.m16n8k8" and "ldmatrix").
+/* mma.h - thin wrappers around the warp matrix instructions and asynchronous copies, each with a software version for
+ * the emulator that follows the fragment layouts of the PTX ISA (sections "Matrix Fragments for mma.m16n8k16 /
+ * mma.m16n8k8" and "ldmatrix").
  *
  * With g = lane / 4 and t = lane % 4, a lane holds
  *   m16n8k16 bf16   A (16 x 16, four registers of two): (g, 2t..2t+1)  (g+8, 2t..)  (g, 2t+8..)  (g+8, 2t+8..)
@@ -88,9 +89,9 @@ __device__ inline unsigned to_tf32(float x) {
 #endif
 }
 
-/* Loads n = 1, 2 or 4 matrices of 8 x 8 bf16 from shared memory. Lane 8 m + r gives the address of row r of matrix m (16 bytes,
- * aligned to 16); afterwards register m of a lane holds elements (g, 2t) and (g, 2t+1) of matrix m, or with `transposed` elements
- * (2t, g) and (2t+1, g). */
+/* Loads n = 1, 2 or 4 matrices of 8 x 8 bf16 from shared memory. Lane 8 m + r gives the address of row r of matrix m
+ * (16 bytes, aligned to 16); afterwards register m of a lane holds elements (g, 2t) and (g, 2t+1) of matrix m,
+ * or with `transposed` elements (2t, g) and (2t+1, g). */
 template <int n, bool transposed> __device__ void ldmatrix(unsigned (&r)[n], SHARED_PTR(Bf16) row) {
 #ifdef CUDA_EMU
     Bf16 line[8];
@@ -133,27 +134,20 @@ template <int n, bool transposed> __device__ void ldmatrix(unsigned (&r)[n], SHA
                      : "r"(at)
                      : "memory");
     else if constexpr (!transposed)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
-                     : "=r"(r[0])
-                     : "r"(at)
-                     : "memory");
-    else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
-                     : "=r"(r[0])
-                     : "r"(at)
-                     : "memory");
+        asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(r[0]) : "r"(at) : "memory");
+    else asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(r[0]) : "r"(at) : "memory");
 #endif
 }
 
-/* 16 bytes from global to shared memory, in the background; where !valid, zeros are written and src is not read. Both aligned to 16. */
+/* 16 bytes from global to shared memory, in the background; where !valid, zeros are written and src is not read.
+ * Both aligned to 16. */
 template <class T> __device__ void cp_async16(SHARED_PTR(T) dst, const T *src, bool valid) {
 #ifdef CUDA_EMU
     T *q = dst.at(0, 16 / sizeof(T));
     emu::async_copy((unsigned)((char *)q - emu::shared_base()), src, 16, valid ? 16 : 0);
 #else
     const unsigned at = (unsigned)__cvta_generic_to_shared(dst);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(src), "r"(valid ? 16 : 0)
-                 : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(src), "r"(valid ? 16 : 0) : "memory");
 #endif
 }
 __device__ inline void cp_async_commit() {
@@ -163,7 +157,8 @@ __device__ inline void cp_async_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
-/* Waits until at most `left` of this thread's groups are under way. What other threads copied is there only after a barrier. */
+/* Waits until at most `left` of this thread's groups are under way. What other threads copied is there only after a
+ * barrier. */
 template <int left> __device__ void cp_async_wait() {
 #ifdef CUDA_EMU
     emu::async_wait(left);

@@ -1,14 +1,14 @@
 /* recurrence.cu - the recurrent mixers forward, first version, for any shape: the recurrence word for word.
  *
- * P = e^g o S (one decay a head, or one a key channel), u = beta (v - P^T k) for the delta rules, else v; S = P + k u^T; o = s S^T q. The columns
- * of S are independent of each other: u_v, and so S[:,v], needs only v's own column. So a thread owns a column, in shared memory, and a block
+ * P = e^g o S (one decay a head, or one a key channel), u = beta (v - P^T k) for the delta rules, else v;
+ * S = P + k u^T; o = s S^T q. The columns of S are independent of each other: u_v, and so S[:,v], needs only v's own
+ * column. So a thread owns a column, in shared memory, and a block
  * walks through time with 32 columns; q_t, k_t and the decays are fetched once for all of them. */
 enum { RECUR_COLUMNS = 32 };
 
 template <bool delta, bool channels>
-__global__ void recurrence_kernel(real *o, real *states, wide *state, const real *q, const real *k,
-                                  const real *v, const wide *g, const wide *beta, const int *start,
-                                  DeltaArgs a) {
+__global__ void recurrence_kernel(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
+                                  const wide *g, const wide *beta, const int *start, DeltaArgs a) {
     DYNAMIC_SHARED(float, cursor);
     SHARED_PTR(float) S = shared_take<float>(cursor, a.K * RECUR_COLUMNS);
     SHARED_PTR(float) qs = shared_take<float>(cursor, a.K);
@@ -34,8 +34,8 @@ __global__ void recurrence_kernel(real *o, real *states, wide *state, const real
         __syncthreads();
         float u = mine ? (float)v[row * a.V + col] : 0.0f, out = 0;
         for (int i = 0; i < a.K; i++) {
-            const float p = es[i] != 0 ? es[i] * S[i * RECUR_COLUMNS + x]
-                                       : 0.0f; // what is forgotten may have been infinite
+            const float p =
+                es[i] != 0 ? es[i] * S[i * RECUR_COLUMNS + x] : 0.0f; // what is forgotten may have been infinite
             S[i * RECUR_COLUMNS + x] = p;
             if (delta) u -= p * ks[i];
         }
@@ -53,9 +53,9 @@ __global__ void recurrence_kernel(real *o, real *states, wide *state, const real
     for (int i = 0; i < a.K && mine; i++) running[(size_t)i * a.V] = S[i * RECUR_COLUMNS + x];
 }
 template <bool delta, bool channels>
-static void recurrence(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
-                       const wide *g, const wide *beta, const int *start, double scale, const DeltaDims *d) {
+static void recurrence(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g,
+                       const wide *beta, const int *start, double scale, const DeltaDims *d) {
     const size_t shared = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
-    LAUNCH((recurrence_kernel<delta, channels>), dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H),
-           RECUR_COLUMNS, shared, o, states, state, q, k, v, g, beta, start, delta_args(d, scale));
+    LAUNCH((recurrence_kernel<delta, channels>), dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS,
+           shared, o, states, state, q, k, v, g, beta, start, delta_args(d, scale));
 }

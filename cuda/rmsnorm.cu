@@ -1,12 +1,13 @@
-/* rmsnorm.cu - RMSNorm, alone and with an output gate (SiLU or sigmoid): a warp a row, eight elements a lane at a time; weights by column_sum. */
+/* rmsnorm.cu - RMSNorm, alone and with an output gate (SiLU or sigmoid): a warp a row, eight elements a lane at a time;
+ * weights by column_sum. */
 enum { ROW_WARPS = 4 }; // rows per block where a warp has a row
 __device__ size_t warp_row() { return (size_t)blockIdx.x * ROW_WARPS + threadIdx.x / WARP; }
 __device__ int lane_pack() { return threadIdx.x % WARP * PACK; }
 
 /* ADD: of a + b, which goes to `sum` and is rounded on the way like the sum that add would have stored. */
 template <bool ADD>
-__global__ void rmsnorm_forward_kernel(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, float eps, int N,
-                                       int C) {
+__global__ void rmsnorm_forward_kernel(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w,
+                                       float eps, int N, int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
     const real *x_n = (ADD ? sum : a) + n * C;
@@ -31,14 +32,17 @@ __global__ void rmsnorm_forward_kernel(real *sum, real *y, wide *rstd, const rea
     }
 }
 static void rmsnorm_forward(real *y, wide *rstd, const real *x, const real *w, double eps, int N, int C) {
-    LAUNCH(rmsnorm_forward_kernel<false>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, nullptr, y, rstd, x, nullptr, w, (float)eps, N, C);
+    LAUNCH(rmsnorm_forward_kernel<false>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, nullptr, y, rstd, x, nullptr, w,
+           (float)eps, N, C);
 }
-static void add_rmsnorm_forward(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, double eps, int N, int C) {
-    LAUNCH(rmsnorm_forward_kernel<true>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, sum, y, rstd, a, b, w, (float)eps, N, C);
+static void add_rmsnorm_forward(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, double eps,
+                                int N, int C) {
+    LAUNCH(rmsnorm_forward_kernel<true>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, sum, y, rstd, a, b, w, (float)eps,
+           N, C);
 }
 
-__global__ void rmsnorm_backward_kernel(real *dx, const real *dy, const real *x, const real *w,
-                                        const wide *rstd, int N, int C) {
+__global__ void rmsnorm_backward_kernel(real *dx, const real *dy, const real *x, const real *w, const wide *rstd, int N,
+                                        int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
     const real *x_n = x + n * C, *dy_n = dy + n * C;
@@ -62,11 +66,9 @@ struct RmsnormWeight {
     int C;
     __device__ float operator()(size_t n, int c) const { return dy[n * C + c] * (x[n * C + c] * rstd[n]); }
 };
-static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w,
-                             const wide *rstd, int N, int C) {
-    if (dx)
-        LAUNCH(rmsnorm_backward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dy, x, w, rstd, N,
-               C);
+static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w, const wide *rstd, int N,
+                             int C) {
+    if (dx) LAUNCH(rmsnorm_backward_kernel, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dy, x, w, rstd, N, C);
     if (dw) column_sum(dw, RmsnormWeight{dy, x, rstd, C}, N, C);
 }
 
@@ -96,15 +98,15 @@ __global__ void gated_rmsnorm_forward_kernel(real *y, wide *rstd, const real *x,
     }
 }
 template <bool SILU>
-static void norm_gate_forward(real *y, wide *rstd, const real *x, const real *z, const real *w,
-                                  double eps, int N, int C) {
+static void norm_gate_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N,
+                              int C) {
     LAUNCH(gated_rmsnorm_forward_kernel<SILU>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, y, rstd, x, z, w,
            (float)eps, N, C);
 }
 
 template <bool SILU>
-__global__ void gated_rmsnorm_backward_kernel(real *dx, real *dz, const real *dy, const real *x,
-                                              const real *z, const real *w, const wide *rstd, int N, int C) {
+__global__ void gated_rmsnorm_backward_kernel(real *dx, real *dz, const real *dy, const real *x, const real *z,
+                                              const real *w, const wide *rstd, int N, int C) {
     const size_t n = warp_row();
     if (n >= (size_t)N) return;
     const real *x_n = x + n * C, *z_n = z + n * C, *dy_n = dy + n * C;
@@ -140,23 +142,25 @@ template <bool SILU> struct GatedRmsnormWeight {
 };
 template <bool SILU>
 static void norm_gate_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
-                                   const real *w, const wide *rstd, int N, int C) {
+                               const real *w, const wide *rstd, int N, int C) {
     if (dx || dz)
-        LAUNCH(gated_rmsnorm_backward_kernel<SILU>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dz, dy, x, z,
-               w, rstd, N, C);
+        LAUNCH(gated_rmsnorm_backward_kernel<SILU>, ceil_div(N, ROW_WARPS), ROW_WARPS * WARP, 0, dx, dz, dy, x, z, w,
+               rstd, N, C);
     if (dw) column_sum(dw, GatedRmsnormWeight<SILU>{dy, x, z, rstd, C}, N, C);
 }
-static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N, int C) {
+static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N,
+                                  int C) {
     norm_gate_forward<true>(y, rstd, x, z, w, eps, N, C);
 }
-static void gated_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z, const real *w,
-                                   const wide *rstd, int N, int C) {
+static void gated_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
+                                   const real *w, const wide *rstd, int N, int C) {
     norm_gate_backward<true>(dx, dz, dw, dy, x, z, w, rstd, N, C);
 }
-static void sigmoid_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N, int C) {
+static void sigmoid_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N,
+                                    int C) {
     norm_gate_forward<false>(y, rstd, x, z, w, eps, N, C);
 }
-static void sigmoid_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z, const real *w,
-                                     const wide *rstd, int N, int C) {
+static void sigmoid_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
+                                     const real *w, const wide *rstd, int N, int C) {
     norm_gate_backward<false>(dx, dz, dw, dy, x, z, w, rstd, N, C);
 }

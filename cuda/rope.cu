@@ -1,6 +1,7 @@
-/* rope.cu - rotary position embedding, pairs (c, c + D/2): one thread a pair. sign = -1 turns the other way (backward). */
-__global__ void rope_kernel(real *y, const real *x, const wide *table, int pos, int T, int H, int D,
-                            float sign, int adds, size_t pairs) {
+/* rope.cu - rotary position embedding, pairs (c, c + D/2): one thread a pair. sign = -1 turns the other way (backward).
+ * */
+__global__ void rope_kernel(real *y, const real *x, const wide *table, int pos, int T, int H, int D, float sign,
+                            int adds, size_t pairs) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= pairs) return;
     const int half = D / 2, c = (int)(i % half);

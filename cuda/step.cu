@@ -1,8 +1,9 @@
 /* step.cu - one token of a recurrent mixer (T = 1: decoding), bound by reading and writing S once.
  *
- * A block has 32 columns of S, eight threads a column, each with every eighth row in registers: all loads of a block are under way before the
- * first is needed, and a row's 32 columns are one 128-byte access. P = e^g o S, g one decay a head or a
- * channel (channels); u = beta (v - P^T k) for the delta rules, else v; S = P + k u^T. Token 0 of a row continues from `state`, whatever `start` says. */
+ * A block has 32 columns of S, eight threads a column, each with every eighth row in registers:
+ * all loads of a block are under way before the first is needed, and a row's 32 columns are one 128-byte access.
+ * P = e^g o S, g one decay a head or a channel (channels); u = beta (v - P^T k) for the delta rules, else v;
+ * S = P + k u^T. Token 0 of a row continues from `state`, whatever `start` says. */
 enum { STEP_COLS = 32, STEP_PARTS = 8, STEP_ROWS = 32, STEP_MAX_K = STEP_PARTS * STEP_ROWS };
 
 /* Sum of v over the eight threads of a column, the same for all of them. */
@@ -17,14 +18,13 @@ __device__ float step_sum(SHARED_PTR(float) part, float v) {
 }
 template <bool delta, bool channels>
 __global__ void __launch_bounds__(STEP_COLS *STEP_PARTS)
-    step_kernel(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
-                const wide *g, const wide *beta, DeltaArgs a) {
+    step_kernel(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g,
+                const wide *beta, DeltaArgs a) {
     SHARED(float, qs, STEP_MAX_K);
     SHARED(float, ks, STEP_MAX_K);
     SHARED(float, es, STEP_MAX_K);
     SHARED(float, part, STEP_COLS *STEP_PARTS);
-    const int bh = blockIdx.y, h = bh % a.H, x = threadIdx.x, y = threadIdx.y,
-              col = blockIdx.x * STEP_COLS + x;
+    const int bh = blockIdx.y, h = bh % a.H, x = threadIdx.x, y = threadIdx.y, col = blockIdx.x * STEP_COLS + x;
     const bool mine = col < a.V;
     const size_t KV = (size_t)a.K * a.V, at = ((size_t)(bh / a.H) * a.Hk + h / (a.H / a.Hk)) * a.K;
     const wide *from = state + bh * KV + col;
@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(STEP_COLS *STEP_PARTS)
     if (mine && y == 0) o[(size_t)bh * a.V + col] = a.scale * out;
 }
 template <bool delta, bool channels>
-static void step_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
-                         const wide *g, const wide *beta, double scale, const DeltaDims *d) {
-    LAUNCH((step_kernel<delta, channels>), dim3(ceil_div(d->V, STEP_COLS), d->B * d->H),
-           dim3(STEP_COLS, STEP_PARTS), 0, o, states, state, q, k, v, g, beta, delta_args(d, scale));
+static void step_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g,
+                         const wide *beta, double scale, const DeltaDims *d) {
+    LAUNCH((step_kernel<delta, channels>), dim3(ceil_div(d->V, STEP_COLS), d->B * d->H), dim3(STEP_COLS, STEP_PARTS), 0,
+           o, states, state, q, k, v, g, beta, delta_args(d, scale));
 }

@@ -35,8 +35,8 @@ __global__ void swiglu_forward_kernel(real *y, const real *gate, const real *up,
 static void swiglu_forward(real *y, const real *gate, const real *up, size_t n) {
     if (n) LAUNCH(swiglu_forward_kernel, pack_blocks(n), PACK_THREADS, 0, y, gate, up, n);
 }
-__global__ void swiglu_backward_kernel(real *dgate, real *dup, const real *dy, const real *gate,
-                                       const real *up, size_t n) {
+__global__ void swiglu_backward_kernel(real *dgate, real *dup, const real *dy, const real *gate, const real *up,
+                                       size_t n) {
     const size_t i = pack_index();
     if (i >= n) return;
     Pack g = pack_load(gate, i, n), u = pack_load(up, i, n);
@@ -49,7 +49,6 @@ __global__ void swiglu_backward_kernel(real *dgate, real *dup, const real *dy, c
     if (dgate) pack_add(dgate, i, n, g);
     if (dup) pack_add(dup, i, n, u);
 }
-static void swiglu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up,
-                            size_t n) {
+static void swiglu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n) {
     if (n) LAUNCH(swiglu_backward_kernel, pack_blocks(n), PACK_THREADS, 0, dgate, dup, dy, gate, up, n);
 }

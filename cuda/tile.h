@@ -1,7 +1,7 @@
 /* tile.h - tiles of bf16 in shared memory and the operands that a warp loads from them (layouts: mma.h).
  *
- * A tile of R rows and D columns has its rows LD = D + 8 elements apart: 16 bytes more than a multiple of 128, so the eight rows that
- * one ldmatrix phase reads lie in eight different groups of banks. */
+ * A tile of R rows and D columns has its rows LD = D + 8 elements apart: 16 bytes more than a multiple of 128,
+ * so the eight rows that one ldmatrix phase reads lie in eight different groups of banks. */
 #ifndef HYB_CUDA_TILE_H
 #define HYB_CUDA_TILE_H
 #include "mma.h"
@@ -10,10 +10,10 @@ template <int D> struct Tile {
     enum { LD = D + 8 }; // R rows take R * LD elements
 };
 
-/* Starts copying rows [0, valid) of a matrix (rows `stride` elements apart) into a tile of `rows` rows; the others become zero. */
+/* Starts copying rows [0, valid) of a matrix (rows `stride` elements apart) into a tile of `rows` rows;
+ * the others become zero. */
 template <int D>
-__device__ void tile_fetch(SHARED_PTR(Bf16) tile, const Bf16 *from, size_t stride, int rows, int valid,
-                           int threads) {
+__device__ void tile_fetch(SHARED_PTR(Bf16) tile, const Bf16 *from, size_t stride, int rows, int valid, int threads) {
     for (int e = threadIdx.x; e < rows * (D / 8); e += threads) {
         const int r = e / (D / 8), c = e % (D / 8) * 8;
         cp_async16(tile + r * Tile<D>::LD + c, from + (r < valid ? r * stride + c : 0), r < valid);
@@ -30,8 +30,8 @@ template <int D> __device__ void load_a_transposed(unsigned (&a)[4], SHARED_PTR(
     const int lane = threadIdx.x % WARP;
     ldmatrix<4, true>(a, tile + (k0 + lane % 8 + lane / 16 * 8) * Tile<D>::LD + m0 + lane / 8 % 2 * 8);
 }
-/* B operands of two neighbouring 16 x 8 blocks, columns n0..n0+15, from a tile that holds B transposed: B(k, n) = tile(n, k).
- * b[0], b[1] belong to the first block, b[2], b[3] to the second. */
+/* B operands of two neighbouring 16 x 8 blocks, columns n0..n0+15, from a tile that holds B transposed:
+ * B(k, n) = tile(n, k). b[0], b[1] belong to the first block, b[2], b[3] to the second. */
 template <int D> __device__ void load_b(unsigned (&b)[4], SHARED_PTR(Bf16) tile, int n0, int k0) {
     const int lane = threadIdx.x % WARP;
     ldmatrix<4, false>(b, tile + (n0 + lane % 8 + lane / 16 * 8) * Tile<D>::LD + k0 + lane / 8 % 2 * 8);
@@ -41,12 +41,12 @@ template <int D> __device__ void load_b_straight(unsigned (&b)[4], SHARED_PTR(Bf
     const int lane = threadIdx.x % WARP;
     ldmatrix<4, true>(b, tile + (k0 + lane % 16) * Tile<D>::LD + n0 + lane / 16 * 8);
 }
-/* c (16 rows from r0, 8 NB columns from n0) += a b over k: both tiles with D columns of their own, transposed or not as the flags say (load_a,
- * load_a_transposed; load_b_straight, load_b). `steps` of 16 are unrolled together: 8 are all of them,
- * fewer where registers are short. */
+/* c (16 rows from r0, 8 NB columns from n0) += a b over k: both tiles with D columns of their own, transposed or not as
+ * the flags say (load_a, load_a_transposed; load_b_straight, load_b). `steps` of 16 are unrolled together:
+ * 8 are all of them, fewer where registers are short. */
 template <int DA, int DB, bool a_transposed, bool b_straight, int steps, int NB>
-__device__ __forceinline__ void tile_mma(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0,
-                                         int n0, int k) {
+__device__ __forceinline__ void tile_mma(float (&c)[NB][4], SHARED_PTR(Bf16) a, SHARED_PTR(Bf16) b, int r0, int n0,
+                                         int k) {
 #pragma unroll steps
     for (int i = 0; i < k; i += 16) {
         unsigned ra[4];
@@ -73,15 +73,15 @@ template <int D> __device__ void store_c(SHARED_PTR(Bf16) tile, const float (&c)
     for (int i = 0; i < 4; i++) tile[(m0 + g + i / 2 * 8) * Tile<D>::LD + n0 + 2 * t + i % 2] = Bf16(c[i]);
 }
 /* Copies all rows of a tile to a matrix whose rows are `stride` elements apart. */
-template <int D>
-__device__ void tile_store(Bf16 *to, size_t stride, SHARED_PTR(Bf16) tile, int rows, int threads) {
+template <int D> __device__ void tile_store(Bf16 *to, size_t stride, SHARED_PTR(Bf16) tile, int rows, int threads) {
     for (int e = threadIdx.x; e < rows * (D / 8); e += threads) {
         const int r = e / (D / 8), c = e % (D / 8) * 8;
         *(uint4 *)(to + r * stride + c) = shared_load16(tile + r * Tile<D>::LD + c);
     }
 }
 
-/* A matrix in the registers of eight warps, M x 64 rows and 2 NB x 8 columns: a warp has rows 16 (row + 4 m).., columns left... */
+/* A matrix in the registers of eight warps, M x 64 rows and 2 NB x 8 columns: a warp has rows 16 (row + 4 m)..,
+ * columns left... */
 template <int M, int NB>
 __device__ void state_load(float (&S)[M][NB][4], const float *from, size_t stride, int row, int left) {
     const int g = threadIdx.x % WARP / 4, t2 = threadIdx.x % 4 * 2;
@@ -91,8 +91,8 @@ __device__ void state_load(float (&S)[M][NB][4], const float *from, size_t strid
         for (int n = 0; n < NB; n++)
 #pragma unroll
             for (int e = 0; e < 4; e += 2) {
-                const float2 s = *(const float2 *)(from + (16 * (row + 4 * m) + g + e / 2 * 8) * stride +
-                                                   left + n * 8 + t2);
+                const float2 s =
+                    *(const float2 *)(from + (16 * (row + 4 * m) + g + e / 2 * 8) * stride + left + n * 8 + t2);
                 S[m][n][e] = s.x, S[m][n][e + 1] = s.y;
             }
 }
@@ -139,8 +139,7 @@ __device__ void rows_store(Bf16 *to, size_t stride, const float (&acc)[NB][4], i
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
             const int i = row * 16 + g + e / 2 * 8;
-            if (i < rows)
-                *(unsigned *)(to + i * stride + left + n * 8 + t2) = bf16_pair(acc[n][e], acc[n][e + 1]);
+            if (i < rows) *(unsigned *)(to + i * stride + left + n * 8 + t2) = bf16_pair(acc[n][e], acc[n][e + 1]);
         }
 }
 
@@ -149,7 +148,8 @@ __device__ inline float quad_sum(float v) {
     v += __shfl_xor_sync(FULL, v, 1);
     return v + __shfl_xor_sync(FULL, v, 2);
 }
-/* x, but the compiler no longer knows what it is: addresses made from it are not computed early and kept in registers that others need. */
+/* x, but the compiler no longer knows what it is: addresses made from it are not computed early and kept in registers
+ * that others need. */
 __device__ inline int forgotten(int x) {
 #ifndef CUDA_EMU
     asm volatile("" : "+r"(x));

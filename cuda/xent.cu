@@ -1,6 +1,6 @@
-/* xent.cu - cross-entropy fused with the output head, by blocks of rows. The logits of a block are overwritten by their gradient. */
-__global__ void xent_kernel(wide *loss, int *top, real *z, const int *target, const wide *weight, int VOC,
-                            int grads) {
+/* xent.cu - cross-entropy fused with the output head, by blocks of rows. The logits of a block are overwritten by their
+ * gradient. */
+__global__ void xent_kernel(wide *loss, int *top, real *z, const int *target, const wide *weight, int VOC, int grads) {
     SHARED(float, best, HEAD_THREADS);
     SHARED(int, who, HEAD_THREADS);
     const int n = blockIdx.x, i = threadIdx.x;
@@ -25,8 +25,7 @@ __global__ void xent_kernel(wide *loss, int *top, real *z, const int *target, co
         best[i] = b, who[i] = k;
         for (int half = HEAD_THREADS / 2; half > 0; half /= 2) {
             __syncthreads();
-            if (i < half &&
-                (best[i + half] > best[i] || (best[i + half] == best[i] && who[i + half] < who[i]))) {
+            if (i < half && (best[i + half] > best[i] || (best[i + half] == best[i] && who[i + half] < who[i]))) {
                 best[i] = best[i + half];
                 who[i] = who[i + half];
             }
@@ -38,8 +37,8 @@ __global__ void xent_kernel(wide *loss, int *top, real *z, const int *target, co
     for (int v = i; v < VOC; v += HEAD_THREADS)
         z_n[v] = wn * (expf((float)z_n[v] - r.max) / r.sum - (v == goal ? 1.0f : 0.0f));
 }
-static void head_xent(wide *loss, int *top, real *dx, wide *dw, const real *x, const real *w,
-                      const int *target, const wide *weight, void *work, const HeadDims *d) {
+static void head_xent(wide *loss, int *top, real *dx, wide *dw, const real *x, const real *w, const int *target,
+                      const wide *weight, void *work, const HeadDims *d) {
     real *z = (real *)work;
     for (int n = 0; n < d->N; n += d->block) {
         const int rows = d->N - n < d->block ? d->N - n : d->block;

@@ -1,4 +1,5 @@
-/* fuzz_config.c - any bytes as config.json: no crash, no leak; what is accepted can be written, or is refused with a message. */
+/* fuzz_config.c - any bytes as config.json: no crash, no leak; what is accepted can be written, or is refused with a
+ * message. */
 #include "base/mem.h"
 #include "io/hf_parts.h"
 #include <stdlib.h>

@@ -52,8 +52,7 @@ static void check_text(const Tokenizer *t, int inverts, int flags, const char *s
         if (!tokenizer_token(t, ids.id[i], &len)) abort();
     len = 0;
     if (tokenizer_decode(t, ids.id, ids.n, 0, &out, &len, &e) || !utf8_valid(out, len)) abort();
-    if (inverts && !(flags & TOKENIZE_SPECIAL) && utf8_valid(s, n) && (len != n || (n && memcmp(out, s, n))))
-        abort();
+    if (inverts && !(flags & TOKENIZE_SPECIAL) && utf8_valid(s, n) && (len != n || (n && memcmp(out, s, n)))) abort();
     mem_free(out);
     ids_free(&ids);
     ids_free(&again);

@@ -1,5 +1,6 @@
-/* fuzz_gguf.c - any bytes as a GGUF file: no crash, no leak, and an accepted file keeps every promise of gguf.h: values and tensors lie
- * inside it, names are found, types and sizes agree, and numbers can be made of the first blocks. */
+/* fuzz_gguf.c - any bytes as a GGUF file: no crash, no leak, and an accepted file keeps every promise of gguf.h:
+ * values and tensors lie inside it, names are found, types and sizes agree, and numbers can be made of the first
+ * blocks. */
 #include "base/mem.h"
 #include "io/gguf.h"
 #include <stdlib.h>
@@ -13,7 +14,9 @@ static int gguf_inside(const void *p, size_t n, const unsigned char *data, size_
 }
 
 static void gguf_value_check(const GgufValue *v, const unsigned char *data, size_t size) {
-    if (!gguf_inside(v->key, v->key_len, data, size) || !gguf_inside(v->data, v->type == GGUF_STRING ? v->n : v->bytes, data, size)) abort();
+    if (!gguf_inside(v->key, v->key_len, data, size) ||
+        !gguf_inside(v->data, v->type == GGUF_STRING ? v->n : v->bytes, data, size))
+        abort();
     if (v->type != GGUF_ARRAY) return;
     size_t at = 0, len;
     const char *s;
@@ -29,7 +32,9 @@ static void gguf_value_check(const GgufValue *v, const unsigned char *data, size
 static void gguf_tensor_check(const Gguf *g, const GgufTensor *t, const unsigned char *data, size_t size) {
     char name[256];
     float row[256];
-    if (t->len >= sizeof name || !gguf_inside(t->name, t->len, data, size) || !gguf_inside(t->data, t->bytes, data, size)) abort();
+    if (t->len >= sizeof name || !gguf_inside(t->name, t->len, data, size) ||
+        !gguf_inside(t->data, t->bytes, data, size))
+        abort();
     memcpy(name, t->name, t->len);
     name[t->len] = 0;
     if (gguf_find(g, name) != t) abort();

@@ -1,5 +1,5 @@
-/* fuzz_json.c - any bytes as JSON: no crash, no leak; what is accepted is a fixed point of parse and write; walking over an object's members
- * finds what the tree has. */
+/* fuzz_json.c - any bytes as JSON: no crash, no leak; what is accepted is a fixed point of parse and write;
+ * walking over an object's members finds what the tree has. */
 #include "base/mem.h"
 #include "io/json.h"
 #include <stdlib.h>
@@ -12,7 +12,8 @@ static size_t visit(const Json *j, JsonRef r) {
     size_t n = 1, children = 0, len;
     for (JsonRef c = json_first(j, r); c >= 0; c = json_next(j, c), children++) {
         const char *key = json_key(j, c, &len);
-        if (json_kind(j, r) == JSON_OBJECT && strlen(key) == len && json_get(j, r, key) < c) abort(); /* a later twin is fine */
+        /* a later twin is fine */
+        if (json_kind(j, r) == JSON_OBJECT && strlen(key) == len && json_get(j, r, key) < c) abort();
         if (c <= r) abort();
         n += visit(j, c);
     }
@@ -28,8 +29,8 @@ static void write_again(const Json *j, JsonOut *o) {
     if (json_out_end(o, NULL)) abort();
 }
 
-/* The members by json_walk, each parsed by itself, against the tree j (NULL: there is none, but an object that is refused as a whole may
- * only be wrong in what a walk does not see: a key twice). */
+/* The members by json_walk, each parsed by itself, against the tree j (NULL: there is none, but an object that is
+ * refused as a whole may only be wrong in what a walk does not see: a key twice). */
 static void walk(const char *text, size_t size, const Json *j) {
     JsonWalk w;
     Err e = {0};

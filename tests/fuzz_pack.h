@@ -1,5 +1,6 @@
-/* fuzz_pack.h - many small inputs in one file: for each, its length (u32, little-endian) and its bytes. testdata/fuzz/NAME.pack holds what
- * libFuzzer found worth keeping for fuzz_NAME.c; tests/test_fuzz.c replays it, tests/fuzz.sh begins with it (tests/replay.c unpacks). */
+/* fuzz_pack.h - many small inputs in one file: for each, its length (u32, little-endian) and its bytes.
+ * testdata/fuzz/NAME.pack holds what libFuzzer found worth keeping for fuzz_NAME.c; tests/test_fuzz.c replays it,
+ * tests/fuzz.sh begins with it (tests/replay.c unpacks). */
 #ifndef HYB_FUZZ_PACK_H
 #define HYB_FUZZ_PACK_H
 #include <stdint.h>

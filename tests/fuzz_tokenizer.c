@@ -14,8 +14,7 @@ static void use(const Tokenizer *t, const char *text, size_t n) {
         Err e = {0};
         char *out = NULL, bytes[64];
         size_t len = 0;
-        if (tokenizer_encode(t, text, n, flags, &ids, &e))
-            abort(); // only memory can fail, and here it does not
+        if (tokenizer_encode(t, text, n, flags, &ids, &e)) abort(); // only memory can fail, and here it does not
         for (size_t i = 0; i < ids.n; i++) {
             size_t token_len;
             if (ids.id[i] < 0 || ids.id[i] >= tokenizer_size(t)) abort();

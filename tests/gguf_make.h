@@ -1,4 +1,5 @@
-/* gguf_make.h - writes GGUF files for tests, byte by byte from the format's description, independent of ref/io/gguf*.c. */
+/* gguf_make.h - writes GGUF files for tests, byte by byte from the format's description, independent of ref/io/gguf*.c.
+ * */
 #ifndef HYB_TEST_GGUF_MAKE_H
 #define HYB_TEST_GGUF_MAKE_H
 #include <stdint.h>
@@ -86,7 +87,8 @@ static inline void pair_f32s(Make *m, const char *key, const float *v, size_t n)
     m->n_pairs++;
 }
 /* rows x cols (rows 0: a vector), already encoded as `type`. */
-static inline void tensor(Make *m, const char *name, size_t rows, size_t cols, uint32_t type, const void *data, size_t bytes) {
+static inline void tensor(Make *m, const char *name, size_t rows, size_t cols, uint32_t type, const void *data,
+                          size_t bytes) {
     static const unsigned char zero[32];
     put_str(&m->list, name);
     put_u(&m->list, rows ? 2 : 1, 4);

@@ -10,8 +10,8 @@ complain() { # complain TEXT: reads grep's findings from stdin. Runs in a pipe's
     echo bad >>"$mark"
 }
 # One direction of dependency: tools -> ref, cpu -> ref headers, cuda -> ref headers, tests -> all.
-grep -rnE '#include "' ref --include=*.c --include=*.h | grep -vE '#include "(base|io|text|ops|model|method|eval)/' | complain "ref/ includes something outside ref/"
-grep -rnE '#include "(method|eval|model|text)/' ref/base ref/io/json.* ref/io/dtype.* ref/io/safetensors.* ref/ops ref/text 2>/dev/null | grep -v 'include "text/' | complain "a lower room of ref/ includes a higher one"
+grep -rnE '#include "' ref --include=*.c --include=*.h | grep -vE '#include "(base|io|text|ops|model|method|selectors|run|eval|report)/' | complain "ref/ includes something outside ref/"
+grep -rnE '#include "(method|eval|model|text)/' ref/base ref/io/json.* ref/io/safetensors.* ref/ops ref/text 2>/dev/null | grep -v 'include "text/' | complain "a lower room of ref/ includes a higher one"
 grep -rnE '#include "(tools|tests|cuda)/' cpu --include=*.c --include=*.h | complain "cpu/ includes something other than ref and cpu"
 grep -rnE '#include "(tools|tests|cpu)/' cuda 2>/dev/null | complain "cuda/ includes something other than ref and cuda"
 # ref/ is plain C: no SIMD, no threads, no operating system outside base/.
@@ -21,5 +21,8 @@ grep -rnE '\b(malloc|calloc|realloc|free)\(' ref --include=*.c | grep -vE '^ref/
 grep -rnE '\b(printf|fprintf|puts|putchar|exit|abort|assert)\(' ref --include=*.c | grep -vE 'snprintf|static_assert|^[^:]*:[0-9]+: *(//|\*)' | complain "the library prints, exits or asserts"
 grep -rnE '\b(strcpy|strcat|sprintf|gets|atoi|atof|strtok|setlocale)\(' ref cpu tools tests --include=*.c --include=*.h | complain "banned function"
 grep -rnE -e '-ffast-math|-Ofast' Makefile cpu cuda ref tools 2>/dev/null | grep -vE '(no|never|No|Never|without|need).*(-ffast-math|-Ofast)' | complain "-ffast-math"
-grep -rnE '.{161,}' ref cpu tools --include=*.c --include=*.h | cut -c1-100 | complain "a line over 160 columns"
+grep -rnE ".{121,}" ref cpu cuda tools tests --include=*.c --include=*.h --include=*.cu | grep -vE "^(ref/run/stage_options.h|tools/opcheck_table.c):" | cut -c1-100 | complain "a line over 120 columns"
+if clang-format --version 2>/dev/null | grep -q "version 14"; then
+    for f in ref/*/*.[ch] tools/*.[ch] cpu/*.[ch] tests/*.[ch] cuda/*.cu cuda/*.h; do clang-format --dry-run -Werror "$f" 2>/dev/null || echo "$f"; done | complain "not what make format makes"
+fi
 [ ! -s "$mark" ]

@@ -23,7 +23,9 @@ static int replay_bytes(const unsigned char *data, size_t n, const char *path, E
     return OK;
 }
 
-static int ends_in(const char *s, const char *end) { return strlen(s) >= strlen(end) && !strcmp(s + strlen(s) - strlen(end), end); }
+static int ends_in(const char *s, const char *end) {
+    return strlen(s) >= strlen(end) && !strcmp(s + strlen(s) - strlen(end), end);
+}
 
 static int replay_file(const char *path, Err *e) {
     File f;
@@ -79,7 +81,8 @@ static int pack_dir(FileWriter *w, const char *dir, Err *e) {
     for (size_t i = 0; i < n && !rc; i++) {
         File f;
         if ((rc = file_join(child, sizeof child, dir, name[i], e)) || (rc = file_open(&f, child, e))) break;
-        const unsigned char head[4] = {(unsigned char)f.size, (unsigned char)(f.size >> 8), (unsigned char)(f.size >> 16), (unsigned char)(f.size >> 24)};
+        const unsigned char head[4] = {(unsigned char)f.size, (unsigned char)(f.size >> 8),
+                                       (unsigned char)(f.size >> 16), (unsigned char)(f.size >> 24)};
         rc = file_write(w, head, 4, e);
         if (!rc) rc = file_write(w, f.data, f.size, e);
         file_close(&f);

@@ -228,9 +228,16 @@ END_TEST
 
 START_TEST(test_rng_reference) {
     // xoshiro256++ from the state {1,2,3,4} and splitmix64 from 1234567: the published sequences.
-    static const uint64_t want[] = {41943041u, 58720359u, 3588806011781223u, 3591011842654386u, 9228616714210784205u,
-                                    9973669472204895162u, 14011001112246962877u, 12406186145184390807u};
-    static const uint64_t seeds[] = {6457827717110365317u, 3203168211198807973u, 9817491932198370423u, 4593380528125082431u};
+    static const uint64_t want[] = {41943041u,
+                                    58720359u,
+                                    3588806011781223u,
+                                    3591011842654386u,
+                                    9228616714210784205u,
+                                    9973669472204895162u,
+                                    14011001112246962877u,
+                                    12406186145184390807u};
+    static const uint64_t seeds[] = {6457827717110365317u, 3203168211198807973u, 9817491932198370423u,
+                                     4593380528125082431u};
     Rng r = {{1, 2, 3, 4}};
     for (int i = 0; i < 8; i++) ck_assert_uint_eq(rng_u64(&r), want[i]);
     rng_seed(&r, 1234567);
@@ -295,7 +302,8 @@ START_TEST(test_rng_shuffle) {
         for (int i = 0; i < 5; i++) seen |= 1 << x[i], place_of[x[i]][i]++;
         ck_assert_int_eq(seen, 31);
     }
-    for (int i = 0; i < 25; i++) ck_assert_double_eq_tol((double)place_of[i / 5][i % 5] / 20000, 0.2, 4.5 * sqrt(0.16 / 20000));
+    for (int i = 0; i < 25; i++)
+        ck_assert_double_eq_tol((double)place_of[i / 5][i % 5] / 20000, 0.2, 4.5 * sqrt(0.16 / 20000));
     rng_shuffle(&r, NULL, 0);
 }
 END_TEST
@@ -393,7 +401,8 @@ START_TEST(test_crc) {
 END_TEST
 
 START_TEST(test_utf8) {
-    // Every code point encodes to what utf8_length takes whole, and to nothing when cut short; surrogates are not characters.
+    // Every code point encodes to what utf8_length takes whole, and to nothing when cut short;
+    // surrogates are not characters.
     for (unsigned c = 0; c < 0x110000; c += c < 0x11000 ? 1 : 77) {
         unsigned char s[4];
         size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
@@ -404,9 +413,20 @@ START_TEST(test_utf8) {
         ck_assert_uint_eq(utf8_length(s, 4), surrogate ? 0 : n);
         if (n > 1) ck_assert_uint_eq(utf8_length(s, n - 1), 0);
     }
-    static const char *const bad[] = {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80",
-                                      "\xf5\x80\x80\x80", "\xff", "\xc3(", "\xe2\x82(", "\xf0\x9f\x98("};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) ck_assert_uint_eq(utf8_length((const unsigned char *)bad[i], strlen(bad[i])), 0);
+    static const char *const bad[] = {"\x80",
+                                      "\xbf",
+                                      "\xc0\x80",
+                                      "\xc1\xbf",
+                                      "\xe0\x9f\xbf",
+                                      "\xf0\x8f\xbf\xbf",
+                                      "\xf4\x90\x80\x80",
+                                      "\xf5\x80\x80\x80",
+                                      "\xff",
+                                      "\xc3(",
+                                      "\xe2\x82(",
+                                      "\xf0\x9f\x98("};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        ck_assert_uint_eq(utf8_length((const unsigned char *)bad[i], strlen(bad[i])), 0);
 }
 END_TEST
 
@@ -436,7 +456,8 @@ START_TEST(test_text_buf) {
     // Equal bytes, equal hash; every bit counts; the seed counts.
     unsigned char key[40] = {0};
     uint64_t h0 = hash_bytes(1, key, sizeof key);
-    ck_assert(h0 == hash_bytes(1, key, sizeof key) && h0 != hash_bytes(2, key, sizeof key) && h0 != hash_bytes(1, key, 39));
+    ck_assert(h0 == hash_bytes(1, key, sizeof key) && h0 != hash_bytes(2, key, sizeof key) &&
+              h0 != hash_bytes(1, key, 39));
     for (int i = 0; i < 320; i++) {
         key[i / 8] ^= (unsigned char)(1 << i % 8);
         ck_assert(hash_bytes(1, key, sizeof key) != h0);
@@ -581,7 +602,8 @@ START_TEST(test_file_remove) {
     ok(file_remove_tree(tmpdir_path("tree"), &e), &e);
     ok(file_remove(tmpdir_path("keep/precious"), &e), &e);
     ok(file_remove(tmpdir_path("keep/precious"), &e), &e);
-    static const char *const name[] = {"a.tmp-1", "b.tmp-", "c.tmp-12x", ".tmp-3", "d.tmp-1.tmp-22", "tmp-5", "e.tmp-7"};
+    static const char *const name[] = {"a.tmp-1",        "b.tmp-", "c.tmp-12x", ".tmp-3",
+                                       "d.tmp-1.tmp-22", "tmp-5",  "e.tmp-7"};
     for (int i = 0; i < 6; i++) write_text(tmpdir_path(name[i]), "1");
     ok(file_mkdirs(tmpdir_path("e.tmp-7"), &e), &e);
     ok(file_remove_temps(tmpdir, &e), &e);
@@ -691,7 +713,8 @@ static int break_each_call(const char *variable, const char *kind, int kill, int
         else if (!kill && !done) ck_assert_int_eq(WEXITSTATUS(status), ERR_IO);
         if (harmless) ck_assert_msg(done, "call %d%s did harm", n, kind);
         weights_old_or_new(done);
-        if (!kill) ck_assert_msg(!has_temps(tmpdir_path("run")) && !has_temps(tmpdir_path("done")), "litter after call %d", n);
+        if (!kill)
+            ck_assert_msg(!has_temps(tmpdir_path("run")) && !has_temps(tmpdir_path("done")), "litter after call %d", n);
         if (file_exists(tmpdir_path("run"))) ok(file_remove_temps(tmpdir_path("run"), &e), &e);
         ck_assert(!has_temps(tmpdir_path("run")));
         if (done && !harmless) return n - 1;

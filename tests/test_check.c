@@ -1,5 +1,6 @@
-/* test_check.c - the comparator is tested before anything is compared with it: everything that is wrong must be refused, in small and
- * in large tensors, at float's and at bf16's tolerance; what is right up to rounding must pass. */
+/* test_check.c - the comparator is tested before anything is compared with it: everything that is wrong must be
+ * refused, in small and in large tensors, at float's and at bf16's tolerance; what is right up to rounding must pass.
+ * */
 #include "base/rng.h"
 #include "tools/compare.h"
 #include <check.h>
@@ -23,8 +24,8 @@ static void draw(size_t n) {
 
 static void refused(size_t n, double tol, Verdict want) {
     const Comparison c = compare(a, r, n, tol);
-    ck_assert_msg(c.verdict == want, "n %zu tol %g: got %s (rel %g), expected verdict %d", n, tol,
-                  compare_word(&c), c.rel, want);
+    ck_assert_msg(c.verdict == want, "n %zu tol %g: got %s (rel %g), expected verdict %d", n, tol, compare_word(&c),
+                  c.rel, want);
 }
 
 START_TEST(test_whole_tensor) {
@@ -52,14 +53,12 @@ START_TEST(test_one_element) {
             for (int where = 0; where < 3; where++) {
                 const size_t n = sizes[s], i = where == 0 ? 0 : where == 1 ? n / 2 : n - 1;
                 draw(n);
-                const double
-                    rms = sqrt(1.01),
-                    factor =
-                        1 + 20 * tols[t]; // beyond the bound of 8 tol, far below the norm's in a large tensor
+                const double rms = sqrt(1.01),
+                             factor =
+                                 1 + 20 * tols[t]; // beyond the bound of 8 tol, far below the norm's in a large tensor
                 a[i] = r[i] + (factor - 1) * fmax(fabs(r[i]), rms) * 1.05;
                 Comparison c = compare(a, r, n, tols[t]);
-                ck_assert_msg(c.verdict != COMPARE_OK && c.at == i, "n %zu tol %g: one element passed", n,
-                              tols[t]);
+                ck_assert_msg(c.verdict != COMPARE_OK && c.at == i, "n %zu tol %g: one element passed", n, tols[t]);
                 ck_assert(c.margin < 1);
                 a[i] = 0;
                 r[i] = 1;

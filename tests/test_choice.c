@@ -1,4 +1,5 @@
-/* test_choice.c - scoring, splitting and asking: fake models on all generated tasks, real ones batched against one by one. */
+/* test_choice.c - scoring, splitting and asking: fake models on all generated tasks, real ones batched against one by
+ * one. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -22,7 +23,9 @@
 static void ok(int rc, const Err *e) {
     if (rc) ck_abort_msg("code %d: %s (%s)", rc, e->msg, e->hint);
 }
-static void near(double got, double want) { ck_assert_msg(fabs(got - want) < 1e-9, "got %.12g, want %.12g", got, want); }
+static void near(double got, double want) {
+    ck_assert_msg(fabs(got - want) < 1e-9, "got %.12g, want %.12g", got, want);
+}
 
 /* ---- scores ---- */
 
@@ -30,8 +33,11 @@ START_TEST(test_match) {
     char *two[] = {"Apple", "JALAPE\xc3\x91O"};
     double s;
     Err e = {0};
-    static const struct { const char *text; double want; } row[] = {
-        {"", 0}, {"an aPPle", .5}, {"jalape\xc3\xb1o pie with apple", 1}, {"app\nle", 0}, {"\t apple \x01", .5}, {"pineapples", .5}};
+    static const struct {
+        const char *text;
+        double want;
+    } row[] = {{"", 0},        {"an aPPle", .5},      {"jalape\xc3\xb1o pie with apple", 1},
+               {"app\nle", 0}, {"\t apple \x01", .5}, {"pineapples", .5}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         ok(score_match(row[i].text, two, 2, 0, &s, &e), &e);
         near(s, row[i].want);
@@ -50,8 +56,10 @@ END_TEST
 
 START_TEST(test_squad) {
     char *gold[] = {"The Eiffel Tower", "the a"};
-    static const struct { const char *text; double exact, f1; } row[] = {
-        {"eiffel  tower!", 1, 1}, {"tower", 0, 2 / 3.}, {"a tower tower", 0, .5}, {"Paris", 0, 0}, {"", 0, 0}};
+    static const struct {
+        const char *text;
+        double exact, f1;
+    } row[] = {{"eiffel  tower!", 1, 1}, {"tower", 0, 2 / 3.}, {"a tower tower", 0, .5}, {"Paris", 0, 0}, {"", 0, 0}};
     double exact, f1;
     Err e = {0};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
@@ -70,7 +78,8 @@ START_TEST(test_ties) {
     char *text[] = {" aa", " \xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9", " bb"};
     const double tie[] = {-2, -4, -2}, norm[] = {-2, -3.9, -2.5};
     Choice c = choice_score(tie, text, 3, 0);
-    ck_assert(c.pick == 0 && c.pick_norm == 0 && c.acc == 1 && c.acc_norm == 1); // 2/2 and 4/4 characters: the first one
+    // 2/2 and 4/4 characters: the first one
+    ck_assert(c.pick == 0 && c.pick_norm == 0 && c.acc == 1 && c.acc_norm == 1);
     c = choice_score(norm, text, 3, 1);
     ck_assert(c.pick == 0 && c.pick_norm == 1 && c.acc == 0 && c.acc_norm == 1);
     ck_assert_uint_eq(choice_length("\xc3\xa9x"), 2);
@@ -124,12 +133,18 @@ static void world_open(void) {
     textbuf_puts(&squad, "{\"data\":[");
     textbuf_puts(&hotpot, "[");
     for (int i = 0; i < 40; i++) {
-        textbuf_printf(&squad, "%s{\"title\":\"T%d\",\"paragraphs\":[{\"context\":\"Town %d has %d wells.\",\"qas\":[{\"question\":\"How many wells has town "
-                               "%d?\",\"is_impossible\":false,\"answers\":[{\"text\":\"%d\"},{\"text\":\"%d wells\"}]},{\"question\":\"Who?\","
-                               "\"is_impossible\":true,\"answers\":[]}]},{\"context\":\"More on T%d.\",\"qas\":[]}]}",
+        textbuf_printf(&squad,
+                       "%s{\"title\":\"T%d\",\"paragraphs\":[{\"context\":\"Town %d has %d "
+                       "wells.\",\"qas\":[{\"question\":\"How many wells has town "
+                       "%d?\",\"is_impossible\":false,\"answers\":[{\"text\":\"%d\"},{\"text\":\"%d "
+                       "wells\"}]},{\"question\":\"Who?\","
+                       "\"is_impossible\":true,\"answers\":[]}]},{\"context\":\"More on T%d.\",\"qas\":[]}]}",
                        i ? "," : "", i, i, 100 + i, i, 100 + i, 100 + i, i);
-        textbuf_printf(&hotpot, "%s{\"question\":\"Where is river %d?\",\"answer\":\"in land %d\",\"context\":[", i ? "," : "", i, i);
-        for (int k = 0; k < 10; k++) textbuf_printf(&hotpot, "%s[\"R%d\",[\"River %d\",\" is in land %d.\"]]", k ? "," : "", i + k, i + k, i + k);
+        textbuf_printf(&hotpot, "%s{\"question\":\"Where is river %d?\",\"answer\":\"in land %d\",\"context\":[",
+                       i ? "," : "", i, i);
+        for (int k = 0; k < 10; k++)
+            textbuf_printf(&hotpot, "%s[\"R%d\",[\"River %d\",\" is in land %d.\"]]", k ? "," : "", i + k, i + k,
+                           i + k);
         textbuf_puts(&hotpot, "]}");
     }
     textbuf_puts(&squad, "]}");
@@ -152,7 +167,8 @@ static const char *last_tokens(const char *text, size_t n) {
     size_t all, left, from = 0, to = strlen(text);
     Err e = {0};
     ok(token_count(&c, text, to, &all, &e), &e);
-    for (size_t at = to > 4000 ? to - 4000 : from; all > n && at < to; at++) { // a cut is at a token's border where the rest has as many tokens as are missing
+    // a cut is at a token's border where the rest has as many tokens as are missing
+    for (size_t at = to > 4000 ? to - 4000 : from; all > n && at < to; at++) {
         size_t head;
         ok(token_count(&c, text + at, to - at, &left, &e), &e);
         if (left != n) continue;
@@ -175,11 +191,13 @@ static int fake(const EvalDoc *doc, size_t n, char ***text, int echo, Err *e) {
     }
     return OK;
 }
-static int copies_gold(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text, Err *e) {
+static int copies_gold(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
+                       Err *e) {
     (void)ctx, (void)max_new, (void)until;
     return fake(doc, n, text, 0, e);
 }
-static int echoes(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text, Err *e) {
+static int echoes(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
+                  Err *e) {
     (void)ctx, (void)max_new, (void)until;
     return fake(doc, n, text, 1, e);
 }
@@ -204,10 +222,12 @@ START_TEST(test_fake_models) {
         ck_assert_int_eq(task_generates(t), ruler_max_new(i));
         for (size_t k = 0; k < set.n; k++) ck_assert_uint_le(set.doc[k].context_tokens, 2048);
         ok(task_run(t, &gold, &set, 2048, &a, NULL, NULL, &e), &e);
-        ck_assert_msg(a.metric[0].value == 1 && a.metric[0].se == 0 && a.n == 20, "%s: the gold answers score %g", task_name(t), a.metric[0].value);
+        ck_assert_msg(a.metric[0].value == 1 && a.metric[0].se == 0 && a.n == 20, "%s: the gold answers score %g",
+                      task_name(t), a.metric[0].value);
         ck_assert_str_eq(a.metric[0].name, "2048");
         ok(task_run(t, &echo, &set, 2048, &a, NULL, NULL, &e), &e);
-        ck_assert_msg(fabs(a.metric[0].value - echo_score[i]) < 1e-9, "%s: the echo scores %.9g", task_name(t), a.metric[0].value);
+        ck_assert_msg(fabs(a.metric[0].value - echo_score[i]) < 1e-9, "%s: the echo scores %.9g", task_name(t),
+                      a.metric[0].value);
         evalset_free(&set);
     }
     ruler_close(&r);
@@ -231,8 +251,10 @@ START_TEST(test_places) {
             for (size_t i = 0; i < set.n; i++) {
                 const char *text = set.doc[i].context[0], *needle = strstr(text, "One of the special magic");
                 const double at = (double)(needle - text - 140) / (double)(strlen(text) - 420);
-                ck_assert_msg(fabs(at - d / 4.) < .08, "%s, depth %d: at %g of %zu bytes", ruler_name(task), d, at, strlen(text));
-                ck_assert_msg(set.doc[i].context_tokens + 16 <= 1024 && set.doc[i].context_tokens + 16 > 1024 - 60, "%s: %zu tokens", ruler_name(task), set.doc[i].context_tokens);
+                ck_assert_msg(fabs(at - d / 4.) < .08, "%s, depth %d: at %g of %zu bytes", ruler_name(task), d, at,
+                              strlen(text));
+                ck_assert_msg(set.doc[i].context_tokens + 16 <= 1024 && set.doc[i].context_tokens + 16 > 1024 - 60,
+                              "%s: %zu tokens", ruler_name(task), set.doc[i].context_tokens);
                 if (!i) ck_assert_msg(at > last, "%g after %g", at, last);
                 if (!i) last = at;
             }
@@ -266,7 +288,8 @@ START_TEST(test_lite) {
         ck_assert(set.n == 5 && set.max_new > 0 && set.max_new < 50);
         for (size_t k = 0; k < set.n; k++) {
             const size_t tokens = set.doc[k].context_tokens + (size_t)set.max_new;
-            ck_assert_msg(tokens <= (size_t)L && tokens + 80 > (size_t)L, "%s at %d: %zu tokens", task[i % 4], L, tokens);
+            ck_assert_msg(tokens <= (size_t)L && tokens + 80 > (size_t)L, "%s at %d: %zu tokens", task[i % 4], L,
+                          tokens);
             if (i % 4 < 2) ck_assert_uint_eq(strlen(set.doc[k].text[0]), 3);
         }
         ok(task_run(task_find(task[i % 4]), &gold, &set, L, &a, NULL, NULL, &e), &e);
@@ -279,7 +302,11 @@ START_TEST(test_lite) {
 END_TEST
 
 START_TEST(test_degenerate) {
-    static const struct { const char *task; int L; } row[] = {{"niah_multikey_3", 512}, {"vt", 512}, {"cwe", 512}, {"qa_1", 256}, {"niah_single_1", 256}, {"niah_single_2", 100}};
+    static const struct {
+        const char *task;
+        int L;
+    } row[] = {{"niah_multikey_3", 512}, {"vt", 512},           {"cwe", 512}, {"qa_1", 256},
+               {"niah_single_1", 256},   {"niah_single_2", 100}};
     TokenCount count = {.kind = COUNT_BYTES};
     Ruler r;
     Err e = {0};
@@ -288,7 +315,8 @@ START_TEST(test_degenerate) {
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         EvalSet set = {0};
         e = (Err){0};
-        ck_assert_msg(ruler_make(&r, ruler_find(row[i].task), row[i].L, 2, &set, &e) == ERR_USAGE, "%s %d", row[i].task, row[i].L);
+        ck_assert_msg(ruler_make(&r, ruler_find(row[i].task), row[i].L, 2, &set, &e) == ERR_USAGE, "%s %d", row[i].task,
+                      row[i].L);
         evalset_free(&set);
     }
     ruler_close(&r);
@@ -302,10 +330,16 @@ START_TEST(test_questions) {
     const QuestionOptions all = {0}, one = {.limit = 1};
     EvalSet s = {0};
     Err e = {0};
-    static const char piqa[] = "{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b \"}\n{\"goal\":\"h\",\"sol1\":\"c\",\"sol2\":\"d\"}\n", labels[] = "1\n0\n";
-    static const char hella[] = "{\"activity_label\":\"Sport\",\"ctx_a\":\"A man [header] runs.\",\"ctx_b\":\"he The\",\"label\":2,\"endings\":[\" x [title] y\",\"b\",\"c\",\"d\"]}\n";
-    static const char wino[] = "{\"sentence\":\"Ann met Bea because _ was  late. \",\"option1\":\"Ann\",\"option2\":\"Bea\",\"answer\":\"2\"}\n";
-    static const char obqa[] = "[{\"instruction\":\"Please choose the correct answer to the question: Q is\\n\\nAnswer1: p Answer2: q r Answer3: s\\n\\nAnswer format: x\",\"answer\":\"answer3\"}]";
+    static const char piqa[] =
+        "{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":\"b \"}\n{\"goal\":\"h\",\"sol1\":\"c\",\"sol2\":\"d\"}\n",
+                      labels[] = "1\n0\n";
+    static const char hella[] = "{\"activity_label\":\"Sport\",\"ctx_a\":\"A man [header] runs.\",\"ctx_b\":\"he "
+                                "The\",\"label\":2,\"endings\":[\" x [title] y\",\"b\",\"c\",\"d\"]}\n";
+    static const char wino[] = "{\"sentence\":\"Ann met Bea because _ was  late. "
+                               "\",\"option1\":\"Ann\",\"option2\":\"Bea\",\"answer\":\"2\"}\n";
+    static const char obqa[] =
+        "[{\"instruction\":\"Please choose the correct answer to the question: Q is\\n\\nAnswer1: p Answer2: q r "
+        "Answer3: s\\n\\nAnswer format: x\",\"answer\":\"answer3\"}]";
     static const char lambada[] = "{\"text\":\"one two\\nthree four\"}\n{\"text\":}\n";
     world_open();
     put("piqa/valid.jsonl", piqa, sizeof piqa - 1);
@@ -352,7 +386,8 @@ END_TEST
 START_TEST(test_squad_thresholds) {
     static const SquadAnswer a[] = {{1, 1, .9, 1, 1}, {0, .5, .1, 1, 1}, {0, 0, .8, 0, 1}, {1, 1, .2, 0, 0}};
     static const double want[2][8] = {{50, 62.5, 50, 75, 50, 50, 50, 62.5}, {50, 62.5, 0, 25, 100, 100, 50, 62.5}};
-    static const char *const name[] = {"exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1", "best_exact", "best_f1"};
+    static const char *const name[] = {"exact",       "f1",       "HasAns_exact", "HasAns_f1",
+                                       "NoAns_exact", "NoAns_f1", "best_exact",   "best_f1"};
     Err e = {0};
     for (int k = 0; k < 2; k++) {
         TaskResult r = {0};
@@ -367,7 +402,8 @@ START_TEST(test_squad_thresholds) {
 END_TEST
 
 START_TEST(test_mmlu) {
-    static const char test[] = "\"What is \"\"1+1\"\",\nthen? \",1,2,3,\"4, or\nso\",B\r\nSecond,a,b,c,d,D\n", bad[] = "Q,1,2,3,4,B\nQ,1,2,3,B\n";
+    static const char test[] = "\"What is \"\"1+1\"\",\nthen? \",1,2,3,\"4, or\nso\",B\r\nSecond,a,b,c,d,D\n",
+                      bad[] = "Q,1,2,3,4,B\nQ,1,2,3,B\n";
     static const char dev[] = "E1,p,q,r,s,A\nE2,p,q,r,s,C\n";
     QuestionOptions o = {0};
     EvalSet s = {0};
@@ -378,7 +414,8 @@ START_TEST(test_mmlu) {
     put("mmlu/dev/abstract_algebra_dev.csv", dev, sizeof dev - 1);
     ok(task_read(task_find("mmlu"), world, &o, &s, &e), &e);
     ck_assert_uint_eq(s.n, 3);
-    ck_assert_str_eq(s.doc[0].context[0], "The following are multiple choice questions (with answers) about abstract algebra.\n\nWhat is \"1+1\",\nthen?\nA. 1\nB. 2\nC. "
+    ck_assert_str_eq(s.doc[0].context[0], "The following are multiple choice questions (with answers) about abstract "
+                                          "algebra.\n\nWhat is \"1+1\",\nthen?\nA. 1\nB. 2\nC. "
                                           "3\nD. 4, or\nso\nAnswer:");
     ck_assert(s.doc[0].gold == 1 && s.doc[1].gold == 3 && s.doc[2].gold == 0 && s.doc[0].n_text == 4);
     ck_assert_str_eq(s.doc[0].text[2], " C");
@@ -390,7 +427,8 @@ START_TEST(test_mmlu) {
     put("mmlu/dev/zoo_dev.csv", dev, sizeof dev - 1);
     ok(task_read(task_find("mmlu"), world, &o, &s, &e), &e);
     ck_assert_uint_eq(s.n, 2);
-    ck_assert_str_eq(s.doc[1].context[0], "The following are multiple choice questions (with answers) about zoo.\n\nE1\nA. p\nB. q\nC. r\nD. s\nAnswer: A\n\nE2\nA. p\nB. q\nC. "
+    ck_assert_str_eq(s.doc[1].context[0], "The following are multiple choice questions (with answers) about "
+                                          "zoo.\n\nE1\nA. p\nB. q\nC. r\nD. s\nAnswer: A\n\nE2\nA. p\nB. q\nC. "
                                           "r\nD. s\nAnswer: C\n\nThird\nA. a\nB. b\nC. c\nD. d\nAnswer:");
     evalset_free(&s);
     put("mmlu/test/zoo_test.csv", bad, sizeof bad - 1);
@@ -403,10 +441,18 @@ START_TEST(test_mmlu) {
 END_TEST
 
 START_TEST(test_protocols) {
-    static const char swde[] = "{\"text\":\" Page of things.\\n\\nSummary of information above...\\nname: x\\nprice:\",\"key\":\"price\",\"value\":\" 5 \"}\n";
-    static const char fda[] = "{\"text\":\"\\nDevice K1. Purpose: to heal purpose:\",\"key\":\"purpose\",\"value\":\"to heal\"}\n";
-    static const char squad[] = "{\"text\":\" Passage. The name is \",\"context\":\"Passage. Question: q\",\"question\":\"What name?\",\"value\":\"Bo\"}\n";
-    static const struct { const char *task; Protocol p; int window; const char *text, *value; } row[] = {
+    static const char swde[] = "{\"text\":\" Page of things.\\n\\nSummary of information above...\\nname: "
+                               "x\\nprice:\",\"key\":\"price\",\"value\":\" 5 \"}\n";
+    static const char fda[] =
+        "{\"text\":\"\\nDevice K1. Purpose: to heal purpose:\",\"key\":\"purpose\",\"value\":\"to heal\"}\n";
+    static const char squad[] = "{\"text\":\" Passage. The name is \",\"context\":\"Passage. Question: "
+                                "q\",\"question\":\"What name?\",\"value\":\"Bo\"}\n";
+    static const struct {
+        const char *task;
+        Protocol p;
+        int window;
+        const char *text, *value;
+    } row[] = {
         {"swde", PROTOCOL_V0, 0, " Page of things.\n\nSummary of information above...\nname: x\nprice:", " 5 "},
         {"swde", PROTOCOL_V1, 0, "Page of things.\n\nSummary of information above...\nname: x\nprice:", "5"},
         {"swde", PROTOCOL_JRT, 0, "Page of things. Price:", " 5 "},
@@ -414,7 +460,8 @@ START_TEST(test_protocols) {
         {"fda", PROTOCOL_V0, 0, "\nDevice K1. Purpose: to heal purpose:", "to heal"},
         {"fda", PROTOCOL_JRT, 0, "Device K1. Purpose: to heal . Purpose:", "to heal"},
         {"fda", PROTOCOL_JRT, 60, " K1. Purpo. Purpose:", "to heal"}, // five tokens before the key, five from it on
-        {"fda", PROTOCOL_TWICE, 0, "Information about Purpose. Device K1. Purpose: to heal .\nDevice K1. Purpose: to heal . Purpose:", "to heal"},
+        {"fda", PROTOCOL_TWICE, 0,
+         "Information about Purpose. Device K1. Purpose: to heal .\nDevice K1. Purpose: to heal . Purpose:", "to heal"},
         {"squad_completion", PROTOCOL_V0, 0, " Passage. The name is ", "Bo"},
         {"squad_completion", PROTOCOL_JRT, 0, "Passage. The name is", "Bo"},
         {"squad_completion", PROTOCOL_TWICE, 0, "What name? Passage. \nPassage. The name is", "Bo"}};
@@ -449,7 +496,8 @@ START_TEST(test_protocols) {
 END_TEST
 
 START_TEST(test_pages) {
-    static const char text[] = " \n = One = \n \n It 's ( a @-@ b ) , 1 @,@ 000 m .\n = = Part = = \n \" x \" ; \n = Two = \n z\n";
+    static const char text[] =
+        " \n = One = \n \n It 's ( a @-@ b ) , 1 @,@ 000 m .\n = = Part = = \n \" x \" ; \n = Two = \n z\n";
     const QuestionOptions all = {0};
     EvalSet s = {0};
     Err e = {0};
@@ -457,7 +505,8 @@ START_TEST(test_pages) {
     put("wikitext/wiki.test.raw", text, sizeof text - 1);
     ok(task_read(task_find("wikitext"), world, &all, &s, &e), &e);
     ck_assert_uint_eq(s.n, 3);
-    ck_assert_str_eq(s.doc[1].text[0], " = One = \n \n It 's ( a @-@ b ) , 1 @,@ 000 m .\n = = Part = = \n \" x \" ; \n");
+    ck_assert_str_eq(s.doc[1].text[0],
+                     " = One = \n \n It 's ( a @-@ b ) , 1 @,@ 000 m .\n = = Part = = \n \" x \" ; \n");
     ck_assert_str_eq(s.doc[1].context[0], " = One =\n\nIt's (a-b), 1,000 m .\n== Part ==\n\"x\";\n");
     evalset_free(&s);
     world_close();
@@ -485,10 +534,24 @@ END_TEST
 
 /* ---- real models: batches against one by one ---- */
 
-typedef struct { Backend *be; Model m; Tokenizer *t; Lm lm; } Rig;
+typedef struct {
+    Backend *be;
+    Model m;
+    Tokenizer *t;
+    Lm lm;
+} Rig;
 
 static void rig_open(Rig *r) {
-    Config c = {.family = "llama", .C = 16, .L = 3, .H = 2, .Hk = 1, .D = 8, .F = 24, .VOC = 256, .tied = 0, .max_positions = 96};
+    Config c = {.family = "llama",
+                .C = 16,
+                .L = 3,
+                .H = 2,
+                .Hk = 1,
+                .D = 8,
+                .F = 24,
+                .VOC = 256,
+                .tied = 0,
+                .max_positions = 96};
     Err e = {0};
     c.norm_eps = c.o_norm_eps = 1e-5;
     c.rope = (Rope){.kind = ROPE_PLAIN, .theta = 100};
@@ -534,8 +597,13 @@ static double plain_loglik(Rig *r, const int *ids, size_t n, size_t first, int *
 }
 
 START_TEST(test_loglik) {
-    static const LogLikAsk ask[] = {{"Question: a\nAnswer:", " yes"}, {"Question: a\nAnswer:", " no"}, {"x", " a much longer continuation than the others"},
-                                    {"trailing space ", "word"}, {"ab", "c"}, {"a long context that has to be cut because the model sees only so few tokens at once, 96 of them", " end"}};
+    static const LogLikAsk ask[] = {
+        {"Question: a\nAnswer:", " yes"},
+        {"Question: a\nAnswer:", " no"},
+        {"x", " a much longer continuation than the others"},
+        {"trailing space ", "word"},
+        {"ab", "c"},
+        {"a long context that has to be cut because the model sees only so few tokens at once, 96 of them", " end"}};
     enum { N = sizeof ask / sizeof *ask };
     Rig r;
     Err e = {0};
@@ -553,7 +621,8 @@ START_TEST(test_loglik) {
         ck_assert_msg(fabs(got[i].sum - want) < 1e-5, "request %zu: %.9g, one by one %.9g", i, got[i].sum, want);
         ck_assert_int_eq(got[i].greedy, greedy);
         ok(lm_loglik(&r.lm, &ask[i], 1, &one, &e), &e);
-        ck_assert_msg(fabs(one.sum - got[i].sum) < 1e-9, "request %zu alone: %.12g, among others %.12g", i, one.sum, got[i].sum);
+        ck_assert_msg(fabs(one.sum - got[i].sum) < 1e-9, "request %zu alone: %.12g, among others %.12g", i, one.sum,
+                      got[i].sum);
         if (i == 3) ck_assert(first == 14 && got[i].tokens == 5); // the space went over
         ids_free(&ids);
     }
@@ -590,8 +659,10 @@ END_TEST
 
 /* A merge across the border shifts the split by length, not by content. */
 START_TEST(test_split_merge) {
-    static const char json[] = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"\\u0120\":4},\"merges\":[\"a b\"]},"
-                               "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"}}";
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"\\u0120\":4},\"merges\":[\"a b\"]},"
+        "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true},\"decoder\":{"
+        "\"type\":\"ByteLevel\"}}";
     Tokenizer *t;
     Err e = {0};
     Lm lm = {0};
@@ -647,8 +718,9 @@ START_TEST(test_generation) {
 }
 END_TEST
 
-/* Three rows of different lengths, read in uneven pieces side by side, against each of them alone: not one bit of a cache or a state may
- * differ, since nothing but a row's own tokens may enter it. A branch goes on from a copy. */
+/* Three rows of different lengths, read in uneven pieces side by side, against each of them alone:
+ * not one bit of a cache or a state may differ, since nothing but a row's own tokens may enter it.
+ * A branch goes on from a copy. */
 START_TEST(test_no_padding) {
     static const int length[] = {41, 7, 19};
     static const struct { int n, T[3]; } plan[] = {{3, {5, 3, 1}}, {2, {20, 4, 0}}, {3, {1, 0, 17}}, {3, {15, 0, 1}}};
@@ -714,7 +786,8 @@ END_TEST
 /* Requests on one context: the shared part is read once, whatever the number of rows; equal inputs once altogether. */
 START_TEST(test_shared_prefix) {
     static const char context[] = "Question: a context that is long enough to be worth sharing\nAnswer:";
-    static const LogLikAsk ask[] = {{context, " A"}, {context, " B"}, {context, " C"}, {context, " a longer answer"}, {context, " B"}, {"other", " A"}, {context, " Z"}};
+    static const LogLikAsk ask[] = {{context, " A"}, {context, " B"}, {context, " C"}, {context, " a longer answer"},
+                                    {context, " B"}, {"other", " A"}, {context, " Z"}};
     enum { N = sizeof ask / sizeof *ask };
     Rig r;
     Err e = {0};
@@ -726,8 +799,9 @@ START_TEST(test_shared_prefix) {
         ck_assert(got[1].sum == got[4].sum && got[0].sum != got[1].sum);
         for (size_t i = 0; i < N; i++) {
             ok(lm_loglik(&r.lm, &ask[i], 1, &one, &e), &e);
-            ck_assert_msg(fabs(one.sum - got[i].sum) < 1e-9 && one.tokens == got[i].tokens && one.greedy == got[i].greedy, "request %zu, %d rows: %.12g, alone %.12g", i,
-                          batch, got[i].sum, one.sum);
+            ck_assert_msg(fabs(one.sum - got[i].sum) < 1e-9 && one.tokens == got[i].tokens &&
+                              one.greedy == got[i].greedy,
+                          "request %zu, %d rows: %.12g, alone %.12g", i, batch, got[i].sum, one.sum);
         }
     }
     rig_close(&r);
@@ -746,7 +820,8 @@ START_TEST(test_mqar_rows) {
         int asked = 0;
         mqar_row(&s, &r, ids, target, weight, scratch);
         for (int t = 0; t < 48; t++) {
-            if (t < 12) ck_assert(ids[t] == ids[t + 12] && (t % 2 ? ids[t] >= 32 && ids[t] < 64 : ids[t] >= 1 && ids[t] < 32));
+            if (t < 12)
+                ck_assert(ids[t] == ids[t + 12] && (t % 2 ? ids[t] >= 32 && ids[t] < 64 : ids[t] >= 1 && ids[t] < 32));
             for (int u = 0; u < t && t < 12; u++) ck_assert_int_ne(ids[u], ids[t]); // keys and values are distinct
             if (weight[t] == 0) {
                 ck_assert_int_eq(target[t], -1);
@@ -791,7 +866,10 @@ static int answer_of(const MqarSpec *s, const int *ids, int at) {
 }
 
 START_TEST(test_probe_variants) {
-    static const struct { MqarSpec s; int asked; } row[] = {
+    static const struct {
+        MqarSpec s;
+        int asked;
+    } row[] = {
         {{.kind = PROBE_FORGETTING, .vocab = 40, .T = 40, .n = 6, .updates = 3, .power = .01, .random_filler = 1}, 6},
         {{.kind = PROBE_COMPOSITIONAL, .vocab = 40, .T = 60, .n = 9, .power = .01}, 9},
         {{.kind = PROBE_PARITY, .vocab = 6, .T = 9, .n = 8, .power = .01}, 1},

@@ -1,4 +1,5 @@
-/* test_cli.c - the command line as a user meets it: tests/cli/ says what to type and what must come back (format: tests/cli/README.md). */
+/* test_cli.c - the command line as a user meets it: tests/cli/ says what to type and what must come back (format:
+ * tests/cli/README.md). */
 #include "base/file.h"
 #include "base/mem.h"
 #include "tools/cli.h"
@@ -83,8 +84,10 @@ static int shell(const Case *c) {
     const pid_t pid = fork();
     ck_assert_int_ge(pid, 0);
     if (!pid) {
-        // A shell function would change how signals and exit codes look; a directory with a link of the right name does not.
-        if (chdir(work) || !freopen("in", "r", stdin) || !freopen("out", "w", stdout) || !freopen("err", "w", stderr)) _exit(99);
+        // A shell function would change how signals and exit codes look; a directory with a link of the right name does
+        // not.
+        if (chdir(work) || !freopen("in", "r", stdin) || !freopen("out", "w", stdout) || !freopen("err", "w", stderr))
+            _exit(99);
         execl("/bin/sh", "sh", "-c", c->command, (char *)NULL);
         _exit(98);
     }
@@ -102,7 +105,8 @@ static char *slurp(const char *name) {
     return text;
 }
 
-/* Lines of text against patterns, in order. exact: every line has its pattern; else the patterns are found in this order. */
+/* Lines of text against patterns, in order. exact: every line has its pattern; else the patterns are found in this
+ * order. */
 static int lines_match(char *text, char *const *pattern, int n, int exact, char *why, size_t cap) {
     int k = 0;
     for (char *p = text; *p;) {
@@ -124,8 +128,11 @@ START_TEST(test_case) {
     char why[1024] = "";
     const int code = shell(c);
     char *out = slurp("out"), *err = slurp("err");
-    if (code != c->exit_code) ck_abort_msg("%s:%d: %s: exit code %d, expected %d; stderr: %.600s", c->file, c->line, c->command, code, c->exit_code, err);
-    if (c->exit_code && !c->n_err && *err == 0) ck_abort_msg("%s:%d: %s: failed without a word", c->file, c->line, c->command);
+    if (code != c->exit_code)
+        ck_abort_msg("%s:%d: %s: exit code %d, expected %d; stderr: %.600s", c->file, c->line, c->command, code,
+                     c->exit_code, err);
+    if (c->exit_code && !c->n_err && *err == 0)
+        ck_abort_msg("%s:%d: %s: failed without a word", c->file, c->line, c->command);
     char *shown = strdup(err);
     if (!lines_match(out, c->out, c->n_out, c->exact, why, sizeof why))
         ck_abort_msg("%s:%d: %s: stdout: %s; stderr: %.400s", c->file, c->line, c->command, why, shown);
@@ -191,7 +198,8 @@ START_TEST(test_io_calls) {
             ck_abort_msg("I/O call %ld failing: exit code %d: %.400s", n, code, err);
         mem_free(err);
         if (!failures++ || n % 5 == 0) { // what is left behind can be gone on with
-            Case again = {.command = "hybridize pretrain --text text -o io --config tiny.json --steps 2 --save-every 1 --device ref32 -q --resume"};
+            Case again = {.command = "hybridize pretrain --text text -o io --config tiny.json --steps 2 --save-every 1 "
+                                     "--device ref32 -q --resume"};
             const int rc = shell(&again);
             err = slurp("err");
             if (rc) ck_abort_msg("resume after I/O call %ld failed: exit code %d: %.400s", n, rc, err);
@@ -205,21 +213,40 @@ END_TEST
 
 /* ---- the parser by itself ---- */
 
-typedef struct { int n, flag, pick; double x; int64_t big; char text[8]; } Probe;
+typedef struct {
+    int n, flag, pick;
+    double x;
+    int64_t big;
+    char text[8];
+} Probe;
 static const Option probe_rows[] = {
-    {"n", "", OPT_INT, offsetof(Probe, n), -5, 100, NULL, 0},          {"stage1.flag", "", OPT_BOOL, offsetof(Probe, flag), 0, 0, NULL, 0},
-    {"pick", "", OPT_CHOICE, offsetof(Probe, pick), 0, 0, "red|green", 0}, {"stage1.x_rate", "", OPT_REAL, offsetof(Probe, x), 0, 1, NULL, 0},
-    {"big", "", OPT_I64, offsetof(Probe, big), 0, 1e15, NULL, 0},      {"text", "", OPT_TEXT, offsetof(Probe, text), 0, 8, NULL, 0},
+    {"n", "", OPT_INT, offsetof(Probe, n), -5, 100, NULL, 0},
+    {"stage1.flag", "", OPT_BOOL, offsetof(Probe, flag), 0, 0, NULL, 0},
+    {"pick", "", OPT_CHOICE, offsetof(Probe, pick), 0, 0, "red|green", 0},
+    {"stage1.x_rate", "", OPT_REAL, offsetof(Probe, x), 0, 1, NULL, 0},
+    {"big", "", OPT_I64, offsetof(Probe, big), 0, 1e15, NULL, 0},
+    {"text", "", OPT_TEXT, offsetof(Probe, text), 0, 8, NULL, 0},
 };
 static const OptionTable probe_table = {probe_rows, 6};
 static const OptionTable *get_probe(void) { return &probe_table; }
 static void probe_official(void *p) { ((Probe *)p)->n = 77; }
 static const CliOptions probe_options = {get_probe, sizeof(Probe), NULL, probe_official};
 static const CliAlias probe_alias[] = {{"model", "text"}, {NULL, NULL}};
-static const Command probe = {.name = "probe", .usage = "[X]", .common = CLI_SEED | CLI_CONFIG, .max_args = 1, .section = "stage1",
-                              .alias = probe_alias, .options = {&probe_options}};
+static const Command probe = {.name = "probe",
+                              .usage = "[X]",
+                              .common = CLI_SEED | CLI_CONFIG,
+                              .max_args = 1,
+                              .section = "stage1",
+                              .alias = probe_alias,
+                              .options = {&probe_options}};
 
-static const struct { const char *args[8]; int code; Probe want; uint64_t seed; const char *hint; } lines[] = {
+static const struct {
+    const char *args[8];
+    int code;
+    Probe want;
+    uint64_t seed;
+    const char *hint;
+} lines[] = {
     {{"--n", "3"}, 0, {.n = 3}, 42, NULL},
     {{"--n=-3"}, 0, {.n = -3}, 42, NULL},
     {{"--n", "-3"}, 0, {.n = -3}, 42, NULL},

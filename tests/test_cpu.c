@@ -1,5 +1,5 @@
-/* test_cpu.c - cpu/ beyond what test_ops checks of every backend: each instruction set by name, shapes large enough for blocks, panels and
- * threads to matter, exp and log1p to the ulp, and the pool of threads. */
+/* test_cpu.c - cpu/ beyond what test_ops checks of every backend: each instruction set by name, shapes large enough for
+ * blocks, panels and threads to matter, exp and log1p to the ulp, and the pool of threads. */
 #include <check.h>
 #include <math.h>
 #include <pthread.h>
@@ -30,7 +30,11 @@ static const CpuPath *path_of(int i) {
 
 /* ---- buffers: the same numbers as float and as double ---- */
 
-typedef struct { float *f; double *d; size_t n; } Pair;
+typedef struct {
+    float *f;
+    double *d;
+    size_t n;
+} Pair;
 static Pair pairs[32];
 static int n_pairs;
 static Rng rng;
@@ -47,8 +51,8 @@ static void check_pair(const Pair *p, double chain, const char *what, const char
     double *a = malloc((p->n + 1) * sizeof *a);
     for (size_t i = 0; i < p->n; i++) a[i] = p->f[i];
     const Comparison c = compare(a, p->d, p->n, compare_tol(0x1p-24, chain));
-    ck_assert_msg(c.verdict == COMPARE_OK, "%s: %s: %s: relative %g, margin %g, at %zu: %g, wanted %g", path, what, compare_word(&c), c.rel, c.margin,
-                  c.at, c.a, c.r);
+    ck_assert_msg(c.verdict == COMPARE_OK, "%s: %s: %s: relative %g, margin %g, at %zu: %g, wanted %g", path, what,
+                  compare_word(&c), c.rel, c.margin, c.at, c.a, c.r);
     free(a);
 }
 
@@ -92,7 +96,8 @@ START_TEST(exp_to_the_ulp) {
     ck_assert_msg(worst <= 2, "%s: exp(%a) is %g ulp off", p->name, at, worst);
     const float edge[] = {-INFINITY, -200, -87.5f, -103.9f, 0, -0.0f, 88.7f, 89, 1000, INFINITY, NAN, 0x1p-140f, 1};
     p->exp(y, edge, 13);
-    for (int i = 0; i < 13; i++) ck_assert_msg(ulps(y[i], exp(edge[i])) <= 2, "%s: exp(%g) = %g", p->name, edge[i], y[i]);
+    for (int i = 0; i < 13; i++)
+        ck_assert_msg(ulps(y[i], exp(edge[i])) <= 2, "%s: exp(%g) = %g", p->name, edge[i], y[i]);
 }
 END_TEST
 
@@ -103,7 +108,9 @@ START_TEST(log1p_to_the_ulp) {
     float x[N], y[N];
     double worst = 0;
     for (int block = 0; block < 400; block++) {
-        for (int i = 0; i < N; i++) x[i] = block < 200 ? (float)((block + (i + 0.5) / N) / 200) : ldexpf(0.5f + 0.5f * i / N, -(block - 200) / 2);
+        for (int i = 0; i < N; i++)
+            x[i] =
+                block < 200 ? (float)((block + (i + 0.5) / N) / 200) : ldexpf(0.5f + 0.5f * i / N, -(block - 200) / 2);
         p->log1p(y, x, N);
         for (int i = 0; i < N; i++) worst = fmax(worst, ulps(y[i], log1p(x[i])));
     }
@@ -118,12 +125,14 @@ END_TEST
 /* ---- ops on shapes with blocks and edges ---- */
 
 START_TEST(linear_blocks) {
-    static const int shape[][3] = {{17, 1, 1}, {100, 17, 33}, {97, 400, 70}, {33, 64, 172}, {130, 769, 35}, {801, 130, 129}, {40, 1100, 1030}, {1300, 40, 600}};
+    static const int shape[][3] = {{17, 1, 1},     {100, 17, 33},   {97, 400, 70},    {33, 64, 172},
+                                   {130, 769, 35}, {801, 130, 129}, {40, 1100, 1030}, {1300, 40, 600}};
     const CpuPath *p = path_of(_i);
     for (int s = 0; p && s < 8; s++) {
         const int N = shape[s][0], I = shape[s][1], O = shape[s][2];
         const size_t NI = (size_t)N * I, NO = (size_t)N * O, OI = (size_t)O * I;
-        const Pair x = pair(NI, 1), w = pair(OI, 1), b = pair(O, 1), dy = pair(NO, 1), y = pair(NO, 1), dx = pair(NI, 1), dw = pair(OI, 1), db = pair(O, 1);
+        const Pair x = pair(NI, 1), w = pair(OI, 1), b = pair(O, 1), dy = pair(NO, 1), y = pair(NO, 1),
+                   dx = pair(NI, 1), dw = pair(OI, 1), db = pair(O, 1);
         p->ops.linear_forward(y.f, x.f, w.f, b.f, N, I, O);
         ops_ref64.linear_forward(y.d, x.d, w.d, b.d, N, I, O);
         p->ops.linear_backward(dx.f, dw.f, db.f, dy.f, x.f, w.f, N, I, O);
@@ -139,7 +148,11 @@ END_TEST
 
 /* ---- held weights ---- */
 
-typedef struct { const CpuPath *p; Pair x, w, dy, y, dx; int N, I, O; } Product;
+typedef struct {
+    const CpuPath *p;
+    Pair x, w, dy, y, dx;
+    int N, I, O;
+} Product;
 static Product product(const CpuPath *p, int N, int I, int O) {
     const size_t NI = (size_t)N * I, NO = (size_t)N * O;
     return (Product){p, pair(NI, 1), pair((size_t)O * I, 1), pair(NO, 1), pair(NO, 1), pair(NI, 0), N, I, O};
@@ -157,7 +170,8 @@ static int product_same(Product *k, const float *was) {
 }
 
 START_TEST(held_weights_give_the_same_bits) {
-    static const int shape[][3] = {{17, 1, 1}, {97, 400, 70}, {130, 769, 35}, {40, 1100, 1030}, {300, 321, 33}, {600, 40, 1300}};
+    static const int shape[][3] = {{17, 1, 1},       {97, 400, 70},  {130, 769, 35},
+                                   {40, 1100, 1030}, {300, 321, 33}, {600, 40, 1300}};
     const CpuPath *p = path_of(_i);
     for (int s = 0; p && s < 6; s++) {
         Product k = product(p, shape[s][0], shape[s][1], shape[s][2]);
@@ -170,7 +184,8 @@ START_TEST(held_weights_give_the_same_bits) {
         ck_assert_msg(product_same(&k, was), "%s: the product that finds panels, shape %d", p->name, s);
         k.w.f[k.w.n - 1] += 1; // the last one to be packed
         product_run(&k, now);
-        ck_assert_msg(!memcmp(was, now, k.y.n * sizeof(float)), "%s: packed although nobody said that w changed, shape %d", p->name, s);
+        ck_assert_msg(!memcmp(was, now, k.y.n * sizeof(float)),
+                      "%s: packed although nobody said that w changed, shape %d", p->name, s);
         cpu_changed(k.w.f);
         product_run(&k, now);
         ck_assert_msg(memcmp(was, now, k.y.n * sizeof(float)), "%s: old panels after a change, shape %d", p->name, s);
@@ -232,9 +247,13 @@ START_TEST(held_weights_are_found_again) {
 }
 END_TEST
 
-/* A step packs each matrix once for y = x W^T and, where its rows are long (cpu/held.h), once for dx = dy W: whatever the number of its
- * micro-batches, and of the head's blocks of rows; a frozen teacher's were packed by an earlier step. */
-typedef struct { const Model *m; size_t n; } Layouts;
+/* A step packs each matrix once for y = x W^T and, where its rows are long (cpu/held.h), once for dx = dy W:
+ * whatever the number of its micro-batches, and of the head's blocks of rows; a frozen teacher's were packed by an
+ * earlier step. */
+typedef struct {
+    const Model *m;
+    size_t n;
+} Layouts;
 static int layouts_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Layouts *k = ctx;
     if (info->rank == 2 && !info->wide && slot->w != k->m->p.embed.w) k->n += 1 + (info->shape[1] > IN_PLACE);
@@ -247,7 +266,8 @@ static size_t packed_by(int kind, int64_t steps, int micro, size_t *layouts) {
     Err e = {0};
     const int keep[3] = {0, 1, 0};
     const OptimConfig adamw = {.lr = 1e-3, .lr_attn = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
-    const TrainOptions o = {.stage = {.steps = steps, .batch_size = B, .micro_batch_size = micro, .train_seq_len = T, .optim = adamw}};
+    const TrainOptions o = {
+        .stage = {.steps = steps, .batch_size = B, .micro_batch_size = micro, .train_seq_len = T, .optim = adamw}};
     Config c = tiny_config(3);
     c.C = 336, c.F = 330, c.H = c.Hk = 2, c.D = 168, c.tied = 0, c.max_positions = T;
     tiny_open_as(&t, "cpu", 2, &c, place("text.tok"));
@@ -276,21 +296,24 @@ START_TEST(weights_are_packed_once_a_step) {
             size_t layouts;
             const size_t n = packed_by(kind, 3, micro, &layouts) - packed_by(kind, 2, micro, &layouts);
             ck_assert_uint_gt(layouts, 30);
-            ck_assert_msg(n == layouts, "stage %d, micro-batches of %d: a step packs %zu times, there are %zu layouts", kind, micro, n, layouts);
+            ck_assert_msg(n == layouts, "stage %d, micro-batches of %d: a step packs %zu times, there are %zu layouts",
+                          kind, micro, n, layouts);
         }
 }
 END_TEST
 
 START_TEST(attention_tiles) {
-    static const AttnDims dims[] = {{2, 130, 0, 0, 4, 2, 24, 0}, {1, 200, 0, 0, 2, 1, 33, 20}, {1, 257, 0, 0, 3, 3, 16, 70}, {1, 100, 37, 150, 2, 1, 40, 30},
+    static const AttnDims dims[] = {{2, 130, 0, 0, 4, 2, 24, 0},   {1, 200, 0, 0, 2, 1, 33, 20},
+                                    {1, 257, 0, 0, 3, 3, 16, 70},  {1, 100, 37, 150, 2, 1, 40, 30},
                                     {2, 3, 100, 128, 4, 2, 16, 0}, {1, 70, 0, 0, 1, 1, 300, 0}};
     const CpuPath *p = path_of(_i / 2);
     for (int s = 0; p && s < 6; s++) {
         const AttnDims d = dims[s];
         const int Tk = d.past + d.T, stride = d.stride ? d.stride : Tk;
-        const size_t nq = (size_t)d.B * d.T * d.H * d.D, nk = (size_t)d.B * stride * d.Hk * d.D, n = (size_t)d.B * d.T * d.H;
-        const Pair q = pair(nq, 3), k = pair(nk, 1), v = pair(nk, 1), dout = pair(nq, 1), o = pair(nq, 1), lse = pair(n, 1), dq = pair(nq, 1), dk = pair(nk, 1),
-                   dv = pair(nk, 1);
+        const size_t nq = (size_t)d.B * d.T * d.H * d.D, nk = (size_t)d.B * stride * d.Hk * d.D,
+                     n = (size_t)d.B * d.T * d.H;
+        const Pair q = pair(nq, 3), k = pair(nk, 1), v = pair(nk, 1), dout = pair(nq, 1), o = pair(nq, 1),
+                   lse = pair(n, 1), dq = pair(nq, 1), dk = pair(nk, 1), dv = pair(nk, 1);
         int *start = _i % 2 ? starts(d.B, Tk) : NULL;
         void *work = malloc(attention_work(&d));
         p->ops.attention_forward(o.f, lse.f, q.f, k.f, v.f, start, 0.3, work, &d);
@@ -311,17 +334,26 @@ END_TEST
 
 enum { DELTA, GLA, KDA }; /* decays: one a head; K a key head; K a head */
 static void check_mixer(const CpuPath *p, const DeltaDims *d, int kind, double decay, const int *start) {
-    const size_t nk = (size_t)d->B * d->T * d->Hk * d->K, nv = (size_t)d->B * d->T * d->H * d->V, nh = (size_t)d->B * d->T * d->H, n0 = (size_t)d->B * d->H * d->K * d->V;
-    const Pair q = pair(nk, 1), k = pair(nk, 1.7 / sqrt(d->K)), v = pair(nv, 1), g = pair(kind == DELTA ? nh : kind == GLA ? nk : nh * d->K, 1), beta = pair(nh, 1), dout = pair(nv, 1), o = pair(nv, 1);
-    const Pair S = pair(delta_states(d), 1), dq = pair(nk, 1), dk = pair(nk, 1), dv = pair(nv, 1), dg = pair(g.n, 1), dbeta = pair(nh, 1), dS = pair(n0, 1), s0 = pair(n0, 1);
+    const size_t nk = (size_t)d->B * d->T * d->Hk * d->K, nv = (size_t)d->B * d->T * d->H * d->V,
+                 nh = (size_t)d->B * d->T * d->H, n0 = (size_t)d->B * d->H * d->K * d->V;
+    const Pair q = pair(nk, 1), k = pair(nk, 1.7 / sqrt(d->K)), v = pair(nv, 1),
+               g = pair(kind == DELTA ? nh
+                        : kind == GLA ? nk
+                                      : nh * d->K,
+                        1),
+               beta = pair(nh, 1), dout = pair(nv, 1), o = pair(nv, 1);
+    const Pair S = pair(delta_states(d), 1), dq = pair(nk, 1), dk = pair(nk, 1), dv = pair(nv, 1), dg = pair(g.n, 1),
+               dbeta = pair(nh, 1), dS = pair(n0, 1), s0 = pair(n0, 1);
     for (size_t i = 0; i < g.n; i++) g.d[i] = g.f[i] = (float)(-fabs(g.d[i]) * decay);
     for (size_t i = 0; i < nh; i++) beta.d[i] = beta.f[i] = fabsf(beta.f[i]);
     void *work = malloc(kda_work(d));
     if (kind == KDA) {
         p->ops.kda_forward(o.f, S.f, s0.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
         ops_ref64.kda_forward(o.d, S.d, s0.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
-        p->ops.kda_backward(dq.f, dk.f, dv.f, dg.f, dbeta.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
-        ops_ref64.kda_backward(dq.d, dk.d, dv.d, dg.d, dbeta.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
+        p->ops.kda_backward(dq.f, dk.f, dv.f, dg.f, dbeta.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2,
+                            work, d);
+        ops_ref64.kda_backward(dq.d, dk.d, dv.d, dg.d, dbeta.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, beta.d, start,
+                               0.2, work, d);
     } else if (kind == GLA) {
         p->ops.gla_forward(o.f, S.f, s0.f, q.f, k.f, v.f, g.f, start, 0.2, work, d);
         ops_ref64.gla_forward(o.d, S.d, s0.d, q.d, k.d, v.d, g.d, start, 0.2, work, d);
@@ -330,8 +362,10 @@ static void check_mixer(const CpuPath *p, const DeltaDims *d, int kind, double d
     } else {
         p->ops.delta_rule_forward(o.f, S.f, s0.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
         ops_ref64.delta_rule_forward(o.d, S.d, s0.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
-        p->ops.delta_rule_backward(dq.f, dk.f, dv.f, dg.f, dbeta.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, beta.f, start, 0.2, work, d);
-        ops_ref64.delta_rule_backward(dq.d, dk.d, dv.d, dg.d, dbeta.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, beta.d, start, 0.2, work, d);
+        p->ops.delta_rule_backward(dq.f, dk.f, dv.f, dg.f, dbeta.f, dS.f, dout.f, S.f, q.f, k.f, v.f, g.f, beta.f,
+                                   start, 0.2, work, d);
+        ops_ref64.delta_rule_backward(dq.d, dk.d, dv.d, dg.d, dbeta.d, dS.d, dout.d, S.d, q.d, k.d, v.d, g.d, beta.d,
+                                      start, 0.2, work, d);
     }
     const double chain = (double)d->T + d->K + d->V;
     const Pair *out[] = {&o, &S, &dq, &dk, &dv, &dg, &dbeta, &dS, &s0};
@@ -339,7 +373,11 @@ static void check_mixer(const CpuPath *p, const DeltaDims *d, int kind, double d
     for (int i = 0; i < 9; i++) check_pair(out[i], chain, what[i], p->name);
     free(work), pairs_free();
 }
-static const DeltaDims mixers[] = {{1, 64, 1, 1, 16, 16, 64}, {2, 100, 2, 1, 16, 24, 64}, {1, 150, 2, 2, 48, 48, 32}, {1, 300, 2, 1, 17, 33, 256}, {1, 257, 1, 1, 96, 64, 100}};
+static const DeltaDims mixers[] = {{1, 64, 1, 1, 16, 16, 64},
+                                   {2, 100, 2, 1, 16, 24, 64},
+                                   {1, 150, 2, 2, 48, 48, 32},
+                                   {1, 300, 2, 1, 17, 33, 256},
+                                   {1, 257, 1, 1, 96, 64, 100}};
 START_TEST(delta_rule_chunks) {
     const CpuPath *p = path_of(_i);
     for (int s = 0; p && s < 10; s++) {
@@ -381,17 +419,22 @@ START_TEST(heads_in_blocks) {
     for (int s = 0; p && s < 3; s++) {
         const HeadDims d = dims[s];
         const size_t nx = (size_t)d.N * d.C, nw = (size_t)d.VOC * d.C;
-        const Pair x = pair(nx, 1), w = pair(nw, 1), xt = pair((size_t)d.N * d.Ct, 1), wt = pair((size_t)d.VOC * d.Ct, 1), weight = pair(d.N, 1);
-        const Pair loss = pair(d.N, 1), kl = pair(d.N, 1), dx = pair(nx, 1), dw = pair(nw, 1), dx2 = pair(nx, 1), dw2 = pair(nw, 1);
+        const Pair x = pair(nx, 1), w = pair(nw, 1), xt = pair((size_t)d.N * d.Ct, 1),
+                   wt = pair((size_t)d.VOC * d.Ct, 1), weight = pair(d.N, 1);
+        const Pair loss = pair(d.N, 1), kl = pair(d.N, 1), dx = pair(nx, 1), dw = pair(nw, 1), dx2 = pair(nx, 1),
+                   dw2 = pair(nw, 1);
         int *target = malloc(sizeof(int) * d.N), *top = malloc(sizeof(int) * d.N), *top_ref = malloc(sizeof(int) * d.N);
-        for (int n = 0; n < d.N; n++) target[n] = (int)rng_below(&rng, d.VOC), weight.f[n] *= n % 3 > 0, weight.d[n] = weight.f[n];
+        for (int n = 0; n < d.N; n++)
+            target[n] = (int)rng_below(&rng, d.VOC), weight.f[n] *= n % 3 > 0, weight.d[n] = weight.f[n];
         void *work = malloc(head_work(&d));
         p->ops.head_xent(loss.f, top, dx.f, dw.f, x.f, w.f, target, weight.f, work, &d);
         ops_ref64.head_xent(loss.d, top_ref, dx.d, dw.d, x.d, w.d, target, weight.d, work, &d);
         p->ops.head_kl(kl.f, dx2.f, dw2.f, x.f, w.f, xt.f, wt.f, weight.f, 1.5, work, &d);
         ops_ref64.head_kl(kl.d, dx2.d, dw2.d, x.d, w.d, xt.d, wt.d, weight.d, 1.5, work, &d);
-        check_pair(&loss, d.VOC + d.C, "xent", p->name), check_pair(&dx, d.VOC + d.C, "xent dx", p->name), check_pair(&dw, d.N + d.C, "xent dw", p->name);
-        check_pair(&kl, d.VOC + d.C, "kl", p->name), check_pair(&dx2, d.VOC + d.C, "kl dx", p->name), check_pair(&dw2, d.N + d.C, "kl dw", p->name);
+        check_pair(&loss, d.VOC + d.C, "xent", p->name), check_pair(&dx, d.VOC + d.C, "xent dx", p->name),
+            check_pair(&dw, d.N + d.C, "xent dw", p->name);
+        check_pair(&kl, d.VOC + d.C, "kl", p->name), check_pair(&dx2, d.VOC + d.C, "kl dx", p->name),
+            check_pair(&dw2, d.N + d.C, "kl dw", p->name);
         ck_assert(!memcmp(top, top_ref, sizeof(int) * d.N));
         free(work), free(target), free(top), free(top_ref), pairs_free();
     }
@@ -431,8 +474,8 @@ START_TEST(add_rmsnorm_is_two_ops) {
         for (int place = 0; place < 3; place++) {
             const int N = (int)shape[i][0], C = (int)shape[i][1];
             const size_t n = shape[i][0] * shape[i][1];
-            const Pair a = pair(n, 2), b = pair(n, 2), w = pair(shape[i][1], 1), sum = pair(n, 1), y = pair(n, 1), y2 = pair(n, 1),
-                       r = pair(shape[i][0], 1), r2 = pair(shape[i][0], 1);
+            const Pair a = pair(n, 2), b = pair(n, 2), w = pair(shape[i][1], 1), sum = pair(n, 1), y = pair(n, 1),
+                       y2 = pair(n, 1), r = pair(shape[i][0], 1), r2 = pair(shape[i][0], 1);
             p->ops.add(sum.f, a.f, b.f, n);
             p->ops.rmsnorm_forward(y.f, r.f, sum.f, w.f, 1e-5, N, C);
             float *fused = place == 0 ? (float *)y.d : place == 1 ? a.f : b.f;
@@ -470,18 +513,21 @@ static void threads_run(const CpuPath *p, float *out, int threads) {
     const HeadDims h = {300, 96, 96, 500, 64};
     rng_seed(&rng, 5);
     cpu_threads(threads);
-    const Pair x = pair(500 * 400, 1), w = pair(500 * 400, 0.1), y = pair(500 * 500, 1), g = pair(2000, 1), s = pair(delta_states(&m), 0.1), loss = pair(600, 1), s0 = pair(2 * 4 * 32 * 32, 0.1);
+    const Pair x = pair(500 * 400, 1), w = pair(500 * 400, 0.1), y = pair(500 * 500, 1), g = pair(2000, 1),
+               s = pair(delta_states(&m), 0.1), loss = pair(600, 1), s0 = pair(2 * 4 * 32 * 32, 0.1);
     int target[300] = {0};
     void *work = malloc(head_work(&h) + delta_rule_work(&m) + attention_work(&a));
     for (size_t i = 0; i < g.n; i++) g.f[i] = -fabsf(g.f[i]);
     p->ops.linear_forward(y.f, x.f, w.f, NULL, 500, 400, 500);
     p->ops.linear_backward(x.f, w.f, NULL, y.f, x.f + 9, w.f + 5, 400, 390, 480);
     p->ops.attention_forward(y.f, y.f + 60000, x.f, x.f + 60000, x.f + 100000, NULL, 0.2, work, &a);
-    p->ops.attention_backward(w.f, w.f + 60000, w.f + 100000, x.f + 7, y.f, y.f + 60000, x.f, x.f + 60000, x.f + 100000, NULL, 0.2, work, &a);
+    p->ops.attention_backward(w.f, w.f + 60000, w.f + 100000, x.f + 7, y.f, y.f + 60000, x.f, x.f + 60000, x.f + 100000,
+                              NULL, 0.2, work, &a);
     p->ops.delta_rule_forward(y.f + 1000, s.f, s0.f, w.f, x.f, x.f + 50000, g.f, g.f, NULL, 0.1, work, &m);
     p->ops.rmsnorm_backward(w.f, w.f + 190000, x.f, y.f, x.f + 3, y.f, 900, 200);
     p->ops.head_xent(loss.f, NULL, x.f, w.f, y.f, y.f + 40000, target, NULL, work, &h);
-    memcpy(out, w.f, 4 * w.n), memcpy(out + w.n, y.f, 4 * y.n), memcpy(out + w.n + y.n, x.f, 4 * x.n), memcpy(out + w.n + y.n + x.n, loss.f, 4 * 300);
+    memcpy(out, w.f, 4 * w.n), memcpy(out + w.n, y.f, 4 * y.n), memcpy(out + w.n + y.n, x.f, 4 * x.n),
+        memcpy(out + w.n + y.n + x.n, loss.f, 4 * 300);
     free(work), pairs_free();
 }
 START_TEST(threads_change_no_bit) {
@@ -502,7 +548,10 @@ END_TEST
 /* ---- the pool ---- */
 
 enum { TASKS = 5000 };
-typedef struct { int *count; int nested; } CountJob;
+typedef struct {
+    int *count;
+    int nested;
+} CountJob;
 static void count_task(const void *job, size_t i) {
     const CountJob *j = job;
     if (j->nested) {
@@ -548,8 +597,11 @@ START_TEST(pool_after_fork) {
     cpu_threads(0);
 }
 END_TEST
-/* Pinned threads stay on one processor each, different ones where there are enough; let go, they may use all of them again. */
-typedef struct { int cpus[2], cpu[2]; } Where;
+/* Pinned threads stay on one processor each, different ones where there are enough; let go, they may use all of them
+ * again. */
+typedef struct {
+    int cpus[2], cpu[2];
+} Where;
 static void where_task(const void *job, size_t i) {
     Where *w = (Where *)(size_t)job;
     cpu_set_t set;
@@ -588,7 +640,8 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("cpu");
-    TCase *math = tcase_create("math"), *ops = tcase_create("ops"), *pool = tcase_create("pool"), *step = tcase_create("step");
+    TCase *math = tcase_create("math"), *ops = tcase_create("ops"), *pool = tcase_create("pool"),
+          *step = tcase_create("step");
     rng_seed(&rng, 1);
     tcase_set_timeout(ops, 300), tcase_set_timeout(pool, 120);
     tcase_add_loop_test(math, exp_to_the_ulp, 0, PATHS);

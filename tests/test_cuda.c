@@ -1,5 +1,6 @@
-/* test_cuda.c - the kernels of cuda/ on the emulator: every op in both precisions through the same checks as every other backend
- * (tools/opcheck.h), shapes that only the fast versions take, and the backend itself. No GPU is needed. */
+/* test_cuda.c - the kernels of cuda/ on the emulator: every op in both precisions through the same checks as every
+ * other backend (tools/opcheck.h), shapes that only the fast versions take, and the backend itself. No GPU is needed.
+ * */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -9,7 +10,7 @@
 #include "cuda/cuda_backend.h"
 #include "gpu/model_check.h"
 #include "method/loss.h"
-#include "method/memory.h"
+#include "run/memory.h"
 #include "method/optim.h"
 #include "method/transfer.h"
 #include "model/generate.h"
@@ -26,10 +27,9 @@ static void tally(void *ctx, const OpResult *r) {
     t->lines++;
     const int far = t->bound > 0 && !r->problem && !(r->c.rel <= t->bound);
     if ((!opresult_failed(r) && !far) || t->failed++) return;
-    snprintf(t->first, sizeof t->first,
-             "%s %s %s: %s: %s, error %.3g, tolerance %.3g, at %s: got %.9g, expected %.9g", r->op, r->check,
-             r->shape, r->tensor, r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index,
-             r->c.a, r->c.r);
+    snprintf(t->first, sizeof t->first, "%s %s %s: %s: %s, error %.3g, tolerance %.3g, at %s: got %.9g, expected %.9g",
+             r->op, r->check, r->shape, r->tensor, r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol,
+             r->index, r->c.a, r->c.r);
 }
 static void check_op(const char *backend, const char *op, const char *shape, unsigned seed, double bound) {
     Tally t = {.bound = bound};
@@ -52,7 +52,8 @@ START_TEST(op_in_bf16) {
 }
 END_TEST
 
-/* Shapes that the table's cases are too small for: the versions on the matrix unit, packs and their ends, more than one tile. */
+/* Shapes that the table's cases are too small for: the versions on the matrix unit, packs and their ends, more than one
+ * tile. */
 static const struct {
     const char *op, *shape;
 } FAST[] = {
@@ -72,7 +73,8 @@ static const struct {
     {"gla", "B=1,T=65,H=1,Hk=1,K=64,V=128,chunk=64"},
     {"gla", "B=1,T=9,H=2,Hk=1,K=170,V=70,chunk=4"},
     {"gla", "B=2,T=1,H=2,Hk=1,K=64,V=64,chunk=64"},
-    /* one long document: the draws of `start` cut the others into pieces of about five tokens; hard=2: nothing decays */
+    /* one long document: the draws of `start` cut the others into pieces of about five tokens; hard=2:
+     * nothing decays */
     {"attention", "B=1,T=150,H=1,Hk=1,D=64,-start"},
     {"delta_rule", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,-start"},
     {"delta_rule", "B=1,T=70,H=1,Hk=1,K=64,V=64,chunk=64,hard=2,-start"},
@@ -92,8 +94,9 @@ static const struct {
     {"add_rmsnorm", "N=130,C=300"},
     {"embed", "N=300,C=9,VOC=4"},
 };
-/* Storing results in bf16 alone is an error of 1.7e-3 (2^-8 / sqrt(12) and a half of it again for the spread); products of rounded operands
- * may add up to three times that, and adding the same gradient twice half as much again. */
+/* Storing results in bf16 alone is an error of 1.7e-3 (2^-8 / sqrt(12) and a half of it again for the spread);
+ * products of rounded operands may add up to three times that, and adding the same gradient twice half as much again.
+ * */
 START_TEST(fast_shape_in_bf16) { check_op("cuda-emu-bf16", FAST[_i].op, FAST[_i].shape, 7, 4.5 * 1.7e-3); }
 END_TEST
 START_TEST(fast_shape_in_float) { check_op("cuda-emu", FAST[_i].op, FAST[_i].shape, 7, 0); }
@@ -217,7 +220,8 @@ START_TEST(move_may_overlap) {
 }
 END_TEST
 
-/* The fused op is add and then rmsnorm, to the bit, in both precisions: packs and ends of rows, sum in a place of its own or in a's. */
+/* The fused op is add and then rmsnorm, to the bit, in both precisions: packs and ends of rows, sum in a place of its
+ * own or in a's. */
 START_TEST(add_rmsnorm_is_two_ops) {
     static const int shape[][2] = {{1, 1}, {5, 33}, {3, 8}, {9, 300}, {4, 2048}};
     Backend *b = opened(_i ? "cuda-emu-bf16" : "cuda-emu");
@@ -236,10 +240,12 @@ START_TEST(add_rmsnorm_is_two_ops) {
         }
         b->op->add(p[3], p[0], p[1], n);
         b->op->rmsnorm_forward(p[4], p[5], p[3], p[2], 1e-5, N, C);
-        b->download(b, want[0], p[3], bytes), b->download(b, want[1], p[4], bytes), b->download(b, want[2], p[5], (size_t)N * 4);
+        b->download(b, want[0], p[3], bytes), b->download(b, want[1], p[4], bytes),
+            b->download(b, want[2], p[5], (size_t)N * 4);
         for (int inplace = 0; inplace < 2; inplace++) { /* the second changes a */
             b->op->add_rmsnorm_forward(inplace ? p[0] : p[3], p[6], p[5], p[0], p[1], p[2], 1e-5, N, C);
-            b->download(b, got[0], inplace ? p[0] : p[3], bytes), b->download(b, got[1], p[6], bytes), b->download(b, got[2], p[5], (size_t)N * 4);
+            b->download(b, got[0], inplace ? p[0] : p[3], bytes), b->download(b, got[1], p[6], bytes),
+                b->download(b, got[2], p[5], (size_t)N * 4);
             for (int i = 0; i < 3; i++) ck_assert(!memcmp(got[i], want[i], i < 2 ? bytes : (size_t)N * 4));
         }
         ck_assert_msg(b->sync(b, &e) == OK, "%s", e.msg);
@@ -251,7 +257,8 @@ START_TEST(add_rmsnorm_is_two_ops) {
 }
 END_TEST
 
-/* A device that does nothing until it must: the host overwrites its batch at once, and goes round the pinned memory several times. */
+/* A device that does nothing until it must: the host overwrites its batch at once, and goes round the pinned memory
+ * several times. */
 START_TEST(slow_device_sees_every_batch) {
     enum { N = 16384, BATCHES = 70 };
     cuda_emu_defer(1);
@@ -269,7 +276,8 @@ START_TEST(slow_device_sees_every_batch) {
     memset(host, 0xff, N * sizeof *host);
     for (int k = 0; k < BATCHES; k++) {
         b->download(b, got, (int *)kept + (size_t)k * N, N * sizeof(int));
-        for (int i = 0; i < N - k % 3; i++) ck_assert_msg(got[i] == k * N + i, "batch %d: element %d is %d", k, i, got[i]);
+        for (int i = 0; i < N - k % 3; i++)
+            ck_assert_msg(got[i] == k * N + i, "batch %d: element %d is %d", k, i, got[i]);
     }
     ck_assert_int_eq(b->sync(b, &e), OK);
     backend_close(b);
@@ -291,7 +299,8 @@ START_TEST(slow_device_trains_the_same) {
 }
 END_TEST
 
-/* Without chunk states (inference) a mixer gives the same bits: the versions on the matrix unit, the recurrence, one token. */
+/* Without chunk states (inference) a mixer gives the same bits: the versions on the matrix unit, the recurrence,
+ * one token. */
 static void *device_numbers(Backend *b, size_t n, size_t size, double lowest, double highest) {
     Err e = {0};
     void *p;
@@ -317,9 +326,11 @@ START_TEST(states_need_not_be_kept) {
             const DeltaDims *d = &dims[s % 3];
             Backend *b = opened(bits ? "cuda-emu-bf16" : "cuda-emu");
             Err e = {0};
-            const size_t nk = (size_t)d->B * d->T * d->H * d->K, nv = (size_t)d->B * d->T * d->H * d->V, nS = (size_t)d->B * d->H * d->K * d->V;
-            Real *q = device_numbers(b, nk, b->real_size, -0.3, 0.3), *k = device_numbers(b, nk, b->real_size, -0.2, 0.3),
-                 *v = device_numbers(b, nv, b->real_size, -1, 1), *kept = device_numbers(b, delta_states(d), b->real_size, 0, 0);
+            const size_t nk = (size_t)d->B * d->T * d->H * d->K, nv = (size_t)d->B * d->T * d->H * d->V,
+                         nS = (size_t)d->B * d->H * d->K * d->V;
+            Real *q = device_numbers(b, nk, b->real_size, -0.3, 0.3),
+                 *k = device_numbers(b, nk, b->real_size, -0.2, 0.3), *v = device_numbers(b, nv, b->real_size, -1, 1),
+                 *kept = device_numbers(b, delta_states(d), b->real_size, 0, 0);
             Wide *g = device_numbers(b, nk, 4, -0.5, 0), *beta = device_numbers(b, nk, 4, 0, 1);
             void *work = device_numbers(b, kda_work(d) / 4, 4, 0, 0);
             unsigned char *got[2][2]; /* o and the final state, states kept or not */
@@ -343,7 +354,8 @@ START_TEST(states_need_not_be_kept) {
 END_TEST
 
 /* An impossible launch is latched, named, and handed over by sync; the emulated device then goes on. */
-/* Decoding with the linear layers' calls recorded and replayed: the bits of calls made one by one, fewer launches, also on a device that lags. */
+/* Decoding with the linear layers' calls recorded and replayed: the bits of calls made one by one, fewer launches,
+ * also on a device that lags. */
 static void (*end_of_recording)(Backend *b, void **g);
 static void never_a_graph(Backend *b, void **g) {
     end_of_recording(b, g);
@@ -387,7 +399,8 @@ START_TEST(replayed_decoding_is_decoding) {
     const unsigned long long replayed = decode_run(RECORDED, other);
     cuda_emu_defer(0);
     ck_assert(!memcmp(plain, other, sizeof plain));
-    printf("decoding one token through 5 layers, 4 of them linear: %llu launches, %llu with graphs\n", one_by_one, replayed);
+    printf("decoding one token through 5 layers, 4 of them linear: %llu launches, %llu with graphs\n", one_by_one,
+           replayed);
     ck_assert_msg(3 * replayed < one_by_one, "%llu launches, %llu without graphs", replayed, one_by_one);
     memset(other, 0, sizeof other);
     ck_assert_uint_eq(decode_run(REFUSED, other), one_by_one);
@@ -436,13 +449,8 @@ START_TEST(launch_error_names_the_kernel) {
     Err e = {0};
     void *p;
     ck_assert_int_eq(b->alloc(b, &p, 1 << 20, "a block", &e), OK);
-    const DeltaDims d = {.B = 1,
-                         .T = 1,
-                         .H = 1,
-                         .Hk = 1,
-                         .K = 4096,
-                         .V = 8,
-                         .chunk = 1}; /* one state does not fit shared memory */
+    const DeltaDims d = {
+        .B = 1, .T = 1, .H = 1, .Hk = 1, .K = 4096, .V = 8, .chunk = 1}; /* one state does not fit shared memory */
     b->op->delta_rule_forward(p, p, p, p, p, p, p, p, NULL, 1, p, &d);
     ck_assert_int_eq(b->sync(b, &e), ERR_DEVICE);
     ck_assert_msg(strstr(e.msg, "recurrence_kernel") != NULL, "%s", e.msg);
@@ -466,7 +474,8 @@ START_TEST(allocation_failure_is_an_error) {
 }
 END_TEST
 
-/* What a training run holds is counted to the byte before anything is allocated; what cannot fit is refused with the list of it. */
+/* What a training run holds is counted to the byte before anything is allocated; what cannot fit is refused with the
+ * list of it. */
 START_TEST(memory_plan_is_exact) {
     const char *const layers[] = {"softmax", "gdn_v4"};
     const Config c = model_small(layers, 2, 24, 4, 2, 8, 40, 50);
@@ -496,13 +505,14 @@ START_TEST(memory_plan_is_exact) {
     backend_close(b);
 }
 END_TEST
-/* The two shapes of 3 billion parameters that gpu-bench trains, stage 2 without recomputation, four windows of 4096 tokens: less than the 139 GiB
- * of an H200, with 4 GB to spare for the runtime and cuBLASLt. */
+/* The two shapes of 3 billion parameters that gpu-bench trains, stage 2 without recomputation, four windows of 4096
+ * tokens: less than the 139 GiB of an H200, with 4 GB to spare for the runtime and cuBLASLt. */
 START_TEST(three_billion_fit) {
     Backend *b;
     Err e = {0};
     ck_assert_int_eq(backend_open(&b, "cuda-emu-bf16", 1, &e), OK);
-    const Config shape[2] = {bench_config(2048, 36, 16, 2, 11008, 151936, 1), bench_config(3072, 28, 24, 8, 8192, 128256, 1)};
+    const Config shape[2] = {bench_config(2048, 36, 16, 2, 11008, 151936, 1),
+                             bench_config(3072, 28, 24, 8, 8192, 128256, 1)};
     for (int i = 0; i < 4; i++) {
         const Config *c = &shape[i / 2];
         Config student;
@@ -513,8 +523,11 @@ START_TEST(three_billion_fit) {
         const StageOptions o = {.batch_size = B, .micro_batch_size = B, .train_seq_len = T};
         for (int l = 0; l < c->L; l++) mixer[l] = mixer_find("gdn_v4");
         ck_assert_int_eq(transfer_config(&student, c, mixer, &e), OK);
-        ck_assert_int_eq(memory_frozen(&plan, b, c, GRAD_NONE, "teacher's weights", "teacher's activations", B, T, &e), OK);
-        ck_assert_int_eq(memory_trained(&plan, b, &student, stage1 ? GRAD_MIXERS : GRAD_ALL, &o, stage1, stage1 ? -1 : c->C, &e), OK);
+        ck_assert_int_eq(memory_frozen(&plan, b, c, GRAD_NONE, "teacher's weights", "teacher's activations", B, T, &e),
+                         OK);
+        ck_assert_int_eq(
+            memory_trained(&plan, b, &student, stage1 ? GRAD_MIXERS : GRAD_ALL, &o, stage1, stage1 ? -1 : c->C, &e),
+            OK);
         memory_text(&plan, text, sizeof text);
         printf("%s, stage %d, %d x %d: %s\n", i / 2 ? "Llama-3.2-3B" : "Qwen2.5-3B", 1 + !stage1, B, T, text);
         ck_assert_msg(memory_total(&plan) < ((size_t)139 << 30) - 4000000000u, "%s", text);
@@ -530,7 +543,8 @@ START_TEST(what_cannot_fit_is_refused) {
     Backend *b = opened("cuda-emu");
     MemoryPlan plan = {0};
     Err e = {0};
-    ck_assert_int_eq(memory_frozen(&plan, b, &c, GRAD_NONE, "teacher's weights", "teacher's activations", 4, 500, &e), OK);
+    ck_assert_int_eq(memory_frozen(&plan, b, &c, GRAD_NONE, "teacher's weights", "teacher's activations", 4, 500, &e),
+                     OK);
     ck_assert_int_eq(memory_trained(&plan, b, &c, GRAD_ALL, &o, 0, 24, &e), OK);
     ck_assert_msg(memory_check(&plan, b, "stage 2", &e) == OK, "%s", e.msg);
     setenv("CUDA_EMU_MEMORY", "20", 1); /* MiB, of which the backend has taken 16 */
@@ -546,7 +560,8 @@ START_TEST(what_cannot_fit_is_refused) {
 END_TEST
 
 /* ---- whole models: the same gradients and the same training as the reference ---- */
-static const char *const LAYERS[][2] = {{"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}, {"kda_v2", "swa_v1"}};
+static const char *const LAYERS[][2] = {
+    {"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}, {"kda_v2", "swa_v1"}};
 START_TEST(model_gradient) {
     static const struct {
         const char *backend;
@@ -556,9 +571,8 @@ START_TEST(model_gradient) {
     Err e = {0};
     double worst;
     char where[160];
-    ck_assert_msg(model_check_gradient(row[_i % 2].backend, &c, 2, 21, 8, &worst, where, sizeof where, &e) ==
-                      OK,
-                  "%s", e.msg);
+    ck_assert_msg(model_check_gradient(row[_i % 2].backend, &c, 2, 21, 8, &worst, where, sizeof where, &e) == OK, "%s",
+                  e.msg);
     ck_assert_msg(worst <= row[_i % 2].tol, "%s: relative error %g", where, worst);
     ck_assert_msg(worst > 0, "nothing was compared");
 }

@@ -1,5 +1,5 @@
-/* test_cuda_emu.c - the emulator is itself tested: right kernels give right results and no report, whatever the order of
- * threads; every planted bug is reported, with the kernel's name. */
+/* test_cuda_emu.c - the emulator is itself tested: right kernels give right results and no report, whatever the order
+ * of threads; every planted bug is reported, with the kernel's name. */
 #include <check.h>
 #include <math.h>
 #include <signal.h>
@@ -116,8 +116,7 @@ START_TEST(votes_and_shuffles) {
         memset(y, 0, 21 * sizeof(int));
         planted_seed((unsigned long long)s);
         planted_run(NONE, VOTES, y, NULL, NULL, 0);
-        for (int i = 0; i < 14; i++)
-            ck_assert_msg(y[i] == want[i], "number %d: got %d, expected %d", i, y[i], want[i]);
+        for (int i = 0; i < 14; i++) ck_assert_msg(y[i] == want[i], "number %d: got %d, expected %d", i, y[i], want[i]);
         ck_assert_int_eq(y[20], 96);
         planted_free(y);
     }
@@ -130,8 +129,7 @@ static const struct {
     int bug, which;
     const char *kernel, *words;
 } PLANTED[] = {
-    {MISSING_BARRIER, REVERSE, "reverse_kernel",
-     ""}, /* a race or an uninitialised read, whichever comes first */
+    {MISSING_BARRIER, REVERSE, "reverse_kernel", ""}, /* a race or an uninitialised read, whichever comes first */
     {DIVERGENT_BARRIER, REVERSE, "reverse_kernel", "divergent barrier"},
     {RACE, REVERSE, "reverse_kernel", "race"},
     {COPY_RACE, REVERSE, "reverse_kernel", "asynchronous copy"},
@@ -179,8 +177,8 @@ START_TEST(out_of_bounds_is_fatal) {
     for (ssize_t n, at = 0; (n = read(ends[0], said + at, sizeof said - 1 - (size_t)at)) > 0;) at += n;
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert(!WIFEXITED(status) || WEXITSTATUS(status) != 0);
-    ck_assert_msg(strstr(said, "reverse_kernel") != NULL || strstr(said, "AddressSanitizer") != NULL,
-                  "it said: %s", said);
+    ck_assert_msg(strstr(said, "reverse_kernel") != NULL || strstr(said, "AddressSanitizer") != NULL, "it said: %s",
+                  said);
     close(ends[0]);
 }
 END_TEST

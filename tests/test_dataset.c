@@ -151,8 +151,8 @@ START_TEST(bad_inputs) {
         int code;
     } c[] = {
         {"x.jsonl", "\"a\"\n\n{\"text\": \"b\"\n\"c\"\n", "line 3", ERR_INPUT},
-        {"x.jsonl", "\"a\"\n{\"txt\": \"b\"}\n",
-         "line 2: expected a string or an object with a string 'text'", ERR_INPUT},
+        {"x.jsonl", "\"a\"\n{\"txt\": \"b\"}\n", "line 2: expected a string or an object with a string 'text'",
+         ERR_INPUT},
         {"x.jsonl", "{\"text\": null}", "line 1", ERR_INPUT},
         {"x.jsonl", "[\"text\"]", "line 1", ERR_INPUT},
         {"x.jsonl", "\"a\"\n\"\xFF\"", "line 2", ERR_INPUT},
@@ -236,8 +236,8 @@ START_TEST(damaged) {
     Shard s;
     const char *path = at("bad");
     Dataset d;
-    ck_assert_msg(shard_open(&s, path, &e) == ERR_INPUT && strstr(e.msg, c[_i].says),
-                  "case %d: '%s', want '%s'", _i, e.msg, c[_i].says);
+    ck_assert_msg(shard_open(&s, path, &e) == ERR_INPUT && strstr(e.msg, c[_i].says), "case %d: '%s', want '%s'", _i,
+                  e.msg, c[_i].says);
     ck_assert(!s.file.data && !s.tokens);
     e = (Err){0};
     ck_assert_int_eq(dataset_open(&d, &path, 1, &e), ERR_INPUT);
@@ -268,8 +268,7 @@ START_TEST(cut_or_flipped) { // any length but the right one, and any flipped bi
         b[bit / 8] ^= (unsigned char)(1 << bit % 8);
         put("bad", (const char *)b, 80);
         const int field = bit / 8; // vocabulary (if ids still fit) and hash are free to be anything
-        ck_assert_msg(shard_open(&s, at("bad"), &why) == ERR_INPUT || (field >= 32 && field < 36) ||
-                          field >= 40,
+        ck_assert_msg(shard_open(&s, at("bad"), &why) == ERR_INPUT || (field >= 32 && field < 36) || field >= 40,
                       "bit %d", bit);
         ck_assert_msg(!s.file.data || field < 48, "bit %d of the payload", bit);
         shard_close(&s);
@@ -357,8 +356,7 @@ START_TEST(every_window_once) {
         for (int b = 0; b < B && drawn < 2 * count; b++, drawn++) {
             const int w = ids[b * T] / T;
             for (int i = 0; i < T; i++)
-                wrong += ids[b * T + i] != w * T + i || target[b * T + i] != w * T + i + 1 ||
-                         start[b * T + i] != 0;
+                wrong += ids[b * T + i] != w * T + i || target[b * T + i] != w * T + i + 1 || start[b * T + i] != 0;
             order[drawn] = w;
             if (drawn < count) seen[w]++;
         }
@@ -366,8 +364,7 @@ START_TEST(every_window_once) {
     ck_assert_int_eq(wrong, 0);
     for (uint64_t w = 0; w < windows; w++) wrong += seen[w] != (w >= first && w < first + count);
     ck_assert_int_eq(wrong, 0); // one epoch: every window of the split once, no other
-    if (count > 20)
-        ck_assert(memcmp(order, order + count, count * sizeof *order)); // the next epoch has another order
+    if (count > 20) ck_assert(memcmp(order, order + count, count * sizeof *order)); // the next epoch has another order
     int *again = malloc(sizeof(int) * (size_t)(3 * B * T));
     dataset_batch(&d, &c[_i].split, 11, step - 1, B, T, again, again + B * T,
                   again + 2 * B * T); // pure: asked later, the same
@@ -549,8 +546,7 @@ START_TEST(failing_memory) { // every allocation of writing and opening fails on
 }
 END_TEST
 
-START_TEST(
-    failing_io) { // every call that writes fails once: ERR_IO, the old file stays, no temporary file is left
+START_TEST(failing_io) { // every call that writes fails once: ERR_IO, the old file stays, no temporary file is left
     Tokenizer *t;
     Err e = {0};
     ck_assert(!tokenizer_byte(&t, &e));
@@ -567,8 +563,7 @@ START_TEST(
         unsetenv("HYBRIDIZE_FAIL_IO");
         ck_assert_msg(!rc || rc == ERR_IO, "call %d: %d %s", n, rc, e.msg);
         ck_assert(!file_list(&names, &count, dir, &(Err){0}));
-        for (size_t i = 0; i < count; i++)
-            ck_assert_msg(!strstr(names[i], ".tmp"), "call %d leaves %s", n, names[i]);
+        for (size_t i = 0; i < count; i++) ck_assert_msg(!strstr(names[i], ".tmp"), "call %d leaves %s", n, names[i]);
         file_list_free(names, count);
         ck_assert_int_lt(n, 50);
     }

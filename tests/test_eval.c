@@ -16,10 +16,23 @@ static void ok(int rc, const Err *e) {
     if (rc) ck_abort_msg("code %d: %s (%s)", rc, e->msg, e->hint);
 }
 
-typedef struct { Backend *be; Model teacher, student; int ids[N]; } Rig;
+typedef struct {
+    Backend *be;
+    Model teacher, student;
+    int ids[N];
+} Rig;
 
 static void rig_open(Rig *r) {
-    Config c = {.family = "llama", .C = 8, .L = 2, .H = 2, .Hk = 1, .D = 4, .F = 12, .VOC = VOC, .tied = 1, .max_positions = 64};
+    Config c = {.family = "llama",
+                .C = 8,
+                .L = 2,
+                .H = 2,
+                .Hk = 1,
+                .D = 4,
+                .F = 12,
+                .VOC = VOC,
+                .tied = 1,
+                .max_positions = 64};
     Err e = {0};
     Rng g;
     c.norm_eps = c.o_norm_eps = 1e-5;
@@ -64,7 +77,10 @@ static int argmax(const double *x) {
     return best;
 }
 
-typedef struct { double nll, nll_se, accuracy, kl, kl_se, agreement; int windows, predictions; } Plain;
+typedef struct {
+    double nll, nll_se, accuracy, kl, kl_se, agreement;
+    int windows, predictions;
+} Plain;
 
 static double spread(const double *x, int n, double mean) {
     double s = 0;
@@ -74,7 +90,7 @@ static double spread(const double *x, int n, double mean) {
 
 static Plain plain(Rig *r, Model *m, int n, int T) {
     Plain p = {.windows = n / T};
-    double (*a)[VOC] = calloc(T, sizeof *a), (*b)[VOC] = calloc(T, sizeof *b), nll[N], kl[N];
+    double(*a)[VOC] = calloc(T, sizeof *a), (*b)[VOC] = calloc(T, sizeof *b), nll[N], kl[N];
     for (int w = 0; w < p.windows; w++) {
         const int *ids = r->ids + w * T;
         nll[w] = kl[w] = 0;
@@ -104,7 +120,9 @@ static void near(double got, double want) {
     else ck_assert_msg(fabs(got - want) <= 2e-6 * (1 + fabs(want)), "got %.9g, want %.9g", got, want);
 }
 
-static const struct { int n, T, batch; } cases[] = {{N, 7, 1}, {N, 7, 0}, {N, 7, 4}, {N, 2, 5}, {N, 47, 1}, {N, 100, 3}, {5, 9, 0}, {2, 2, 0}};
+static const struct {
+    int n, T, batch;
+} cases[] = {{N, 7, 1}, {N, 7, 0}, {N, 7, 4}, {N, 2, 5}, {N, 47, 1}, {N, 100, 3}, {5, 9, 0}, {2, 2, 0}};
 
 START_TEST(test_perplexity) {
     Rig r;

@@ -1,5 +1,6 @@
-/* test_export.c - the four export formats: frozen lists of names, types and shapes; values, by the formula of each format; refusals with reason
- * and nearest format; shards, tokenizer files, equal bytes; the official layouts read back. */
+/* test_export.c - the four export formats: frozen lists of names, types and shapes; values, by the formula of each
+ * format; refusals with reason and nearest format; shards, tokenizer files, equal bytes;
+ * the official layouts read back. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/text_buf.h"
@@ -46,7 +47,8 @@ static void model_make(const Spec *s, const char *dir) {
     c.window = s->extra & WINDOW ? 5 : 0;
     c.o_bias = (s->extra & O_BIAS) != 0;
     c.linear_bias = (s->extra & LINEAR_BIAS) != 0;
-    if (s->extra & ROPE) c.rope = (Rope){.kind = ROPE_LLAMA3, .theta = 5000, .factor = 8, .low_freq = 1, .high_freq = 4, .original = 16};
+    if (s->extra & ROPE)
+        c.rope = (Rope){.kind = ROPE_LLAMA3, .theta = 5000, .factor = 8, .low_freq = 1, .high_freq = 4, .original = 16};
     for (int l = 0; l < c.L; l++) c.mixer[l] = s->softmax >> l & 1 ? 0 : mixer_find(s->mixer);
     must(backend_open(&be, "ref32", 1, &e), &e);
     must(model_open(&m, &c, be, GRAD_NONE, &e), &e);
@@ -112,11 +114,16 @@ static void frozen(const TextBuf *b, const char *name) {
     ck_assert_msg(same, "%s is not the list any more:\n%s", path, b->text);
 }
 
-static const struct { const Spec *s; const char *format, *list; DType dtype; } lists[] = {
-    {&llama_gdn, "fla", "fla_gdn_v4", DT_BF16},      {&llama_gla, "fla", "fla_gla_v1", DT_F32},         {&qwen2_gdn, "fla", "fla_gdn_v4_qwen2", DT_F32},
-    {&llama_gdn, "student", "student_gdn_v4", DT_F32}, {&llama_gla, "student", "student_gla_v1", DT_BF16}, {&qwen3_gdn, "qwen3_5", "qwen3_5_gdn_v4", DT_F32},
-    {&qwen3_conv, "qwen3_5", "qwen3_5_gdn_v3", DT_BF16}, {&qwen3_gdn, "gguf", "gguf_gdn_v4", DT_F32},    {&qwen3_conv, "gguf", "gguf_gdn_v3", DT_F16},
-    {&llama_softmax, "gguf", "gguf_llama", DT_BF16},
+static const struct {
+    const Spec *s;
+    const char *format, *list;
+    DType dtype;
+} lists[] = {
+    {&llama_gdn, "fla", "fla_gdn_v4", DT_BF16},          {&llama_gla, "fla", "fla_gla_v1", DT_F32},
+    {&qwen2_gdn, "fla", "fla_gdn_v4_qwen2", DT_F32},     {&llama_gdn, "student", "student_gdn_v4", DT_F32},
+    {&llama_gla, "student", "student_gla_v1", DT_BF16},  {&qwen3_gdn, "qwen3_5", "qwen3_5_gdn_v4", DT_F32},
+    {&qwen3_conv, "qwen3_5", "qwen3_5_gdn_v3", DT_BF16}, {&qwen3_gdn, "gguf", "gguf_gdn_v4", DT_F32},
+    {&qwen3_conv, "gguf", "gguf_gdn_v3", DT_F16},        {&llama_softmax, "gguf", "gguf_llama", DT_BF16},
 };
 
 START_TEST(test_lists) {
@@ -176,11 +183,13 @@ static void open_in(Safetensors *s, const char *dir) {
 }
 
 /* Every element of out is f(element of in), element by element, from element `first` of out on. */
-static void same_but(const Safetensors *x, const char *out, size_t first, const Safetensors *y, const char *in, double mul, double add) {
+static void same_but(const Safetensors *x, const char *out, size_t first, const Safetensors *y, const char *in,
+                     double mul, double add) {
     const Tensor *a = find(x, out), *b = find(y, in);
     ck_assert_uint_le(first + b->count, a->count);
     for (size_t i = 0; i < b->count; i++)
-        ck_assert_msg(at(a, first + i) == (float)(at(b, i) * mul + add), "%s element %zu: %g", out, first + i, at(a, first + i));
+        ck_assert_msg(at(a, first + i) == (float)(at(b, i) * mul + add), "%s element %zu: %g", out, first + i,
+                      at(a, first + i));
 }
 
 START_TEST(test_qwen35_values) {
@@ -199,12 +208,14 @@ START_TEST(test_qwen35_values) {
     same_but(&x, "model.layers.0.input_layernorm.weight", 0, &y, "model.layers.0.attn_norm.weight", 1, -1);
     same_but(&x, "model.layers.0.linear_attn.in_proj_qkv.weight", 0, &y, "model.layers.0.attn.q_proj.weight", 1, 0);
     same_but(&x, "model.layers.0.linear_attn.in_proj_qkv.weight", Q * C, &y, "model.layers.0.attn.k_proj.weight", 1, 0);
-    same_but(&x, "model.layers.0.linear_attn.in_proj_qkv.weight", 2 * Q * C, &y, "model.layers.0.attn.v_proj.weight", 1, 0);
+    same_but(&x, "model.layers.0.linear_attn.in_proj_qkv.weight", 2 * Q * C, &y, "model.layers.0.attn.v_proj.weight", 1,
+             0);
     same_but(&x, "model.layers.0.linear_attn.A_log", 0, &y, "model.layers.0.attn.A_log", 1, 0);
     same_but(&x, "model.layers.0.linear_attn.norm.weight", 0, &y, "model.layers.0.attn.o_norm.weight", 1, 0);
     same_but(&x, conv ? "model.layers.2.self_attn.o_proj.weight" : "model.layers.1.self_attn.o_proj.weight", 0, &y,
              conv ? "model.layers.2.attn.o_proj.weight" : "model.layers.1.attn.o_proj.weight", 2, 0);
-    const Tensor *q = find(&x, conv ? "model.layers.2.self_attn.q_proj.weight" : "model.layers.1.self_attn.q_proj.weight");
+    const Tensor *q =
+        find(&x, conv ? "model.layers.2.self_attn.q_proj.weight" : "model.layers.1.self_attn.q_proj.weight");
     const Tensor *p = find(&y, conv ? "model.layers.2.attn.q_proj.weight" : "model.layers.1.attn.q_proj.weight");
     ck_assert_uint_eq(q->count, 2 * p->count);
     for (size_t h = 0; h < 4; h++)
@@ -232,7 +243,8 @@ START_TEST(test_gguf_values) {
     must(export_model(from, to, &o, &e), &e);
     open_in(&y, from);
     must(gguf_open(&g, to, &e), &e);
-    const GgufTensor *a = gguf_find(&g, "blk.0.ssm_a"), *norm = gguf_find(&g, "blk.0.attn_norm.weight"), *taps = gguf_find(&g, "blk.2.ssm_conv1d.weight");
+    const GgufTensor *a = gguf_find(&g, "blk.0.ssm_a"), *norm = gguf_find(&g, "blk.0.attn_norm.weight"),
+                     *taps = gguf_find(&g, "blk.2.ssm_conv1d.weight");
     const Tensor *A = find(&y, "model.layers.0.attn.A_log"), *w = find(&y, "model.layers.0.attn_norm.weight");
     for (size_t i = 0; i < A->count; i++) {
         float v;
@@ -244,8 +256,10 @@ START_TEST(test_gguf_values) {
     ck_assert_int_eq(n, 24);
     must(gguf_want_array(&g, "qwen35.attention.recurrent_layers", GGUF_BOOL, &layers, &e), &e);
     must(gguf_want_array(&g, "qwen35.rope.dimension_sections", GGUF_I32, &sections, &e), &e);
-    ck_assert(layers->n == 3 && gguf_int_at(layers, 0) == 1 && gguf_int_at(layers, 1) == 0 && gguf_int_at(layers, 2) == 1);
-    ck_assert(gguf_int_at(sections, 0) + gguf_int_at(sections, 1) + gguf_int_at(sections, 2) == 3 && gguf_int_at(sections, 3) == 0);
+    ck_assert(layers->n == 3 && gguf_int_at(layers, 0) == 1 && gguf_int_at(layers, 1) == 0 &&
+              gguf_int_at(layers, 2) == 1);
+    ck_assert(gguf_int_at(sections, 0) + gguf_int_at(sections, 1) + gguf_int_at(sections, 2) == 3 &&
+              gguf_int_at(sections, 3) == 0);
     gguf_close(&g);
     safetensors_close(&y);
     ck_assert_int_eq(export_model(from, to, &o, &e), ERR_USAGE); // never over a file
@@ -286,11 +300,17 @@ END_TEST
 /* ---- GGUF: tokenizers and rope ---- */
 
 #define GPT2_REGEX "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+"
-#define WORDS(digits) "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}" digits "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-#define SPLIT(regex) "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex "\"}, \"behavior\": \"Isolated\", \"invert\": false}"
-#define BYTES(prefix, regex) "{\"type\": \"ByteLevel\", \"add_prefix_space\": " prefix ", \"trim_offsets\": false, \"use_regex\": " regex "}"
+#define WORDS(digits)                                                                                                  \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}" digits                             \
+    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define SPLIT(regex)                                                                                                   \
+    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex "\"}, \"behavior\": \"Isolated\", \"invert\": false}"
+#define BYTES(prefix, regex)                                                                                           \
+    "{\"type\": \"ByteLevel\", \"add_prefix_space\": " prefix ", \"trim_offsets\": false, \"use_regex\": " regex "}"
 #define LIST(a, b) "{\"type\": \"Sequence\", \"pretokenizers\": [" a ", " b "]}"
-static const struct { const char *pre, *normalizer, *model, *name; } pres[] = {
+static const struct {
+    const char *pre, *normalizer, *model, *name;
+} pres[] = {
     {BYTES("false", "true"), "null", "", "gpt-2"},
     {LIST(SPLIT(GPT2_REGEX), BYTES("false", "false")), "null", "", "gpt-2"},
     {LIST(SPLIT(WORDS("{1,3}")), BYTES("false", "false")), "null", "\"ignore_merges\": true, ", "llama-bpe"},
@@ -318,17 +338,24 @@ static void tokenizer_make(const char *path, int k, const char *merges, const ch
     do end = strchr(end + 1, '}'); // its own brace, not the token
     while (end[-1] == '"');
     const int n = (int)(end - vocab);
-    textbuf_printf(&b, "{\"version\": \"1.0\", \"normalizer\": %s, \"pre_tokenizer\": %s, \"added_tokens\": [%s],", pres[k].normalizer, pres[k].pre, added);
-    textbuf_printf(&b, "\"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", %s%.*s, \"ab\": 256, "
-                       "\"abc\": 257}, \"merges\": [%s]}}", pres[k].model, n, vocab, merges);
+    textbuf_printf(&b, "{\"version\": \"1.0\", \"normalizer\": %s, \"pre_tokenizer\": %s, \"added_tokens\": [%s],",
+                   pres[k].normalizer, pres[k].pre, added);
+    textbuf_printf(&b,
+                   "\"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", "
+                   "%s%.*s, \"ab\": 256, "
+                   "\"abc\": 257}, \"merges\": [%s]}}",
+                   pres[k].model, n, vocab, merges);
     must(textbuf_end(&b, &e), &e);
     must(file_write_all(path, b.text, b.len, &e), &e);
     textbuf_free(&b);
     mem_free(text);
 }
 
-static const char *const added_good = "{\"id\": 258, \"content\": \"<s>\", \"special\": true, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
-    "\"normalized\": false}, {\"id\": 259, \"content\": \"<tool>\", \"special\": false, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false}";
+static const char *const added_good =
+    "{\"id\": 258, \"content\": \"<s>\", \"special\": true, \"single_word\": false, \"lstrip\": false, \"rstrip\": "
+    "false, "
+    "\"normalized\": false}, {\"id\": 259, \"content\": \"<tool>\", \"special\": false, \"single_word\": false, "
+    "\"lstrip\": false, \"rstrip\": false, \"normalized\": false}";
 
 START_TEST(test_gguf_tokenizers) {
     const char *from = place("from"), *file = place("to.gguf");
@@ -357,7 +384,8 @@ START_TEST(test_gguf_tokenizers) {
     Tokenizer *t[2];
     must(tokenizer_open(&t[0], path, &e), &e);
     must(tokenizer_parse(&t[1], text, len, "back", &e), &e);
-    static const char *const texts[] = {"abcab 123 don't<s>ABC'S  \n\n x", "<tool>e\xCC\x81 abc\t12345", "caf\xC3\xA9 \xE4\xB8\xAD\xE6\x96\x87"};
+    static const char *const texts[] = {"abcab 123 don't<s>ABC'S  \n\n x", "<tool>e\xCC\x81 abc\t12345",
+                                        "caf\xC3\xA9 \xE4\xB8\xAD\xE6\x96\x87"};
     for (int k = 0; k < 3; k++) {
         Ids x = {0}, y = {0};
         must(tokenizer_encode(t[0], texts[k], strlen(texts[k]), 0, &x, &e), &e);
@@ -375,7 +403,8 @@ END_TEST
 
 /* What the model has no room for. */
 START_TEST(test_gguf_tokenizer_faults) {
-    static const char *const added[] = {"{\"id\": 260, \"content\": \"<s>\"}", "{\"id\": \"x\", \"content\": \"<s>\"}", "{\"id\": 258, \"content\": 5}"};
+    static const char *const added[] = {"{\"id\": 260, \"content\": \"<s>\"}", "{\"id\": \"x\", \"content\": \"<s>\"}",
+                                        "{\"id\": 258, \"content\": 5}"};
     const char *from = place("from"), *file = place("to.gguf");
     const ExportOptions o = {.format = "gguf", .dtype = DT_F32};
     char path[700];
@@ -418,8 +447,12 @@ static void rope_make(const char *dir, const char *family, const Rope *r) {
 /* Scaled rotary frequencies: to GGUF and back; Llama-3's by hand as well. */
 START_TEST(test_gguf_rope) {
     static const Rope linear = {.kind = ROPE_LINEAR, .theta = 5000, .factor = 2.5};
-    static const Rope llama3 = {.kind = ROPE_LLAMA3, .theta = 500000, .factor = 32, .low_freq = 1, .high_freq = 4, .original = 8192};
-    static const struct { const char *family; const Rope *r; } what[] = {{"llama", &linear}, {"qwen2", &linear}, {"llama", &llama3}, {"qwen2", &llama3}};
+    static const Rope llama3 = {
+        .kind = ROPE_LLAMA3, .theta = 500000, .factor = 32, .low_freq = 1, .high_freq = 4, .original = 8192};
+    static const struct {
+        const char *family;
+        const Rope *r;
+    } what[] = {{"llama", &linear}, {"qwen2", &linear}, {"llama", &llama3}, {"qwen2", &llama3}};
     const char *from = place("from"), *file = place("to.gguf");
     const ExportOptions o = {.format = "gguf", .dtype = DT_F32};
     const Rope *r = what[_i].r;
@@ -441,7 +474,8 @@ START_TEST(test_gguf_rope) {
         float f[8];
         ck_assert(q->low_freq == 1 && q->high_freq == 4 && q->original == 8192 && t->rank == 1 && t->count == 8);
         gguf_dequantise(f, t, 0, 8);
-        for (int i = 0; i < 8; i++) { // frequency = kept where it turns more than 4 times in 8192 tokens, over 32 below once, mixed between
+        // frequency = kept where it turns more than 4 times in 8192 tokens, over 32 below once, mixed between
+        for (int i = 0; i < 8; i++) {
             const double turns = 8192 * pow(500000, -2.0 * i / 16) / (2 * 3.14159265358979323846), s = (turns - 1) / 3;
             const double want = turns > 4 ? 1 : turns < 1 ? 32 : 1 / ((1 - s) / 32 + s);
             ck_assert_msg(fabs(f[i] - want) <= 1e-6 * want, "%d: %g, expected %g", i, (double)f[i], want);
@@ -464,8 +498,10 @@ START_TEST(test_student_back) {
     must(hf_open(&a, from, &e), &e);
     must(hf_open(&b, to, &e), &e);
     ck_assert(_i == 1 ? b.n_shards > 2 : b.n_shards == 1);
-    ck_assert(b.config.o_norm_eps == 1e-5 && b.config.norm_eps == specs[_i]->eps && b.config.qkv_bias == specs[_i]->qkv_bias);
-    ck_assert(!memcmp(a.config.mixer, b.config.mixer, 3 * sizeof *a.config.mixer) && a.config.Hk == b.config.Hk && a.config.D == b.config.D);
+    ck_assert(b.config.o_norm_eps == 1e-5 && b.config.norm_eps == specs[_i]->eps &&
+              b.config.qkv_bias == specs[_i]->qkv_bias);
+    ck_assert(!memcmp(a.config.mixer, b.config.mixer, 3 * sizeof *a.config.mixer) && a.config.Hk == b.config.Hk &&
+              a.config.D == b.config.D);
     for (size_t i = 0; i < a.shard[0].n; i++) {
         const Tensor *x = &a.shard[0].tensor[i], *y = hf_tensor(&b, x->name);
         ck_assert_msg(y && y->bytes == x->bytes && !memcmp(x->data, y->data, x->bytes), "%s", x->name);
@@ -489,19 +525,38 @@ static int parse(Config *c, const char *text, Err *e) {
 START_TEST(test_official_configs) {
     Config c;
     Err e;
-    must(parse(&c, "{\"model_type\": \"transformer\", " SIZES ", \"num_kv_heads\": 2, \"qkv_bias\": true, \"window_size\": 9, \"norm_eps\": 1e-6}", &e), &e);
-    ck_assert(!strcmp(c.family, "qwen2") && c.Hk == 2 && c.D == 8 && c.F == 256 && c.window == 9 && c.qkv_bias && !c.mixer[0] && c.n_eos == 1);
-    must(parse(&c, "{\"model_type\": \"student\", " SIZES ", \"intermediate_size\": 96, \"student_name\": \"gla_v1\", \"norm_eps\": 1e-6, "
-                   "\"keep_full_attention_layers\": [2, 0]}", &e), &e);
-    ck_assert(c.F == 96 && c.mixer[0] == 0 && c.mixer[2] == 0 && c.mixer[1] == mixer_find("gla_v1") && c.o_norm_eps == 1e-5 && c.norm_eps == 1e-6);
-    static const struct { const char *text, *says; } bad[] = {
+    must(parse(&c,
+               "{\"model_type\": \"transformer\", " SIZES
+               ", \"num_kv_heads\": 2, \"qkv_bias\": true, \"window_size\": 9, \"norm_eps\": 1e-6}",
+               &e),
+         &e);
+    ck_assert(!strcmp(c.family, "qwen2") && c.Hk == 2 && c.D == 8 && c.F == 256 && c.window == 9 && c.qkv_bias &&
+              !c.mixer[0] && c.n_eos == 1);
+    must(parse(&c,
+               "{\"model_type\": \"student\", " SIZES
+               ", \"intermediate_size\": 96, \"student_name\": \"gla_v1\", \"norm_eps\": 1e-6, "
+               "\"keep_full_attention_layers\": [2, 0]}",
+               &e),
+         &e);
+    ck_assert(c.F == 96 && c.mixer[0] == 0 && c.mixer[2] == 0 && c.mixer[1] == mixer_find("gla_v1") &&
+              c.o_norm_eps == 1e-5 && c.norm_eps == 1e-6);
+    static const struct {
+        const char *text, *says;
+    } bad[] = {
         {"{\"model_type\": \"student\", " SIZES "}", "student_name: got nothing"},
-        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"rwkv\"}", "student_name: unknown student \"rwkv\""},
-        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"softmax\"}", "student_name: unknown student \"softmax\""},
-        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"gdn_v4\", \"keep_full_attention_layers\": [1, 1]}", "layer 1 is listed twice"},
-        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"gdn_v4\", \"keep_full_attention_layers\": [4]}", "got 4, expected"},
-        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"gdn_v4\", \"force_window_on_all_layers\": true}", "expected false"},
-        {"{\"model_type\": \"transformer\", " SIZES ", \"qk_norm\": true, \"norm_eps\": 1e-6}", "qk_norm: its eps is 1e-05"},
+        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"rwkv\"}",
+         "student_name: unknown student \"rwkv\""},
+        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"softmax\"}",
+         "student_name: unknown student \"softmax\""},
+        {"{\"model_type\": \"student\", " SIZES
+         ", \"student_name\": \"gdn_v4\", \"keep_full_attention_layers\": [1, 1]}",
+         "layer 1 is listed twice"},
+        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"gdn_v4\", \"keep_full_attention_layers\": [4]}",
+         "got 4, expected"},
+        {"{\"model_type\": \"student\", " SIZES ", \"student_name\": \"gdn_v4\", \"force_window_on_all_layers\": true}",
+         "expected false"},
+        {"{\"model_type\": \"transformer\", " SIZES ", \"qk_norm\": true, \"norm_eps\": 1e-6}",
+         "qk_norm: its eps is 1e-05"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         ck_assert_int_eq(parse(&c, bad[i].text, &e), ERR_INPUT);
@@ -513,18 +568,30 @@ END_TEST
 /* ---- refusals ---- */
 
 START_TEST(test_refusals) {
-    static const Spec v5 = {"llama", "gdn_v5", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, 0}, wide = {"llama", "gdn_v4", 2, 0, 0, 1, 6, 0, 1e-5, 1e-5, 0};
-    static const Spec q_bias = {"qwen3", "gdn_v4", 2, 1, 1, 0, 6, 2, 1e-6, 1e-6, O_BIAS}, q_linear = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, LINEAR_BIAS};
-    static const Spec q_rope = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, ROPE}, q_window = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, WINDOW};
-    static const Spec q_eps = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-5, 0}, l_rope = {"llama", "gdn_v4", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, ROPE};
-    static const Spec l_bias = {"llama", "gdn_v4", 2, 1, 0, 1, 0, 0, 1e-5, 1e-5, O_BIAS}, l_linear = {"llama", "gdn_v4", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, LINEAR_BIAS};
-    static const Spec q_head = {"qwen3", "gdn_v4", 2, 0, 1, 1, 6, 2, 1e-5, 1e-5, 0}, s_window = {"mistral", "gdn_v4", 7, 0, 0, 1, 0, 0, 1e-5, 1e-5, WINDOW};
+    static const Spec v5 = {"llama", "gdn_v5", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, 0},
+                      wide = {"llama", "gdn_v4", 2, 0, 0, 1, 6, 0, 1e-5, 1e-5, 0};
+    static const Spec q_bias = {"qwen3", "gdn_v4", 2, 1, 1, 0, 6, 2, 1e-6, 1e-6, O_BIAS},
+                      q_linear = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, LINEAR_BIAS};
+    static const Spec q_rope = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, ROPE},
+                      q_window = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, WINDOW};
+    static const Spec q_eps = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-5, 0},
+                      l_rope = {"llama", "gdn_v4", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, ROPE};
+    static const Spec l_bias = {"llama", "gdn_v4", 2, 1, 0, 1, 0, 0, 1e-5, 1e-5, O_BIAS},
+                      l_linear = {"llama", "gdn_v4", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, LINEAR_BIAS};
+    static const Spec q_head = {"qwen3", "gdn_v4", 2, 0, 1, 1, 6, 2, 1e-5, 1e-5, 0},
+                      s_window = {"mistral", "gdn_v4", 7, 0, 0, 1, 0, 0, 1e-5, 1e-5, WINDOW};
     static const Spec s_bias = {"qwen3", "gdn_v4", 7, 1, 1, 1, 0, 0, 1e-5, 1e-5, O_BIAS};
     static const Spec bare = {"qwen3", "gdn_v4", 0, 0, 1, 0, 6, 2, 1e-6, 1e-6, 0};
     static const Spec kda = {"llama", "kda_v1", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, 0};
-    static const struct { const Spec *s; const char *format, *says, *hint; } no[] = {
-        {&qwen3_gdn, "fla", "format fla cannot hold this model exactly: fla's hybrid attention has no q/k norm", "nearest: --format qwen3_5 or gguf"},
-        {&qwen2_official, "fla", "format fla cannot hold this model exactly: the output norm's eps is 1e-05; fla would use 1e-06", "only hybridize's"},
+    static const struct {
+        const Spec *s;
+        const char *format, *says, *hint;
+    } no[] = {
+        {&qwen3_gdn, "fla", "format fla cannot hold this model exactly: fla's hybrid attention has no q/k norm",
+         "nearest: --format qwen3_5 or gguf"},
+        {&qwen2_official, "fla",
+         "format fla cannot hold this model exactly: the output norm's eps is 1e-05; fla would use 1e-06",
+         "only hybridize's"},
         {&wide, "fla", "head_dim is not hidden_size / num_heads", "only hybridize's"},
         {&llama_softmax, "fla", "all layers of this model are softmax", "the directory itself"},
         {&qwen2_gdn, "student", "the output norm of its linear layers has eps 1e-05", "nearest: --format fla"},
@@ -569,7 +636,10 @@ START_TEST(test_refusals) {
 END_TEST
 
 START_TEST(test_no_memory) {
-    static const struct { const Spec *s; const char *format; } what[] = {{&llama_gdn, "fla"}, {&llama_gdn, "student"}, {&qwen3_gdn, "qwen3_5"}, {&qwen3_gdn, "gguf"}};
+    static const struct {
+        const Spec *s;
+        const char *format;
+    } what[] = {{&llama_gdn, "fla"}, {&llama_gdn, "student"}, {&qwen3_gdn, "qwen3_5"}, {&qwen3_gdn, "gguf"}};
     const char *from = place("from"), *to = place("mem");
     const ExportOptions o = {.format = what[_i].format, .dtype = DT_F32};
     model_make(what[_i].s, from);

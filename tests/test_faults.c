@@ -1,8 +1,10 @@
-/* test_faults.c - every subcommand on a tiny model while the machine fails: each allocation, each I/O call (EIO, a full disk, a short
- * write, an interrupted one), and kill -9 before each I/O call, then --resume. What must hold for every n: the documented exit code, one
- * line and perhaps a hint, nothing half-written, no leak (under ASan), and after --resume the bytes of the run that nothing disturbed.
- * By default a sample of the n; HYBRIDIZE_EVERY=1 takes them all (minutes; numbers in RELIABILITY.md), HYBRIDIZE_ONLY=export those of one
- * command (what its name begins with). */
+/* test_faults.c - every subcommand on a tiny model while the machine fails: each allocation, each I/O call (EIO,
+ * a full disk, a short write, an interrupted one), and kill -9 before each I/O call, then --resume.
+ * What must hold for every n: the documented exit code, one
+ * line and perhaps a hint, nothing half-written, no leak (under ASan), and after --resume the bytes of the run that
+ * nothing disturbed.
+ * By default a sample of the n; HYBRIDIZE_EVERY=1 takes them all (minutes; numbers in RELIABILITY.md),
+ * HYBRIDIZE_ONLY=export those of one command (what its name begins with). */
 #include "base/mem.h"
 #include "io/gguf.h"
 #include "io/json.h"
@@ -25,7 +27,10 @@ static char binary[1200], root[1024];
 #define RUN " -m teacher/model --text text -o o --config run.json -q -t 1"
 /* o (or o.gguf) is what a command leaves; resumes: it takes --resume. slow: 1 a sample, whatever was asked; 2 only when
  * every n is asked for, what it does being part of another one; 3 both. */
-static const struct { const char *name, *command; int io, resumes, slow; } commands[] = {
+static const struct {
+    const char *name, *command;
+    int io, resumes, slow;
+} commands[] = {
     {"inspect", "inspect teacher/model --json --check-finite", 0, 0, 0},
     {"inspect, shards", "inspect $ROOT/testdata/bad/ok_sharded --tensors", 0, 0, 0},
     {"inspect, checkpoint", "inspect teacher/checkpoints/pretrain/ckpt-00000004 --check-finite", 0, 0, 0},
@@ -67,7 +72,8 @@ static char said[4000]; // its stderr
 static int shell(const char *before, const char *command, const char *after) {
     char line[3000], err[700];
     snprintf(err, sizeof err, "%s/err", tmpdir);
-    snprintf(line, sizeof line, "cd '%s' && %s exec '%s' %s%s </dev/null >out 2>err", tmpdir, before, binary, command, after);
+    snprintf(line, sizeof line, "cd '%s' && %s exec '%s' %s%s </dev/null >out 2>err", tmpdir, before, binary, command,
+             after);
     const pid_t pid = fork();
     if (!pid) {
         execl("/bin/sh", "sh", "-c", line, (char *)NULL);
@@ -94,7 +100,8 @@ static int run_with(int k, const char *variable, long n, const char *kind) {
     char before[200];
     Err e = {0};
     must(file_remove_tree(place("o"), &e), &e);
-    must(file_remove_tree(place("o.new"), &e), &e); // what a killed writer of a model directory leaves for the next one to remove
+    // what a killed writer of a model directory leaves for the next one to remove
+    must(file_remove_tree(place("o.new"), &e), &e);
     must(file_remove(place("o.gguf"), &e), &e);
     must(file_remove_temps(tmpdir, &e), &e);
     snprintf(before, sizeof before, "%s=%ld%s", variable, n, kind);
@@ -105,12 +112,15 @@ static void want(int k, const char *variable, long n, const char *kind, int got,
     static const char begin[] = "hybridize: error: ";
     const char *line = strstr(said, begin), *second = line ? strchr(line, '\n') : NULL;
     if (got != code || strstr(said, "Sanitizer") || !line || !second || (second[1] && strncmp(second + 1, "hint: ", 6)))
-        ck_abort_msg("%s with %s=%ld%s: code %d, expected %d: %.1500s", commands[k].name, variable, n, kind, got, code, said);
+        ck_abort_msg("%s with %s=%ld%s: code %d, expected %d: %.1500s", commands[k].name, variable, n, kind, got, code,
+                     said);
 }
 
 /* ---- what is left behind ---- */
 
-static int ends_in(const char *s, const char *end) { return strlen(s) >= strlen(end) && !strcmp(s + strlen(s) - strlen(end), end); }
+static int ends_in(const char *s, const char *end) {
+    return strlen(s) >= strlen(end) && !strcmp(s + strlen(s) - strlen(end), end);
+}
 
 static int check_file(const char *path, Err *e) {
     Json j = {0};
@@ -155,7 +165,8 @@ static void check_left(int killed) {
     check_tree(place("o"), killed);
     if (file_exists(place("o.gguf")) == 1) must(check_file(place("o.gguf"), &e), &e);
     must(file_list(&names, &n, tmpdir, &e), &e);
-    for (size_t i = 0; i < n; i++) ck_assert_msg(killed || !strstr(names[i], ".tmp"), "%s was left behind: %s", names[i], said);
+    for (size_t i = 0; i < n; i++)
+        ck_assert_msg(killed || !strstr(names[i], ".tmp"), "%s was left behind: %s", names[i], said);
     file_list_free(names, n);
 }
 
@@ -174,8 +185,8 @@ static char *timeless(const char *path) {
         next += *next == '\n';
         const char c = *next;
         *next = 0;
-        const int timed = strstr(p, "second") || strstr(p, "time") || strstr(p, "tok_per_s") || strstr(p, "peak") || strstr(p, "crc32c") ||
-                          strstr(p, "bytes") || strstr(p, "resume");
+        const int timed = strstr(p, "second") || strstr(p, "time") || strstr(p, "tok_per_s") || strstr(p, "peak") ||
+                          strstr(p, "crc32c") || strstr(p, "bytes") || strstr(p, "resume");
         const size_t len = strlen(p);
         if (!timed) memmove(to, p, len), to += len;
         *next = c;
@@ -184,8 +195,9 @@ static char *timeless(const char *path) {
     return text;
 }
 
-static const char *const same_names[] = {"model.safetensors", "config.json", "tokenizer.json", "weights.safetensors", "optim.safetensors", "ranking.json",
-                                         "trajectory.csv", "results.json", "text.tok", "probe.csv"};
+static const char *const same_names[] = {"model.safetensors", "config.json",  "tokenizer.json", "weights.safetensors",
+                                         "optim.safetensors", "ranking.json", "trajectory.csv", "results.json",
+                                         "text.tok",          "probe.csv"};
 
 /* What decides and what results is the same in both trees, byte for byte but for times. Returns how many files. */
 static int same_tree(const char *a, const char *b, const char *why) {
@@ -203,14 +215,16 @@ static int same_tree(const char *a, const char *b, const char *why) {
         if (!look || file_exists(x) != 1) continue;
         ck_assert_msg(file_exists(y) == 1, "%s: %s is missing", why, y);
         char *s = timeless(x), *t = timeless(y);
-        ck_assert_msg(!strcmp(s, t) || ends_in(x, ".safetensors") || ends_in(x, ".tok"), "%s: %s differs from the undisturbed run", why, y);
+        ck_assert_msg(!strcmp(s, t) || ends_in(x, ".safetensors") || ends_in(x, ".tok"),
+                      "%s: %s differs from the undisturbed run", why, y);
         mem_free(s);
         mem_free(t);
         if (ends_in(x, ".safetensors") || ends_in(x, ".tok")) {
             File f, g;
             must(file_open(&f, x, &e), &e);
             must(file_open(&g, y, &e), &e);
-            ck_assert_msg(f.size == g.size && !memcmp(f.data, g.data, f.size), "%s: %s differs from the undisturbed run", why, y);
+            ck_assert_msg(f.size == g.size && !memcmp(f.data, g.data, f.size),
+                          "%s: %s differs from the undisturbed run", why, y);
             file_close(&f);
             file_close(&g);
         }
@@ -262,18 +276,27 @@ static void begin(void) {
     char *full = realpath(tmpdir, NULL);
     snprintf(tmpdir, sizeof tmpdir, "%s", full);
     free(full);
-    snprintf(line, sizeof line,
-             "cd '%s' && head -c 30000 '%s/testdata/text.txt' >text && echo '[5,4,3,2,1,9,8,7,6,5,4,3]' >ids.json && echo 104 105 10 >ids.txt && "
-             "echo '\"a<s>b\"' >lines && echo '{\"hidden_size\": 16, \"num_hidden_layers\": 4, \"num_attention_heads\": 2, "
-             "\"num_key_value_heads\": 1, \"intermediate_size\": 24, \"levels\": 1, \"level0\": {\"layers\": 0, \"T\": 24, \"text_rows\": 4, "
-             "\"recall_rows\": 4, \"n_min\": 2, \"n_max\": 4}, \"recall_n\": [2, 4], \"stage\": {\"lr\": 3e-3}, \"save_dtype\": \"float32\"}' >tiny.json && "
-             "echo '{\"student\": \"gdn_v4\", \"softmax_ratio\": 0.25, \"students\": \"none,uniform\", \"eval_batches\": 2, \"log_every\": 1, "
-             "\"save_every\": 1, \"stage1\": {\"steps\": 3, \"train_seq_len\": 24, \"batch_size\": 4, \"micro_batch_size\": 2}, \"score\": {\"steps\": 2, "
-             "\"train_seq_len\": 24, \"batch_size\": 4, \"micro_batch_size\": 4}, \"stage2\": {\"steps\": 2, \"train_seq_len\": 24, \"batch_size\": 4, "
-             "\"micro_batch_size\": 4}}' >run.json", tmpdir, root);
+    snprintf(
+        line, sizeof line,
+        "cd '%s' && head -c 30000 '%s/testdata/text.txt' >text && echo '[5,4,3,2,1,9,8,7,6,5,4,3]' >ids.json && echo "
+        "104 105 10 >ids.txt && "
+        "echo '\"a<s>b\"' >lines && echo '{\"hidden_size\": 16, \"num_hidden_layers\": 4, \"num_attention_heads\": 2, "
+        "\"num_key_value_heads\": 1, \"intermediate_size\": 24, \"levels\": 1, \"level0\": {\"layers\": 0, \"T\": 24, "
+        "\"text_rows\": 4, "
+        "\"recall_rows\": 4, \"n_min\": 2, \"n_max\": 4}, \"recall_n\": [2, 4], \"stage\": {\"lr\": 3e-3}, "
+        "\"save_dtype\": \"float32\"}' >tiny.json && "
+        "echo '{\"student\": \"gdn_v4\", \"softmax_ratio\": 0.25, \"students\": \"none,uniform\", \"eval_batches\": 2, "
+        "\"log_every\": 1, "
+        "\"save_every\": 1, \"stage1\": {\"steps\": 3, \"train_seq_len\": 24, \"batch_size\": 4, \"micro_batch_size\": "
+        "2}, \"score\": {\"steps\": 2, "
+        "\"train_seq_len\": 24, \"batch_size\": 4, \"micro_batch_size\": 4}, \"stage2\": {\"steps\": 2, "
+        "\"train_seq_len\": 24, \"batch_size\": 4, "
+        "\"micro_batch_size\": 4}}' >run.json",
+        tmpdir, root);
     ck_assert_int_eq(system(line), 0);
     ck_assert_msg(!shell("", "pretrain --text text -o teacher --config tiny.json --steps 4 -q -t 1", ""), "%s", said);
-    ck_assert_msg(!shell("", "align -m teacher/model --text text -o aligned --config run.json -q -t 1", ""), "%s", said);
+    ck_assert_msg(!shell("", "align -m teacher/model --text text -o aligned --config run.json -q -t 1", ""), "%s",
+                  said);
     ck_assert_msg(!shell("", "export --format gguf -m teacher/model -o teacher.gguf", ""), "%s", said);
 }
 
@@ -309,13 +332,15 @@ START_TEST(test_io) {
         resume(_i, n % 3 ? " -t 2" : "", "after kill -9"); // with another number of threads
         killed++;
         if (n % 4 < 2) {
-            ck_assert_msg(!run_with(_i, "HYBRIDIZE_FAIL_IO", n, soft), "%s with I/O call %ld%s: %s", commands[_i].name, n, soft, said);
+            ck_assert_msg(!run_with(_i, "HYBRIDIZE_FAIL_IO", n, soft), "%s with I/O call %ld%s: %s", commands[_i].name,
+                          n, soft, said);
             if (file_exists(place("whole")) == 2) same_tree(place("whole"), place("o"), soft);
             whole++;
         }
     }
-    printf("%s: of %ld I/O calls %ld failed (code 4), at %ld kill -9, %ld short or interrupted: resumed to the same bytes\n", commands[_i].name, last,
-           failed, killed, whole);
+    printf("%s: of %ld I/O calls %ld failed (code 4), at %ld kill -9, %ld short or interrupted: resumed to the same "
+           "bytes\n",
+           commands[_i].name, last, failed, killed, whole);
 }
 END_TEST
 
@@ -343,7 +368,8 @@ int main(int argc, char **argv) {
     setenv("ROOT", root, 1);
     setenv("OMP_NUM_THREADS", "1", 1);
     setenv("OMP_WAIT_POLICY", "passive", 0);
-    if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 0); // thousands of fsyncs; it is the process that dies here, not the machine
+    // thousands of fsyncs; it is the process that dies here, not the machine
+    if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 0);
     setvbuf(stdout, NULL, _IOLBF, 0);
     snprintf(relative, sizeof relative, "%.*s/../hybridize", slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
     if (!realpath(given ? given : relative, binary) || access(binary, X_OK)) {

@@ -1,4 +1,5 @@
-/* test_fuzz.c - every fuzz target over its corpus, without libFuzzer: testdata/fuzz/NAME.pack, and the files with a verdict in their name. */
+/* test_fuzz.c - every fuzz target over its corpus, without libFuzzer: testdata/fuzz/NAME.pack, and the files with a
+ * verdict in their name. */
 #include <check.h>
 #define LLVMFuzzerTestOneInput fuzz_checkpoint
 #include "tests/fuzz_checkpoint.c"
@@ -27,11 +28,18 @@
 #include "tests/fuzz_pack.h"
 #include <signal.h>
 
-static const struct { const char *name, *dir; int (*run)(const unsigned char *data, size_t size); } target[] = {
-    {"checkpoint", "testdata/hostile/ckpt", fuzz_checkpoint}, {"config", NULL, fuzz_config},
-    {"encode", "testdata/hostile/json", fuzz_encode},         {"gguf", "testdata/hostile/gguf", fuzz_gguf},
-    {"json", "testdata/hostile/json", fuzz_json},             {"safetensors", "testdata/st", fuzz_safetensors},
-    {"shard", "testdata/hostile/shard", fuzz_shard},          {"tokenizer", "testdata/hostile/tok", fuzz_tokenizer},
+static const struct {
+    const char *name, *dir;
+    int (*run)(const unsigned char *data, size_t size);
+} target[] = {
+    {"checkpoint", "testdata/hostile/ckpt", fuzz_checkpoint},
+    {"config", NULL, fuzz_config},
+    {"encode", "testdata/hostile/json", fuzz_encode},
+    {"gguf", "testdata/hostile/gguf", fuzz_gguf},
+    {"json", "testdata/hostile/json", fuzz_json},
+    {"safetensors", "testdata/st", fuzz_safetensors},
+    {"shard", "testdata/hostile/shard", fuzz_shard},
+    {"tokenizer", "testdata/hostile/tok", fuzz_tokenizer},
 };
 
 static char now[600]; // the input that is running, for the one line before the end

@@ -1,5 +1,6 @@
-/* test_gguf.c - GGUF: every number format against values packed here, malformed files, whole models (permutation, bias, tied head, rope
- * factors) and tokenizers (byte-level and sentencepiece-style, the latter against a merger by score written here). */
+/* test_gguf.c - GGUF: every number format against values packed here, malformed files, whole models (permutation, bias,
+ * tied head, rope factors) and tokenizers (byte-level and sentencepiece-style, the latter against a merger by score
+ * written here). */
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -79,19 +80,26 @@ static void pack(Bytes *b, GgmlType t, const Block *k) {
 /* The value of element j, in double. */
 static double value(GgmlType t, const Block *k, int j) {
     switch ((int)t) {
-    case GGML_Q4_0: return (double)k->d * (k->q[j] - 8);
-    case GGML_Q4_1: return (double)k->d * k->q[j] + k->m;
-    case GGML_Q5_0: return (double)k->d * (k->q[j] - 16);
-    case GGML_Q5_1: return (double)k->d * k->q[j] + k->m;
-    case GGML_Q8_0: return (double)k->d * (signed char)k->q[j];
-    case GGML_Q4_K: return (double)k->d * k->s[j / 32] * k->q[j] - (double)k->m * k->least[j / 32];
-    default: return (double)k->d * (signed char)k->s[j / 16] * (k->q[j] - 32);
+    case GGML_Q4_0:
+        return (double)k->d * (k->q[j] - 8);
+    case GGML_Q4_1:
+        return (double)k->d * k->q[j] + k->m;
+    case GGML_Q5_0:
+        return (double)k->d * (k->q[j] - 16);
+    case GGML_Q5_1:
+        return (double)k->d * k->q[j] + k->m;
+    case GGML_Q8_0:
+        return (double)k->d * (signed char)k->q[j];
+    case GGML_Q4_K:
+        return (double)k->d * k->s[j / 32] * k->q[j] - (double)k->m * k->least[j / 32];
+    default:
+        return (double)k->d * (signed char)k->s[j / 16] * (k->q[j] - 32);
     }
 }
 
 static Block draw(Rng *r, GgmlType t) {
-    static const int levels[] = {[GGML_Q4_0] = 16, [GGML_Q4_1] = 16, [GGML_Q5_0] = 32, [GGML_Q5_1] = 32, [GGML_Q8_0] = 256,
-                                 [GGML_Q4_K] = 16, [GGML_Q6_K] = 64};
+    static const int levels[] = {[GGML_Q4_0] = 16,  [GGML_Q4_1] = 16, [GGML_Q5_0] = 32, [GGML_Q5_1] = 32,
+                                 [GGML_Q8_0] = 256, [GGML_Q4_K] = 16, [GGML_Q6_K] = 64};
     Block k;
     k.d = (float)((int)rng_below(r, 2000) - 1000) / 1024;
     k.m = (float)((int)rng_below(r, 2000) - 1000) / 512;
@@ -117,7 +125,8 @@ START_TEST(test_formats) {
         ggml_dequantise(y, t, b.p, n);
         for (size_t j = 0; j < n; j++) {
             const double want = value(t, &k, (int)j);
-            ck_assert_msg(fabs(y[j] - want) <= 3e-7 * (fabs(want) + 64), "%s element %zu: %g, expected %g", ggml_name(t), j, y[j], want);
+            ck_assert_msg(fabs(y[j] - want) <= 3e-7 * (fabs(want) + 64), "%s element %zu: %g, expected %g",
+                          ggml_name(t), j, y[j], want);
         }
         free(b.p);
     }
@@ -126,7 +135,10 @@ END_TEST
 
 START_TEST(test_plain_formats) {
     const float x[3] = {1.5f, -0.25f, 3e4f};
-    static const struct { GgmlType t; DType d; } plain[] = {{GGML_F32, DT_F32}, {GGML_F16, DT_F16}, {GGML_BF16, DT_BF16}};
+    static const struct {
+        GgmlType t;
+        DType d;
+    } plain[] = {{GGML_F32, DT_F32}, {GGML_F16, DT_F16}, {GGML_BF16, DT_BF16}};
     for (int i = 0; i < 3; i++) {
         unsigned char raw[12];
         float y[3], want[3];
@@ -195,7 +207,8 @@ START_TEST(test_read) {
         ck_assert(len == strlen(want[i]) && !memcmp(s, want[i], len));
     }
     const GgufTensor *one = gguf_find(&g, "one"), *two = gguf_find(&g, "two");
-    ck_assert(one && two && !gguf_find(&g, "three") && one->rank == 2 && one->shape[0] == 2 && one->shape[1] == 4 && two->count == 3);
+    ck_assert(one && two && !gguf_find(&g, "three") && one->rank == 2 && one->shape[0] == 2 && one->shape[1] == 4 &&
+              two->count == 3);
     float y[4];
     gguf_dequantise(y, one, 4, 4);
     ck_assert(y[0] == 5 && y[3] == 8);
@@ -228,7 +241,8 @@ START_TEST(test_every_prefix) {
 }
 END_TEST
 
-/* One byte changed at any place: refused or read, never a crash (the sanitizers watch); sizes never grow beyond the file. */
+/* One byte changed at any place: refused or read, never a crash (the sanitizers watch); sizes never grow beyond the
+ * file. */
 START_TEST(test_every_byte) {
     Make m = {0};
     Err e;
@@ -256,29 +270,68 @@ static void fault(int i, Make *m) {
     static const char *const words[] = {"a"};
     small_file(m);
     switch (i) {
-    case 0: pair_u32(m, "n", 8); break;
-    case 1: tensor(m, "two", 0, 3, GGML_F32, x, 12); break;
-    case 2: tensor(m, "three", 0, 3, 10, x, 12); break;
-    case 3: tensor(m, "three", 0, 33, GGML_Q8_0, x, 12); break;
-    case 4: tensor(m, "three", 0, 0, GGML_F32, x, 0); break;
-    case 5: tensor(m, "three", (size_t)1 << 40, (size_t)1 << 40, GGML_F32, x, 0); break;
-    case 6: pair_u32(m, "general.alignment", 48); break;
-    case 7: pair_u32(m, "general.alignment", 0); break;
-    case 8: tensor(m, "three", 1 << 20, 1 << 20, GGML_F32, x, 32); break;
-    case 9: m->n_tensors += 60; break;
-    case 10: m->n_pairs = (uint64_t)1 << 60; break;
-    case 11: m->n_tensors = (uint64_t)1 << 60; break;
-    case 12: pair_str(m, "bad\xff", "x"); break;
-    case 13: pair_str(m, "", "x"); break;
-    case 14: put(&m->data, x, 32); break;
+    case 0:
+        pair_u32(m, "n", 8);
+        break;
+    case 1:
+        tensor(m, "two", 0, 3, GGML_F32, x, 12);
+        break;
+    case 2:
+        tensor(m, "three", 0, 3, 10, x, 12);
+        break;
+    case 3:
+        tensor(m, "three", 0, 33, GGML_Q8_0, x, 12);
+        break;
+    case 4:
+        tensor(m, "three", 0, 0, GGML_F32, x, 0);
+        break;
+    case 5:
+        tensor(m, "three", (size_t)1 << 40, (size_t)1 << 40, GGML_F32, x, 0);
+        break;
+    case 6:
+        pair_u32(m, "general.alignment", 48);
+        break;
+    case 7:
+        pair_u32(m, "general.alignment", 0);
+        break;
+    case 8:
+        tensor(m, "three", 1 << 20, 1 << 20, GGML_F32, x, 32);
+        break;
+    case 9:
+        m->n_tensors += 60;
+        break;
+    case 10:
+        m->n_pairs = (uint64_t)1 << 60;
+        break;
+    case 11:
+        m->n_tensors = (uint64_t)1 << 60;
+        break;
+    case 12:
+        pair_str(m, "bad\xff", "x");
+        break;
+    case 13:
+        pair_str(m, "", "x");
+        break;
+    case 14:
+        put(&m->data, x, 32);
+        break;
     case 15: // the last tensor's offset goes back to the first one's
         memset(m->list.p + m->list.n - 8, 0, 8);
         break;
-    case 16: m->list.p[m->list.n - 8] += 32, put(&m->data, x, 32); break;
-    case 17: pair_strs(m, "deep", words, 1), m->pairs.p[m->pairs.n - 9 - 8 - 4] = 9; break;
-    case 18: pair_bool(m, "maybe", 2); break;
-    case 19: pair_u32(m, "odd", 1), m->pairs.p[m->pairs.n - 8] = 13; break;
-    default: break;
+    case 16:
+        m->list.p[m->list.n - 8] += 32, put(&m->data, x, 32);
+        break;
+    case 17:
+        pair_strs(m, "deep", words, 1), m->pairs.p[m->pairs.n - 9 - 8 - 4] = 9;
+        break;
+    case 18:
+        pair_bool(m, "maybe", 2);
+        break;
+    case 19:
+        pair_u32(m, "odd", 1), m->pairs.p[m->pairs.n - 8] = 13;
+        break;
+    default:
+        break;
     }
 }
 static const char *const fault_says[] = {
@@ -309,16 +362,20 @@ START_TEST(test_faults) {
     fault(_i, &m);
     Bytes b = make_file(&m, 3);
     ck_assert_int_eq(parse(&b, &e), ERR_INPUT);
-    ck_assert_msg(!strncmp(e.msg, fault_says[_i], strlen(fault_says[_i])), "got: %s\nexpected: %s", e.msg, fault_says[_i]);
+    ck_assert_msg(!strncmp(e.msg, fault_says[_i], strlen(fault_says[_i])), "got: %s\nexpected: %s", e.msg,
+                  fault_says[_i]);
     free(b.p);
     make_free(&m);
 }
 END_TEST
 
 START_TEST(test_versions) {
-    static const struct { uint32_t version; const char *says; } bad[] = {
-        {1, "x.gguf: GGUF version 1, expected 2 or 3"}, {4, "x.gguf: GGUF version 4, expected 2 or 3"},
-        {0x03000000, "x.gguf: a big-endian GGUF file is not supported"}};
+    static const struct {
+        uint32_t version;
+        const char *says;
+    } bad[] = {{1, "x.gguf: GGUF version 1, expected 2 or 3"},
+               {4, "x.gguf: GGUF version 4, expected 2 or 3"},
+               {0x03000000, "x.gguf: a big-endian GGUF file is not supported"}};
     Make m = {0};
     Err e;
     small_file(&m);
@@ -351,8 +408,8 @@ static float element(const char *name, size_t i) {
     return (float)((double)(h % 2001) / 1000 - 1);
 }
 
-/* The file's tensor: transformers' rows in llama.cpp's order if heads; matrices as `type`. `want` gets what must come out, in
- * transformers' order. */
+/* The file's tensor: transformers' rows in llama.cpp's order if heads; matrices as `type`.
+ * `want` gets what must come out, in transformers' order. */
 static void model_tensor(Make *m, const char *name, size_t rows, size_t cols, GgmlType type, int heads) {
     const size_t n = (rows ? rows : 1) * cols, R = rows ? rows : cols, size = heads ? R / (size_t)heads : 1;
     float *x = malloc(n * sizeof *x);
@@ -377,25 +434,41 @@ static float wanted(const char *name, size_t i, int matrix, GgmlType type) {
 }
 
 static void model_layer(Make *m, const Spec *s, int l) {
-    const struct { const char *part; size_t rows, cols; int heads, when; } list[] = {
-        {"attn_norm.weight", 0, C, 0, 1}, {"attn_q.weight", H * D, C, H, 1},       {"attn_k.weight", HK * D, C, HK, 1},
-        {"attn_v.weight", HK * D, C, 0, 1}, {"attn_output.weight", C, H * D, 0, 1}, {"ffn_norm.weight", 0, C, 0, 1},
-        {"ffn_gate.weight", F, C, 0, 1},  {"ffn_up.weight", F, C, 0, 1},           {"ffn_down.weight", C, F, 0, 1},
-        {"attn_q.bias", 0, H * D, H, s->bias}, {"attn_k.bias", 0, HK * D, HK, s->bias}, {"attn_v.bias", 0, HK * D, 0, s->bias},
-        {"attn_q_norm.weight", 0, D, 0, s->qk_norm}, {"attn_k_norm.weight", 0, D, 0, s->qk_norm}};
+    const struct {
+        const char *part;
+        size_t rows, cols;
+        int heads, when;
+    } list[] = {{"attn_norm.weight", 0, C, 0, 1},
+                {"attn_q.weight", H * D, C, H, 1},
+                {"attn_k.weight", HK * D, C, HK, 1},
+                {"attn_v.weight", HK * D, C, 0, 1},
+                {"attn_output.weight", C, H * D, 0, 1},
+                {"ffn_norm.weight", 0, C, 0, 1},
+                {"ffn_gate.weight", F, C, 0, 1},
+                {"ffn_up.weight", F, C, 0, 1},
+                {"ffn_down.weight", C, F, 0, 1},
+                {"attn_q.bias", 0, H * D, H, s->bias},
+                {"attn_k.bias", 0, HK * D, HK, s->bias},
+                {"attn_v.bias", 0, HK * D, 0, s->bias},
+                {"attn_q_norm.weight", 0, D, 0, s->qk_norm},
+                {"attn_k_norm.weight", 0, D, 0, s->qk_norm}};
     const int permuted = !strcmp(s->arch, "llama");
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         char name[64];
         snprintf(name, sizeof name, "blk.%d.%s", l, list[i].part);
         if (!list[i].when || (s->skip && !strcmp(s->skip, name))) continue;
-        model_tensor(m, name, list[i].rows, list[i].cols, list[i].rows ? s->matrix : GGML_F32, permuted ? list[i].heads : 0);
+        model_tensor(m, name, list[i].rows, list[i].cols, list[i].rows ? s->matrix : GGML_F32,
+                     permuted ? list[i].heads : 0);
     }
 }
 
 static void model_pairs(Make *m, const char *arch) {
-    static const struct { const char *name; uint32_t v; } ints[] = {
-        {"block_count", L}, {"context_length", 1024}, {"embedding_length", C}, {"feed_forward_length", F}, {"attention.head_count", H},
-        {"attention.head_count_kv", HK}, {"rope.dimension_count", D}};
+    static const struct {
+        const char *name;
+        uint32_t v;
+    } ints[] = {{"block_count", L},         {"context_length", 1024},    {"embedding_length", C},
+                {"feed_forward_length", F}, {"attention.head_count", H}, {"attention.head_count_kv", HK},
+                {"rope.dimension_count", D}};
     char key[64];
     pair_str(m, "general.architecture", arch);
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
@@ -409,7 +482,8 @@ static void model_pairs(Make *m, const char *arch) {
 }
 
 static char letters[256][5];
-/* 256 letters of the byte alphabet, "ab", a word for the merge of "Ġ" and "ab", three specials; ids 0.. in this order. */
+/* 256 letters of the byte alphabet, "ab", a word for the merge of "Ġ" and "ab", three specials; ids 0.. in this order.
+ * */
 static void byte_tokens(Make *m, const char *pre) {
     const char *text[VOC];
     int type[VOC];
@@ -428,7 +502,10 @@ static void byte_tokens(Make *m, const char *pre) {
     }
     json_free(&j);
     mem_free(byte_json);
-    static const char *const more[] = {"ab", "\xC4\xA0" "ab", "<|start|>", "<|end|>", "<tool>"};
+    static const char *const more[] = {"ab",
+                                       "\xC4\xA0"
+                                       "ab",
+                                       "<|start|>", "<|end|>", "<tool>"};
     static const int kinds[] = {1, 1, 3, 3, 4};
     for (int i = 0; i < 5; i++) text[n] = more[i], type[n++] = kinds[i];
     static const char *const merges[] = {"a b", "\xC4\xA0 ab"};
@@ -465,14 +542,22 @@ static void model_file(const Spec *s, const char *path) {
     make_free(&m);
 }
 
-static const struct { const char *gguf, *fla; } names[] = {
-    {"token_embd.weight", "model.embeddings.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"},
-    {"blk.1.attn_q.weight", "model.layers.1.attn.q_proj.weight"}, {"blk.0.attn_k.weight", "model.layers.0.attn.k_proj.weight"},
-    {"blk.0.attn_v.weight", "model.layers.0.attn.v_proj.weight"}, {"blk.1.attn_output.weight", "model.layers.1.attn.o_proj.weight"},
-    {"blk.1.attn_q.bias", "model.layers.1.attn.q_proj.bias"}, {"blk.1.attn_k.bias", "model.layers.1.attn.k_proj.bias"},
-    {"blk.0.attn_q_norm.weight", "model.layers.0.attn.q_norm.weight"}, {"blk.1.ffn_norm.weight", "model.layers.1.mlp_norm.weight"},
-    {"blk.0.ffn_gate.weight", "model.layers.0.mlp.gate_proj.weight"}, {"blk.1.ffn_up.weight", "model.layers.1.mlp.up_proj.weight"},
-    {"blk.1.ffn_down.weight", "model.layers.1.mlp.down_proj.weight"}};
+static const struct {
+    const char *gguf, *fla;
+} names[] = {{"token_embd.weight", "model.embeddings.weight"},
+             {"output_norm.weight", "model.norm.weight"},
+             {"output.weight", "lm_head.weight"},
+             {"blk.1.attn_q.weight", "model.layers.1.attn.q_proj.weight"},
+             {"blk.0.attn_k.weight", "model.layers.0.attn.k_proj.weight"},
+             {"blk.0.attn_v.weight", "model.layers.0.attn.v_proj.weight"},
+             {"blk.1.attn_output.weight", "model.layers.1.attn.o_proj.weight"},
+             {"blk.1.attn_q.bias", "model.layers.1.attn.q_proj.bias"},
+             {"blk.1.attn_k.bias", "model.layers.1.attn.k_proj.bias"},
+             {"blk.0.attn_q_norm.weight", "model.layers.0.attn.q_norm.weight"},
+             {"blk.1.ffn_norm.weight", "model.layers.1.mlp_norm.weight"},
+             {"blk.0.ffn_gate.weight", "model.layers.0.mlp.gate_proj.weight"},
+             {"blk.1.ffn_up.weight", "model.layers.1.mlp.up_proj.weight"},
+             {"blk.1.ffn_down.weight", "model.layers.1.mlp.down_proj.weight"}};
 
 static const Spec specs[] = {
     {.arch = "llama", .matrix = GGML_F32},
@@ -498,19 +583,26 @@ START_TEST(test_models) {
     ok(hf_open(&h, dir, &e), &e);
     const Config *c = &h.config;
     ck_assert_str_eq(c->family, s->bias ? "qwen2" : s->arch); // llama with q, k, v biases only is what Qwen2 is
-    ck_assert(c->C == C && c->L == L && c->H == H && c->Hk == HK && c->D == D && c->F == F && c->VOC == VOC && c->tied == s->tied);
-    ck_assert(c->norm_eps == 1e-5 && c->rope.theta == 500000 && c->max_positions == 1024 && c->bos == 258 && c->eos[0] == 259);
-    ck_assert(c->qkv_bias == s->bias && c->qk_norm == s->qk_norm && c->rope.kind == (s->rope ? ROPE_LLAMA3 : ROPE_PLAIN));
-    if (s->rope) ck_assert(c->rope.factor == 32 && c->rope.low_freq == 1 && c->rope.high_freq == 4 && c->rope.original == 8192);
+    ck_assert(c->C == C && c->L == L && c->H == H && c->Hk == HK && c->D == D && c->F == F && c->VOC == VOC &&
+              c->tied == s->tied);
+    ck_assert(c->norm_eps == 1e-5 && c->rope.theta == 500000 && c->max_positions == 1024 && c->bos == 258 &&
+              c->eos[0] == 259);
+    ck_assert(c->qkv_bias == s->bias && c->qk_norm == s->qk_norm &&
+              c->rope.kind == (s->rope ? ROPE_LLAMA3 : ROPE_PLAIN));
+    if (s->rope)
+        ck_assert(c->rope.factor == 32 && c->rope.low_freq == 1 && c->rope.high_freq == 4 && c->rope.original == 8192);
     if (_i == 1) ck_assert_int_gt(h.n_shards, 1);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const Tensor *t = hf_tensor(&h, names[i].fla);
-        if ((s->tied && i == 2) || (!s->bias && strstr(names[i].gguf, "bias")) || (!s->qk_norm && strstr(names[i].gguf, "q_norm"))) continue;
+        if ((s->tied && i == 2) || (!s->bias && strstr(names[i].gguf, "bias")) ||
+            (!s->qk_norm && strstr(names[i].gguf, "q_norm")))
+            continue;
         ck_assert_msg(t != NULL, "%s", names[i].fla);
         for (size_t k = 0; k < t->count; k++) {
             float x;
             memcpy(&x, t->data + 4 * k, 4);
-            ck_assert_msg(x == wanted(names[i].gguf, k, t->rank > 1, s->matrix), "%s element %zu: %g", names[i].fla, k, x);
+            ck_assert_msg(x == wanted(names[i].gguf, k, t->rank > 1, s->matrix), "%s element %zu: %g", names[i].fla, k,
+                          x);
         }
     }
     hf_close(&h);
@@ -521,10 +613,15 @@ START_TEST(test_models) {
 END_TEST
 
 START_TEST(test_model_faults) {
-    static const struct { Spec s; const char *says; } bad[] = {
-        {{.arch = "llama", .matrix = GGML_F32, .skip = "blk.1.ffn_up.weight"}, "tensor 'blk.1.ffn_up.weight' is missing"},
+    static const struct {
+        Spec s;
+        const char *says;
+    } bad[] = {
+        {{.arch = "llama", .matrix = GGML_F32, .skip = "blk.1.ffn_up.weight"},
+         "tensor 'blk.1.ffn_up.weight' is missing"},
         {{.arch = "qwen2", .matrix = GGML_F32, .tied = 1}, "tensor 'blk.0.attn_q.bias' is missing"},
-        {{.arch = "qwen2", .matrix = GGML_F32, .bias = 1, .qk_norm = 1}, "tensor 'blk.0.attn_k_norm.weight' is not a parameter"},
+        {{.arch = "qwen2", .matrix = GGML_F32, .bias = 1, .qk_norm = 1},
+         "tensor 'blk.0.attn_k_norm.weight' is not a parameter"},
         {{.arch = "llama", .matrix = GGML_F32, .rope = 2}, "tensor 'rope_freqs.weight': element 16 is"},
         {{.arch = "phi3", .matrix = GGML_F32}, "general.architecture: got \"phi3\", expected llama, qwen2 or qwen3"}};
     GgufModel m;
@@ -597,7 +694,8 @@ START_TEST(test_byte_level) {
     const int a[] = {256, 257, ' ', '1', '2', 258, 'c'}, b[] = {260, 'a'}, c[] = {258, 256};
     expect_ids(t, "ab ab 12<|start|>c", 0, a, 7);
     expect_ids(t, "<tool>a", 0, b, 2);
-    expect_ids(t, "ab", TOKENIZE_SPECIAL, _i == 3 ? c : c + 1, _i == 3 ? 2 : 1); // Llama-3 begins with BOS unless told not to
+    // Llama-3 begins with BOS unless told not to
+    expect_ids(t, "ab", TOKENIZE_SPECIAL, _i == 3 ? c : c + 1, _i == 3 ? 2 : 1);
     const int nfc[] = {0xc3, 0xa9}, raw[] = {'e', 0xcc, 0x81};
     expect_ids(t, "e\xCC\x81", 0, _i == 1 ? nfc : raw, _i == 1 ? 2 : 3); // only Qwen2 composes
     tokenizer_close(t);
@@ -609,7 +707,8 @@ START_TEST(test_byte_level) {
 }
 END_TEST
 
-/* The rule itself: join the neighbours whose union has the highest score, the leftmost of equals, until none is a token. */
+/* The rule itself: join the neighbours whose union has the highest score, the leftmost of equals, until none is a
+ * token. */
 static size_t by_score(const char *const *tok, const float *score, int n_tok, const char *text, int *ids) {
     char piece[64][64];
     size_t n = 0;
@@ -642,9 +741,27 @@ static size_t by_score(const char *const *tok, const float *score, int n_tok, co
 
 START_TEST(test_sentencepiece) {
     enum { SPECIALS = 3, PLAIN = 16, N = SPECIALS + 256 + PLAIN };
-    static const char *const plain[PLAIN] = {"\xE2\x96\x81", "a", "b", "c", "\xC3\xA9", "ab", "bc", "abc", "\xE2\x96\x81" "a",
-                                             "\xE2\x96\x81" "ab", "ca", "cab", "bcab", "aa", "aaa", "\xC3\xA9" "a"};
-    static const float plain_score[PLAIN] = {-100, -101, -102, -103, -104, -3, -2, -5, -1, -7, -4, -6, -8, -9, -10, -11};
+    static const char *const plain[PLAIN] = {"\xE2\x96\x81",
+                                             "a",
+                                             "b",
+                                             "c",
+                                             "\xC3\xA9",
+                                             "ab",
+                                             "bc",
+                                             "abc",
+                                             "\xE2\x96\x81"
+                                             "a",
+                                             "\xE2\x96\x81"
+                                             "ab",
+                                             "ca",
+                                             "cab",
+                                             "bcab",
+                                             "aa",
+                                             "aaa",
+                                             "\xC3\xA9"
+                                             "a"};
+    static const float plain_score[PLAIN] = {-100, -101, -102, -103, -104, -3, -2,  -5,
+                                             -1,   -7,   -4,   -6,   -8,   -9, -10, -11};
     static char bytes[256][8];
     const char *text[N];
     int type[N];
@@ -659,7 +776,8 @@ START_TEST(test_sentencepiece) {
         text[SPECIALS + i] = bytes[i];
         type[SPECIALS + i] = 6;
     }
-    for (int i = 0; i < PLAIN; i++) text[SPECIALS + 256 + i] = plain[i], type[SPECIALS + 256 + i] = 1, score[SPECIALS + 256 + i] = plain_score[i];
+    for (int i = 0; i < PLAIN; i++)
+        text[SPECIALS + 256 + i] = plain[i], type[SPECIALS + 256 + i] = 1, score[SPECIALS + 256 + i] = plain_score[i];
     pair_str(&m, "tokenizer.ggml.model", "llama");
     pair_strs(&m, "tokenizer.ggml.tokens", text, N);
     pair_i32s(&m, "tokenizer.ggml.token_type", type, N);
@@ -680,7 +798,8 @@ START_TEST(test_sentencepiece) {
         for (uint32_t k = 1 + rng_below(&r, 12); k; k--) {
             const char *bit = bits[rng_below(&r, 5)];
             in_len += (size_t)snprintf(in + in_len, sizeof in - in_len, "%s", bit);
-            marked_len += (size_t)snprintf(marked + marked_len, sizeof marked - marked_len, "%s", *bit == ' ' ? "\xE2\x96\x81" : bit);
+            marked_len += (size_t)snprintf(marked + marked_len, sizeof marked - marked_len, "%s",
+                                           *bit == ' ' ? "\xE2\x96\x81" : bit);
         }
         const size_t n = by_score(plain, plain_score, PLAIN, marked, want + first);
         for (size_t i = first; i < n + first; i++) want[i] += SPECIALS + 256;
@@ -697,7 +816,8 @@ START_TEST(test_tokenizer_faults) {
     static const char *const says[] = {
         "x.gguf: tokenizer.ggml.model: got \"bert\", expected gpt2 or llama", "x.gguf: tokenizer.ggml.tokens: missing",
         "x.gguf: tokenizer.ggml.tokens: 261 tokens, but as many types or scores are not there",
-        "x.gguf: tokenizer.ggml.merges: got an array of i32, expected one of a string", "x.gguf: tokenizer.ggml.bos_token_id: got 9999"};
+        "x.gguf: tokenizer.ggml.merges: got an array of i32, expected one of a string",
+        "x.gguf: tokenizer.ggml.bos_token_id: got 9999"};
     static const char *const word[] = {"a"};
     static const int one[] = {1};
     Make m = {0};

@@ -27,10 +27,15 @@ static int parse(Config *c, const char *text, Err *e) {
     return rc;
 }
 
-#define SIZES "\"hidden_size\": 64, \"intermediate_size\": 128, \"num_hidden_layers\": 4, \"num_attention_heads\": 8, \"vocab_size\": 100"
+#define SIZES                                                                                                          \
+    "\"hidden_size\": 64, \"intermediate_size\": 128, \"num_hidden_layers\": 4, \"num_attention_heads\": 8, "          \
+    "\"vocab_size\": 100"
 
 START_TEST(test_family_defaults) {
-    static const struct { const char *family; int Hk, D, positions, qkv_bias, qk_norm, window, bos, n_eos; } want[] = {
+    static const struct {
+        const char *family;
+        int Hk, D, positions, qkv_bias, qk_norm, window, bos, n_eos;
+    } want[] = {
         {"llama", 8, 8, 2048, 0, 0, 0, 1, 1},
         {"mistral", 8, 8, 131072, 0, 0, 4096, 1, 1},
         {"qwen2", 32, 8, 32768, 1, 0, 0, -1, 0},
@@ -40,7 +45,8 @@ START_TEST(test_family_defaults) {
     Config c;
     Err e = {0};
     // Qwen's default of 32 key/value heads does not fit 8 heads: say how many, and see the default refused.
-    snprintf(text, sizeof text, "{\"model_type\": \"%s\", %s%s}", want[_i].family, SIZES, _i >= 2 ? ", \"num_key_value_heads\": 4" : "");
+    snprintf(text, sizeof text, "{\"model_type\": \"%s\", %s%s}", want[_i].family, SIZES,
+             _i >= 2 ? ", \"num_key_value_heads\": 4" : "");
     ok(parse(&c, text, &e), &e);
     ck_assert_str_eq(c.family, want[_i].family);
     ck_assert_int_eq(c.Hk, _i >= 2 ? 4 : want[_i].Hk);
@@ -61,15 +67,25 @@ START_TEST(test_family_defaults) {
 END_TEST
 
 START_TEST(test_rope_forms) {
-    static const struct { const char *json; RopeKind kind; double theta, factor; int original; } want[] = {
+    static const struct {
+        const char *json;
+        RopeKind kind;
+        double theta, factor;
+        int original;
+    } want[] = {
         {"\"rope_theta\": 5e5, \"rope_scaling\": null", ROPE_PLAIN, 5e5, 0, 0},
         {"\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 7000}", ROPE_PLAIN, 7000, 0, 0},
-        {"\"rope_theta\": 3, \"rope_scaling\": {}, \"rope_parameters\": {\"rope_theta\": 7000}", ROPE_PLAIN, 7000, 0, 0},
+        {"\"rope_theta\": 3, \"rope_scaling\": {}, \"rope_parameters\": {\"rope_theta\": 7000}", ROPE_PLAIN, 7000, 0,
+         0},
         {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}", ROPE_LINEAR, 10000, 2, 0},
-        {"\"rope_theta\": 5e5, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 32, \"low_freq_factor\": 1, \"high_freq_factor\": 4, "
-         "\"original_max_position_embeddings\": 8192}", ROPE_LLAMA3, 5e5, 32, 8192},
-        {"\"max_position_embeddings\": 777, \"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 9, \"factor\": 8, "
-         "\"low_freq_factor\": 1, \"high_freq_factor\": 4}", ROPE_LLAMA3, 9, 8, 777},
+        {"\"rope_theta\": 5e5, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 32, \"low_freq_factor\": 1, "
+         "\"high_freq_factor\": 4, "
+         "\"original_max_position_embeddings\": 8192}",
+         ROPE_LLAMA3, 5e5, 32, 8192},
+        {"\"max_position_embeddings\": 777, \"rope_parameters\": {\"rope_type\": \"llama3\", \"rope_theta\": 9, "
+         "\"factor\": 8, "
+         "\"low_freq_factor\": 1, \"high_freq_factor\": 4}",
+         ROPE_LLAMA3, 9, 8, 777},
     };
     char text[1024];
     Config c;
@@ -83,20 +99,26 @@ START_TEST(test_rope_forms) {
 END_TEST
 
 START_TEST(test_windows) {
-    static const struct { const char *type, *json; int window; } want[] = {
+    static const struct {
+        const char *type, *json;
+        int window;
+    } want[] = {
         {"mistral", "\"sliding_window\": null", 0},
         {"mistral", "\"sliding_window\": 64", 64},
         {"qwen2", "\"sliding_window\": 64", 0},
         {"qwen2", "\"use_sliding_window\": true, \"sliding_window\": 64, \"max_window_layers\": 4", 0},
         {"qwen2", "\"use_sliding_window\": true, \"sliding_window\": 64, \"max_window_layers\": 0", 64},
-        {"qwen3", "\"use_sliding_window\": true, \"sliding_window\": 64, \"layer_types\": [\"sliding_attention\", "
-                  "\"sliding_attention\", \"sliding_attention\", \"sliding_attention\"]", 64},
+        {"qwen3",
+         "\"use_sliding_window\": true, \"sliding_window\": 64, \"layer_types\": [\"sliding_attention\", "
+         "\"sliding_attention\", \"sliding_attention\", \"sliding_attention\"]",
+         64},
         {"qwen3", "\"use_sliding_window\": true, \"sliding_window\": null, \"max_window_layers\": 0", 0},
     };
     char text[1024];
     Config c;
     Err e = {0};
-    snprintf(text, sizeof text, "{\"model_type\": \"%s\", %s, \"num_key_value_heads\": 2, %s}", want[_i].type, SIZES, want[_i].json);
+    snprintf(text, sizeof text, "{\"model_type\": \"%s\", %s, \"num_key_value_heads\": 2, %s}", want[_i].type, SIZES,
+             want[_i].json);
     ok(parse(&c, text, &e), &e);
     ck_assert_int_eq(c.window, want[_i].window);
 }
@@ -105,10 +127,16 @@ END_TEST
 START_TEST(test_biases_ids_dtype) {
     Config c;
     Err e = {0};
-    ok(parse(&c, "{\"model_type\": \"llama\", " SIZES ", \"attention_bias\": true, \"eos_token_id\": [5, 6], \"bos_token_id\": null, "
-                 "\"dtype\": \"float16\", \"torch_dtype\": \"float32\"}", &e), &e);
-    ck_assert(c.qkv_bias && c.o_bias && c.n_eos == 2 && c.eos[0] == 5 && c.eos[1] == 6 && c.bos == -1 && c.dtype == DT_F16);
-    ok(parse(&c, "{\"model_type\": \"qwen3\", " SIZES ", \"num_key_value_heads\": 2, \"attention_bias\": true}", &e), &e);
+    ok(parse(&c,
+             "{\"model_type\": \"llama\", " SIZES
+             ", \"attention_bias\": true, \"eos_token_id\": [5, 6], \"bos_token_id\": null, "
+             "\"dtype\": \"float16\", \"torch_dtype\": \"float32\"}",
+             &e),
+       &e);
+    ck_assert(c.qkv_bias && c.o_bias && c.n_eos == 2 && c.eos[0] == 5 && c.eos[1] == 6 && c.bos == -1 &&
+              c.dtype == DT_F16);
+    ok(parse(&c, "{\"model_type\": \"qwen3\", " SIZES ", \"num_key_value_heads\": 2, \"attention_bias\": true}", &e),
+       &e);
     ck_assert(c.qkv_bias && c.o_bias && c.qk_norm);
 }
 END_TEST
@@ -117,29 +145,51 @@ START_TEST(test_fla) {
     Config c;
     Err e = {0};
     // As flash-linear-attention writes it, without our member.
-    ok(parse(&c, "{\"model_type\": \"gated_deltanet\", \"hidden_size\": 64, \"intermediate_size\": null, \"hidden_ratio\": 4, "
-                 "\"num_hidden_layers\": 3, \"num_heads\": 4, \"head_dim\": 16, \"expand_v\": 1, \"use_short_conv\": false, \"norm_eps\": 1e-5, "
-                 "\"vocab_size\": 10, \"attn\": {\"layers\": [2], \"num_heads\": 4, \"num_kv_heads\": 2, \"qkv_bias\": true, "
-                 "\"window_size\": 9, \"rope_theta\": 300}}", &e), &e);
+    ok(parse(
+           &c,
+           "{\"model_type\": \"gated_deltanet\", \"hidden_size\": 64, \"intermediate_size\": null, \"hidden_ratio\": "
+           "4, "
+           "\"num_hidden_layers\": 3, \"num_heads\": 4, \"head_dim\": 16, \"expand_v\": 1, \"use_short_conv\": false, "
+           "\"norm_eps\": 1e-5, "
+           "\"vocab_size\": 10, \"attn\": {\"layers\": [2], \"num_heads\": 4, \"num_kv_heads\": 2, \"qkv_bias\": true, "
+           "\"window_size\": 9, \"rope_theta\": 300}}",
+           &e),
+       &e);
     ck_assert_int_eq(c.mixer[0], mixer_find("gdn_v4"));
     ck_assert_int_eq(c.mixer[1], mixer_find("gdn_v4"));
     ck_assert_int_eq(c.mixer[2], 0);
     ck_assert(c.F == 256 && c.Hk == 2 && c.qkv_bias && c.window == 9 && c.rope.theta == 300 && c.o_norm_eps == 1e-5);
-    ok(parse(&c, "{\"model_type\": \"gla\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 2, \"num_heads\": 4, "
-                 "\"expand_k\": 1, \"vocab_size\": 10, \"attn\": [{\"layers\": [0], \"num_heads\": 4}]}", &e), &e);
+    ok(parse(&c,
+             "{\"model_type\": \"gla\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 2, "
+             "\"num_heads\": 4, "
+             "\"expand_k\": 1, \"vocab_size\": 10, \"attn\": [{\"layers\": [0], \"num_heads\": 4}]}",
+             &e),
+       &e);
     ck_assert_int_eq(c.mixer[1], mixer_find("gla_v1"));
     ck_assert(c.mixer[0] == 0 && c.D == 16 && c.Hk == 4 && c.F == 8);
     // fla's KDA: a convolution unless it says otherwise
-    ok(parse(&c, "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 2, \"num_heads\": 4, "
-                 "\"head_dim\": 16, \"vocab_size\": 10, \"conv_size\": 3, \"attn\": {\"layers\": [1], \"num_heads\": 4}}", &e), &e);
+    ok(parse(&c,
+             "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 2, "
+             "\"num_heads\": 4, "
+             "\"head_dim\": 16, \"vocab_size\": 10, \"conv_size\": 3, \"attn\": {\"layers\": [1], \"num_heads\": 4}}",
+             &e),
+       &e);
     ck_assert_int_eq(c.mixer[0], mixer_find("kda_v2"));
     ck_assert(c.mixer[1] == 0 && c.D == 16 && c.conv_width == 3);
-    ck_assert_int_eq(parse(&c, "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "
-                               "\"num_heads\": 4, \"head_dim\": 16, \"vocab_size\": 10, \"safe_gate\": true}", &e), ERR_INPUT);
+    ck_assert_int_eq(
+        parse(&c,
+              "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "
+              "\"num_heads\": 4, \"head_dim\": 16, \"vocab_size\": 10, \"safe_gate\": true}",
+              &e),
+        ERR_INPUT);
     ck_assert_ptr_nonnull(strstr(e.msg, "safe_gate"));
     e = (Err){0};
-    ok(parse(&c, "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 1, \"num_heads\": 4, "
-                 "\"head_dim\": 16, \"vocab_size\": 10, \"use_short_conv\": false}", &e), &e);
+    ok(parse(&c,
+             "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "
+             "\"num_heads\": 4, "
+             "\"head_dim\": 16, \"vocab_size\": 10, \"use_short_conv\": false}",
+             &e),
+       &e);
     ck_assert_int_eq(c.mixer[0], mixer_find("kda_v1"));
 }
 END_TEST
@@ -234,7 +284,12 @@ static const char *in_scratch(const char *name) {
     return path[k];
 }
 
-typedef struct { const char *name, *family, *mixers; int qkv_bias, o_bias, qk_norm, tied, D, window; RopeKind rope; int notes; } Shape;
+typedef struct {
+    const char *name, *family, *mixers;
+    int qkv_bias, o_bias, qk_norm, tied, D, window;
+    RopeKind rope;
+    int notes;
+} Shape;
 static const Shape shapes[] = {
     {"llama", "llama", "ss", 0, 0, 0, 1, 4, 0, ROPE_PLAIN, 0},
     {"llama3 untied, head_dim", "llama", "ss", 0, 0, 0, 0, 8, 0, ROPE_LLAMA3, 0},
@@ -261,8 +316,20 @@ static const Shape shapes[] = {
 };
 
 static Config shape_config(const Shape *s) {
-    Config c = {.C = 16, .L = 2, .H = 4, .Hk = 2, .F = 12, .VOC = 11, .max_positions = 64, .norm_eps = 1e-5, .o_norm_eps = 1e-5,
-                .conv_width = 4, .bos = 1, .n_eos = 2, .eos = {2, 3}, .dtype = DT_F32};
+    Config c = {.C = 16,
+                .L = 2,
+                .H = 4,
+                .Hk = 2,
+                .F = 12,
+                .VOC = 11,
+                .max_positions = 64,
+                .norm_eps = 1e-5,
+                .o_norm_eps = 1e-5,
+                .conv_width = 4,
+                .bos = 1,
+                .n_eos = 2,
+                .eos = {2, 3},
+                .dtype = DT_F32};
     snprintf(c.family, sizeof c.family, "%s", s->family);
     c.qkv_bias = s->qkv_bias;
     c.o_bias = s->o_bias;
@@ -275,13 +342,22 @@ static Config shape_config(const Shape *s) {
         char name[8] = "gdn_v?";
         name[5] = s->mixers[l];
         const char kind = s->mixers[l];
-        c.mixer[l] = mixer_find(kind == 's' ? "softmax" : kind == 'g' ? "gla_v1" : kind == 'k' ? "kda_v1" : kind == 'K' ? "kda_v2" : kind == 'w' ? "swa_v1" : name);
+        c.mixer[l] = mixer_find(kind == 's'   ? "softmax"
+                                : kind == 'g' ? "gla_v1"
+                                : kind == 'k' ? "kda_v1"
+                                : kind == 'K' ? "kda_v2"
+                                : kind == 'w' ? "swa_v1"
+                                              : name);
         if (kind == 'w') c.swa_window = 7;
     }
     return c;
 }
 
-typedef struct { const Model *other; double worst; int n; } Compare;
+typedef struct {
+    const Model *other;
+    double worst;
+    int n;
+} Compare;
 static int compare_param(void *ctx, const ParamInfo *info, Param *slot) {
     Compare *k = ctx;
     ParamInfo other;
@@ -398,8 +474,7 @@ START_TEST(test_save_faults) {
         if (_i == 0) {
             snprintf(number, sizeof number, "%ld", file_io_calls() + n);
             setenv("HYBRIDIZE_FAIL_IO", number, 1);
-        } else
-            mem_fail_after(n - 1);
+        } else mem_fail_after(n - 1);
         const int rc = hf_save(&m, in_scratch("kept"), &o, NULL, 0, &e);
         unsetenv("HYBRIDIZE_FAIL_IO");
         mem_fail_after(-1);
@@ -419,7 +494,11 @@ END_TEST
 /* ---- models that others trained ---- */
 
 START_TEST(test_shared_models) {
-    static const struct { const char *name; int L, C, VOC; double first; } want[] = {
+    static const struct {
+        const char *name;
+        int L, C, VOC;
+        double first;
+    } want[] = {
         {"TinyStories-656K", 2, 128, 2048, 0}, {"babyllama-105", 5, 128, 105, 0}, {"stories260K", 5, 64, 512, 0}};
     const char *shared = getenv("HYBRIDIZE_SHARED");
     char dir[600];

@@ -1,11 +1,12 @@
-/* test_hostile.c - files made to harm, with the verdict in the name: testdata/hostile (tokenizers, checkpoints, token shards, GGUF, JSON),
- * testdata/st (safetensors) and testdata/bad (model directories, verdicts in cases.txt). Each goes through the reader, and then through
- * the program in a process of its own: verdict, exit code, one line with the file's name, 2 seconds, twice the file and 64 MB. */
+/* test_hostile.c - files made to harm, with the verdict in the name: testdata/hostile (tokenizers, checkpoints,
+ * token shards, GGUF, JSON), testdata/st (safetensors) and testdata/bad (model directories, verdicts in cases.txt).
+ * Each goes through the reader, and then through the program in a process of its own: verdict, exit code, one line with
+ * the file's name, 2 seconds, twice the file and 64 MB. */
 #include "base/mem.h"
 #include "io/gguf.h"
 #include "io/json.h"
 #include "io/safetensors.h"
-#include "method/checkpoint.h"
+#include "run/checkpoint.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
 #include "tests/tmpdir.h"
@@ -66,7 +67,8 @@ static int read_st(const char *path, Err *e) {
     return rc;
 }
 
-/* before and after the file's name on the command line; refuses_ok: the program wants more than a well-formed file of this kind. */
+/* before and after the file's name on the command line; refuses_ok: the program wants more than a well-formed file of
+ * this kind. */
 static const struct {
     const char *dir;
     int (*read)(const char *path, Err *e);
@@ -94,7 +96,9 @@ START_TEST(test_readers) {
         snprintf(path, sizeof path, "%s/%s", kinds[_i].dir, names[i]);
         const int good = !strncmp(names[i], "ok_", 3), rc = kinds[_i].read(path, &got);
         ck_assert_msg(good || !strncmp(names[i], "bad_", 4), "%s: no verdict in its name", path);
-        if (rc == (good ? OK : ERR_INPUT) && got.code == rc && (good || (strstr(got.msg, path) == got.msg && !strchr(got.msg, '\n')))) continue;
+        if (rc == (good ? OK : ERR_INPUT) && got.code == rc &&
+            (good || (strstr(got.msg, path) == got.msg && !strchr(got.msg, '\n'))))
+            continue;
         printf("%s: code %d: \"%s\"\n", path, rc, got.msg);
         wrong++;
     }
@@ -107,7 +111,8 @@ END_TEST
 
 /* Text that breaks the terminal, in every place that a message quotes. */
 START_TEST(test_messages_are_clean) {
-    static const char *const text[] = {"{\"a\\u001b[31m\\n\":1,\"a\\u001b[31m\\n\":1}", "{\"x\":\"\x1b\"}", "\x1b[2J", "{\"\\u009b1m\":0,\"\\u009b1m\":0}"};
+    static const char *const text[] = {"{\"a\\u001b[31m\\n\":1,\"a\\u001b[31m\\n\":1}", "{\"x\":\"\x1b\"}", "\x1b[2J",
+                                       "{\"\\u009b1m\":0,\"\\u009b1m\":0}"};
     Err e = {0};
     Json j;
     ck_assert_int_eq(json_parse(&j, text[_i], strlen(text[_i]), "f", &e), ERR_INPUT);
@@ -121,7 +126,12 @@ END_TEST
 /* ---- the program ---- */
 
 static char binary[1200];
-typedef struct { int code; double seconds; size_t bytes; char out[4000]; } Ran;
+typedef struct {
+    int code;
+    double seconds;
+    size_t bytes;
+    char out[4000];
+} Ran;
 
 /* Runs the command, with nothing on stdin; stderr comes back. */
 static Ran program(const char *arguments) {
@@ -138,7 +148,8 @@ static Ran program(const char *arguments) {
     int status = 0;
     ck_assert_int_eq(wait4(pid, &status, 0, &u), pid);
     r.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    r.seconds = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+    r.seconds =
+        (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
     r.bytes = (size_t)u.ru_maxrss * 1024;
     File f;
     Err e = {0};
@@ -163,14 +174,17 @@ static const char *verdict(const Ran *r, int want, const char *path, size_t size
     const char *second = strchr(r->out, '\n');
     if (strncmp(r->out, begin, strlen(begin)) || !strstr(r->out, path) || !second) return "message";
     second++;
-    if (*second && (strncmp(second, "hint: ", 6) || strchr(second, '\n') != second + strlen(second) - 1)) return "more than a line and a hint";
+    if (*second && (strncmp(second, "hint: ", 6) || strchr(second, '\n') != second + strlen(second) - 1))
+        return "more than a line and a hint";
     return NULL;
 }
 
 static int told(const char *arguments, int want, const char *path, size_t size) {
     const Ran r = program(arguments);
     const char *wrong = verdict(&r, want, path, size);
-    if (wrong) printf("hybridize %s: %s: code %d, wanted %d, %.2f s, %zu MB: %s\n", arguments, wrong, r.code, want, r.seconds, r.bytes >> 20, r.out);
+    if (wrong)
+        printf("hybridize %s: %s: code %d, wanted %d, %.2f s, %zu MB: %s\n", arguments, wrong, r.code, want, r.seconds,
+               r.bytes >> 20, r.out);
     return wrong != NULL;
 }
 
@@ -218,7 +232,8 @@ START_TEST(test_directories) {
     while (fgets(text, sizeof text, f)) {
         ck_assert_int_eq(sscanf(text, "%63[^|]|%d|", name, &code), 2);
         if (n++ % STEP) continue;
-        if (!strcmp(name, "config_missing")) code = ERR_INPUT; // for inspect, which knows other directories, it is of no kind at all
+        // for inspect, which knows other directories, it is of no kind at all
+        if (!strcmp(name, "config_missing")) code = ERR_INPUT;
         snprintf(path, sizeof path, "testdata/bad/%s", name);
         snprintf(line, sizeof line, "inspect --check-finite '%s'", path);
         wrong += told(line, code, path, 4096);

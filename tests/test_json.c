@@ -30,10 +30,28 @@ static const char *shared(const char *name) {
 /* ---- verdicts ---- */
 
 START_TEST(test_accept) {
-    static const char *const text[] = {
-        "null", " true\n", "false", "0", "-0", "1.5e-3", "1E+2", "\"\"", "[]", "{}", "[ ]", "{ }", "[1,[2,{\"a\":[]}]]", "\t\r\n 7 \t\r\n",
-        "{\"\":0}", "{\"a\":{\"a\":1},\"b\":{\"a\":2}}", "\"\\u0000\\uD83D\\ude00\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\x7f\xc2\x80\xf4\x8f\xbf\xbf\"",
-        "1e999", "-1e999", "123456789012345678901234567890", "[1,2,3,4,5,6,7,8,9,10]"};
+    static const char *const text[] = {"null",
+                                       " true\n",
+                                       "false",
+                                       "0",
+                                       "-0",
+                                       "1.5e-3",
+                                       "1E+2",
+                                       "\"\"",
+                                       "[]",
+                                       "{}",
+                                       "[ ]",
+                                       "{ }",
+                                       "[1,[2,{\"a\":[]}]]",
+                                       "\t\r\n 7 \t\r\n",
+                                       "{\"\":0}",
+                                       "{\"a\":{\"a\":1},\"b\":{\"a\":2}}",
+                                       "\"\\u0000\\uD83D\\ude00\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+                                       "\"\x7f\xc2\x80\xf4\x8f\xbf\xbf\"",
+                                       "1e999",
+                                       "-1e999",
+                                       "123456789012345678901234567890",
+                                       "[1,2,3,4,5,6,7,8,9,10]"};
     for (size_t i = 0; i < sizeof text / sizeof *text; i++) {
         Json j;
         Err e;
@@ -46,7 +64,9 @@ START_TEST(test_accept) {
 END_TEST
 
 START_TEST(test_reject) {
-    static const struct { const char *text, *position, *says; } want[] = {
+    static const struct {
+        const char *text, *position, *says;
+    } want[] = {
         {"", "1:1", "ends too early"},
         {"  ", "1:3", "ends too early"},
         {"{", "1:2", "ends too early"},
@@ -95,7 +115,8 @@ START_TEST(test_reject) {
         {"{\n  \"a\": 1,\n  \"\xc3\xa9\xe5\xb1\x82\": x\n}", "3:9", "expected a value"}, // columns count characters
         {"{\"a\":1,\"b\":2,\"a\":3}", "1:14", "\"a\" appears twice"},
         {"{\"a\":1,\"\\u0061\":3}", "1:8", "\"a\" appears twice"},
-        {"{\"1\":0,\"2\":0,\"3\":0,\"4\":0,\"5\":0,\"6\":0,\"7\":0,\"8\":0,\n\"9\":0,\"10\":0,\n\"4\":0}", "3:1", "\"4\" appears twice"},
+        {"{\"1\":0,\"2\":0,\"3\":0,\"4\":0,\"5\":0,\"6\":0,\"7\":0,\"8\":0,\n\"9\":0,\"10\":0,\n\"4\":0}", "3:1",
+         "\"4\" appears twice"},
         {"{\"1\":0,\"2\":0,\"3\":0,\"4\":0,\"5\":0,\"6\":0,\"7\":0,\"8\":0,\"8\":0}", "1:50", "\"8\" appears twice"},
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
@@ -104,8 +125,8 @@ START_TEST(test_reject) {
         char head[40];
         ck_assert_msg(parse(&j, want[i].text, &e) == ERR_INPUT, "accepted: %s", want[i].text);
         snprintf(head, sizeof head, "f.json:%s: ", want[i].position);
-        ck_assert_msg(!strncmp(e.msg, head, strlen(head)) && strstr(e.msg, want[i].says), "%s\n gives %s\n wants %s...%s", want[i].text, e.msg,
-                      head, want[i].says);
+        ck_assert_msg(!strncmp(e.msg, head, strlen(head)) && strstr(e.msg, want[i].says),
+                      "%s\n gives %s\n wants %s...%s", want[i].text, e.msg, head, want[i].says);
         static const Json zero;
         ck_assert_mem_eq(&j, &zero, sizeof j);
     }
@@ -144,7 +165,8 @@ START_TEST(test_depth) {
 END_TEST
 
 START_TEST(test_conformance) {
-    // JSONTestSuite: y_ accepted, n_ refused; i_ as decided. Two y_ files hold a key twice, which the grammar allows, so they are
+    // JSONTestSuite: y_ accepted, n_ refused; i_ as decided. Two y_ files hold a key twice, which the grammar allows,
+    // so they are
     // read with JSON_LAST_WINS; by default just these two are refused as well.
     char dir[1024], path[1100];
     const char *root = shared("conformance/JSONTestSuite/test_parsing");
@@ -174,7 +196,8 @@ START_TEST(test_conformance) {
             ck_assert_msg((rc == OK) == !strncmp(name[i], "i_number_", 9), "%s: %d %s", name[i], rc, why.msg);
             i_accepted += rc == OK;
         }
-        if (json_parse(&j, (const char *)f.data, f.size, name[i], NULL) != rc) strict += strncmp(name[i], "y_object_duplicated_key", 23) ? 100 : 1;
+        if (json_parse(&j, (const char *)f.data, f.size, name[i], NULL) != rc)
+            strict += strncmp(name[i], "y_object_duplicated_key", 23) ? 100 : 1;
         json_free(&j);
         file_close(&f);
     }
@@ -203,7 +226,8 @@ START_TEST(test_tokenizers) {
         double seconds = log_now() - start;
         JsonRef vocab = json_get(&j, json_get(&j, 0, "model"), "vocab");
         size_t found = 0;
-        for (JsonRef r = json_first(&j, vocab); r >= 0; r = json_next(&j, r)) found += json_get(&j, vocab, json_key(&j, r, NULL)) == r;
+        for (JsonRef r = json_first(&j, vocab); r >= 0; r = json_next(&j, r))
+            found += json_get(&j, vocab, json_key(&j, r, NULL)) == r;
         ck_assert_uint_eq(found, json_size(&j, vocab));
         ck_assert_uint_gt(found, 40000);
         ck_assert_msg(seconds < 5, "%s took %.1f s", path, seconds);
@@ -217,7 +241,12 @@ END_TEST
 /* ---- values ---- */
 
 START_TEST(test_integers) {
-    static const struct { const char *text; JsonKind kind; int64_t i; uint64_t u; } want[] = {
+    static const struct {
+        const char *text;
+        JsonKind kind;
+        int64_t i;
+        uint64_t u;
+    } want[] = {
         {"0", JSON_INT, 0, 0},
         {"-1", JSON_INT, -1, 0},
         {"9007199254740993", JSON_INT, 9007199254740993, 9007199254740993}, // 2^53 + 1: no double in between
@@ -250,11 +279,15 @@ END_TEST
 
 START_TEST(test_reals) {
     // Correctly rounded: halfway cases, subnormals, the limits, and digits far beyond 17.
-    static const struct { const char *text; double v; } want[] = {
+    static const struct {
+        const char *text;
+        double v;
+    } want[] = {
         {"0.1", 0.1},
         {"-0.0", -0.0},
         {"9007199254740993.0", 9007199254740992.0},
-        {"9007199254740993.00000000000000000000000000000000000000000000000000000000000000000000000000000001", 9007199254740994.0},
+        {"9007199254740993.00000000000000000000000000000000000000000000000000000000000000000000000000000001",
+         9007199254740994.0},
         {"1.7976931348623157e308", DBL_MAX},
         {"2.2250738585072014e-308", DBL_MIN},
         {"4.9406564584124654e-324", 0x1p-1074},
@@ -321,7 +354,8 @@ START_TEST(test_objects) {
     Err e = {0};
     for (int members = 1; members <= N; members = members < 20 ? members + 1 : members * 4) {
         TextBuf b = {0};
-        for (int i = 0; i < members; i++) textbuf_printf(&b, "%c\"key%d\":{\"key%d\":%d,\"x\":[%d]}", i ? ',' : '{', i, i, -i, i);
+        for (int i = 0; i < members; i++)
+            textbuf_printf(&b, "%c\"key%d\":{\"key%d\":%d,\"x\":[%d]}", i ? ',' : '{', i, i, -i, i);
         textbuf_puts(&b, "}");
         ok(textbuf_end(&b, &e), &e);
         ok(json_parse(&j, b.text, b.len, "f", &e), &e);
@@ -390,7 +424,9 @@ START_TEST(test_absent) {
 END_TEST
 
 START_TEST(test_typed) {
-    static const struct { const char *text, *says; } want[] = {
+    static const struct {
+        const char *text, *says;
+    } want[] = {
         {"\"x\"", "f.json: n: got a string, expected an integer in [1, 8]"},
         {"9", "f.json: n: got 9, expected an integer in [1, 8]"},
         {"0", "f.json: n: got 0, expected an integer in [1, 8]"},
@@ -416,7 +452,11 @@ START_TEST(test_typed) {
     int b = 5;
     uint64_t u = 5;
     const char *s = NULL;
-    ok(parse(&j, "{\"inf\": 1e999, \"t\": true, \"f\": false, \"s\": \"x\", \"null\": null, \"i\": 3, \"u\": 18446744073709551615, \"r\": 2.5}", &e), &e);
+    ok(parse(&j,
+             "{\"inf\": 1e999, \"t\": true, \"f\": false, \"s\": \"x\", \"null\": null, \"i\": 3, \"u\": "
+             "18446744073709551615, \"r\": 2.5}",
+             &e),
+       &e);
     ck_assert_int_eq(json_want_int(&j, -1, "n", INT64_MIN, INT64_MAX, &v, &e), ERR_INPUT);
     ck_assert_str_eq(e.msg, "f.json: n: got nothing (the key is missing), expected an integer");
     memset(&e, 0, sizeof e);
@@ -486,15 +526,18 @@ START_TEST(test_writer) {
     json_out_begin(&o, 0);
     write_sample(&o);
     ok(json_out_end(&o, &e), &e);
-    ck_assert_str_eq(o.text, "{\"name\":\"a\\\"b\\\\c\\n\\u0001\xc3\xa9\xef\xbf\xbd\x7f/\",\"list\":[-9223372036854775808,18446744073709551615,0.1,1.0,null],"
+    ck_assert_str_eq(o.text, "{\"name\":\"a\\\"b\\\\c\\n\\u0001\xc3\xa9\xef\xbf\xbd\x7f/"
+                             "\",\"list\":[-9223372036854775808,18446744073709551615,0.1,1.0,null],"
                              "\"empty\":{},\"none\":[],\"yes\":true,\"nil\":null,\"raw\":[1],\"nul\":\"a\\u0000b\"}");
     json_out_free(&o);
     json_out_begin(&o, 1);
     write_sample(&o);
     ok(json_out_end(&o, &e), &e);
-    ck_assert_str_eq(o.text, "{\n  \"name\": \"a\\\"b\\\\c\\n\\u0001\xc3\xa9\xef\xbf\xbd\x7f/\",\n  \"list\": [\n    -9223372036854775808,\n"
-                             "    18446744073709551615,\n    0.1,\n    1.0,\n    null\n  ],\n  \"empty\": {},\n  \"none\": [],\n"
-                             "  \"yes\": true,\n  \"nil\": null,\n  \"raw\": [1],\n  \"nul\": \"a\\u0000b\"\n}\n");
+    ck_assert_str_eq(
+        o.text,
+        "{\n  \"name\": \"a\\\"b\\\\c\\n\\u0001\xc3\xa9\xef\xbf\xbd\x7f/\",\n  \"list\": [\n    -9223372036854775808,\n"
+        "    18446744073709551615,\n    0.1,\n    1.0,\n    null\n  ],\n  \"empty\": {},\n  \"none\": [],\n"
+        "  \"yes\": true,\n  \"nil\": null,\n  \"raw\": [1],\n  \"nul\": \"a\\u0000b\"\n}\n");
     json_out_free(&o);
     json_out_begin(&o, 0); // what was left open is closed
     json_out_array(&o, NULL);
@@ -515,7 +558,8 @@ START_TEST(test_write_reals) {
     // Shortest of 15, 16, 17 digits that reads back the same; the reader makes it a real again.
     Rng r;
     rng_seed(&r, 11);
-    static const double special[] = {0, -0.0, 1, 0.1, 1e22, 1e23, 5e-324, DBL_MAX, DBL_MIN, 1.0 / 3, 123456789012345680.0, 0.30000000000000004};
+    static const double special[] = {
+        0, -0.0, 1, 0.1, 1e22, 1e23, 5e-324, DBL_MAX, DBL_MIN, 1.0 / 3, 123456789012345680.0, 0.30000000000000004};
     for (int i = 0; i < 20000; i++) {
         double v, back = 0;
         uint64_t bits = rng_u64(&r);
@@ -543,8 +587,9 @@ END_TEST
 
 /* ---- copies, faults, mutations ---- */
 
-static const char sample[] = "{\"a\": [1, -2, 3.5, 1e3, \"x\\u0000y\", null, true, false, {}, []], \"k\\u0000\": {\"b\": \"\\ud83d\\ude00\"},\n"
-                             " \"many\": {\"1\":1,\"2\":2,\"3\":3,\"4\":4,\"5\":5,\"6\":6,\"7\":7,\"8\":8,\"9\":9,\"10\":18446744073709551615}}";
+static const char sample[] =
+    "{\"a\": [1, -2, 3.5, 1e3, \"x\\u0000y\", null, true, false, {}, []], \"k\\u0000\": {\"b\": \"\\ud83d\\ude00\"},\n"
+    " \"many\": {\"1\":1,\"2\":2,\"3\":3,\"4\":4,\"5\":5,\"6\":6,\"7\":7,\"8\":8,\"9\":9,\"10\":18446744073709551615}}";
 
 START_TEST(test_node_copy) {
     JsonOut o;
@@ -554,8 +599,11 @@ START_TEST(test_node_copy) {
     json_out_begin(&o, 0);
     json_out_node(&o, NULL, &j, 0);
     ok(json_out_end(&o, &e), &e);
-    ck_assert_str_eq(o.text, "{\"a\":[1,-2,3.5,1000.0,\"x\\u0000y\",null,true,false,{},[]],\"k\\u0000\":{\"b\":\"\xf0\x9f\x98\x80\"},"
-                             "\"many\":{\"1\":1,\"2\":2,\"3\":3,\"4\":4,\"5\":5,\"6\":6,\"7\":7,\"8\":8,\"9\":9,\"10\":18446744073709551615}}");
+    ck_assert_str_eq(
+        o.text,
+        "{\"a\":[1,-2,3.5,1000.0,\"x\\u0000y\",null,true,false,{},[]],\"k\\u0000\":{\"b\":\"\xf0\x9f\x98\x80\"},"
+        "\"many\":{\"1\":1,\"2\":2,\"3\":3,\"4\":4,\"5\":5,\"6\":6,\"7\":7,\"8\":8,\"9\":9,\"10\":18446744073709551615}"
+        "}");
     json_out_free(&o);
     json_out_begin(&o, 0);
     json_out_array(&o, NULL);
@@ -605,7 +653,8 @@ START_TEST(test_out_of_memory) {
 END_TEST
 
 START_TEST(test_mutations) {
-    // Bytes changed, removed, doubled: never a crash, a leak or a node out of place; what is accepted is a fixed point of
+    // Bytes changed, removed, doubled: never a crash, a leak or a node out of place; what is accepted is a fixed point
+    // of
     // parse and write. (The sanitizers do the looking.)
     static const char alphabet[] = "{}[]\",:\\u0123456789eE+-.tfn \n\xc3\x80\xff\0x";
     char text[sizeof sample + 64];
@@ -666,7 +715,8 @@ START_TEST(test_open) {
 END_TEST
 
 START_TEST(test_memory_limit) {
-    // Twelve bytes of tree a byte of text: refused before anything is taken. The same numbers inside the limit are read.
+    // Twelve bytes of tree a byte of text: refused before anything is taken. The same numbers inside the limit are
+    // read.
     enum { N = 12000000 };
     char *text = malloc(N);
     ck_assert_ptr_nonnull(text);
@@ -693,7 +743,8 @@ END_TEST
 START_TEST(test_walk) {
     static const char text[] = " {\"a\":[1,\"]\"], \"b\\u0041\" : \"x\" ,\"\":{\"c\":{}}}\n";
     static const char *const keys[] = {"a", "bA", ""}, *const values[] = {"[1,\"]\"]", "\"x\"", "{\"c\":{}}"};
-    static const char *const bad[] = {"[]", "{\"a\"}", "{\"a\":}", "{\"a\":1", "{\"a\":1,}", "{\"a\":1}x", "{\"a\":1 2}", "{a:1}", "{\"a", "{\"a\":]"};
+    static const char *const bad[] = {"[]",         "{\"a\"}",     "{\"a\":}", "{\"a\":1", "{\"a\":1,}",
+                                      "{\"a\":1}x", "{\"a\":1 2}", "{a:1}",    "{\"a",     "{\"a\":]"};
     JsonWalk w;
     Err e = {0};
     char key[100];

@@ -18,7 +18,8 @@ START_TEST(test_format) {
     progress_add(&l, "kl", "%.2f", 0.41);
     progress_add(&l, "grad", "%.2f", 0.83);
     progress_add(&l, "lr", "%.1e", 1e-4);
-    static const char want[] = "step 120/2000 | loss 0.4123 | kl 0.41 | grad 0.83 | lr 1.0e-04 | 41.2 ms | 12.4k tok/s | 6% | ETA 00:12:33";
+    static const char want[] =
+        "step 120/2000 | loss 0.4123 | kl 0.41 | grad 0.83 | lr 1.0e-04 | 41.2 ms | 12.4k tok/s | 6% | ETA 00:12:33";
     ck_assert_uint_eq(progress_format(s, sizeof s, &l), strlen(want));
     ck_assert_str_eq(s, want);
     for (size_t cap = 1; cap < sizeof want; cap++) { // cut, never overrun
@@ -26,7 +27,8 @@ START_TEST(test_format) {
         ck_assert_uint_eq(progress_format(s, cap, &l), cap - 1);
         ck_assert(!memcmp(s, want, cap - 1) && s[cap - 1] == 0 && s[cap] == 'x');
     }
-    for (int i = 0; i < 20; i++) progress_add(&l, "a name that is far too long", "a value that is far too long as well");
+    for (int i = 0; i < 20; i++)
+        progress_add(&l, "a name that is far too long", "a value that is far too long as well");
     ck_assert_int_eq(l.columns, PROGRESS_COLUMNS);
     ProgressLine bare = {.label = "layer", .step = 3, .eta_s = -1};
     progress_format(s, sizeof s, &bare);
@@ -44,8 +46,11 @@ START_TEST(test_format) {
 END_TEST
 
 START_TEST(test_count) {
-    static const struct { double v; const char *text; } want[] = {{0, "0"}, {999, "999"}, {999.6, "1.0k"}, {1000, "1.0k"}, {12400, "12.4k"},
-        {999949, "999.9k"}, {999960, "1.00M"}, {1.25e6, "1.25M"}, {3.1e9, "3.10G"}, {-2500, "-2.5k"}};
+    static const struct {
+        double v;
+        const char *text;
+    } want[] = {{0, "0"},           {999, "999"},      {999.6, "1.0k"},   {1000, "1.0k"},   {12400, "12.4k"},
+                {999949, "999.9k"}, {999960, "1.00M"}, {1.25e6, "1.25M"}, {3.1e9, "3.10G"}, {-2500, "-2.5k"}};
     char s[32];
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         log_count(s, sizeof s, want[i].v);
@@ -147,7 +152,8 @@ static void expect(const char *path, const char *text) {
     File f;
     Err e = {0};
     ok(file_open(&f, path, &e), &e);
-    ck_assert_msg(f.size == strlen(text) && !memcmp(f.data, text, f.size), "%s holds:\n%.*sexpected:\n%s", path, (int)f.size, f.data, text);
+    ck_assert_msg(f.size == strlen(text) && !memcmp(f.data, text, f.size), "%s holds:\n%.*sexpected:\n%s", path,
+                  (int)f.size, f.data, text);
     file_close(&f);
 }
 
@@ -171,7 +177,8 @@ START_TEST(test_rows) {
     ok(log_open(&l, path, 1, &e), &e);
     add_row(l, "1", 2, 0.25);
     log_close(l);
-    expect(path, "{\"stage\":\"1\",\"step\":1,\"loss\":0.5}\n{\"event\":\"something\",\"loss\":2.0}\n{\"stage\":\"1\",\"step\":2,\"loss\":0.25}\n");
+    expect(path, "{\"stage\":\"1\",\"step\":1,\"loss\":0.5}\n{\"event\":\"something\",\"loss\":2.0}\n{\"stage\":\"1\","
+                 "\"step\":2,\"loss\":0.25}\n");
     ok(log_open(&l, tmpdir_path("new.jsonl"), 1, &e), &e); // append to nothing
     add_row(l, "1", 1, 1);
     log_close(l);
@@ -212,7 +219,8 @@ static void run(Log *l, int first_stage, int from, int to) {
 }
 
 START_TEST(test_resume) {
-    // A checkpoint at step 3 of the second stage, a log that went on to 5, and 2 torn bytes: the resumed log is the whole run's.
+    // A checkpoint at step 3 of the second stage, a log that went on to 5, and 2 torn bytes:
+    // the resumed log is the whole run's.
     const char *path = tmpdir_path("log.jsonl"), *whole = tmpdir_path("whole.jsonl");
     Log *l;
     Err e = {0};
@@ -237,7 +245,8 @@ START_TEST(test_resume) {
     expect(path, "{\"stage\":\"align\",\"step\":1,\"loss\":1.0}\n{\"stage\":\"align\",\"step\":2,\"loss\":0.5}\n"
                  "{\"stage\":\"align\",\"step\":3,\"loss\":0.3333333333333333}\n");
     ok(log_truncate_after(tmpdir_path("none.jsonl"), "align", 3, &e), &e);
-    put(path, "{\"stage\":1,\"step\":1}\n{\"stage\":2,\"step\":1}\n{\"stage\":2,\"step\":2}\n"); // numbers name stages as well
+    // numbers name stages as well
+    put(path, "{\"stage\":1,\"step\":1}\n{\"stage\":2,\"step\":1}\n{\"stage\":2,\"step\":2}\n");
     ok(log_truncate_after(path, "2", 1, &e), &e);
     expect(path, "{\"stage\":1,\"step\":1}\n{\"stage\":2,\"step\":1}\n");
     file_close(&f);

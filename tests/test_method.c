@@ -1,11 +1,12 @@
-/* test_method.c - the recall game and its probe, option tables, pretraining, and the whole pipeline: stopped, killed, resumed, refused. */
+/* test_method.c - the recall game and its probe, option tables, pretraining, and the whole pipeline:
+ * stopped, killed, resumed, refused. */
 #include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "io/hf.h"
-#include "method/pipeline.h"
-#include "method/pretrain.h"
+#include "run/pipeline.h"
+#include "run/pretrain.h"
 #include "tiny.h"
 
 static void setup(void) { tmpdir_begin(); }
@@ -23,7 +24,8 @@ START_TEST(recall_rows) {
         Rng r;
         rng_seed(&r, (uint64_t)trial);
         const int n = 1 + trial % 12, T = 2 * n + 3 + trial % 20;
-        int asked = recall_row(&s, &r, n, T, ids, target, weight, scratch), count = 0, seen[300], is_key[300] = {0}, is_value[300] = {0};
+        int asked = recall_row(&s, &r, n, T, ids, target, weight, scratch), count = 0, seen[300], is_key[300] = {0},
+            is_value[300] = {0};
         memset(seen, -1, sizeof seen);
         for (int t = 0; t + 1 < T; t++) ck_assert_int_eq(ids[t + 1], target[t]);
         for (int t = 0; t < T; t += 2) {
@@ -51,7 +53,9 @@ START_TEST(recall_rows) {
 END_TEST
 
 /* "Models" whose answer is known: the head is the identity, and the hidden state points at an id. */
-typedef struct { int right_until; } Oracle;
+typedef struct {
+    int right_until;
+} Oracle;
 static void oracle_forward(void *ctx, const Model *m, Pass *p) {
     const Oracle *o = ctx;
     double *h = (double *)p->h; // ref64: host memory
@@ -138,14 +142,18 @@ START_TEST(options) {
     ck_assert_double_eq(o.stage2.optim.lr, 7e-6);
     must(options_set(t, &o, "kv_repeat", "row", &e), &e);
     ck_assert_int_eq(o.kv_repeat, KV_REPEAT_ROW);
-    const struct { const char *key, *value, *says; } bad[] = {
-        {"stage2.lrr", "1", "'stage2.lr'"}, {"lr_attn", "1", "lr_attn'"},          {"stage1.batch_size", "0", "from 1"}, {"stage1.batch_size", "x", "integer"},
-        {"stage2.lr", "nan", "number"},     {"stage1_loss", "cubed", "norm|squared"}, {"add_eos", "maybe", "true or false"}, {"seed", "-1", "integer"}};
+    const struct {
+        const char *key, *value, *says;
+    } bad[] = {{"stage2.lrr", "1", "'stage2.lr'"},    {"lr_attn", "1", "lr_attn'"},
+               {"stage1.batch_size", "0", "from 1"},  {"stage1.batch_size", "x", "integer"},
+               {"stage2.lr", "nan", "number"},        {"stage1_loss", "cubed", "norm|squared"},
+               {"add_eos", "maybe", "true or false"}, {"seed", "-1", "integer"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         Err b = {0};
         p = o;
         ck_assert_int_eq(options_set(t, &p, bad[i].key, bad[i].value, &b), ERR_USAGE);
-        ck_assert_msg(strstr(b.msg, bad[i].says) || strstr(b.hint, bad[i].says), "%s: %s (%s)", bad[i].key, b.msg, b.hint);
+        ck_assert_msg(strstr(b.msg, bad[i].says) || strstr(b.hint, bad[i].says), "%s: %s (%s)", bad[i].key, b.msg,
+                      b.hint);
     }
     // every key once, every default within its own limits, and the way through JSON keeps every value
     for (int i = 0; i < t->n; i++)
@@ -170,7 +178,8 @@ START_TEST(options) {
     ck_assert_str_eq(options_differ(t, &o, &p)->key, "seed");
     json_free(&in);
     json_out_free(&j);
-    const char *list = "{\"keep_full_attention_layers\": [3, 7], \"stage1\": {\"steps\": 9}}", *typo = "{\"stage1\": {\"step\": 9}}";
+    const char *list = "{\"keep_full_attention_layers\": [3, 7], \"stage1\": {\"steps\": 9}}",
+               *typo = "{\"stage1\": {\"step\": 9}}";
     must(json_parse(&in, list, strlen(list), "l.json", &e), &e);
     must(options_read(t, &p, &in, 0, "l.json", &e), &e);
     ck_assert_str_eq(p.keep_full_attention_layers, "3,7");
@@ -202,7 +211,8 @@ END_TEST
 /* ---------------------------------------------------------------- pretraining */
 
 static void text_file(const char *path, size_t n) {
-    static const char *const word[] = {"the ", "king ", "and ", "queen ", "of ", "night, ", "who ", "came ", "to ", "rest.\n"};
+    static const char *const word[] = {"the ",    "king ", "and ",  "queen ", "of ",
+                                       "night, ", "who ",  "came ", "to ",    "rest.\n"};
     char *text = malloc(n + 16);
     ck_assert_ptr_nonnull(text);
     size_t at = 0;
@@ -225,20 +235,26 @@ static void pretrain_small(PretrainOptions *o) {
     o->stage.optim.schedule.warmup = 2;
     o->eval_every = 6;
     o->log_every = 5;
-    o->level[0] = (PretrainLevel){.T = 12, .n_min = 1, .n_max = 3, .recall_rows = 6, .threshold = 2, .max_steps = 4, .layers = 2};
-    o->level[1] = (PretrainLevel){.T = 16, .n_min = 2, .n_max = 4, .text_rows = 3, .recall_rows = 2, .threshold = -1, .min_steps = 5};
+    o->level[0] =
+        (PretrainLevel){.T = 12, .n_min = 1, .n_max = 3, .recall_rows = 6, .threshold = 2, .max_steps = 4, .layers = 2};
+    o->level[1] = (PretrainLevel){
+        .T = 16, .n_min = 2, .n_max = 4, .text_rows = 3, .recall_rows = 2, .threshold = -1, .min_steps = 5};
     o->level[2] = (PretrainLevel){.T = 20, .text_rows = 4, .threshold = 2};
     snprintf(o->recall_n, sizeof o->recall_n, "2,4");
 }
 
-typedef struct { volatile int stop; long at, steps; } Stop;
+typedef struct {
+    volatile int stop;
+    long at, steps;
+} Stop;
 static void stop_report(void *ctx, const ProgressLine *line) {
     Stop *s = ctx;
     s->steps++;
     if (s->at && line->step == s->at) s->stop = SIGINT;
 }
 
-static int pretrain_run(const char *dir, const char *log, int threads, Stop *stop, unsigned char **weights, size_t *n, double *last, Err *e) {
+static int pretrain_run(const char *dir, const char *log, int threads, Stop *stop, unsigned char **weights, size_t *n,
+                        double *last, Err *e) {
     Backend *be;
     Tokenizer *t;
     Dataset d;
@@ -281,7 +297,8 @@ static int pretrain_run(const char *dir, const char *log, int threads, Stop *sto
 
 /* Text of a file with every number that follows one of the time keys blanked. */
 static char *without_times(const char *path) {
-    static const char *const key[] = {"\"time\":", "\"tok_per_s\":", "\"seconds\":", "\"select_seconds\":", "\"peak_bytes\":", "\"started\":"};
+    static const char *const key[] = {
+        "\"time\":", "\"tok_per_s\":", "\"seconds\":", "\"select_seconds\":", "\"peak_bytes\":", "\"started\":"};
     File f;
     Err e = {0};
     must(file_open(&f, path, &e), &e);
@@ -303,7 +320,8 @@ static void same_file(const char *a, const char *b) {
     size_t i = 0;
     while (x[i] && x[i] == y[i]) i++;
     const size_t from = i < 80 ? 0 : i - 80;
-    ck_assert_msg(!x[i] && !y[i], "%s and %s differ: %.160s\n%.160s", a, b, x + from, y + (strlen(y) < from ? 0 : from));
+    ck_assert_msg(!x[i] && !y[i], "%s and %s differ: %.160s\n%.160s", a, b, x + from,
+                  y + (strlen(y) < from ? 0 : from));
     free(x);
     free(y);
 }
@@ -440,7 +458,9 @@ static void pipeline_inputs(void) {
     teacher_dir(place("teacher"));
 }
 
-typedef struct { char said[4000]; } Notes;
+typedef struct {
+    char said[4000];
+} Notes;
 static void notes_add(void *ctx, const char *line) {
     Notes *n = ctx;
     const size_t at = strlen(n->said);
@@ -449,10 +469,12 @@ static void notes_add(void *ctx, const char *line) {
 
 static PipelineResult r1, r2;
 
-static int pipeline_go(const char *dir, int threads, const PipelineOptions *o, Stop *stop, Notes *notes, PipelineResult *r, Err *e) {
+static int pipeline_go(const char *dir, int threads, const PipelineOptions *o, Stop *stop, Notes *notes,
+                       PipelineResult *r, Err *e) {
     Backend *be;
     Progress progress = {stop_report, stop};
-    const PipelineHooks h = {.progress = &progress, .stop = &stop->stop, .note = notes_add, .ctx = notes, .version = "test"};
+    const PipelineHooks h = {
+        .progress = &progress, .stop = &stop->stop, .note = notes_add, .ctx = notes, .version = "test"};
     must(backend_open(&be, "cpu", threads, e), e);
     memset(notes, 0, sizeof *notes);
     const int rc = pipeline_run(o, dir, be, &h, PIPELINE_ALL, r, e);
@@ -460,7 +482,8 @@ static int pipeline_go(const char *dir, int threads, const PipelineOptions *o, S
     return rc;
 }
 
-static const char *const OUTPUTS[] = {"log.jsonl", "ranking.json", "trajectory.csv", "results.json", "model/model.safetensors", "model/config.json"};
+static const char *const OUTPUTS[] = {
+    "log.jsonl", "ranking.json", "trajectory.csv", "results.json", "model/model.safetensors", "model/config.json"};
 
 static void same_runs(const char *a, const char *b) {
     for (size_t i = 0; i < sizeof OUTPUTS / sizeof *OUTPUTS; i++) {
@@ -543,9 +566,11 @@ START_TEST(pipeline_whole) {
 }
 END_TEST
 
-/* Every selector by its name, on mixed scoring data with early stopping; rows are read back, not made again; K from memory. */
+/* Every selector by its name, on mixed scoring data with early stopping; rows are read back, not made again;
+ * K from memory. */
 START_TEST(pipeline_selectors) {
-    static const char all[] = "gr_s2,avg_s2,ga_s1,gr_s1,avg_s1,distance,ppl,act_mse,smart,swap,swap_remove,path_gates,swap_greedy,gates_greedy,"
+    static const char all[] = "gr_s2,avg_s2,ga_s1,gr_s1,avg_s1,distance,ppl,act_mse,smart,swap,swap_remove,path_gates,"
+                              "swap_greedy,gates_greedy,"
                               "ga_s2_greedy,trunk_s2,exhaustive,ablation,ga_s2";
     PipelineOptions o;
     Err e = {0};
@@ -586,7 +611,8 @@ START_TEST(pipeline_selectors) {
     must(pipeline_go(place("a"), 1, &o, &go, &notes, &r2, &e), &e);
     ck_assert_int_eq(go.steps, steps); // nothing was trained again
     ck_assert_ptr_null(strstr(notes.said, "scoring by"));
-    for (int i = 0; i < r1.rows; i++) ck_assert_int_eq(memcmp(r1.row[i].keep, r2.row[i].keep, sizeof r1.row[i].keep), 0);
+    for (int i = 0; i < r1.rows; i++)
+        ck_assert_int_eq(memcmp(r1.row[i].keep, r2.row[i].keep, sizeof r1.row[i].keep), 0);
     // a budget by costs: only layer 1 may be softmax
     o.memory_budget_mb = 0;
     o.cost_budget = 5;

@@ -1,5 +1,5 @@
-/* test_model.c - the whole decoder: every parameter tensor against float64 differences, in every mixer; recomputation, document
- * boundaries, generation against the full forward. */
+/* test_model.c - the whole decoder: every parameter tensor against float64 differences, in every mixer;
+ * recomputation, document boundaries, generation against the full forward. */
 #include "base/mem.h"
 #include "base/rng.h"
 #include "model/generate.h"
@@ -11,7 +11,8 @@
 #include <string.h>
 
 static Config tiny(const char *mixer0, const char *mixer1) {
-    Config c = {.family = "llama", .C = 8, .L = 2, .H = 4, .Hk = 2, .D = 2, .F = 12, .VOC = 11, .tied = 1, .max_positions = 64};
+    Config c = {
+        .family = "llama", .C = 8, .L = 2, .H = 4, .Hk = 2, .D = 2, .F = 12, .VOC = 11, .tied = 1, .max_positions = 64};
     c.norm_eps = 1e-5;
     c.o_norm_eps = 1e-5;
     c.rope = (Rope){.kind = ROPE_PLAIN, .theta = 100};
@@ -86,8 +87,8 @@ static double rig_loss(Rig *r, int backward) {
         model_zero_grad(&r->m);
         r->be->zero(r->be, r->dh, (size_t)r->N * r->m.c.C * r->be->real_size);
     }
-    r->be->op->head_xent(r->loss, NULL, backward ? r->dh : NULL, backward ? head->g : NULL, r->p.h, head->w, r->dev_target, r->weight,
-                         r->work, &r->d);
+    r->be->op->head_xent(r->loss, NULL, backward ? r->dh : NULL, backward ? head->g : NULL, r->p.h, head->w,
+                         r->dev_target, r->weight, r->work, &r->d);
     if (backward) model_backward(&r->m, &r->p, r->dh);
     ok(wide_get(r->be, DT_F64, loss, r->loss, r->N, &e), &e);
     for (int n = 0; n < r->N; n++) sum += loss[n] * r->host_weight[n];
@@ -108,9 +109,15 @@ static double difference(Rig *r, const ParamInfo *info, const Param *slot, doubl
     return (8 * (f[0] - f[1]) - (f[2] - f[3])) / (12 * h);
 }
 
-/* Relative error of the gradient of one tensor. Two step sizes, because tensors of small gradient are drowned in rounding at the one and
- * those of strong curvature (norms of nearly zero vectors) in truncation at the other; a wrong gradient agrees with neither. */
-typedef struct { Rig *r; double worst; char where[160]; int tensors; } Diff;
+/* Relative error of the gradient of one tensor. Two step sizes, because tensors of small gradient are drowned in
+ * rounding at the one and those of strong curvature (norms of nearly zero vectors) in truncation at the other;
+ * a wrong gradient agrees with neither. */
+typedef struct {
+    Rig *r;
+    double worst;
+    char where[160];
+    int tensors;
+} Diff;
 static int diff_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Diff *d = ctx;
     Rig *r = d->r;
@@ -197,7 +204,10 @@ START_TEST(test_gradients_variants) {
 }
 END_TEST
 
-typedef struct { Model *other; int n; } Same;
+typedef struct {
+    Model *other;
+    int n;
+} Same;
 static int same_gradient(void *ctx, const ParamInfo *info, Param *slot) {
     Same *s = ctx;
     ParamInfo other;
@@ -224,7 +234,8 @@ START_TEST(test_checkpoint_bits) {
 }
 END_TEST
 
-/* Held weights (Backend.hold): the same bits, before and after weights change, by an update or by param_put; all memory comes back. */
+/* Held weights (Backend.hold): the same bits, before and after weights change, by an update or by param_put;
+ * all memory comes back. */
 static int nudge_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Model *m = ctx;
     Err e = {0};
@@ -255,7 +266,8 @@ START_TEST(test_held_weights) {
             if (round) params_walk(&c, &r[i]->m.p, nudge_visit, &r[i]->m);
             else {
                 Param *up = &r[i]->m.p.layer[0].up;
-                r[i]->be->op->accumulate(up->w, (Real *)up->g, -0.1, up->n); // float weights: real and wide are one type
+                // float weights: real and wide are one type
+                r[i]->be->op->accumulate(up->w, (Real *)up->g, -0.1, up->n);
                 model_changed(&r[i]->m);
             }
         }
@@ -268,7 +280,8 @@ START_TEST(test_held_weights) {
 }
 END_TEST
 
-/* Two documents in one window give what each gives alone: attention, state and convolution all stop at the boundary. (Rope is relative.) */
+/* Two documents in one window give what each gives alone: attention, state and convolution all stop at the boundary.
+ * (Rope is relative.) */
 START_TEST(test_documents) {
     const char *names[] = {"softmax", "gdn_v3", "gdn_v4", "gdn_v5", "gla_v1", "kda_v1", "kda_v2", "swa_v1"};
     for (int i = 0; i < 8; i++) {
@@ -286,15 +299,19 @@ START_TEST(test_documents) {
         double ha[56], hb[32];
         ok(real_get(r.be, DT_F64, ha, r.p.h, 56, &e), &e);
         ok(real_get(one.be, DT_F64, hb, one.p.h, 32, &e), &e);
-        for (int k = 0; k < 32; k++) ck_assert_msg(fabs(ha[24 + k] - hb[k]) < 1e-11, "%s: element %d differs", names[i], k);
+        for (int k = 0; k < 32; k++)
+            ck_assert_msg(fabs(ha[24 + k] - hb[k]) < 1e-11, "%s: element %d differs", names[i], k);
         rig_close(&r);
         rig_close(&one);
     }
 }
 END_TEST
 
-/* Weights kept in BF16: once rounded, the same bits come out, whichever layer was asked for last, in half the memory. */
-typedef struct { Model *from, *to; } Rounded;
+/* Weights kept in BF16: once rounded, the same bits come out, whichever layer was asked for last, in half the memory.
+ * */
+typedef struct {
+    Model *from, *to;
+} Rounded;
 static int round_visit(void *ctx, const ParamInfo *info, Param *slot) {
     const Rounded *k = ctx;
     Err e = {0};
@@ -378,8 +395,8 @@ START_TEST(test_generation) {
                     done += t;
                     for (int b = 0; b < B; b++)
                         for (int v = 0; v < 11; v++)
-                            ck_assert_msg(fabsf(got[b * 11 + v] - want[(b * T + done - 1) * 11 + v]) < 1e-6f, "%s: token %d, sequence %d",
-                                          name, done - 1, b);
+                            ck_assert_msg(fabsf(got[b * 11 + v] - want[(b * T + done - 1) * 11 + v]) < 1e-6f,
+                                          "%s: token %d, sequence %d", name, done - 1, b);
                 }
             }
             int more[B] = {0, 0};
@@ -393,12 +410,14 @@ START_TEST(test_generation) {
 }
 END_TEST
 
-/* The cache of a windowed layer does not grow with the context, for all that many more tokens than it holds go through it. */
+/* The cache of a windowed layer does not grow with the context, for all that many more tokens than it holds go through
+ * it. */
 START_TEST(test_window_cache) {
     enum { T = 60, STEP = 4, W = 5 };
     Config c = tiny("swa_v1", "softmax");
     c.swa_window = c.window = W;
-    for (int kept = 0; kept < 2; kept++) { // swa_v1 over a windowed softmax layer, and two of the latter: one cache, one rule
+    // swa_v1 over a windowed softmax layer, and two of the latter: one cache, one rule
+    for (int kept = 0; kept < 2; kept++) {
         if (kept) c.mixer[0] = 0;
         Rig r;
         Err e = {0};
@@ -414,7 +433,8 @@ START_TEST(test_window_cache) {
         ck_assert_uint_eq(small.cache_bytes, large.cache_bytes);
         ck_assert_int_eq(large.state[0].rows, 2 * W + STEP);
         decode_close(&small);
-        for (int done = 0, i = 0; done < T; i++) { // pieces of 1 to STEP tokens, until the rows have moved several times
+        // pieces of 1 to STEP tokens, until the rows have moved several times
+        for (int done = 0, i = 0; done < T; i++) {
             const int t = 1 + i % STEP < T - done ? 1 + i % STEP : T - done;
             float got[11];
             double want[11] = {0}, *w = r.be->host ? (double *)params_head(&r.m.p)->w : NULL;
@@ -472,7 +492,8 @@ START_TEST(test_bad_config) {
     bad[4].L = 0;
     bad[5].rope.theta = INFINITY;
     bad[6].swa_window = 0;
-    const char *field[] = {"head_dim", "num_key_value_heads", "rms_norm_eps", "layer 1", "num_hidden_layers", "rope_theta", "swa_window"};
+    const char *field[] = {"head_dim",          "num_key_value_heads", "rms_norm_eps", "layer 1",
+                           "num_hidden_layers", "rope_theta",          "swa_window"};
     for (int i = 0; i < 7; i++) {
         e = (Err){0};
         ck_assert_int_eq(model_open(&m, &bad[i], be, GRAD_NONE, &e), ERR_INPUT);
@@ -483,7 +504,8 @@ START_TEST(test_bad_config) {
 }
 END_TEST
 
-/* Every allocation that opening a model, a pass or a decode makes is failed once: a clean error, nothing leaked (ASan), nothing half built. */
+/* Every allocation that opening a model, a pass or a decode makes is failed once: a clean error, nothing leaked (ASan),
+ * nothing half built. */
 START_TEST(test_out_of_memory) {
     const Config c = tiny("softmax", "gdn_v4");
     int failed = 0;

@@ -1,5 +1,6 @@
-/* test_ops.c - the op table (tools/opcheck_table.c), one test an op: naive formulas, chunked against recurrent, float64 differences, and
- * every host backend against ref64. `test_ops --only OP` runs one op; --self leaves out the backends of cpu/ (both for tests/mutate.sh). */
+/* test_ops.c - the op table (tools/opcheck_table.c), one test an op: naive formulas, chunked against recurrent,
+ * float64 differences, and every host backend against ref64. `test_ops --only OP` runs one op;
+ * --self leaves out the backends of cpu/ (both for tests/mutate.sh). */
 #include "base/mem.h"
 #include "base/poison.h"
 #include "base/rng.h"
@@ -24,9 +25,8 @@ static void tally(void *ctx, const OpResult *r) {
     t->compared++;
     if (opresult_failed(r)) {
         if (t->failed++ < 8)
-            printf("%s %s %s: %s  error %.2e of %.2e  %s  %.17g, expected %.17g  (%s)\n", r->op, r->check,
-                   r->tensor, r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index,
-                   r->c.a, r->c.r, r->shape);
+            printf("%s %s %s: %s  error %.2e of %.2e  %s  %.17g, expected %.17g  (%s)\n", r->op, r->check, r->tensor,
+                   r->problem ? r->problem : compare_word(&r->c), r->c.rel, r->tol, r->index, r->c.a, r->c.r, r->shape);
     }
     if (!r->problem && r->c.margin < t->margin) {
         t->margin = r->c.margin;
@@ -88,8 +88,10 @@ typedef struct { /* inputs of a linear mixer, outputs and gradients of each of t
     double dout[RB * RT * RH * RV], work[1 << 16];
     int start[RB * RT];
     struct {
-        double o[RB * RT * RH * RV], states[RB * RH * (RT + 1) * RK * RV], state[RB * RH * RK * RV], dstate[RB * RH * RK * RV];
-        double dq[RB * RT * RH * RK], dk[RB * RT * RH * RK], dv[RB * RT * RH * RV], dg[RB * RT * RH * RK], dbeta[RB * RT * RH];
+        double o[RB * RT * RH * RV], states[RB * RH * (RT + 1) * RK * RV], state[RB * RH * RK * RV],
+            dstate[RB * RH * RK * RV];
+        double dq[RB * RT * RH * RK], dk[RB * RT * RH * RK], dv[RB * RT * RH * RV], dg[RB * RT * RH * RK],
+            dbeta[RB * RT * RH];
     } a, b;
 } Two;
 static void fill(double *x, int n, Rng *g) {
@@ -109,7 +111,8 @@ static Two *two_open(int Hk, int chunk) {
     memcpy(t.b.dstate, t.a.dstate, sizeof t.a.dstate);
     for (int i = 0; i < RB * RT * Hk * RK; i++) t.k[i] /= 4; // rows of about unit length
     for (int i = 0; i < RB * RT * RH; i++) t.beta[i] = rng_uniform(&g);
-    for (int i = 0; i < RB * RT * RH * RK; i++) t.g[i] = -rng_uniform(&g) * (i % 7 ? 1 : 40); // now and then a channel closes
+    // now and then a channel closes
+    for (int i = 0; i < RB * RT * RH * RK; i++) t.g[i] = -rng_uniform(&g) * (i % 7 ? 1 : 40);
     for (int b = 0; b < RB; b++)
         for (int i = 0; i < RT; i++) t.start[b * RT + i] = i < 6 + b ? 0 : 6 + b;
     return &t;
@@ -117,9 +120,10 @@ static Two *two_open(int Hk, int chunk) {
 static double *state_zero(double *state) { return memset(state, 0, RB * RH * RK * RV * sizeof *state); }
 static void kda_both(Two *t) {
     ck_assert_uint_le(kda_work(&t->d), sizeof t->work);
-    ops_ref64.kda_forward(t->a.o, t->a.states, state_zero(t->a.state), t->q, t->k, t->v, t->g, t->beta, t->start, 0.5, t->work, &t->d);
-    ops_ref64.kda_backward(t->a.dq, t->a.dk, t->a.dv, t->a.dg, t->a.dbeta, t->a.dstate, t->dout, t->a.states, t->q, t->k, t->v, t->g, t->beta,
-                           t->start, 0.5, t->work, &t->d);
+    ops_ref64.kda_forward(t->a.o, t->a.states, state_zero(t->a.state), t->q, t->k, t->v, t->g, t->beta, t->start, 0.5,
+                          t->work, &t->d);
+    ops_ref64.kda_backward(t->a.dq, t->a.dk, t->a.dv, t->a.dg, t->a.dbeta, t->a.dstate, t->dout, t->a.states, t->q,
+                           t->k, t->v, t->g, t->beta, t->start, 0.5, t->work, &t->d);
 }
 static double farthest(const double *x, const double *y, size_t n) { /* relative to the largest of y */
     double far = 0, most = 0;
@@ -127,9 +131,11 @@ static double farthest(const double *x, const double *y, size_t n) { /* relative
     ck_assert(most > 0 && isfinite(far));
     return far / most;
 }
-#define SAME(field, n) ck_assert_msg(farthest(t->a.field, t->b.field, n) < tol, #field ": %g", farthest(t->a.field, t->b.field, n))
+#define SAME(field, n)                                                                                                 \
+    ck_assert_msg(farthest(t->a.field, t->b.field, n) < tol, #field ": %g", farthest(t->a.field, t->b.field, n))
 
-/* All channels' g equal: the delta rule, in every output and gradient (dg: summed over channels), grouped heads included. */
+/* All channels' g equal: the delta rule, in every output and gradient (dg: summed over channels), grouped heads
+ * included. */
 START_TEST(test_kda_is_delta_rule) {
     const double tol = 1e-12;
     for (int chunk = 1; chunk <= RCHUNK; chunk += RCHUNK - 1) {
@@ -141,9 +147,10 @@ START_TEST(test_kda_is_delta_rule) {
             for (int a = 0; a < RK; a++) t->g[i * RK + a] = g[i];
         }
         kda_both(t);
-        ops_ref64.delta_rule_forward(t->b.o, t->b.states, state_zero(t->b.state), t->q, t->k, t->v, g, t->beta, t->start, 0.5, t->work, &d);
-        ops_ref64.delta_rule_backward(t->b.dq, t->b.dk, t->b.dv, t->b.dg, t->b.dbeta, t->b.dstate, t->dout, t->b.states, t->q, t->k, t->v, g,
-                                      t->beta, t->start, 0.5, t->work, &d);
+        ops_ref64.delta_rule_forward(t->b.o, t->b.states, state_zero(t->b.state), t->q, t->k, t->v, g, t->beta,
+                                     t->start, 0.5, t->work, &d);
+        ops_ref64.delta_rule_backward(t->b.dq, t->b.dk, t->b.dv, t->b.dg, t->b.dbeta, t->b.dstate, t->dout, t->b.states,
+                                      t->q, t->k, t->v, g, t->beta, t->start, 0.5, t->work, &d);
         for (int i = 0; i < RB * RT * RH; i++) {
             dg[i] = 0;
             for (int a = 0; a < RK; a++) dg[i] += t->a.dg[i * RK + a];
@@ -160,8 +167,8 @@ START_TEST(test_kda_is_delta_rule) {
 }
 END_TEST
 
-/* Keys e_1, e_2, ..., each used once a document, on an empty state: the rule finds nothing to correct (P^T k = 0), so with beta = 1 what is
- * left is GLA, decays per channel and their gradients included. */
+/* Keys e_1, e_2, ..., each used once a document, on an empty state: the rule finds nothing to correct (P^T k = 0),
+ * so with beta = 1 what is left is GLA, decays per channel and their gradients included. */
 START_TEST(test_kda_decays_like_gla) {
     const double tol = 1e-12;
     for (int chunk = 1; chunk <= RCHUNK; chunk += RCHUNK - 1) {
@@ -173,9 +180,10 @@ START_TEST(test_kda_decays_like_gla) {
             t->beta[i] = 1;
         }
         kda_both(t);
-        ops_ref64.gla_forward(t->b.o, t->b.states, state_zero(t->b.state), t->q, t->k, t->v, t->g, t->start, 0.5, t->work, &d);
-        ops_ref64.gla_backward(t->b.dq, t->b.dk, t->b.dv, t->b.dg, t->b.dstate, t->dout, t->b.states, t->q, t->k, t->v, t->g, t->start, 0.5,
-                               t->work, &d);
+        ops_ref64.gla_forward(t->b.o, t->b.states, state_zero(t->b.state), t->q, t->k, t->v, t->g, t->start, 0.5,
+                              t->work, &d);
+        ops_ref64.gla_backward(t->b.dq, t->b.dk, t->b.dv, t->b.dg, t->b.dstate, t->dout, t->b.states, t->q, t->k, t->v,
+                               t->g, t->start, 0.5, t->work, &d);
         SAME(o, RB * RT * RH * RV);
         SAME(states, delta_states(&d));
         SAME(dq, RB * RT * RH * RK);
@@ -185,15 +193,16 @@ START_TEST(test_kda_decays_like_gla) {
 }
 END_TEST
 
-/* Any keys: with k small and v large by the same factor, k u^T = k v^T - (P^T k) k^T's share goes away with the square of k: GLA in the limit,
- * and at the rate that the delta term has. */
+/* Any keys: with k small and v large by the same factor, k u^T = k v^T - (P^T k) k^T's share goes away with the square
+ * of k: GLA in the limit, and at the rate that the delta term has. */
 START_TEST(test_kda_tends_to_gla) {
     double far[3];
     for (int i = 0; i < 3; i++) {
         Two *t = two_open(RH, RCHUNK);
         const double small = pow(2, -8 - i);
         for (int n = 0; n < RB * RT * RH; n++) t->beta[n] = 1;
-        ops_ref64.gla_forward(t->b.o, t->b.states, state_zero(t->b.state), t->q, t->k, t->v, t->g, t->start, 0.5, t->work, &t->d);
+        ops_ref64.gla_forward(t->b.o, t->b.states, state_zero(t->b.state), t->q, t->k, t->v, t->g, t->start, 0.5,
+                              t->work, &t->d);
         for (int n = 0; n < RB * RT * RH * RK; n++) t->k[n] *= small;
         for (int n = 0; n < RB * RT * RH * RV; n++) t->v[n] /= small;
         kda_both(t);
@@ -219,8 +228,7 @@ START_TEST(test_seed) {
     for (int i = 0; i < 3; i++) {
         First f = {0};
         Err e = {0};
-        const OpcheckOptions o = {
-            .op = "linear", .backend = "ref32", .shape = "N=9,I=8,O=7", .seed = seeds[i]};
+        const OpcheckOptions o = {.op = "linear", .backend = "ref32", .shape = "N=9,I=8,O=7", .seed = seeds[i]};
         ck_assert_int_eq(opcheck_run(&o, first_rel, &f, &e), OK);
         rel[i] = f.first;
     }
@@ -273,18 +281,17 @@ static void silu_backward_twice(double *dx, const double *dy, const double *x, s
     ops_ref64.silu_backward(dx, dy, x, n);
     ops_ref64.silu_backward(dx, dy, x, n);
 }
-static void linear_no_bias(double *y, const double *x, const double *w, const double *b, int N, int I,
-                           int O) {
+static void linear_no_bias(double *y, const double *x, const double *w, const double *b, int N, int I, int O) {
     (void)b;
     ops_ref64.linear_forward(y, x, w, NULL, N, I, O);
 }
-static void linear_old_work(double *dx, double *dw, double *db, const double *dy, const double *x,
-                            const double *w, int N, int I, int O) {
+static void linear_old_work(double *dx, double *dw, double *db, const double *dy, const double *x, const double *w,
+                            int N, int I, int O) {
     if (dx && dw && db)
         ops_ref64.linear_backward(dx, dw, db, dy, x, w, N, I, O); // forgets what it owes when one is absent
 }
-static void attention_dirty(double *o, double *lse, const double *q, const double *k, const double *v,
-                            const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_dirty(double *o, double *lse, const double *q, const double *k, const double *v, const int *start,
+                            double scale, void *work, const AttnDims *d) {
     const double before = *(double *)work; // as if scratch were zero
     ops_ref64.attention_forward(o, lse, q, k, v, start, scale, work, d);
     o[0] += before;
@@ -302,8 +309,8 @@ static int broken_failures(const char *op) {
 START_TEST(test_broken) {
     void (*silu[])(double *, const double *, size_t) = {silu_nan,   silu_short,    silu_long,
                                                         silu_spoil, silu_negative, NULL};
-    void (*silu_back[])(double *, const double *, const double *, size_t) = {silu_backward_sets,
-                                                                             silu_backward_twice, NULL};
+    void (*silu_back[])(double *, const double *, const double *, size_t) = {silu_backward_sets, silu_backward_twice,
+                                                                             NULL};
     backend_register("broken", broken_open);
     broken = ops_ref64;
     ck_assert_int_eq(broken_failures("silu"), 0);
@@ -345,11 +352,9 @@ START_TEST(test_usage) {
     int n = 0;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         Err e = {0};
-        const OpcheckOptions o = {
-            .op = bad[i].op, .shape = bad[i].shape, .backend = bad[i].backend, .self = 1};
+        const OpcheckOptions o = {.op = bad[i].op, .shape = bad[i].shape, .backend = bad[i].backend, .self = 1};
         const int rc = opcheck_run(&o, count_failed, &n, &e);
-        ck_assert_msg(rc == bad[i].code && e.msg[0], "%s %s: got %d (%s)", bad[i].op, bad[i].shape, rc,
-                      e.msg);
+        ck_assert_msg(rc == bad[i].code && e.msg[0], "%s %s: got %d (%s)", bad[i].op, bad[i].shape, rc, e.msg);
     }
     ck_assert_uint_eq(mem_now(), 0);
 }
@@ -360,11 +365,8 @@ START_TEST(test_memory) {
     for (long n = 0;; n++) {
         Err e = {0};
         int failed = 0;
-        const OpcheckOptions o = {.op = "delta_rule",
-                                  .shape = "B=1,T=3,H=1,Hk=1,K=2,V=1,chunk=2",
-                                  .backend = "cpu",
-                                  .seed = 1,
-                                  .self = 1};
+        const OpcheckOptions o = {
+            .op = "delta_rule", .shape = "B=1,T=3,H=1,Hk=1,K=2,V=1,chunk=2", .backend = "cpu", .seed = 1, .self = 1};
         mem_fail_after(n);
         const int rc = opcheck_run(&o, count_failed, &failed, &e);
         mem_fail_after(-1);

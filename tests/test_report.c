@@ -1,11 +1,11 @@
-/* test_report.c - the pages: every picture of a run and of a comparison is well-formed and has its numbers beside it, and the numbers are
- * those of the run's own files. A small run of the embedded teacher. */
+/* test_report.c - the pages: every picture of a run and of a comparison is well-formed and has its numbers beside it,
+ * and the numbers are those of the run's own files. A small run of the embedded teacher. */
 #include <math.h>
 #include <stddef.h>
 #include "base/file.h"
-#include "method/report.h"
-#include "method/compare.h"
-#include "method/report_pictures.h"
+#include "report/report.h"
+#include "report/compare.h"
+#include "report/report_pictures.h"
 #include "tiny.h"
 #include "xml.h"
 
@@ -80,7 +80,8 @@ static int lines_of(const char *text) {
 }
 
 START_TEST(run_page) {
-    static const char *const pictures[] = {"importance", "trajectory", "agreement", "budget", "kl_ratio", "recall_ratio", "memory", "recall", "loss"};
+    static const char *const pictures[] = {"importance",   "trajectory", "agreement", "budget", "kl_ratio",
+                                           "recall_ratio", "memory",     "recall",    "loss"};
     PipelineOptions o;
     small(&o, "ga_s2", "none,uniform,gates,random");
     o.random_draws = 2;
@@ -95,15 +96,18 @@ START_TEST(run_page) {
     for (int i = 0; i < 12; i++) ck_assert_str_eq(result.row[i].name, names[i]);
     ck_assert_int_ne(memcmp(result.row[6].keep, result.row[7].keep, sizeof result.row[0].keep), 0); // two draws
     ck_assert_int_eq(result.row[8].K, 1);
-    for (int l = 0; l < 8; l++) ck_assert(!(result.row[8].keep[l] && !result.row[2].keep[l])); // a ranking's sets are nested
+    // a ranking's sets are nested
+    for (int l = 0; l < 8; l++) ck_assert(!(result.row[8].keep[l] && !result.row[2].keep[l]));
     for (int i = 2; i < 12; i++)
         for (int k = 2; k < i; k++) // equal sets are one student
             if (!memcmp(result.row[i].keep, result.row[k].keep, sizeof result.row[0].keep))
-                ck_assert(result.row[i].held.kl == result.row[k].held.kl && result.row[i].seconds == result.row[k].seconds);
+                ck_assert(result.row[i].held.kl == result.row[k].held.kl &&
+                          result.row[i].seconds == result.row[k].seconds);
     char *page = text_of(place("run/report.html"));
     for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++) picture_ok(dir, pictures[i], page);
-    ck_assert_ptr_nonnull(strstr(page, ">KL to the teacher (nats per token)</text>")); // GA-S2's unit, without its minus sign
-    ck_assert_ptr_nonnull(strstr(page, "tokens were used"));                           // halving says what it saved
+    // GA-S2's unit, without its minus sign
+    ck_assert_ptr_nonnull(strstr(page, ">KL to the teacher (nats per token)</text>"));
+    ck_assert_ptr_nonnull(strstr(page, "tokens were used")); // halving says what it saved
     mem_free(page);
     char *budget = text_of(place("run/budget.csv")), *agreement = text_of(place("run/agreement.csv"));
     ck_assert_int_eq(lines_of(budget), 1 + 9); // K = 0 ... 8
@@ -122,7 +126,9 @@ END_TEST
 START_TEST(own_units) { // a selector with another score draws its own, and a layout none
     static const struct {
         const char *selector, *unit;
-    } row[] = {{"ppl", "rise of the text loss (nats per token)"}, {"ablation", "recall lost (fraction)"}, {"gates", "-dKL/da at a = 0 (nats per token)"}};
+    } row[] = {{"ppl", "rise of the text loss (nats per token)"},
+               {"ablation", "recall lost (fraction)"},
+               {"gates", "-dKL/da at a = 0 (nats per token)"}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         PipelineOptions o;
         char unit[96], label[128];
@@ -222,7 +228,8 @@ START_TEST(comparison_page) {
                 ck_assert_double_eq_tol(x->regret, 0, 1e-12); // one layer: GA-S2 is the exhaustive search
             }
             if (!strcmp(r->name, "exhaustive")) ck_assert(x->regret == 0 && x->set_rank == 1);
-            if (!strcmp(r->name, "uniform")) ck_assert(isnan(x->rho) && x->tokens == 0 && x->regret >= 0 && x->set_rank >= 1);
+            if (!strcmp(r->name, "uniform"))
+                ck_assert(isnan(x->rho) && x->tokens == 0 && x->regret >= 0 && x->set_rank >= 1);
             if (!strcmp(r->name, "swap")) ck_assert_double_eq(x->tokens, 3 * 2 * 32);
             if (!strcmp(r->name, "swap@2")) ck_assert(isnan(x->regret) && x->k == 2);
         }

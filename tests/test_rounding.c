@@ -1,11 +1,11 @@
-/* test_rounding.c - AdamW on bf16 weights without a float master (OptimConfig.stochastic_rounding), on the emulated GPU: the bits that the
- * contract promises, no bias, training like with masters where rounding to nearest stands still, resumed runs in the same bytes, the bytes
- * that it saves, and a usage error where weights are not bf16. */
+/* test_rounding.c - AdamW on bf16 weights without a float master (OptimConfig.stochastic_rounding), on the emulated
+ * GPU: the bits that the contract promises, no bias, training like with masters where rounding to nearest stands still,
+ * resumed runs in the same bytes, the bytes that it saves, and a usage error where weights are not bf16. */
 #include <math.h>
 #include <signal.h>
 #include "cuda/cuda_backend.h"
 #include "method/distill.h"
-#include "method/memory.h"
+#include "run/memory.h"
 #include "tests/gpu/model_check.h"
 #include "tiny.h"
 
@@ -44,8 +44,10 @@ static uint32_t random_bits(uint64_t seed, uint64_t step, uint64_t tensor, uint6
     return z >> 16 * (i % 4) & 0xffff;
 }
 
-/* n weights, all `start`, cut into `tensors`; one step with no gradient, so that p = start (1 - lr decay). Weights as bits. */
-static void decayed(Backend *b, uint16_t *w, float start, double shrink, size_t n, int tensors, int64_t step, uint64_t seed) {
+/* n weights, all `start`, cut into `tensors`; one step with no gradient, so that p = start (1 - lr decay).
+ * Weights as bits. */
+static void decayed(Backend *b, uint16_t *w, float start, double shrink, size_t n, int tensors, int64_t step,
+                    uint64_t seed) {
     Trained *list = calloc((size_t)tensors, sizeof *list);
     void *weight, *zero;
     Err e = {0};
@@ -55,8 +57,13 @@ static void decayed(Backend *b, uint16_t *w, float start, double shrink, size_t 
     b->upload(b, weight, w, n * 2);
     for (int t = 0; t < tensors; t++) {
         const size_t from = n * (size_t)t / (size_t)tensors, to = n * ((size_t)t + 1) / (size_t)tensors;
-        list[t] = (Trained){.weight = real_at(b, weight, from), .m = wide_at(b, zero, from), .v = wide_at(b, zero, from),
-                            .grad = wide_at(b, zero, from), .n = to - from, .lr = 1, .decay = shrink};
+        list[t] = (Trained){.weight = real_at(b, weight, from),
+                            .m = wide_at(b, zero, from),
+                            .v = wide_at(b, zero, from),
+                            .grad = wide_at(b, zero, from),
+                            .n = to - from,
+                            .lr = 1,
+                            .decay = shrink};
     }
     b->op->adamw(list, 1, 0.9, 0.95, 1e-8, step, seed, tensors);
     b->download(b, w, weight, n * 2);
@@ -89,7 +96,8 @@ START_TEST(bits_are_the_contract_s) {
 }
 END_TEST
 
-/* The mean of many roundings is the number itself, within 4 standard errors of the mean, at several places between two neighbours. */
+/* The mean of many roundings is the number itself, within 4 standard errors of the mean, at several places between two
+ * neighbours. */
 START_TEST(no_bias) {
     enum { N = 20000, STEPS = 5 };
     static uint16_t w[N];
@@ -127,7 +135,10 @@ END_TEST
 /* ---------------------------------------------------------------- training */
 
 enum { MASTERS, STOCHASTIC, NEAREST };
-typedef struct { Optim *o; Backend *be; } Forget;
+typedef struct {
+    Optim *o;
+    Backend *be;
+} Forget;
 /* Rounding to nearest without masters: the masters forget what the weights do not hold. */
 static int forget_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
     const Forget *f = ctx;
@@ -139,11 +150,17 @@ static int forget_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at
     free(x);
     return OK;
 }
-/* How far `steps` steps on one batch bring the loss down, at a learning rate below half a unit of the last place of most weights. */
+/* How far `steps` steps on one batch bring the loss down, at a learning rate below half a unit of the last place of
+ * most weights. */
 static double learned(int how, int steps) {
     const char *const layers[] = {"softmax", "gdn_v4"};
     const Config c = model_small(layers, 2, 24, 4, 2, 8, 40, 50);
-    const OptimConfig oc = {.lr = 3e-5, .lr_attn = 3e-5, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .seed = 4,
+    const OptimConfig oc = {.lr = 3e-5,
+                            .lr_attn = 3e-5,
+                            .beta1 = 0.9,
+                            .beta2 = 0.95,
+                            .eps = 1e-8,
+                            .seed = 4,
                             .stochastic_rounding = how == STOCHASTIC};
     enum { B = 2, T = 21 };
     int ids[B * T], target[B * T];
@@ -182,7 +199,14 @@ END_TEST
 static const int keep[3] = {0, 1, 0};
 static StageOptions stage(int64_t steps) {
     StageOptions s = {.steps = steps, .batch_size = 2, .micro_batch_size = 2, .train_seq_len = 16};
-    s.optim = (OptimConfig){.lr = 1e-4, .lr_attn = 3e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1, .stochastic_rounding = 1, .seed = 8};
+    s.optim = (OptimConfig){.lr = 1e-4,
+                            .lr_attn = 3e-4,
+                            .beta1 = 0.9,
+                            .beta2 = 0.95,
+                            .eps = 1e-8,
+                            .clip = 1,
+                            .stochastic_rounding = 1,
+                            .seed = 8};
     return s;
 }
 /* Six steps, paused after `until`; the bytes of all weights. */
@@ -222,14 +246,17 @@ END_TEST
 
 /* ---------------------------------------------------------------- memory, and where there is nothing to round */
 
-typedef struct { size_t n; } Narrow;
+typedef struct {
+    size_t n;
+} Narrow;
 static int narrow_visit(void *ctx, const ParamInfo *info, Param *slot) {
     if (slot->g && !info->wide) ((Narrow *)ctx)->n += info->n;
     return OK;
 }
 START_TEST(saves_four_bytes_a_weight) {
     const char *const layers[] = {"softmax", "gdn_v4"};
-    const Config c = model_small(layers, 2, 32, 4, 2, 8, 48, 64); // every tensor a whole number of cache lines but the gates' few numbers
+    // every tensor a whole number of cache lines but the gates' few numbers
+    const Config c = model_small(layers, 2, 32, 4, 2, 8, 48, 64);
     Backend *b = opened(BF16);
     StageOptions with = stage(1), without = stage(1);
     MemoryPlan big = {0}, small = {0};

@@ -1,4 +1,5 @@
-/* test_ruler.c - the random streams of CPython and NumPy, and the 13 RULER tasks against samples of the original generator. */
+/* test_ruler.c - the random streams of CPython and NumPy, and the 13 RULER tasks against samples of the original
+ * generator. */
 #include "eval/ruler.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -74,7 +75,11 @@ static int order(const void *a, const void *b) { return strcmp(*(char *const *)a
 
 /* All composites of a small list, made and sorted, against those found by rank. */
 START_TEST(test_composites) {
-    static const char *const adjective[] = {"well", "we", "well-made", "a", "well", "wellish", "we-"}, *const noun[] = {"x", "made-x", "b", "x", "z"};
+    static const char *const adjective[] = {"well", "we", "well-made", "a", "well", "wellish", "we-"}, *const noun[] = {
+                                                                                                           "x",
+                                                                                                           "made-x",
+                                                                                                           "b", "x",
+                                                                                                           "z"};
     char dir[] = "build/words_XXXXXX", path[64], *want[64], got[64];
     Err e = {0};
     Words w;
@@ -86,7 +91,11 @@ START_TEST(test_composites) {
         char text[256] = "";
         const size_t rows = k == 0 ? 5 : k == 1 ? 7 : 2;
         for (size_t i = 0; i < rows; i++)
-            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", k == 0 ? noun[i] : k == 1 ? adjective[i] : i ? "run" : "b",
+            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s",
+                     k == 0   ? noun[i]
+                     : k == 1 ? adjective[i]
+                     : i      ? "run"
+                              : "b",
                      i + 1 < rows ? " \t\n" : "");
         snprintf(path, sizeof path, "%s/%s", dir, file[k]);
         ok(file_write_all(path, text, strlen(text), &e), &e);
@@ -137,7 +146,10 @@ START_TEST(test_simple_tokens) {
     TokenCount c = {.kind = COUNT_SIMPLE};
     Err e = {0};
     size_t n;
-    static const struct { const char *text; size_t n; } row[] = {{"", 0}, {"ab", 1}, {" ab", 1}, {"  ab", 2}, {"ab cd 12", 5}, {" ", 1}, {"a\xc3\xa9", 3}, {"a.b", 3}};
+    static const struct {
+        const char *text;
+        size_t n;
+    } row[] = {{"", 0}, {"ab", 1}, {" ab", 1}, {"  ab", 2}, {"ab cd 12", 5}, {" ", 1}, {"a\xc3\xa9", 3}, {"a.b", 3}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         ok(token_count(&c, row[i].text, strlen(row[i].text), &n, &e), &e);
         ck_assert_msg(n == row[i].n, "\"%s\": %zu", row[i].text, n);
@@ -153,14 +165,22 @@ static uint64_t fnv(const char *s) {
     return h;
 }
 
-typedef struct { char tokenizer[16], task[32], outputs[512]; int L, index; size_t bytes, tokens; unsigned long long hash; } Row;
+typedef struct {
+    char tokenizer[16], task[32], outputs[512];
+    int L, index;
+    size_t bytes, tokens;
+    unsigned long long hash;
+} Row;
 
 static void row_check(const Row *w, const EvalDoc *d) {
     char got[512] = "";
-    for (int i = 0; i < d->n_text; i++) snprintf(got + strlen(got), sizeof got - strlen(got), "%s%s", i ? "|" : "", d->text[i]);
-    ck_assert_msg(!strcmp(got, w->outputs) && strlen(d->context[0]) == w->bytes && d->context_tokens == w->tokens && fnv(d->context[0]) == w->hash,
-                  "%s %s %d #%d: answers %s, wanted %s; %zu bytes, wanted %zu; %zu tokens, wanted %zu\n%s", w->tokenizer, w->task, w->L,
-                  w->index, got, w->outputs, strlen(d->context[0]), w->bytes, d->context_tokens, w->tokens, d->context[0]);
+    for (int i = 0; i < d->n_text; i++)
+        snprintf(got + strlen(got), sizeof got - strlen(got), "%s%s", i ? "|" : "", d->text[i]);
+    ck_assert_msg(!strcmp(got, w->outputs) && strlen(d->context[0]) == w->bytes && d->context_tokens == w->tokens &&
+                      fnv(d->context[0]) == w->hash,
+                  "%s %s %d #%d: answers %s, wanted %s; %zu bytes, wanted %zu; %zu tokens, wanted %zu\n%s",
+                  w->tokenizer, w->task, w->L, w->index, got, w->outputs, strlen(d->context[0]), w->bytes,
+                  d->context_tokens, w->tokens, d->context[0]);
 }
 
 START_TEST(test_golden) {
@@ -181,7 +201,9 @@ START_TEST(test_golden) {
     while (fgets(line, sizeof line, f)) {
         char key[64];
         w.outputs[0] = 0;
-        ck_assert_int_ge(sscanf(line, "%15s %d %31s %d %zu %zu %llx %511[^\n]", w.tokenizer, &w.L, w.task, &w.index, &w.bytes, &w.tokens, &w.hash, w.outputs), 7);
+        ck_assert_int_ge(sscanf(line, "%15s %d %31s %d %zu %zu %llx %511[^\n]", w.tokenizer, &w.L, w.task, &w.index,
+                                &w.bytes, &w.tokens, &w.hash, w.outputs),
+                         7);
         snprintf(key, sizeof key, "%s/%d", w.tokenizer, w.L);
         if (strcmp(key, open)) { // a process of its own made each length
             if (open[0]) ruler_close(&r);
@@ -210,7 +232,8 @@ START_TEST(test_golden) {
 }
 END_TEST
 
-/* Samples that NVIDIA's own scripts made of the same words, essays and questions (testdata/ruler_nvidia.tsv); 0 bytes: they never ended. */
+/* Samples that NVIDIA's own scripts made of the same words, essays and questions (testdata/ruler_nvidia.tsv); 0 bytes:
+ * they never ended. */
 START_TEST(test_nvidia) {
     const char *dir = data_dir();
     char line[2048];
@@ -229,7 +252,9 @@ START_TEST(test_nvidia) {
     for (; fgets(line, sizeof line, f); rows++) {
         char got[1024] = "";
         w.outputs[0] = 0;
-        ck_assert_int_ge(sscanf(line, "%15s %d %31s %d %zu %llx %511[^\n]", w.tokenizer, &w.L, w.task, &w.index, &w.bytes, &w.hash, w.outputs), 6);
+        ck_assert_int_ge(sscanf(line, "%15s %d %31s %d %zu %llx %511[^\n]", w.tokenizer, &w.L, w.task, &w.index,
+                                &w.bytes, &w.hash, w.outputs),
+                         6);
         c.kind = w.tokenizer[0] == 'b' ? COUNT_BYTES : COUNT_SIMPLE;
         if (w.index == 0) {
             evalset_free(&set);
@@ -243,9 +268,11 @@ START_TEST(test_nvidia) {
             continue;
         }
         const EvalDoc *d = &set.doc[w.index];
-        for (int i = 0; i < d->n_text; i++) snprintf(got + strlen(got), sizeof got - strlen(got), "%s%s", i ? "|" : "", d->text[i]);
-        ck_assert_msg(!strcmp(got, w.outputs) && strlen(d->context[0]) == w.bytes && fnv(d->context[0]) == w.hash, "%s %s %d #%d: %s, wanted %s\n%s",
-                      w.tokenizer, w.task, w.L, w.index, got, w.outputs, d->context[0]);
+        for (int i = 0; i < d->n_text; i++)
+            snprintf(got + strlen(got), sizeof got - strlen(got), "%s%s", i ? "|" : "", d->text[i]);
+        ck_assert_msg(!strcmp(got, w.outputs) && strlen(d->context[0]) == w.bytes && fnv(d->context[0]) == w.hash,
+                      "%s %s %d #%d: %s, wanted %s\n%s", w.tokenizer, w.task, w.L, w.index, got, w.outputs,
+                      d->context[0]);
         ck_assert_uint_le(d->context_tokens, (size_t)w.L);
         ck_assert(set.percent && set.any == !strcmp(w.task, "qa_1"));
     }
@@ -257,15 +284,15 @@ START_TEST(test_nvidia) {
 }
 END_TEST
 
-/* Seeded once, one task after the other, as the harness does it: what its own generators drew then (simple tokens, length 2048, seed 7, three
- * samples a task, in this order); FNV-1a of the last sample's prompt. */
+/* Seeded once, one task after the other, as the harness does it: what its own generators drew then (simple tokens,
+ * length 2048, seed 7, three samples a task, in this order); FNV-1a of the last sample's prompt. */
 START_TEST(test_chained) {
-    static const struct { const char *task; unsigned long long hash; } row[] = {{"ruler_fwe", 0xc14dc1399402e64eULL},
-                                                                           {"ruler_cwe", 0xd376ea91716e569fULL},
-                                                                           {"ruler_vt", 0x578f24dbc87e4358ULL},
-                                                                           {"niah_multikey_3", 0x97aec7723ea2c1c7ULL},
-                                                                           {"niah_multikey_2", 0x817cf58d77e7b106ULL},
-                                                                           {"niah_single_1", 0x4cc73f207edd9aa8ULL}};
+    static const struct {
+        const char *task;
+        unsigned long long hash;
+    } row[] = {{"ruler_fwe", 0xc14dc1399402e64eULL},       {"ruler_cwe", 0xd376ea91716e569fULL},
+               {"ruler_vt", 0x578f24dbc87e4358ULL},        {"niah_multikey_3", 0x97aec7723ea2c1c7ULL},
+               {"niah_multikey_2", 0x817cf58d77e7b106ULL}, {"niah_single_1", 0x4cc73f207edd9aa8ULL}};
     const char *dir = data_dir();
     Ruler r = {0};
     TokenCount c = {.kind = COUNT_SIMPLE};
@@ -277,7 +304,8 @@ START_TEST(test_chained) {
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         evalset_free(&set);
         ok(ruler_make(&r, ruler_find(row[i].task), 2048, 3, &set, &e), &e);
-        ck_assert_msg(fnv(set.doc[2].context[0]) == row[i].hash, "%s: %016llx\n%s", row[i].task, (unsigned long long)fnv(set.doc[2].context[0]), set.doc[2].context[0]);
+        ck_assert_msg(fnv(set.doc[2].context[0]) == row[i].hash, "%s: %016llx\n%s", row[i].task,
+                      (unsigned long long)fnv(set.doc[2].context[0]), set.doc[2].context[0]);
     }
     evalset_free(&set);
     ruler_seed(&r, 7);

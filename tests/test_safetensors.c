@@ -1,4 +1,5 @@
-/* test_safetensors.c - number types and their conversions; the verdict corpus testdata/st; the writer, its faults included. */
+/* test_safetensors.c - number types and their conversions; the verdict corpus testdata/st;
+ * the writer, its faults included. */
 #include "base/mem.h"
 #include "base/rng.h"
 #include "io/safetensors.h"
@@ -47,7 +48,10 @@ static double value16(unsigned code, int exp_bits, int frac_bits) {
 
 static int same(double a, double b) { return (isnan(a) && isnan(b)) || (a == b && signbit(a) == signbit(b)); }
 
-static const struct { DType type; int exp, frac; } small[2] = {{DT_F16, 5, 10}, {DT_BF16, 8, 7}};
+static const struct {
+    DType type;
+    int exp, frac;
+} small[2] = {{DT_F16, 5, 10}, {DT_BF16, 8, 7}};
 
 START_TEST(test_widen_all) {
     // All 65536 codes to float and double, exactly, and back to the same code (a NaN to a NaN with the same sign).
@@ -69,28 +73,36 @@ START_TEST(test_widen_all) {
 END_TEST
 
 START_TEST(test_narrow_all) {
-    // Between every two neighbouring codes: just below, at and just above the middle, for float and double input. The tie goes
+    // Between every two neighbouring codes: just below, at and just above the middle, for float and double input.
+    // The tie goes
     // to the even code; beyond the largest finite value lies Inf, half a step above it.
     int exp = small[_i].exp, frac = small[_i].frac, inf = ((1 << exp) - 1) << frac;
     for (int code = 0; code < inf; code++)
         for (int sign = 0; sign < 2; sign++) {
             double lo = value16((unsigned)code, exp, frac);
-            double hi = code + 1 == inf ? 2 * lo - value16((unsigned)code - 1, exp, frac) : value16((unsigned)code + 1, exp, frac);
-            double middle = (lo + hi) / 2, in[5] = {lo, nextafter(middle, 0), middle, nextafter(middle, INFINITY), nextafter(hi, 0)};
+            double hi = code + 1 == inf ? 2 * lo - value16((unsigned)code - 1, exp, frac)
+                                        : value16((unsigned)code + 1, exp, frac);
+            double middle = (lo + hi) / 2,
+                   in[5] = {lo, nextafter(middle, 0), middle, nextafter(middle, INFINITY), nextafter(hi, 0)};
             int want[5] = {code, code, code + (code & 1), code + 1, code + 1};
             for (int k = 0; k < 5; k++) {
                 double d = sign ? -in[k] : in[k];
                 uint16_t got = 0;
                 dtype_convert(small[_i].type, &got, DT_F64, &d, 1);
-                ck_assert_msg(got == (want[k] | sign << 15), "%.17g gives %04x, expected %04x", d, got, want[k] | sign << 15);
+                ck_assert_msg(got == (want[k] | sign << 15), "%.17g gives %04x, expected %04x", d, got,
+                              want[k] | sign << 15);
                 float f = (float)in[k];
                 if (k != 2) { // the float next to the middle on the same side
                     float m = (float)middle;
-                    f = k == 0 ? (float)lo : k == 1 ? nextafterf(m, 0) : k == 3 ? nextafterf(m, INFINITY) : nextafterf((float)hi, 0);
+                    f = k == 0   ? (float)lo
+                        : k == 1 ? nextafterf(m, 0)
+                        : k == 3 ? nextafterf(m, INFINITY)
+                                 : nextafterf((float)hi, 0);
                 }
                 if (sign) f = -f;
                 dtype_convert(small[_i].type, &got, DT_F32, &f, 1);
-                ck_assert_msg(got == (want[k] | sign << 15), "float %.9g gives %04x, expected %04x", f, got, want[k] | sign << 15);
+                ck_assert_msg(got == (want[k] | sign << 15), "float %.9g gives %04x, expected %04x", f, got,
+                              want[k] | sign << 15);
             }
         }
 }
@@ -139,7 +151,8 @@ START_TEST(test_narrow_special) {
 END_TEST
 
 START_TEST(test_convert_random) {
-    // Against the compiler's own conversions where it has them (double to float), and F16 <-> BF16 against a step through double;
+    // Against the compiler's own conversions where it has them (double to float), and F16 <-> BF16 against a step
+    // through double;
     // unaligned on both sides, odd lengths.
     enum { N = 100000 };
     static unsigned char in[8 * N + 1], out[8 * N + 3];
@@ -263,7 +276,9 @@ START_TEST(test_verdicts) {
 END_TEST
 
 START_TEST(test_messages) {
-    static const struct { const char *file, *says; } want[] = {
+    static const struct {
+        const char *file, *says;
+    } want[] = {
         {"bad_unknown_dtype", "tensor 'a': unknown dtype 'Q4'"},
         {"bad_size_mismatch", "tensor 'a': data_offsets span 4 bytes, shape x dtype needs 400"},
         {"bad_oob", "tensor 'a': data ends at 16, the file has 4 bytes of data"},
@@ -351,7 +366,8 @@ START_TEST(test_read_memory) {
         mem_peak_reset();
         safetensors_parse(&s, f.data, f.size, p, NULL);
         safetensors_close(&s);
-        ck_assert_msg(mem_peak() - before <= 16 * f.size + 4096, "%s: %zu bytes for a file of %zu", p, mem_peak() - before, f.size);
+        ck_assert_msg(mem_peak() - before <= 16 * f.size + 4096, "%s: %zu bytes for a file of %zu", p,
+                      mem_peak() - before, f.size);
         file_close(&f);
     }
 }
@@ -360,8 +376,13 @@ END_TEST
 /* ---- a header of 100 MB ---- */
 
 enum { HEADER = 100000000 };
-/* A beginning and one text again and again; or so many entries of empty tensors (backwards: of one byte each, the last one first). */
-static const struct { const char *name, *begin, *again; size_t entries; int name_bytes, backwards, code; } flood[] = {
+/* A beginning and one text again and again; or so many entries of empty tensors (backwards: of one byte each,
+ * the last one first). */
+static const struct {
+    const char *name, *begin, *again;
+    size_t entries;
+    int name_bytes, backwards, code;
+} flood[] = {
     {"list in metadata", "{\"__metadata__\":{\"a\":[", "0,", 0, 0, 0, ERR_INPUT},
     {"metadata members", "{\"__metadata__\":{", "\"\":\"\",", 0, 0, 0, ERR_INPUT},
     {"nested objects", "", "{\"a\":", 0, 0, 0, ERR_INPUT},
@@ -383,9 +404,10 @@ static const struct { const char *name, *begin, *again; size_t entries; int name
 static size_t flood_fill(char *t, int k) {
     size_t at = 0;
     for (size_t i = 0; i < flood[k].entries; i++) {
-        const size_t begin = flood[k].backwards ? flood[k].entries - 1 - i : 0, end = begin + (size_t)flood[k].backwards;
-        at += (size_t)snprintf(t + at, 4300, "%c\"%0*zx\":{\"dtype\":\"I8\",\"shape\":[%d],\"data_offsets\":[%zu,%zu]}", i ? ',' : '{',
-                               flood[k].name_bytes, i, flood[k].backwards, begin, end);
+        const size_t begin = flood[k].backwards ? flood[k].entries - 1 - i : 0,
+                     end = begin + (size_t)flood[k].backwards;
+        at += (size_t)snprintf(t + at, 4300, "%c\"%0*zx\":{\"dtype\":\"I8\",\"shape\":[%d],\"data_offsets\":[%zu,%zu]}",
+                               i ? ',' : '{', flood[k].name_bytes, i, flood[k].backwards, begin, end);
     }
     if (flood[k].entries) {
         t[at++] = '}';
@@ -433,10 +455,12 @@ START_TEST(test_flood) {
     int status;
     struct rusage u;
     ck_assert_int_eq(wait4(pid, &status, 0, &u), pid);
-    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == flood[_i].code, "%d: %s: status %x", _i, flood[_i].name, (unsigned)status);
-    const double seconds = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-    printf("header of %.0f MB, %-18.18s: %.2f s, %.0f MB (%.0f MB allowed)\n", (double)size / 1e6, flood[_i].name, seconds,
-           (double)u.ru_maxrss * 1024 / 1e6, 2 * (double)size / 1e6 + 67);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == flood[_i].code, "%d: %s: status %x", _i, flood[_i].name,
+                  (unsigned)status);
+    const double seconds =
+        (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+    printf("header of %.0f MB, %-18.18s: %.2f s, %.0f MB (%.0f MB allowed)\n", (double)size / 1e6, flood[_i].name,
+           seconds, (double)u.ru_maxrss * 1024 / 1e6, 2 * (double)size / 1e6 + 67);
 #ifndef __SANITIZE_ADDRESS__ // which is slower and keeps what was freed
     ck_assert_msg(seconds < 2 || getenv("HYBRIDIZE_SLOW"), "%.2f s", seconds); // set by builds that are slow on purpose
     ck_assert_msg((size_t)u.ru_maxrss * 1024 <= 2 * size + (64 << 20), "%ld KiB", u.ru_maxrss);
@@ -445,7 +469,8 @@ START_TEST(test_flood) {
 END_TEST
 
 START_TEST(test_mutations) {
-    // Every length, and bytes changed at random: no crash, no read outside (the sanitizers look), and no promise broken.
+    // Every length, and bytes changed at random: no crash, no read outside (the sanitizers look), and no promise
+    // broken.
     Rng r;
     int accepted = 0;
     size_t before = mem_now();
@@ -465,7 +490,8 @@ START_TEST(test_mutations) {
             ok(mem_alloc(&copy, size, "copy", &e), &e);
             memcpy(copy, f.data, size);
             if (n >= f.size && size)
-                for (uint64_t k = 1 + rng_below(&r, 3); k; k--) ((unsigned char *)copy)[rng_below(&r, size)] ^= (unsigned char)(1 << rng_below(&r, 8));
+                for (uint64_t k = 1 + rng_below(&r, 3); k; k--)
+                    ((unsigned char *)copy)[rng_below(&r, size)] ^= (unsigned char)(1 << rng_below(&r, 8));
             int rc = safetensors_parse(&s, copy, size, "x", NULL);
             ck_assert(rc == OK || rc == ERR_INPUT);
             if (!rc) check_open(&s, copy, size), accepted++;
@@ -481,7 +507,8 @@ END_TEST
 
 /* ---- writing ---- */
 
-static const DType used[] = {DT_BF16, DT_F32, DT_F16, DT_F64, DT_I64, DT_I32, DT_U8, DT_BOOL, DT_F8_E4M3, DT_U16, DT_F4};
+static const DType used[] = {DT_BF16, DT_F32,  DT_F16,     DT_F64, DT_I64, DT_I32,
+                             DT_U8,   DT_BOOL, DT_F8_E4M3, DT_U16, DT_F4};
 enum { TENSORS = 22 };
 static unsigned char bytes[TENSORS][4096];
 
@@ -494,7 +521,8 @@ static void make_tensors(Tensor *t) {
         snprintf(name[i], sizeof name[i], "model.layers.%d.%s", (i * 5) % 11, k % 2 ? "w\"\\" : "b\xc3\xa9");
         t[i] = (Tensor){.name = name[i], .dtype = type, .rank = i % 5, .data = bytes[i]};
         t[i].count = 1;
-        for (int d = 0; d < t[i].rank; d++) t[i].count *= t[i].shape[d] = (size_t)(i == 8 && d == 1 ? 0 : 2 + (i + d) % 3);
+        for (int d = 0; d < t[i].rank; d++)
+            t[i].count *= t[i].shape[d] = (size_t)(i == 8 && d == 1 ? 0 : 2 + (i + d) % 3);
         if (type == DT_F4 && !t[i].rank) t[i].rank = 1, t[i].count = t[i].shape[0] = 2;
         t[i].bytes = t[i].count * (size_t)dtype_bits(type) / 8;
         for (size_t b = 0; b < t[i].bytes; b++) bytes[i][b] = (unsigned char)(i * 31 + (int)b * 7);
@@ -551,7 +579,8 @@ START_TEST(test_round_trip) {
         ck_assert((dtype_bits(s.tensor[i].dtype) + 7) / 8 <= (dtype_bits(s.tensor[i - 1].dtype) + 7) / 8);
     ok(safetensors_write(tmpdir_path("c"), s.tensor, s.n, meta, NULL, NULL, &e), &e); // from the map of the first
     ck_assert(same_files(tmpdir_path("a"), tmpdir_path("c")));
-    ok(safetensors_write(tmpdir_path("a"), s.tensor, s.n, NULL, NULL, NULL, &e), &e); // over the very file that is mapped
+    // over the very file that is mapped
+    ok(safetensors_write(tmpdir_path("a"), s.tensor, s.n, NULL, NULL, NULL, &e), &e);
     safetensors_close(&s);
     ok(safetensors_open(&s, tmpdir_path("a"), &e), &e);
     ck_assert_uint_eq(s.n_meta, 1);
@@ -676,7 +705,8 @@ START_TEST(test_write_faults) {
         ck_assert(same_files(path, rc ? old : whole));
     }
     ck_assert_int_gt(n, 4);
-    static const char *const fault[3][2] = {{"HYBRIDIZE_FAIL_IO", ""}, {"HYBRIDIZE_FAIL_IO", ":ENOSPC"}, {"HYBRIDIZE_KILL_IO", ""}};
+    static const char *const fault[3][2] = {
+        {"HYBRIDIZE_FAIL_IO", ""}, {"HYBRIDIZE_FAIL_IO", ":ENOSPC"}, {"HYBRIDIZE_KILL_IO", ""}};
     for (int k = 0; k < 3; k++) {
         int calls = 0, done = 0;
         for (; !done; calls++) {
@@ -694,7 +724,8 @@ START_TEST(test_write_faults) {
             done = WIFEXITED(status) && !WEXITSTATUS(status);
             if (!done && k < 2) ck_assert_int_eq(WEXITSTATUS(status), ERR_IO);
             if (!done && k == 2) ck_assert(WIFSIGNALED(status));
-            ck_assert_msg(same_files(path, whole) || (!done && same_files(path, old)), "neither old nor new after call %d", calls + 1);
+            ck_assert_msg(same_files(path, whole) || (!done && same_files(path, old)),
+                          "neither old nor new after call %d", calls + 1);
             ok(file_remove_temps(tmpdir, &e), &e);
         }
         ck_assert_int_eq(calls, 6); // create, write, fsync, rename, fsync of the directory; then the one that succeeds

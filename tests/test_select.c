@@ -1,5 +1,5 @@
-/* test_select.c - which layers stay softmax: the official budgets and layouts, ties, lists, agreement; GA-S2 on a teacher of which one
- * layer matters, stopped, killed and resumed. */
+/* test_select.c - which layers stay softmax: the official budgets and layouts, ties, lists, agreement;
+ * GA-S2 on a teacher of which one layer matters, stopped, killed and resumed. */
 #include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -13,10 +13,15 @@ static void teardown(void) { tmpdir_end(); }
 /* ---------------------------------------------------------------- counts and layouts */
 
 START_TEST(budgets) { // interfaces.md A7: every shipped number of softmax layers
-    static const struct { int L; double ratio; int K; } row[] = {
-        {28, 0.125, 4}, {28, 0.25, 7}, {28, 0.33, 9}, {28, 0.5, 14}, {36, 0.125, 5}, {36, 0.25, 9}, {36, 0.33, 12}, {36, 0.5, 18},
-        {8, 0, 0}, {8, 1, 8}, {6, 0.25, 2}, {1, 0.4, 0}, {1, 0.5, 1}};
-    for (size_t i = 0; i < sizeof row / sizeof *row; i++) ck_assert_int_eq(select_count(row[i].L, row[i].ratio), row[i].K);
+    static const struct {
+        int L;
+        double ratio;
+        int K;
+    } row[] = {{28, 0.125, 4}, {28, 0.25, 7},  {28, 0.33, 9}, {28, 0.5, 14}, {36, 0.125, 5},
+               {36, 0.25, 9},  {36, 0.33, 12}, {36, 0.5, 18}, {8, 0, 0},     {8, 1, 8},
+               {6, 0.25, 2},   {1, 0.4, 0},    {1, 0.5, 1}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+        ck_assert_int_eq(select_count(row[i].L, row[i].ratio), row[i].K);
 }
 END_TEST
 
@@ -27,11 +32,24 @@ static void is_set(const int *keep, int L, const char *want) {
 }
 
 START_TEST(uniform_layouts) { // method.md 3.5, 3.6: every shipped uniform set
-    static const struct { int L, K, last; const char *set; } row[] = {
-        {36, 5, 0, "0,8,16,24,32"}, {36, 9, 0, "0,4,8,12,16,20,24,28,32"}, {36, 12, 0, "0,3,6,9,12,15,18,21,24,27,30,33"},
-        {36, 18, 0, "0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30,32,34"}, {28, 4, 1, "6,13,20,27"}, {28, 7, 1, "3,7,11,15,19,23,27"},
-        {28, 9, 0, "0,3,6,9,12,15,18,21,24"}, {28, 14, 1, "1,3,5,7,9,11,13,15,17,19,21,23,25,27"}, {28, 7, 0, "0,4,8,12,16,20,24"},
-        {8, 0, 0, ""}, {8, 0, 1, ""}, {8, 1, 0, "0"}, {8, 1, 1, "7"}, {4, 4, 0, "0,1,2,3"}, {4, 4, 1, "0,1,2,3"}};
+    static const struct {
+        int L, K, last;
+        const char *set;
+    } row[] = {{36, 5, 0, "0,8,16,24,32"},
+               {36, 9, 0, "0,4,8,12,16,20,24,28,32"},
+               {36, 12, 0, "0,3,6,9,12,15,18,21,24,27,30,33"},
+               {36, 18, 0, "0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30,32,34"},
+               {28, 4, 1, "6,13,20,27"},
+               {28, 7, 1, "3,7,11,15,19,23,27"},
+               {28, 9, 0, "0,3,6,9,12,15,18,21,24"},
+               {28, 14, 1, "1,3,5,7,9,11,13,15,17,19,21,23,25,27"},
+               {28, 7, 0, "0,4,8,12,16,20,24"},
+               {8, 0, 0, ""},
+               {8, 0, 1, ""},
+               {8, 1, 0, "0"},
+               {8, 1, 1, "7"},
+               {4, 4, 0, "0,1,2,3"},
+               {4, 4, 1, "0,1,2,3"}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         int keep[MAX_LAYERS];
         Err e = {0};
@@ -73,8 +91,14 @@ START_TEST(lists) {
     SelectInput in = {.L = 8, .K = 3, .list = good, .n_list = 3};
     must(select_layers(selector_find("explicit"), &in, keep, &e), &e);
     is_set(keep, 8, "0,3,5");
-    const struct { const int *list; int n, K; const char *says; } bad[] = {
-        {twice, 3, 3, "layer 1 is there twice"}, {high, 2, 2, "layer 8"}, {low, 1, 1, "layer -1"}, {good, 3, 2, "got 3 layers, expected 2"}};
+    const struct {
+        const int *list;
+        int n, K;
+        const char *says;
+    } bad[] = {{twice, 3, 3, "layer 1 is there twice"},
+               {high, 2, 2, "layer 8"},
+               {low, 1, 1, "layer -1"},
+               {good, 3, 2, "got 3 layers, expected 2"}};
     for (int i = 0; i < 4; i++) {
         Err b = {0};
         in = (SelectInput){.L = 8, .K = bad[i].K, .list = bad[i].list, .n_list = bad[i].n};
@@ -102,7 +126,8 @@ START_TEST(random_sets) { // K layers, another set for another seed, each layer 
         for (int l = 0; l < 8; l++) n += keep[l], count[l] += keep[l];
         ck_assert_int_eq(n, 3);
     }
-    for (int l = 0; l < 8; l++) ck_assert_msg(count[l] > 110 && count[l] < 190, "layer %d in %d of 400 sets", l, count[l]);
+    for (int l = 0; l < 8; l++)
+        ck_assert_msg(count[l] > 110 && count[l] < 190, "layer %d in %d of 400 sets", l, count[l]);
 }
 END_TEST
 
@@ -136,7 +161,14 @@ static void plant(Tiny *t) {
     }
 }
 
-typedef struct { const char *backend, *dir, *log; int threads, official; size_t cache; volatile int stop; long stop_after, seen; int64_t hits; } Job;
+typedef struct {
+    const char *backend, *dir, *log;
+    int threads, official;
+    size_t cache;
+    volatile int stop;
+    long stop_after, seen;
+    int64_t hits;
+} Job;
 static void job_report(void *ctx, const ProgressLine *line) {
     Job *j = ctx;
     (void)line;
@@ -154,7 +186,8 @@ static int job_score(Job *j, LayerScore *out, Err *e) {
     must(heldout_open(&h, &t.teacher, &t.text, 4, 16, 6, 1 << 20, e), e);
     ScoreOptions o = {.tau = 1, .official = j->official, .eval_every = 4, .cache = j->cache};
     o.train.stage = (StageOptions){.steps = 10, .batch_size = 4, .micro_batch_size = 2, .train_seq_len = 16};
-    o.train.stage.optim = (OptimConfig){.lr = 1e-4, .lr_attn = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+    o.train.stage.optim =
+        (OptimConfig){.lr = 1e-4, .lr_attn = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
     o.train.dir = j->dir;
     o.train.log_path = j->log;
     o.train.save_every = 4;

@@ -1,15 +1,15 @@
-/* test_selectors.c - the rules by which layers are scored and chosen, each against a known answer: shipped sets, brute force, plain
- * hybrids, finite differences, and a teacher of which one layer matters. */
+/* test_selectors.c - the rules by which layers are scored and chosen, each against a known answer:
+ * shipped sets, brute force, plain hybrids, finite differences, and a teacher of which one layer matters. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include "method/budget.h"
-#include "method/gates.h"
-#include "method/probe.h"
-#include "method/scorers.h"
+#include "selectors/budget.h"
+#include "selectors/gates.h"
+#include "report/probe.h"
+#include "selectors/scorers.h"
 #include "method/select.h"
-#include "method/smart.h"
-#include "method/swap.h"
+#include "selectors/smart.h"
+#include "selectors/swap.h"
 #include "tiny.h"
 
 static void setup(void) { tmpdir_begin(); }
@@ -18,13 +18,22 @@ static void teardown(void) { tmpdir_end(); }
 /* ---------------------------------------------------------------- SMART and distance */
 
 /* Every shipped SMART set (method.md 3.6). */
-static const struct { int L, K, set[18]; } SMART[] = {
-    {28, 4, {0, 9, 18, 26}}, {28, 7, {0, 5, 10, 14, 18, 22, 26}}, {28, 9, {0, 3, 6, 9, 12, 15, 19, 23, 26}},
-    {28, 14, {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26}}, {28, 7, {0, 4, 9, 14, 19, 23, 27}},
-    {28, 9, {0, 3, 6, 9, 12, 16, 19, 23, 27}}, {36, 5, {3, 11, 19, 27, 35}}, {36, 9, {3, 7, 11, 15, 19, 23, 27, 31, 35}},
-    {36, 12, {2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35}}, {36, 18, {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 27, 29, 31, 33, 35}},
-    {28, 7, {2, 6, 10, 14, 18, 22, 27}}, {28, 9, {2, 5, 8, 11, 14, 17, 20, 23, 27}},
-    {28, 6, {0, 5, 10, 16, 21, 26}}, {28, 8, {0, 3, 7, 10, 14, 18, 22, 26}}}; // the last two: AMD's own for Llama-3.2-3B
+static const struct {
+    int L, K, set[18];
+} SMART[] = {{28, 4, {0, 9, 18, 26}},
+             {28, 7, {0, 5, 10, 14, 18, 22, 26}},
+             {28, 9, {0, 3, 6, 9, 12, 15, 19, 23, 26}},
+             {28, 14, {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26}},
+             {28, 7, {0, 4, 9, 14, 19, 23, 27}},
+             {28, 9, {0, 3, 6, 9, 12, 16, 19, 23, 27}},
+             {36, 5, {3, 11, 19, 27, 35}},
+             {36, 9, {3, 7, 11, 15, 19, 23, 27, 31, 35}},
+             {36, 12, {2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35}},
+             {36, 18, {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 27, 29, 31, 33, 35}},
+             {28, 7, {2, 6, 10, 14, 18, 22, 27}},
+             {28, 9, {2, 5, 8, 11, 14, 17, 20, 23, 27}},
+             {28, 6, {0, 5, 10, 16, 21, 26}},
+             {28, 8, {0, 3, 7, 10, 14, 18, 22, 26}}}; // the last two: AMD's own for Llama-3.2-3B
 
 START_TEST(smart_shipped_sets) {
     for (size_t i = 0; i < sizeof SMART / sizeof *SMART; i++) {
@@ -35,7 +44,8 @@ START_TEST(smart_shipped_sets) {
         rng_seed(&r, 5 + i);
         for (int k = 0; k < SMART[i].K; k++) want[SMART[i].set[k]] = 1;
         ck_assert_msg(smart_spaced(want, SMART[i].L), "set %zu breaks the spacing rule", i);
-        for (int l = 0; l < SMART[i].L; l++) s[l] = rng_uniform(&r) + (want[l] ? 1 : 0); // its layers are the sensitive ones
+        // its layers are the sensitive ones
+        for (int l = 0; l < SMART[i].L; l++) s[l] = rng_uniform(&r) + (want[l] ? 1 : 0);
         must(smart_select(s, SMART[i].L, SMART[i].K, got, &e), &e);
         for (int l = 0; l < SMART[i].L; l++) ck_assert_msg(got[l] == want[l], "set %zu: layer %d", i, l);
     }
@@ -100,9 +110,11 @@ END_TEST
 /* ---------------------------------------------------------------- early stopping */
 
 START_TEST(stopping_rule) {
-    const EarlyStop o = {.R = 3, .threshold = 0.9}, all = {.R = 3, .threshold = 0.9, .all_pairs = 1}, lax = {.R = 3, .threshold = 0.3};
-    const int same[6] = {1, 2, 2, 1, 1, 2};           // one set, in any order
-    const int flips[9] = {0, 1, 2, 0, 1, 3, 0, 1, 2}; // backbone {0,1}; consecutive Jaccard 2/4 twice; all pairs (1/2 + 1/2 + 1)/3
+    const EarlyStop o = {.R = 3, .threshold = 0.9}, all = {.R = 3, .threshold = 0.9, .all_pairs = 1},
+                    lax = {.R = 3, .threshold = 0.3};
+    const int same[6] = {1, 2, 2, 1, 1, 2}; // one set, in any order
+    const int flips[9] = {0, 1, 2, 0, 1,
+                          3, 0, 1, 2}; // backbone {0,1}; consecutive Jaccard 2/4 twice; all pairs (1/2 + 1/2 + 1)/3
     const int moves[6] = {1, 2, 1, 3, 4, 3};
     for (int n = 0; n < 3; n++) ck_assert_int_eq(early_stop(&o, same, n, 2, 6).stop, 0); // never before R evaluations
     EarlyStopState s = early_stop(&o, same, 3, 2, 6);
@@ -113,7 +125,7 @@ START_TEST(stopping_rule) {
     s = early_stop(&all, flips, 3, 3, 6);
     ck_assert_double_eq_tol(s.jaccard, 2.0 / 3, 1e-15);
     ck_assert_int_eq(early_stop(&lax, flips, 3, 3, 6).stop, 1); // K - 1 in the backbone suffice
-    s = early_stop(&lax, moves, 3, 2, 6);                       // Jaccard 1/3 each, but nothing stayed: the backbone decides
+    s = early_stop(&lax, moves, 3, 2, 6); // Jaccard 1/3 each, but nothing stayed: the backbone decides
     ck_assert(!s.stop && s.backbone == 0 && s.jaccard > 0.3);
     int history[8] = {5, 1, 2, 1, 2, 1, 2, 1}; // only the last R count
     ck_assert_int_eq(early_stop(&o, history, 4, 2, 6).stop, 1);
@@ -134,7 +146,8 @@ START_TEST(halving_rule) {
     rng_seed(&r, 3);
     for (int b = 0; b < 8; b++) {
         const double common = 5 * rng_normal(&r);
-        for (int l = 0; l < 6; l++) kl[l][b] = level[l] + common + (l != 2 ? 0.01 * rng_normal(&r) : b % 2 ? 0.5 : -0.5);
+        for (int l = 0; l < 6; l++)
+            kl[l][b] = level[l] + common + (l != 2 ? 0.01 * rng_normal(&r) : b % 2 ? 0.5 : -0.5);
     }
     for (int l = 0; l < 6; l++) rows[l] = kl[l];
     ck_assert_int_eq(halving_drop(rows, 6, 8, 2, 3, alive, drop, mean, se), 2); // half of the four beyond K, the worst
@@ -212,7 +225,11 @@ END_TEST
 /* ---------------------------------------------------------------- models */
 
 enum { L = 4, PLANTED = 2, BATCHES = 3 };
-typedef struct { Tiny t; Model start; Heldout h; } Rig;
+typedef struct {
+    Tiny t;
+    Model start;
+    Heldout h;
+} Rig;
 
 /* A teacher whose attention says nothing except in one layer: every other o_proj is zero. */
 static void plant(Tiny *t) {
@@ -302,7 +319,8 @@ START_TEST(swaps_are_plain_hybrids) { // sharing the prefix changes nothing
             hybrid_kl(&r, keep, &one);
             keep[l] = 0;
             ck_assert_double_eq_tol(rows[l].score, base.kl - one.kl, 1e-13);
-            for (int b = 0; b < BATCHES; b++) ck_assert_double_eq_tol(rows[l].batch_kl[b], base.batch_kl[b] - one.batch_kl[b], 1e-13);
+            for (int b = 0; b < BATCHES; b++)
+                ck_assert_double_eq_tol(rows[l].batch_kl[b], base.batch_kl[b] - one.batch_kl[b], 1e-13);
         }
     }
     must(swap_scores(rows, SWAP_REMOVE, &r.t.teacher, &r.start, NULL, &r.h, NULL, &e), &e);
@@ -366,7 +384,10 @@ START_TEST(bypass_is_a_zero_projection) {
 END_TEST
 
 START_TEST(gate_slopes) { // against central differences, at gates of all kinds; heads add up
-    static const struct { const char *mixer; int biased; } kind[] = {{"gdn_v4", 0}, {"gla_v1", 0}, {"gdn_v2", 1}, {"gdn_v6", 0}};
+    static const struct {
+        const char *mixer;
+        int biased;
+    } kind[] = {{"gdn_v4", 0}, {"gla_v1", 0}, {"gdn_v2", 1}, {"gdn_v6", 0}};
     for (size_t i = 0; i < sizeof kind / sizeof *kind; i++) {
         Rig r;
         Gates g;
@@ -387,8 +408,8 @@ START_TEST(gate_slopes) { // against central differences, at gates of all kinds;
             must(gates_batch(&g, 1, a, &down, &e), &e);
             a[l] = was;
             const double fd = (up - down) / (2 * step);
-            ck_assert_msg(fabs(fd - slope[l]) < 1e-7 * (1 + fabs(fd)), "%s layer %d: %.12g, differences say %.12g", kind[i].mixer, l,
-                          slope[l], fd);
+            ck_assert_msg(fabs(fd - slope[l]) < 1e-7 * (1 + fabs(fd)), "%s layer %d: %.12g, differences say %.12g",
+                          kind[i].mixer, l, slope[l], fd);
         }
         const double teacher[L] = {1, 1, 1, 1};
         must(gates_batch(&g, 0, teacher, &kl, &e), &e);
@@ -414,7 +435,8 @@ static double path_error(Rig *r, int nodes, double kl) {
     return fabs(sum / kl - 1);
 }
 
-/* gdn_v6 is smooth. The output norm of the others turns o near 0 into steps that few nodes can miss: there, percents remain. */
+/* gdn_v6 is smooth. The output norm of the others turns o near 0 into steps that few nodes can miss:
+ * there, percents remain. */
 START_TEST(path_is_complete) {
     const int none[L] = {0};
     HeldoutResult base;
@@ -422,8 +444,8 @@ START_TEST(path_is_complete) {
     rig_open(&r, "ref64", "gdn_v6", 0, 0);
     double kl = hybrid_kl(&r, none, &base), error[3];
     for (int i = 0; i < 3; i++) error[i] = path_error(&r, 8 << i, kl);
-    ck_assert_msg(error[0] < 0.01 && error[1] < error[0] / 3 && error[2] < error[1] / 3, "errors %g %g %g do not fall like 1/n^2", error[0],
-                  error[1], error[2]);
+    ck_assert_msg(error[0] < 0.01 && error[1] < error[0] / 3 && error[2] < error[1] / 3,
+                  "errors %g %g %g do not fall like 1/n^2", error[0], error[1], error[2]);
     rig_close(&r);
     rig_open(&r, "ref64", "gdn_v4", 0, 0);
     kl = hybrid_kl(&r, none, &base);
@@ -438,18 +460,26 @@ END_TEST
 static ScoreOptions scoring(const char *dir) {
     ScoreOptions o = {.tau = 1, .eval_every = 2, .cache = 1 << 20};
     o.train.stage = (StageOptions){.steps = 6, .batch_size = 4, .micro_batch_size = 4, .train_seq_len = 16};
-    o.train.stage.optim = (OptimConfig){.lr = 1e-4, .lr_attn = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+    o.train.stage.optim =
+        (OptimConfig){.lr = 1e-4, .lr_attn = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
     o.train.dir = dir;
     return o;
 }
 
 static SelectInput input(Rig *r, int K, const ScoreOptions *o) {
-    return (SelectInput){.L = L, .K = K, .teacher = &r->t.teacher, .start = &r->start, .heldout = &r->h, .data = &r->t.text, .scoring = o};
+    return (SelectInput){.L = L,
+                         .K = K,
+                         .teacher = &r->t.teacher,
+                         .start = &r->start,
+                         .heldout = &r->h,
+                         .data = &r->t.text,
+                         .scoring = o};
 }
 
 START_TEST(every_scorer_finds_the_planted_layer) {
-    static const char *const names[] = {"gates", "path_gates", "swap", "swap_remove", "ppl", "act_mse", "gr_s1", "ga_s1", "avg_s1",
-                                        "gr_s2", "swap_greedy", "gates_greedy", "ga_s2_greedy", "trunk_s2", "exhaustive"};
+    static const char *const names[] = {"gates",       "path_gates",   "swap",         "swap_remove", "ppl",
+                                        "act_mse",     "gr_s1",        "ga_s1",        "avg_s1",      "gr_s2",
+                                        "swap_greedy", "gates_greedy", "ga_s2_greedy", "trunk_s2",    "exhaustive"};
     Rig r;
     Err e = {0};
     rig_open(&r, "cpu", "gdn_v4", 1, 0);
@@ -466,7 +496,8 @@ START_TEST(every_scorer_finds_the_planted_layer) {
             seen[rows[l].rank - 1] = 1;
             ck_assert_int_gt(rows[l].tokens, 0);
         }
-        if (!strcmp(names[i], "ppl")) { // attention of random weights need not help the text: it is the only one that does anything
+        // attention of random weights need not help the text: it is the only one that does anything
+        if (!strcmp(names[i], "ppl")) {
             ck_assert_double_ne(rows[PLANTED].score, 0);
             for (int l = 0; l < L; l++)
                 if (l != PLANTED) ck_assert_double_eq(rows[l].score, 0);
@@ -497,9 +528,12 @@ START_TEST(every_scorer_finds_the_planted_layer) {
 }
 END_TEST
 
-START_TEST(stopped_scores_go_on) { // a stop after every unit, each time a fresh call: the same numbers, nothing is done twice
-    static const char *const names[] = {"swap", "swap_remove", "ppl", "act_mse", "gates", "path_gates", "ga_s1", "gr_s1", "ablation", "swap_greedy", "gates_greedy"};
-    static const int units[] = {BATCHES, BATCHES, BATCHES, BATCHES, BATCHES, BATCHES, BATCHES, BATCHES, L + 1, 2 * BATCHES, 2 * BATCHES};
+// a stop after every unit, each time a fresh call: the same numbers, nothing is done twice
+START_TEST(stopped_scores_go_on) {
+    static const char *const names[] = {"swap",  "swap_remove", "ppl",      "act_mse",     "gates",       "path_gates",
+                                        "ga_s1", "gr_s1",       "ablation", "swap_greedy", "gates_greedy"};
+    static const int units[] = {BATCHES, BATCHES, BATCHES, BATCHES,     BATCHES,    BATCHES,
+                                BATCHES, BATCHES, L + 1,   2 * BATCHES, 2 * BATCHES};
     Rig r;
     Err e = {0};
     Recall game;
@@ -558,7 +592,8 @@ START_TEST(averaged_ranks) {
 }
 END_TEST
 
-START_TEST(stage1_scores) { // GR-S1: the layer's own loss; GA-S1: minus what the others leave; batch by batch, and the ranks agree
+// GR-S1: the layer's own loss; GA-S1: minus what the others leave; batch by batch, and the ranks agree
+START_TEST(stage1_scores) {
     Rig r;
     Err e = {0};
     rig_open(&r, "ref64", "gdn_v4", 0, 0);
@@ -578,7 +613,8 @@ START_TEST(stage1_scores) { // GR-S1: the layer's own loss; GA-S1: minus what th
 }
 END_TEST
 
-START_TEST(greedy_takes_over_ga_s2) { // its first round is GA-S2: given those rows it trains only the later ones, to the same end
+// its first round is GA-S2: given those rows it trains only the later ones, to the same end
+START_TEST(greedy_takes_over_ga_s2) {
     Rig r;
     Err e = {0};
     static LayerScore ga[L];
@@ -592,7 +628,8 @@ START_TEST(greedy_takes_over_ga_s2) { // its first round is GA-S2: given those r
     must(selector_score(selector_find("ga_s2_greedy"), &in, other, &e), &e);
     ck_assert_int_eq(file_exists(place("shared-ga_s2_greedy-0")), 0); // no run of its own
     for (int l = 0; l < L; l++) {
-        ck_assert(rows[l].rank == other[l].rank && rows[l].score == other[l].score && rows[l].tokens == other[l].tokens);
+        ck_assert(rows[l].rank == other[l].rank && rows[l].score == other[l].score &&
+                  rows[l].tokens == other[l].tokens);
         if (ga[l].rank == 1) ck_assert(other[l].rank == 1 && other[l].score == ga[l].score);
     }
     rig_close(&r);
@@ -666,7 +703,8 @@ END_TEST
 
 /* ---------------------------------------------------------------- runs that end early */
 
-START_TEST(early_stopping_run) { // a prefix of the full runs, bit for bit; fewer tokens; the same again after a crash between rounds
+// a prefix of the full runs, bit for bit; fewer tokens; the same again after a crash between rounds
+START_TEST(early_stopping_run) {
     Rig r;
     Err e = {0};
     static LayerScore full[L];
@@ -697,7 +735,8 @@ START_TEST(early_stopping_run) { // a prefix of the full runs, bit for bit; fewe
 }
 END_TEST
 
-START_TEST(halving_run) { // losers of a planted layer go, each with a reason; the survivor's run is that of the full one
+// losers of a planted layer go, each with a reason; the survivor's run is that of the full one
+START_TEST(halving_run) {
     Rig r;
     Err e = {0};
     static LayerScore full[L];
@@ -758,8 +797,11 @@ START_TEST(task_prompts) { // the right answer is right, others are not; the sam
             ck_assert(!drill_at(k)->right(&s, "") && !drill_at(k)->right(&s, "no idea at all"));
             if (k < 2) { // ar, ar_mh: the sum recomputed from the prompt
                 char a[32], b[32], c[32];
-                ck_assert_int_eq(sscanf(strstr(s.prompt.text, "What is"), "What is the value of %31[a-z] + %31[a-z] + %31[a-z]", a, b, c), 3);
-                const int sum = value_of(s.prompt.text, a, 0) + value_of(s.prompt.text, b, 0) + value_of(s.prompt.text, c, 0);
+                ck_assert_int_eq(sscanf(strstr(s.prompt.text, "What is"),
+                                        "What is the value of %31[a-z] + %31[a-z] + %31[a-z]", a, b, c),
+                                 3);
+                const int sum =
+                    value_of(s.prompt.text, a, 0) + value_of(s.prompt.text, b, 0) + value_of(s.prompt.text, c, 0);
                 ck_assert_int_eq(sum, (int)strtol(s.answer.text, NULL, 10));
             }
             drill_free(&s);
@@ -768,7 +810,8 @@ START_TEST(task_prompts) { // the right answer is right, others are not; the sam
     DrillSample s;
     Err e = {0};
     must(drill_sample(&s, drill_find("vt"), &o, 0, &e), &e);
-    ck_assert(drill_find("vt")->right(&s, "X3, X1 and X2") && !drill_find("vt")->right(&s, "X1 X2 X3 Y1") && !drill_find("vt")->right(&s, "X1 X2"));
+    ck_assert(drill_find("vt")->right(&s, "X3, X1 and X2") && !drill_find("vt")->right(&s, "X1 X2 X3 Y1") &&
+              !drill_find("vt")->right(&s, "X1 X2"));
     drill_free(&s);
     must(drill_sample(&s, drill_find("fwe"), &o, 0, &e), &e);
     char a[16], b[16], c[16], swapped[64];
@@ -779,7 +822,8 @@ START_TEST(task_prompts) { // the right answer is right, others are not; the sam
 }
 END_TEST
 
-START_TEST(task_answers) { // a teacher that repeats the token before never answers; all layers are then worth the same, nothing
+// a teacher that repeats the token before never answers; all layers are then worth the same, nothing
+START_TEST(task_answers) {
     Backend *be;
     Model m;
     Tokenizer *t;
@@ -810,7 +854,8 @@ START_TEST(task_answers) { // a teacher that repeats the token before never answ
 }
 END_TEST
 
-/* A task whose right answer is what the intact teacher says: only the layer whose attention says something can lose it. */
+/* A task whose right answer is what the intact teacher says: only the layer whose attention says something can lose it.
+ * */
 static char intact[64];
 static int fixed_make(DrillSample *s, Rng *r, int pairs, Err *e) {
     (void)r, (void)pairs, (void)e;
@@ -828,7 +873,8 @@ static int fixed_right(const DrillSample *s, const char *output) {
     return !strcmp(output, intact);
 }
 
-START_TEST(task_ablation_rule) { // importance = accuracy - accuracy without the layer's attention: 1 for the planted layer, 0 for the others
+// importance = accuracy - accuracy without the layer's attention: 1 for the planted layer, 0 for the others
+START_TEST(task_ablation_rule) {
     enum { LAYERS = 3 };
     const DrillKind listen = {"listen", fixed_make, fixed_listen}, judge = {"judge", fixed_make, fixed_right};
     const DrillOptions o = {.samples = 2, .pairs = 3, .new_tokens = 12, .seed = 1};
@@ -882,7 +928,8 @@ START_TEST(even_attention) {
     for (int l = 0; l < 2; l++) {
         ParamInfo i;
         Param w;
-        ck_assert(model_find(&t.teacher, l ? "model.layers.1.attn.q_proj.weight" : "model.layers.0.attn.q_proj.weight", &i, &w));
+        ck_assert(model_find(&t.teacher, l ? "model.layers.1.attn.q_proj.weight" : "model.layers.0.attn.q_proj.weight",
+                             &i, &w));
         must(param_put(t.be, &i, &w, DT_F64, zero, &e), &e);
     }
     for (int k = 1; k < 12; k++) previous += 1.0 / (k + 1) / 11;
@@ -896,7 +943,8 @@ START_TEST(even_attention) {
         }
         probe_heads_close(&p);
     }
-    for (int window = 5; window < 7; window++) { // what followed the earlier copy stands 5 back: in a window of 6, not of 5
+    // what followed the earlier copy stands 5 back: in a window of 6, not of 5
+    for (int window = 5; window < 7; window++) {
         t.teacher.c.window = window;
         must(probe_heads(&p, &t.teacher, NULL, 0, 6, 3, 1, &e), &e);
         ck_assert_double_eq_tol(p.induction[3], window == 6 ? 1.0 / 6 : 0, 1e-12);
@@ -908,7 +956,8 @@ START_TEST(even_attention) {
 END_TEST
 
 START_TEST(rank_correlation) {
-    const double a[6] = {1, 2, 2, 4, NAN, 9}, up[6] = {10, 20, 20, 30, 0, 31}, down[6] = {5, 4, 4, 1, 2, 0}, flat[6] = {1, 1, 1, 1, 1, 1};
+    const double a[6] = {1, 2, 2, 4, NAN, 9}, up[6] = {10, 20, 20, 30, 0, 31}, down[6] = {5, 4, 4, 1, 2, 0},
+                 flat[6] = {1, 1, 1, 1, 1, 1};
     const double mixed[6] = {1, 3, 2, 4, 7, NAN}; // ranks 1 2.5 2.5 4 against 1 3 2 4
     ck_assert_double_eq_tol(probe_correlation(a, up, 6), 1, 1e-14);
     ck_assert_double_eq_tol(probe_correlation(a, down, 6), -1, 1e-14);

@@ -1,8 +1,9 @@
-/* test_svg.c - the pictures: well-formed XML, no NaN, the same bytes again, everything inside the frame, and what must be there. */
+/* test_svg.c - the pictures: well-formed XML, no NaN, the same bytes again, everything inside the frame, and what must
+ * be there. */
 #include "base/mem.h"
 #include "base/rng.h"
-#include "base/svg.h"
-#include "base/svg_frame.h"
+#include "report/svg.h"
+#include "report/svg_frame.h"
 #include "tests/tmpdir.h"
 #include "tests/xml.h"
 #include <float.h>
@@ -16,8 +17,10 @@ static void ok(int rc, const Err *e) {
 START_TEST(test_checker) {
     // The checker itself must refuse what it is there for.
     ck_assert_ptr_null(check_xml("<a b=\"1\"><c/>x &lt; y</a>\n"));
-    static const char *const bad[] = {"<a>", "</a>", "<a></b>", "<a b=1/>", "<a b=\"1/>", "<a>&</a>", "<a>\x01</a>", "<a b=\"nan\"/>", "<a b=\"-inf\"/>",
-                                      "<a b=\"<\"/>", "<a", "<>", "<a><b></a></b>", "<ab></a>", "<a></ab>", "&nbsp;"};
+    static const char *const bad[] = {"<a>",      "</a>",        "<a></b>",        "<a b=1/>",        "<a b=\"1/>",
+                                      "<a>&</a>", "<a>\x01</a>", "<a b=\"nan\"/>", "<a b=\"-inf\"/>", "<a b=\"<\"/>",
+                                      "<a",       "<>",          "<a><b></a></b>", "<ab></a>",        "<a></ab>",
+                                      "&nbsp;"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) ck_assert_msg(check_xml(bad[i]) != NULL, "%s", bad[i]);
 }
 END_TEST
@@ -27,11 +30,15 @@ static void check_picture(const TextBuf *b) {
     const char *bad = check_xml(b->text);
     double w, h;
     ck_assert_msg(!bad, "%s in %s", bad, b->text);
-    ck_assert_int_eq(sscanf(b->text, "<svg xmlns=\"http://www.w3.org/2000/svg\" version=\"1.1\" width=\"%lf\" height=\"%lf\"", &w, &h), 2);
+    ck_assert_int_eq(sscanf(b->text,
+                            "<svg xmlns=\"http://www.w3.org/2000/svg\" version=\"1.1\" width=\"%lf\" height=\"%lf\"",
+                            &w, &h),
+                     2);
     ck_assert(w > 0 && h > 0 && w < 5000 && h < 5000);
     ck_assert_ptr_nonnull(strstr(b->text, "<rect width=\"")); // the white ground
     for (const char *s = b->text; (s = strstr(s, "font-size=\"")); s++) ck_assert_int_ge(strtol(s + 11, NULL, 10), 11);
-    static const char *const at[] = {" x=\"", " x1=\"", " x2=\"", " y=\"", " y1=\"", " y2=\"", " d=\"M", " width=\"", " height=\""};
+    static const char *const at[] = {" x=\"",  " x1=\"", " x2=\"",    " y=\"",     " y1=\"",
+                                     " y2=\"", " d=\"M", " width=\"", " height=\""};
     for (int k = 0; k < 9; k++)
         for (const char *s = b->text; (s = strstr(s, at[k])); s++) {
             double v = strtod(s + strlen(at[k]), NULL);
@@ -68,7 +75,10 @@ static void draw_lines(TextBuf *b) {
         ema[i] = exp(-i / 60.0);
         err[i] = i % 2 ? NAN : ema[i] * (i % 4 ? 0.5 : 2); // some reach below zero
     }
-    SvgSeries s[4] = {{"raw", x, y, NULL, 500, 1, 0, 2}, {"EMA <b>", x, ema, NULL, 500, 0, 0, 0}, {"few", x, ema, err, 20, 0, 0, 0}, {"dots", x, y, NULL, 30, 0, 1, 0}};
+    SvgSeries s[4] = {{"raw", x, y, NULL, 500, 1, 0, 2},
+                      {"EMA <b>", x, ema, NULL, 500, 0, 0, 0},
+                      {"few", x, ema, err, 20, 0, 0, 0},
+                      {"dots", x, y, NULL, 30, 0, 1, 0}};
     SvgPlot p = PLOT;
     p.log_y = 1;
     svg_lines(b, &p, s, 4, 0.01, "teacher & co");
@@ -78,7 +88,8 @@ static const char *const names[] = {"L0", "L1", "L2 <", "L3", "L4", "L5"};
 
 static void draw_bump(TextBuf *b) {
     static const double x[5] = {1e6, 2e6, NAN, 5e6, 8e6};
-    static const int rank[30] = {1, 2, 3, 4, 5, 2, 1, 1, 1, 1, 3, 3, 2, 2, 2, 0, 4, 4, 3, 3, 5, 5, 5, 5, 4, 6, 6, 6, 6, 99};
+    static const int rank[30] = {1, 2, 3, 4, 5, 2, 1, 1, 1, 1, 3, 3, 2, 2, 2,
+                                 0, 4, 4, 3, 3, 5, 5, 5, 5, 4, 6, 6, 6, 6, 99};
     static const int strong[6] = {1, 0, 0, 1, 0, 0};
     svg_bump(b, &PLOT, names, 6, x, 5, rank, strong);
 }
@@ -112,7 +123,8 @@ START_TEST(test_pictures) {
     ck_assert_mem_eq(f.data + sizeof head - 1, a.text, a.len);
     file_close(&f);
     char command[800]; // a second opinion, where xmllint is installed
-    snprintf(command, sizeof command, "command -v xmllint >/dev/null 2>&1 || exit 77; xmllint --noout --nonet '%s'", tmpdir_path("a.svg"));
+    snprintf(command, sizeof command, "command -v xmllint >/dev/null 2>&1 || exit 77; xmllint --noout --nonet '%s'",
+             tmpdir_path("a.svg"));
     int rc = system(command);
     if (rc == 77 << 8) printf("SKIP xmllint is not installed\n");
     else ck_assert_int_eq(rc, 0);
@@ -124,9 +136,9 @@ END_TEST
 START_TEST(test_what_is_drawn) {
     TextBuf b = {0};
     draw_bars(&b);
-    ck_assert_uint_eq(count(&b, "<rect x="), 26 + 1);                    // 28 bars without NaN and Inf, and the legend
-    ck_assert_uint_eq(count(&b, "stroke-dasharray"), 2);                 // both cuts
-    ck_assert_uint_eq(count(&b, "fill=\"#d55e00\""), 4 + 1);             // layers 3, 10, 17, 24 and the legend
+    ck_assert_uint_eq(count(&b, "<rect x="), 26 + 1);        // 28 bars without NaN and Inf, and the legend
+    ck_assert_uint_eq(count(&b, "stroke-dasharray"), 2);     // both cuts
+    ck_assert_uint_eq(count(&b, "fill=\"#d55e00\""), 4 + 1); // layers 3, 10, 17, 24 and the legend
     ck_assert_ptr_nonnull(strstr(b.text, ">kept &amp; softmax</text>"));
     textbuf_free(&b);
     draw_lines(&b);
@@ -134,20 +146,20 @@ START_TEST(test_what_is_drawn) {
     ck_assert_ptr_nonnull(strstr(b.text, ">teacher &amp; co</text>"));
     ck_assert_ptr_nonnull(strstr(b.text, ">EMA &lt;b&gt;</text>"));
     ck_assert_ptr_nonnull(strstr(b.text, ">10M</text>"));
-    ck_assert_uint_eq(count(&b, "stroke-opacity"), 2);                   // the pale line and its legend
+    ck_assert_uint_eq(count(&b, "stroke-opacity"), 2); // the pale line and its legend
     const char *pale = strstr(b.text, "<path d=\"M");
     size_t breaks = 0;
     for (const char *s = pale + 9; *s != '"'; s++) breaks += *s == 'M';
-    ck_assert_uint_eq(breaks, 1 + 10 + 10);                              // a new start after each point left out
+    ck_assert_uint_eq(breaks, 1 + 10 + 10); // a new start after each point left out
     textbuf_free(&b);
     draw_bump(&b);
     ck_assert_uint_eq(count(&b, "stroke-width=\"2.5\""), 2);
     ck_assert_uint_eq(count(&b, "stroke-width=\"1.2\""), 4);
-    ck_assert_uint_eq(count(&b, "font-weight=\"bold\""), 2 + 1);         // the strong names and the title
+    ck_assert_uint_eq(count(&b, "font-weight=\"bold\""), 2 + 1); // the strong names and the title
     textbuf_free(&b);
     draw_heat(&b);
     ck_assert_uint_eq(count(&b, "<rect x="), 18 + 5);
-    ck_assert_ptr_nonnull(strstr(b.text, "rotate(-40"));                 // the long name is turned
+    ck_assert_ptr_nonnull(strstr(b.text, "rotate(-40")); // the long name is turned
     ck_assert_ptr_nonnull(strstr(b.text, ">17</text>"));
     textbuf_free(&b);
 }
@@ -171,9 +183,14 @@ END_TEST
 
 START_TEST(test_edges) {
     // Nothing to draw, one point, equal values, extreme values: a proper picture every time.
-    static const double one[1] = {3}, tiny[2] = {1e-300, 2e-300}, huge[2] = {-1e300, 1e300}, negative[3] = {-5, -4, -3}, zero[2] = {0, 0},
-                        next[2] = {1, 1 + 1e-15}, nans[2] = {NAN, NAN}, most[2] = {-DBL_MAX, DBL_MAX}, far[2] = {1e-200, 1e200}, up[3] = {1, 2, 3};
-    static const struct { const double *v; size_t n; } data[] = {{one, 1}, {tiny, 2}, {huge, 2}, {negative, 3}, {zero, 2}, {next, 2}, {nans, 2}, {far, 2}, {most, 2}, {one, 0}};
+    static const double one[1] = {3}, tiny[2] = {1e-300, 2e-300}, huge[2] = {-1e300, 1e300}, negative[3] = {-5, -4, -3},
+                        zero[2] = {0, 0}, next[2] = {1, 1 + 1e-15}, nans[2] = {NAN, NAN}, most[2] = {-DBL_MAX, DBL_MAX},
+                        far[2] = {1e-200, 1e200}, up[3] = {1, 2, 3};
+    static const struct {
+        const double *v;
+        size_t n;
+    } data[] = {{one, 1},  {tiny, 2}, {huge, 2}, {negative, 3}, {zero, 2},
+                {next, 2}, {nans, 2}, {far, 2},  {most, 2},     {one, 0}};
     TextBuf b = {0};
     for (size_t i = 0; i < sizeof data / sizeof *data; i++)
         for (int log = 0; log < 4; log++) {
@@ -212,9 +229,14 @@ START_TEST(test_edges) {
 END_TEST
 
 START_TEST(test_ticks) {
-    static const struct { double lo, hi; int log; double from, to; int ticks; } want[] = {
-        {0, 0.93, 0, 0, 1, 6},   {0.07, 0.31, 0, 0.05, 0.35, 7}, {-3, 12, 0, -5, 15, 5}, {0, 7e6, 0, 0, 8e6, 5},
-        {0.02, 7, 1, 0.01, 10, 4}, {3, 40, 1, 2, 50, 5},           {1, 1000, 1, 1, 1000, 4}};
+    static const struct {
+        double lo, hi;
+        int log;
+        double from, to;
+        int ticks;
+    } want[] = {{0, 0.93, 0, 0, 1, 6},   {0.07, 0.31, 0, 0.05, 0.35, 7}, {-3, 12, 0, -5, 15, 5},
+                {0, 7e6, 0, 0, 8e6, 5},  {0.02, 7, 1, 0.01, 10, 4},      {3, 40, 1, 2, 50, 5},
+                {1, 1000, 1, 1, 1000, 4}};
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         SvgAxis a = svg_axis(want[i].log);
         svg_axis_take(&a, want[i].lo);
@@ -222,7 +244,8 @@ START_TEST(test_ticks) {
         svg_axis_take(&a, NAN);
         if (want[i].log) svg_axis_take(&a, -1);
         svg_axis_finish(&a, 6);
-        ck_assert_msg(fabs(a.lo - want[i].from) < 1e-9 * want[i].hi && fabs(a.hi - want[i].to) < 1e-9 * a.hi && a.ticks == want[i].ticks,
+        ck_assert_msg(fabs(a.lo - want[i].from) < 1e-9 * want[i].hi && fabs(a.hi - want[i].to) < 1e-9 * a.hi &&
+                          a.ticks == want[i].ticks,
                       "case %zu: %g..%g, %d ticks", i, a.lo, a.hi, a.ticks);
         ck_assert_double_eq_tol(a.tick[0], a.lo, 1e-9 * want[i].hi);
         ck_assert_double_eq_tol(a.tick[a.ticks - 1], a.hi, 1e-9 * a.hi);
@@ -235,7 +258,8 @@ END_TEST
 START_TEST(test_escape) {
     TextBuf b = {0};
     svg_escaped(&b, "<a href=\"x\">&amp;\x01\x1f\xff\xc3\xa9\xef\xbf\xbf\t\n'");
-    ck_assert_str_eq(b.text, "&lt;a href=&quot;x&quot;&gt;&amp;amp;\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xc3\xa9\xef\xbf\xbd\t\n'");
+    ck_assert_str_eq(
+        b.text, "&lt;a href=&quot;x&quot;&gt;&amp;amp;\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xc3\xa9\xef\xbf\xbd\t\n'");
     textbuf_free(&b);
     for (size_t i = 0; i < SVG_STYLES; i++) // no two styles alike, by colour and by shape
         for (size_t k = 0; k < i; k++) ck_assert_str_ne(svg_colour(i), svg_colour(k));

@@ -35,10 +35,9 @@ static void same_ids(const char *what, size_t k, const Ids *got, const Json *j, 
 
 /* ---- testdata/tok ---- */
 
-static const char *const small[] = {"llama3",     "qwen_added",     "added_plain", "gpt2_space",
-                                    "smol",       "holes",          "spm",         "spm_some_bytes",
-                                    "spm_unk",    "spm_normalized", "meta_first",  "meta_always",
-                                    "meta_never", "meta_nounk"};
+static const char *const small[] = {"llama3",     "qwen_added",  "added_plain",    "gpt2_space", "smol",
+                                    "holes",      "spm",         "spm_some_bytes", "spm_unk",    "spm_normalized",
+                                    "meta_first", "meta_always", "meta_never",     "meta_nounk"};
 
 static void small_open(const char *name, Json *j, Tokenizer **t) {
     char path[256];
@@ -122,8 +121,7 @@ START_TEST(golden_texts) {
     ck_assert_msg(!tokenizer_open(&t, shared(path, golden[_i].tokenizer), &e), "%s", e.msg);
     size_t k = 0;
     JsonRef want = json_first(&ids, 0);
-    for (JsonRef r = json_first(&texts, 0); r >= 0;
-         r = json_next(&texts, r), want = json_next(&ids, want), k++) {
+    for (JsonRef r = json_first(&texts, 0); r >= 0; r = json_next(&texts, r), want = json_next(&ids, want), k++) {
         size_t n, len = 0;
         const char *s = json_str(&texts, r, &n);
         char *out = NULL;
@@ -169,8 +167,7 @@ START_TEST(llama_cpp_texts) {
     ck_assert_msg(!tokenizer_open(&t, shared(path, llama_cpp[_i].tokenizer), &e), "%s", e.msg);
     const char *s = (const char *)in.data, *w = (const char *)out.data, *end = s + in.size;
     int texts = 0;
-    for (const char *next; s < end && (next = memmem(s, (size_t)(end - s), separator, strlen(separator)));
-         texts++) {
+    for (const char *next; s < end && (next = memmem(s, (size_t)(end - s), separator, strlen(separator))); texts++) {
         Ids got = {0};
         ck_assert(!tokenizer_encode(t, s, (size_t)(next - s), 0, &got, &e));
         for (size_t i = 0; i < got.n; i++) {
@@ -200,22 +197,22 @@ typedef struct {
 
 static int build(Tokenizer **t, const Parts *p, Err *e) {
     char text[16384];
-    const int n = snprintf(
-        text, sizeof text,
-        "{%s\"added_tokens\":%s,\"normalizer\":%s,\"pre_tokenizer\":%s,\"post_processor\":%s,\"decoder\":%s,"
-        "\"model\":{%s,\"vocab\":%s,\"merges\":%s}}",
-        p->top ? p->top : "", p->added ? p->added : "[]", p->norm ? p->norm : "null",
-        p->pre ? p->pre : "null", p->post ? p->post : "null",
-        p->decoder ? p->decoder : "{\"type\":\"ByteLevel\"}", p->model ? p->model : "\"type\":\"BPE\"",
-        p->vocab ? p->vocab : "{\"a\":0,\"b\":1,\"ab\":2,\"c\":3}", p->merges ? p->merges : "[\"a b\"]");
+    const int n =
+        snprintf(text, sizeof text,
+                 "{%s\"added_tokens\":%s,\"normalizer\":%s,\"pre_tokenizer\":%s,\"post_processor\":%s,\"decoder\":%s,"
+                 "\"model\":{%s,\"vocab\":%s,\"merges\":%s}}",
+                 p->top ? p->top : "", p->added ? p->added : "[]", p->norm ? p->norm : "null", p->pre ? p->pre : "null",
+                 p->post ? p->post : "null", p->decoder ? p->decoder : "{\"type\":\"ByteLevel\"}",
+                 p->model ? p->model : "\"type\":\"BPE\"", p->vocab ? p->vocab : "{\"a\":0,\"b\":1,\"ab\":2,\"c\":3}",
+                 p->merges ? p->merges : "[\"a b\"]");
     ck_assert_int_lt(n, (int)sizeof text);
     return tokenizer_parse(t, text, (size_t)n, "t.json", e);
 }
 
-#define ADDED(id, content)                                                                                   \
-    "[{\"id\":" id ",\"content\":\"" content                                                                 \
+#define ADDED(id, content)                                                                                             \
+    "[{\"id\":" id ",\"content\":\"" content                                                                           \
     "\",\"special\":true,\"normalized\":false,\"single_word\":false,\"lstrip\":false,\"rstrip\":false}]"
-#define TEMPLATE(single, special)                                                                            \
+#define TEMPLATE(single, special)                                                                                      \
     "{\"type\":\"TemplateProcessing\",\"single\":" single ",\"special_tokens\":" special "}"
 #define BOOLS(more)          "[{\"id\":9,\"content\":\"x\",\"special\":true,\"normalized\":" more "}]"
 #define SEQUENCE(key, parts) "{\"type\":\"Sequence\",\"" key "\":[" parts "]}"
@@ -240,8 +237,7 @@ static const struct {
     {{.model = "\"type\":\"WordLevel\""}, "model.type: 'WordLevel'"},
     {{.model = "\"type\":7"}, "type: got 7"},
     {{.model = "\"type\":\"BPE\",\"dropout\":0.1"}, "model.dropout"},
-    {{.model = "\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\""},
-     "model.continuing_subword_prefix: got '##'"},
+    {{.model = "\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\""}, "model.continuing_subword_prefix: got '##'"},
     {{.model = "\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\""}, "model.end_of_word_suffix: got '</w>'"},
     {{.model = "\"type\":\"BPE\",\"fuse_unk\":1"}, "fuse_unk"},
     {{.model = "\"type\":\"BPE\",\"byte_fallback\":\"yes\""}, "byte_fallback"},
@@ -284,8 +280,7 @@ static const struct {
     {{.norm = "[]"}, "normalizer: expected an object"},
     {{.norm = "{\"type\":\"\"}"}, "normalizer: its type is empty"},
     {{.norm = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Strip\"}]}"}, "normalizer: 'Strip'"},
-    {{.norm = "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" \"},\"content\":\"x\"}"},
-     "Replace by a regex"},
+    {{.norm = "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" \"},\"content\":\"x\"}"}, "Replace by a regex"},
     {{.norm = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"x\"}"}, "empty pattern"},
     {{.norm = "{\"type\":\"Sequence\"}"}, "expected an array 'normalizers'"},
     {{.norm = "{\"type\":\"Sequence\",\"normalizers\":[" GROW "," GROW "]}"}, "more than 64 times longer"},
@@ -299,8 +294,7 @@ static const struct {
      "the regex: '\\p{L}+|x'"},
     {{.pre = "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":\"Isolated\"}"},
      "pattern.Regex: got nothing"},
-    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x\"},\"behavior\":\"Removed\"}"},
-     "behavior: 'Removed'"},
+    {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x\"},\"behavior\":\"Removed\"}"}, "behavior: 'Removed'"},
     {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x\"},\"behavior\":\"Isolated\",\"invert\":true}"},
      "behavior: 'invert'"},
     {{.pre = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},{\"type\":\"Digits\"}]}"},
@@ -321,10 +315,8 @@ static const struct {
     {{.norm = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":3}"}, "normalizer: got 3"},
     {{.norm = SEQUENCE("normalizers", NFC4 "," NFC4 ",{\"type\":\"NFC\"}")}, "got more than 8 steps"},
     {{.norm = NEST4 NEST4 NEST4 "{\"type\":\"NFC\"}" TSEN4 TSEN4 TSEN4}, "normalizer: 'Sequence'"},
-    {{.pre = SEQUENCE("pretokenizers", DIGITS4 "," DIGITS4 ",{\"type\":\"Digits\"}")},
-     "got more than 8 steps"},
-    {{.pre = SEQUENCE("pretokenizers", DIGITS4 "," DIGITS4 ",{\"type\":\"ByteLevel\"}")},
-     "got more than 8 steps"},
+    {{.pre = SEQUENCE("pretokenizers", DIGITS4 "," DIGITS4 ",{\"type\":\"Digits\"}")}, "got more than 8 steps"},
+    {{.pre = SEQUENCE("pretokenizers", DIGITS4 "," DIGITS4 ",{\"type\":\"ByteLevel\"}")}, "got more than 8 steps"},
     {{.pre = "{\"type\":\"ByteLevel\",\"add_prefix_space\":0}"}, "add_prefix_space"},
     {{.pre = "{\"type\":\"ByteLevel\",\"use_regex\":0}"}, "use_regex"},
     {{.pre = "{\"type\":\"Digits\",\"individual_digits\":0}"}, "individual_digits"},
@@ -347,8 +339,7 @@ static const struct {
     {{.post = TEMPLATE("[]", "{}")}, "got the text 0 times"},
     {{.post = TEMPLATE("[{\"Sequence\":{\"id\":\"B\"}}]", "{}")}, "Sequence: 'B'"},
     {{.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}}]", "{}")}, "no ids for 'x'"},
-    {{.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}}]", "{\"x\":{\"ids\":[77]}}")},
-     "id 77 of 'x' is no token"},
+    {{.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}}]", "{\"x\":{\"ids\":[77]}}")}, "id 77 of 'x' is no token"},
     {{.decoder = "null"}, "decoder: ''"},
     {{.decoder = "{\"type\":\"WordPiece\"}"}, "decoder: 'WordPiece'"},
     {{.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}"},
@@ -365,8 +356,8 @@ START_TEST(refused) {
     Tokenizer *t = (Tokenizer *)&e;
     const int rc = build(&t, &bad[_i].p, &e);
     ck_assert_msg(rc == ERR_INPUT && !t, "case %d: accepted", _i);
-    ck_assert_msg(!strncmp(e.msg, "t.json:", 7) && strstr(e.msg, bad[_i].names),
-                  "case %d: '%s' does not say '%s'", _i, e.msg, bad[_i].names);
+    ck_assert_msg(!strncmp(e.msg, "t.json:", 7) && strstr(e.msg, bad[_i].names), "case %d: '%s' does not say '%s'", _i,
+                  e.msg, bad[_i].names);
 }
 END_TEST
 
@@ -417,8 +408,7 @@ START_TEST(ids_with_holes) {
     ck_assert_uint_eq(ids.n, 4);
     const int want[] = {40000, 3, 7, 50000}, more[] = {-5, 4, 1 << 30};
     ck_assert_mem_eq(ids.id, want, sizeof want);
-    for (int i = 0; i < 3; i++)
-        ck_assert(!ids_push(&ids, more[i], &e)); // ids that are no token are passed over
+    for (int i = 0; i < 3; i++) ck_assert(!ids_push(&ids, more[i], &e)); // ids that are no token are passed over
     ck_assert(!tokenizer_decode(t, ids.id, ids.n, 0, &out, &len, &e));
     ck_assert_str_eq(out, "abba<x>");
     ck_assert(!tokenizer_decode(t, ids.id, ids.n, 1, &out, &len, &e)); // appends
@@ -470,8 +460,8 @@ START_TEST(merging) {
         left[n_rules] = l;
         right[n_rules++] = r;
         snprintf(vocab + strlen(vocab), sizeof vocab - strlen(vocab), ",\"%s\":%d", token[n], n);
-        snprintf(merges + strlen(merges), sizeof merges - strlen(merges), "%s\"%s %s\"",
-                 n_rules > 1 ? "," : "", token[l], token[r]);
+        snprintf(merges + strlen(merges), sizeof merges - strlen(merges), "%s\"%s %s\"", n_rules > 1 ? "," : "",
+                 token[l], token[r]);
     }
     snprintf(vocab + strlen(vocab), 2, "}");
     snprintf(merges + strlen(merges), 2, "]");
@@ -514,10 +504,9 @@ START_TEST(equal_patterns) {
     Tokenizer *t;
     Ids ids = {0};
     const char *first = _i ? "c_c" : "c c", *second = _i ? "c c" : "c_c";
-    snprintf(added, sizeof added, "[{\"id\":8,\"content\":\"%s\",%s},{\"id\":7,\"content\":\"%s\",%s}]",
-             first, flags, second, flags);
-    const Parts p = {.added = added,
-                     .norm = "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"}"};
+    snprintf(added, sizeof added, "[{\"id\":8,\"content\":\"%s\",%s},{\"id\":7,\"content\":\"%s\",%s}]", first, flags,
+             second, flags);
+    const Parts p = {.added = added, .norm = "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"}"};
     ck_assert_msg(!build(&t, &p, &e), "%s", e.msg);
     ck_assert(!tokenizer_encode(t, "c cc_c", 6, 0, &ids, &e));
     ck_assert(ids.n == 2 && ids.id[0] == 8 && ids.id[1] == 8);
@@ -532,8 +521,7 @@ START_TEST(many_template_ids) { // nested templates: 30 x 40 ids are too many
     Err e = {0};
     Tokenizer *t;
     n += (size_t)snprintf(text, sizeof text, "{\"type\":\"TemplateProcessing\",\"single\":[");
-    for (int i = 0; i < 30; i++)
-        n += (size_t)snprintf(text + n, sizeof text - n, "{\"SpecialToken\":{\"id\":\"x\"}},");
+    for (int i = 0; i < 30; i++) n += (size_t)snprintf(text + n, sizeof text - n, "{\"SpecialToken\":{\"id\":\"x\"}},");
     n += (size_t)snprintf(text + n, sizeof text - n,
                           "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"x\":{\"ids\":[0");
     for (int i = 1; i < 40; i++) n += (size_t)snprintf(text + n, sizeof text - n, ",0");
@@ -550,44 +538,42 @@ START_TEST(decoders) {
         const char *decoder;
         int ids[6], n;
         const char *text;
-    } c[] = {{"{\"type\":\"ByteLevel\"}",
-              {0, 1, 2, 3},
-              4,
-              "a \xEF\xBF\xBD b"}, // "a", U+0120, one byte, a text with a real space
-             {"{\"type\":\"Metaspace\"}", {4, 0, 4, 0}, 4, "a a"},
-             {"{\"type\":\"Metaspace\",\"add_prefix_space\":false,\"prepend_scheme\":\"never\"}",
-              {4, 0, 4, 0},
-              4,
-              " a a"},
-             {CHAIN("\"content\":\"a\",\"start\":1,\"stop\":2"),
-              {0, 0, 4, 0, 0, 0},
-              6,
-              "a\xE2\x96\x81"
-              "a"},
-             {CHAIN("\"content\":\"a\",\"start\":2"),
-              {0, 0, 0, 4, 0, 0},
-              6,
-              "a\xE2\x96\x81"
-              "aa"},
-             {CHAIN("\"content\":\"a\",\"start\":9,\"stop\":9"), {0, 0, 0}, 3, ""},
-             {CHAIN("\"content\":\"\xE2\x96\x81\",\"stop\":1"), {0, 4, 4}, 3, "a\xE2\x96\x81"},
-             {SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}"),
-              {5, 6, 5, 0},
-              4,
-              "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"
-              "a"},
-             {SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}"),
-              {5, 6, 0, 6, 5, 7},
-              6,
-              "\xC3\xA9"
-              "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},
-             {SEQUENCE("decoders", "{\"type\":\"Fuse\"}"), {5, 0}, 2, "<0xC3>a"}};
+    } c[] = {
+        {"{\"type\":\"ByteLevel\"}",
+         {0, 1, 2, 3},
+         4,
+         "a \xEF\xBF\xBD b"}, // "a", U+0120, one byte, a text with a real space
+        {"{\"type\":\"Metaspace\"}", {4, 0, 4, 0}, 4, "a a"},
+        {"{\"type\":\"Metaspace\",\"add_prefix_space\":false,\"prepend_scheme\":\"never\"}", {4, 0, 4, 0}, 4, " a a"},
+        {CHAIN("\"content\":\"a\",\"start\":1,\"stop\":2"),
+         {0, 0, 4, 0, 0, 0},
+         6,
+         "a\xE2\x96\x81"
+         "a"},
+        {CHAIN("\"content\":\"a\",\"start\":2"),
+         {0, 0, 0, 4, 0, 0},
+         6,
+         "a\xE2\x96\x81"
+         "aa"},
+        {CHAIN("\"content\":\"a\",\"start\":9,\"stop\":9"), {0, 0, 0}, 3, ""},
+        {CHAIN("\"content\":\"\xE2\x96\x81\",\"stop\":1"), {0, 4, 4}, 3, "a\xE2\x96\x81"},
+        {SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}"),
+         {5, 6, 5, 0},
+         4,
+         "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"
+         "a"},
+        {SEQUENCE("decoders", "{\"type\":\"ByteFallback\"}"),
+         {5, 6, 0, 6, 5, 7},
+         6,
+         "\xC3\xA9"
+         "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},
+        {SEQUENCE("decoders", "{\"type\":\"Fuse\"}"), {5, 0}, 2, "<0xC3>a"}};
     for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
-        const Parts p = {
-            .decoder = c[i].decoder,
-            .merges = "[]",
-            .vocab = "{\"a\":0,\"\xC4\xA0\":1,\"\xC2\xAC\":2,\" "
-                     "b\":3,\"\xE2\x96\x81\":4,\"<0xC3>\":5,\"<0xa9>\":6,\"<0xC3>\\u0000\":8,\"<0xFF>\":7}"};
+        const Parts p = {.decoder = c[i].decoder,
+                         .merges = "[]",
+                         .vocab =
+                             "{\"a\":0,\"\xC4\xA0\":1,\"\xC2\xAC\":2,\" "
+                             "b\":3,\"\xE2\x96\x81\":4,\"<0xC3>\":5,\"<0xa9>\":6,\"<0xC3>\\u0000\":8,\"<0xFF>\":7}"};
         Err e = {0};
         Tokenizer *t;
         char *out = NULL;
@@ -746,7 +732,8 @@ START_TEST(round_trip_bytes) { // any bytes come back with what is no UTF-8 repl
         valid += utf8_valid(text, n);
         ck_assert(!tokenizer_encode(t, text, n, 0, &ids, &e));
         ck_assert(!tokenizer_decode(t, ids.id, ids.n, 0, &out, &len, &e));
-        if (len != want.len || memcmp(out, want.text ? want.text : "", len)) ck_abort_msg("text %d of %zu bytes is not what it was", k, n);
+        if (len != want.len || memcmp(out, want.text ? want.text : "", len))
+            ck_abort_msg("text %d of %zu bytes is not what it was", k, n);
         mem_free(out);
         textbuf_free(&want);
         ids_free(&ids);
@@ -760,19 +747,18 @@ END_TEST
 /* ---- hash ---- */
 
 START_TEST(hash_of_rules) {
-    static const Parts p[] = {
-        {0},
-        {.merges = "[[\"a\",\"b\"]]"}, // the same rules written otherwise
-        {.merges = "[]"},
-        {.vocab = "{\"a\":0,\"b\":1,\"ab\":2,\"c\":4}"},
-        {.norm = "{\"type\":\"NFC\"}"},
-        {.pre = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"},
-        {.pre = "{\"type\":\"ByteLevel\"}"},
-        {.added = ADDED("9", "x")},
-        {.model = "\"type\":\"BPE\",\"byte_fallback\":true"},
-        {.model = "\"type\":\"BPE\",\"unk_token\":\"c\""},
-        {.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}},{\"Sequence\":{\"id\":\"A\"}}]",
-                          "{\"x\":{\"ids\":[1]}}")}};
+    static const Parts p[] = {{0},
+                              {.merges = "[[\"a\",\"b\"]]"}, // the same rules written otherwise
+                              {.merges = "[]"},
+                              {.vocab = "{\"a\":0,\"b\":1,\"ab\":2,\"c\":4}"},
+                              {.norm = "{\"type\":\"NFC\"}"},
+                              {.pre = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"},
+                              {.pre = "{\"type\":\"ByteLevel\"}"},
+                              {.added = ADDED("9", "x")},
+                              {.model = "\"type\":\"BPE\",\"byte_fallback\":true"},
+                              {.model = "\"type\":\"BPE\",\"unk_token\":\"c\""},
+                              {.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}},{\"Sequence\":{\"id\":\"A\"}}]",
+                                                "{\"x\":{\"ids\":[1]}}")}};
     enum { N = sizeof p / sizeof *p };
     uint64_t h[N];
     for (int i = 0; i < N; i++) {
@@ -781,8 +767,7 @@ START_TEST(hash_of_rules) {
         ck_assert_msg(!build(&t, &p[i], &e), "%s", e.msg);
         h[i] = tokenizer_hash(t);
         tokenizer_close(t);
-        for (int k = 0; k < i; k++)
-            ck_assert_msg((h[i] == h[k]) == (i == 1 && k == 0), "hashes of %d and %d", i, k);
+        for (int k = 0; k < i; k++) ck_assert_msg((h[i] == h[k]) == (i == 1 && k == 0), "hashes of %d and %d", i, k);
     }
 }
 END_TEST
@@ -829,8 +814,10 @@ static double cpu_seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-START_TEST(one_megabyte) { // of one character, with every small tokenizer: 2 s of this process's time, and decoding brings it back
-    static const char *const unit[] = {"a", " ", "\n", "'", "1", ".", "\xC3\xA9", "\xCC\x81", "\xE6\xB5\xB7", "\xF0\x9F\x98\x80", "\xFF"};
+// of one character, with every small tokenizer: 2 s of this process's time, and decoding brings it back
+START_TEST(one_megabyte) {
+    static const char *const unit[] = {
+        "a", " ", "\n", "'", "1", ".", "\xC3\xA9", "\xCC\x81", "\xE6\xB5\xB7", "\xF0\x9F\x98\x80", "\xFF"};
     enum { N = 1 << 20 };
     char *text = malloc(N);
     double worst = 0;
@@ -880,8 +867,7 @@ END_TEST
 
 /* Every allocation fails once: the error is ERR_MEMORY, nothing is left behind. */
 START_TEST(failing_memory) {
-    static const char text[] =
-        "<|a|> the e\xCC\x81t 12345 \xFF lighthouse   word  \xE6\xB5\xB7\xE6\xB5\xB7 <|left|>";
+    static const char text[] = "<|a|> the e\xCC\x81t 12345 \xFF lighthouse   word  \xE6\xB5\xB7\xE6\xB5\xB7 <|left|>";
     JsonOut o;
     Json j;
     Err e = {0};

@@ -1,5 +1,6 @@
-/* test_train.c - training is a pure function of options and data: resumed after a stop, a kill at any I/O call, or with other thread
- * counts, it ends in the same bytes. Checkpoints: every flipped or cut byte is noticed. Schedules, step counts, NaN policy. */
+/* test_train.c - training is a pure function of options and data: resumed after a stop, a kill at any I/O call,
+ * or with other thread counts, it ends in the same bytes. Checkpoints: every flipped or cut byte is noticed.
+ * Schedules, step counts, NaN policy. */
 #include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -14,7 +15,8 @@ static void teardown(void) { tmpdir_end(); }
 
 static StageOptions stage(int64_t steps, int batch, int micro) {
     StageOptions s = {.steps = steps, .batch_size = batch, .micro_batch_size = micro, .train_seq_len = 16};
-    s.optim = (OptimConfig){.lr = 1e-3, .lr_attn = 3e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01, .clip = 1};
+    s.optim =
+        (OptimConfig){.lr = 1e-3, .lr_attn = 3e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01, .clip = 1};
     s.optim.schedule = (Schedule){.kind = SCHEDULE_COSINE};
     return s;
 }
@@ -30,7 +32,11 @@ typedef struct {
     int checkpointing;
     size_t cache;
 } Job;
-typedef struct { volatile int stop; int64_t after; int warnings; } Watch;
+typedef struct {
+    volatile int stop;
+    int64_t after;
+    int warnings;
+} Watch;
 
 static void watch_report(void *ctx, const ProgressLine *line) {
     Watch *w = ctx;
@@ -44,8 +50,16 @@ static void watch_warn(void *ctx, const char *line) {
 
 static int job_train(const Job *j, Task *task, Watch *w, TrainResult *r, Err *e) {
     Progress progress = {watch_report, w};
-    TrainOptions o = {.stage = stage(12, j->batch, j->micro), .log_every = 3, .log_path = j->log, .dir = j->dir, .save_every = j->save_every,
-                      .fingerprint = 77, .progress = &progress, .stop = &w->stop, .warn = watch_warn, .warn_ctx = w};
+    TrainOptions o = {.stage = stage(12, j->batch, j->micro),
+                      .log_every = 3,
+                      .log_path = j->log,
+                      .dir = j->dir,
+                      .save_every = j->save_every,
+                      .fingerprint = 77,
+                      .progress = &progress,
+                      .stop = &w->stop,
+                      .warn = watch_warn,
+                      .warn_ctx = w};
     w->after = j->stop_after;
     return train_run(task, &o, r, e);
 }
@@ -113,13 +127,21 @@ START_TEST(resume_is_bit_exact) {
     TrainResult r1, r2, r3;
     unsigned char *whole, *parts, *other;
     size_t n, m, k;
-    Job a = {.kind = kind, .backend = BACKEND, .threads = 1, .batch = 4, .micro = 2, .dir = place("a"), .log = place("a.jsonl"), .cache = 1 << 20};
+    Job a = {.kind = kind,
+             .backend = BACKEND,
+             .threads = 1,
+             .batch = 4,
+             .micro = 2,
+             .dir = place("a"),
+             .log = place("a.jsonl"),
+             .cache = 1 << 20};
     Watch w = {0};
     must(job_run(&a, &w, &r1, &whole, &n, &e), &e);
     ck_assert_int_eq(r1.step, 12);
     ck_assert_int_eq(r1.tokens, 12 * 4 * 16);
 
-    // stopped after step 5 (in the middle of a log row's three steps), no teacher cache, two threads; then on to the end
+    // stopped after step 5 (in the middle of a log row's three steps), no teacher cache, two threads;
+    // then on to the end
     Job b = a;
     b.dir = place("b");
     b.log = place("b.jsonl");
@@ -211,7 +233,13 @@ START_TEST(killed_anywhere) {
     Watch w = {0};
     unsigned char *whole, *got;
     size_t n, m;
-    Job a = {.kind = 1 + _i % 2, .backend = "ref32", .threads = 1, .batch = 1, .micro = 1, .dir = place("a"), .log = place("a.jsonl"),
+    Job a = {.kind = 1 + _i % 2,
+             .backend = "ref32",
+             .threads = 1,
+             .batch = 1,
+             .micro = 1,
+             .dir = place("a"),
+             .log = place("a.jsonl"),
              .save_every = 1};
     const long before = file_io_calls();
     must(job_run(&a, &w, &r, &whole, &n, &e), &e);
@@ -358,7 +386,8 @@ static void cut_everywhere(const char *path, const char *dir) {
     mem_free(text);
 }
 
-/* 1,000 single bits anywhere in a checkpoint, and every file cut at each hundredth: each is noticed, and said in one line. */
+/* 1,000 single bits anywhere in a checkpoint, and every file cut at each hundredth: each is noticed, and said in one
+ * line. */
 START_TEST(every_bit_counts) {
     Err e = {0};
     TrainResult r;
@@ -390,7 +419,8 @@ START_TEST(every_bit_counts) {
         Err de = {0};
         poke(path[i], (long)at, bit);
         const int rc = checkpoint_verify(dir, &s, &de);
-        ck_assert_msg(rc == ERR_INPUT && de.code == rc && !strncmp(de.msg, path[i], strlen(path[i])) && !strchr(de.msg, '\n'),
+        ck_assert_msg(rc == ERR_INPUT && de.code == rc && !strncmp(de.msg, path[i], strlen(path[i])) &&
+                          !strchr(de.msg, '\n'),
                       "%s: bit %02x of byte %zu: code %d: %s", names[i], bit, at, rc, de.msg);
         poke(path[i], (long)at, bit);
     }
@@ -420,7 +450,11 @@ END_TEST
 /* ---------------------------------------------------------------- losses */
 
 /* Stage 1, float64: the gradient of every mixer parameter against central differences of the loss, in both forms. */
-typedef struct { Align *a; Err *e; double worst; } Check;
+typedef struct {
+    Align *a;
+    Err *e;
+    double worst;
+} Check;
 static double align_value(Check *k) {
     double v;
     must(align_batch(k->a, 0, &v, NULL, k->e), k->e);
@@ -495,7 +529,8 @@ START_TEST(align_learns) {
     ck_assert_double_lt(after, 0.9 * before);
     ParamInfo i, j;
     Param p, q;
-    ck_assert(model_find(&s, "model.layers.1.mlp.up_proj.weight", &i, &p) && model_find(&t.teacher, "model.layers.1.mlp.up_proj.weight", &j, &q));
+    ck_assert(model_find(&s, "model.layers.1.mlp.up_proj.weight", &i, &p) &&
+              model_find(&t.teacher, "model.layers.1.mlp.up_proj.weight", &j, &q));
     float x[16 * 24], y[16 * 24];
     must(param_get(t.be, &i, &p, DT_F32, x, &e), &e);
     must(param_get(t.be, &j, &q, DT_F32, y, &e), &e);
@@ -506,7 +541,8 @@ START_TEST(align_learns) {
 }
 END_TEST
 
-/* A student that is the teacher: KL 0, and one step of stage 2 has no gradient to follow. Stage 2 of a linear one lowers the KL. */
+/* A student that is the teacher: KL 0, and one step of stage 2 has no gradient to follow.
+ * Stage 2 of a linear one lowers the KL. */
 START_TEST(distill_learns) {
     Tiny t;
     Model s, same_model;
@@ -547,7 +583,11 @@ END_TEST
 
 /* ---------------------------------------------------------------- not-finite numbers */
 
-typedef struct { Distill *d; Task inner; int64_t bad; } Poison;
+typedef struct {
+    Distill *d;
+    Task inner;
+    int64_t bad;
+} Poison;
 static int poison_gradients(void *ctx, int64_t step, int micro, double scale, double *loss, int64_t *tokens, Err *e) {
     Poison *p = ctx;
     TRY(p->inner.gradients(p->inner.ctx, step, micro, scale, loss, tokens, e));
@@ -636,7 +676,8 @@ END_TEST
 
 START_TEST(schedules) {
     const Schedule cosine = {.kind = SCHEDULE_COSINE}, warm = {.kind = SCHEDULE_CONSTANT, .warmup = 4};
-    const Schedule hold = {.kind = SCHEDULE_HOLD_LINEAR, .hold = 0.6, .final = 0.05}, linear = {.kind = SCHEDULE_LINEAR, .final = 0.1};
+    const Schedule hold = {.kind = SCHEDULE_HOLD_LINEAR, .hold = 0.6, .final = 0.05},
+                   linear = {.kind = SCHEDULE_LINEAR, .final = 0.1};
     ck_assert_double_eq(schedule_factor(&cosine, 0, 100), 1);
     ck_assert_double_eq_tol(schedule_factor(&cosine, 25, 100), 0.5 * (1 + sqrt(0.5)), 1e-15);
     ck_assert_double_eq_tol(schedule_factor(&cosine, 100, 100), 0, 1e-15);
@@ -650,7 +691,16 @@ START_TEST(schedules) {
 END_TEST
 
 /* The optimiser against the equations of method.md 1.5, in float64, with groups, decay and clipping. */
-typedef struct { double *w, *m, *v; const double *g; const OptimConfig *c; double scale; int official; size_t at; double worst; int step; } Oracle;
+typedef struct {
+    double *w, *m, *v;
+    const double *g;
+    const OptimConfig *c;
+    double scale;
+    int official;
+    size_t at;
+    double worst;
+    int step;
+} Oracle;
 static int oracle_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Oracle *o = ctx;
     const OptimConfig *c = o->c;
@@ -669,7 +719,13 @@ static int oracle_visit(void *ctx, const ParamInfo *info, Param *slot) {
     o->at += info->n;
     return OK;
 }
-typedef struct { double *dst; int gradient; size_t at; double square; Rng r; } Flat;
+typedef struct {
+    double *dst;
+    int gradient;
+    size_t at;
+    double square;
+    Rng r;
+} Flat;
 static int flat_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Flat *f = ctx;
     for (size_t i = 0; i < info->n; i++) {
@@ -687,7 +743,13 @@ START_TEST(adamw_follows_the_equations) {
     Optim o;
     Err e = {0};
     const int keep[2] = {1, 0};
-    OptimConfig c = {.lr = 1e-3, .lr_attn = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.1, .clip = _i < 2 ? 1 : 0,
+    OptimConfig c = {.lr = 1e-3,
+                     .lr_attn = 1e-2,
+                     .beta1 = 0.9,
+                     .beta2 = 0.95,
+                     .eps = 1e-8,
+                     .decay = 0.1,
+                     .clip = _i < 2 ? 1 : 0,
                      .official_groups = _i % 2};
     tiny_open(&t, "ref64", 1, 2, place("text.tok"));
     tiny_student(&s, &t, keep, GRAD_ALL);
@@ -770,7 +832,8 @@ START_TEST(hybrid_takes_from_both) {
     must(model_open(&h, &hc, t.be, GRAD_ALL, &e), &e);
     (void)keep;
     must(transfer_hybrid(&h, &start, &t.teacher, &e), &e);
-    const char *const from_start[] = {"model.embeddings.weight", "model.layers.0.attn.g_proj.weight", "model.layers.1.mlp.up_proj.weight"};
+    const char *const from_start[] = {"model.embeddings.weight", "model.layers.0.attn.g_proj.weight",
+                                      "model.layers.1.mlp.up_proj.weight"};
     for (int i = 0; i < 3; i++) {
         row_get(&start, from_start[i], a, &r, &c);
         row_get(&h, from_start[i], b, &r, &c);

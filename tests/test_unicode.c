@@ -89,8 +89,8 @@ START_TEST(classes) {
                           not_letter[] = {0x301, 0x93F, 0x20E3, '_', 0x200D, 0x1F600};
     for (size_t i = 0; i < 8; i++) ck_assert(char_flags(number[i]) & CHAR_NUMBER);
     for (size_t i = 0; i < 6; i++) ck_assert(!(char_flags(not_letter[i]) & (CHAR_LETTER | CHAR_NUMBER)));
-    ck_assert(char_flags('_') & CHAR_WORD && char_flags(0x301) & CHAR_WORD &&
-              char_flags(0x24B6) & CHAR_WORD && char_flags(0x200D) & CHAR_WORD);
+    ck_assert(char_flags('_') & CHAR_WORD && char_flags(0x301) & CHAR_WORD && char_flags(0x24B6) & CHAR_WORD &&
+              char_flags(0x200D) & CHAR_WORD);
     ck_assert(!(char_flags('-') & CHAR_WORD) && !(char_flags(0xBD) & CHAR_WORD));
 }
 END_TEST
@@ -147,8 +147,7 @@ static uint32_t nfc_digest(uint32_t first, uint32_t last) {
             nfc_normalize(&twice, once.text, once.len);
             wrong += once.len != twice.len || memcmp(once.text, twice.text, once.len);
             wrong += nfc_is_certain(s, n) && (once.len != n || memcmp(once.text, s, n));
-            for (size_t i = 0; i < once.len; i++)
-                a = (a + (unsigned char)once.text[i]) % 65521, b = (b + a) % 65521;
+            for (size_t i = 0; i < once.len; i++) a = (a + (unsigned char)once.text[i]) % 65521, b = (b + a) % 65521;
         }
     }
     textbuf_free(&once);
@@ -178,7 +177,8 @@ static size_t column(char *dst, const char **at) {
     return n;
 }
 
-/* Unicode's own NormalizationTest.txt: source; NFC; NFD; NFKC; NFKD. What is in its first part changes, any other character stays. */
+/* Unicode's own NormalizationTest.txt: source; NFC; NFD; NFKC; NFKD. What is in its first part changes, any other
+ * character stays. */
 START_TEST(nfc_conformance) {
     static const char path[] = "/usr/share/unicode/NormalizationTest.txt.bz2";
     static unsigned char listed[0x110000];
@@ -278,8 +278,7 @@ START_TEST(splitters) {
         {"'rer", "'re|r", NULL, NULL},
         {"'Rx 'l", "'Rx| '|l", NULL, "'|Rx| '|l"},
         {"12345 678", "123|45| |678", "1|2|3|4|5| |6|7|8", "12345| 678"},
-        {"a1\xC2\xBD\xE2\x91\xA0", "a|1\xC2\xBD\xE2\x91\xA0", "a|1|\xC2\xBD|\xE2\x91\xA0",
-         "a|1\xC2\xBD\xE2\x91\xA0"},
+        {"a1\xC2\xBD\xE2\x91\xA0", "a|1\xC2\xBD\xE2\x91\xA0", "a|1|\xC2\xBD|\xE2\x91\xA0", "a|1\xC2\xBD\xE2\x91\xA0"},
         {"x  y", "x| | y", NULL, NULL},
         {"x   ", "x|   ", NULL, NULL},
         {"x \n y", "x| \n| y", NULL, "x| \n| y"},
@@ -336,8 +335,7 @@ START_TEST(ascii_classes) { // the short way for ASCII against the tables
 END_TEST
 
 START_TEST(regex_names) { // one character more or less and it is another regex
-    static const char gpt2[] =
-        "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+    static const char gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
     ck_assert_int_eq(split_from_regex(gpt2, strlen(gpt2)), SPLIT_GPT2);
     ck_assert_int_eq(split_from_regex(gpt2, strlen(gpt2) - 1), SPLIT_KINDS);
     ck_assert_int_eq(split_from_regex(gpt2 + 1, strlen(gpt2) - 1), SPLIT_KINDS);

@@ -24,7 +24,16 @@ static inline const char *place(const char *name) {
 }
 
 static inline Config tiny_config(int L) {
-    Config c = {.family = "llama", .C = 16, .L = L, .H = 4, .Hk = 2, .D = 4, .F = 24, .VOC = 64, .tied = 1, .max_positions = 128};
+    Config c = {.family = "llama",
+                .C = 16,
+                .L = L,
+                .H = 4,
+                .Hk = 2,
+                .D = 4,
+                .F = 24,
+                .VOC = 64,
+                .tied = 1,
+                .max_positions = 128};
     c.norm_eps = c.o_norm_eps = 1e-5;
     c.rope = (Rope){.kind = ROPE_PLAIN, .theta = 10000};
     c.conv_width = 4;
@@ -93,7 +102,11 @@ static inline void tiny_student(Model *s, Tiny *t, const int *keep, GradKind gra
 }
 
 /* All weights of m one after the other, as bytes of the backend's types; *n bytes, to be freed with mem_free. */
-typedef struct { const Model *m; unsigned char *dst; size_t n; } TinyDump;
+typedef struct {
+    const Model *m;
+    unsigned char *dst;
+    size_t n;
+} TinyDump;
 static inline int tiny_dump_visit(void *ctx, const ParamInfo *info, Param *slot) {
     TinyDump *d = ctx;
     const size_t bytes = info->n * (info->wide ? d->m->be->wide_size : d->m->be->real_size);

@@ -1,4 +1,5 @@
-/* xml.h - a checker of the XML that we write: tags nest, attributes are quoted, entities are known, no NaN or Inf in an attribute. */
+/* xml.h - a checker of the XML that we write: tags nest, attributes are quoted, entities are known, no NaN or Inf in an
+ * attribute. */
 #ifndef HYB_TEST_XML_H
 #define HYB_TEST_XML_H
 #include <ctype.h>
@@ -13,7 +14,9 @@ static inline const char *check_text(const char *s, const char *end) {
     for (; s < end; s++) {
         if (*s == '<' || *s == '"') return "markup character in text";
         if ((unsigned char)*s < 0x20 && *s != '\n' && *s != '\t') return "control character";
-        if (*s == '&' && strncmp(s, "&lt;", 4) && strncmp(s, "&gt;", 4) && strncmp(s, "&amp;", 5) && strncmp(s, "&quot;", 6)) return "bare &";
+        if (*s == '&' && strncmp(s, "&lt;", 4) && strncmp(s, "&gt;", 4) && strncmp(s, "&amp;", 5) &&
+            strncmp(s, "&quot;", 6))
+            return "bare &";
     }
     return NULL;
 }
@@ -49,7 +52,8 @@ static inline const char *check_xml(const char *s) {
         if (!n) return "no tag name";
         s = name;
         if (open[1] == '/') {
-            if (!depth || strncmp(stack[--depth], name, n) || isalnum((unsigned char)stack[depth][n])) return "tags do not match";
+            if (!depth || strncmp(stack[--depth], name, n) || isalnum((unsigned char)stack[depth][n]))
+                return "tags do not match";
             s = name + n;
         } else {
             bad = check_tag(&s);

@@ -36,7 +36,8 @@ static double median(double *x, int n) {
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
-/* One thread is timed by its own CPU time, which leaves out what other programs took of the core; several by the wall. */
+/* One thread is timed by its own CPU time, which leaves out what other programs took of the core; several by the wall.
+ * */
 static double clock_now(int threads) {
     if (threads > 1) return log_now();
     struct timespec t;
@@ -85,8 +86,8 @@ static int work_time(const Work *w, int calls, int threads, double *s, Err *e) {
     return OK;
 }
 
-static int work_measure(const Bench *b, const Work *w, int threads, Timing *out, double *fraction,
-                        double flops, Err *e) {
+static int work_measure(const Bench *b, const Work *w, int threads, Timing *out, double *fraction, double flops,
+                        Err *e) {
     double s[REPS], f[REPS], peak[REPS], once;
     cpu_threads(threads);
     TRY(work_time(w, 1, threads, &once, e)); // warms up
@@ -124,10 +125,9 @@ static void row_print(Bench *b, const Row *r) {
     if (!b->printed++ && form == BENCH_CSV)
         fputs("op,shape,threads,ms,gflops,fma_gflops,of_fma,gbs,of_memory,times_ref32,tokens_per_s,mib\n", out);
     if (b->printed == 1 && form == BENCH_TEXT)
-        fprintf(out, "%-22s %-34s %3s %9s %9s %9s %9s %9s %9s %9s %9s %9s\n", "op", "shape", "thr", "ms",
-                "GFLOP/s", "FMA peak", "of peak", "GB/s", "of memory", "x ref32", "tok/s", "MiB");
-    if (form == BENCH_JSON)
-        fprintf(out, "{\"op\":\"%s\",\"shape\":\"%s\",\"threads\":%d", r->op, r->shape, r->threads);
+        fprintf(out, "%-22s %-34s %3s %9s %9s %9s %9s %9s %9s %9s %9s %9s\n", "op", "shape", "thr", "ms", "GFLOP/s",
+                "FMA peak", "of peak", "GB/s", "of memory", "x ref32", "tok/s", "MiB");
+    if (form == BENCH_JSON) fprintf(out, "{\"op\":\"%s\",\"shape\":\"%s\",\"threads\":%d", r->op, r->shape, r->threads);
     else fprintf(out, form == BENCH_CSV ? "%s,%s,%d" : "%-22s %-34s %3d", r->op, r->shape, r->threads);
     number(out, form, "ms", r->ms, "%.4f");
     number(out, form, "gflops", r->gflops, "%.1f");
@@ -150,7 +150,8 @@ static void case_close(BenchCase *c) {
     mem_free(c->ids);
 }
 
-/* Buffers of small random numbers; gates want negative ones, norms positive ones, and both are met by what the ops do with any. */
+/* Buffers of small random numbers; gates want negative ones, norms positive ones, and both are met by what the ops do
+ * with any. */
 static int case_open(BenchCase *c, Err *e) {
     Rng r;
     void *p;
@@ -264,15 +265,15 @@ static void matmul_print(Bench *b) {
     if (b->o->form != BENCH_TEXT || !b->matmuls) return;
     for (int i = 0; i < (b->threads > 1 ? 2 : 1); i++) {
         const double middle = median(b->matmul[i], b->matmuls);
-        fprintf(b->out, "%d products on %d thread(s): median %.3f of the peak, least %.3f, most %.3f\n",
-                b->matmuls, i ? b->threads : 1, middle, b->matmul[i][0], b->matmul[i][b->matmuls - 1]);
+        fprintf(b->out, "%d products on %d thread(s): median %.3f of the peak, least %.3f, most %.3f\n", b->matmuls,
+                i ? b->threads : 1, middle, b->matmul[i][0], b->matmul[i][b->matmuls - 1]);
     }
 }
 
 static void ceilings_print(const Bench *b) {
     if (b->o->form != BENCH_TEXT) return;
-    fprintf(b->out, "path %s, %d threads; memory read %.1f GB/s on one, %.1f on all\n", cpu_path()->name,
-            b->threads, b->memory[0] * 1e-9, b->memory[1] * 1e-9);
+    fprintf(b->out, "path %s, %d threads; memory read %.1f GB/s on one, %.1f on all\n", cpu_path()->name, b->threads,
+            b->memory[0] * 1e-9, b->memory[1] * 1e-9);
 }
 
 static int bench_rows(const BenchOptions *o, FILE *out, Err *e) {
@@ -280,8 +281,7 @@ static int bench_rows(const BenchOptions *o, FILE *out, Err *e) {
     const char *set = o->set ? o->set : "demo";
     int known = 0;
     for (int i = 0; i < 5; i++) known |= !strcmp(set, sets[i]);
-    if (!known)
-        return err_set(e, ERR_USAGE, "bench: set: got %.40s, expected demo, large, matmul, all or steps", set);
+    if (!known) return err_set(e, ERR_USAGE, "bench: set: got %.40s, expected demo, large, matmul, all or steps", set);
     Bench b = {.o = o,
                .out = out,
                .threads = cpu_threads(o->threads),

@@ -1,8 +1,8 @@
 /* bench.h - how fast the CPU path is, held against what this machine can do, measured in the same run.
  *
- * Each row is the median of paired repetitions: multiply-adds from registers first, the op right after, so that a busy neighbour or a
- * changing clock slows both. Rows on one thread are in CPU time of that thread, the others in wall time. "useful"
- * operations are counted: causal attention its triangle, a chunk its triangles (performance.md 1.4). */
+ * Each row is the median of paired repetitions: multiply-adds from registers first, the op right after, so that a busy
+ * neighbour or a changing clock slows both. Rows on one thread are in CPU time of that thread, the others in wall time.
+ * "useful" operations are counted: causal attention its triangle, a chunk its triangles (performance.md 1.4). */
 #ifndef HYB_BENCH_H
 #define HYB_BENCH_H
 #include <stdio.h>
@@ -10,9 +10,9 @@
 
 typedef enum { BENCH_TEXT, BENCH_JSON, BENCH_CSV } BenchForm;
 
-/* A whole step of something (training, decoding), supplied by the caller: `run` does one, of `tokens` tokens, `flops` useful operations and
- * `bytes` that must cross memory (0: not counted). It uses the threads that cpu_threads() was given last. open and close (may be NULL)
- * enclose the row; the largest memory in between is its `MiB`. */
+/* A whole step of something (training, decoding), supplied by the caller: `run` does one, of `tokens` tokens,
+ * `flops` useful operations and `bytes` that must cross memory (0: not counted). It uses the threads that cpu_threads()
+ * was given last. open and close (may be NULL) enclose the row; the largest memory in between is its `MiB`. */
 typedef struct {
     const char *name, *shape;
     double tokens, flops, bytes;
@@ -24,8 +24,9 @@ typedef struct {
 
 typedef struct {
     const char *op; // only ops whose name contains this; NULL: all
-    const char *
-        set; // "demo" (small shapes), "large", "matmul" (the 72 products of performance.md 1.2), "all", "steps" (only `step`); NULL: "demo"
+    // "demo" (small shapes), "large", "matmul" (the 72 products of performance.md 1.2), "all", "steps" (only `step`);
+    // NULL: "demo"
+    const char *set;
     int threads;    // <= 0: all cores. Every row is measured on 1 thread and on these
     int quick;      // 3 repetitions instead of 7, each shorter
     int no_ref;     // leave out the comparison with ref32 (one call of it a row)

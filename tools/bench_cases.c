@@ -27,7 +27,9 @@ static void linear_prepare(BenchCase *c) {
     sizes(c, 3, size, 0);
     c->flops = 2.0 * N * I * O;
 }
-static void linear_y(const Ops32 *o, BenchCase *c) { o->linear_forward(c->b[0], c->b[1], c->b[2], NULL, c->d[0], c->d[1], c->d[2]); }
+static void linear_y(const Ops32 *o, BenchCase *c) {
+    o->linear_forward(c->b[0], c->b[1], c->b[2], NULL, c->d[0], c->d[1], c->d[2]);
+}
 static void linear_dx(const Ops32 *o, BenchCase *c) {
     o->linear_backward(c->b[1], NULL, NULL, c->b[0], NULL, c->b[2], c->d[0], c->d[1], c->d[2]);
 }
@@ -57,18 +59,22 @@ static void attention_f(const Ops32 *o, BenchCase *c) {
 }
 static void attention_b(const Ops32 *o, BenchCase *c) {
     const AttnDims d = attention_dims(c);
-    o->attention_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], c->b[7], c->b[8], NULL, 0.125, c->scratch, &d);
+    o->attention_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], c->b[7], c->b[8], NULL, 0.125,
+                          c->scratch, &d);
 }
 
 /* ---- linear mixers: B, T, H, width, chunk ---- */
 
 static DeltaDims delta_dims(const BenchCase *c) {
-    return (DeltaDims){.B = c->d[0], .T = c->d[1], .H = c->d[2], .Hk = c->d[2], .K = c->d[3], .V = c->d[3], .chunk = c->d[4]};
+    return (DeltaDims){
+        .B = c->d[0], .T = c->d[1], .H = c->d[2], .Hk = c->d[2], .K = c->d[3], .V = c->d[3], .chunk = c->d[4]};
 }
-/* squares, halves: products with the state (width x width a token) and triangles of a chunk (chunk x width / 2 a token) */
+/* squares, halves: products with the state (width x width a token) and triangles of a chunk (chunk x width / 2 a token)
+ * */
 static void delta_prepare(BenchCase *c, double squares, double halves, int buffers, size_t gate) {
     const DeltaDims d = delta_dims(c);
-    const size_t bth = (size_t)d.B * d.T * d.H, x = bth * d.K, s = delta_states(&d), last = (size_t)d.B * d.H * d.K * d.V;
+    const size_t bth = (size_t)d.B * d.T * d.H, x = bth * d.K, s = delta_states(&d),
+                 last = (size_t)d.B * d.H * d.K * d.V;
     const size_t forward[] = {x, s, x, x, x, bth * gate, bth, last};
     const size_t backward[] = {x, x, x, bth * gate, bth, last, x, s, x, x, x, bth * gate, bth};
     shape(c, "B %d T %d H %d width %d chunk %d", d.B, d.T, d.H, d.K, d.chunk);
@@ -84,12 +90,13 @@ static void kda_f_prepare(BenchCase *c) { delta_prepare(c, 3, 4, 8, c->d[3]); }
 static void kda_b_prepare(BenchCase *c) { delta_prepare(c, 7, 11, 13, c->d[3]); }
 static void delta_f(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
-    o->delta_rule_forward(c->b[0], c->b[1], c->b[7], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], NULL, 0.125, c->scratch, &d);
+    o->delta_rule_forward(c->b[0], c->b[1], c->b[7], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], NULL, 0.125,
+                          c->scratch, &d);
 }
 static void delta_b(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
-    o->delta_rule_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], c->b[7], c->b[8], c->b[9], c->b[10], c->b[11],
-                           c->b[12], NULL, 0.125, c->scratch, &d);
+    o->delta_rule_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], c->b[7], c->b[8], c->b[9],
+                           c->b[10], c->b[11], c->b[12], NULL, 0.125, c->scratch, &d);
 }
 static void gla_f(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
@@ -97,8 +104,8 @@ static void gla_f(const Ops32 *o, BenchCase *c) {
 }
 static void gla_b(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
-    o->gla_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[5], c->b[6], c->b[7], c->b[8], c->b[9], c->b[10], c->b[11], NULL, 0.125,
-                    c->scratch, &d);
+    o->gla_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[5], c->b[6], c->b[7], c->b[8], c->b[9], c->b[10], c->b[11],
+                    NULL, 0.125, c->scratch, &d);
 }
 static void kda_f(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
@@ -106,8 +113,8 @@ static void kda_f(const Ops32 *o, BenchCase *c) {
 }
 static void kda_b(const Ops32 *o, BenchCase *c) {
     const DeltaDims d = delta_dims(c);
-    o->kda_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], c->b[7], c->b[8], c->b[9], c->b[10], c->b[11], c->b[12],
-                    NULL, 0.125, c->scratch, &d);
+    o->kda_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], c->b[5], c->b[6], c->b[7], c->b[8], c->b[9], c->b[10],
+                    c->b[11], c->b[12], NULL, 0.125, c->scratch, &d);
 }
 
 /* ---- heads: N, C, VOC, block ---- */
@@ -161,8 +168,12 @@ static void sumsq(const Ops32 *o, BenchCase *c) {
 static void silu_f(const Ops32 *o, BenchCase *c) { o->silu_forward(c->b[0], c->b[1], count(c)); }
 static void silu_b(const Ops32 *o, BenchCase *c) { o->silu_backward(c->b[0], c->b[1], c->b[2], count(c)); }
 static void swiglu_f(const Ops32 *o, BenchCase *c) { o->swiglu_forward(c->b[0], c->b[1], c->b[2], count(c)); }
-static void swiglu_b(const Ops32 *o, BenchCase *c) { o->swiglu_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], count(c)); }
-static void rms_f(const Ops32 *o, BenchCase *c) { o->rmsnorm_forward(c->b[0], c->b[2], c->b[1], c->b[3], 1e-6, c->d[0], c->d[1]); }
+static void swiglu_b(const Ops32 *o, BenchCase *c) {
+    o->swiglu_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->b[4], count(c));
+}
+static void rms_f(const Ops32 *o, BenchCase *c) {
+    o->rmsnorm_forward(c->b[0], c->b[2], c->b[1], c->b[3], 1e-6, c->d[0], c->d[1]);
+}
 static void rms_b(const Ops32 *o, BenchCase *c) {
     o->rmsnorm_backward(c->b[0], c->b[4], c->b[1], c->b[2], c->b[4], c->b[3], c->d[0], c->d[1]);
 }
@@ -173,9 +184,12 @@ static void gated_b(const Ops32 *o, BenchCase *c) {
     o->gated_rmsnorm_backward(c->b[0], c->b[1], c->b[6], c->b[2], c->b[3], c->b[4], c->b[6], c->b[5], c->d[0], c->d[1]);
 }
 static void l2_f(const Ops32 *o, BenchCase *c) { o->l2norm_forward(c->b[0], c->b[2], c->b[1], 1e-6, c->d[0], c->d[1]); }
-static void l2_b(const Ops32 *o, BenchCase *c) { o->l2norm_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->d[0], c->d[1]); }
+static void l2_b(const Ops32 *o, BenchCase *c) {
+    o->l2norm_backward(c->b[0], c->b[1], c->b[2], c->b[3], c->d[0], c->d[1]);
+}
 static void adamw(const Ops32 *o, BenchCase *c) {
-    const Trained32 one = {.master = c->b[0], .m = c->b[1], .v = c->b[2], .grad = c->b[3], .n = count(c), .lr = 1e-3, .decay = 0.1};
+    const Trained32 one = {
+        .master = c->b[0], .m = c->b[1], .v = c->b[2], .grad = c->b[3], .n = count(c), .lr = 1e-3, .decay = 0.1};
     o->adamw(&one, 1, 0.9, 0.999, 1e-8, 10, 0, 1);
 }
 static void adamw_prepare(BenchCase *c) { rows_prepare(c, 4, 7); }
@@ -201,56 +215,100 @@ static void rope_prepare(BenchCase *c) {
     shape(c, "B %d T %d H %d D %d", c->d[0], c->d[1], c->d[2], c->d[3]);
     sizes(c, 3, size, 0);
 }
-static void rope_f(const Ops32 *o, BenchCase *c) { o->rope_forward(c->b[0], c->b[1], c->b[2], 0, c->d[0], c->d[1], c->d[2], c->d[3]); }
+static void rope_f(const Ops32 *o, BenchCase *c) {
+    o->rope_forward(c->b[0], c->b[1], c->b[2], 0, c->d[0], c->d[1], c->d[2], c->d[3]);
+}
 
-#define DEMO "demo all"
+#define DEMO  "demo all"
 #define LARGE "large all"
-#define ROW(name, in, kind, call, ...) {.op = name, .sets = in, .prepare = kind, .run = call, .d = {__VA_ARGS__}}
-#define LINEAR(in, ...) \
-    ROW("linear_forward", in, linear_prepare, linear_y, __VA_ARGS__), ROW("linear_dx", in, linear_prepare, linear_dx, __VA_ARGS__), \
+#define ROW(name, in, kind, call, ...)                                                                                 \
+    {                                                                                                                  \
+        .op = name, .sets = in, .prepare = kind, .run = call, .d = { __VA_ARGS__ }                                     \
+    }
+#define LINEAR(in, ...)                                                                                                \
+    ROW("linear_forward", in, linear_prepare, linear_y, __VA_ARGS__),                                                  \
+        ROW("linear_dx", in, linear_prepare, linear_dx, __VA_ARGS__),                                                  \
         ROW("linear_dw", in, linear_prepare, linear_dw, __VA_ARGS__)
-#define BOTH(name, in, kind, ...) \
-    ROW(name "_forward", in, kind##_f_prepare, kind##_f, __VA_ARGS__), ROW(name "_backward", in, kind##_b_prepare, kind##_b, __VA_ARGS__)
+#define BOTH(name, in, kind, ...)                                                                                      \
+    ROW(name "_forward", in, kind##_f_prepare, kind##_f, __VA_ARGS__),                                                 \
+        ROW(name "_backward", in, kind##_b_prepare, kind##_b, __VA_ARGS__)
 const BenchCase bench_cases[] = {
-    LINEAR(DEMO, 2048, 64, 64), LINEAR(DEMO, 2048, 64, 172), LINEAR(DEMO, 2048, 172, 64), LINEAR(DEMO, 2048, 64, 256),
-    LINEAR(DEMO, 2048, 64, 4), LINEAR(LARGE, 2048, 288, 288), LINEAR(LARGE, 2048, 288, 768), LINEAR(LARGE, 2048, 768, 288),
+    LINEAR(DEMO, 2048, 64, 64),
+    LINEAR(DEMO, 2048, 64, 172),
+    LINEAR(DEMO, 2048, 172, 64),
+    LINEAR(DEMO, 2048, 64, 256),
+    LINEAR(DEMO, 2048, 64, 4),
+    LINEAR(LARGE, 2048, 288, 288),
+    LINEAR(LARGE, 2048, 288, 768),
+    LINEAR(LARGE, 2048, 768, 288),
     LINEAR(LARGE, 2048, 576, 1536),
-    ROW("linear_forward", LARGE, linear_prepare, linear_y, 1, 768, 32000), ROW("linear_forward", LARGE, linear_prepare, linear_y, 1, 768, 2048),
-    BOTH("attention", DEMO, attention, 16, 96, 4, 4, 16), BOTH("attention", DEMO, attention, 8, 256, 4, 2, 16),
-    BOTH("attention", LARGE, attention, 8, 256, 6, 6, 48), BOTH("attention", LARGE, attention, 4, 512, 6, 6, 48),
+    ROW("linear_forward", LARGE, linear_prepare, linear_y, 1, 768, 32000),
+    ROW("linear_forward", LARGE, linear_prepare, linear_y, 1, 768, 2048),
+    BOTH("attention", DEMO, attention, 16, 96, 4, 4, 16),
+    BOTH("attention", DEMO, attention, 8, 256, 4, 2, 16),
+    BOTH("attention", LARGE, attention, 8, 256, 6, 6, 48),
+    BOTH("attention", LARGE, attention, 4, 512, 6, 6, 48),
     BOTH("attention", LARGE, attention, 2, 2048, 9, 3, 64),
-    BOTH("delta_rule", DEMO, delta, 16, 96, 4, 16, 64), BOTH("delta_rule", DEMO, delta, 8, 256, 4, 16, 64),
-    BOTH("delta_rule", DEMO, delta, 8, 256, 2, 32, 64), BOTH("delta_rule", LARGE, delta, 8, 256, 6, 48, 64),
-    BOTH("delta_rule", LARGE, delta, 4, 512, 8, 64, 64), BOTH("delta_rule", LARGE, delta, 2, 1024, 4, 128, 64),
-    BOTH("delta_rule", LARGE, delta, 1, 1024, 4, 64, 64), BOTH("delta_rule", LARGE, delta, 1, 8192, 4, 64, 64),
+    BOTH("delta_rule", DEMO, delta, 16, 96, 4, 16, 64),
+    BOTH("delta_rule", DEMO, delta, 8, 256, 4, 16, 64),
+    BOTH("delta_rule", DEMO, delta, 8, 256, 2, 32, 64),
+    BOTH("delta_rule", LARGE, delta, 8, 256, 6, 48, 64),
+    BOTH("delta_rule", LARGE, delta, 4, 512, 8, 64, 64),
+    BOTH("delta_rule", LARGE, delta, 2, 1024, 4, 128, 64),
+    BOTH("delta_rule", LARGE, delta, 1, 1024, 4, 64, 64),
+    BOTH("delta_rule", LARGE, delta, 1, 8192, 4, 64, 64),
     BOTH("delta_rule", LARGE, delta, 1, 32768, 4, 64, 64),
-    BOTH("gla", LARGE, gla, 1, 1024, 4, 64, 64), BOTH("gla", LARGE, gla, 1, 8192, 4, 64, 64),
+    BOTH("gla", LARGE, gla, 1, 1024, 4, 64, 64),
+    BOTH("gla", LARGE, gla, 1, 8192, 4, 64, 64),
     BOTH("gla", LARGE, gla, 1, 32768, 4, 64, 64),
-    BOTH("gla", DEMO, gla, 8, 256, 4, 16, 64), BOTH("gla", LARGE, gla, 4, 512, 8, 64, 64),
-    BOTH("kda", DEMO, kda, 8, 256, 4, 16, 64), BOTH("kda", LARGE, kda, 4, 512, 8, 64, 64), BOTH("kda", LARGE, kda, 1, 1024, 4, 64, 64),
-    ROW("head_xent", DEMO, xent_prepare, xent, 2048, 64, 256, 512), ROW("head_xent", DEMO, xent_prepare, xent, 2048, 64, 4096, 64),
-    ROW("head_xent", LARGE, xent_prepare, xent, 2048, 288, 4096, 64), ROW("head_xent", LARGE, xent_prepare, xent, 2048, 288, 32000, 64),
-    ROW("head_kl", DEMO, kl_prepare, kl, 2048, 64, 256, 512), ROW("head_kl", DEMO, kl_prepare, kl, 2048, 64, 4096, 64),
+    BOTH("gla", DEMO, gla, 8, 256, 4, 16, 64),
+    BOTH("gla", LARGE, gla, 4, 512, 8, 64, 64),
+    BOTH("kda", DEMO, kda, 8, 256, 4, 16, 64),
+    BOTH("kda", LARGE, kda, 4, 512, 8, 64, 64),
+    BOTH("kda", LARGE, kda, 1, 1024, 4, 64, 64),
+    ROW("head_xent", DEMO, xent_prepare, xent, 2048, 64, 256, 512),
+    ROW("head_xent", DEMO, xent_prepare, xent, 2048, 64, 4096, 64),
+    ROW("head_xent", LARGE, xent_prepare, xent, 2048, 288, 4096, 64),
+    ROW("head_xent", LARGE, xent_prepare, xent, 2048, 288, 32000, 64),
+    ROW("head_kl", DEMO, kl_prepare, kl, 2048, 64, 256, 512),
+    ROW("head_kl", DEMO, kl_prepare, kl, 2048, 64, 4096, 64),
     ROW("head_kl", LARGE, kl_prepare, kl, 2048, 288, 4096, 64),
-    ROW("swiglu_forward", DEMO, rows3, swiglu_f, 2048, 172), ROW("swiglu_backward", DEMO, rows5_add2, swiglu_b, 2048, 172),
-    ROW("swiglu_forward", LARGE, rows3, swiglu_f, 2048, 1536), ROW("swiglu_backward", LARGE, rows5_add2, swiglu_b, 2048, 1536),
-    ROW("silu_forward", DEMO, rows2, silu_f, 2048, 64), ROW("silu_backward", DEMO, rows3_add, silu_b, 2048, 64),
-    ROW("rmsnorm_forward", DEMO, rows2, rms_f, 2048, 64), ROW("rmsnorm_backward", DEMO, rows3_add, rms_b, 2048, 64),
-    ROW("rmsnorm_forward", LARGE, rows2, rms_f, 8192, 576), ROW("rmsnorm_backward", LARGE, rows3_add, rms_b, 8192, 576),
-    ROW("gated_rmsnorm_forward", DEMO, rows3, gated_f, 8192, 16), ROW("gated_rmsnorm_backward", DEMO, rows5_add2, gated_b, 8192, 16),
-    ROW("l2norm_forward", DEMO, rows2, l2_f, 8192, 16), ROW("l2norm_backward", DEMO, rows3_add, l2_b, 8192, 16),
-    ROW("rope_forward", DEMO, rope_prepare, rope_f, 8, 256, 4, 16), ROW("conv_forward", DEMO, conv_prepare, conv_f, 8, 256, 64),
-    ROW("conv_backward", DEMO, conv_prepare, conv_b, 8, 256, 64), ROW("delta_gate_forward", DEMO, gate_prepare, gate_f, 2048, 4),
-    ROW("add", DEMO, rows3, add, 2048, 64), ROW("sumsq", DEMO, rows2, sumsq, 500, 1000),
-    ROW("adamw", DEMO, adamw_prepare, adamw, 500, 1000), ROW("adamw", LARGE, adamw_prepare, adamw, 30000, 1000),
+    ROW("swiglu_forward", DEMO, rows3, swiglu_f, 2048, 172),
+    ROW("swiglu_backward", DEMO, rows5_add2, swiglu_b, 2048, 172),
+    ROW("swiglu_forward", LARGE, rows3, swiglu_f, 2048, 1536),
+    ROW("swiglu_backward", LARGE, rows5_add2, swiglu_b, 2048, 1536),
+    ROW("silu_forward", DEMO, rows2, silu_f, 2048, 64),
+    ROW("silu_backward", DEMO, rows3_add, silu_b, 2048, 64),
+    ROW("rmsnorm_forward", DEMO, rows2, rms_f, 2048, 64),
+    ROW("rmsnorm_backward", DEMO, rows3_add, rms_b, 2048, 64),
+    ROW("rmsnorm_forward", LARGE, rows2, rms_f, 8192, 576),
+    ROW("rmsnorm_backward", LARGE, rows3_add, rms_b, 8192, 576),
+    ROW("gated_rmsnorm_forward", DEMO, rows3, gated_f, 8192, 16),
+    ROW("gated_rmsnorm_backward", DEMO, rows5_add2, gated_b, 8192, 16),
+    ROW("l2norm_forward", DEMO, rows2, l2_f, 8192, 16),
+    ROW("l2norm_backward", DEMO, rows3_add, l2_b, 8192, 16),
+    ROW("rope_forward", DEMO, rope_prepare, rope_f, 8, 256, 4, 16),
+    ROW("conv_forward", DEMO, conv_prepare, conv_f, 8, 256, 64),
+    ROW("conv_backward", DEMO, conv_prepare, conv_b, 8, 256, 64),
+    ROW("delta_gate_forward", DEMO, gate_prepare, gate_f, 2048, 4),
+    ROW("add", DEMO, rows3, add, 2048, 64),
+    ROW("sumsq", DEMO, rows2, sumsq, 500, 1000),
+    ROW("adamw", DEMO, adamw_prepare, adamw, 500, 1000),
+    ROW("adamw", LARGE, adamw_prepare, adamw, 30000, 1000),
 };
 const int bench_case_count = sizeof bench_cases / sizeof *bench_cases;
 
 BenchCase bench_matmul(int i) {
-    static const int pairs[12][2] = {{288, 288}, {768, 288}, {288, 768}, {512, 512}, {512, 2048}, {2048, 512}, {768, 768}, {2048, 2048},
-                                     {4096, 288}, {288, 4096}, {32000, 288}, {288, 32000}};
+    static const int pairs[12][2] = {{288, 288}, {768, 288},   {288, 768},  {512, 512},  {512, 2048},  {2048, 512},
+                                     {768, 768}, {2048, 2048}, {4096, 288}, {288, 4096}, {32000, 288}, {288, 32000}};
     const int kind = i % 3, M = i / 3 % 2 ? 2048 : 512, *p = pairs[i / 6];
-    static const struct { const char *name; void (*run)(const Ops32 *o, BenchCase *c); } kinds[] = {
-        {"linear_forward", linear_y}, {"linear_dx", linear_dx}, {"linear_dw", linear_dw}};
-    return (BenchCase){.op = kinds[kind].name, .sets = "matmul", .prepare = linear_prepare, .run = kinds[kind].run, .d = {M, p[1], p[0]}};
+    static const struct {
+        const char *name;
+        void (*run)(const Ops32 *o, BenchCase *c);
+    } kinds[] = {{"linear_forward", linear_y}, {"linear_dx", linear_dx}, {"linear_dw", linear_dw}};
+    return (BenchCase){.op = kinds[kind].name,
+                       .sets = "matmul",
+                       .prepare = linear_prepare,
+                       .run = kinds[kind].run,
+                       .d = {M, p[1], p[0]}};
 }

@@ -2,7 +2,7 @@
 #include "tools/bench_decode.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/svg.h"
+#include "report/svg.h"
 #include "model/generate.h"
 #include <math.h>
 #include <stdlib.h>
@@ -70,11 +70,10 @@ static int length_run(DecodeSeries *s, int i, int length, int repeat, Err *e) {
     return OK;
 }
 
-int bench_decode_run(DecodeSeries *s, const int *length, int n, int repeat, const Progress *progress,
-                     Err *e) {
+int bench_decode_run(DecodeSeries *s, const int *length, int n, int repeat, const Progress *progress, Err *e) {
     if (n < 1 || n > DECODE_LENGTHS || repeat < 1 || repeat > MOST_REPEAT)
-        return err_set(e, ERR_USAGE, "decode: got %d lengths, %d repetitions, expected 1 to %d and 1 to %d",
-                       n, repeat, DECODE_LENGTHS, MOST_REPEAT);
+        return err_set(e, ERR_USAGE, "decode: got %d lengths, %d repetitions, expected 1 to %d and 1 to %d", n, repeat,
+                       DECODE_LENGTHS, MOST_REPEAT);
     for (int i = 0; i < n; i++) {
         const ProgressLine line = {.label = s->name, .step = i + 1, .total = n, .eta_s = -1};
         TRY(length_run(s, i, length[i], repeat, e));
@@ -87,8 +86,8 @@ static void csv_put(TextBuf *b, const DecodeSeries *s, int models, const int *le
     textbuf_puts(b, "model,context,tok_per_s,cache_bytes,state_bytes\n");
     for (int k = 0; k < models; k++)
         for (int i = 0; i < n; i++)
-            textbuf_printf(b, "%s,%d,%.6g,%zu,%zu\n", s[k].name, length[i], s[k].tok_per_s[i],
-                           s[k].cache_bytes[i], s[k].state_bytes[i]);
+            textbuf_printf(b, "%s,%d,%.6g,%zu,%zu\n", s[k].name, length[i], s[k].tok_per_s[i], s[k].cache_bytes[i],
+                           s[k].state_bytes[i]);
 }
 
 static void json_put(TextBuf *b, const DecodeSeries *s, int models, const int *length, int n) {
@@ -111,15 +110,13 @@ static void table_put(TextBuf *b, const DecodeSeries *s, int models, const int *
             bytes[k] = (double)(s[k].cache_bytes[i] + s[k].state_bytes[i]);
             textbuf_printf(b, " %18.1f %14.3f", s[k].tok_per_s[i], bytes[k] / 1048576);
         }
-        if (models == 2)
-            textbuf_printf(b, " %8.2f %10.2f", s[1].tok_per_s[i] / s[0].tok_per_s[i], bytes[0] / bytes[1]);
+        if (models == 2) textbuf_printf(b, " %8.2f %10.2f", s[1].tok_per_s[i] / s[0].tok_per_s[i], bytes[0] / bytes[1]);
     }
     textbuf_puts(b, "\nbytes: caches and states of one sequence; only 64 tokens of a context are read, "
                     "their rows repeated in the caches\n");
 }
 
-int bench_decode_print(const DecodeSeries *s, int models, const int *length, int n, BenchForm form, FILE *out,
-                       Err *e) {
+int bench_decode_print(const DecodeSeries *s, int models, const int *length, int n, BenchForm form, FILE *out, Err *e) {
     TextBuf b = {0};
     if (form == BENCH_CSV) csv_put(&b, s, models, length, n);
     else if (form == BENCH_JSON) json_put(&b, s, models, length, n);
@@ -130,8 +127,7 @@ int bench_decode_print(const DecodeSeries *s, int models, const int *length, int
     return rc;
 }
 
-static int picture(const DecodeSeries *s, int models, const int *length, int n, int bytes, const char *dir,
-                   Err *e) {
+static int picture(const DecodeSeries *s, int models, const int *length, int n, int bytes, const char *dir, Err *e) {
     double x[DECODE_LENGTHS], y[2][DECODE_LENGTHS];
     SvgSeries line[2] = {{0}};
     TextBuf b = {0};

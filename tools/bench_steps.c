@@ -16,7 +16,8 @@ Config bench_config(int C, int L, int H, int Hk, int F, int VOC, int tied) {
 /* ---- useful operations: 2 a multiply-add, causal attention its triangle, recomputation not counted ---- */
 
 typedef struct {
-    double all, mixer, mixer_out; // weights that multiply every token: of the whole stack, of mixers, of their output projections
+    // weights that multiply every token: of the whole stack, of mixers, of their output projections
+    double all, mixer, mixer_out;
 } Products;
 static int products_visit(void *ctx, const ParamInfo *i, Param *slot) {
     Products *p = ctx;
@@ -56,12 +57,16 @@ static double step_flops(StepKind kind, const Config *t, const Config *s, int T)
     const double head = (double)t->VOC * t->C, mlp = 3.0 * t->C * t->F;
     const Products p = products_of(s);
     switch (kind) {
-    case STEP_PRETRAIN: return forward_flops(t, T) + backward_flops(t, T);
-    case STEP_STAGE2: return forward_flops(t, T) + forward_flops(s, T) + backward_flops(s, T);
+    case STEP_PRETRAIN:
+        return forward_flops(t, T) + backward_flops(t, T);
+    case STEP_STAGE2:
+        return forward_flops(t, T) + forward_flops(s, T) + backward_flops(s, T);
     case STEP_STAGE1:
         return forward_flops(t, T) - 2 * (head + mlp) + 4 * p.mixer + 2 * p.mixer_out + mixes(s, T, 0) + mixes(s, T, 1);
-    case STEP_PREFILL: return forward_flops(t, T) - 2 * head * (T - 1) / T; // logits of the last token alone
-    default: return forward_flops(t, 1);
+    case STEP_PREFILL:
+        return forward_flops(t, T) - 2 * head * (T - 1) / T; // logits of the last token alone
+    default:
+        return forward_flops(t, 1);
     }
 }
 
@@ -81,7 +86,8 @@ static int weights_open(Model *m, const Step *s, GradKind grad, Err *e) {
     return OK;
 }
 
-static const OptimConfig adamw = {.lr = 1e-4, .lr_attn = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01, .clip = 1};
+static const OptimConfig adamw = {
+    .lr = 1e-4, .lr_attn = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01, .clip = 1};
 
 static int student_open(Step *s, GradKind grad, Err *e) {
     Config c;
@@ -181,7 +187,8 @@ static int stage2_micro(Step *s, Err *e) {
     model_forward(&s->teacher, &s->tp);
     TRY(pass_input(&s->pass, &s->student, s->ids, NULL, e));
     model_forward(&s->student, &s->pass);
-    TRY(loss_kl(&s->loss, &s->student, &s->pass, s->tp.h, s->c.C, params_head(&s->teacher.p)->w, 1, NULL, 1, &value, NULL, e));
+    TRY(loss_kl(&s->loss, &s->student, &s->pass, s->tp.h, s->c.C, params_head(&s->teacher.p)->w, 1, NULL, 1, &value,
+                NULL, e));
     model_backward(&s->student, &s->pass, s->loss.dh);
     return OK;
 }
@@ -194,10 +201,15 @@ static int train_step(Step *s, int (*micro)(Step *, Err *), Err *e) {
 static int step_run(void *ctx, Err *e) {
     Step *s = ctx;
     switch (s->kind) {
-    case STEP_PRETRAIN: return train_step(s, pretrain_micro, e);
-    case STEP_STAGE1: return train_step(s, stage1_micro, e);
-    case STEP_STAGE2: return train_step(s, stage2_micro, e);
-    case STEP_PREFILL: decode_reset(&s->decode); return decode_extend(&s->decode, s->ids, s->T, s->logits, e);
+    case STEP_PRETRAIN:
+        return train_step(s, pretrain_micro, e);
+    case STEP_STAGE1:
+        return train_step(s, stage1_micro, e);
+    case STEP_STAGE2:
+        return train_step(s, stage2_micro, e);
+    case STEP_PREFILL:
+        decode_reset(&s->decode);
+        return decode_extend(&s->decode, s->ids, s->T, s->logits, e);
     case STEP_DECODE:
         if (s->decode.past == s->decode.capacity) decode_reset(&s->decode);
         return decode_extend(&s->decode, s->ids, 1, s->logits, e);
@@ -205,12 +217,14 @@ static int step_run(void *ctx, Err *e) {
     return OK;
 }
 
-BenchStep bench_step(Step *s, StepKind kind, const Config *c, const char *model, int mixer, Backend *be, int B, int T, int micro) {
+BenchStep bench_step(Step *s, StepKind kind, const Config *c, const char *model, int mixer, Backend *be, int B, int T,
+                     int micro) {
     static const char *const names[] = {"pretrain step", "stage 1 step", "stage 2 step", "prefill", "decode"};
     const int alone = kind >= STEP_PREFILL, N = alone ? (kind == STEP_DECODE ? 1 : T) : B * T * micro;
     Config student = *c;
     memset(s, 0, sizeof *s);
-    *s = (Step){.kind = kind, .c = *c, .model = model, .mixer = mixer, .be = be, .B = alone ? 1 : B, .T = T, .micro = micro};
+    *s = (Step){
+        .kind = kind, .c = *c, .model = model, .mixer = mixer, .be = be, .B = alone ? 1 : B, .T = T, .micro = micro};
     if (kind == STEP_STAGE1 || kind == STEP_STAGE2) student_config(s, &student, NULL);
     if (kind == STEP_DECODE) snprintf(s->shape, sizeof s->shape, "C %d L %d VOC %d", c->C, c->L, c->VOC);
     else {

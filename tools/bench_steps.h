@@ -1,7 +1,8 @@
-/* bench_steps.h - whole training steps: what an update of a model costs, stage by stage, and what one decoded token does.
+/* bench_steps.h - whole training steps: what an update of a model costs, stage by stage, and what one decoded token
+ * does.
  *
- * The pieces are those of ref/method (align.h, loss.h, optim.h): a step here is what a run does, without reading text. Tokens are
- * random; the time does not depend on them. */
+ * The pieces are those of ref/method (align.h, loss.h, optim.h): a step here is what a run does, without reading text.
+ * Tokens are random; the time does not depend on them. */
 #ifndef HYB_BENCH_STEPS_H
 #define HYB_BENCH_STEPS_H
 #include "method/align.h"
@@ -23,7 +24,8 @@ typedef struct {
     StepKind kind;
     Config c;          /* a softmax model */
     const char *model; /* directory to read weights from; NULL: random ones */
-    void (*fill)(void *device, size_t bytes); /* makes the random ones where that is faster than model_init; NULL: model_init */
+    /* makes the random ones where that is faster than model_init; NULL: model_init */
+    void (*fill)(void *device, size_t bytes);
     int mixer, B, T, micro; /* micro-batches of (B,T) a step */
     Backend *be;
     char shape[64];
@@ -37,9 +39,11 @@ typedef struct {
     float *logits; /* (VOC) */
 } Step;
 
-/* A row ready for bench_run: shape, tokens, useful operations and bytes counted, nothing allocated. s is filled in and must outlive it.
+/* A row ready for bench_run: shape, tokens, useful operations and bytes counted, nothing allocated.
+ * s is filled in and must outlive it.
  * mixer: the student's linear mixer (mixer.h). model: NULL, or the directory that c was read from. */
-BenchStep bench_step(Step *s, StepKind kind, const Config *c, const char *model, int mixer, Backend *be, int B, int T, int micro);
+BenchStep bench_step(Step *s, StepKind kind, const Config *c, const char *model, int mixer, Backend *be, int B, int T,
+                     int micro);
 /* A plain Llama: width, layers, heads, key/value heads, ffn, vocabulary. */
 Config bench_config(int C, int L, int H, int Hk, int F, int VOC, int tied);
 

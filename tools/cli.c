@@ -17,32 +17,25 @@ static const struct {
     unsigned bit;
     char letter;
 } common_rows[] = {
-    {{"model", "model directory", OPT_TEXT, AT(model), 0, sizeof((CliCommon *)0)->model, NULL, 1},
-     CLI_MODEL,
-     'm'},
+    {{"model", "model directory", OPT_TEXT, AT(model), 0, sizeof((CliCommon *)0)->model, NULL, 1}, CLI_MODEL, 'm'},
     {{"output", "where the results go", OPT_TEXT, AT(output), 0, sizeof((CliCommon *)0)->output, NULL, 1},
      CLI_OUTPUT,
      'o'},
     {{"seed", "seed of everything random", OPT_U64, AT(seed), 0, 0, NULL, 0}, CLI_SEED, 's'},
-    {{"device", "cpu, ref32, ref64, or cuda[:i] where built", OPT_TEXT, AT(device), 0,
-      sizeof((CliCommon *)0)->device, NULL, 1},
+    {{"device", "cpu, ref32, ref64, or cuda[:i] where built", OPT_TEXT, AT(device), 0, sizeof((CliCommon *)0)->device,
+      NULL, 1},
      CLI_BACKEND,
      0},
     {{"threads", "threads of the cpu backend, 0 = all cores", OPT_INT, AT(threads), 0, 4096, NULL, 1},
      CLI_BACKEND,
      't'},
     {{"json", "print results as JSON", OPT_BOOL, AT(json), 0, 0, NULL, 1}, CLI_JSON, 0},
-    {{"dry_run", "print the resolved configuration and stop", OPT_BOOL, AT(dry_run), 0, 0, NULL, 1},
-     CLI_DRY_RUN,
-     0},
-    {{"resume", "go on with the run in the output directory", OPT_BOOL, AT(resume), 0, 0, NULL, 1},
-     CLI_RESUME,
-     0},
+    {{"dry_run", "print the resolved configuration and stop", OPT_BOOL, AT(dry_run), 0, 0, NULL, 1}, CLI_DRY_RUN, 0},
+    {{"resume", "go on with the run in the output directory", OPT_BOOL, AT(resume), 0, 0, NULL, 1}, CLI_RESUME, 0},
     {{"overwrite", "remove an earlier run in the output directory", OPT_BOOL, AT(overwrite), 0, 0, NULL, 1},
      CLI_RESUME,
      0},
-    {{"allow_config_change", "resume although options differ", OPT_BOOL, AT(allow_config_change), 0, 0, NULL,
-      1},
+    {{"allow_config_change", "resume although options differ", OPT_BOOL, AT(allow_config_change), 0, 0, NULL, 1},
      CLI_RESUME,
      0},
     {{"quiet", "no progress and no notes on stderr", OPT_BOOL, AT(quiet), 0, 0, NULL, 1}, 0, 'q'},
@@ -178,8 +171,7 @@ static int config_scalar(const Json *j, JsonRef r, TextBuf *b, Err *e) {
         textbuf_printf(b, "%.17g", d);
         return OK;
     default:
-        return err_set(e, ERR_USAGE, "%s: expected a number, text, true or false, or a list of them",
-                       j->file);
+        return err_set(e, ERR_USAGE, "%s: expected a number, text, true or false, or a list of them", j->file);
     }
 }
 
@@ -195,11 +187,9 @@ static int config_object(Cli *c, const Json *j, JsonRef object, const char *pref
 }
 
 static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int depth, Err *e) {
-    if (json_kind(j, r) == JSON_NULL || !strcmp(key, "official"))
-        return OK; // null: the default; official: read first
+    if (json_kind(j, r) == JSON_NULL || !strcmp(key, "official")) return OK; // null: the default; official: read first
     if (json_kind(j, r) == JSON_OBJECT) {
-        if (depth == DEEPEST)
-            return err_set(e, ERR_USAGE, "%s: %s: nested more than %d deep", j->file, key, DEEPEST);
+        if (depth == DEEPEST) return err_set(e, ERR_USAGE, "%s: %s: nested more than %d deep", j->file, key, DEEPEST);
         return config_object(c, j, r, key, depth + 1, e);
     }
     TextBuf b = {0};
@@ -216,8 +206,7 @@ static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int de
 }
 
 static int config_read(Cli *c, const Json *j, Err *e) {
-    if (json_kind(j, 0) != JSON_OBJECT)
-        return err_set(e, ERR_USAGE, "%s: expected a JSON object of options", j->file);
+    if (json_kind(j, 0) != JSON_OBJECT) return err_set(e, ERR_USAGE, "%s: expected a JSON object of options", j->file);
     return config_object(c, j, 0, "", 0, e);
 }
 
@@ -234,8 +223,7 @@ static int flag_split(const Cli *c, const char *arg, char *name, size_t cap, con
     }
     const char *equals = strchr(arg, '=');
     const size_t n = equals ? (size_t)(equals - arg - 2) : strlen(arg + 2);
-    if (n >= cap)
-        return err_set(e, ERR_USAGE, "%s: an option's name is longer than %zu bytes", c->command->name, cap);
+    if (n >= cap) return err_set(e, ERR_USAGE, "%s: an option's name is longer than %zu bytes", c->command->name, cap);
     memcpy(name, arg + 2, n);
     name[n] = 0;
     if (equals) *value = equals + 1;
@@ -252,7 +240,8 @@ static int set_pair(Cli *c, const char *pair, Err *e) {
     return cli_set(c, key, equals + 1, e);
 }
 
-/* One flag and, if it takes one and has none yet, the value behind it. first: only what must be known before the others. */
+/* One flag and, if it takes one and has none yet, the value behind it. first: only what must be known before the
+ * others. */
 static int flag_apply(Cli *c, char **argv, int argc, int *i, int first, const char **config, Err *e) {
     char name[128];
     const char *value;
@@ -261,8 +250,7 @@ static int flag_apply(Cli *c, char **argv, int argc, int *i, int first, const ch
     TRY(flag_split(c, argv[*i], name, sizeof name, &value, e));
     const int has_config = (c->command->common & CLI_CONFIG) != 0;
     const int is_config = has_config && !strcmp(name, "config"), is_set = has_config && !strcmp(name, "set");
-    const int is_official =
-        c->command->options[0] && c->command->options[0]->official && !strcmp(name, "official");
+    const int is_official = c->command->options[0] && c->command->options[0]->official && !strcmp(name, "official");
     if (is_official && !value) return c->official = 1, OK;
     const int negated =
         !strncmp(name, "no-", 3) && !find(c, name, &f) && find(c, name + 3, &f) && f.row->kind == OPT_BOOL;

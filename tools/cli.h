@@ -1,15 +1,16 @@
 /* cli.h - one description of a command gives its parsing, its --help, its configuration file and its error messages.
  *
- * A command has a name, up to two tables of options (method/options.h) and a function. An option `train_seq_len` is the flag --train-seq-len,
- * the key "train_seq_len" of a --config file, and the key of --set train_seq_len=512: one name, one parser, one default. Dots, dashes
- * and underscores in names are the same thing. Order of precedence: defaults, --official, --config, then flags and --set as they stand. */
+ * A command has a name, up to two tables of options (method/options.h) and a function. An option `train_seq_len` is the
+ * flag --train-seq-len, the key "train_seq_len" of a --config file, and the key of --set train_seq_len=512:
+ * one name, one parser, one default. Dots, dashes and underscores in names are the same thing. Order of precedence:
+ * defaults, --official, --config, then flags and --set as they stand. */
 #ifndef HYB_CLI_H
 #define HYB_CLI_H
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include "base/log.h"
-#include "method/options.h"
+#include "run/options.h"
 #include "ops/backend.h"
 
 #ifndef HYB_VERSION
@@ -49,8 +50,8 @@ typedef struct {
     const char *details;                /* paragraphs for --help, or NULL */
     unsigned common;
     int max_args; /* positional arguments */
-    const char *
-        section; /* "stage1": --lr means --stage1.lr here; "stage*": of the stage that --stage says; or NULL */
+    /* "stage1": --lr means --stage1.lr here; "stage*": of the stage that --stage says; or NULL */
+    const char *section;
     const char *hidden;    /* "stage2. stage3. ": accepted, but not listed by --help */
     const CliAlias *alias; /* ended by {NULL, NULL}; may be NULL */
     const CliOptions *options[2];
@@ -84,7 +85,8 @@ int cli_require(const Cli *c, const char *value, const char *flag, Err *e);
 /* ---- for the commands ---- */
 
 int cli_backend(const Cli *c, Backend **be, Err *e); /* --device, --threads */
-/* One line on stderr, after a redrawn progress line if one stands there; not with --quiet. ctx is the Cli: usable as a Warn. */
+/* One line on stderr, after a redrawn progress line if one stands there; not with --quiet. ctx is the Cli:
+ * usable as a Warn. */
 void cli_note(void *ctx, const char *line);
 /* "hybridize: error: ..." and "hint: ..." on stderr; returns e->code. */
 int cli_fail(const Err *e);

@@ -46,7 +46,8 @@ static void table_print(FILE *to, const Command *command, const CliOptions *o) {
 }
 
 void cli_exit_codes(FILE *to) {
-    fputs("\nexit codes: 0 ok, 1 a check did not pass, 2 usage or configuration, 3 bad input file, 4 I/O error, 5 out of memory,\n"
+    fputs("\nexit codes: 0 ok, 1 a check did not pass, 2 usage or configuration, 3 bad input file, 4 I/O error, 5 out "
+          "of memory,\n"
           "6 NaN, Inf or divergence, 7 no such device, 130/143 stopped by SIGINT/SIGTERM after writing a checkpoint\n",
           to);
 }
@@ -68,8 +69,10 @@ void cli_help(const Command *command, FILE *to) {
         fprintf(to, "%-40s %s\n", "      --set KEY=VALUE", "one option by its key");
     }
     fprintf(to, "%-40s %s\n", "  -h, --help", "this text");
-    for (const CliAlias *a = command->alias; a && a->from; a++) fprintf(to, "      --%s is --%s here\n", a->from, a->to);
-    if (command->section) fprintf(to, "      without its first part, a --%s.NAME can be written --NAME\n", command->section);
+    for (const CliAlias *a = command->alias; a && a->from; a++)
+        fprintf(to, "      --%s is --%s here\n", a->from, a->to);
+    if (command->section)
+        fprintf(to, "      without its first part, a --%s.NAME can be written --NAME\n", command->section);
     cli_exit_codes(to);
 }
 
@@ -80,7 +83,8 @@ int cli_print_config(const Cli *c, FILE *to, Err *e) {
     json_out_begin(&o, 1);
     json_out_object(&o, NULL);
     json_out_str(&o, "command", c->command->name);
-    for (int k = 0; k < 2 && c->command->options[k]; k++) options_write(c->command->options[k]->table(), c->options[k], &o);
+    for (int k = 0; k < 2 && c->command->options[k]; k++)
+        options_write(c->command->options[k]->table(), c->options[k], &o);
     for (int i = 0; (row = cli_common_row(c->command, i, &letter)); i++) {
         if (!row->key || row->kind == OPT_BOOL) continue;
         const OptionTable one = {row, 1};

@@ -1,7 +1,7 @@
 /* cmd_bench.c - how fast are the ops on this machine; with a model, also its training step, prefill and decoding. */
 #include "base/log.h"
 #include "io/hf.h"
-#include "method/pretrain.h"
+#include "run/pretrain.h"
 #include "tools/bench_decode.h"
 #include "tools/bench_steps.h"
 #include "tools/session.h"
@@ -19,20 +19,23 @@ enum { SET_STEPS = 4, SET_SMOLLM2 }; /* as in the choice below */
 static const Option rows[] = {
     {"op", "only ops whose name contains this", OPT_TEXT, AT(op), 0, 64, NULL, 0},
     {"set",
-     "ops at the demo's shapes, at large ones, matrix products only, or all; steps: whole training steps at 6 x 288 and decoding at "
+     "ops at the demo's shapes, at large ones, matrix products only, or all; steps: whole training steps at 6 x 288 "
+     "and decoding at "
      "12 x 768; smollm2: steps of a 135M shape",
-     OPT_CHOICE, AT(set), 0, 0,
-     "demo|large|matmul|all|steps|smollm2", 0},
+     OPT_CHOICE, AT(set), 0, 0, "demo|large|matmul|all|steps|smollm2", 0},
     {"quick", "fewer and shorter repetitions", OPT_BOOL, AT(quick), 0, 0, NULL, 0},
     {"no_ref", "leave out the comparison with ref32", OPT_BOOL, AT(no_ref), 0, 0, NULL, 0},
     {"csv", "comma-separated values", OPT_BOOL, AT(csv), 0, 0, NULL, 1},
     {"batch_size", "sequences a training step (with -m)", OPT_INT, AT(batch_size), 1, 65536, NULL, 0},
     {"seq_len", "tokens a sequence (with -m)", OPT_INT, AT(seq_len), 1, 1 << 20, NULL, 0},
-    {"decode", "only decoding with -m: tokens/s and bytes of caches and states against the length of the context; -o DIR: CSV and SVG too",
+    {"decode",
+     "only decoding with -m: tokens/s and bytes of caches and states against the length of the context; -o DIR: CSV "
+     "and SVG too",
      OPT_BOOL, AT(decode), 0, 0, NULL, 1},
     {"teacher", "a second model, side by side (--decode)", OPT_TEXT, AT(teacher), 0, 1024, NULL, 0},
     {"lengths", "contexts in tokens (--decode)", OPT_TEXT, AT(lengths), 0, 256, NULL, 0},
-    {"repeat", "runs of each step (other devices than cpu, with -m), decoded tokens a length (--decode)", OPT_INT, AT(repeat), 1, 64, NULL, 0},
+    {"repeat", "runs of each step (other devices than cpu, with -m), decoded tokens a length (--decode)", OPT_INT,
+     AT(repeat), 1, 64, NULL, 0},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }
@@ -84,7 +87,8 @@ typedef struct {
     BenchStep row[MAX_STEPS];
 } Steps;
 
-static void steps_add(Steps *s, StepKind kind, const Config *c, const char *model, Backend *be, int B, int T, int micro) {
+static void steps_add(Steps *s, StepKind kind, const Config *c, const char *model, Backend *be, int B, int T,
+                      int micro) {
     s->row[s->n] = bench_step(&s->step[s->n], kind, c, model, mixer_find("gdn_v4"), be, B, T, micro);
     s->n++;
 }
@@ -135,7 +139,11 @@ static int decode_bench(Cli *c, Err *e) {
         if (!rc) rc = bench_decode_run(&series[k], length, n, o->repeat, &c->progress, e);
     }
     if (!rc)
-        rc = bench_decode_print(series, models, length, n, o->csv ? BENCH_CSV : c->common.json ? BENCH_JSON : BENCH_TEXT, stdout, e);
+        rc = bench_decode_print(series, models, length, n,
+                                o->csv           ? BENCH_CSV
+                                : c->common.json ? BENCH_JSON
+                                                 : BENCH_TEXT,
+                                stdout, e);
     if (!rc && c->common.output[0]) rc = bench_decode_save(series, models, length, n, c->common.output, e);
     for (int k = 0; k < 2; k++) model_close(&m[k]);
     backend_close(be);
@@ -171,7 +179,8 @@ const Command cmd_bench = {
     .name = "bench",
     .summary = "Times ops against what this machine can do; with -m also a model's training steps, prefill "
                "and decoding.",
-    .usage = "[--op OP] [--set demo|large|matmul|all|steps|smollm2] [-m MODEL] [--decode [--teacher MODEL] [-o DIR]] [options]",
+    .usage = "[--op OP] [--set demo|large|matmul|all|steps|smollm2] [-m MODEL] [--decode [--teacher MODEL] [-o DIR]] "
+             "[options]",
     .common = CLI_MODEL | CLI_OUTPUT | CLI_SEED | CLI_BACKEND | CLI_JSON,
     .options = {&options},
     .run = bench,

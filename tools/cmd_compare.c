@@ -1,7 +1,8 @@
-/* cmd_compare.c - many selectors, several seeds, one teacher: a run for each seed, and a page that compares what they come to. */
+/* cmd_compare.c - many selectors, several seeds, one teacher: a run for each seed, and a page that compares what they
+ * come to. */
 #include "base/file.h"
 #include "base/mem.h"
-#include "method/compare.h"
+#include "report/compare.h"
 #include "tools/run_dir.h"
 #include <stddef.h>
 #include <stdlib.h>

@@ -11,7 +11,8 @@ typedef struct {
 static const Option rows[] = {
     {"from_gguf", "the file to read", OPT_TEXT, offsetof(Options, from_gguf), 0, 1024, NULL, 0},
     {"dtype", "what matrices and norms are written as", OPT_CHOICE, offsetof(Options, dtype), 0, 0, "f32|f16|bf16", 0},
-    {"shard_mb", "start a new file after so many MiB, 0 = one file", OPT_INT, offsetof(Options, shard_mb), 0, 1 << 20, NULL, 0},
+    {"shard_mb", "start a new file after so many MiB, 0 = one file", OPT_INT, offsetof(Options, shard_mb), 0, 1 << 20,
+     NULL, 0},
 };
 static const OptionTable table = {rows, 3};
 static const OptionTable *get_table(void) { return &table; }
@@ -36,10 +37,13 @@ static int convert(Cli *c, Err *e) {
 
 const Command cmd_convert = {
     .name = "convert",
-    .summary = "A GGUF file of llama.cpp (Llama, Qwen2, Qwen3) to a Hugging Face model directory, dequantised, tokenizer included.",
+    .summary = "A GGUF file of llama.cpp (Llama, Qwen2, Qwen3) to a Hugging Face model directory, dequantised, "
+               "tokenizer included.",
     .usage = "--from-gguf FILE -o DIR [options]",
-    .details = "Reads GGUF 2 and 3 with tensors of type F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q6_K. The weights\n"
-               "are what the quantised numbers stand for, in float32 exactly; the precision that quantising took is not coming back.",
+    .details = "Reads GGUF 2 and 3 with tensors of type F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q6_K. "
+               "The weights\n"
+               "are what the quantised numbers stand for, in float32 exactly; the precision that quantising took is "
+               "not coming back.",
     .common = CLI_OUTPUT,
     .options = {&options},
     .run = convert,

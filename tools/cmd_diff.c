@@ -14,7 +14,8 @@ typedef struct {
 } Options;
 static const Option rows[] = {
     {"tolerance", "largest absolute difference that passes", OPT_REAL, offsetof(Options, tolerance), 0, 1e30, NULL, 0},
-    {"relative", "or: largest difference relative to the tensor's largest number", OPT_REAL, offsetof(Options, relative), 0, 1e30, NULL, 0},
+    {"relative", "or: largest difference relative to the tensor's largest number", OPT_REAL,
+     offsetof(Options, relative), 0, 1e30, NULL, 0},
     {"all", "print every tensor, not only those beyond tolerance", OPT_BOOL, offsetof(Options, all), 0, 0, NULL, 0},
 };
 static const OptionTable table = {rows, 3};
@@ -149,7 +150,8 @@ static void gap_floats(Gap *g, const Tensor *x, const Tensor *y) {
 
 static void shape_text(char *out, size_t cap, const Tensor *t) {
     size_t used = (size_t)snprintf(out, cap, "[");
-    for (int i = 0; i < t->rank && used < cap; i++) used += (size_t)snprintf(out + used, cap - used, "%s%zu", i ? "," : "", t->shape[i]);
+    for (int i = 0; i < t->rank && used < cap; i++)
+        used += (size_t)snprintf(out + used, cap - used, "%s%zu", i ? "," : "", t->shape[i]);
     if (used < cap) snprintf(out + used, cap - used, "]");
 }
 
@@ -180,7 +182,8 @@ static int tensor_compare(const Options *o, const char *name, const Tensor *x, c
         same = g.abs <= o->tolerance || g.abs <= o->relative * g.scale;
     }
     if (same && !o->all) return 1;
-    if (!floats) printf("%-8s %-44s %s and %s\n", same ? "same" : "differs", name, dtype_name(x->dtype), dtype_name(y->dtype));
+    if (!floats)
+        printf("%-8s %-44s %s and %s\n", same ? "same" : "differs", name, dtype_name(x->dtype), dtype_name(y->dtype));
     else if (!g.abs) printf("%-8s %-44s identical\n", "same", name);
     else {
         index_text(left, sizeof left, x, g.at);
@@ -233,8 +236,10 @@ const Command cmd_diff = {
     .name = "diff",
     .summary = "The first tensor in which two models, or two dumps of activations, differ.",
     .usage = "A B [options]",
-    .details = "A and B: model directories (of any layout: tensors go by their fla names), safetensors files, or directories written by\n"
-               "generate --dump. Goes through the tensors of A in walk order and stops at the first that differs by more than --tolerance\n"
+    .details = "A and B: model directories (of any layout: tensors go by their fla names), safetensors files, or "
+               "directories written by\n"
+               "generate --dump. Goes through the tensors of A in walk order and stops at the first that differs by "
+               "more than --tolerance\n"
                "and by more than --relative times its largest number; exit code 1 then.",
     .max_args = 2,
     .options = {&options},

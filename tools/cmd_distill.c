@@ -1,9 +1,9 @@
 /* cmd_distill.c - stage 2 or stage 3 by itself: a given student, given softmax layers, one training run. */
 #include "base/mem.h"
 #include "io/hf.h"
-#include "method/memory.h"
-#include "method/pipeline.h"
-#include "method/pretrain.h"
+#include "run/memory.h"
+#include "run/pipeline.h"
+#include "run/pretrain.h"
 #include "tools/run_dir.h"
 #include "tools/session.h"
 #include <math.h>
@@ -13,8 +13,8 @@
 typedef struct {
     int stage;
 } Extra;
-static const Option rows[] = {{"stage", "2: KL to the teacher; 3: cross-entropy on the text", OPT_INT,
-                               offsetof(Extra, stage), 2, 3, NULL, 0}};
+static const Option rows[] = {
+    {"stage", "2: KL to the teacher; 3: cross-entropy on the text", OPT_INT, offsetof(Extra, stage), 2, 3, NULL, 0}};
 static const OptionTable table = {rows, 1};
 static const OptionTable *get_table(void) { return &table; }
 static void extra_defaults(void *o) { ((Extra *)o)->stage = 2; }
@@ -49,20 +49,17 @@ static void rig_close(Rig *r) {
 static int student_open(Rig *r, const PipelineOptions *o, Err *e) {
     int list[MAX_LAYERS], n = 0, keep[MAX_LAYERS] = {0};
     Model start;
-    if (!o->keep_full_attention_layers[0])
-        return hf_load_model(&r->student, o->student_init_ckpt, r->be, GRAD_ALL, e);
+    if (!o->keep_full_attention_layers[0]) return hf_load_model(&r->student, o->student_init_ckpt, r->be, GRAD_ALL, e);
     if (!r->teacher.be)
-        return err_set(e, ERR_USAGE,
-                       "distill: keep_full_attention_layers needs the teacher: give -m TEACHER");
+        return err_set(e, ERR_USAGE, "distill: keep_full_attention_layers needs the teacher: give -m TEACHER");
     TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &n, 0, r->teacher.c.L - 1,
                    "keep_full_attention_layers", e));
     TRY(select_check_list(list, n, r->teacher.c.L, -1, "keep_full_attention_layers", e));
     for (int i = 0; i < n; i++) keep[list[i]] = 1;
     TRY(hf_load_model(&start, o->student_init_ckpt, r->be, GRAD_NONE, e));
-    const int rc = start.c.L == r->teacher.c.L
-                       ? hybrid_open(&r->student, &r->teacher, &start, keep, GRAD_ALL, e)
-                       : err_set(e, ERR_INPUT, "%s: has %d layers, the teacher %d", o->student_init_ckpt,
-                                 start.c.L, r->teacher.c.L);
+    const int rc = start.c.L == r->teacher.c.L ? hybrid_open(&r->student, &r->teacher, &start, keep, GRAD_ALL, e)
+                                               : err_set(e, ERR_INPUT, "%s: has %d layers, the teacher %d",
+                                                         o->student_init_ckpt, start.c.L, r->teacher.c.L);
     model_close(&start);
     return rc;
 }
@@ -75,7 +72,8 @@ static int rig_fits(Rig *r, const PipelineOptions *o, const StageOptions *stage,
     TRY(hf_config(&student, o->student_init_ckpt, e));
     if (o->teacher[0]) {
         TRY(hf_config(&teacher, o->teacher, e));
-        TRY(memory_frozen(&plan, r->be, &teacher, GRAD_NONE, "teacher's weights", "teacher's activations", B, stage2 ? T : 0, e));
+        TRY(memory_frozen(&plan, r->be, &teacher, GRAD_NONE, "teacher's weights", "teacher's activations", B,
+                          stage2 ? T : 0, e));
     }
     TRY(memory_trained(&plan, r->be, &student, GRAD_ALL, stage, o->checkpointing, stage2 ? teacher.C : 0, e));
     return memory_check(&plan, r->be, stage2 ? "stage 2" : "stage 3", e);
@@ -91,8 +89,8 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     TRY(student_open(r, o, e));
     const Config *k = &r->student.c;
     if (r->teacher.be && r->teacher.c.VOC != k->VOC)
-        return err_set(e, ERR_INPUT, "vocabularies differ: the teacher has %d tokens, the student %d",
-                       r->teacher.c.VOC, k->VOC);
+        return err_set(e, ERR_INPUT, "vocabularies differ: the teacher has %d tokens, the student %d", r->teacher.c.VOC,
+                       k->VOC);
     const ShardOptions so = {.add_eos = o->add_eos && k->n_eos ? k->eos[0] : -1,
                              .max_tokens = (size_t)o->max_tokens,
                              .split = o->document_separator[0] ? o->document_separator : NULL};
@@ -147,9 +145,10 @@ static int report(Rig *r, const Cli *c, const TrainResult *t, Err *e) {
     JsonOut j;
     if (r->teacher.be) TRY(heldout_run(&r->heldout, &r->student, &h, e));
     if (!c->common.json) {
-        printf("steps %lld, tokens %lld, loss %.6f, %.1f s\n", (long long)t->step, (long long)t->tokens,
-               t->recent, t->seconds);
-        if (r->teacher.be && isfinite(h.kl_se)) printf("held-out KL %.6f +- %.6f, text loss %.6f +- %.6f\n", h.kl, h.kl_se, h.ce, h.ce_se);
+        printf("steps %lld, tokens %lld, loss %.6f, %.1f s\n", (long long)t->step, (long long)t->tokens, t->recent,
+               t->seconds);
+        if (r->teacher.be && isfinite(h.kl_se))
+            printf("held-out KL %.6f +- %.6f, text loss %.6f +- %.6f\n", h.kl, h.kl_se, h.ce, h.ce_se);
         else if (r->teacher.be) printf("held-out KL %.6f, text loss %.6f (one batch)\n", h.kl, h.ce);
         return OK;
     }

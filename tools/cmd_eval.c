@@ -1,10 +1,11 @@
-/* cmd_eval.c - how good is a model: perplexity on a text, distance to its teacher, recall; question sets are in cmd_eval_tasks.c. */
+/* cmd_eval.c - how good is a model: perplexity on a text, distance to its teacher, recall;
+ * question sets are in cmd_eval_tasks.c. */
 #include "base/mem.h"
 #include "eval/perplexity.h"
 #include "eval/recall.h"
 #include "io/hf.h"
 #include "io/json.h"
-#include "method/pretrain.h"
+#include "run/pretrain.h"
 #include "tools/cmd_eval.h"
 #include <math.h>
 #include <stddef.h>
@@ -13,45 +14,38 @@
 typedef EvalOptions Options;
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
-    {"task", "what to measure: one of the above, or a list of question sets", OPT_TEXT, AT(task), 0, 1024,
-     NULL, 0},
-    {"text", "text file (ppl, kl): the whole file is one stream of tokens", OPT_TEXT, AT(text), 0, 1024, NULL,
-     0},
-    {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_TEXT, AT(ids), 0, 1024, NULL,
-     0},
+    {"task", "what to measure: one of the above, or a list of question sets", OPT_TEXT, AT(task), 0, 1024, NULL, 0},
+    {"text", "text file (ppl, kl): the whole file is one stream of tokens", OPT_TEXT, AT(text), 0, 1024, NULL, 0},
+    {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_TEXT, AT(ids), 0, 1024, NULL, 0},
     {"seq_len", "window length in tokens", OPT_INT, AT(seq_len), 2, 1 << 24, NULL, 0},
     {"batch_size", "windows at once, 0 = about 2048 tokens", OPT_INT, AT(batch_size), 0, 65536, NULL, 0},
     {"max_tokens", "only the first so many tokens, 0 = all", OPT_I64, AT(max_tokens), 0, 1e15, NULL, 0},
     {"teacher", "model directory of the teacher (kl)", OPT_TEXT, AT(teacher), 0, 1024, NULL, 0},
-    {"recall_keys", "characters that keys are drawn from (recall)", OPT_TEXT, AT(recall_keys), 0, 128, NULL,
-     0},
-    {"recall_values", "characters of values; empty: the keys' set", OPT_TEXT, AT(recall_values), 0, 128, NULL,
-     0},
+    {"recall_keys", "characters that keys are drawn from (recall)", OPT_TEXT, AT(recall_keys), 0, 128, NULL, 0},
+    {"recall_values", "characters of values; empty: the keys' set", OPT_TEXT, AT(recall_values), 0, 128, NULL, 0},
     {"recall_n", "numbers of pairs", OPT_TEXT, AT(recall_n), 0, 64, NULL, 0},
     {"recall_rows", "sequences per number of pairs", OPT_INT, AT(recall_rows), 1, 1 << 20, NULL, 0},
     {"recall_queries", "questions per sequence", OPT_INT, AT(recall_queries), 1, 1 << 20, NULL, 0},
-    {"passes", "mqar: times the pairs are shown; 2 is \"just read twice\"", OPT_INT, AT(passes), 1, 64, NULL,
-     0},
+    {"passes", "mqar: times the pairs are shown; 2 is \"just read twice\"", OPT_INT, AT(passes), 1, 64, NULL, 0},
     {"gram", "ngram: tokens of a key", OPT_INT, AT(gram), 1, 8, NULL, 0},
     {"power", "mqar...: exponent of the law of gaps", OPT_REAL, AT(power), 1e-9, 1, NULL, 0},
-    {"random_filler", "mqar...: other positions hold random tokens instead of token 0", OPT_BOOL,
-     AT(random_filler), 0, 0, NULL, 0},
-    {"probe_vocab", "probes of token ids: only the first so many tokens, 0 = all", OPT_INT, AT(probe_vocab),
-     0, 1 << 24, NULL, 0},
+    {"random_filler", "mqar...: other positions hold random tokens instead of token 0", OPT_BOOL, AT(random_filler), 0,
+     0, NULL, 0},
+    {"probe_vocab", "probes of token ids: only the first so many tokens, 0 = all", OPT_INT, AT(probe_vocab), 0, 1 << 24,
+     NULL, 0},
     {"data", "folder of the question sets", OPT_TEXT, AT(data), 0, 1024, NULL, 0},
     {"max_len", "length of RULER's questions in tokens", OPT_INT, AT(max_len), 256, 1 << 20, NULL, 0},
     {"samples", "RULER questions a task", OPT_INT, AT(samples), 1, 1 << 20, NULL, 0},
     {"limit", "only the first so many questions of a task, 0 = all", OPT_INT, AT(limit), 0, 1 << 24, NULL, 0},
     {"seeds", "RULER: seed before each task, or once, then in the order given", OPT_CHOICE, AT(seeds), 0, 0,
      "per-task|chained", 0},
-    {"ruler_flavour", "RULER: samples and scores as lm-evaluation-harness or as NVIDIA's scripts make them",
-     OPT_CHOICE, AT(flavour), 0, 0, "lmeval|nvidia|lite", 0},
-    {"tokenizer", "RULER: count tokens with a stub instead of the model's tokenizer", OPT_CHOICE,
-     AT(tokenizer), 0, 0, "model|byte|simple", 0},
+    {"ruler_flavour", "RULER: samples and scores as lm-evaluation-harness or as NVIDIA's scripts make them", OPT_CHOICE,
+     AT(flavour), 0, 0, "lmeval|nvidia|lite", 0},
+    {"tokenizer", "RULER: count tokens with a stub instead of the model's tokenizer", OPT_CHOICE, AT(tokenizer), 0, 0,
+     "model|byte|simple", 0},
     {"needle", "heatmap: which needle task", OPT_TEXT, AT(heat_task), 0, 64, NULL, 0},
     {"lengths", "heatmap: lengths in tokens, answer included", OPT_TEXT, AT(lengths), 0, 256, NULL, 0},
-    {"depths", "heatmap: places of the needle, from the front to the end", OPT_INT, AT(depths), 2, 64, NULL,
-     0},
+    {"depths", "heatmap: places of the needle, from the front to the end", OPT_INT, AT(depths), 2, 64, NULL, 0},
     {"needles", "heatmap: samples a cell", OPT_INT, AT(heat_samples), 1, 10000, NULL, 0},
     {"new_tokens", "heatmap: tokens of an answer", OPT_INT, AT(new_tokens), 1, 4096, NULL, 0},
     {"pairs", "drills: key-value pairs of a question", OPT_INT, AT(pairs), 3, 128, NULL, 0},
@@ -60,17 +54,14 @@ static const Option rows[] = {
      "swde, fda, squad_completion: the harness's version 0 or 1, or that of the Based and just-read-twice "
      "papers",
      OPT_CHOICE, AT(protocol), 0, 0, "v0|v1|jrt|twice", 0},
-    {"window",
-     "the same, jrt and twice: tokens around the answer that are kept, 0 = all (the papers: 1000, 2000)",
+    {"window", "the same, jrt and twice: tokens around the answer that are kept, 0 = all (the papers: 1000, 2000)",
      OPT_INT, AT(window), 0, 1 << 20, NULL, 0},
-    {"no_answer_threshold",
-     "squadv2: answers after which \"unanswerable\" is likelier than this count as none", OPT_REAL,
-     AT(no_answer), 1e-12, 1, NULL, 0},
-    {"max_length", "context of the model in tokens, 0 = its own; longer prompts lose their beginning",
-     OPT_INT, AT(max_length), 0, 1 << 24, NULL, 0},
+    {"no_answer_threshold", "squadv2: answers after which \"unanswerable\" is likelier than this count as none",
+     OPT_REAL, AT(no_answer), 1e-12, 1, NULL, 0},
+    {"max_length", "context of the model in tokens, 0 = its own; longer prompts lose their beginning", OPT_INT,
+     AT(max_length), 0, 1 << 24, NULL, 0},
     {"add_bos", "begin prompts with what the tokenizer adds", OPT_BOOL, AT(add_bos), 0, 0, NULL, 0},
-    {"emit",
-     "write the questions to this file (- is stdout), one JSON object a line, and stop: needs no model",
+    {"emit", "write the questions to this file (- is stdout), one JSON object a line, and stop: needs no model",
      OPT_TEXT, AT(emit), 0, 1024, NULL, 0},
     {"log_samples", "write every question, answer and score to this file, one JSON object a line", OPT_TEXT,
      AT(log_samples), 0, 1024, NULL, 0},
@@ -128,10 +119,9 @@ static void ppl_json(JsonOut *o, const Perplexity *r) {
 static void ppl_text(const char *who, const Perplexity *r) {
     printf("%s%snll_per_token  %.6f", who, *who ? " " : "", r->nll);
     if (isfinite(r->nll_se)) printf(" +- %.6f", r->nll_se);
-    printf(
-        "\n%s%sperplexity     %.6f\n%s%saccuracy       %.4f\n%s%spredictions    %lld in %lld windows of %d\n",
-        who, *who ? " " : "", r->perplexity, who, *who ? " " : "", r->accuracy, who, *who ? " " : "",
-        (long long)r->predictions, (long long)r->windows, r->T);
+    printf("\n%s%sperplexity     %.6f\n%s%saccuracy       %.4f\n%s%spredictions    %lld in %lld windows of %d\n", who,
+           *who ? " " : "", r->perplexity, who, *who ? " " : "", r->accuracy, who, *who ? " " : "",
+           (long long)r->predictions, (long long)r->windows, r->T);
 }
 
 static int json_begin(JsonOut *o, const Cli *c, const char *task) {
@@ -176,8 +166,7 @@ static int run_kl(Cli *c, Session *s, Err *e) {
     int rc = ids_open(&ids, s, o, e);
     if (!rc) rc = hf_load_model(&teacher, o->teacher, s->be, GRAD_NONE, e);
     if (!rc) model_hold(&teacher, 0);
-    if (!rc)
-        rc = divergence_run(&r, &teacher, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);
+    if (!rc) rc = divergence_run(&r, &teacher, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);
     if (!rc && c->common.json) {
         json_begin(&out, c, "kl");
         json_out_str(&out, "teacher", o->teacher);
@@ -212,13 +201,10 @@ static int run_recall(Cli *c, Session *s, Err *e) {
     JsonOut out;
     TRY(list_parse(o->recall_n, n, RECALL_MAX_N, &count, 1, 1 << 20, "recall_n", e));
     int rc = recall_alphabet(&key, &spec.n_key, s->tokenizer, o->recall_keys, e);
-    if (!rc && o->recall_values[0])
-        rc = recall_alphabet(&value, &spec.n_value, s->tokenizer, o->recall_values, e);
+    if (!rc && o->recall_values[0]) rc = recall_alphabet(&value, &spec.n_value, s->tokenizer, o->recall_values, e);
     spec.key = key;
     spec.value = value;
-    if (!rc)
-        rc = recall_open(&r, &spec, n, count, o->recall_rows, o->recall_queries, c->common.seed, s->m.c.VOC,
-                         e);
+    if (!rc) rc = recall_open(&r, &spec, n, count, o->recall_rows, o->recall_queries, c->common.seed, s->m.c.VOC, e);
     if (!rc) rc = recall_run(&r, &s->m, NULL, NULL, accuracy, &mean, e);
     if (!rc && c->common.json) {
         json_begin(&out, c, "recall");

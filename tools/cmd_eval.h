@@ -1,5 +1,5 @@
-/* cmd_eval.h - between the files of `hybridize eval`: measures on a token stream (cmd_eval.c), question sets (cmd_eval_tasks.c),
- * probes (cmd_eval_probes.c). */
+/* cmd_eval.h - between the files of `hybridize eval`: measures on a token stream (cmd_eval.c), question sets
+ * (cmd_eval_tasks.c), probes (cmd_eval_probes.c). */
 #ifndef HYB_CMD_EVAL_H
 #define HYB_CMD_EVAL_H
 #include "tools/session.h"

@@ -1,4 +1,5 @@
-/* cmd_eval_done.c - which tasks of an evaluation are finished: DIR/tasks.jsonl, so that --resume asks only what is missing. */
+/* cmd_eval_done.c - which tasks of an evaluation are finished: DIR/tasks.jsonl, so that --resume asks only what is
+ * missing. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "tools/cmd_eval_run.h"
@@ -9,9 +10,8 @@
 /* Everything that a task's result depends on, as text. Chained seeds: the tasks before it too. */
 static void how_asked(const EvalRun *u, int i, TextBuf *b) {
     const EvalOptions *o = u->o;
-    textbuf_printf(b, "model %s, device %s, seed %llu, limit %d, max_length %d, add_bos %d",
-                   u->c->common.model, u->c->common.device, (unsigned long long)u->c->common.seed, o->limit,
-                   o->max_length, o->add_bos);
+    textbuf_printf(b, "model %s, device %s, seed %llu, limit %d, max_length %d, add_bos %d", u->c->common.model,
+                   u->c->common.device, (unsigned long long)u->c->common.seed, o->limit, o->max_length, o->add_bos);
     if (task_generated(u->task[i])) textbuf_printf(b, ", samples %d, pairs %d", o->samples, o->pairs);
     if (task_ruler(u->task[i]) >= 0)
         textbuf_printf(b, ", data %s, max_len %d, flavour %d, tokenizer %d", o->data, o->max_len, o->flavour,

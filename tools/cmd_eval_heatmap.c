@@ -1,13 +1,14 @@
-/* cmd_eval_heatmap.c - where in how long a text does the model still find a needle: RULER's needle tasks over length and depth. */
+/* cmd_eval_heatmap.c - where in how long a text does the model still find a needle: RULER's needle tasks over length
+ * and depth. */
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/svg.h"
+#include "report/svg.h"
 #include "eval/lm.h"
 #include "eval/recall.h"
 #include "eval/ruler.h"
 #include "eval/score.h"
 #include "io/json.h"
-#include "method/pretrain.h"
+#include "run/pretrain.h"
 #include "tools/cmd_eval.h"
 #include <string.h>
 
@@ -28,8 +29,8 @@ static double depth_of(const Heat *h, int d) { return (double)d / (h->depths - 1
 static int column_make(Heat *h, int l, EvalSet *set, Err *e) {
     for (int d = 0; d < h->depths; d++) {
         ruler_seed(&h->ruler, h->c->common.seed);
-        TRY(ruler_make_at(&h->ruler, h->task, h->length[l], depth_of(h, d), h->o->new_tokens,
-                          h->o->heat_samples, set, e));
+        TRY(ruler_make_at(&h->ruler, h->task, h->length[l], depth_of(h, d), h->o->new_tokens, h->o->heat_samples, set,
+                          e));
     }
     return OK;
 }
@@ -58,8 +59,8 @@ static void csv_put(const Heat *h, TextBuf *b) {
     textbuf_puts(b, "length,depth_percent,score,samples\n");
     for (int l = 0; l < h->lengths; l++)
         for (int d = 0; d < h->depths; d++)
-            textbuf_printf(b, "%d,%.4g,%.6g,%d\n", h->length[l], 100 * depth_of(h, d),
-                           h->score[d * h->lengths + l], h->o->heat_samples);
+            textbuf_printf(b, "%d,%.4g,%.6g,%d\n", h->length[l], 100 * depth_of(h, d), h->score[d * h->lengths + l],
+                           h->o->heat_samples);
 }
 
 static void svg_put(const Heat *h, TextBuf *b) {
@@ -124,8 +125,7 @@ static void print_table(const Heat *h) {
         for (int l = 0; l < h->lengths; l++) printf(" %8.2f", h->score[d * h->lengths + l]);
     }
     printf("\n%s, %d samples a cell\n", h->o->heat_task, h->o->heat_samples);
-    if (h->lm.truncated)
-        printf("%ld prompts lost their beginning to fit the model's context\n", h->lm.truncated);
+    if (h->lm.truncated) printf("%ld prompts lost their beginning to fit the model's context\n", h->lm.truncated);
 }
 
 static int heat_run(Heat *h, Session *s, Err *e) {
@@ -133,8 +133,7 @@ static int heat_run(Heat *h, Session *s, Err *e) {
     h->depths = o->depths;
     h->task = ruler_find(o->heat_task);
     if (h->task < 0)
-        return err_set(e, ERR_USAGE,
-                       "heatmap: unknown needle task \"%s\": expected niah_single_1 to niah_multivalue",
+        return err_set(e, ERR_USAGE, "heatmap: unknown needle task \"%s\": expected niah_single_1 to niah_multivalue",
                        o->heat_task);
     TRY(list_parse(o->lengths, h->length, MOST_LENGTHS, &h->lengths, 64, RULER_MAX, "lengths", e));
     TRY(cli_require(h->c, o->data, "--data DIR (wonderwords/, ruler_essays/)", e));

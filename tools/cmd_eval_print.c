@@ -39,10 +39,7 @@ static void config_json(const EvalRun *u, JsonOut *o) {
     json_out_str(o, "device", u->c->common.device);
     json_out_u64(o, "seed", u->c->common.seed);
     json_out_str(o, "seeds", u->o->seeds ? "chained" : "per-task");
-    json_out_str(o, "ruler_flavour",
-                 u->o->flavour == RULER_LITE ? "lite"
-                 : u->o->flavour             ? "nvidia"
-                                             : "lmeval");
+    json_out_str(o, "ruler_flavour", u->o->flavour == RULER_LITE ? "lite" : u->o->flavour ? "nvidia" : "lmeval");
     json_out_int(o, "max_len", u->o->max_len);
     json_out_int(o, "limit", u->o->limit);
     json_out_bool(o, "add_bos", u->o->add_bos);
@@ -103,7 +100,6 @@ int eval_print(const EvalRun *u, Err *e) {
     if (u->lm.cache_bytes + u->lm.state_bytes)
         printf("memory of generation: cache %.2f MiB (grows with length), state %.2f MiB (fixed)\n",
                (double)u->lm.cache_bytes / 1048576, (double)u->lm.state_bytes / 1048576);
-    if (u->lm.truncated)
-        printf("%ld prompts lost their beginning to fit the model's context\n", u->lm.truncated);
+    if (u->lm.truncated) printf("%ld prompts lost their beginning to fit the model's context\n", u->lm.truncated);
     return OK;
 }

@@ -4,7 +4,7 @@
 #include "eval/recall.h"
 #include "io/hf.h"
 #include "io/json.h"
-#include "method/pretrain.h"
+#include "run/pretrain.h"
 #include "tools/cmd_eval.h"
 #include <math.h>
 #include <string.h>
@@ -22,8 +22,7 @@ static const char *unit_of(ProbeKind k) {
     return k == PROBE_COPY ? "tokens" : k == PROBE_PARITY || k == PROBE_MAJORITY ? "bits" : "pairs";
 }
 
-static int probe_run(const EvalOptions *o, Session *s, ProbeKind kind, int n, uint64_t seed, MqarResult *r,
-                     Err *e) {
+static int probe_run(const EvalOptions *o, Session *s, ProbeKind kind, int n, uint64_t seed, MqarResult *r, Err *e) {
     const int bits = kind == PROBE_PARITY || kind == PROBE_MAJORITY;
     MqarSpec spec = {.kind = kind,
                      .vocab = o->probe_vocab ? o->probe_vocab : s->m.c.VOC,
@@ -48,8 +47,8 @@ int eval_mqar(Cli *c, Session *s, Err *e) {
     for (int i = 0; i < count; i++) TRY(probe_run(o, s, kind, n[i], c->common.seed, &r[i], e));
     if (!c->common.json) {
         for (int i = 0; i < count; i++)
-            printf("%s %5d %s  accuracy %.4f +- %.4f  loss %.4f\n", o->task, n[i], unit_of(kind),
-                   r[i].accuracy, r[i].accuracy_se, r[i].loss);
+            printf("%s %5d %s  accuracy %.4f +- %.4f  loss %.4f\n", o->task, n[i], unit_of(kind), r[i].accuracy,
+                   r[i].accuracy_se, r[i].loss);
         return OK;
     }
     json_out_begin(&out, 1);

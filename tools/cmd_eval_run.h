@@ -1,4 +1,5 @@
-/* cmd_eval_run.h - between the files that put question sets to a model: the run, its results, and what is already done. */
+/* cmd_eval_run.h - between the files that put question sets to a model: the run, its results, and what is already done.
+ * */
 #ifndef HYB_CMD_EVAL_RUN_H
 #define HYB_CMD_EVAL_RUN_H
 #include "eval/tasks.h"
@@ -25,7 +26,8 @@ typedef struct {
 
 /* The table or, with --json, lm-evaluation-harness's JSON; with -o DIR the latter goes to DIR/results.json as well. */
 int eval_print(const EvalRun *u, Err *e);
-/* With -o DIR: DIR/tasks.jsonl, one finished task a line. Opening it reads, with --resume, the tasks that were asked in the same way. */
+/* With -o DIR: DIR/tasks.jsonl, one finished task a line. Opening it reads, with --resume, the tasks that were asked in
+ * the same way. */
 int eval_done_open(EvalRun *u, Err *e);
 int eval_done_add(EvalRun *u, int i, Err *e); /* task i is finished */
 

@@ -1,4 +1,5 @@
-/* cmd_eval_tasks.c - question sets: made or read, written out or put to a model; results as a table or as lm-evaluation-harness's JSON. */
+/* cmd_eval_tasks.c - question sets: made or read, written out or put to a model;
+ * results as a table or as lm-evaluation-harness's JSON. */
 #include "base/mem.h"
 #include "eval/mqar.h"
 #include "eval/tasks.h"
@@ -38,8 +39,7 @@ static int tasks_parse(EvalRun *u, Err *e) {
         snprintf(name, sizeof name, "%.*s", (int)n, at);
         if (!strcmp(name, "ruler")) {
             if (u->n) return err_set(e, ERR_USAGE, "eval: ruler must be the first task of a list");
-            for (int i = 0; i < RULER_TASKS;
-                 i++) // the harness of the paper's time builds the group from its end
+            for (int i = 0; i < RULER_TASKS; i++) // the harness of the paper's time builds the group from its end
                 TRY(task_add(u, task_find(ruler_name(u->o->seeds ? RULER_TASKS - 1 - i : i)), e));
             u->group = 1;
         } else {
@@ -138,8 +138,7 @@ static int sources_open(EvalRun *u, Err *e) {
     if (!o->emit[0]) {
         TRY(session_open(&u->s, u->c, 1, e));
         model_hold(&u->s.m, 0);
-    }
-    else if (made && o->tokenizer == STUB_NONE) {
+    } else if (made && o->tokenizer == STUB_NONE) {
         TRY(cli_require(u->c, u->c->common.model, "-m MODEL or --tokenizer byte|simple", e));
         TRY(session_tokenizer(&u->s.tokenizer, u->c->common.model, e));
     }

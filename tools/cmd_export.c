@@ -8,9 +8,10 @@ typedef struct {
 } Options;
 static const Option rows[] = {
     {"format", "the layout", OPT_CHOICE, offsetof(Options, format), 0, 0, "fla|student|qwen3_5|gguf", 0},
-    {"dtype", "what matrices are written as; auto: as in the model's config.json", OPT_CHOICE, offsetof(Options, dtype), 0, 0,
-     "auto|f32|f16|bf16", 0},
-    {"shard_mb", "start a new file after so many MiB, 0 = one file", OPT_INT, offsetof(Options, shard_mb), 0, 1 << 20, NULL, 0},
+    {"dtype", "what matrices are written as; auto: as in the model's config.json", OPT_CHOICE, offsetof(Options, dtype),
+     0, 0, "auto|f32|f16|bf16", 0},
+    {"shard_mb", "start a new file after so many MiB, 0 = one file", OPT_INT, offsetof(Options, shard_mb), 0, 1 << 20,
+     NULL, 0},
 };
 static const OptionTable table = {rows, 3};
 static const OptionTable *get_table(void) { return &table; }
@@ -25,7 +26,8 @@ static int export(Cli *c, Err *e) {
     TRY(cli_require(c, c->common.output, "-o OUT", e));
     TRY(hf_config(&config, c->common.model, e));
     const int half = config.dtype == DT_F16 || config.dtype == DT_BF16;
-    const ExportOptions x = {.format = formats[o->format], .dtype = o->dtype || !half ? types[o->dtype] : config.dtype,
+    const ExportOptions x = {.format = formats[o->format],
+                             .dtype = o->dtype || !half ? types[o->dtype] : config.dtype,
                              .shard_bytes = (size_t)o->shard_mb << 20};
     return export_model(c->common.model, c->common.output, &x, e);
 }
@@ -34,8 +36,10 @@ const Command cmd_export = {
     .name = "export",
     .summary = "A model into the layout of other software: exactly, or not at all with the reason.",
     .usage = "--format fla|student|qwen3_5|gguf -m DIR -o OUT [options]",
-    .details = "fla: flash-linear-attention (what runs write anyway). student: the official code's converted-hf. qwen3_5: transformers'\n"
-               "Qwen3.5, for Gated DeltaNet students of Qwen3. gguf: one file for llama.cpp (qwen35 for the same students; llama, qwen2, qwen3\n"
+    .details = "fla: flash-linear-attention (what runs write anyway). student: the official code's converted-hf. "
+               "qwen3_5: transformers'\n"
+               "Qwen3.5, for Gated DeltaNet students of Qwen3. gguf: one file for llama.cpp (qwen35 for the same "
+               "students; llama, qwen2, qwen3\n"
                "for models without linear layers). OUT is a directory, for gguf a file.",
     .common = CLI_MODEL | CLI_OUTPUT,
     .options = {&options},

@@ -26,7 +26,8 @@ static const Option rows[] = {
     {"no_special", "no BOS in front of the prompt", OPT_BOOL, AT(no_special), 0, 0, NULL, 0},
     {"ignore_eos", "go on after an end-of-text token", OPT_BOOL, AT(ignore_eos), 0, 0, NULL, 0},
     {"stats", "speed and memory on stderr at the end", OPT_BOOL, AT(stats), 0, 0, NULL, 0},
-    {"dump", "write the prompt's activations into this directory (also: environment DUMP)", OPT_TEXT, AT(dump), 0, 1024, NULL, 0},
+    {"dump", "write the prompt's activations into this directory (also: environment DUMP)", OPT_TEXT, AT(dump), 0, 1024,
+     NULL, 0},
     {"prefill", "tokens of the prompt read at once", OPT_INT, AT(prefill), 1, 65536, NULL, 0},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
@@ -75,7 +76,8 @@ static int put_token(const Session *s, int id, int first, int *newline, Err *e) 
 }
 
 /* any: text stands before the first new token. */
-static int decode_run(Cli *c, const Session *s, Decode *d, const Ids *ids, int any, float *logits, int *made, int *newline, Err *e) {
+static int decode_run(Cli *c, const Session *s, Decode *d, const Ids *ids, int any, float *logits, int *made,
+                      int *newline, Err *e) {
     const Options *o = c->options[0];
     const Sampler sampler = {o->greedy ? 0 : o->temperature, o->top_k, o->top_p, c->common.seed};
     Rng rng;
@@ -107,9 +109,11 @@ static int dump(const Options *o, Session *s, const Ids *ids, Err *e) {
 
 static void stats(Cli *c, const Decode *d, size_t prompt, int made, double seconds) {
     char line[256];
-    snprintf(line, sizeof line, "%zu prompt tokens, %d new, %.2f s, %.1f tok/s; cache %.2f MiB (grows with length), state %.2f MiB (fixed)",
-             prompt, made, seconds, seconds > 0 ? (double)(prompt + made) / seconds : 0, (double)d->cache_bytes / 1048576,
-             (double)d->state_bytes / 1048576);
+    snprintf(
+        line, sizeof line,
+        "%zu prompt tokens, %d new, %.2f s, %.1f tok/s; cache %.2f MiB (grows with length), state %.2f MiB (fixed)",
+        prompt, made, seconds, seconds > 0 ? (double)(prompt + made) / seconds : 0, (double)d->cache_bytes / 1048576,
+        (double)d->state_bytes / 1048576);
     cli_note(c, line);
 }
 
@@ -125,7 +129,8 @@ static int generate(Cli *c, Err *e) {
     TRY(session_open(&s, c, 1, e));
     int rc = prompt_ids(&ids, &text, &len, &s, o, e);
     const size_t total = ids.n + o->max_new_tokens;
-    if (!rc && total > (size_t)s.m.c.max_positions) cli_note(c, "warning: longer than the model's max_position_embeddings");
+    if (!rc && total > (size_t)s.m.c.max_positions)
+        cli_note(c, "warning: longer than the model's max_position_embeddings");
     if (!rc && total > 1 << 30) rc = err_set(e, ERR_USAGE, "generate: %zu tokens are too many", total);
     if (!rc) rc = dump(o, &s, &ids, e);
     if (!rc) rc = mem_alloc(&logits, s.m.c.VOC * sizeof(float), "logits", e);

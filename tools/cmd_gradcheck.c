@@ -21,16 +21,23 @@ static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
 static int gradcheck(Cli *c, Err *e) {
     const Options *o = c->options[0];
-    const GradcheckOptions g = {.op = o->op[0] ? o->op : NULL, .backend = o->backend, .shape = o->shape[0] ? o->shape : NULL,
-                                .seed = c->common.seed, .json = c->common.json, .list = o->list, .verbose = c->common.verbose};
+    const GradcheckOptions g = {.op = o->op[0] ? o->op : NULL,
+                                .backend = o->backend,
+                                .shape = o->shape[0] ? o->shape : NULL,
+                                .seed = c->common.seed,
+                                .json = c->common.json,
+                                .list = o->list,
+                                .verbose = c->common.verbose};
     return gradcheck_run(&g, stdout, e);
 }
 
 const Command cmd_gradcheck = {
     .name = "gradcheck",
-    .summary = "Checks ops, forward and gradient: against finite differences, a second formulation, and the float64 reference.",
+    .summary = "Checks ops, forward and gradient: against finite differences, a second formulation, and the float64 "
+               "reference.",
     .usage = "[--op OP] [--backend NAME] [--shape N=5,I=7,...] [options]",
-    .details = "Exit code 1 when anything is outside its tolerance. -v prints every case, otherwise the worst of each tensor is shown.",
+    .details = "Exit code 1 when anything is outside its tolerance. -v prints every case, otherwise the worst of each "
+               "tensor is shown.",
     .common = CLI_SEED | CLI_JSON,
     .options = {&options},
     .run = gradcheck,

@@ -1,4 +1,5 @@
-/* cmd_inspect.c - what is this, and is it whole? Model directories, safetensors files, token shards, runs and their checkpoints. */
+/* cmd_inspect.c - what is this, and is it whole? Model directories, safetensors files, token shards, runs and their
+ * checkpoints. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
@@ -107,10 +108,7 @@ static void config_report(Report *r, const Config *c) {
     say_int(r, "max_positions", c->max_positions);
     say_int(r, "sliding_window", c->window);
     say_real(r, "rope_theta", c->rope.theta);
-    say(r, "rope_scaling",
-        c->rope.kind == ROPE_PLAIN    ? "none"
-        : c->rope.kind == ROPE_LINEAR ? "linear"
-                                      : "llama3");
+    say(r, "rope_scaling", c->rope.kind == ROPE_PLAIN ? "none" : c->rope.kind == ROPE_LINEAR ? "linear" : "llama3");
     say(r, "tied_head", c->tied ? "yes" : "no");
     say(r, "dtype", dtype_name(c->dtype));
     say_int(r, "parameters", (long long)params_count(c));
@@ -210,8 +208,7 @@ static int inspect_path(Report *r, const char *path, const Options *o, Err *e) {
         if (has(path, "run.json")) return inspect_run(r, path, o, e);
         if (has(path, "state.json")) return inspect_checkpoint(r, path, o, e);
         err_set(e, ERR_INPUT, "%s: no config.json, run.json or state.json in it", path);
-        return err_hint(
-            e, "inspect knows model directories, runs, checkpoints, safetensors files and token shards");
+        return err_hint(e, "inspect knows model directories, runs, checkpoints, safetensors files and token shards");
     }
     File f;
     TRY(file_open(&f, path, e));
@@ -238,8 +235,7 @@ static int inspect(Cli *c, Err *e) {
 
 const Command cmd_inspect = {
     .name = "inspect",
-    .summary =
-        "Says what a model directory, safetensors file, token shard, run or checkpoint is, and checks it.",
+    .summary = "Says what a model directory, safetensors file, token shard, run or checkpoint is, and checks it.",
     .usage = "PATH [--json] [--tensors] [--check-finite]",
     .details = "Exit code 3 when it is malformed or contradicts itself, 6 when --check-finite finds NaN or "
                "an infinity.",

@@ -2,8 +2,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
-#include "method/memory.h"
-#include "method/pretrain.h"
+#include "run/memory.h"
+#include "run/pretrain.h"
 #include "tools/run_dir.h"
 #include "tools/session.h"
 #include <math.h>
@@ -17,8 +17,10 @@ typedef struct {
 #define AT(f) offsetof(Extra, f)
 static const Option rows[] = {
     {"text", "text or JSONL file, or token shard (.tok)", OPT_TEXT, AT(text), 0, 1024, NULL, 1},
-    {"tokenizer", "tokenizer.json or a directory that has one; empty: one token per byte", OPT_TEXT, AT(tokenizer), 0, 1024, NULL, 0},
-    {"document_separator", "between documents of a plain text; empty: one document", OPT_TEXT, AT(document_separator), 0, 64, NULL, 0},
+    {"tokenizer", "tokenizer.json or a directory that has one; empty: one token per byte", OPT_TEXT, AT(tokenizer), 0,
+     1024, NULL, 0},
+    {"document_separator", "between documents of a plain text; empty: one document", OPT_TEXT, AT(document_separator),
+     0, 64, NULL, 0},
     {"save_dtype", "of model/", OPT_CHOICE, AT(save_dtype), 0, 0, "float32|bfloat16|float16", 1},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
@@ -95,10 +97,12 @@ static int train(Rig *r, const Cli *c, TrainResult *result, Err *e) {
 /* The tokenizer's files, in a directory from which hf_save copies them. */
 static int tokenizer_files(char *dir, size_t cap, const Cli *c, Err *e) {
     const Extra *x = c->options[1];
-    static const char config[] = "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false\n}\n";
+    static const char config[] =
+        "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false\n}\n";
     char path[1024], *text = NULL;
     size_t len = 0;
-    if (x->tokenizer[0] && file_exists(x->tokenizer) == 2) return snprintf(dir, cap, "%s", x->tokenizer) < (int)cap ? OK : ERR_USAGE;
+    if (x->tokenizer[0] && file_exists(x->tokenizer) == 2)
+        return snprintf(dir, cap, "%s", x->tokenizer) < (int)cap ? OK : ERR_USAGE;
     TRY(run_path(dir, cap, c, "data", e));
     TRY(file_mkdirs(dir, e));
     TRY(file_join(path, sizeof path, dir, "tokenizer.json", e));
@@ -146,7 +150,8 @@ static int report(Rig *r, const Cli *c, const TrainResult *t, Err *e) {
     if (!rc && c->common.json) puts(j.text);
     json_out_free(&j);
     if (rc || c->common.json) return rc;
-    printf("%lld steps, %lld tokens, %.1f s; held-out text loss %.4f nats\n", (long long)t->step, (long long)t->tokens, t->seconds, ce);
+    printf("%lld steps, %lld tokens, %.1f s; held-out text loss %.4f nats\n", (long long)t->step, (long long)t->tokens,
+           t->seconds, ce);
     for (int i = 0; i < probe->n_n; i++) printf("recall %3d pairs  %.4f\n", probe->n[i], accuracy[i]);
     return OK;
 }

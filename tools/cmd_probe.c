@@ -1,11 +1,12 @@
-/* cmd_probe.c - what a model's attention heads look at: previous-token and induction weight of each, on repeated random blocks. */
+/* cmd_probe.c - what a model's attention heads look at: previous-token and induction weight of each, on repeated random
+ * blocks. */
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/svg.h"
+#include "report/svg.h"
 #include "eval/recall.h"
 #include "io/json.h"
-#include "method/pipeline.h"
-#include "method/probe.h"
+#include "run/pipeline.h"
+#include "report/probe.h"
 #include "tools/session.h"
 #include <math.h>
 #include <stddef.h>
@@ -20,8 +21,8 @@ static const Option rows[] = {
     {"rows", "sequences", OPT_INT, offsetof(Options, rows), 1, 1 << 20, NULL, 0},
     {"alphabet", "characters to draw from, \"A-Za-z\"; empty: the whole vocabulary", OPT_TEXT,
      offsetof(Options, alphabet), 0, 128, NULL, 0},
-    {"scores", "directory with a ranking.json that has scores per head: RUNDIR/rankings/gates", OPT_TEXT, offsetof(Options, scores), 0, 1024,
-     NULL, 0},
+    {"scores", "directory with a ranking.json that has scores per head: RUNDIR/rankings/gates", OPT_TEXT,
+     offsetof(Options, scores), 0, 1024, NULL, 0},
 };
 static const OptionTable table = {rows, 4};
 static const OptionTable *get_table(void) { return &table; }
@@ -34,8 +35,7 @@ static int save(const TextBuf *b, const char *dir, const char *name, int svg, Er
     return svg ? svg_save(b, path, e) : file_write_all(path, b->text, b->len, e);
 }
 
-static int picture(const HeadProbe *p, const double *v, const char *title, const char *dir, const char *name,
-                   Err *e) {
+static int picture(const HeadProbe *p, const double *v, const char *title, const char *dir, const char *name, Err *e) {
     char label[MAX_LAYERS][16];
     const char *row[MAX_LAYERS], *col[MAX_LAYERS];
     TextBuf svg = {0};
@@ -80,7 +80,8 @@ static int against(const HeadProbe *p, const double *score, const char *dir, Err
     const SvgSeries s[2] = {{.name = name[0], .x = p->induction, .y = score, .n = n, .dots = 1},
                             {.name = name[1], .x = p->previous, .y = score, .n = n, .dots = 1}};
     const SvgPlot plot = {.title = "Does the score of a head say what it attends to?",
-                          .desc = "Score of every head against its mean attention weight on the previous token and on what followed last time",
+                          .desc = "Score of every head against its mean attention weight on the previous token and on "
+                                  "what followed last time",
                           .x_label = "mean attention weight",
                           .y_label = "score of the head"};
     svg_lines(&svg, &plot, s, 2, NAN, NULL);
@@ -154,8 +155,8 @@ static int report(const Cli *c, const HeadProbe *p, const double *score, Err *e)
         TRY(file_mkdirs(dir, e));
         TRY(csv(p, score, dir, e));
         TRY(picture(p, p->previous, "Attention on the previous token", dir, "probe_previous.svg", e));
-        TRY(picture(p, p->induction, "Attention on what followed last time (induction)", dir,
-                    "probe_induction.svg", e));
+        TRY(picture(p, p->induction, "Attention on what followed last time (induction)", dir, "probe_induction.svg",
+                    e));
         if (score) TRY(picture(p, score, "Score of every head", dir, "probe_scores.svg", e));
         if (score) TRY(against(p, score, dir, e));
     }
@@ -187,7 +188,8 @@ const Command cmd_probe = {
     .summary = "What do the attention heads look at? Previous-token and induction weight of each, on "
                "repeated random blocks.",
     .usage = "-m MODEL [-o DIR] [--alphabet A-Za-z] [--scores RUNDIR/rankings/gates] [options]",
-    .details = "With -o, DIR gets probe.csv, probe_previous.svg and probe_induction.svg; with --scores the scores of the heads stand beside them, and\n"
+    .details = "With -o, DIR gets probe.csv, probe_previous.svg and probe_induction.svg; with --scores the scores of "
+               "the heads stand beside them, and\n"
                "probe_scores.svg and probe_against.svg draw them.",
     .common = CLI_MODEL | CLI_OUTPUT | CLI_SEED | CLI_BACKEND | CLI_JSON,
     .options = {&options},

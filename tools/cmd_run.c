@@ -1,10 +1,11 @@
-/* cmd_run.c - the whole method, and its first parts alone: run, select, score, align. All work on one run directory and go on where it stands. */
+/* cmd_run.c - the whole method, and its first parts alone: run, select, score, align. All work on one run directory and
+ * go on where it stands. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
 #include "io/json.h"
-#include "method/pipeline.h"
-#include "method/report.h"
+#include "run/pipeline.h"
+#include "report/report.h"
 #include "tools/run_dir.h"
 #include <math.h>
 #include <string.h>
@@ -29,9 +30,8 @@ static int table_print(const PipelineResult *r, Err *e) {
         counted = r->row[i].counted_bytes;
     }
     if (!rc)
-        printf("%.1f s of training; peak memory %.1f MiB, %.1f MiB by count%s\n", r->seconds,
-               (double)peak / 1048576, (double)counted / 1048576,
-               r->finished_before ? " (finished before; nothing was done)" : "");
+        printf("%.1f s of training; peak memory %.1f MiB, %.1f MiB by count%s\n", r->seconds, (double)peak / 1048576,
+               (double)counted / 1048576, r->finished_before ? " (finished before; nothing was done)" : "");
     return rc;
 }
 
@@ -105,8 +105,8 @@ static int run_score(Cli *c, Err *e) { return run_to(c, PIPELINE_SCORE, e); }
 static int run_select(Cli *c, Err *e) { return run_to(c, PIPELINE_SELECT, e); }
 
 enum { COMMON = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG };
-#define DIRECTORY                                                                                            \
-    "RUNDIR is shared by align, score, select and run: each does what is still missing, and --resume goes "  \
+#define DIRECTORY                                                                                                      \
+    "RUNDIR is shared by align, score, select and run: each does what is still missing, and --resume goes "            \
     "on after a stop."
 
 const Command cmd_run = {

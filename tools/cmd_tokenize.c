@@ -9,7 +9,7 @@
 typedef struct {
     int jsonl, add_special, no_parse_special, skip_special;
 } Options;
-#define ROW(field, text)                                                                                     \
+#define ROW(field, text)                                                                                               \
     { #field, text, OPT_BOOL, offsetof(Options, field), 0, 0, NULL, 1 }
 static const Option encode_rows[] = {
     ROW(jsonl, "one JSON string a line in, one JSON array of ids a line out"),
@@ -32,8 +32,7 @@ static int encode_one(const Cli *c, const Tokenizer *t, const char *text, size_t
     const Options *o = c->options[0];
     Ids ids = {0};
     const int rc = tokenizer_encode(
-        t, text, len, (o->add_special ? TOKENIZE_SPECIAL : 0) | (o->no_parse_special ? TOKENIZE_NO_PARSE : 0),
-        &ids, e);
+        t, text, len, (o->add_special ? TOKENIZE_SPECIAL : 0) | (o->no_parse_special ? TOKENIZE_NO_PARSE : 0), &ids, e);
     if (!rc) {
         if (json) putchar('[');
         for (size_t i = 0; i < ids.n; i++) printf("%s%d", i ? (json ? "," : " ") : "", ids.id[i]);
@@ -64,8 +63,7 @@ static int decode_one(const Cli *c, const Tokenizer *t, const Ids *ids, int json
 /* ---- what comes in: lines of JSON, or everything ---- */
 
 static int ids_from_json(Ids *ids, const Json *j, int size, Err *e) {
-    if (json_kind(j, 0) != JSON_ARRAY)
-        return err_set(e, ERR_INPUT, "%s: expected a JSON array of ids", j->file);
+    if (json_kind(j, 0) != JSON_ARRAY) return err_set(e, ERR_INPUT, "%s: expected a JSON array of ids", j->file);
     for (JsonRef r = json_first(j, 0); r >= 0; r = json_next(j, r)) {
         int64_t id = 0;
         TRY(json_want_int(j, r, "token id", 0, size - 1, &id, e));
@@ -85,8 +83,7 @@ static int ids_from_text(Ids *ids, const char *text, size_t len, int size, Err *
         int64_t id = 0;
         while (i < len && text[i] >= '0' && text[i] <= '9' && id < size) id = id * 10 + text[i++] - '0';
         if (begin == i || id >= size) {
-            err_set(e, ERR_INPUT, "token id: got \"%.20s\", expected a number from 0 to %d", text + begin,
-                    size - 1);
+            err_set(e, ERR_INPUT, "token id: got \"%.20s\", expected a number from 0 to %d", text + begin, size - 1);
             return err_hint(e, "byte %zu of the input", begin);
         }
         TRY(ids_push(ids, (int)id, e));
@@ -94,8 +91,8 @@ static int ids_from_text(Ids *ids, const char *text, size_t len, int size, Err *
     return OK;
 }
 
-static int line_run(const Cli *c, const Tokenizer *t, const char *line, size_t len, const char *name,
-                    int decode, Err *e) {
+static int line_run(const Cli *c, const Tokenizer *t, const char *line, size_t len, const char *name, int decode,
+                    Err *e) {
     Json j = {0};
     Ids ids = {0};
     size_t n = 0;
@@ -104,16 +101,15 @@ static int line_run(const Cli *c, const Tokenizer *t, const char *line, size_t l
     if (!rc && decode) rc = decode_one(c, t, &ids, 1, e);
     if (!rc && !decode) {
         const char *text = json_str(&j, 0, &n);
-        rc = text ? encode_one(c, t, text, n, 1, e)
-                  : err_set(e, ERR_INPUT, "%s: expected a JSON string", name);
+        rc = text ? encode_one(c, t, text, n, 1, e) : err_set(e, ERR_INPUT, "%s: expected a JSON string", name);
     }
     ids_free(&ids);
     json_free(&j);
     return rc;
 }
 
-static int lines_run(const Cli *c, const Tokenizer *t, const char *path, const char *text, size_t len,
-                     int decode, Err *e) {
+static int lines_run(const Cli *c, const Tokenizer *t, const char *path, const char *text, size_t len, int decode,
+                     Err *e) {
     char name[300];
     size_t number = 0;
     for (const char *p = text, *end = text + len; p < end;) {
@@ -165,8 +161,7 @@ const Command cmd_detokenize = {
     .name = "detokenize",
     .summary = "Token ids to text.",
     .usage = "-m MODEL [FILE] [options]",
-    .details =
-        "Reads ids (numbers between blanks or commas) from FILE or stdin and prints the text they stand for.",
+    .details = "Reads ids (numbers between blanks or commas) from FILE or stdin and prints the text they stand for.",
     .common = CLI_MODEL,
     .max_args = 1,
     .options = {&decode_options},

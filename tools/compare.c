@@ -61,8 +61,8 @@ void compare_index(char *dst, size_t cap, size_t at, const int *dims, int rank) 
     for (int i = 0; i < rank; i++) below *= (size_t)dims[i];
     for (int i = 0; i < rank && used < cap; i++) {
         below /= (size_t)dims[i];
-        used += (size_t)snprintf(dst + used, cap - used, "%c%zu%s", i ? ',' : '[', at / below,
-                                 i == rank - 1 ? "]" : "");
+        used +=
+            (size_t)snprintf(dst + used, cap - used, "%c%zu%s", i ? ',' : '[', at / below, i == rank - 1 ? "]" : "");
         at %= below;
     }
     if (rank == 0) snprintf(dst, cap, "[]");

@@ -36,7 +36,8 @@ static int same(const Line *a, const Line *b) {
            a->failed == b->failed;
 }
 
-/* Keeps every line (verbose), or of each op, check and tensor the one with the smallest margin; what failed is never dropped. */
+/* Keeps every line (verbose), or of each op, check and tensor the one with the smallest margin;
+ * what failed is never dropped. */
 static void report_add(void *ctx, const OpResult *r) {
     Report *p = ctx;
     const Line l = line_of(r);
@@ -50,8 +51,7 @@ static void report_add(void *ctx, const OpResult *r) {
     if (p->n == p->room) {
         void *grown = p->line;
         if (!p->rc)
-            p->rc =
-                mem_grow(&grown, p->room * sizeof(Line), (2 * p->room + 256) * sizeof(Line), "report", p->e);
+            p->rc = mem_grow(&grown, p->room * sizeof(Line), (2 * p->room + 256) * sizeof(Line), "report", p->e);
         if (p->rc) return;
         p->line = grown, p->room = 2 * p->room + 256;
     }
@@ -74,15 +74,15 @@ static void print_json(const Report *p, FILE *out) {
 }
 
 static void print_table(const Report *p, FILE *out) {
-    fprintf(out, "%-14s %-8s %-14s %-10s %-10s %-8s %s\n", "op", "check", "tensor", "error", "tolerance",
-            "margin", "verdict, worst case");
+    fprintf(out, "%-14s %-8s %-14s %-10s %-10s %-8s %s\n", "op", "check", "tensor", "error", "tolerance", "margin",
+            "verdict, worst case");
     for (size_t i = 0; i < p->n; i++) {
         const Line *l = &p->line[i];
         char rel[16] = "-", margin[16] = "-";
         if (isfinite(l->rel) && l->tol > 0) snprintf(rel, sizeof rel, "%.1e", l->rel);
         if (isfinite(l->margin)) snprintf(margin, sizeof margin, "x%.3g", l->margin);
-        fprintf(out, "%-14s %-8s %-14s %-10s %-10.1e %-8s %s %s  %s\n", l->op, l->check, l->tensor, rel,
-                l->tol, margin, l->word, l->index, l->shape);
+        fprintf(out, "%-14s %-8s %-14s %-10s %-10.1e %-8s %s %s  %s\n", l->op, l->check, l->tensor, rel, l->tol, margin,
+                l->word, l->index, l->shape);
     }
     fprintf(out, "%ld comparisons, %ld failed\n", p->compared, p->failed);
 }
@@ -101,8 +101,7 @@ static int run_backends(const GradcheckOptions *o, Report *p, Err *e) {
 
 int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e) {
     if (o->list) {
-        for (int i = 0; i < opcheck_count(); i++)
-            fprintf(out, "%-14s %s\n", opcheck_name(i), opcheck_keys(i));
+        for (int i = 0; i < opcheck_count(); i++) fprintf(out, "%-14s %s\n", opcheck_name(i), opcheck_keys(i));
         return OK;
     }
     Report p = {.o = o, .out = out, .e = e};
@@ -112,7 +111,6 @@ int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e) {
     else if (!rc) print_table(&p, out);
     mem_free(p.line);
     if (!rc && !p.compared) return err_set(e, ERR_CHECK, "gradcheck: nothing was compared");
-    if (!rc && p.failed)
-        return err_set(e, ERR_CHECK, "gradcheck: %ld of %ld comparisons failed", p.failed, p.compared);
+    if (!rc && p.failed) return err_set(e, ERR_CHECK, "gradcheck: %ld of %ld comparisons failed", p.failed, p.compared);
     return rc;
 }

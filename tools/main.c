@@ -11,10 +11,12 @@
 #endif
 
 extern const Command cmd_run, cmd_pretrain, cmd_align, cmd_score, cmd_select, cmd_distill, cmd_compare, cmd_eval,
-    cmd_generate, cmd_tokenize, cmd_detokenize, cmd_inspect, cmd_convert, cmd_export, cmd_diff, cmd_probe, cmd_gradcheck, cmd_bench;
-static const Command *const commands[] = {
-    &cmd_run,      &cmd_pretrain, &cmd_align,      &cmd_score,   &cmd_select,  &cmd_distill, &cmd_compare,   &cmd_eval,
-    &cmd_generate, &cmd_tokenize, &cmd_detokenize, &cmd_inspect, &cmd_convert, &cmd_export, &cmd_diff, &cmd_probe,   &cmd_gradcheck, &cmd_bench};
+    cmd_generate, cmd_tokenize, cmd_detokenize, cmd_inspect, cmd_convert, cmd_export, cmd_diff, cmd_probe,
+    cmd_gradcheck, cmd_bench;
+static const Command *const commands[] = {&cmd_run,        &cmd_pretrain,  &cmd_align,   &cmd_score,    &cmd_select,
+                                          &cmd_distill,    &cmd_compare,   &cmd_eval,    &cmd_generate, &cmd_tokenize,
+                                          &cmd_detokenize, &cmd_inspect,   &cmd_convert, &cmd_export,   &cmd_diff,
+                                          &cmd_probe,      &cmd_gradcheck, &cmd_bench};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void overview(FILE *to) {
@@ -97,9 +99,10 @@ static int command(const Command *k, int argc, char **argv, Err *e) {
     return rc;
 }
 
-/* gcc's OpenMP reads its environment before main, so it is set for a second start of the same program: a thread that waits for the
- * others turns for some 20 microseconds and then sleeps. Its default, 100 times as long, makes every loop wait for the scheduler on
- * a machine that has anything else to do (measured: 40 ms for a loop of 0.2 ms). Numbers do not depend on it. */
+/* gcc's OpenMP reads its environment before main, so it is set for a second start of the same program:
+ * a thread that waits for the others turns for some 20 microseconds and then sleeps. Its default, 100 times as long,
+ * makes every loop wait for the scheduler on a machine that has anything else to do (measured:
+ * 40 ms for a loop of 0.2 ms). Numbers do not depend on it. */
 static void patience(char **argv) {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
     setenv("GOMP_SPINCOUNT", "5000", 1);

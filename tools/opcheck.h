@@ -4,9 +4,12 @@
  *   naive    ref64's outputs against the same formula written down a second time, differently (opcheck_naive.c)
  *   chunk    ref64's chunked form, outputs and gradients, against its recurrence
  *   diff     ref64's gradients against central differences, with random cotangents on every output (small cases)
- *   NAME     backend NAME against ref64 on the same inputs, rounded to NAME's types first. Outputs and workspace are filled with NaN,
- *            gradients with known numbers (backward must add to them, the second time again), guards stand around every buffer, inputs
- *            must come back unchanged, each optional argument is left out once; "cpu" must give the same bytes with 1, 2 and 4 threads.
+ *   NAME     backend NAME against ref64 on the same inputs, rounded to NAME's types first.
+ *            Outputs and workspace are filled with NaN,
+ *            gradients with known numbers (backward must add to them, the second time again), guards stand around every
+ *            buffer, inputs
+ *            must come back unchanged, each optional argument is left out once; "cpu" must give the same bytes with 1,
+ *            2 and 4 threads.
  * Backward is checked as a function of its own: what forward saves comes from ref64, rounded, for both sides. */
 #ifndef HYB_OPCHECK_H
 #define HYB_OPCHECK_H
@@ -29,14 +32,17 @@ typedef void (*OpReport)(void *ctx, const OpResult *r);
 int opresult_failed(const OpResult *r);
 
 typedef struct {
-    const char *op;      /* one op of opcheck_names, or NULL: all */
-    const char *shape;   /* "N=5,I=7": one case instead of the table's; NULL: the table's */
-    const char *backend; /* "ref64", "ref32", "cpu", ..., any name that backend_open knows; NULL: only naive, chunk, diff */
+    const char *op;    /* one op of opcheck_names, or NULL: all */
+    const char *shape; /* "N=5,I=7": one case instead of the table's; NULL: the table's */
+    /* "ref64", "ref32", "cpu", ..., any name that backend_open knows; NULL: only naive, chunk, diff */
+    const char *backend;
     uint64_t seed;
     int self; /* run naive, chunk and diff */
-    const char *spoil; /* to test the checks: what the backend gives for this tensor is taken 1.1 times; NULL: none */
+    /* to test the checks: what the backend gives for this tensor is taken 1.1 times; NULL: none */
+    const char *spoil;
 } OpcheckOptions;
-/* ERR_USAGE for an unknown op or shape, ERR_DEVICE / ERR_MEMORY from the backend; what fails a check is reported, not returned. */
+/* ERR_USAGE for an unknown op or shape, ERR_DEVICE / ERR_MEMORY from the backend; what fails a check is reported,
+ * not returned. */
 int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e);
 int opcheck_count(void);
 const char *opcheck_name(int i);

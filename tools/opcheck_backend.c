@@ -4,9 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-/* Tolerance of tensor i on backend be after `times` calls: 8 u sqrt(n) times the tensor's condition number. BF16: the same, since sums are
- * in float; 2^-8 for each time that the result is stored in BF16 (8 significant bits); and where operands of products are rounded inside
- * (check_condition) twice what that many independent roundings by 2^-9, the usual size, do. LIMIT: whatever the condition, an error of a
+/* Tolerance of tensor i on backend be after `times` calls: 8 u sqrt(n) times the tensor's condition number. BF16:
+ * the same, since sums are in float; 2^-8 for each time that the result is stored in BF16 (8 significant bits);
+ * and where operands of products are rounded inside (check_condition) twice what that many independent roundings by
+ * 2^-9, the usual size, do. LIMIT: whatever the condition, an error of a
  * tenth, halved by the prefill, must fail. */
 static double tolerance(const Check *k, int i, const Backend *be, int times) {
     static const double LIMIT = 0.03;
@@ -21,14 +22,15 @@ static double tolerance(const Check *k, int i, const Backend *be, int times) {
     return fmin(tol, LIMIT);
 }
 
-/* For tests of the checks: as if the backend's result v were a tenth too large; `before`: what a gradient was added to. */
+/* For tests of the checks: as if the backend's result v were a tenth too large; `before`: what a gradient was added to.
+ * */
 static void spoil(const Check *k, int i, double *v, const double *before) {
     if (!k->o->spoil || strcmp(k->o->spoil, k->c->tensor[i].name)) return;
     for (size_t n = 0; n < k->c->count[i]; n++) v[n] += 0.1 * (v[n] - (before ? before[n] : 0));
 }
 
-/* What a gradient buffer holds before the first call: random numbers of the gradient's own size, and of its sign, so that nothing
- * cancels. */
+/* What a gradient buffer holds before the first call: random numbers of the gradient's own size, and of its sign,
+ * so that nothing cancels. */
 static void prefill(const Check *k, const Backend *be, int i, double *v) {
     double square = 0;
     Rng g = check_stream(k, i, "prefill");
@@ -121,8 +123,7 @@ static int side_results(Side *s, unsigned char **bytes, size_t *n, Err *e) {
     *bytes = p;
     size_t used = 0;
     for (int i = 0; i < s->c->tensors; i++)
-        if (s->call.t[i] && s->c->tensor[i].role != WORK)
-            side_bytes(s, i, *bytes + used), used += side_size(s, i);
+        if (s->call.t[i] && s->c->tensor[i].role != WORK) side_bytes(s, i, *bytes + used), used += side_size(s, i);
     return OK;
 }
 

@@ -1,4 +1,5 @@
-/* opcheck_case.c - a case: the numbers behind the letters of the contract, tensor shapes made of them, and the inputs. */
+/* opcheck_case.c - a case: the numbers behind the letters of the contract, tensor shapes made of them, and the inputs.
+ * */
 #include "base/hash.h"
 #include "base/mem.h"
 #include "tools/opcheck_parts.h"
@@ -23,8 +24,7 @@ double opcase_key(const OpCase *c, const char *key) {
     if (!strcmp(key, "NC1")) return ceil(opcase_key(c, "T") / opcase_key(c, "chunk")) + 1;
     if (!strcmp(key, "W-1")) return opcase_key(c, "W") - 1;
     if (!strcmp(key, "P")) return opcase_key(c, "pos") + opcase_key(c, "T");
-    if (!strcmp(key, "K+8"))
-        return opcase_key(c, "K") + 8; // K products, and about eight other roundings a token
+    if (!strcmp(key, "K+8")) return opcase_key(c, "K") + 8; // K products, and about eight other roundings a token
     if (!strcmp(key, "D/2")) return opcase_key(c, "D") / 2;
     return NAN;
 }
@@ -91,17 +91,16 @@ static int keys_check(const OpCase *c, Err *e) {
         const char *key;
         double lo, hi;
     } range[] = {
-        {"n", 1, 1e8},      {"N", 1, 1e6},     {"B", 1, 4096},   {"T", 1, 1e6},   {"H", 1, 4096},
-        {"Hk", 1, 4096},    {"D", 1, 1024},    {"C", 1, 1e6},    {"Ct", 1, 1e6},  {"I", 1, 1e6},
-        {"O", 1, 1e6},      {"K", 1, 1024},    {"V", 1, 1024},   {"VOC", 1, 1e7}, {"W", 1, 8},
-        {"chunk", 1, 256},  {"block", 1, 1e6}, {"past", 0, 1e6}, {"pos", 0, 1e6}, {"step", 1, 1e9},
-        {"tau", 1e-3, 1e3},
+        {"n", 1, 1e8},   {"N", 1, 1e6},    {"B", 1, 4096},     {"T", 1, 1e6},     {"H", 1, 4096},    {"Hk", 1, 4096},
+        {"D", 1, 1024},  {"C", 1, 1e6},    {"Ct", 1, 1e6},     {"I", 1, 1e6},     {"O", 1, 1e6},     {"K", 1, 1024},
+        {"V", 1, 1024},  {"VOC", 1, 1e7},  {"W", 1, 8},        {"chunk", 1, 256}, {"block", 1, 1e6}, {"past", 0, 1e6},
+        {"pos", 0, 1e6}, {"step", 1, 1e9}, {"tau", 1e-3, 1e3},
     };
     for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
         const double v = opcase_key(c, range[i].key);
         if (!isnan(v) && !(v >= range[i].lo && v <= range[i].hi))
-            return err_set(e, ERR_USAGE, "%s: shape: got %s=%g, expected %g to %g", c->row->name,
-                           range[i].key, v, range[i].lo, range[i].hi);
+            return err_set(e, ERR_USAGE, "%s: shape: got %s=%g, expected %g to %g", c->row->name, range[i].key, v,
+                           range[i].lo, range[i].hi);
     }
     if (fmod(opcase_key(c, "H"), opcase_key(c, "Hk")) != 0 && opcase_key(c, "Hk") > 0)
         return err_set(e, ERR_USAGE, "%s: shape: got H=%g Hk=%g, expected Hk to divide H", c->row->name,
@@ -109,8 +108,8 @@ static int keys_check(const OpCase *c, Err *e) {
     if (!strcmp(c->row->name, "rope") && fmod(opcase_key(c, "D"), 2) != 0)
         return err_set(e, ERR_USAGE, "rope: shape: got D=%g, expected an even number", opcase_key(c, "D"));
     if (opcase_key(c, "stride") > 0 && opcase_key(c, "stride") < opcase_key(c, "Tk"))
-        return err_set(e, ERR_USAGE, "%s: shape: got stride=%g, expected 0 or at least past + T",
-                       c->row->name, opcase_key(c, "stride"));
+        return err_set(e, ERR_USAGE, "%s: shape: got stride=%g, expected 0 or at least past + T", c->row->name,
+                       opcase_key(c, "stride"));
     return OK;
 }
 
@@ -149,8 +148,7 @@ static void tensors_read(OpCase *c, const char *s) {
     char tensor[96], word[24];
     while (c->tensors < MAX_TENSORS && word_next(&s, ";", tensor, sizeof tensor)) {
         const char *w = tensor;
-        for (int n = 0; word_next(&w, " ", word, sizeof word); n++)
-            tensor_word(&c->tensor[c->tensors], n, word);
+        for (int n = 0; word_next(&w, " ", word, sizeof word); n++) tensor_word(&c->tensor[c->tensors], n, word);
         c->tensors++;
     }
 }
@@ -170,8 +168,7 @@ static int tensors_place(OpCase *c, Err *e) {
             n *= opcase_key(c, word);
         }
         if (!(n >= 0 && n < 1e9))
-            return err_set(e, ERR_USAGE, "%s: shape: tensor %s would have %g elements", c->row->name, t->name,
-                           n);
+            return err_set(e, ERR_USAGE, "%s: shape: tensor %s would have %g elements", c->row->name, t->name, n);
         c->count[i] = (size_t)n;
         if (t->role == IN || t->role == COT) {
             void *p;
@@ -185,8 +182,8 @@ static int tensors_place(OpCase *c, Err *e) {
 static void case_text(OpCase *c) {
     size_t used = 0;
     for (int i = 0; i < c->keys && used < sizeof c->text; i++)
-        used += (size_t)snprintf(c->text + used, sizeof c->text - used, "%s%s=%g", i ? " " : "",
-                                 c->key[i].name, c->key[i].value);
+        used += (size_t)snprintf(c->text + used, sizeof c->text - used, "%s%s=%g", i ? " " : "", c->key[i].name,
+                                 c->key[i].value);
     for (int i = 0; i < c->tensors && used < sizeof c->text; i++)
         if (!opcase_has(c, i))
             used += (size_t)snprintf(c->text + used, sizeof c->text - used, " -%s", c->tensor[i].name);
@@ -220,8 +217,8 @@ int opcase_backward(const OpCase *c) {
 }
 
 /* ---- inputs ----
- * `hard` 0: ordinary numbers. 1: extremes that the contract allows, mixed: zero rows, large and tiny rows, gates of 0 and -1e4, beta 0
- * and 1, weights that are 0. 2: all equal (zeros; no decay; beta 1). 3: gates all closed. */
+ * `hard` 0: ordinary numbers. 1: extremes that the contract allows, mixed: zero rows, large and tiny rows, gates of 0
+ * and -1e4, beta 0 and 1, weights that are 0. 2: all equal (zeros; no decay; beta 1). 3: gates all closed. */
 
 static double draw_hard_row(Rng *g) {
     const double scale[] = {0, 30, 1e-2, 1};
@@ -229,8 +226,7 @@ static double draw_hard_row(Rng *g) {
 }
 
 static double draw_one(Draw draw, int hard, Rng *g) {
-    static const double decay[] = {0, -1e4, -1e-4, -20, -1}, beta[] = {0, 1, 1e-6, 0.5},
-                        wild[] = {0, 1, 30, 200, 1e3};
+    static const double decay[] = {0, -1e4, -1e-4, -20, -1}, beta[] = {0, 1, 1e-6, 0.5}, wild[] = {0, 1, 30, 200, 1e3};
     const double z = rng_normal(g), u = rng_uniform(g);
     switch (draw) {
     case WILD:
@@ -255,8 +251,7 @@ static double draw_one(Draw draw, int hard, Rng *g) {
 static void draw_starts(double *v, const int *dims, int T, Rng *g) {
     for (int b = 0; b < dims[0]; b++)
         for (int t = 0, begin = 0; t < T; t++) {
-            if (t > 0 && (rng_below(g, 5) == 0 || (b == 1 && t == 1)))
-                begin = t; // also documents of one token
+            if (t > 0 && (rng_below(g, 5) == 0 || (b == 1 && t == 1))) begin = t; // also documents of one token
             v[(size_t)b * T + t] = begin;
         }
 }
@@ -339,8 +334,7 @@ void opcase_draw(OpCase *c, uint64_t seed) {
         Rng g;
         const char *name = c->tensor[i].name;
         if (!c->value[i]) continue;
-        rng_seed3(&g, seed, hash_bytes(1, c->row->name, strlen(c->row->name)),
-                  hash_bytes(2, name, strlen(name)));
+        rng_seed3(&g, seed, hash_bytes(1, c->row->name, strlen(c->row->name)), hash_bytes(2, name, strlen(name)));
         draw_tensor(c, i, &g);
     }
 }

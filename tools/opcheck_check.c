@@ -1,4 +1,5 @@
-/* opcheck_check.c - one case under check: ref64's results on it, how well conditioned they are, and how findings are reported. */
+/* opcheck_check.c - one case under check: ref64's results on it, how well conditioned they are, and how findings are
+ * reported. */
 #include "base/hash.h"
 #include "base/mem.h"
 #include "tools/opcheck_parts.h"
@@ -38,8 +39,7 @@ Rng check_stream(const Check *k, int i, const char *what) {
 
 void check_zero_gradients(Side *s) {
     for (int i = 0; i < s->c->tensors; i++)
-        if (is_gradient(s->c->tensor[i].role) && s->call.t[i])
-            s->be->zero(s->be, s->call.t[i], side_size(s, i));
+        if (is_gradient(s->c->tensor[i].role) && s->call.t[i]) s->be->zero(s->be, s->call.t[i], side_size(s, i));
 }
 
 void check_outputs(const Check *k, Side *s, double **out) {
@@ -64,8 +64,9 @@ static int ref_backward(Check *k, const Backend *be, Err *e) {
 }
 
 /* ---- condition: how much of an input's relative error each tensor shows, at least 1 and at most CONDITION ----
- * Where results cancel (a norm's gradient in one dimension, the KL of two equal distributions), no arithmetic can be more exact than
- * this. Measured: all inputs moved by 2^-24 of themselves, up or down at random; the largest of a few trials. */
+ * Where results cancel (a norm's gradient in one dimension, the KL of two equal distributions), no arithmetic can be
+ * more exact than this. Measured: all inputs moved by 2^-24 of themselves, up or down at random;
+ * the largest of a few trials. */
 enum { CONDITION = 100, TRIALS = 3 };
 static const double NUDGE = 0x1p-24;
 
@@ -85,20 +86,18 @@ static double moved_by(Check *k, int i) {
     }
     return whole > 0 ? sqrt(moved / whole) / NUDGE : 0;
 }
-static void condition_take(Check *k, int i, double *most) {
-    *most = fmin(fmax(*most, moved_by(k, i)), CONDITION);
-}
+static void condition_take(Check *k, int i, double *most) { *most = fmin(fmax(*most, moved_by(k, i)), CONDITION); }
 
 static int condition_trial(Check *k, const Backend *be, Rng *g, Err *e) {
     for (int i = 0; i < k->c->tensors; i++)
-        if (k->c->value[i] && opcase_has(k->c, i) && k->c->tensor[i].kind != INT)
-            nudged_put(k, i, k->c->value[i], g);
+        if (k->c->value[i] && opcase_has(k->c, i) && k->c->tensor[i].kind != INT) nudged_put(k, i, k->c->value[i], g);
     TRY(side_call(&k->ref, 0, e));
     for (int i = 0; i < k->c->tensors; i++) {
         if (!is_output(k->c->tensor[i].role) || !opcase_has(k->c, i)) continue;
         condition_take(k, i, &k->condition[i]);
         if (k->c->tensor[i].role != SAVED) continue;
-        memcpy(k->got, k->out[i], k->c->count[i] * sizeof(double)); // as backward read it, or its rounding would be measured too
+        // as backward read it, or its rounding would be measured too
+        memcpy(k->got, k->out[i], k->c->count[i] * sizeof(double));
         side_round(be, k->c->tensor[i].kind, k->got, k->c->count[i]);
         nudged_put(k, i, k->got, g);
     }
@@ -117,9 +116,11 @@ static int listed(const char *list, const char *word) {
         if ((p == list || p[-1] == ' ') && (!p[n] || p[n] == ' ')) return 1;
     return 0;
 }
-/* BF16 alone. Inputs are the same for both sides, and sums are in float: what is left besides storing the result is that some kernels
- * round the operands of their products (probabilities, states, logits). Every such operand is a factor of terms that are also linear in
- * an input named by row->rounded, so the error is that of rounding those inputs: measured like the condition, all else exact. */
+/* BF16 alone. Inputs are the same for both sides, and sums are in float: what is left besides storing the result is
+ * that some kernels round the operands of their products (probabilities, states, logits).
+ * Every such operand is a factor of terms that are also linear in
+ * an input named by row->rounded, so the error is that of rounding those inputs: measured like the condition,
+ * all else exact. */
 static int rounded_trial(Check *k, const Backend *be, Rng *g, Err *e) {
     for (int i = 0; i < k->c->tensors; i++) {
         if (!opcase_has(k->c, i) || !k->c->value[i]) continue;

@@ -1,5 +1,6 @@
-/* opcheck_naive.c - every forward formula a second time, in double, written another way than in ref/ops wherever there is another way:
- * whole matrices instead of rows, sums over the past instead of states, complex numbers instead of rotations. Slow and short. */
+/* opcheck_naive.c - every forward formula a second time, in double, written another way than in ref/ops wherever there
+ * is another way: whole matrices instead of rows, sums over the past instead of states, complex numbers instead of
+ * rotations. Slow and short. */
 #include "tools/opcheck_parts.h"
 #include <complex.h>
 #include <math.h>
@@ -32,7 +33,8 @@ void naive_sum(const OpCase *c, double **out, double *scratch) {
     for (size_t i = 0; i < many(c, "n"); i++) s += in(c, "x")[i];
     to(c, out, "out")[0] = (double)s;
 }
-/* Of n elements cut into k tensors, the one that element i is in: the last that begins at or before it (others there are empty). */
+/* Of n elements cut into k tensors, the one that element i is in: the last that begins at or before it (others there
+ * are empty). */
 static int naive_tensor(const OpCase *c, size_t i) {
     int t = 0;
     for (int k = 0; k < key(c, "tensors"); k++)
@@ -136,12 +138,11 @@ static int sees(const OpCase *c, int b, int pos, int j) {
     if (j > pos || (window > 0 && pos - j >= window)) return 0;
     return !start || j >= start[b * key(c, "Tk") + pos];
 }
-void naive_attention(
-    const OpCase *c, double **out,
-    double *scratch) { // every score of the whole row, softmax without subtracting the maximum
+void naive_attention(const OpCase *c, double **out,
+                     double *scratch) { // every score of the whole row, softmax without subtracting the maximum
     (void)scratch;
-    const int B = key(c, "B"), T = key(c, "T"), Tk = key(c, "Tk"), S = key(c, "S"), H = key(c, "H"),
-              Hk = key(c, "Hk"), D = key(c, "D");
+    const int B = key(c, "B"), T = key(c, "T"), Tk = key(c, "Tk"), S = key(c, "S"), H = key(c, "H"), Hk = key(c, "Hk"),
+              D = key(c, "D");
     const double *q = in(c, "q"), *k = in(c, "k"), *v = in(c, "v");
     for (int i = 0; i < B * T * H; i++) {
         const int b = i / H / T, t = i / H % T, hk = i % H * Hk / H;
@@ -174,9 +175,7 @@ void naive_conv(const OpCase *c, double **out,
     for (int b = 0; b < B; b++)
         for (int s = -(W - 1); s < T; s++)
             for (int e = 0; e < C; e++) {
-                const double x_s = s >= 0 ? x[(b * T + s) * C + e]
-                                   : tail ? tail[(b * (W - 1) + s + W - 1) * C + e]
-                                          : 0;
+                const double x_s = s >= 0 ? x[(b * T + s) * C + e] : tail ? tail[(b * (W - 1) + s + W - 1) * C + e] : 0;
                 for (int t = s > 0 ? s : 0; t < T && t < s + W; t++)
                     if (document(c, b, t) == 0 || s >= document(c, b, t))
                         y[(b * T + t) * C + e] += w[e * W + W - 1 - (t - s)] * x_s;
@@ -189,9 +188,8 @@ void naive_delta_gate(const OpCase *c, double **out, double *scratch) {
     (void)scratch;
     const int H = key(c, "H");
     for (int i = 0; i < key(c, "N") * H; i++) {
-        to(c, out, "g")[i] =
-            exp(in(c, "A_log")[i % H]) *
-            log_sigmoid(-in(c, "a")[i] - in(c, "dt_bias")[i % H]); // softplus(x) = -logsigmoid(-x)
+        to(c, out, "g")[i] = exp(in(c, "A_log")[i % H]) *
+                             log_sigmoid(-in(c, "a")[i] - in(c, "dt_bias")[i % H]); // softplus(x) = -logsigmoid(-x)
         to(c, out, "beta")[i] = (1 + tanh(in(c, "b")[i] / 2)) / 2;
     }
 }
@@ -218,22 +216,25 @@ static Dims dims(const OpCase *c) {
     return (Dims){key(c, "B"), key(c, "T"), key(c, "H"),     key(c, "Hk"),
                   key(c, "K"), key(c, "V"), key(c, "chunk"), key(c, "NC1")};
 }
-static void state_step(double *S, double *next, const double *A, const double *k, const double *w, int K,
-                       int V) {
+static void state_step(double *S, double *next, const double *A, const double *k, const double *w, int K, int V) {
     for (int i = 0; i < K * V; i++) {
         next[i] = k[i / V] * w[i % V];
         for (int m = 0; m < K; m++) next[i] += A[i / V * K + m] * S[m * V + i % V];
     }
     for (int i = 0; i < K * V; i++) S[i] = next[i];
 }
-/* The matrix A of token t: delta rule e^g (I - beta k k^T), gla diag(e^g), kda (I - beta k k^T) diag(e^g); zero where a document begins. */
+/* The matrix A of token t: delta rule e^g (I - beta k k^T), gla diag(e^g), kda (I - beta k k^T) diag(e^g);
+ * zero where a document begins. */
 static void state_matrix(double *A, const OpCase *c, const Dims *d, int b, int t, int h) {
     const int bth = (b * d->T + t) * d->H + h, bthk = (b * d->T + t) * d->Hk + h * d->Hk / d->H;
     const double *k = in(c, "k") + bthk * d->K, *beta = in(c, "beta"), *g = in(c, "g");
     const int begins = t > 0 && document(c, b, t) == t, channels = !strcmp(c->row->name, "kda");
     for (int i = 0; i < d->K * d->K; i++) {
         const int row = i / d->K, col = i % d->K;
-        const double decay = begins ? 0 : channels ? exp(g[bth * d->K + col]) : beta ? exp(g[bth]) : exp(g[bthk * d->K + row]);
+        const double decay = begins     ? 0
+                             : channels ? exp(g[bth * d->K + col])
+                             : beta     ? exp(g[bth])
+                                        : exp(g[bthk * d->K + row]);
         A[i] = decay * ((row == col) - (beta ? beta[bth] * k[row] * k[col] : 0));
     }
 }
@@ -320,12 +321,10 @@ void naive_adamw(const OpCase *c, double **out,
     for (size_t i = 0; i < many(c, "n"); i++) {
         const double g = in(c, "grad")[i] * opcase_key(c, "grad_scale");
         const double m = g + b1 * (in(c, "m0")[i] - g), v = g * g + b2 * (in(c, "v0")[i] - g * g);
-        const double m_hat = m / -expm1(step * log(b1)), v_hat = v / -expm1(step * log(b2)),
-                     p = in(c, "master0")[i];
+        const double m_hat = m / -expm1(step * log(b1)), v_hat = v / -expm1(step * log(b2)), p = in(c, "master0")[i];
         const int t = naive_tensor(c, i);
         const double lr = opcase_key(c, "lr") * (t + 1), decay = t % 2 ? 0 : opcase_key(c, "decay");
-        const double moved =
-            p - lr * decay * p - lr * m_hat / (sqrt(v_hat) + opcase_key(c, "eps"));
+        const double moved = p - lr * decay * p - lr * m_hat / (sqrt(v_hat) + opcase_key(c, "eps"));
         to(c, out, "master")[i] = moved;
         to(c, out, "m")[i] = m;
         to(c, out, "v")[i] = v;

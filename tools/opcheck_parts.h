@@ -9,7 +9,8 @@
  *   KIND   real, wide, int, double
  *   ROLE   in           input of forward and backward, unchanged by both
  *          out, saved   written by forward; saved is then read by backward
- *          cot:OF       read by backward: cotangent of output OF (an `in:OF` is also read by forward and weighs OF: weights of losses)
+ *          cot:OF       read by backward: cotangent of output OF (an `in:OF` is also read by forward and weighs OF:
+ *                       weights of losses)
  *          grad:OF      backward adds the gradient of input OF        over:OF   backward writes it
  *          "work" alone is the workspace, OpRow.work bytes
  *   SHAPE  keys: B.T.H.D
@@ -18,7 +19,23 @@
 typedef enum { REAL, WIDE, INT, DOUBLE } Kind;
 typedef enum { IN, OUT, SAVED, COT, GRAD, OVER, WORK } Role;
 typedef enum {
-    NONE, PLAIN, NORMAL, WILD, NEAR_ONE, DECAY, BETA, UNIT, IDS, STARTS, WEIGHT, TARGET, A_LOG, ANGLES, SQUARES, CACHE, LIKE_T
+    NONE,
+    PLAIN,
+    NORMAL,
+    WILD,
+    NEAR_ONE,
+    DECAY,
+    BETA,
+    UNIT,
+    IDS,
+    STARTS,
+    WEIGHT,
+    TARGET,
+    A_LOG,
+    ANGLES,
+    SQUARES,
+    CACHE,
+    LIKE_T
 } Draw;
 typedef struct {
     char name[24], of[24], shape[24], terms[24];
@@ -33,25 +50,32 @@ typedef struct OpCall OpCall;
 typedef struct OpCase OpCase;
 typedef struct {
     const char *name;
-    const char *keys;  /* every key with its default: "N=5 I=7 O=6" */
+    const char *keys;             /* every key with its default: "N=5 I=7 O=6" */
     const char *cases[MAX_CASES]; /* changes to the defaults; "-b" leaves optional b out */
     const char *tensors;
     void (*forward)(const OpCall *c);
     void (*backward)(const OpCall *c); /* NULL: there is none */
-    void (*naive)(const OpCase *c, double **out, double *scratch); /* writes every OUT and SAVED tensor: out[i] */
+    /* writes every OUT and SAVED tensor: out[i] */
+    void (*naive)(const OpCase *c, double **out, double *scratch);
     size_t (*work)(const OpCase *c);
-    size_t forward_at, backward_at;   /* offsets of the two in Ops */
-    const char *forward_only_with;    /* backward is not defined when this tensor is given (or this key is not 0) */
-    const char *flops[2];             /* forward, backward: keys and numbers, multiplied: "2.N.I.O" */
-    int fused;                        /* forward and backward are one call: backward writes the outputs too */
-    const char *rounded;              /* BF16: operands rounded inside the op act as if these inputs were; NULL: only results are rounded */
-    int roundings[2];                 /* how many such operands lie between an input and a result, forward and backward */
+    size_t forward_at, backward_at; /* offsets of the two in Ops */
+    /* backward is not defined when this tensor is given (or this key is not 0) */
+    const char *forward_only_with;
+    const char *flops[2]; /* forward, backward: keys and numbers, multiplied: "2.N.I.O" */
+    int fused;            /* forward and backward are one call: backward writes the outputs too */
+    /* BF16: operands rounded inside the op act as if these inputs were; NULL: only results are rounded */
+    const char *rounded;
+    /* how many such operands lie between an input and a result, forward and backward */
+    int roundings[2];
 } OpRow;
 
 struct OpCase {
     const OpRow *row;
     char text[200];
-    struct { char name[12]; double value; } key[MAX_KEYS];
+    struct {
+        char name[12];
+        double value;
+    } key[MAX_KEYS];
     int keys, tensors, nodiff;
     TensorRow tensor[MAX_TENSORS];
     unsigned absent; /* bit i: tensor i is NULL */
@@ -71,12 +95,14 @@ extern const OpRow op_rows[];
 extern const int op_row_count;
 
 /* ---- cases (opcheck_case.c) ---- */
-/* Defaults, then `table` ("N=3 -b"), then `user` ("N=3,I=4"), either may be NULL. Lays out and allocates all tensors. */
+/* Defaults, then `table` ("N=3 -b"), then `user` ("N=3,I=4"), either may be NULL. Lays out and allocates all tensors.
+ * */
 int opcase_open(OpCase *c, const OpRow *row, const char *table, const char *user, unsigned absent, Err *e);
 void opcase_close(OpCase *c);
-double opcase_key(const OpCase *c, const char *key);          /* also "Tk", "S", "NC1", "W-1", "P", "D/2" and numbers; NAN if unknown */
-double opcase_product(const OpCase *c, const char *keys);     /* "B.T.H"; 1 for "" */
-int opcase_find(const OpCase *c, const char *tensor);         /* index, or -1 */
+/* also "Tk", "S", "NC1", "W-1", "P", "D/2" and numbers; NAN if unknown */
+double opcase_key(const OpCase *c, const char *key);
+double opcase_product(const OpCase *c, const char *keys); /* "B.T.H"; 1 for "" */
+int opcase_find(const OpCase *c, const char *tensor);     /* index, or -1 */
 static inline int opcase_has(const OpCase *c, int i) { return !(c->absent >> i & 1); }
 int opcase_backward(const OpCase *c); /* whether this case has a backward direction */
 /* Inputs and cotangents: a pure function of (seed, op, case, tensor). */
@@ -101,9 +127,9 @@ DType side_type(const Backend *be, Kind kind); /* DT_COUNT for INT */
 void side_put(Side *s, int i, const double *v);
 void side_get(Side *s, int i, double *v);
 void side_bytes(Side *s, int i, void *raw);
-size_t side_size(const Side *s, int i); /* bytes of tensor i */
-void side_nan(Side *s, int i);          /* fills with NaN (INT: a number that no op writes) */
-const char *side_guards(Side *s);       /* the tensor around which something was written, or NULL */
+size_t side_size(const Side *s, int i);       /* bytes of tensor i */
+void side_nan(Side *s, int i);                /* fills with NaN (INT: a number that no op writes) */
+const char *side_guards(Side *s);             /* the tensor around which something was written, or NULL */
 int side_call(Side *s, int backward, Err *e); /* guards poisoned, workspace filled with NaN, call, sync */
 /* v rounded to what the backend stores */
 void side_round(const Backend *be, Kind kind, double *v, size_t n);
@@ -114,17 +140,20 @@ typedef struct {
     OpReport report;
     void *ctx;
     const OpCase *c;
-    const char *name;                /* of the check: "diff", "cpu", ... */
-    Side ref;                        /* ref64 */
-    double *out[MAX_TENSORS];        /* ref64's OUT and SAVED after forward, GRAD (from zero) and OVER after backward; NULL for others */
-    double condition[MAX_TENSORS];   /* of these tensors; after check_condition */
-    double rounded[MAX_TENSORS];     /* relative error of these tensors, per relative error of the inputs named by row->rounded */
-    double *got, *want;              /* scratch, each as long as the largest tensor */
+    const char *name; /* of the check: "diff", "cpu", ... */
+    Side ref;         /* ref64 */
+    /* ref64's OUT and SAVED after forward, GRAD (from zero) and OVER after backward; NULL for others */
+    double *out[MAX_TENSORS];
+    double condition[MAX_TENSORS]; /* of these tensors; after check_condition */
+    /* relative error of these tensors, per relative error of the inputs named by row->rounded */
+    double rounded[MAX_TENSORS];
+    double *got, *want; /* scratch, each as long as the largest tensor */
     size_t longest;
 } Check;
 static inline int is_output(Role r) { return r == OUT || r == SAVED; }
 static inline int is_gradient(Role r) { return r == GRAD || r == OVER; }
-/* Draws the inputs, rounds them to what `be` stores, and runs ref64 on them in both directions. check_close also after a failure. */
+/* Draws the inputs, rounds them to what `be` stores, and runs ref64 on them in both directions.
+ * check_close also after a failure. */
 int check_open(Check *k, OpCase *c, Backend *ref, const Backend *be, Err *e);
 void check_close(Check *k);
 int check_condition(Check *k, const Backend *be, Err *e);
@@ -143,7 +172,8 @@ int check_backend(Check *k, Backend *be, Err *e);
 /* ---- naive formulas (opcheck_naive.c) ---- */
 size_t naive_scratch(const OpCase *c); /* doubles */
 typedef void Naive(const OpCase *c, double **out, double *scratch);
-Naive naive_add, naive_accumulate, naive_sum, naive_sumsq, naive_embed, naive_linear, naive_rmsnorm, naive_add_rmsnorm, naive_gated_rmsnorm,
-    naive_sigmoid_rmsnorm, naive_l2norm, naive_silu, naive_swiglu, naive_rope, naive_attention, naive_conv, naive_delta_gate, naive_delta_rule,
-    naive_gla_gate, naive_gla, naive_kda_gate, naive_kda, naive_head_xent, naive_head_kl, naive_align_loss, naive_adamw;
+Naive naive_add, naive_accumulate, naive_sum, naive_sumsq, naive_embed, naive_linear, naive_rmsnorm, naive_add_rmsnorm,
+    naive_gated_rmsnorm, naive_sigmoid_rmsnorm, naive_l2norm, naive_silu, naive_swiglu, naive_rope, naive_attention,
+    naive_conv, naive_delta_gate, naive_delta_rule, naive_gla_gate, naive_gla, naive_kda_gate, naive_kda,
+    naive_head_xent, naive_head_kl, naive_align_loss, naive_adamw;
 #endif

@@ -1,4 +1,5 @@
-/* opcheck_self.c - what ref64 is checked with by itself: naive formulas, chunked against recurrent, central differences. */
+/* opcheck_self.c - what ref64 is checked with by itself: naive formulas, chunked against recurrent,
+ * central differences. */
 #include "base/mem.h"
 #include "tools/opcheck_parts.h"
 #include <math.h>
@@ -33,8 +34,7 @@ int check_chunk(Check *k, Backend *ref, Err *e) {
     TRY(opcase_open(&one, k->c->row, k->c->text, "chunk=1", 0, e));
     int rc = check_open(&r, &one, ref, ref, e);
     for (int i = 0; !rc && i < k->c->tensors; i++)
-        if (k->out[i] && opcase_has(k->c, i) && k->c->count[i] == one.count[i] &&
-            k->c->tensor[i].role != SAVED)
+        if (k->out[i] && opcase_has(k->c, i) && k->c->count[i] == one.count[i] && k->c->tensor[i].role != SAVED)
             check_compare(k, i, "", k->out[i], r.out[i], SAME_TOL);
     check_close(&r);
     opcase_close(&one);
@@ -52,8 +52,7 @@ static void cotangent(const OpCase *c, int y, double *v) {
     const double key = opcase_key(c, "weight");
     for (int i = 0; i < c->tensors; i++) {
         const TensorRow *t = &c->tensor[i];
-        if ((t->role != COT && t->role != IN) || strcmp(t->of, c->tensor[y].name) || !opcase_has(c, i))
-            continue;
+        if ((t->role != COT && t->role != IN) || strcmp(t->of, c->tensor[y].name) || !opcase_has(c, i)) continue;
         memcpy(v, c->value[i], c->count[y] * sizeof *v);
         return;
     }
@@ -71,8 +70,8 @@ static void moved_forward(Check *k, Side *s, int x, size_t n, double by, double 
     *element = v;
 }
 
-/* What rounding of the outputs does to a difference, relative to the gradient: the part of the tolerance that matters where the
- * gradient is tiny beside the outputs (strong decays). */
+/* What rounding of the outputs does to a difference, relative to the gradient: the part of the tolerance that matters
+ * where the gradient is tiny beside the outputs (strong decays). */
 static double diff_noise(const Check *k, int g, double **cot) {
     double outputs = 0, gradient = 0;
     for (int y = 0; y < k->c->tensors; y++)
@@ -83,7 +82,8 @@ static double diff_noise(const Check *k, int g, double **cot) {
     return 8 * 0x1p-53 / DIFF_STEP * sqrt(outputs / (gradient / (double)k->c->count[g]));
 }
 
-/* Differences of the outputs are weighed, not differences of sums: what does not depend on the input cancels exactly. */
+/* Differences of the outputs are weighed, not differences of sums: what does not depend on the input cancels exactly.
+ * */
 static void diff_input(Check *k, Side *s, int g, int x, double **cot, double **up, double **down) {
     // f' = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h + O(h^4)
     static const double weight[2] = {8.0 / 12, -1.0 / 12};

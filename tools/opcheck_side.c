@@ -12,21 +12,16 @@ DType side_type(const Backend *be, Kind kind) {
     return kind == REAL ? be->real_type : kind == WIDE ? be->wide_type : kind == DOUBLE ? DT_F64 : DT_COUNT;
 }
 static size_t kind_size(const Backend *be, Kind kind) {
-    return kind == REAL   ? be->real_size
-           : kind == WIDE ? be->wide_size
-           : kind == INT  ? sizeof(int)
-                          : sizeof(double);
+    return kind == REAL ? be->real_size : kind == WIDE ? be->wide_size : kind == INT ? sizeof(int) : sizeof(double);
 }
 size_t side_size(const Side *s, int i) {
-    return s->c->tensor[i].role == WORK ? s->c->count[i] * 8
-                                        : s->c->count[i] * kind_size(s->be, s->c->tensor[i].kind);
+    return s->c->tensor[i].role == WORK ? s->c->count[i] * 8 : s->c->count[i] * kind_size(s->be, s->c->tensor[i].kind);
 }
 
 static void fill(Backend *be, char *device, size_t bytes, int byte) {
     unsigned char b[BLOCK];
     memset(b, byte, sizeof b);
-    for (size_t i = 0; i < bytes; i += BLOCK)
-        be->upload(be, device + i, b, bytes - i < BLOCK ? bytes - i : BLOCK);
+    for (size_t i = 0; i < bytes; i += BLOCK) be->upload(be, device + i, b, bytes - i < BLOCK ? bytes - i : BLOCK);
 }
 
 int side_open(Side *s, Backend *be, const OpCase *c, Err *e) {

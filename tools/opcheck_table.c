@@ -1,4 +1,5 @@
-/* opcheck_table.c - every op of the contract as a row: tensors, cases, adapters, cost. To add an op: write its row here,
+/* opcheck_table.c - every op of the contract as a row: tensors, cases, adapters, cost. To add an op:
+ * write its row here,
      its formula once
  * more in opcheck_naive.c, and nothing else; gradcheck, bench and the tests of every backend then have it. */
 #include "tools/opcheck_parts.h"
@@ -37,8 +38,8 @@ static void accumulate_f(const OpCall *c) {
     c->op->accumulate(at(c, "y"), at(c, "x"), num(c, "alpha"), (size_t)num(c, "n"));
 }
 static void sum_f(const OpCall *c) { c->op->sum(at(c, "out"), at(c, "x"), (size_t)num(c, "n")); }
-/* The n elements are cut into `tensors` tensors of about the same length (some of none); tensor k learns at lr (k + 1), odd ones do not
- * decay. */
+/* The n elements are cut into `tensors` tensors of about the same length (some of none); tensor k learns at lr (k + 1),
+ * odd ones do not decay. */
 enum { LIST = 256 };
 static void *cut(const OpCall *c, const char *tensor, size_t from) {
     char *p = at(c, tensor);
@@ -49,9 +50,14 @@ static int list_of(const OpCall *c, Trained *list) {
     const size_t n = (size_t)num(c, "n");
     for (int k = 0; k < tensors; k++) {
         const size_t from = n * (size_t)k / (size_t)tensors;
-        list[k] = (Trained){.master = cut(c, "master", from), .weight = cut(c, "weight", from), .m = cut(c, "m", from),
-                            .v = cut(c, "v", from), .grad = cut(c, "grad", from), .n = n * (size_t)(k + 1) / (size_t)tensors - from,
-                            .lr = num(c, "lr") * (k + 1), .decay = k % 2 ? 0 : num(c, "decay")};
+        list[k] = (Trained){.master = cut(c, "master", from),
+                            .weight = cut(c, "weight", from),
+                            .m = cut(c, "m", from),
+                            .v = cut(c, "v", from),
+                            .grad = cut(c, "grad", from),
+                            .n = n * (size_t)(k + 1) / (size_t)tensors - from,
+                            .lr = num(c, "lr") * (k + 1),
+                            .decay = k % 2 ? 0 : num(c, "decay")};
     }
     return tensors;
 }
@@ -70,29 +76,27 @@ static void embed_b(const OpCall *c) {
     c->op->embed_backward(at(c, "dw"), at(c, "dy"), at(c, "ids"), dim(c, "N"), dim(c, "C"), dim(c, "VOC"));
 }
 static void linear_f(const OpCall *c) {
-    c->op->linear_forward(at(c, "y"), at(c, "x"), at(c, "w"), at(c, "b"), dim(c, "N"), dim(c, "I"),
-                          dim(c, "O"));
+    c->op->linear_forward(at(c, "y"), at(c, "x"), at(c, "w"), at(c, "b"), dim(c, "N"), dim(c, "I"), dim(c, "O"));
 }
 static void linear_b(const OpCall *c) {
-    c->op->linear_backward(at(c, "dx"), at(c, "dw"), at(c, "db"), at(c, "dy"), at(c, "x"), at(c, "w"),
-                           dim(c, "N"), dim(c, "I"), dim(c, "O"));
+    c->op->linear_backward(at(c, "dx"), at(c, "dw"), at(c, "db"), at(c, "dy"), at(c, "x"), at(c, "w"), dim(c, "N"),
+                           dim(c, "I"), dim(c, "O"));
 }
 
 /* ---- norms ---- */
 
 static void rmsnorm_f(const OpCall *c) {
-    c->op->rmsnorm_forward(at(c, "y"), at(c, "rstd"), at(c, "x"), at(c, "w"), num(c, "eps"), dim(c, "N"),
-                           dim(c, "C"));
+    c->op->rmsnorm_forward(at(c, "y"), at(c, "rstd"), at(c, "x"), at(c, "w"), num(c, "eps"), dim(c, "N"), dim(c, "C"));
 }
 static void rmsnorm_b(const OpCall *c) {
-    c->op->rmsnorm_backward(at(c, "dx"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "w"), at(c, "rstd"),
-                            dim(c, "N"), dim(c, "C"));
+    c->op->rmsnorm_backward(at(c, "dx"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "w"), at(c, "rstd"), dim(c, "N"),
+                            dim(c, "C"));
 }
 static void add_rmsnorm_f(const OpCall *c) { // inplace 1: sum is a; 2: sum is b
     const int inplace = dim(c, "inplace");
     if (inplace) copy(c, "sum", inplace == 1 ? "a" : "b");
-    c->op->add_rmsnorm_forward(at(c, "sum"), at(c, "y"), at(c, "rstd"), at(c, inplace == 1 ? "sum" : "a"), at(c, inplace == 2 ? "sum" : "b"),
-                               at(c, "w"), num(c, "eps"), dim(c, "N"), dim(c, "C"));
+    c->op->add_rmsnorm_forward(at(c, "sum"), at(c, "y"), at(c, "rstd"), at(c, inplace == 1 ? "sum" : "a"),
+                               at(c, inplace == 2 ? "sum" : "b"), at(c, "w"), num(c, "eps"), dim(c, "N"), dim(c, "C"));
 }
 static void gated_rmsnorm_f(const OpCall *c) {
     c->op->gated_rmsnorm_forward(at(c, "y"), at(c, "rstd"), at(c, "x"), at(c, "z"), at(c, "w"), num(c, "eps"),
@@ -120,24 +124,21 @@ static void l2norm_b(const OpCall *c) {
 /* ---- element-wise ---- */
 
 static void silu_f(const OpCall *c) { c->op->silu_forward(at(c, "y"), at(c, "x"), (size_t)num(c, "n")); }
-static void silu_b(const OpCall *c) {
-    c->op->silu_backward(at(c, "dx"), at(c, "dy"), at(c, "x"), (size_t)num(c, "n"));
-}
+static void silu_b(const OpCall *c) { c->op->silu_backward(at(c, "dx"), at(c, "dy"), at(c, "x"), (size_t)num(c, "n")); }
 static void swiglu_f(const OpCall *c) {
     c->op->swiglu_forward(at(c, "y"), at(c, "gate"), at(c, "up"), (size_t)num(c, "n"));
 }
 static void swiglu_b(const OpCall *c) {
-    c->op->swiglu_backward(at(c, "dgate"), at(c, "dup"), at(c, "dy"), at(c, "gate"), at(c, "up"),
-                           (size_t)num(c, "n"));
+    c->op->swiglu_backward(at(c, "dgate"), at(c, "dup"), at(c, "dy"), at(c, "gate"), at(c, "up"), (size_t)num(c, "n"));
 }
 static void rope_f(const OpCall *c) {
     if (dim(c, "inplace")) copy(c, "y", "x");
-    c->op->rope_forward(at(c, "y"), at(c, dim(c, "inplace") ? "y" : "x"), at(c, "table"), dim(c, "pos"),
-                        dim(c, "B"), dim(c, "T"), dim(c, "H"), dim(c, "D"));
+    c->op->rope_forward(at(c, "y"), at(c, dim(c, "inplace") ? "y" : "x"), at(c, "table"), dim(c, "pos"), dim(c, "B"),
+                        dim(c, "T"), dim(c, "H"), dim(c, "D"));
 }
 static void rope_b(const OpCall *c) {
-    c->op->rope_backward(at(c, "dx"), at(c, "dy"), at(c, "table"), dim(c, "pos"), dim(c, "B"), dim(c, "T"),
-                         dim(c, "H"), dim(c, "D"));
+    c->op->rope_backward(at(c, "dx"), at(c, "dy"), at(c, "table"), dim(c, "pos"), dim(c, "B"), dim(c, "T"), dim(c, "H"),
+                         dim(c, "D"));
 }
 
 /* ---- token mixers ---- */
@@ -159,37 +160,35 @@ static void attention_f(const OpCall *c) {
 static void attention_b(const OpCall *c) {
     const AttnDims d = attn_dims(c->c);
     c->op->attention_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dout"), at(c, "o"), at(c, "lse"),
-                              at(c, "q"), at(c, "k"), at(c, "v"), at(c, "start"), num(c, "scale"),
-                              at(c, "work"), &d);
+                              at(c, "q"), at(c, "k"), at(c, "v"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
 }
 static void conv_f(const OpCall *c) { // inplace: tail_out is tail_in
     const int inplace = dim(c, "inplace") && at(c, "tail_in") && at(c, "tail_out");
     if (inplace) copy(c, "tail_out", "tail_in");
-    c->op->conv_forward(at(c, "y"), at(c, "tail_out"), at(c, "x"), at(c, "w"),
-                        at(c, inplace ? "tail_out" : "tail_in"), at(c, "start"), dim(c, "B"), dim(c, "T"),
-                        dim(c, "C"), dim(c, "W"));
+    c->op->conv_forward(at(c, "y"), at(c, "tail_out"), at(c, "x"), at(c, "w"), at(c, inplace ? "tail_out" : "tail_in"),
+                        at(c, "start"), dim(c, "B"), dim(c, "T"), dim(c, "C"), dim(c, "W"));
 }
 static void conv_b(const OpCall *c) {
-    c->op->conv_backward(at(c, "dx"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "w"), at(c, "start"),
-                         dim(c, "B"), dim(c, "T"), dim(c, "C"), dim(c, "W"));
+    c->op->conv_backward(at(c, "dx"), at(c, "dw"), at(c, "dy"), at(c, "x"), at(c, "w"), at(c, "start"), dim(c, "B"),
+                         dim(c, "T"), dim(c, "C"), dim(c, "W"));
 }
 static void delta_gate_f(const OpCall *c) {
-    c->op->delta_gate_forward(at(c, "g"), at(c, "beta"), at(c, "a"), at(c, "b"), at(c, "A_log"),
-                              at(c, "dt_bias"), dim(c, "N"), dim(c, "H"));
+    c->op->delta_gate_forward(at(c, "g"), at(c, "beta"), at(c, "a"), at(c, "b"), at(c, "A_log"), at(c, "dt_bias"),
+                              dim(c, "N"), dim(c, "H"));
 }
 static void delta_gate_b(const OpCall *c) {
     c->op->delta_gate_backward(at(c, "da"), at(c, "db"), at(c, "dA_log"), at(c, "ddt_bias"), at(c, "dg"),
-                               at(c, "dbeta"), at(c, "a"), at(c, "g"), at(c, "beta"), at(c, "A_log"),
-                               at(c, "dt_bias"), dim(c, "N"), dim(c, "H"));
+                               at(c, "dbeta"), at(c, "a"), at(c, "g"), at(c, "beta"), at(c, "A_log"), at(c, "dt_bias"),
+                               dim(c, "N"), dim(c, "H"));
 }
 static void kda_gate_f(const OpCall *c) {
     c->op->kda_gate_forward(at(c, "g"), at(c, "beta"), at(c, "f"), at(c, "b"), at(c, "A_log"), at(c, "dt_bias"),
                             dim(c, "N"), dim(c, "H"), dim(c, "K"));
 }
 static void kda_gate_b(const OpCall *c) {
-    c->op->kda_gate_backward(at(c, "df"), at(c, "db"), at(c, "dA_log"), at(c, "ddt_bias"), at(c, "dg"),
-                             at(c, "dbeta"), at(c, "f"), at(c, "g"), at(c, "beta"), at(c, "A_log"),
-                             at(c, "dt_bias"), dim(c, "N"), dim(c, "H"), dim(c, "K"));
+    c->op->kda_gate_backward(at(c, "df"), at(c, "db"), at(c, "dA_log"), at(c, "ddt_bias"), at(c, "dg"), at(c, "dbeta"),
+                             at(c, "f"), at(c, "g"), at(c, "beta"), at(c, "A_log"), at(c, "dt_bias"), dim(c, "N"),
+                             dim(c, "H"), dim(c, "K"));
 }
 static void gla_gate_f(const OpCall *c) {
     c->op->gla_gate_forward(at(c, "g"), at(c, "x"), num(c, "normalizer"), (size_t)num(c, "n"));
@@ -218,16 +217,15 @@ static size_t kda_work_size(const OpCase *c) {
 static void delta_rule_f(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
     copy(c, "final", "S0"); // in place: the initial state becomes the final one
-    c->op->delta_rule_forward(at(c, "o"), at(c, "states"), at(c, "final"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
-                              at(c, "beta"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
+    c->op->delta_rule_forward(at(c, "o"), at(c, "states"), at(c, "final"), at(c, "q"), at(c, "k"), at(c, "v"),
+                              at(c, "g"), at(c, "beta"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
 }
 static void delta_rule_b(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
     copy(c, "dS0", "dfinal");
-    c->op->delta_rule_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dbeta"),
-                               at(c, "dS0"), at(c, "dout"), at(c, "states"), at(c, "q"), at(c, "k"),
-                               at(c, "v"), at(c, "g"), at(c, "beta"), at(c, "start"), num(c, "scale"),
-                               at(c, "work"), &d);
+    c->op->delta_rule_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dbeta"), at(c, "dS0"),
+                               at(c, "dout"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
+                               at(c, "beta"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
 }
 static void gla_f(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
@@ -245,23 +243,23 @@ static void gla_b(const OpCall *c) {
 static void kda_f(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
     copy(c, "final", "S0"); // in place: the initial state becomes the final one
-    c->op->kda_forward(at(c, "o"), at(c, "states"), at(c, "final"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "beta"),
-                       at(c, "start"), num(c, "scale"), at(c, "work"), &d);
+    c->op->kda_forward(at(c, "o"), at(c, "states"), at(c, "final"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
+                       at(c, "beta"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
 }
 static void kda_b(const OpCall *c) {
     const DeltaDims d = delta_dims(c->c);
     copy(c, "dS0", "dfinal");
-    c->op->kda_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dbeta"), at(c, "dS0"),
-                        at(c, "dout"), at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"),
-                        at(c, "beta"), at(c, "start"), num(c, "scale"), at(c, "work"), &d);
+    c->op->kda_backward(at(c, "dq"), at(c, "dk"), at(c, "dv"), at(c, "dg"), at(c, "dbeta"), at(c, "dS0"), at(c, "dout"),
+                        at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "beta"), at(c, "start"),
+                        num(c, "scale"), at(c, "work"), &d);
 }
 
 /* ---- losses ---- */
 
 static HeadDims head_dims(const OpCase *c) {
     const double Ct = opcase_key(c, "Ct");
-    return (HeadDims){(int)opcase_key(c, "N"), (int)opcase_key(c, "C"), Ct > 0 ? (int)Ct : 0,
-                      (int)opcase_key(c, "VOC"), (int)opcase_key(c, "block")};
+    return (HeadDims){(int)opcase_key(c, "N"), (int)opcase_key(c, "C"), Ct > 0 ? (int)Ct : 0, (int)opcase_key(c, "VOC"),
+                      (int)opcase_key(c, "block")};
 }
 static size_t head_work_size(const OpCase *c) {
     const HeadDims d = head_dims(c);
@@ -269,8 +267,8 @@ static size_t head_work_size(const OpCase *c) {
 }
 static void xent_call(const OpCall *c, void *dx, void *dw) {
     const HeadDims d = head_dims(c->c);
-    c->op->head_xent(at(c, "loss"), at(c, "top"), dx, dw, at(c, "x"), at(c, "w"), at(c, "target"),
-                     at(c, "weight"), at(c, "work"), &d);
+    c->op->head_xent(at(c, "loss"), at(c, "top"), dx, dw, at(c, "x"), at(c, "w"), at(c, "target"), at(c, "weight"),
+                     at(c, "work"), &d);
 }
 static void xent_f(const OpCall *c) { xent_call(c, NULL, NULL); }
 static void xent_b(const OpCall *c) { xent_call(c, at(c, "dx"), at(c, "dw")); }
@@ -282,8 +280,8 @@ static void kl_call(const OpCall *c, void *dx, void *dw) {
 static void kl_f(const OpCall *c) { kl_call(c, NULL, NULL); }
 static void kl_b(const OpCall *c) { kl_call(c, at(c, "dx"), at(c, "dw")); }
 static void align_call(const OpCall *c, void *ds) {
-    c->op->align_loss(at(c, "loss"), ds, at(c, "t"), at(c, "s"), num(c, "weight"), dim(c, "form"),
-                      dim(c, "N"), dim(c, "C"));
+    c->op->align_loss(at(c, "loss"), ds, at(c, "t"), at(c, "s"), num(c, "weight"), dim(c, "form"), dim(c, "N"),
+                      dim(c, "C"));
 }
 static void align_f(const OpCall *c) { align_call(c, NULL); }
 static void align_b(const OpCall *c) { align_call(c, at(c, "ds")); }
@@ -294,7 +292,8 @@ static void adamw_f(const OpCall *c) {
     copy(c, "v", "v0");
     Trained list[LIST];
     const int tensors = list_of(c, list);
-    c->op->adamw(list, num(c, "grad_scale"), num(c, "beta1"), num(c, "beta2"), num(c, "eps"), (int64_t)num(c, "step"), 0, tensors);
+    c->op->adamw(list, num(c, "grad_scale"), num(c, "beta1"), num(c, "beta2"), num(c, "eps"), (int64_t)num(c, "step"),
+                 0, tensors);
 }
 
 // clang-format off

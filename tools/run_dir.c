@@ -3,10 +3,12 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
-#include "method/checkpoint.h"
+#include "run/checkpoint.h"
 #include <string.h>
 
-int run_path(char *dst, size_t cap, const Cli *c, const char *name, Err *e) { return file_join(dst, cap, c->common.output, name, e); }
+int run_path(char *dst, size_t cap, const Cli *c, const char *name, Err *e) {
+    return file_join(dst, cap, c->common.output, name, e);
+}
 
 /* Nothing in it, or only what a run left that was killed while it wrote its first file, the mark. */
 static int is_empty(const char *dir, const char *mark) {
@@ -98,7 +100,8 @@ int run_model_hash(uint64_t *h, const char *dir, Err *e) {
 
 int run_train_options(TrainOptions *t, RunPaths *p, const Cli *c, const char *name, const StageOptions *stage, Err *e) {
     char dir[1024];
-    *t = (TrainOptions){.stage = *stage, .log_path = p->log, .dir = p->checkpoints, .progress = &c->progress, .stop = c->stop};
+    *t = (TrainOptions){
+        .stage = *stage, .log_path = p->log, .dir = p->checkpoints, .progress = &c->progress, .stop = c->stop};
     t->warn = cli_note;
     t->warn_ctx = (void *)(uintptr_t)c;
     TRY(run_path(p->log, sizeof p->log, c, "log.jsonl", e));
@@ -150,7 +153,8 @@ int run_json_write(const Cli *c, Err *e) {
     json_out_u64(&o, "options_hash", hash);
     if (c->command->common & CLI_SEED) json_out_u64(&o, "seed", c->common.seed); // else it is one of the options
     json_out_str(&o, "device", c->common.device);
-    for (int k = 0; k < 2 && c->command->options[k]; k++) options_write(c->command->options[k]->table(), c->options[k], &o);
+    for (int k = 0; k < 2 && c->command->options[k]; k++)
+        options_write(c->command->options[k]->table(), c->options[k], &o);
     json_out_close(&o);
     int rc = json_out_end(&o, e);
     if (!rc) rc = file_write_all(path, o.text, o.len, e);

@@ -48,8 +48,7 @@ int session_json_ids(Ids *ids, const char *path, int VOC, Err *e) {
     TRY(json_open(&j, path, e));
     const JsonRef list = json_kind(&j, 0) == JSON_OBJECT ? json_get(&j, 0, "ids") : 0;
     int rc = OK;
-    if (json_kind(&j, list) != JSON_ARRAY)
-        rc = err_set(e, ERR_INPUT, "%s: expected a list of token ids", path);
+    if (json_kind(&j, list) != JSON_ARRAY) rc = err_set(e, ERR_INPUT, "%s: expected a list of token ids", path);
     for (JsonRef r = json_first(&j, list); r >= 0 && !rc; r = json_next(&j, r)) {
         int64_t id = 0;
         rc = json_want_int(&j, r, "token id", 0, VOC - 1, &id, e);

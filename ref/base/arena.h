@@ -1,8 +1,10 @@
-/* arena.h - one block of memory per lifetime (weights, gradients, optimiser, activations, scratch), cut into named pieces.
+/* arena.h - one block of memory per lifetime (weights, gradients, optimiser, activations, scratch), cut into named
+ * pieces.
  *
  * Use twice: with base == NULL the arena only counts, so the same "place" function first measures and then lays out:
  *     Arena a = {0};  acts_place(&p, &a);  backend alloc a.used;  arena_begin(&a, base, a.used);  acts_place(&p, &a);
- * Pieces are aligned to 64 bytes. With -DDEBUG, 64 bytes of red zone stand between pieces and ASan guards them (host memory only). */
+ * Pieces are aligned to 64 bytes. With -DDEBUG, 64 bytes of red zone stand between pieces and ASan guards them (host
+ * memory only). */
 #ifndef HYB_ARENA_H
 #define HYB_ARENA_H
 #include <stddef.h>

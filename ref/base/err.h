@@ -8,15 +8,15 @@
 
 enum {
     OK = 0,
-    ERR_CHECK = 1,   /* a check ran and did not pass: gradcheck, diff, verify                     */
-    ERR_USAGE = 2,   /* command line or configuration                                             */
-    ERR_INPUT = 3,   /* a file is malformed, contradictory or not supported                       */
-    ERR_IO = 4,      /* missing file, no permission, disk full, I/O error                         */
-    ERR_MEMORY = 5,  /* an allocation failed                                                      */
-    ERR_NUMERIC = 6, /* NaN, Inf or divergence                                                    */
-    ERR_DEVICE = 7,  /* CUDA error or no device                                                   */
-    ERR_SIGINT = 130,  /* stopped by SIGINT, after a checkpoint was written                       */
-    ERR_SIGTERM = 143  /* the same for SIGTERM                                                    */
+    ERR_CHECK = 1,    /* a check ran and did not pass: gradcheck, diff, verify                     */
+    ERR_USAGE = 2,    /* command line or configuration                                             */
+    ERR_INPUT = 3,    /* a file is malformed, contradictory or not supported                       */
+    ERR_IO = 4,       /* missing file, no permission, disk full, I/O error                         */
+    ERR_MEMORY = 5,   /* an allocation failed                                                      */
+    ERR_NUMERIC = 6,  /* NaN, Inf or divergence                                                    */
+    ERR_DEVICE = 7,   /* CUDA error or no device                                                   */
+    ERR_SIGINT = 130, /* stopped by SIGINT, after a checkpoint was written                       */
+    ERR_SIGTERM = 143 /* the same for SIGTERM                                                    */
 };
 
 typedef struct {

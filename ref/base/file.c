@@ -74,8 +74,7 @@ int file_exists(const char *path) {
 
 static int path_copy(char *dst, size_t cap, const char *src, Err *e) {
     size_t n = strlen(src);
-    if (n >= cap)
-        return err_set(e, ERR_IO, "%.200s...: path of %zu bytes is longer than %zu", src, n, cap - 1);
+    if (n >= cap) return err_set(e, ERR_IO, "%.200s...: path of %zu bytes is longer than %zu", src, n, cap - 1);
     memcpy(dst, src, n + 1);
     return OK;
 }
@@ -113,8 +112,7 @@ int file_mkdirs(const char *path, Err *e) {
         if (p[i] && p[i] != '/') continue;
         char c = p[i];
         p[i] = 0;
-        if (file_exists(p) != 2 && (io_fails() || mkdir(p, 0777)) &&
-            !(errno == EEXIST && file_exists(p) == 2))
+        if (file_exists(p) != 2 && (io_fails() || mkdir(p, 0777)) && !(errno == EEXIST && file_exists(p) == 2))
             return io_error(e, p, "cannot make the directory");
         p[i] = c;
         if (!c) break;
@@ -326,8 +324,7 @@ static int finish(FileWriter *w, Err *e) {
     int bad = close(w->fd);
     w->fd = -1;
     if (bad) return io_error(e, w->tmp, "cannot close");
-    if (io_fails() || rename(w->tmp, w->path))
-        return io_error(e, w->path, "cannot rename the new file into place");
+    if (io_fails() || rename(w->tmp, w->path)) return io_error(e, w->path, "cannot rename the new file into place");
     w->tmp[0] = 0;
     return file_sync_dir(dir, e);
 }

@@ -1,7 +1,8 @@
 /* file.h - the only place that talks to the operating system about files.
  *
- * Reading: a whole file as (pointer, length), mapped read-only. Writing: to "PATH.tmp-PID" in the same directory, fsync,
- * rename, fsync of the directory, so that a reader sees the old file or the new one and never a part (interfaces.md B5).
+ * Reading: a whole file as (pointer, length), mapped read-only. Writing: to "PATH.tmp-PID" in the same directory,
+ * fsync, rename, fsync of the directory, so that a reader sees the old file or the new one and never a part
+ * (interfaces.md B5).
  * Every call goes through a counter, so that tests can fail or kill the process at the n-th I/O call. */
 #ifndef HYB_FILE_H
 #define HYB_FILE_H
@@ -21,14 +22,14 @@ typedef struct {
 int file_open(File *f, const char *path, Err *e);
 void file_close(File *f); /* also fine on a zeroed File */
 
-int file_exists(const char *path); /* 1 regular file, 2 directory, 0 nothing (or not visible) */
+int file_exists(const char *path);         /* 1 regular file, 2 directory, 0 nothing (or not visible) */
 int file_mkdirs(const char *path, Err *e); /* like mkdir -p */
 /* rm -r of a directory we own (at most 16 deep): links in it are removed, not followed; nothing there is fine too. */
 int file_remove_tree(const char *path, Err *e);
-int file_remove(const char *path, Err *e); /* one file; nothing there is fine too */
+int file_remove(const char *path, Err *e);     /* one file; nothing there is fine too */
 int file_remove_dir(const char *path, Err *e); /* an empty directory; nothing there is fine too */
-/* Removes what crashed writers left in dir and below (16 deep, links not followed): regular files named "*.tmp-DIGITS". Call it when no
- * other process writes there. */
+/* Removes what crashed writers left in dir and below (16 deep, links not followed): regular files named "*.tmp-DIGITS".
+ * Call it when no other process writes there. */
 int file_remove_temps(const char *dir, Err *e);
 int file_rename(const char *from, const char *to, Err *e); /* rename + fsync of the parent directory */
 int file_sync_dir(const char *path, Err *e);
@@ -39,8 +40,8 @@ void file_list_free(char **names, size_t n);
 int file_join(char *dst, size_t cap, const char *dir, const char *name, Err *e);
 int file_copy(const char *from, const char *to, Err *e); /* atomic, byte for byte */
 
-/* Atomic writer. file_create -> file_write ... -> file_commit, or file_abort (removes the temporary file). After an error in
- * any of them only file_abort is needed; commit aborts by itself when it fails. */
+/* Atomic writer. file_create -> file_write ... -> file_commit, or file_abort (removes the temporary file).
+ * After an error in any of them only file_abort is needed; commit aborts by itself when it fails. */
 typedef struct {
     int fd;
     char path[1024], tmp[1088];
@@ -60,9 +61,10 @@ int file_append(const char *path, const void *data, size_t n, Err *e);
 
 uint32_t file_crc32c(uint32_t crc, const void *data, size_t n); /* start with 0 */
 
-/* Tests: HYBRIDIZE_FAIL_IO=n makes the n-th I/O call (1-based, counted over write, fsync, rename, open for writing, mkdir,
- * unlink, rmdir) fail with EIO; "n:ENOSPC" with a full disk; "n:SHORT" and "n:EINTR" make a write (an fsync) incomplete or
- * interrupted once, which must do no harm. HYBRIDIZE_KILL_IO=n sends this process SIGKILL just before the n-th call. */
+/* Tests: HYBRIDIZE_FAIL_IO=n makes the n-th I/O call (1-based, counted over write, fsync, rename, open for writing,
+ * mkdir, unlink, rmdir) fail with EIO; "n:ENOSPC" with a full disk; "n:SHORT" and "n:EINTR" make a write (an fsync)
+ * incomplete or interrupted once, which must do no harm. HYBRIDIZE_KILL_IO=n sends this process SIGKILL just before the
+ * n-th call. */
 long file_io_calls(void);
 
 #endif

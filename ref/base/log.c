@@ -74,8 +74,7 @@ size_t progress_format(char *dst, size_t cap, const ProgressLine *line) {
     line_add(&l, "%s %ld", line->label ? line->label : "step", line->step);
     if (line->total > 0) line_add(&l, "/%ld", line->total);
     for (int i = 0; i < line->columns; i++)
-        line_add(&l, " | %s%s%s", line->column[i].name, line->column[i].name[0] ? " " : "",
-                 line->column[i].value);
+        line_add(&l, " | %s%s%s", line->column[i].name, line->column[i].name[0] ? " " : "", line->column[i].value);
     if (line->step_ms > 0) line_add(&l, line->step_ms < 10000 ? " | %.1f ms" : " | %.0f ms", line->step_ms);
     if (line->tok_per_s > 0) {
         char rate[32];

@@ -31,8 +31,7 @@ typedef struct Progress {
 void progress_report(const Progress *p, const ProgressLine *line); /* p, or p->report, may be NULL: silence */
 /* One more column, printf style; columns beyond PROGRESS_COLUMNS are dropped. name "" shows the value alone.
  */
-void progress_add(ProgressLine *line, const char *name, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+void progress_add(ProgressLine *line, const char *name, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Seconds left when `done` units took elapsed_s; -1 when nothing is done yet. */
 double progress_eta(double elapsed_s, long done, long left);
 /* The line as text, without newline, cut at cap; returns its length. */

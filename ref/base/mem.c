@@ -44,13 +44,13 @@ static void count_add(size_t n) {
 }
 
 static int no_memory(size_t bytes, const char *what, Err *e) {
-    err_set(e, ERR_MEMORY, "%s: out of memory: could not get %zu bytes (%.1f MiB); %.1f MiB are in use", what,
-            bytes, (double)bytes / 1048576.0, (double)mem_now() / 1048576.0);
+    err_set(e, ERR_MEMORY, "%s: out of memory: could not get %zu bytes (%.1f MiB); %.1f MiB are in use", what, bytes,
+            (double)bytes / 1048576.0, (double)mem_now() / 1048576.0);
     return ERR_MEMORY;
 }
 
-/* Large blocks ask for pages of 2 MiB: a tensor is swept from end to end, and with small pages a third of that time goes into finding
- * them (BENCHMARKS.md, CPU). A refusal changes nothing but speed. */
+/* Large blocks ask for pages of 2 MiB: a tensor is swept from end to end, and with small pages a third of that time
+ * goes into finding them (BENCHMARKS.md, CPU). A refusal changes nothing but speed. */
 static void ask_huge(void *raw, size_t bytes) {
 #ifdef MADV_HUGEPAGE
     madvise(raw, bytes / HUGE * HUGE, MADV_HUGEPAGE);

@@ -7,7 +7,8 @@
 #include <stddef.h>
 #include "base/err.h"
 
-/* *out = bytes of zeroed memory aligned to 64; bytes == 0 gives a valid unique pointer. ERR_MEMORY names `what` and the size. */
+/* *out = bytes of zeroed memory aligned to 64; bytes == 0 gives a valid unique pointer. ERR_MEMORY names `what` and the
+ * size. */
 int mem_alloc(void **out, size_t bytes, const char *what, Err *e);
 /* Grows *p (NULL: allocates) from old to bytes, zeroing the new part; on failure *p is untouched. */
 int mem_grow(void **p, size_t old_bytes, size_t bytes, const char *what, Err *e);

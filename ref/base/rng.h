@@ -1,13 +1,16 @@
 /* rng.h - random numbers that are the same on every platform: the state is a struct, there are no globals.
  *
- * xoshiro256++ seeded by splitmix64 (Blackman & Vigna, public domain algorithms). Normals by Box-Muller in double through our
- * own exp/log-free path is not needed: libm differences would show, so rng_normal uses only +,-,*,/ and sqrt (see rng.c). */
+ * xoshiro256++ seeded by splitmix64 (Blackman & Vigna, public domain algorithms). Normals by Box-Muller in double
+ * through our own exp/log-free path is not needed: libm differences would show, so rng_normal uses only +,-,*,/ and
+ * sqrt (see rng.c). */
 #ifndef HYB_RNG_H
 #define HYB_RNG_H
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct { uint64_t s[4]; } Rng;
+typedef struct {
+    uint64_t s[4];
+} Rng;
 
 void rng_seed(Rng *r, uint64_t seed);
 /* A stream of its own for (seed, a, b): what makes batches a pure function of (seed, step). */

@@ -1,6 +1,7 @@
 /* text_buf.h - text that grows: what the JSON writer, the pictures and the report are written into.
  *
- * A TextBuf starts zeroed. A failed allocation is remembered, later calls do nothing, and textbuf_end reports it once. */
+ * A TextBuf starts zeroed. A failed allocation is remembered, later calls do nothing, and textbuf_end reports it once.
+ * */
 #ifndef HYB_TEXT_BUF_H
 #define HYB_TEXT_BUF_H
 #include <stddef.h>

@@ -7,7 +7,8 @@ typedef struct {
     int pick, pick_norm;
     double acc, acc_norm;
 } Choice;
-/* sum (n): log-likelihood of each choice; text: the choices with their joining space. acc: the first largest sum is the gold one's;
+/* sum (n): log-likelihood of each choice; text: the choices with their joining space. acc: the first largest sum is the
+ * gold one's;
  * acc_norm: the same of sum / characters (code points, without the joining space). */
 Choice choice_score(const double *sum, char *const *text, int n, int gold);
 /* Code points. */

@@ -133,10 +133,9 @@ int completion_apply(EvalSet *s, const char *task, const QuestionOptions *o, Err
     static const char *const line_end[] = {"\n", NULL};
     const int jrt = o->protocol == PROTOCOL_JRT || o->protocol == PROTOCOL_TWICE;
     if (o->window && (!jrt || !o->t || o->window <= ROOM_FOR_ANSWER))
-        return err_set(
-            e, ERR_USAGE,
-            "%s: a window of %d tokens: expected more than %d, a tokenizer, and protocol jrt or twice", task,
-            o->window, ROOM_FOR_ANSWER);
+        return err_set(e, ERR_USAGE,
+                       "%s: a window of %d tokens: expected more than %d, a tokenizer, and protocol jrt or twice", task,
+                       o->window, ROOM_FOR_ANSWER);
     if (jrt) s->until = line_end;
     for (size_t i = 0; i < s->n; i++) {
         EvalDoc *d = &s->doc[i];

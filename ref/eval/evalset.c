@@ -33,8 +33,7 @@ int evalset_add(EvalSet *s, EvalDoc **doc, Err *e) {
 }
 
 int evaldoc_context(EvalDoc *d, const char *text, size_t len, Err *e) {
-    if (d->contexts == EVAL_CONTEXTS)
-        return err_set(e, ERR_USAGE, "a question has at most %d contexts", EVAL_CONTEXTS);
+    if (d->contexts == EVAL_CONTEXTS) return err_set(e, ERR_USAGE, "a question has at most %d contexts", EVAL_CONTEXTS);
     TRY(mem_strndup(&d->context[d->contexts], text, len, e));
     d->contexts++;
     return OK;

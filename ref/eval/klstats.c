@@ -25,10 +25,9 @@ static double se_of(double sum, double squares, double n) {
     return n > 1 ? sqrt(fmax(squares / n - mean * mean, 0) / (n - 1)) : NAN;
 }
 
-void klstats_of(KlStats *s, float *kl, const float *nll, const float *nll_base, const unsigned char *same,
-                size_t n) {
-    double sum = 0, squares = 0, delta = 0, delta2 = 0, right = 0, a = 0, b = 0, aa = 0, bb = 0, ab = 0,
-           dp = 0, dp2 = 0;
+void klstats_of(KlStats *s, float *kl, const float *nll, const float *nll_base, const unsigned char *same, size_t n) {
+    double sum = 0, squares = 0, delta = 0, delta2 = 0, right = 0, a = 0, b = 0, aa = 0, bb = 0, ab = 0, dp = 0,
+           dp2 = 0;
     memset(s, 0, sizeof *s);
     s->positions = (int64_t)n;
     if (!n) return;
@@ -136,11 +135,10 @@ static int side_run(Side *s, const int *ids, int rows, Table *out, Err *e) {
     for (int k = 0; k < 2; k++) {
         TRY(pass_input(&s->pass[k], s->m[k], s->ids, NULL, e));
         model_forward(s->m[k], &s->pass[k]);
-        TRY(loss_xent(&s->loss[k], s->m[k], &s->pass[k], s->target, s->weight, 0, &value, s->nll[k],
-                      s->top[k], e));
+        TRY(loss_xent(&s->loss[k], s->m[k], &s->pass[k], s->target, s->weight, 0, &value, s->nll[k], s->top[k], e));
     }
-    TRY(loss_kl(&s->loss[1], s->m[1], &s->pass[1], s->pass[0].h, s->m[0]->c.C, params_head(&s->m[0]->p)->w, 1,
-                NULL, 0, &value, s->kl, e));
+    TRY(loss_kl(&s->loss[1], s->m[1], &s->pass[1], s->pass[0].h, s->m[0]->c.C, params_head(&s->m[0]->p)->w, 1, NULL, 0,
+                &value, s->kl, e));
     for (int b = 0; b < rows; b++)
         for (int t = 0; t + 1 < T; t++) {
             const size_t at = (size_t)b * T + t, i = out->n++;
@@ -194,15 +192,14 @@ static int run(Side *s, const int *ids, size_t windows, Table *t, const Progress
     return OK;
 }
 
-int klstats_run(KlReport *r, Model *base, Model *m, const int *ids, size_t n, int T, const Progress *progress,
-                Err *e) {
+int klstats_run(KlReport *r, Model *base, Model *m, const int *ids, size_t n, int T, const Progress *progress, Err *e) {
     Side s = {.m = {base, m}};
     Table t = {0}, copy = {0};
     void *mem[2] = {0};
     memset(r, 0, sizeof *r);
     if (base->c.VOC != m->c.VOC)
-        return err_set(e, ERR_INPUT, "vocabularies differ: the base model has %d tokens, the other %d",
-                       base->c.VOC, m->c.VOC);
+        return err_set(e, ERR_INPUT, "vocabularies differ: the base model has %d tokens, the other %d", base->c.VOC,
+                       m->c.VOC);
     if (T < 2) return err_set(e, ERR_USAGE, "window length: got %d tokens, expected at least 2", T);
     if (n < 2) return err_set(e, ERR_INPUT, "the text has %zu tokens, expected at least 2", n);
     s.T = n < (size_t)T ? (int)n : T;

@@ -1,7 +1,7 @@
 /* lm.c - greedy generation for many prompts; see lm.h.
  *
- * A fixed number of rows, each working on a prompt of its own: some read their prompt in pieces, some decode, all in one step together
- * (model/ragged.h). A row that is done takes the next prompt. */
+ * A fixed number of rows, each working on a prompt of its own: some read their prompt in pieces, some decode,
+ * all in one step together (model/ragged.h). A row that is done takes the next prompt. */
 #include "eval/lm.h"
 #include "base/mem.h"
 #include "model/generate.h"
@@ -57,8 +57,7 @@ static int prompts_encode(Job *j, const EvalDoc *doc, size_t n, Err *e) {
         lm->truncated += cut > 0;
         if (!len) {
             if (lm->m->c.bos < 0)
-                return err_set(e, ERR_INPUT,
-                               "question %zu: the prompt is empty and the model has no BOS token", i);
+                return err_set(e, ERR_INPUT, "question %zu: the prompt is empty and the model has no BOS token", i);
             TRY(ids_push(&j->ids, lm->m->c.bos, e));
             len = 1;
         }
@@ -96,8 +95,7 @@ static int cut(char *text, const Job *j) {
 static int row_text(Job *j, int row, int *stop, char **text, Err *e) {
     size_t len = 0;
     *text = NULL;
-    TRY(tokenizer_decode(j->lm->t, j->made + (size_t)row * j->max_new, (size_t)j->slot[row].made, 1, text,
-                         &len, e));
+    TRY(tokenizer_decode(j->lm->t, j->made + (size_t)row * j->max_new, (size_t)j->slot[row].made, 1, text, &len, e));
     if (!*text) TRY(mem_strndup(text, "", 0, e));
     *stop = cut(*text, j);
     return OK;
@@ -214,21 +212,15 @@ static void job_close(Job *j) {
     mem_free(j->last);
 }
 
-int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
-                Err *e) {
+int lm_generate(Lm *lm, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text, Err *e) {
     const int length = lm->max_length ? lm->max_length : lm->m->c.max_positions;
-    Job j = {.lm = lm,
-             .until = until && *until ? until : NULL,
-             .max_new = max_new,
-             .limit = length - max_new,
-             .n = n};
+    Job j = {.lm = lm, .until = until && *until ? until : NULL, .max_new = max_new, .limit = length - max_new, .n = n};
     void *p = NULL, *q = NULL;
     *text = NULL;
-    if (max_new < 1)
-        return err_set(e, ERR_USAGE, "generation: got %d new tokens, expected at least 1", max_new);
+    if (max_new < 1) return err_set(e, ERR_USAGE, "generation: got %d new tokens, expected at least 1", max_new);
     if (j.limit < 1) {
-        err_set(e, ERR_USAGE, "the model's context of %d tokens has no room for a prompt and %d new tokens",
-                length, max_new);
+        err_set(e, ERR_USAGE, "the model's context of %d tokens has no room for a prompt and %d new tokens", length,
+                max_new);
         return err_hint(e, "--max-length N says otherwise");
     }
     int rc = mem_alloc(&p, (n + 1) * sizeof(Prompt), "generation", e);

@@ -1,7 +1,8 @@
 /* lm_loglik.c - log-likelihoods of continuations; see lm.h.
  *
- * Requests on one context are one group: what their inputs have in common is read once, and each continues from a copy of that state
- * (model/ragged.h). Requests whose inputs are equal, as those of one-token answers, are read once altogether. */
+ * Requests on one context are one group: what their inputs have in common is read once, and each continues from a copy
+ * of that state (model/ragged.h). Requests whose inputs are equal, as those of one-token answers, are read once
+ * altogether. */
 #include "base/mem.h"
 #include "eval/lm.h"
 #include "method/loss.h"
@@ -47,8 +48,7 @@ static int is_space(char c) { return c == ' ' || (c >= 9 && c <= 13) || (c >= 28
 static int prefix_token(const Lm *lm, int *id, Err *e) {
     const Config *c = &lm->m->c;
     if (c->bos < 0 && !c->n_eos) {
-        err_set(e, ERR_INPUT,
-                "a question without context needs a BOS or EOS token, and the model names neither");
+        err_set(e, ERR_INPUT, "a question without context needs a BOS or EOS token, and the model names neither");
         return err_hint(e, "bos_token_id and eos_token_id of config.json");
     }
     *id = c->bos >= 0 ? c->bos : c->eos[0];
@@ -114,16 +114,15 @@ static int rows_encode(Job *j, const LogLikAsk *ask, Err *e) {
         const size_t at = j->ids.n;
         size_t first = 0;
         TRY(lm_split(j->lm, &ask[i], &j->ids, &first, e));
-        const size_t all = j->ids.n - at, scored = all - first,
-                     cut = all > longest + 1 ? all - longest - 1 : 0;
+        const size_t all = j->ids.n - at, scored = all - first, cut = all > longest + 1 ? all - longest - 1 : 0;
         if (!scored || !first) {
             err_set(e, ERR_INPUT, "request %zu: \"%.100s\" has no token of its own", i,
                     scored ? ask[i].context : ask[i].continuation);
             return err_hint(e, "this tokenizer joins it with the text before; the harness stops here too");
         }
         if (scored > longest)
-            return err_set(e, ERR_INPUT, "request %zu: a continuation of %zu tokens in a context of %zu", i,
-                           scored, longest);
+            return err_set(e, ERR_INPUT, "request %zu: a continuation of %zu tokens in a context of %zu", i, scored,
+                           longest);
         j->lm->truncated += cut > 0;
         j->row[i] = (Row){.at = at + cut, .n = (int)(all - cut - 1), .scored = (int)scored};
         group_mark(j, i, ask);
@@ -266,8 +265,7 @@ static int rows_run(Job *j, Err *e) {
     TRY(job_open(j, e));
     for (size_t at = 0; at < j->n;) {
         TRY(wave_run(j, at, &at, e));
-        ProgressLine line = {
-            .label = j->lm->label ? j->lm->label : "request", .step = (long)at, .total = (long)j->n};
+        ProgressLine line = {.label = j->lm->label ? j->lm->label : "request", .step = (long)at, .total = (long)j->n};
         line.eta_s = progress_eta(log_now() - began, (long)at, (long)(j->n - at));
         progress_report(j->lm->progress, &line);
     }
@@ -317,8 +315,7 @@ int lm_rolling(Lm *lm, const char *text, LogLik *out, Err *e) {
     for (size_t i = 0; i < j.n && !rc; i++) { // the last, shorter window sees a full window of context
         const size_t at = i * W, left = n - at, scored = left < W ? left : W,
                      from = left < W && at ? at + scored - W : at;
-        j.row[i] =
-            (Row){.at = from, .like = i, .n = (int)(at + scored - from), .scored = (int)scored, .group = 1};
+        j.row[i] = (Row){.at = from, .like = i, .n = (int)(at + scored - from), .scored = (int)scored, .group = 1};
     }
     if (!rc) rc = mem_alloc(&mem, (j.n + 1) * sizeof(LogLik), "windows", e);
     j.out = mem;

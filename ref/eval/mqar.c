@@ -28,8 +28,7 @@ static int probe_open(Probe *p, const MqarSpec *s, Model *m, int rows, Err *e) {
     p->B = s->T < 2048 ? 2048 / s->T : 1;
     if (p->B > rows) p->B = rows;
     const size_t N = (size_t)p->B * s->T;
-    TRY(mem_alloc(&p->mem, N * (3 * sizeof(int) + 2 * sizeof(float)) + mqar_scratch(s) * sizeof(int), "probe",
-                  e));
+    TRY(mem_alloc(&p->mem, N * (3 * sizeof(int) + 2 * sizeof(float)) + mqar_scratch(s) * sizeof(int), "probe", e));
     p->ids = p->mem;
     p->target = p->ids + N;
     p->top = p->target + N;
@@ -42,8 +41,8 @@ static int probe_open(Probe *p, const MqarSpec *s, Model *m, int rows, Err *e) {
     return loss_open(&p->loss, m, 0, (int)N, e);
 }
 
-static int probe_batch(Probe *p, const MqarSpec *s, Model *m, int first, int rows, uint64_t seed,
-                       MqarResult *out, Err *e) {
+static int probe_batch(Probe *p, const MqarSpec *s, Model *m, int first, int rows, uint64_t seed, MqarResult *out,
+                       Err *e) {
     double value;
     for (int b = 0; b < p->B; b++) { // rows beyond the last repeat it
         Rng r;

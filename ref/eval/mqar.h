@@ -1,17 +1,20 @@
-/* mqar.h - recall probes of plain token ids that need no data: multi-query associative recall with zoology's variants, copying, and keys of
- * several tokens.
+/* mqar.h - recall probes of plain token ids that need no data: multi-query associative recall with zoology's variants,
+ * copying, and keys of several tokens.
  *
- *   MQAR           n key-value pairs, then the keys again at places drawn with a power law over gaps; the value is to be predicted at each
+ *   MQAR           n key-value pairs, then the keys again at places drawn with a power law over gaps;
+ *                  the value is to be predicted at each
  *                  key's second position and is not in the input there. passes 2: "just read twice"
  *   FORGETTING     `updates` of the keys get another value behind the pairs: the last one counts
  *   COMPOSITIONAL  a key is a pair of tokens out of a grid of sqrt(n) x sqrt(n): neither token alone tells the value
  *   PARITY         T - 1 bits and an end token: is the number of ones odd?
  *   MAJORITY       the same: are there more ones than zeros?
  *   COPY           a random block of n tokens, then the same block again
- *   NGRAM          n keys of `gram` tokens over an alphabet so small that every token of a key matters, each with its value; then all of
+ *   NGRAM          n keys of `gram` tokens over an alphabet so small that every token of a key matters, each with its
+ *                  value; then all of
  *                  them again in another order, values included
  *
- * The distributions are the originals' (github HazyResearch/zoology; NGRAM and COPY: evaluation.md 7.3), their random streams are not.
+ * The distributions are the originals' (github HazyResearch/zoology; NGRAM and COPY: evaluation.md 7.3), their random
+ * streams are not.
  * Source: evaluation.md 7.1, 7.3. */
 #ifndef HYB_MQAR_H
 #define HYB_MQAR_H
@@ -30,9 +33,10 @@ typedef enum {
 } ProbeKind;
 typedef struct {
     ProbeKind kind;
-    int vocab;  /* keys from its first half (without 0), values from the second; COMPOSITIONAL: thirds */
-    int T, n;   /* length, pairs (COPY: block). COPY and NGRAM have the length that n gives: mqar_length */
-    int passes; /* MQAR: times the pairs are shown */
+    int vocab; /* keys from its first half (without 0), values from the second; COMPOSITIONAL: thirds */
+    /* length, pairs (COPY: block). COPY and NGRAM have the length that n gives: mqar_length */
+    int T, n;
+    int passes;        /* MQAR: times the pairs are shown */
     int updates, gram; /* FORGETTING; NGRAM */
     double power;      /* 0.01 */
     int random_filler; /* 1: other positions are random tokens; 0: token 0 */
@@ -51,7 +55,8 @@ typedef struct {
     double accuracy, accuracy_se, loss;
     int64_t asked;
 } MqarResult;
-/* rows sequences, a pure function of (spec, seed). accuracy: mean over sequences of the fraction of right argmaxes; loss: nats. */
+/* rows sequences, a pure function of (spec, seed). accuracy: mean over sequences of the fraction of right argmaxes;
+ * loss: nats. */
 int mqar_run(const MqarSpec *s, Model *m, int rows, uint64_t seed, MqarResult *out, Err *e);
 
 #endif

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const names[PROBES] = {
-    "mqar", "mqar_forgetting", "mqar_compositional", "parity", "majority", "copy", "ngram"};
+static const char *const names[PROBES] = {"mqar", "mqar_forgetting", "mqar_compositional", "parity", "majority", "copy",
+                                          "ngram"};
 const char *mqar_name(ProbeKind k) { return k < PROBES ? names[k] : NULL; }
 int mqar_find(const char *name) {
     for (int i = 0; i < PROBES; i++)
@@ -29,9 +29,7 @@ int mqar_length(const MqarSpec *s) {
     return s->kind == PROBE_COPY ? 2 * s->n : s->kind == PROBE_NGRAM ? 2 * s->n * (s->gram + 1) : s->T;
 }
 
-size_t mqar_scratch(const MqarSpec *s) {
-    return (size_t)s->vocab + (size_t)mqar_length(s) + 4 * (size_t)s->n + 16;
-}
+size_t mqar_scratch(const MqarSpec *s) { return (size_t)s->vocab + (size_t)mqar_length(s) + 4 * (size_t)s->n + 16; }
 
 /* Tokens that pairs and questions take at least, and distinct keys that there must be and are. */
 static int64_t least_length(const MqarSpec *s) {
@@ -44,11 +42,9 @@ static int64_t least_length(const MqarSpec *s) {
 
 int mqar_check(const MqarSpec *s, Err *e) {
     const char *name = names[s->kind];
-    const int bits = s->kind == PROBE_PARITY || s->kind == PROBE_MAJORITY,
-              grid = s->kind == PROBE_COMPOSITIONAL;
+    const int bits = s->kind == PROBE_PARITY || s->kind == PROBE_MAJORITY, grid = s->kind == PROBE_COMPOSITIONAL;
     if (s->vocab < 6 || s->n < 1 || s->T < 2 || (s->T % 2 && !bits) || s->passes < 0 || s->passes > 1000)
-        return err_set(e, ERR_USAGE, "%s: got vocabulary %d, %d pairs, length %d", name, s->vocab, s->n,
-                       s->T);
+        return err_set(e, ERR_USAGE, "%s: got vocabulary %d, %d pairs, length %d", name, s->vocab, s->n, s->T);
     if (s->kind == PROBE_MQAR && s->passes < 1)
         return err_set(e, ERR_USAGE, "%s: pairs shown %d times", name, s->passes);
     if (s->kind == PROBE_FORGETTING && (s->updates < 1 || s->updates > s->n))
@@ -109,8 +105,8 @@ static void filler(const MqarSpec *s, Rng *r, int *ids, int from) {
 /* ---- sequences ---- */
 
 /* value[i] is what counts for key[i]; the context of `shown` tokens is there already. */
-static void questions(const MqarSpec *s, Rng *r, int shown, const int *key, const int *value, int *ids,
-                      int *target, float *weight, int *taken) {
+static void questions(const MqarSpec *s, Rng *r, int shown, const int *key, const int *value, int *ids, int *target,
+                      float *weight, int *taken) {
     const int space = (s->T - shown) / 2;
     filler(s, r, ids, shown);
     memset(taken, 0, (size_t)s->T * sizeof(int));
@@ -149,8 +145,7 @@ static void forgetting(const MqarSpec *s, Rng *r, int *ids, int *target, float *
 
 static void compositional(const MqarSpec *s, Rng *r, int *ids, int *target, float *weight, int *scratch) {
     const int third = s->vocab / 3, side = grid_side(s->n), shown = 3 * s->n, space = (s->T - shown) / 3;
-    int *one = scratch, *two = one + third, *value = two + third, *taken = scratch + s->vocab,
-        *cell = taken + s->T;
+    int *one = scratch, *two = one + third, *value = two + third, *taken = scratch + s->vocab, *cell = taken + s->T;
     draw_distinct(r, 1, third - 1, side, one);
     draw_distinct(r, third, third, side, two);
     draw_distinct(r, 2 * third, s->vocab - 2 * third, s->n, value);

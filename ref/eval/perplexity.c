@@ -11,7 +11,8 @@ typedef struct {
     int64_t windows, done;
     int T, B;
     int *batch, *target; /* (B*T) */
-    float *weight;       /* (B*T) 1 where the next token is predicted, 0 at the last position and in rows beyond the end */
+    /* (B*T) 1 where the next token is predicted, 0 at the last position and in rows beyond the end */
+    float *weight;
 } Windows;
 
 static void windows_close(Windows *w) {
@@ -40,7 +41,8 @@ static int windows_open(Windows *w, const int *ids, size_t n, int T, int B, Err 
     return rc;
 }
 
-/* Fills the arrays with the next windows; returns how many, 0 at the end. Rows without a window repeat the first one at weight 0. */
+/* Fills the arrays with the next windows; returns how many, 0 at the end. Rows without a window repeat the first one at
+ * weight 0. */
 static int windows_next(Windows *w) {
     const int64_t left = w->windows - w->done;
     const int rows = left < w->B ? (int)left : w->B;
@@ -60,7 +62,9 @@ static int windows_next(Windows *w) {
 
 /* ---- sums over windows ---- */
 
-typedef struct { double sum, squares; } Spread; /* of per-window means */
+typedef struct {
+    double sum, squares;
+} Spread; /* of per-window means */
 
 static void spread_add(Spread *s, double mean) {
     s->sum += mean;
@@ -69,7 +73,8 @@ static void spread_add(Spread *s, double mean) {
 static double spread_mean(const Spread *s, int64_t n) { return s->sum / (double)n; }
 static double spread_se(const Spread *s, int64_t n) {
     if (n < 2) return NAN;
-    const double mean = s->sum / (double)n, variance = (s->squares / (double)n - mean * mean) * (double)n / (double)(n - 1);
+    const double mean = s->sum / (double)n,
+                 variance = (s->squares / (double)n - mean * mean) * (double)n / (double)(n - 1);
     return sqrt(fmax(variance, 0) / (double)n);
 }
 
@@ -148,7 +153,8 @@ static void report(const Progress *p, const Windows *w, double began, double nll
 
 /* ---- the public part ---- */
 
-int perplexity_run(Perplexity *r, Model *m, const int *ids, size_t n, int T, int batch, const Progress *progress, Err *e) {
+int perplexity_run(Perplexity *r, Model *m, const int *ids, size_t n, int T, int batch, const Progress *progress,
+                   Err *e) {
     Windows w;
     Side s = {0};
     const double began = log_now();
@@ -165,15 +171,20 @@ int perplexity_run(Perplexity *r, Model *m, const int *ids, size_t n, int T, int
     return rc;
 }
 
-typedef struct { Side teacher, student; Spread kl; int64_t same; float *row; } Pair;
+typedef struct {
+    Side teacher, student;
+    Spread kl;
+    int64_t same;
+    float *row;
+} Pair;
 
 static int pair_run(Pair *p, const Windows *w, int rows, Err *e) {
     double value;
     Model *t = p->teacher.m;
     TRY(side_run(&p->teacher, w, rows, e));
     TRY(side_run(&p->student, w, rows, e));
-    TRY(loss_kl(&p->student.loss, p->student.m, &p->student.pass, p->teacher.pass.h, t->c.C, params_head(&t->p)->w, 1, NULL, 0, &value,
-                p->row, e));
+    TRY(loss_kl(&p->student.loss, p->student.m, &p->student.pass, p->teacher.pass.h, t->c.C, params_head(&t->p)->w, 1,
+                NULL, 0, &value, p->row, e));
     for (int b = 0; b < rows; b++) {
         double sum = 0;
         for (int i = 0; i < w->T; i++) {
@@ -181,21 +192,23 @@ static int pair_run(Pair *p, const Windows *w, int rows, Err *e) {
             sum += p->row[at];
             p->same += i + 1 < w->T && p->teacher.top[at] == p->student.top[at];
         }
-        if (!isfinite(sum)) return err_set(e, ERR_NUMERIC, "window %lld: the KL is not finite", (long long)(w->done - rows + b));
+        if (!isfinite(sum))
+            return err_set(e, ERR_NUMERIC, "window %lld: the KL is not finite", (long long)(w->done - rows + b));
         spread_add(&p->kl, sum / w->T);
     }
     return OK;
 }
 
-int divergence_run(Divergence *r, Model *teacher, Model *student, const int *ids, size_t n, int T, int batch, const Progress *progress,
-                   Err *e) {
+int divergence_run(Divergence *r, Model *teacher, Model *student, const int *ids, size_t n, int T, int batch,
+                   const Progress *progress, Err *e) {
     Windows w;
     Pair p = {0};
     void *row = NULL;
     const double began = log_now();
     memset(r, 0, sizeof *r);
     if (teacher->c.VOC != student->c.VOC)
-        return err_set(e, ERR_INPUT, "vocabularies differ: the teacher has %d tokens, the student %d", teacher->c.VOC, student->c.VOC);
+        return err_set(e, ERR_INPUT, "vocabularies differ: the teacher has %d tokens, the student %d", teacher->c.VOC,
+                       student->c.VOC);
     TRY(windows_open(&w, ids, n, T, batch, e));
     int rows, rc = side_open(&p.teacher, teacher, &w, 0, e);
     if (!rc) rc = side_open(&p.student, student, &w, teacher->c.C, e);

@@ -8,8 +8,7 @@ enum { WORDS = 624, MIDDLE = 397 };
 /* Knuth's multiplicative filling; NumPy's legacy seeding is this alone. */
 void nprandom_seed(PyRandom *r, uint32_t seed) {
     r->word[0] = seed;
-    for (uint32_t i = 1; i < WORDS; i++)
-        r->word[i] = 1812433253u * (r->word[i - 1] ^ r->word[i - 1] >> 30) + i;
+    for (uint32_t i = 1; i < WORDS; i++) r->word[i] = 1812433253u * (r->word[i - 1] ^ r->word[i - 1] >> 30) + i;
     r->at = WORDS;
 }
 
@@ -65,9 +64,7 @@ uint32_t pyrandom_below(PyRandom *r, uint32_t n) {
     return x;
 }
 
-int64_t pyrandom_int(PyRandom *r, int64_t lo, int64_t hi) {
-    return lo + pyrandom_below(r, (uint32_t)(hi - lo + 1));
-}
+int64_t pyrandom_int(PyRandom *r, int64_t lo, int64_t hi) { return lo + pyrandom_below(r, (uint32_t)(hi - lo + 1)); }
 
 void pyrandom_shuffle(PyRandom *r, int *x, size_t n) {
     for (size_t i = n; i-- > 1;) {
@@ -82,7 +79,8 @@ void pyrandom_choices(PyRandom *r, uint32_t n, int k, int *out) {
     for (int i = 0; i < k; i++) out[i] = (int)(pyrandom_real(r) * n);
 }
 
-/* CPython keeps a pool of all n when that is smaller than a set of the k chosen would be, else the set; the draws differ. */
+/* CPython keeps a pool of all n when that is smaller than a set of the k chosen would be, else the set;
+ * the draws differ. */
 int pyrandom_sample(PyRandom *r, size_t n, int k, int *out, Err *e) {
     void *mem;
     if (k < 0 || (size_t)k > n) return err_set(e, ERR_USAGE, "sampling: %d of %zu", k, n);
@@ -115,8 +113,7 @@ void pyrandom_uuid4(PyRandom *r, char out[37]) {
     for (int i = 0; i < 4; i++) w[i] = draw(r);
     w[2] = (w[2] & ~0xf000u) | 0x4000u;        // version 4: bits 76..79
     w[1] = (w[1] & 0x3fffffffu) | 0x80000000u; // variant: bits 62, 63
-    snprintf(out, 37, "%08x-%04x-%04x-%04x-%04x%08x", w[3], w[2] >> 16, w[2] & 0xffff, w[1] >> 16,
-             w[1] & 0xffff, w[0]);
+    snprintf(out, 37, "%08x-%04x-%04x-%04x-%04x%08x", w[3], w[2] >> 16, w[2] & 0xffff, w[1] >> 16, w[1] & 0xffff, w[0]);
 }
 
 int64_t nprandom_int(PyRandom *r, int64_t lo, int64_t hi) {

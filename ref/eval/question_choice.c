@@ -1,4 +1,5 @@
-/* question_choice.c - rows of the multiple-choice sets, in the forms that publishers and mirrors give them, and LAMBADA. */
+/* question_choice.c - rows of the multiple-choice sets, in the forms that publishers and mirrors give them,
+ * and LAMBADA. */
 #include "eval/question_parts.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,17 +66,16 @@ int arc_row(const Json *j, JsonRef row, EvalSet *out, Err *e) {
 }
 int obqa_row(const Json *j, JsonRef row, EvalSet *out, Err *e) { return stem_row(j, row, out, "", "", e); }
 
-/* The instruction form of a mirror: "...question: Q\n\nAnswer1: a Answer2: b ...\n\nAnswer format: ..." is split back. */
-static int instruct_row(const Json *j, JsonRef row, EvalSet *out, const char *before, const char *after,
-                        Err *e) {
+/* The instruction form of a mirror: "...question: Q\n\nAnswer1: a Answer2: b ...\n\nAnswer format: ..." is split back.
+ * */
+static int instruct_row(const Json *j, JsonRef row, EvalSet *out, const char *before, const char *after, Err *e) {
     static const char lead[] = "Please choose the correct answer to the question: ";
     const char *text, *answer;
     TextBuf b = {0};
     EvalDoc *d;
     TRY(question_want(j, row, "instruction", &text, e));
     TRY(question_want(j, row, "answer", &answer, e));
-    const char *list = strstr(text, "\n\nAnswer1: "),
-               *stop = list ? strstr(list + 2, "\n\nAnswer format:") : NULL;
+    const char *list = strstr(text, "\n\nAnswer1: "), *stop = list ? strstr(list + 2, "\n\nAnswer format:") : NULL;
     if (strncmp(text, lead, sizeof lead - 1) || !stop)
         return err_set(e, ERR_INPUT, "%s: instruction: not of the known form", j->file);
     TRY(evalset_add(out, &d, e));
@@ -93,15 +93,12 @@ static int instruct_row(const Json *j, JsonRef row, EvalSet *out, const char *be
         TRY(question_choice(d, at, (size_t)(end - at), e));
         at = end < stop ? end + 1 : stop;
     }
-    return question_gold(j, d, strncmp(answer, "answer", 6) ? -1 : strtol(answer + 6, NULL, 10) - 1,
-                         d->n_text, e);
+    return question_gold(j, d, strncmp(answer, "answer", 6) ? -1 : strtol(answer + 6, NULL, 10) - 1, d->n_text, e);
 }
 int arc_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) {
     return instruct_row(j, row, out, "Question: ", "\nAnswer:", e);
 }
-int obqa_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) {
-    return instruct_row(j, row, out, "", "", e);
-}
+int obqa_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) { return instruct_row(j, row, out, "", "", e); }
 int siqa_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e) {
     return instruct_row(j, row, out, "Q: ", "\nA:", e);
 }
@@ -168,8 +165,8 @@ int winogrande_official(const Json *j, JsonRef row, EvalSet *out, Err *e) {
     return question_gold(j, d, strtol(answer, NULL, 10) - 1, 2, e);
 }
 
-static int boolq_put(const Json *j, const char *passage, const char *question, size_t len, int yes,
-                     EvalSet *out, Err *e) {
+static int boolq_put(const Json *j, const char *passage, const char *question, size_t len, int yes, EvalSet *out,
+                     Err *e) {
     TextBuf b = {0};
     EvalDoc *d;
     TRY(evalset_add(out, &d, e));

@@ -34,7 +34,8 @@ static int hellaswag_text(EvalDoc *d, const char *s, size_t n, int choice, Err *
     return rc;
 }
 
-/* The publisher's JSONL: {"activity_label", "ctx_a", "ctx_b", "label", "endings"}; ctx_b is capitalised as Python does it. */
+/* The publisher's JSONL: {"activity_label", "ctx_a", "ctx_b", "label", "endings"}; ctx_b is capitalised as Python does
+ * it. */
 int hellaswag_row(const Json *j, JsonRef row, EvalSet *out, Err *e) {
     const char *activity, *a, *b, *s;
     TextBuf t = {0};
@@ -73,13 +74,11 @@ int hellaswag_read(const char *path, const File *f, size_t limit, EvalSet *out, 
         TRY(evalset_add(out, &d, e));
         TRY(hellaswag_text(d, line, n, 0, e));
         if (!question_line(&l, &line, &n) || n != 1 || *line < '0' || *line > '3')
-            return err_set(e, ERR_INPUT, "%s:%zu: expected the number of the right ending, 0 to 3", path,
-                           l.number);
+            return err_set(e, ERR_INPUT, "%s:%zu: expected the number of the right ending, 0 to 3", path, l.number);
         d->gold = *line - '0';
         for (int i = 0; i < 4; i++) {
             if (!question_line(&l, &line, &n))
-                return err_set(e, ERR_INPUT, "%s:%zu: the last question has %d endings, expected 4", path,
-                               l.number, i);
+                return err_set(e, ERR_INPUT, "%s:%zu: the last question has %d endings, expected 4", path, l.number, i);
             TRY(hellaswag_text(d, line, n, 1, e));
         }
     }

@@ -1,4 +1,5 @@
-/* question_mmlu.c - MMLU from its official files: SUBJECT_test.csv, a row being question, four choices, letter. evaluation.md 6. */
+/* question_mmlu.c - MMLU from its official files: SUBJECT_test.csv, a row being question, four choices, letter.
+ * evaluation.md 6. */
 #include "base/mem.h"
 #include "eval/question_parts.h"
 #include <stdio.h>
@@ -54,8 +55,7 @@ static int row_check(const char *path, const Csv *c, const CsvRow *r, int n, Err
     if (n == FIELDS && strlen(r->field[FIELDS - 1]) == 1 && r->field[FIELDS - 1][0] >= 'A' &&
         r->field[FIELDS - 1][0] <= 'D')
         return OK;
-    return err_set(e, ERR_INPUT,
-                   "%s:%zu: expected question, four choices and a letter A to D, found %d fields", path,
+    return err_set(e, ERR_INPUT, "%s:%zu: expected question, four choices and a letter A to D, found %d fields", path,
                    c->line, n);
 }
 
@@ -120,8 +120,7 @@ static int subject_read(const char *dir, const char *name, int shots, size_t lim
     snprintf(dev, sizeof dev, "%.800s/../dev/%s_dev.csv", dir, subject);
     for (char *s = subject; *s; s++)
         if (*s == '_') *s = ' ';
-    textbuf_printf(&head, "The following are multiple choice questions (with answers) about %s.\n\n",
-                   subject);
+    textbuf_printf(&head, "The following are multiple choice questions (with answers) about %s.\n\n", subject);
     int rc = shots ? examples_put(&head, dev, shots, e) : OK;
     if (!rc) rc = textbuf_end(&head, e);
     if (!rc) rc = questions_put(path, &head, limit, out, e);
@@ -138,8 +137,7 @@ int mmlu_read(const char *dir, int shots, size_t limit, EvalSet *out, Err *e) {
     int rc = OK;
     for (size_t i = 0; i < n && !rc; i++) {
         const size_t len = strlen(name[i]);
-        if (len > 9 && !strcmp(name[i] + len - 9, "_test.csv"))
-            rc = subject_read(dir, name[i], shots, limit, out, e);
+        if (len > 9 && !strcmp(name[i] + len - 9, "_test.csv")) rc = subject_read(dir, name[i], shots, limit, out, e);
     }
     file_list_free(name, n);
     return rc;

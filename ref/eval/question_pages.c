@@ -1,4 +1,5 @@
-/* question_pages.c - WikiText: one file of text is pages; the model reads them with the tokenisation of the corpus undone. */
+/* question_pages.c - WikiText: one file of text is pages; the model reads them with the tokenisation of the corpus
+ * undone. */
 #include "eval/question_parts.h"
 #include <string.h>
 
@@ -69,8 +70,7 @@ static int page_put(EvalDoc *d, const char *s, size_t n, Err *e) {
 static int is_heading(const char *s, size_t n) {
     while (n && s[n - 1] == ' ') n--;
     while (n && *s == ' ') s++, n--;
-    return n > 4 && s[0] == '=' && s[1] == ' ' && s[2] != '=' && s[n - 1] == '=' && s[n - 2] == ' ' &&
-           s[n - 3] != '=';
+    return n > 4 && s[0] == '=' && s[1] == ' ' && s[2] != '=' && s[n - 1] == '=' && s[n - 2] == ' ' && s[n - 3] != '=';
 }
 
 int pages_read(const File *f, size_t limit, EvalSet *out, Err *e) {

@@ -26,8 +26,7 @@ int question_choice(EvalDoc *d, const char *s, size_t n, Err *e) {
 
 int question_gold(const Json *j, EvalDoc *d, int64_t gold, int n, Err *e) {
     if (gold < 0 || gold >= n)
-        return err_set(e, ERR_INPUT, "%s: the right answer is number %lld of %d", j->file, (long long)gold,
-                       n);
+        return err_set(e, ERR_INPUT, "%s: the right answer is number %lld of %d", j->file, (long long)gold, n);
     d->gold = (int)gold;
     return OK;
 }

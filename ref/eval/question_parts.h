@@ -39,7 +39,8 @@ int boolq_instruct(const Json *j, JsonRef row, EvalSet *out, Err *e);
 int sciq_row(const Json *j, JsonRef row, EvalSet *out, Err *e);
 int hellaswag_row(const Json *j, JsonRef row, EvalSet *out, Err *e);
 int hellaswag_read(const char *path, const File *f, size_t limit, EvalSet *out, Err *e);
-/* MMLU: all SUBJECT_test.csv of dir, at most limit (0: all) of each; shots: examples from ../dev before every question. */
+/* MMLU: all SUBJECT_test.csv of dir, at most limit (0: all) of each; shots: examples from ../dev before every question.
+ * */
 int mmlu_read(const char *dir, int shots, size_t limit, EvalSet *out, Err *e);
 
 /* Words. */

@@ -50,8 +50,7 @@ int squad_article(const Json *j, JsonRef article, EvalSet *out, Err *e) {
             TextBuf b = {0};
             TRY(question_want(j, q, "question", &question, e));
             TRY(evalset_add(out, &d, e));
-            textbuf_printf(&b, "Title: %s\n\nBackground: %s\n\nQuestion: %s\n\nAnswer:", title, context,
-                           question);
+            textbuf_printf(&b, "Title: %s\n\nBackground: %s\n\nQuestion: %s\n\nAnswer:", title, context, question);
             TRY(question_context(d, &b, e));
             for (JsonRef a = json_first(j, json_get(j, q, "answers")); a >= 0; a = json_next(j, a)) {
                 TRY(question_want(j, a, "text", &s, e));

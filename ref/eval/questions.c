@@ -49,8 +49,7 @@ static const QuestionReader readers[] = {
       {"social_iqa/dev.instruct.json", FORM_JSON, siqa_instruct, NULL}}},
     {"boolq",
      "BoolQ dev (github google-research-datasets/boolean-questions)",
-     {{"boolq/dev.jsonl", FORM_JSONL, boolq_row, NULL},
-      {"boolq/dev.instruct.json", FORM_JSON, boolq_instruct, NULL}}},
+     {{"boolq/dev.jsonl", FORM_JSONL, boolq_row, NULL}, {"boolq/dev.instruct.json", FORM_JSON, boolq_instruct, NULL}}},
     {"mmlu",
      "MMLU (github hendrycks/test, data.tar: test/SUBJECT_test.csv, dev/SUBJECT_dev.csv)",
      {{"mmlu/test", FORM_MMLU, NULL, NULL}}},
@@ -58,9 +57,7 @@ static const QuestionReader readers[] = {
     {"lambada_openai",
      "LAMBADA test, OpenAI's variant",
      {{"lambada/lambada_test.jsonl", FORM_JSONL, lambada_row, NULL}}},
-    {"gsm8k",
-     "GSM8K test (github openai/grade-school-math)",
-     {{"gsm8k/test.jsonl", FORM_JSONL, gsm8k_row, NULL}}},
+    {"gsm8k", "GSM8K test (github openai/grade-school-math)", {{"gsm8k/test.jsonl", FORM_JSONL, gsm8k_row, NULL}}},
     {"swde",
      "hazyresearch/based-swde-v2, its parquet as JSONL",
      {{"swde/validation.jsonl", FORM_JSONL, completion_row, NULL}}},
@@ -86,8 +83,7 @@ const QuestionReader *questions_find(const char *task) {
     return NULL;
 }
 
-static int read_jsonl(const QuestionSource *s, const char *path, const File *f, size_t limit, EvalSet *out,
-                      Err *e) {
+static int read_jsonl(const QuestionSource *s, const char *path, const File *f, size_t limit, EvalSet *out, Err *e) {
     QuestionLines l = {(const char *)f->data, (const char *)f->data + f->size, 0};
     const char *line;
     size_t n;
@@ -104,17 +100,13 @@ static int read_jsonl(const QuestionSource *s, const char *path, const File *f, 
     return OK;
 }
 
-static int read_json(const QuestionSource *s, const char *path, const File *f, size_t limit, EvalSet *out,
-                     Err *e) {
+static int read_json(const QuestionSource *s, const char *path, const File *f, size_t limit, EvalSet *out, Err *e) {
     Json j;
     TRY(json_parse(&j, (const char *)f->data, f->size, path, e));
     const JsonRef list = json_kind(&j, 0) == JSON_OBJECT ? json_get(&j, 0, "data") : 0;
-    int rc = json_kind(&j, list) == JSON_ARRAY
-                 ? OK
-                 : err_set(e, ERR_INPUT, "%s: expected a list of questions", path);
+    int rc = json_kind(&j, list) == JSON_ARRAY ? OK : err_set(e, ERR_INPUT, "%s: expected a list of questions", path);
     size_t row = 0;
-    for (JsonRef r = json_first(&j, list); r >= 0 && !rc && (!limit || out->n < limit);
-         r = json_next(&j, r), row++) {
+    for (JsonRef r = json_first(&j, list); r >= 0 && !rc && (!limit || out->n < limit); r = json_next(&j, r), row++) {
         rc = s->row(&j, r, out, e);
         if (rc) err_prefix(e, "question %zu", row + 1);
     }
@@ -132,8 +124,7 @@ static int read_labels(const char *path, EvalSet *out, Err *e) {
     int rc = OK;
     for (size_t i = 0; i < out->n && !rc; i++) {
         if (!question_line(&l, &line, &n) || n != 1 || *line < '0' || *line >= '0' + out->doc[i].n_text)
-            rc = err_set(e, ERR_INPUT, "%s:%zu: expected the number of an answer for every question", path,
-                         l.number);
+            rc = err_set(e, ERR_INPUT, "%s:%zu: expected the number of an answer for every question", path, l.number);
         else out->doc[i].gold = *line - '0';
     }
     file_close(&f);
@@ -141,8 +132,8 @@ static int read_labels(const char *path, EvalSet *out, Err *e) {
 }
 
 /* The first of the set's files that is there. */
-static int source_find(const QuestionReader *r, const char *dir, const QuestionSource **s, char *path,
-                       size_t cap, Err *e) {
+static int source_find(const QuestionReader *r, const char *dir, const QuestionSource **s, char *path, size_t cap,
+                       Err *e) {
     for (int i = 0; i < SOURCES && r->source[i].path; i++) {
         *s = &r->source[i];
         TRY(file_join(path, cap, dir, (*s)->path, e));
@@ -154,8 +145,7 @@ static int source_find(const QuestionReader *r, const char *dir, const QuestionS
     return err_hint(e, "%s is needed here: %s", (*s)->path, r->origin);
 }
 
-static int source_read(const QuestionSource *s, const char *path, const QuestionOptions *o, EvalSet *out,
-                       Err *e) {
+static int source_read(const QuestionSource *s, const char *path, const QuestionOptions *o, EvalSet *out, Err *e) {
     File f;
     if (s->form == FORM_MMLU) return mmlu_read(path, o->shots, o->limit, out, e);
     TRY(file_open(&f, path, e));

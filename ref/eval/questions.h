@@ -1,4 +1,5 @@
-/* questions.h - question sets from files: what each row becomes. Contexts and choices as lm-evaluation-harness builds them.
+/* questions.h - question sets from files: what each row becomes. Contexts and choices as lm-evaluation-harness builds
+ * them.
  * Source: evaluation.md 5, 6; file forms as the publishers and common mirrors give them. */
 #ifndef HYB_QUESTIONS_H
 #define HYB_QUESTIONS_H
@@ -18,8 +19,8 @@ typedef struct {
 typedef struct QuestionReader QuestionReader;
 /* By task name; NULL if there is no such set. */
 const QuestionReader *questions_find(const char *task);
-/* Reads from the first of the set's files that lies under dir. ERR_IO says which is missing and where it comes from; ERR_INPUT gives file
- * and line. */
+/* Reads from the first of the set's files that lies under dir. ERR_IO says which is missing and where it comes from;
+ * ERR_INPUT gives file and line. */
 int questions_read(const QuestionReader *r, const char *dir, const QuestionOptions *o, EvalSet *out, Err *e);
 
 #endif

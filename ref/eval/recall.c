@@ -22,13 +22,12 @@ int recall_check(const RecallSpec *s, int n_max, int VOC, Err *e) {
     if (!s->disjoint) TRY(set_check(s->value, s->n_value, VOC, "values", e));
     if (!s->disjoint && s->n_value < 1) return err_set(e, ERR_USAGE, "recall: the set of values is empty");
     if (n_max < 1 || n_max > most)
-        return err_set(e, ERR_USAGE, "recall: got %d pairs, expected 1 to %d (there are %d keys)", n_max,
-                       most, s->n_key);
+        return err_set(e, ERR_USAGE, "recall: got %d pairs, expected 1 to %d (there are %d keys)", n_max, most,
+                       s->n_key);
     return OK;
 }
 
-int recall_row(const RecallSpec *s, Rng *r, int n, int T, int *ids, int *target, float *weight,
-               int *scratch) {
+int recall_row(const RecallSpec *s, Rng *r, int n, int T, int *ids, int *target, float *weight, int *scratch) {
     int *pool = scratch, *value = scratch + s->n_key, asked = 0;
     memcpy(pool, s->key, (size_t)s->n_key * sizeof *pool);
     for (int i = 0; i < n; i++) { // the first n of a shuffle: distinct keys
@@ -64,22 +63,19 @@ int recall_alphabet(int **ids, int *n, const Tokenizer *t, const char *set, Err 
     for (size_t i = 0; i < len && !rc; i++) {
         unsigned char from = (unsigned char)set[i], to = from;
         if (i + 2 < len && set[i + 1] == '-') to = (unsigned char)set[i += 2];
-        if (to < from)
-            rc = err_set(e, ERR_USAGE, "recall set '%s': the range %c-%c runs backwards", set, from, to);
+        if (to < from) rc = err_set(e, ERR_USAGE, "recall set '%s': the range %c-%c runs backwards", set, from, to);
         for (int c = from; c <= to && !rc; c++) {
             const char text[1] = {(char)c};
             Ids one = {0};
             rc = tokenizer_encode(t, text, 1, TOKENIZE_NO_PARSE, &one, e);
             unsigned char last[4] = {0};
-            if (!rc && one.n == 2 && tokenizer_bytes(t, one.id[1], (char *)last, sizeof last) == 1 &&
-                last[0] == c) {
+            if (!rc && one.n == 2 && tokenizer_bytes(t, one.id[1], (char *)last, sizeof last) == 1 && last[0] == c) {
                 one.id[0] = one.id[1]; // the tokenizer puts a space token in front of a text
                 one.n = 1;
             }
             if (!rc && (one.n != 1 || *n == 256))
-                rc =
-                    err_set(e, ERR_USAGE, "recall set '%s': '%c' is %zu tokens of this tokenizer, expected 1",
-                            set, c, one.n);
+                rc = err_set(e, ERR_USAGE, "recall set '%s': '%c' is %zu tokens of this tokenizer, expected 1", set, c,
+                             one.n);
             if (!rc) out[(*n)++] = one.id[0];
             ids_free(&one);
         }
@@ -95,8 +91,8 @@ int recall_alphabet(int **ids, int *n, const Tokenizer *t, const char *set, Err 
 
 /* ---------------------------------------------------------------- probe */
 
-int recall_open(Recall *r, const RecallSpec *s, const int *n, int n_n, int rows, int queries, uint64_t seed,
-                int VOC, Err *e) {
+int recall_open(Recall *r, const RecallSpec *s, const int *n, int n_n, int rows, int queries, uint64_t seed, int VOC,
+                Err *e) {
     memset(r, 0, sizeof *r);
     if (n_n < 1 || n_n > RECALL_MAX_N)
         return err_set(e, ERR_USAGE, "recall: got %d numbers of pairs, expected 1 to %d", n_n, RECALL_MAX_N);
@@ -149,9 +145,10 @@ static int probe_open(Probe *k, const Recall *r, Model *m, int T, Err *e) {
     return loss_open(&k->loss, m, 0, (int)N, e);
 }
 
-/* Sequences first .. first + batch - 1 of those with n pairs; those beyond r->rows fill the batch and are not counted. */
-static int probe_batch(Probe *k, const Recall *r, Model *m, RecallForward forward, void *ctx, int n, int T,
-                       int first, long *asked, long *right, Err *e) {
+/* Sequences first .. first + batch - 1 of those with n pairs; those beyond r->rows fill the batch and are not counted.
+ * */
+static int probe_batch(Probe *k, const Recall *r, Model *m, RecallForward forward, void *ctx, int n, int T, int first,
+                       long *asked, long *right, Err *e) {
     for (int b = 0; b < r->batch; b++) {
         const size_t at = (size_t)b * T;
         Rng rng;
@@ -169,8 +166,7 @@ static int probe_batch(Probe *k, const Recall *r, Model *m, RecallForward forwar
     return OK;
 }
 
-int recall_run(const Recall *r, Model *m, RecallForward forward, void *ctx, double *accuracy, double *mean,
-               Err *e) {
+int recall_run(const Recall *r, Model *m, RecallForward forward, void *ctx, double *accuracy, double *mean, Err *e) {
     double sum = 0;
     for (int i = 0; i < r->n_n; i++) {
         const int n = r->n[i], T = 2 * n + 2 * r->queries;

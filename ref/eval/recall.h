@@ -1,7 +1,9 @@
-/* recall.h - the recall game: k1 v1 ... kn vn, then queries k v k v ... to the end; how often is the asked value the argmax?
+/* recall.h - the recall game: k1 v1 ... kn vn, then queries k v k v ... to the end; how often is the asked value the
+ * argmax?
  *
- * n distinct keys, values with replacement, fresh in every sequence, so nothing can be memorised in the weights; queries are drawn with
- * replacement. A value in the query part is predicted at its key's position. Guessing one of the values gives about 1/n.
+ * n distinct keys, values with replacement, fresh in every sequence, so nothing can be memorised in the weights;
+ * queries are drawn with replacement. A value in the query part is predicted at its key's position.
+ * Guessing one of the values gives about 1/n.
  * The same generator feeds pretraining (method/pretrain.h). Source: evaluation.md 7.3, 8.1. */
 #ifndef HYB_RECALL_H
 #define HYB_RECALL_H
@@ -12,13 +14,15 @@
 typedef struct { /* token ids to draw from */
     const int *key, *value;
     int n_key, n_value;
-    int disjoint; /* 1: keys and values come from the one set `key`; values are drawn from what the sequence's keys left over */
+    /* 1: keys and values come from the one set `key`; values are drawn from what the sequence's keys left over */
+    int disjoint;
 } RecallSpec;
 
 /* ERR_USAGE when n pairs cannot be drawn, an id is outside [0, VOC) or twice in a set. */
 int recall_check(const RecallSpec *s, int n_max, int VOC, Err *e);
-/* One sequence of T tokens with n pairs: ids (T), target (T) next tokens, weight (T) 1 at positions whose next token is an asked value,
- * else 0. Returns the number of ones. Needs 2 n < T + 1 for at least one query. scratch: 2 n_key ints. */
+/* One sequence of T tokens with n pairs: ids (T), target (T) next tokens, weight (T) 1 at positions whose next token is
+ * an asked value, else 0. Returns the number of ones. Needs 2 n < T + 1 for at least one query. scratch: 2 n_key ints.
+ * */
 int recall_row(const RecallSpec *s, Rng *r, int n, int T, int *ids, int *target, float *weight, int *scratch);
 
 enum { RECALL_MAX_N = 16 };
@@ -32,11 +36,12 @@ typedef struct {
 } Recall;
 
 /* Copies the sets. n: numbers of pairs. rows and queries <= 0: 64 and 16. */
-int recall_open(Recall *r, const RecallSpec *s, const int *n, int n_n, int rows, int queries, uint64_t seed, int VOC, Err *e);
+int recall_open(Recall *r, const RecallSpec *s, const int *n, int n_n, int rows, int queries, uint64_t seed, int VOC,
+                Err *e);
 void recall_close(Recall *r);
 
-/* The ids of the characters of a set like "A-Za-z" (ranges allowed, bytewise): each must be one token of t by itself, else ERR_USAGE
- * naming it. *ids is to be freed with mem_free. */
+/* The ids of the characters of a set like "A-Za-z" (ranges allowed, bytewise): each must be one token of t by itself,
+ * else ERR_USAGE naming it. *ids is to be freed with mem_free. */
 int recall_alphabet(int **ids, int *n, const Tokenizer *t, const char *set, Err *e);
 
 /* How the stack is run: NULL = model_forward; selectors that switch layers off bring their own. Fills p->h. */

@@ -78,11 +78,8 @@ static int cwe_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e
     return cwe_draw_at(r, r->L, n, d, e);
 }
 
-#define NIAH(name, hay, key, value, k, v, q)                                                                 \
-    {                                                                                                        \
-        name, name, 128, " ", niah_draw, &(const NiahKind){hay, key, value, k, v, q}, 0, 1, niah_most,       \
-            niah_prepare                                                                                     \
-    }
+#define NIAH(name, hay, key, value, k, v, q)                                                                           \
+    { name, name, 128, " ", niah_draw, &(const NiahKind){hay, key, value, k, v, q}, 0, 1, niah_most, niah_prepare }
 static const RulerTask tasks[RULER_TASKS] = {
     NIAH("niah_single_1", "repeat", "words", "numbers", 1, 1, 1),
     NIAH("niah_single_2", "essay", "words", "numbers", 1, 1, 1),
@@ -188,8 +185,7 @@ static int vt_make(Ruler *r, Fit *f, int samples, Draw *d, Draw *example, EvalSe
     TRY(fit_draw(r, &one, 0, n, example, e));
     textbuf_put(&shown, example->text.text, example->text.len);
     const char *answer = example->answers.text;
-    for (int i = 0; i < example->n_answers; i++, answer = draw_next(answer))
-        textbuf_printf(&shown, " %s", answer);
+    for (int i = 0; i < example->n_answers; i++, answer = draw_next(answer)) textbuf_printf(&shown, " %s", answer);
     textbuf_puts(&shown, "\n\n");
     int rc = textbuf_end(&shown, e);
     if (!rc) rc = token_count(r->count, shown.text, shown.len, &tokens, e);
@@ -222,8 +218,7 @@ static int lite_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *
 int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
     const RulerTask *t = &tasks[task];
     if (L < RULER_MIN || L > RULER_MAX)
-        return err_set(e, ERR_USAGE, "%s: length: got %d tokens, expected %d to %d", t->name, L, RULER_MIN,
-                       RULER_MAX);
+        return err_set(e, ERR_USAGE, "%s: length: got %d tokens, expected %d to %d", t->name, L, RULER_MIN, RULER_MAX);
     Fit f = {t, t->ctx, L, t->step, (size_t)t->max_new};
     Draw d = {0}, example = {0};
     if (t->draw == niah_draw) {
@@ -243,8 +238,7 @@ int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
                            : t->draw == vt_draw && L < 4096 ? 5
                                                             : t->step,
                            samples, out, e);
-    if (r->flavour == RULER_NVIDIA)
-        return fwe_make(r, L - t->max_new, samples, out, e); // room for the answer
+    if (r->flavour == RULER_NVIDIA) return fwe_make(r, L - t->max_new, samples, out, e); // room for the answer
     int rc = !t->draw             ? fwe_make(r, L, samples, out, e)
              : t->draw == vt_draw ? vt_make(r, &f, samples, &d, &example, out, e)
                                   : fit_make(r, &f, samples, &d, out, e);
@@ -257,16 +251,13 @@ int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
 static int lite_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
     enum { NUMBER = 16, NAMES = 30, WORDS = 24, FEWEST = 5 };
     RulerTask t = tasks[task];
-    const int vt = t.draw == vt_draw,
-              niah = !strcmp(t.name, "niah_single_1") || !strcmp(t.name, "niah_multikey_2");
+    const int vt = t.draw == vt_draw, niah = !strcmp(t.name, "niah_single_1") || !strcmp(t.name, "niah_multikey_2");
     if (!vt && !niah && t.draw)
-        return err_set(
-            e, ERR_USAGE,
-            "%s: not in the lite flavour, which has niah_single_1, niah_multikey_2, ruler_vt and ruler_fwe",
-            t.name);
+        return err_set(e, ERR_USAGE,
+                       "%s: not in the lite flavour, which has niah_single_1, niah_multikey_2, ruler_vt and ruler_fwe",
+                       t.name);
     out->max_new = t.max_new = niah ? NUMBER : vt ? NAMES : WORDS;
-    return t.draw ? nvidia_make(r, &t, L, vt ? FEWEST : 1, samples, out, e)
-                  : fwe_make(r, L - WORDS, samples, out, e);
+    return t.draw ? nvidia_make(r, &t, L, vt ? FEWEST : 1, samples, out, e) : fwe_make(r, L - WORDS, samples, out, e);
 }
 
 int ruler_make_at(Ruler *r, int task, int L, double place, int max_new, int samples, EvalSet *out, Err *e) {

@@ -1,5 +1,5 @@
-/* ruler_niah.c - needles in a haystack: a magic number, uuid or word per key, hidden in essays, in a repeated sentence, or among other
- * needles. evaluation.md 3.1. */
+/* ruler_niah.c - needles in a haystack: a magic number, uuid or word per key, hidden in essays, in a repeated sentence,
+ * or among other needles. evaluation.md 3.1. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/ruler_parts.h"
@@ -31,8 +31,7 @@ static int spans_read(RulerEssay *s, const char *path, Err *e) {
         const char *newline = memchr(p, '\n', (size_t)(stop - p)), *at = newline ? newline : stop;
         snprintf(line, sizeof line, "%.*s", (int)(at - p < 63 ? at - p : 63), p);
         const unsigned long begin = strtoul(line, &after, 10), end = strtoul(after, NULL, 10);
-        if (*after != '\t' || begin >= end || end > s->bytes ||
-            (s->sentences && begin < s->end[s->sentences - 1]))
+        if (*after != '\t' || begin >= end || end > s->bytes || (s->sentences && begin < s->end[s->sentences - 1]))
             rc = err_set(e, ERR_INPUT, "%s:%zu: expected begin, tab, end of a sentence in %zu bytes", path,
                          s->sentences + 1, s->bytes);
         else {
@@ -103,7 +102,7 @@ static void needle(TextBuf *b, const char *type, const char *key, const char *va
 
 typedef struct {
     char key[MOST_NEEDLES][ITEM], value[MOST_NEEDLES][ITEM]; /* value v of key k at k * values + v */
-    int keys, needles, order[MOST_NEEDLES]; /* order: needle at each place after the shuffle */
+    int keys, needles, order[MOST_NEEDLES];                  /* order: needle at each place after the shuffle */
 } Needles;
 
 static void needles_draw(Ruler *r, const NiahKind *kind, Needles *x) {
@@ -137,8 +136,7 @@ static void sentences_put(TextBuf *b, const RulerEssay *s, int from, int to, siz
 
 static int context_essay(Ruler *r, const NiahKind *kind, const Needles *x, int n, TextBuf *b, Err *e) {
     const RulerEssay *s = &r->essay;
-    const size_t words = (size_t)n < s->words ? (size_t)n : s->words,
-                 bytes = words ? s->word_end[words - 1] : 0;
+    const size_t words = (size_t)n < s->words ? (size_t)n : s->words, bytes = words ? s->word_end[words - 1] : 0;
     int depth[MOST_NEEDLES], sentences = 0, from = 0;
     while ((size_t)sentences < s->sentences && s->begin[sentences] < bytes) sentences++;
     if (r->place < 0) TRY(pyrandom_sample(&r->random, DEPTHS, x->needles, depth, e));
@@ -197,8 +195,8 @@ static void question(Draw *d, const NiahKind *kind, const char *query) {
     const int many = kind->queries * kind->values > 1, len = (int)strlen(kind->value) - !many;
     textbuf_printf(&d->text, "\nWhat %s special magic %.*s for %s mentioned in the provided text?",
                    many ? "are all the" : "is the", len, kind->value, query);
-    textbuf_printf(&d->prefix, "The special magic %.*s for %s mentioned in the provided text %s", len,
-                   kind->value, query, many ? "are" : "is");
+    textbuf_printf(&d->prefix, "The special magic %.*s for %s mentioned in the provided text %s", len, kind->value,
+                   query, many ? "are" : "is");
 }
 
 int niah_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
@@ -217,8 +215,7 @@ int niah_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
     else TRY(context_lines(r, kind, &x, n, &d->text, e));
     TRY(pyrandom_sample(&r->random, (size_t)x.keys, kind->queries, asked, e));
     for (int q = 0; q < kind->queries; q++) {
-        textbuf_printf(&query, "%s%s%s", q ? ", " : "", q && q + 1 == kind->queries ? "and " : "",
-                       x.key[asked[q]]);
+        textbuf_printf(&query, "%s%s%s", q ? ", " : "", q && q + 1 == kind->queries ? "and " : "", x.key[asked[q]]);
         for (int v = 0; v < kind->values; v++) draw_answer(d, x.value[asked[q] * kind->values + v]);
     }
     int rc = textbuf_end(&query, e);

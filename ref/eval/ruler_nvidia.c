@@ -1,5 +1,7 @@
-/* ruler_nvidia.c - samples as NVIDIA's scripts fit them: the number of units of haystack by binary search, whole prompts counted.
- * The draws are those of the other files; they look at ruler.flavour where the two generators differ. evaluation.md 4. */
+/* ruler_nvidia.c - samples as NVIDIA's scripts fit them: the number of units of haystack by binary search,
+ * whole prompts counted.
+ * The draws are those of the other files; they look at ruler.flavour where the two generators differ. evaluation.md 4.
+ * */
 #include "eval/ruler_parts.h"
 #include <string.h>
 
@@ -41,10 +43,9 @@ static int drawn(const Fit *f, int index, int n, Draw *d, size_t *tokens, Err *e
 
 /* The largest n that fits; step if none does. Draws as it goes. */
 static int search(const Fit *f, Draw *d, int *n, Err *e) {
-    const int cwe = !strcmp(f->t->also, "cwe"), probe = cwe ? CWE_PROBE
-                                                        : f->step == 1 || f->r->flavour == RULER_LITE
-                                                            ? UNIT_PROBE
-                                                            : f->step;
+    const int cwe = !strcmp(f->t->also, "cwe"), probe = cwe                                           ? CWE_PROBE
+                                                        : f->step == 1 || f->r->flavour == RULER_LITE ? UNIT_PROBE
+                                                                                                      : f->step;
     size_t tokens;
     TRY(drawn(f, 0, probe, d, &tokens, e));
     const double unit = (double)tokens / probe;
@@ -122,9 +123,8 @@ int nvidia_make(Ruler *r, const RulerTask *t, int L, int step, int samples, Eval
     Draw d = {0}, example = {0};
     const int special = r->count->special;
     r->count->special = 0;
-    const int rc = t->draw == vt_draw && r->flavour == RULER_NVIDIA
-                       ? vt_make(&f, samples, &d, &example, out, e)
-                       : samples_make(&f, samples, &d, out, e);
+    const int rc = t->draw == vt_draw && r->flavour == RULER_NVIDIA ? vt_make(&f, samples, &d, &example, out, e)
+                                                                    : samples_make(&f, samples, &d, out, e);
     r->count->special = special;
     draw_free(&d);
     draw_free(&example);

@@ -51,7 +51,8 @@ void vt_randomize(Ruler *r, const char *example, const Draw *names, TextBuf *out
 int cwe_prepare(Ruler *r, const void *ctx, Err *e);
 size_t cwe_most(const Ruler *r, const void *ctx);
 int cwe_draw_at(Ruler *r, int L, int n, Draw *d, Err *e);
-/* NVIDIA's fit of one task: a binary search to the last unit over whole prompts. step: how much a sample that is too long loses. */
+/* NVIDIA's fit of one task: a binary search to the last unit over whole prompts. step: how much a sample that is too
+ * long loses. */
 int nvidia_make(Ruler *r, const RulerTask *t, int L, int step, int samples, EvalSet *out, Err *e);
 /* Frequent words size themselves. */
 int fwe_make(Ruler *r, int L, int samples, EvalSet *out, Err *e);

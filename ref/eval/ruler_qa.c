@@ -15,8 +15,7 @@ struct RulerQa {
     TextBuf text;        /* all strings, NUL-terminated */
     size_t *doc, *found; /* sorted distinct documents, as offsets into text; found: as read */
     size_t n_docs, n_found, cap_found;
-    int *
-        place; /* place[i]: which document stands at index i (the original shuffles them in place when all fit) */
+    int *place; /* place[i]: which document stands at index i (the original shuffles them in place when all fit) */
     struct Question {
         size_t query;
         IntList own, more;
@@ -85,9 +84,7 @@ static int question_add(RulerQa *q, struct Question **out, Err *e) {
 }
 
 /* Sorts and drops repetitions; heap sort of offsets, since qsort has no context. */
-static int below(const RulerQa *q, size_t a, size_t b) {
-    return strcmp(q->text.text + a, q->text.text + b) < 0;
-}
+static int below(const RulerQa *q, size_t a, size_t b) { return strcmp(q->text.text + a, q->text.text + b) < 0; }
 static void sift(const RulerQa *q, size_t *x, size_t i, size_t n) {
     for (size_t child; (child = 2 * i + 1) < n; i = child) {
         if (child + 1 < n && below(q, x[child], x[child + 1])) child++;
@@ -130,8 +127,7 @@ static int document_find(const RulerQa *q, size_t at) {
 /* The document lists of all questions hold offsets first; now indices. */
 static void documents_resolve(RulerQa *q) {
     for (size_t i = 0; i < q->n; i++) {
-        for (size_t k = 0; k < q->q[i].own.n; k++)
-            q->q[i].own.x[k] = document_find(q, q->found[q->q[i].own.x[k]]);
+        for (size_t k = 0; k < q->q[i].own.n; k++) q->q[i].own.x[k] = document_find(q, q->found[q->q[i].own.x[k]]);
         size_t kept = 0;
         for (size_t k = 0; k < q->q[i].more.n; k++) {
             const int d = document_find(q, q->found[q->q[i].more.x[k]]);
@@ -158,8 +154,7 @@ static int squad_question(RulerQa *q, const Json *j, JsonRef qa, int own, int fi
     TRY(string_at(j, qa, "question", &s, &n, e));
     x->query = text_put(q, s, n);
     const JsonRef list = json_get(j, qa, "answers");
-    if (json_kind(j, list) != JSON_ARRAY)
-        return err_set(e, ERR_INPUT, "%s: answers: expected a list", j->file);
+    if (json_kind(j, list) != JSON_ARRAY) return err_set(e, ERR_INPUT, "%s: answers: expected a list", j->file);
     x->answers = q->text.len;
     for (JsonRef a = json_first(j, list); a >= 0; a = json_next(j, a), x->n_answers++) {
         TRY(string_at(j, a, "text", &s, &n, e));
@@ -227,8 +222,7 @@ static int hotpot_read(RulerQa *q, const Json *j, Err *e) {
         x->answers = text_put(q, s, n);
         x->n_answers = 1;
         const JsonRef context = json_get(j, a, "context");
-        for (JsonRef c = json_first(j, context); c >= 0; c = json_next(j, c))
-            TRY(hotpot_document(q, x, j, c, e));
+        for (JsonRef c = json_first(j, context); c >= 0; c = json_next(j, c)) TRY(hotpot_document(q, x, j, c, e));
         if (!x->own.n) return err_set(e, ERR_INPUT, "%s: question %zu has no context", j->file, q->n);
     }
     return OK;
@@ -284,8 +278,7 @@ static int member(const IntList *l, int v) {
 }
 
 /* Indices of the n documents shown, before the shuffle. scratch: n_docs ints. */
-static int choose(Ruler *r, const RulerQa *q, const struct Question *x, int n, int *show, int *scratch,
-                  Err *e) {
+static int choose(Ruler *r, const RulerQa *q, const struct Question *x, int n, int *show, int *scratch, Err *e) {
     const int own = (int)x->own.n, more = (int)x->more.n;
     memcpy(show, x->own.x, (size_t)own * sizeof(int));
     if (n - own > more) {
@@ -325,8 +318,7 @@ int qa_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
               shown = all && !nvidia ? total : n;
     PyRandom fixed;
     void *mem;
-    TRY(mem_alloc(&mem,
-                  ((size_t)(n > total ? n : total) + (size_t)total + x->own.n + x->more.n + 1) * sizeof(int),
+    TRY(mem_alloc(&mem, ((size_t)(n > total ? n : total) + (size_t)total + x->own.n + x->more.n + 1) * sizeof(int),
                   "documents", e));
     int *show = mem, *scratch = show + (n > total ? n : total) + x->own.n + x->more.n;
     int rc = OK;

@@ -51,8 +51,7 @@ static void statement(TextBuf *b, char name[NAMES][LONGEST], int j, long value, 
 int vt_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
     char name[NAMES][LONGEST], unit[128] = "";
     int place[NAMES], k = 0;
-    const int nvidia = r->flavour != RULER_LM_EVAL, split = n <= NAMES && !nvidia,
-              pieces = split ? n * PARTS : n;
+    const int nvidia = r->flavour != RULER_LM_EVAL, split = n <= NAMES && !nvidia, pieces = split ? n * PARTS : n;
     (void)index;
     for (int i = 0; i < PARTS - nvidia; i++)
         snprintf(unit + strlen(unit), sizeof unit - strlen(unit), "%s", sentence[i]);
@@ -60,18 +59,15 @@ int vt_draw(Ruler *r, const void *ctx, int index, int n, Draw *d, Err *e) {
     const long value = nvidia && ctx ? VT_EXAMPLE_VALUE : (long)nprandom_int(&r->numpy, 10000, 99999);
     TRY(pyrandom_sample(&r->random, (size_t)pieces, NAMES, place, e));
     qsort(place, NAMES, sizeof *place, increasing);
-    textbuf_puts(&d->text,
-                 "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n");
+    textbuf_puts(&d->text, "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n");
     for (int i = 0; i < pieces; i++) {
         for (; k < NAMES && place[k] == i; k++) statement(&d->text, name, k, value, !i && !k, nvidia);
         const char *part = sentence[i % (PARTS - 1)];
-        const char *noise = split                      ? sentence[i % PARTS]
-                            : r->flavour == RULER_LITE ? part + (part[0] == ' ')
-                                                       : unit;
+        const char *noise = split ? sentence[i % PARTS] : r->flavour == RULER_LITE ? part + (part[0] == ' ') : unit;
         piece(&d->text, noise, !i && !k, nvidia);
     }
-    textbuf_printf(
-        &d->text, "\nQuestion: Find all variables that are assigned the value %ld in the text above.", value);
+    textbuf_printf(&d->text, "\nQuestion: Find all variables that are assigned the value %ld in the text above.",
+                   value);
     d->input = d->text.len;
     textbuf_printf(&d->prefix,
                    "Answer: According to the chain(s) of variable assignment in the text above, %d variables "

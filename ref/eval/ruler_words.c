@@ -1,5 +1,5 @@
-/* ruler_words.c - common words (a numbered list in which ten words return) and frequent words (coded words whose counts fall as a power
- * law). evaluation.md 3.3, 3.4. */
+/* ruler_words.c - common words (a numbered list in which ten words return) and frequent words (coded words whose counts
+ * fall as a power law). evaluation.md 3.3, 3.4. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/ruler_parts.h"
@@ -37,12 +37,12 @@ static void template(TextBuf *b, const Ruler *r, const int *list, int n) {
     textbuf_puts(b, "Below is a numbered list of words. In these words, some appear more often than others. "
                     "Memorize the ones that appear most "
                     "often.\n");
-    for (int i = 0; i < n; i++)
-        textbuf_printf(b, "%s%d. %s", i ? " " : "", i + 1, r->words.all[r->cwe_word[list[i]]]);
+    for (int i = 0; i < n; i++) textbuf_printf(b, "%s%d. %s", i ? " " : "", i + 1, r->words.all[r->cwe_word[list[i]]]);
     textbuf_puts(b, "\nQuestion: What are the 10 most common words in the above list?");
 }
 
-/* n words, the first ten `often` times, the others `rarely` times, shuffled; appends the template around them. common: the ten. */
+/* n words, the first ten `often` times, the others `rarely` times, shuffled; appends the template around them. common:
+ * the ten. */
 static int example(Ruler *r, int n, int often, int rarely, TextBuf *b, int common[COMMON], Err *e) {
     void *mem;
     const int first = n < COMMON ? n : COMMON, total = first * often + (n - first) * rarely;
@@ -108,8 +108,7 @@ static int vocabulary_draw(Ruler *r, int size, Vocabulary *v, Err *e) {
         for (int i = 0; i < (total ? 1 : more); i++, total++) {
             int letter[LETTERS];
             if (total == v->cap)
-                return err_set(e, ERR_INPUT, "frequent words: %d words do not give %d distinct ones", total,
-                               size);
+                return err_set(e, ERR_INPUT, "frequent words: %d words do not give %d distinct ones", total, size);
             pyrandom_choices(&r->random, 26, LETTERS, letter);
             for (int j = 0; j < LETTERS; j++) v->word[total][j] = (char)('a' + letter[j]);
             v->word[total][LETTERS] = 0;

@@ -13,8 +13,7 @@ static uint32_t lower(uint32_t c) {
         return c + 32;
     if (c >= 0x400 && c <= 0x40f) return c + 80;
     if (c == 0x130 || c == 0x178) return c == 0x178 ? 0xff : c;
-    const int odd =
-        (c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17e); // capitals are odd here, even elsewhere
+    const int odd = (c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17e); // capitals are odd here, even elsewhere
     if (c >= 0x100 && c <= 0x17e && (c & 1) == (unsigned)odd && c != 0x138 && c != 0x149) return c + 1;
     return c;
 }
@@ -129,8 +128,7 @@ int score_squad(const char *generated, char *const *answer, int n, double *exact
     for (int i = 0; i <= n && !rc; i++) {
         gold.len = 0;
         rc = i < n ? normalize(&gold, answer[i], e) : textbuf_end(&gold, e);
-        if (rc || (i < n ? !gold.len : golds))
-            continue; // empty golds do not count; none at all: the empty one does
+        if (rc || (i < n ? !gold.len : golds)) continue; // empty golds do not count; none at all: the empty one does
         golds++;
         *exact = fmax(*exact, !strcmp(gold.text, text.text));
         *f1 = fmax(*f1, overlap(gold.text, text.text));

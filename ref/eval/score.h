@@ -1,16 +1,19 @@
-/* score.h - from a generated text and the gold answers to a number. Source: evaluation.md 3 (RULER), 5 (contains, SQuAD).
+/* score.h - from a generated text and the gold answers to a number. Source: evaluation.md 3 (RULER), 5 (contains,
+ * SQuAD).
  *
- * Letters are compared without case: ASCII, Latin-1, Latin Extended-A, Greek and Cyrillic; other scripts with case are not folded. */
+ * Letters are compared without case: ASCII, Latin-1, Latin Extended-A, Greek and Cyrillic; other scripts with case are
+ * not folded. */
 #ifndef HYB_SCORE_H
 #define HYB_SCORE_H
 #include "base/err.h"
 
-/* RULER: strip, control characters to newlines, strip; the fraction of answers that occur in it. What lm-eval calls string_match_part is
- * this too; NVIDIA's is any: 1 if one of them occurs. ERR_MEMORY. */
+/* RULER: strip, control characters to newlines, strip; the fraction of answers that occur in it.
+ * What lm-eval calls string_match_part is this too; NVIDIA's is any: 1 if one of them occurs. ERR_MEMORY. */
 int score_match(const char *generated, char *const *answer, int n, int any, double *score, Err *e);
 /* 1 if value occurs in the text, nothing stripped (SWDE, FDA, SQuAD completion). */
 int score_contains(const char *generated, const char *value, double *score, Err *e);
-/* SQuAD v2: largest over the answers of exact match and F1 of words after normalising; no answer counts as one that is empty. */
+/* SQuAD v2: largest over the answers of exact match and F1 of words after normalising; no answer counts as one that is
+ * empty. */
 int score_squad(const char *generated, char *const *answer, int n, double *exact, double *f1, Err *e);
 
 /* Mean and the standard error of the mean (sample deviation / sqrt n; NAN below two). */

@@ -2,7 +2,7 @@
 #ifndef HYB_TASK_PARTS_H
 #define HYB_TASK_PARTS_H
 #include "eval/tasks.h"
-#include "method/drills.h"
+#include "selectors/drills.h"
 
 typedef enum { MATCH, CONTAINS, NUMBER, SQUAD, DRILL, CHOICE, CONTEXTS, LAST_WORD, ROLLING } TaskKind;
 struct EvalTask {
@@ -16,10 +16,11 @@ struct EvalTask {
 };
 
 /* Scores of one generated answer. no_answer: the probability of " unanswerable" (SQUAD). */
-int task_text_scores(const EvalTask *t, const EvalSet *set, const EvalDoc *d, const char *text,
-                     double no_answer, double *score, Err *e);
+int task_text_scores(const EvalTask *t, const EvalSet *set, const EvalDoc *d, const char *text, double no_answer,
+                     double *score, Err *e);
 
-/* SQuAD's metrics over all questions, as the official script gives them: in percent; the last two are the best over thresholds. */
+/* SQuAD's metrics over all questions, as the official script gives them: in percent; the last two are the best over
+ * thresholds. */
 enum {
     SQUAD_EXACT,
     SQUAD_F1,

@@ -1,4 +1,5 @@
-/* task_score.c - scores of generated answers, one question at a time, and SQuAD's over all of them. See task_parts.h. */
+/* task_score.c - scores of generated answers, one question at a time, and SQuAD's over all of them. See task_parts.h.
+ * */
 #include "base/mem.h"
 #include "eval/score.h"
 #include "eval/task_parts.h"
@@ -55,8 +56,8 @@ static int squad_scores(const EvalDoc *d, const char *text, double no_answer, do
     return OK;
 }
 
-int task_text_scores(const EvalTask *t, const EvalSet *set, const EvalDoc *d, const char *text,
-                     double no_answer, double *score, Err *e) {
+int task_text_scores(const EvalTask *t, const EvalSet *set, const EvalDoc *d, const char *text, double no_answer,
+                     double *score, Err *e) {
     switch (t->kind) {
     case MATCH:
         TRY(score_match(text, d->text, d->n_text, set->any, score, e));
@@ -107,8 +108,7 @@ static void part_put(TaskResult *r, const char *const name[2], const SquadAnswer
     for (int f1 = 0; f1 < 2; f1++) {
         size_t k = 0;
         for (size_t i = 0; i < n; i++)
-            if (has < 0 || a[i].has == has)
-                x[k++] = a[i].no_answer > threshold ? !a[i].has : f1 ? a[i].f1 : a[i].exact;
+            if (has < 0 || a[i].has == has) x[k++] = a[i].no_answer > threshold ? !a[i].has : f1 ? a[i].f1 : a[i].exact;
         if (k) metric_put(r, name[f1], x, k);
     }
 }

@@ -12,7 +12,7 @@
 
 static const char *const line_end[] = {"\n", NULL}, *const blank_line[] = {"\n\n", NULL};
 static const char *const gsm8k_until[] = {"Question:", "</s>", "<|im_end|>", NULL};
-#define RULER_ROW(i, name, n)                                                                                \
+#define RULER_ROW(i, name, n)                                                                                          \
     { name, MATCH, n, NULL, 0, (i) + 1, NULL }
 static const EvalTask tasks[] = {
     RULER_ROW(0, "niah_single_1", 128),
@@ -69,8 +69,8 @@ int task_ruler(const EvalTask *t) { return t->ruler - 1; }
 int task_drill(const EvalTask *t) { return t->drill != NULL; }
 int task_generated(const EvalTask *t) { return t->ruler || t->drill; }
 
-static int generate(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until,
-                    char ***text, Err *e) {
+static int generate(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
+                    Err *e) {
     return lm_generate(ctx, doc, n, max_new, until, text, e);
 }
 static int loglik(void *ctx, const LogLikAsk *ask, size_t n, LogLik *out, Err *e) {
@@ -168,8 +168,8 @@ static int squad_done(Run *u, char **text, Err *e) {
     TRY(mem_alloc(&mem, (n + 1) * sizeof(SquadAnswer), "scores", e));
     SquadAnswer *a = mem;
     for (size_t i = 0; i < n; i++)
-        a[i] = (SquadAnswer){u->score[i] / 100, u->score[n + i] / 100, u->score[2 * n + i],
-                             u->set->doc[i].n_text > 0, text[i][0] != 0};
+        a[i] = (SquadAnswer){u->score[i] / 100, u->score[n + i] / 100, u->score[2 * n + i], u->set->doc[i].n_text > 0,
+                             text[i][0] != 0};
     const int rc = task_squad_metrics(a, n, u->set->threshold ? u->set->threshold : 1, u->r, e);
     mem_free(mem);
     return rc;
@@ -200,9 +200,7 @@ static int run_generation(Run *u, Err *e) {
     return rc;
 }
 
-static int requests_of(const EvalTask *t, const EvalDoc *d) {
-    return t->kind == CONTEXTS ? d->contexts : d->n_text;
-}
+static int requests_of(const EvalTask *t, const EvalDoc *d) { return t->kind == CONTEXTS ? d->contexts : d->n_text; }
 
 static int choices_done(Run *u, const LogLik *ll, Err *e) {
     enum { MOST = 64 };
@@ -212,8 +210,8 @@ static int choices_done(Run *u, const LogLik *ll, Err *e) {
         const int n = requests_of(u->t, d);
         TaskSample s = {.index = i, .loglik = ll, .requests = n};
         if (n > MOST)
-            return err_set(e, ERR_INPUT, "%s: question %zu has %d choices, expected at most %d", u->t->name,
-                           i, n, MOST);
+            return err_set(e, ERR_INPUT, "%s: question %zu has %d choices, expected at most %d", u->t->name, i, n,
+                           MOST);
         for (int k = 0; k < n; k++) sum[k] = ll[k].sum;
         if (u->t->kind == LAST_WORD) {
             s.score[0] = ll->greedy;
@@ -253,8 +251,7 @@ static int run_choices(Run *u, Err *e) {
 /* Words as re.split(r"\s+") counts them: one more than there are runs of white space. */
 static double words_of(const char *s) {
     double n = 1;
-    for (size_t i = 0; s[i]; i++)
-        n += isspace((unsigned char)s[i]) && (!i || !isspace((unsigned char)s[i - 1]));
+    for (size_t i = 0; s[i]; i++) n += isspace((unsigned char)s[i]) && (!i || !isspace((unsigned char)s[i - 1]));
     return n;
 }
 
@@ -265,8 +262,8 @@ static int run_rolling(Run *u, Err *e) {
         const char *text = u->set->doc[i].context[0];
         TaskSample s = {.index = i, .loglik = &ll, .requests = 1};
         TRY(u->m->rolling(u->m->ctx, text, &ll, e));
-        const char *raw = u->set->doc[i].n_text ? u->set->doc[i].text[0]
-                                                : text; // the page as it stands in the file is counted
+        const char *raw =
+            u->set->doc[i].n_text ? u->set->doc[i].text[0] : text; // the page as it stands in the file is counted
         const double w = words_of(raw), b = (double)strlen(raw);
         s.score[0] = exp(-ll.sum / w);
         s.score[1] = exp(-ll.sum / b);
@@ -283,16 +280,14 @@ static int run_rolling(Run *u, Err *e) {
     return OK;
 }
 
-int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log,
-             void *ctx, Err *e) {
+int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log, void *ctx,
+             Err *e) {
     void *mem;
     metrics_name(t, L, r);
     r->n = set->n;
     TRY(mem_alloc(&mem, (set->n + 1) * TASK_METRICS * sizeof(double), "scores", e));
     Run u = {t, m, set, r, log, ctx, mem};
-    const int rc = t->max_new           ? run_generation(&u, e)
-                   : t->kind == ROLLING ? run_rolling(&u, e)
-                                        : run_choices(&u, e);
+    const int rc = t->max_new ? run_generation(&u, e) : t->kind == ROLLING ? run_rolling(&u, e) : run_choices(&u, e);
     for (int k = 0; k < r->metrics && !rc && t->kind != ROLLING && t->kind != SQUAD; k++)
         score_mean(u.score + (size_t)k * set->n, (int)set->n, &r->metric[k].value, &r->metric[k].se);
     if (!rc && t->kind == LAST_WORD) { // perplexity of the mean; its error by the delta rule

@@ -1,6 +1,8 @@
-/* tasks.h - one table of evaluation tasks: where the questions come from, what the model is asked for, how answers are scored.
+/* tasks.h - one table of evaluation tasks: where the questions come from, what the model is asked for, how answers are
+ * scored.
  *
- * A task is one row; a model is three functions, so that a fake one can stand in for it in tests. Source: evaluation.md 2, 3, 5, 6. */
+ * A task is one row; a model is three functions, so that a fake one can stand in for it in tests. Source:
+ * evaluation.md 2, 3, 5, 6. */
 #ifndef HYB_TASKS_H
 #define HYB_TASKS_H
 #include "eval/lm.h"
@@ -13,14 +15,13 @@ const EvalTask *task_find(const char *name);
 const char *task_name(const EvalTask *t);
 int task_generates(const EvalTask *t); /* tokens to generate; 0: log-likelihoods only */
 int task_ruler(const EvalTask *t);     /* its index for ruler.h, -1 for other tasks */
-int task_drill(
-    const EvalTask *t); /* 1: a diagnostic task of the official code or a phone book, made by task_make */
+int task_drill(const EvalTask *t); /* 1: a diagnostic task of the official code or a phone book, made by task_make */
 int task_generated(const EvalTask *t); /* 1: needs no file of questions */
 
 typedef struct { /* NULL where a model cannot */
     void *ctx;
-    int (*generate)(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until,
-                    char ***text, Err *e); /* as lm_generate */
+    int (*generate)(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
+                    Err *e); /* as lm_generate */
     int (*loglik)(void *ctx, const LogLikAsk *ask, size_t n, LogLik *out, Err *e);
     int (*rolling)(void *ctx, const char *text, LogLik *out, Err *e);
 } EvalModel;
@@ -52,7 +53,7 @@ int task_read(const EvalTask *t, const char *dir, const QuestionOptions *o, Eval
 /* Questions of a drill (method/drills.h): a pure function of its arguments. */
 int task_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e);
 /* Asks and scores. L names the metric of RULER tasks ("4096"). log may be NULL. */
-int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log,
-             void *ctx, Err *e);
+int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log, void *ctx,
+             Err *e);
 
 #endif

@@ -1,6 +1,8 @@
-/* token_count.h - how many tokens is a text? A model's tokenizer, or one of two stubs that make check values independent of any model.
+/* token_count.h - how many tokens is a text? A model's tokenizer, or one of two stubs that make check values
+ * independent of any model.
  *
- * byte: one token a byte. simple: one token per run of ASCII letters, a space right before it included, else one token a byte. */
+ * byte: one token a byte. simple: one token per run of ASCII letters, a space right before it included, else one token
+ * a byte. */
 #ifndef HYB_TOKEN_COUNT_H
 #define HYB_TOKEN_COUNT_H
 #include "text/tokenizer.h"
@@ -9,8 +11,9 @@ typedef enum { COUNT_TOKENS, COUNT_BYTES, COUNT_SIMPLE } CountKind;
 typedef struct {
     CountKind kind;
     const Tokenizer *tokenizer; /* COUNT_TOKENS */
-    int special; /* count what the tokenizer adds (BOS), as len(tokenizer(text).input_ids) does */
-    Ids ids;     /* scratch, kept between calls */
+    /* count what the tokenizer adds (BOS), as len(tokenizer(text).input_ids) does */
+    int special;
+    Ids ids; /* scratch, kept between calls */
 } TokenCount;
 
 int token_count(TokenCount *c, const char *text, size_t len, size_t *n, Err *e);

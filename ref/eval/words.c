@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Adjectives whose composites may interleave in sorted order: those that begin with the first one's "adjective-" ("well", "well-made").
+/* Adjectives whose composites may interleave in sorted order: those that begin with the first one's "adjective-"
+ * ("well", "well-made").
  * One adjective: order is that of the nouns. Several: sorted once. */
 struct WordGroup {
     size_t first, n;  /* adjectives */
@@ -31,14 +32,15 @@ static int list_read(char **text, const char *dir, const char *name, Err *e) {
     File f;
     TRY(file_join(path, sizeof path, dir, name, e));
     if (file_open(&f, path, e))
-        return err_hint(
-            e, "the word lists of the Python package wonderwords 2.2.0 (wonderwords/assets) are needed here");
+        return err_hint(e,
+                        "the word lists of the Python package wonderwords 2.2.0 (wonderwords/assets) are needed here");
     const int rc = mem_strndup(text, (const char *)f.data, f.size, e);
     file_close(&f);
     return rc;
 }
 
-/* Cuts text into lines without trailing white space; list may be NULL to count. Lines are NUL-terminated in place when it is not. */
+/* Cuts text into lines without trailing white space; list may be NULL to count. Lines are NUL-terminated in place when
+ * it is not. */
 static size_t list_cut(char *text, char **list) {
     size_t n = 0;
     for (char *line = text, *end; *line; line = end) {

@@ -1,7 +1,7 @@
 /* words.h - the word lists of the Python package wonderwords (2.2.0 for the paper's numbers), as RULER uses them.
  *
- * Two views: composites "adjective-noun" in sorted order, of which there are six million, found by rank without making them; and
- * the sorted union of nouns, adjectives and verbs. Source: evaluation.md 3.1, 3.3. */
+ * Two views: composites "adjective-noun" in sorted order, of which there are six million, found by rank without making
+ * them; and the sorted union of nouns, adjectives and verbs. Source: evaluation.md 3.1, 3.3. */
 #ifndef HYB_WORDS_H
 #define HYB_WORDS_H
 #include <stddef.h>
@@ -19,7 +19,8 @@ typedef struct {              /* zero-initialise; words_close is always fine */
     uint32_t composites;
 } Words;
 
-/* Reads dir/{noun,adjective,verb}list.txt: a word a line, white space behind it dropped. ERR_IO names the missing file. */
+/* Reads dir/{noun,adjective,verb}list.txt: a word a line, white space behind it dropped. ERR_IO names the missing file.
+ * */
 int words_open(Words *w, const char *dir, Err *e);
 void words_close(Words *w);
 /* sorted(set(a + "-" + n))[rank], NUL-terminated, cut at cap; rank < composites. */

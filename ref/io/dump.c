@@ -66,7 +66,8 @@ static int write(Dump *d, const char *path, Err *e) {
     TextBuf order = {0};
     for (size_t i = 0; i < d->n; i++) textbuf_printf(&order, "%s%s", i ? " " : "", d->name[i]);
     snprintf(d->name[d->n], sizeof *d->name, "ids");
-    d->tensor[d->n] = (Tensor){.name = d->name[d->n], .dtype = DT_I32, .rank = 1, .shape = {(size_t)d->p->T}, .count = (size_t)d->p->T};
+    d->tensor[d->n] = (Tensor){
+        .name = d->name[d->n], .dtype = DT_I32, .rank = 1, .shape = {(size_t)d->p->T}, .count = (size_t)d->p->T};
     int rc = textbuf_end(&order, e);
     const char *const meta[] = {"order", order.text, NULL};
     if (!rc) rc = safetensors_write(path, d->tensor, d->n + 1, meta, fetch, d, e);

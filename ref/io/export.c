@@ -32,7 +32,8 @@ void out_close(OutList *l) {
     memset(l, 0, sizeof *l);
 }
 
-void out_add(OutList *l, DType dtype, int rank, size_t n0, size_t n1, size_t n2, const OutRule *rule, const char *fmt, ...) {
+void out_add(OutList *l, DType dtype, int rank, size_t n0, size_t n1, size_t n2, const OutRule *rule, const char *fmt,
+             ...) {
     va_list ap;
     if (l->n == l->cap) l->rc = err_set(l->e, ERR_USAGE, "export: more tensors than expected");
     for (int i = 0; i < rule->n_src; i++)
@@ -96,7 +97,8 @@ int out_fetch(void *ctx, const Tensor *t, size_t offset, void *buf, size_t bytes
         k = cols - at % cols < n ? cols - at % cols : n;
         rule_row(&l->rule[t - l->tensor], at / cols, rows, cols, l->row);
         for (size_t c = 0; c < k; c++)
-            if (!isfinite(l->row[at % cols + c])) return err_set(e, ERR_NUMERIC, "export: tensor \"%s\" would hold a NaN or infinity", t->name);
+            if (!isfinite(l->row[at % cols + c]))
+                return err_set(e, ERR_NUMERIC, "export: tensor \"%s\" would hold a NaN or infinity", t->name);
         dtype_convert(t->dtype, buf, DT_F64, l->row + at % cols, k);
     }
     return OK;
@@ -130,21 +132,31 @@ static int files_get(void *ctx, size_t i, DType type, size_t at, size_t n, void 
     return OK;
 }
 
-typedef struct { const HfList *l; const ParamSource *source; } Fetch;
+typedef struct {
+    const HfList *l;
+    const ParamSource *source;
+} Fetch;
 static int student_fetch(void *ctx, const Tensor *t, size_t offset, void *buf, size_t bytes, Err *e) {
     const Fetch *f = ctx;
     const size_t size = (size_t)dtype_bits(t->dtype) / 8;
     return f->source->get(f->source->ctx, (size_t)(t - f->l->tensor), t->dtype, offset / size, bytes / size, buf, e);
 }
 
-static int export_student(const HfModel *h, const ParamSource *source, const char *from, const char *to, const ExportOptions *o, Err *e) {
+static int export_student(const HfModel *h, const ParamSource *source, const char *from, const char *to,
+                          const ExportOptions *o, Err *e) {
     HfList l = {0};
     JsonOut config = {0};
     int rc = hf_student_write(&config, &h->config, o->dtype, e);
     if (!rc) rc = hf_list_open(&l, &h->config, 1, o->dtype, e);
     Fetch f = {&l, source};
-    const HfDir d = {.config = config.text, .config_len = config.len, .tensor = l.tensor, .n = l.n, .fetch = student_fetch, .ctx = &f,
-                     .shard_bytes = o->shard_bytes, .tokenizer_from = from};
+    const HfDir d = {.config = config.text,
+                     .config_len = config.len,
+                     .tensor = l.tensor,
+                     .n = l.n,
+                     .fetch = student_fetch,
+                     .ctx = &f,
+                     .shard_bytes = o->shard_bytes,
+                     .tokenizer_from = from};
     if (!rc) rc = hf_dir_write(to, &d, e);
     hf_list_close(&l);
     json_out_free(&config);
@@ -152,7 +164,8 @@ static int export_student(const HfModel *h, const ParamSource *source, const cha
 }
 
 /* Our own directories may hold more than fla computes: here that is a reason to stop. */
-static int export_fla(const HfModel *h, const ParamSource *source, const char *from, const char *to, const ExportOptions *o, Err *e) {
+static int export_fla(const HfModel *h, const ParamSource *source, const char *from, const char *to,
+                      const ExportOptions *o, Err *e) {
     const Config *c = &h->config;
     char notes[2048] = "";
     JsonOut config = {0};
@@ -167,9 +180,11 @@ static int export_fla(const HfModel *h, const ParamSource *source, const char *f
     if (*notes) {
         notes[strcspn(notes, "\n")] = 0;
         err_set(e, ERR_USAGE, "export: format fla cannot hold this model exactly: %s", notes);
-        return err_hint(e, !qwen35_check(c, "qwen3_5", NULL) ? "nearest: --format qwen3_5 or gguf" : "only hybridize's own directory holds it");
+        return err_hint(e, !qwen35_check(c, "qwen3_5", NULL) ? "nearest: --format qwen3_5 or gguf"
+                                                             : "only hybridize's own directory holds it");
     }
-    const HfSaveOptions save = {.format = "fla", .dtype = o->dtype, .shard_bytes = o->shard_bytes, .tokenizer_from = from};
+    const HfSaveOptions save = {
+        .format = "fla", .dtype = o->dtype, .shard_bytes = o->shard_bytes, .tokenizer_from = from};
     return hf_save_from(c, source, to, &save, NULL, 0, e);
 }
 
@@ -181,8 +196,14 @@ static int export_qwen35(const HfModel *h, const char *from, const char *to, con
     TRY(qwen35_check(&h->config, "qwen3_5", e));
     int rc = qwen35_config(&config, &h->config, o->dtype, e);
     if (!rc) rc = qwen35_list(&l, h, o->dtype, 0, e);
-    const HfDir d = {.config = config.text, .config_len = config.len, .tensor = l.tensor, .n = l.n, .fetch = out_fetch, .ctx = &l,
-                     .shard_bytes = o->shard_bytes, .tokenizer_from = from};
+    const HfDir d = {.config = config.text,
+                     .config_len = config.len,
+                     .tensor = l.tensor,
+                     .n = l.n,
+                     .fetch = out_fetch,
+                     .ctx = &l,
+                     .shard_bytes = o->shard_bytes,
+                     .tokenizer_from = from};
     if (!rc) rc = hf_dir_write(to, &d, e);
     out_close(&l);
     json_out_free(&config);

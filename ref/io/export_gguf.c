@@ -1,4 +1,5 @@
-/* export_gguf.c - a model directory as one GGUF file: metadata, tokenizer, tensors. See export.h; keys as llama.cpp's gguf-py names them. */
+/* export_gguf.c - a model directory as one GGUF file: metadata, tokenizer, tensors. See export.h;
+ * keys as llama.cpp's gguf-py names them. */
 #include "io/export_parts.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -21,8 +22,8 @@ static void put_f32(GgufOut *g, const char *arch, const char *name, double v) {
     gguf_out_f32(g, key, (float)v);
 }
 
-/* What qwen35 has beyond a plain decoder. The rotary sections share the frequencies out over four position axes, which are equal for text;
- * the fourth gets none. */
+/* What qwen35 has beyond a plain decoder. The rotary sections share the frequencies out over four position axes,
+ * which are equal for text; the fourth gets none. */
 static void put_qwen35(GgufOut *g, const Config *c) {
     put_u32(g, "qwen35", "ssm.conv_kernel", c->conv_width);
     put_u32(g, "qwen35", "ssm.state_size", c->D);
@@ -62,10 +63,15 @@ static void put_config(GgufOut *g, const Config *c, const char *arch, DType dtyp
 
 /* ---- tokenizer ---- */
 
-typedef struct { const char *s; size_t n; int type; } Token;
+typedef struct {
+    const char *s;
+    size_t n;
+    int type;
+} Token;
 enum { NORMAL = 1, CONTROL = 3, USER = 4, UNUSED = 5 };
 
-/* One step of the pre-tokenizer: *name becomes llama.cpp's name for what splits the text, *bytes 1 where bytes become letters. 0: unknown. */
+/* One step of the pre-tokenizer: *name becomes llama.cpp's name for what splits the text, *bytes 1 where bytes become
+ * letters. 0: unknown. */
 static int pre_step(const Json *j, JsonRef r, const char **name, int *bytes) {
     const char *type = json_str(j, json_get(j, r, "type"), NULL);
     size_t n = 0;
@@ -85,10 +91,11 @@ static int pre_step(const Json *j, JsonRef r, const char **name, int *bytes) {
     return 1;
 }
 
-/* llama.cpp's name for how this tokenizer splits text; NULL if it has none. Without merges no split matters. Text is not normalised there:
- * only Qwen2's NFC, which its own files leave out too, is let pass. */
+/* llama.cpp's name for how this tokenizer splits text; NULL if it has none. Without merges no split matters.
+ * Text is not normalised there: only Qwen2's NFC, which its own files leave out too, is let pass. */
 static const char *pre_name(const Json *j) {
-    const JsonRef pre = json_get(j, 0, "pre_tokenizer"), list = json_get(j, pre, "pretokenizers"), norm = json_get(j, 0, "normalizer");
+    const JsonRef pre = json_get(j, 0, "pre_tokenizer"), list = json_get(j, pre, "pretokenizers"),
+                  norm = json_get(j, 0, "normalizer");
     const char *name = NULL, *form = json_str(j, json_get(j, norm, "type"), NULL);
     int bytes = 0;
     for (JsonRef r = list >= 0 ? json_first(j, list) : pre; r >= 0; r = list >= 0 ? json_next(j, r) : -1)
@@ -100,7 +107,8 @@ static const char *pre_name(const Json *j) {
 }
 
 static int token_set(Token *t, int VOC, const Json *j, const char *s, size_t n, int64_t id, int type, Err *e) {
-    if (id < 0 || id >= VOC) return err_set(e, ERR_INPUT, "%s: token id %lld, but the model has %d", j->file, (long long)id, VOC);
+    if (id < 0 || id >= VOC)
+        return err_set(e, ERR_INPUT, "%s: token id %lld, but the model has %d", j->file, (long long)id, VOC);
     t[id] = (Token){s, n, type};
     return OK;
 }
@@ -174,7 +182,8 @@ static int put_vocabulary(GgufOut *g, const Config *c, const Json *j, Err *e) {
     const char *pre = pre_name(j);
     void *p;
     if (!pre || json_kind(j, json_get(j, json_get(j, 0, "model"), "byte_fallback")) == JSON_TRUE) {
-        err_set(e, ERR_USAGE, "export: format gguf cannot hold this tokenizer: llama.cpp has no name for how it splits text");
+        err_set(e, ERR_USAGE,
+                "export: format gguf cannot hold this tokenizer: llama.cpp has no name for how it splits text");
         return err_hint(e, "byte-level BPE as Llama-3, Qwen2, GPT-2 and SmolLM have it can be written");
     }
     TRY(mem_alloc(&p, (size_t)c->VOC * sizeof(Token), "tokens", e));
@@ -213,7 +222,12 @@ static int put_tokenizer(GgufOut *g, const Config *c, const char *from, Err *e) 
 
 /* ---- all softmax: llama, qwen2, qwen3 ---- */
 
-typedef struct { OutList *l; const HfModel *h; DType dtype; Err *e; } Lister;
+typedef struct {
+    OutList *l;
+    const HfModel *h;
+    DType dtype;
+    Err *e;
+} Lister;
 
 static int list_param(void *ctx, const ParamInfo *info, Param *slot) {
     (void)slot;
@@ -240,8 +254,10 @@ static int softmax_list(OutList *l, const char **arch, const HfModel *h, DType d
     Lister k = {l, h, dtype, e};
     *arch = !strcmp(c->family, "mistral") ? "llama" : c->family;
     if (c->window) return refuse(e, "llama.cpp has no sliding window for it");
-    if (c->rope.kind == ROPE_LLAMA3 && strcmp(*arch, "llama")) return refuse(e, "llama.cpp divides rotary frequencies in Llama only");
-    if (strcmp(*arch, "llama") && (c->o_bias || (!strcmp(*arch, "qwen3") && c->qkv_bias))) return refuse(e, "llama.cpp has no such bias");
+    if (c->rope.kind == ROPE_LLAMA3 && strcmp(*arch, "llama"))
+        return refuse(e, "llama.cpp divides rotary frequencies in Llama only");
+    if (strcmp(*arch, "llama") && (c->o_bias || (!strcmp(*arch, "qwen3") && c->qkv_bias)))
+        return refuse(e, "llama.cpp has no such bias");
     TRY(out_open(l, (size_t)c->L * 16 + 4, e));
     TRY(params_walk(c, NULL, list_param, &k));
     const OutRule divisors = {.kind = OUT_ROPE, .D = (size_t)c->D, .rope = &c->rope, .mul = 1};
@@ -263,7 +279,8 @@ int export_gguf(const HfModel *h, const char *from, const char *to, const Export
         return err_hint(e, "choose another output file, or remove this one yourself");
     }
     if (!softmax) {
-        err_set(e, ERR_USAGE, "export: format gguf cannot hold this model: llama.cpp stops at a qwen35 without any softmax layer");
+        err_set(e, ERR_USAGE,
+                "export: format gguf cannot hold this model: llama.cpp stops at a qwen35 without any softmax layer");
         return err_hint(e, "nearest: --format qwen3_5 or fla");
     }
     if (linear) rc = qwen35_check(c, "gguf", e);

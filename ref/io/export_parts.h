@@ -33,10 +33,11 @@ typedef struct {
 
 int out_open(OutList *l, size_t cap, Err *e);
 void out_close(OutList *l);
-/* Adds a tensor: shape of `rank` numbers; the name is made from "blk.%d." and the like. Where that fails, later calls do nothing and
- * out_scratch says so: ERR_USAGE if it does not fit the list, ERR_INPUT if a source is missing. e must live until then. */
-void out_add(OutList *l, DType dtype, int rank, size_t n0, size_t n1, size_t n2, const OutRule *rule, const char *fmt, ...)
-    __attribute__((format(printf, 8, 9)));
+/* Adds a tensor: shape of `rank` numbers; the name is made from "blk.%d." and the like. Where that fails, later calls
+ * do nothing and out_scratch says so: ERR_USAGE if it does not fit the list, ERR_INPUT if a source is missing.
+ * e must live until then. */
+void out_add(OutList *l, DType dtype, int rank, size_t n0, size_t n1, size_t n2, const OutRule *rule, const char *fmt,
+             ...) __attribute__((format(printf, 8, 9)));
 int out_scratch(OutList *l, Err *e);
 /* TensorFetch over an OutList. */
 int out_fetch(void *ctx, const Tensor *t, size_t offset, void *buf, size_t bytes, Err *e);

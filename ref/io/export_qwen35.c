@@ -18,16 +18,24 @@ int qwen35_check(const Config *c, const char *format, Err *e) {
         if (c->mixer[l]) linear++;
         else softmax++;
         if (c->mixer[l] && strcmp(name, "gdn_v3") && strcmp(name, "gdn_v4"))
-            return refuse(e, format, "its linear layers are Gated DeltaNet with an output gate (gdn_v3, gdn_v4)", "nearest: --format fla");
+            return refuse(e, format, "its linear layers are Gated DeltaNet with an output gate (gdn_v3, gdn_v4)",
+                          "nearest: --format fla");
     }
-    if (!linear) return refuse(e, format, "all layers of this model are softmax", "the directory itself is what transformers loads");
+    if (!linear)
+        return refuse(e, format, "all layers of this model are softmax",
+                      "the directory itself is what transformers loads");
     if (softmax && !c->qk_norm)
-        return refuse(e, format, "its softmax layers always normalise q and k per head, which no weight can undo", "nearest: --format fla");
-    if (softmax && (c->qkv_bias || c->o_bias)) return refuse(e, format, "its softmax layers have no bias here", "nearest: --format fla");
-    if (c->linear_bias) return refuse(e, format, "its linear layers have no biases", "only hybridize's own directory keeps them");
-    if (softmax && c->rope.kind != ROPE_PLAIN) return refuse(e, format, "rope scaling is not written", "only hybridize's own directory keeps it");
+        return refuse(e, format, "its softmax layers always normalise q and k per head, which no weight can undo",
+                      "nearest: --format fla");
+    if (softmax && (c->qkv_bias || c->o_bias))
+        return refuse(e, format, "its softmax layers have no bias here", "nearest: --format fla");
+    if (c->linear_bias)
+        return refuse(e, format, "its linear layers have no biases", "only hybridize's own directory keeps them");
+    if (softmax && c->rope.kind != ROPE_PLAIN)
+        return refuse(e, format, "rope scaling is not written", "only hybridize's own directory keeps it");
     if (softmax && c->window) return refuse(e, format, "its attention has no sliding window", "nearest: --format fla");
-    if (c->o_norm_eps != c->norm_eps) return refuse(e, format, "it has one eps for all norms", "nearest: --format student, if it is 1e-05");
+    if (c->o_norm_eps != c->norm_eps)
+        return refuse(e, format, "it has one eps for all norms", "nearest: --format student, if it is 1e-05");
     return OK;
 }
 
@@ -49,10 +57,11 @@ static const Tensor *source(const Lister *k, const char *part) {
 static const OutRule plain = {.kind = OUT_ROWS, .n_src = 1, .mul = 1};
 
 /* A tensor of this layer with one source, under its name in either format. */
-static void put(const Lister *k, const char *from, OutRule r, DType dtype, size_t rows, size_t cols, const char *hf, const char *gguf) {
+static void put(const Lister *k, const char *from, OutRule r, DType dtype, size_t rows, size_t cols, const char *hf,
+                const char *gguf) {
     if (r.n_src == 1) r.src[0] = source(k, from);
     out_add(k->l, dtype, cols ? 2 : 1, rows, cols, 0, &r, "%s%d.%s", k->gguf ? "blk." : "model.layers.", k->layer,
-                   k->gguf ? gguf : hf);
+            k->gguf ? gguf : hf);
 }
 
 /* Norms are stored as w - 1 by transformers, as w by llama.cpp; in float32, so that nothing is lost. */
@@ -66,7 +75,8 @@ static void put_linear(const Lister *k) {
     const Config *c = &k->h->config;
     const size_t C = (size_t)c->C, H = (size_t)c->H, Q = H * (size_t)c->D;
     const int conv = has_conv(c->mixer[k->layer]);
-    OutRule qkv = {.kind = OUT_ROWS, .n_src = 3, .mul = 1}, taps = {.kind = conv ? OUT_ROWS : OUT_TAPS, .n_src = conv ? 3 : 0, .mul = 1}, a = plain;
+    OutRule qkv = {.kind = OUT_ROWS, .n_src = 3, .mul = 1},
+            taps = {.kind = conv ? OUT_ROWS : OUT_TAPS, .n_src = conv ? 3 : 0, .mul = 1}, a = plain;
     static const char *const names[3] = {"attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight"};
     static const char *const convs[3] = {"attn.q_conv1d.weight", "attn.k_conv1d.weight", "attn.v_conv1d.weight"};
     for (int i = 0; i < 3; i++) {
@@ -80,7 +90,8 @@ static void put_linear(const Lister *k) {
     put(k, "attn.a_proj.weight", plain, k->dtype, H, C, "linear_attn.in_proj_a.weight", "ssm_alpha.weight");
     if (k->gguf) put(k, "", taps, DT_F32, 3 * Q, (size_t)c->conv_width, "", "ssm_conv1d.weight");
     else
-        out_add(k->l, DT_F32, 3, 3 * Q, 1, (size_t)c->conv_width, &taps, "model.layers.%d.linear_attn.conv1d.weight", k->layer);
+        out_add(k->l, DT_F32, 3, 3 * Q, 1, (size_t)c->conv_width, &taps, "model.layers.%d.linear_attn.conv1d.weight",
+                k->layer);
     put(k, "attn.dt_bias", plain, DT_F32, H, 0, "linear_attn.dt_bias", "ssm_dt.bias");
     put(k, "attn.A_log", a, DT_F32, H, 0, "linear_attn.A_log", "ssm_a");
     put(k, "attn.o_norm.weight", plain, DT_F32, (size_t)c->D, 0, "linear_attn.norm.weight", "ssm_norm.weight");
@@ -90,7 +101,8 @@ static void put_linear(const Lister *k) {
 static void put_softmax(const Lister *k) {
     const Config *c = &k->h->config;
     const size_t C = (size_t)c->C, D = (size_t)c->D, Q = (size_t)c->H * D, K = (size_t)c->Hk * D;
-    const OutRule gated = {.kind = OUT_GATED, .n_src = 1, .D = D, .mul = 1}, twice = {.kind = OUT_ROWS, .n_src = 1, .mul = 2};
+    const OutRule gated = {.kind = OUT_GATED, .n_src = 1, .D = D, .mul = 1},
+                  twice = {.kind = OUT_ROWS, .n_src = 1, .mul = 2};
     put(k, "attn.q_proj.weight", gated, k->dtype, 2 * Q, C, "self_attn.q_proj.weight", "attn_q.weight");
     put(k, "attn.k_proj.weight", plain, k->dtype, K, C, "self_attn.k_proj.weight", "attn_k.weight");
     put(k, "attn.v_proj.weight", plain, k->dtype, K, C, "self_attn.v_proj.weight", "attn_v.weight");

@@ -9,9 +9,11 @@
 enum { MAX_PAIRS = 65536, MAX_TENSORS = 65536, MAX_NAME = 255, MAX_ALIGNMENT = 1 << 20 };
 static const uint64_t MAX_SIZE = ((uint64_t)1 << 48) - 1;
 
-static const struct { const char *name; size_t bytes; } types[GGUF_TYPES] = {
-    {"u8", 1}, {"i8", 1}, {"u16", 2}, {"i16", 2}, {"u32", 4}, {"i32", 4}, {"f32", 4}, {"bool", 1}, {"a string", 0}, {"an array", 0},
-    {"u64", 8}, {"i64", 8}, {"f64", 8}};
+static const struct {
+    const char *name;
+    size_t bytes;
+} types[GGUF_TYPES] = {{"u8", 1},   {"i8", 1},       {"u16", 2},      {"i16", 2}, {"u32", 4}, {"i32", 4}, {"f32", 4},
+                       {"bool", 1}, {"a string", 0}, {"an array", 0}, {"u64", 8}, {"i64", 8}, {"f64", 8}};
 
 /* ---- a cursor that never passes the end ---- */
 
@@ -56,10 +58,12 @@ static int read_string(Cursor *c, const char **s, size_t *len) {
 static int read_name(Cursor *c, const char **s, size_t *len) {
     TRY(read_string(c, s, len));
     if (!*len || *len > MAX_NAME)
-        return err_set(c->e, ERR_INPUT, "%s: %s: a name of %zu bytes, expected 1 to %d", c->g->path, c->what, *len, MAX_NAME);
+        return err_set(c->e, ERR_INPUT, "%s: %s: a name of %zu bytes, expected 1 to %d", c->g->path, c->what, *len,
+                       MAX_NAME);
     for (size_t i = 0, w; i < *len; i += w) {
         w = utf8_length((const unsigned char *)*s + i, *len - i);
-        if (!w || (*s)[i] == 0) return err_set(c->e, ERR_INPUT, "%s: %s: a name is not UTF-8 text", c->g->path, c->what);
+        if (!w || (*s)[i] == 0)
+            return err_set(c->e, ERR_INPUT, "%s: %s: a name is not UTF-8 text", c->g->path, c->what);
     }
     return OK;
 }
@@ -133,8 +137,8 @@ static int read_pairs(Gguf *g, Cursor *c, uint64_t n) {
     void *p;
     c->what = "metadata";
     if (n > MAX_PAIRS || n > (uint64_t)(c->end - c->at) / 13) // the least that a pair takes
-        return err_set(c->e, ERR_INPUT, "%s: %llu metadata pairs, which is over %d or more than the file can hold", g->path,
-                       (unsigned long long)n, MAX_PAIRS);
+        return err_set(c->e, ERR_INPUT, "%s: %llu metadata pairs, which is over %d or more than the file can hold",
+                       g->path, (unsigned long long)n, MAX_PAIRS);
     TRY(mem_alloc(&p, (size_t)n * sizeof *g->value, "metadata", c->e));
     g->value = p;
     for (; g->n_values < n; g->n_values++) {
@@ -159,12 +163,13 @@ static int read_shape(Cursor *c, GgufTensor *t) {
     uint64_t rank, dim, count = 1, type;
     TRY(read_number(c, 4, &rank));
     if (rank < 1 || rank > GGUF_MAX_RANK)
-        return err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': %llu dimensions, expected 1 to %d", c->g->path, (int)t->len, t->name,
-                       (unsigned long long)rank, GGUF_MAX_RANK);
+        return err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': %llu dimensions, expected 1 to %d", c->g->path, (int)t->len,
+                       t->name, (unsigned long long)rank, GGUF_MAX_RANK);
     t->rank = (int)rank;
     for (int i = t->rank - 1; i >= 0; i--) {
         TRY(read_number(c, 8, &dim));
-        if (!dim || dim > MAX_SIZE || count > MAX_SIZE / dim) return bad_tensor(c, t, "its shape has a zero or is too large");
+        if (!dim || dim > MAX_SIZE || count > MAX_SIZE / dim)
+            return bad_tensor(c, t, "its shape has a zero or is too large");
         count *= dim;
         t->shape[i] = (size_t)dim;
     }
@@ -172,8 +177,8 @@ static int read_shape(Cursor *c, GgufTensor *t) {
     t->type = (GgmlType)type;
     const size_t block = ggml_block(t->type);
     if (!block) {
-        err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': tensor type %llu is not supported", c->g->path, (int)t->len, t->name,
-                (unsigned long long)type);
+        err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': tensor type %llu is not supported", c->g->path, (int)t->len,
+                t->name, (unsigned long long)type);
         return err_hint(c->e, "supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K");
     }
     if (t->shape[t->rank - 1] % block) return bad_tensor(c, t, "its rows are no whole number of blocks");
@@ -190,8 +195,9 @@ static int check_cover(Gguf *g, const Cursor *c, const unsigned char *data, size
         const GgufTensor *t = &g->tensor[i];
         const size_t begin = (size_t)(t->data - data);
         if (begin != at)
-            return err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': data begins at %zu, expected %zu: %s", g->path, (int)t->len, t->name,
-                           begin, at, begin < at ? "it overlaps another tensor" : "bytes that belong to no tensor");
+            return err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': data begins at %zu, expected %zu: %s", g->path,
+                           (int)t->len, t->name, begin, at,
+                           begin < at ? "it overlaps another tensor" : "bytes that belong to no tensor");
         end = at + t->bytes;
         at = (end + alignment - 1) / alignment * alignment;
     }
@@ -207,7 +213,8 @@ static int place_tensors(Gguf *g, Cursor *c, const unsigned char *file, const ui
     int64_t alignment = 32;
     TRY(gguf_opt_int(g, "general.alignment", 1, MAX_ALIGNMENT, &alignment, c->e));
     const size_t a = (size_t)alignment, header = (size_t)(c->at - file), whole = (size_t)(c->end - file);
-    if (a & (a - 1)) return err_set(c->e, ERR_INPUT, "%s: general.alignment: got %zu, expected a power of two", g->path, a);
+    if (a & (a - 1))
+        return err_set(c->e, ERR_INPUT, "%s: general.alignment: got %zu, expected a power of two", g->path, a);
     const size_t begin = (header + a - 1) / a * a;
     if (!g->n) return OK;
     if (begin > whole) return err_set(c->e, ERR_INPUT, "%s: the file ends before its data", g->path);
@@ -217,7 +224,8 @@ static int place_tensors(Gguf *g, Cursor *c, const unsigned char *file, const ui
         GgufTensor *t = &g->tensor[i];
         if (offset[i] % a) return bad_tensor(c, t, "its offset is no multiple of general.alignment");
         if (offset[i] > size || t->bytes > size - (size_t)offset[i])
-            return err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': %zu bytes at offset %llu, the file has %zu bytes of data", g->path,
+            return err_set(c->e, ERR_INPUT,
+                           "%s: tensor '%.*s': %zu bytes at offset %llu, the file has %zu bytes of data", g->path,
                            (int)t->len, t->name, t->bytes, (unsigned long long)offset[i], size);
         t->data = data + offset[i];
     }
@@ -250,10 +258,12 @@ static int read_tensors(Gguf *g, Cursor *c, const unsigned char *file, uint64_t 
 static int parse(Gguf *g, const unsigned char *data, size_t size, Err *e) {
     Cursor c = {g, data, data + size, "header", e};
     uint64_t version, tensors, pairs;
-    if (size < 24 || memcmp(data, "GGUF", 4)) return err_set(e, ERR_INPUT, "%s: does not begin as a GGUF file", g->path);
+    if (size < 24 || memcmp(data, "GGUF", 4))
+        return err_set(e, ERR_INPUT, "%s: does not begin as a GGUF file", g->path);
     c.at += 4;
     TRY(read_number(&c, 4, &version));
-    if (version && !(version & 0xffff)) return err_set(e, ERR_INPUT, "%s: a big-endian GGUF file is not supported", g->path);
+    if (version && !(version & 0xffff))
+        return err_set(e, ERR_INPUT, "%s: a big-endian GGUF file is not supported", g->path);
     if (version != 2 && version != 3)
         return err_set(e, ERR_INPUT, "%s: GGUF version %llu, expected 2 or 3", g->path, (unsigned long long)version);
     g->version = (int)version;
@@ -304,7 +314,8 @@ const GgufValue *gguf_get(const Gguf *g, const char *key) {
 static int is_int(GgufType t) { return t <= GGUF_I32 || t == GGUF_U64 || t == GGUF_I64; }
 
 static int wrong_type(const Gguf *g, const GgufValue *v, const char *wanted, Err *e) {
-    return err_set(e, ERR_INPUT, "%s: %.*s: got %s, expected %s", g->path, (int)v->key_len, v->key, types[v->type].name, wanted);
+    return err_set(e, ERR_INPUT, "%s: %.*s: got %s, expected %s", g->path, (int)v->key_len, v->key, types[v->type].name,
+                   wanted);
 }
 
 static int64_t int_of(GgufType t, const unsigned char *p) {
@@ -330,7 +341,8 @@ int gguf_opt_int(const Gguf *g, const char *key, int64_t lo, int64_t hi, int64_t
     if (!is_int(v->type)) return wrong_type(g, v, "an integer", e);
     const int64_t i = int_of(v->type, v->data);
     if (i < lo || i > hi)
-        return err_set(e, ERR_INPUT, "%s: %s: got %lld, expected %lld to %lld", g->path, key, (long long)i, (long long)lo, (long long)hi);
+        return err_set(e, ERR_INPUT, "%s: %s: got %lld, expected %lld to %lld", g->path, key, (long long)i,
+                       (long long)lo, (long long)hi);
     *out = i;
     return OK;
 }
@@ -367,8 +379,8 @@ int gguf_want_array(const Gguf *g, const char *key, GgufType element, const Gguf
     if (!v) return err_set(e, ERR_INPUT, "%s: %s: missing", g->path, key);
     if (v->type != GGUF_ARRAY) return wrong_type(g, v, "an array", e);
     if (v->element != element && !(element == GGUF_I32 && v->element == GGUF_U32))
-        return err_set(e, ERR_INPUT, "%s: %s: got an array of %s, expected one of %s", g->path, key, types[v->element].name,
-                       types[element].name);
+        return err_set(e, ERR_INPUT, "%s: %s: got an array of %s, expected one of %s", g->path, key,
+                       types[v->element].name, types[element].name);
     *out = v;
     return OK;
 }

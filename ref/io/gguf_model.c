@@ -7,14 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { const char *name, *family; int permuted, qkv_bias, qk_norm; } Arch;
+typedef struct {
+    const char *name, *family;
+    int permuted, qkv_bias, qk_norm;
+} Arch;
 static const Arch archs[] = {{"llama", "llama", 1, 0, 0}, {"qwen2", "qwen2", 0, 1, 0}, {"qwen3", "qwen3", 0, 0, 1}};
 
 enum { BIG = 1 << 30 };
 
 /* ---- metadata ---- */
 
-static void key_of(char *key, size_t cap, const Arch *a, const char *name) { snprintf(key, cap, "%s.%s", a->name, name); }
+static void key_of(char *key, size_t cap, const Arch *a, const char *name) {
+    snprintf(key, cap, "%s.%s", a->name, name);
+}
 
 /* ARCH.name; must be there when *out is 0. */
 static int read_int(const Gguf *g, const Arch *a, const char *name, int *out, Err *e) {
@@ -27,7 +32,8 @@ static int read_int(const Gguf *g, const Arch *a, const char *name, int *out, Er
     return OK;
 }
 
-/* A number that was written as float32 is taken as the shortest decimal that rounds to it: 1e-05, not 9.99999975e-06. */
+/* A number that was written as float32 is taken as the shortest decimal that rounds to it: 1e-05, not 9.99999975e-06.
+ * */
 static double decimal(double v) {
     char text[32];
     for (int digits = 1; digits <= 9; digits++) {
@@ -75,8 +81,9 @@ static int rope_from_divisors(Config *c, const GgufModel *m, const GgufTensor *t
     for (size_t i = 0; i < t->count; i++) {
         gguf_dequantise(&d, t, i, 1);
         if (fabs(d - gguf_rope_divisor(&r, (int)i, c->D)) <= 1e-4 * fabs(d)) continue;
-        err_set(e, ERR_INPUT, "%s: tensor 'rope_freqs.weight': element %zu is %g, which is not Llama-3's rule with factor %g", m->g.path, i,
-                (double)d, r.factor);
+        err_set(e, ERR_INPUT,
+                "%s: tensor 'rope_freqs.weight': element %zu is %g, which is not Llama-3's rule with factor %g",
+                m->g.path, i, (double)d, r.factor);
         return err_hint(e, "only low_freq_factor 1, high_freq_factor 4, original length 8192 are recognised");
     }
     c->rope = r;
@@ -95,7 +102,8 @@ static int rope_read(Config *c, const GgufModel *m, const Arch *a, Err *e) {
     TRY(read_real(&m->g, a, "rope.scaling.factor", &factor, e));
     TRY(read_int(&m->g, a, "rope.dimension_count", &size, e));
     if (size != c->D)
-        return err_set(e, ERR_INPUT, "%s: rope.dimension_count: got %d, expected the head size %d", m->g.path, size, c->D);
+        return err_set(e, ERR_INPUT, "%s: rope.dimension_count: got %d, expected the head size %d", m->g.path, size,
+                       c->D);
     key_of(key, sizeof key, a, "rope.scaling.type");
     const int given = gguf_get(&m->g, key) != NULL;
     TRY(gguf_opt_str(&m->g, key, &type, &n, e));
@@ -107,7 +115,8 @@ static int rope_read(Config *c, const GgufModel *m, const Arch *a, Err *e) {
         return OK;
     }
     if (n == 4 && !memcmp(type, "none", 4)) return OK;
-    return err_set(e, ERR_INPUT, "%s: %s: got \"%.*s\", expected none or linear", m->g.path, key, (int)(n < 60 ? n : 60), type);
+    return err_set(e, ERR_INPUT, "%s: %s: got \"%.*s\", expected none or linear", m->g.path, key,
+                   (int)(n < 60 ? n : 60), type);
 }
 
 static int token_ids_read(Config *c, const Gguf *g, Err *e) {
@@ -126,7 +135,8 @@ static int config_read(Config *c, const GgufModel *m, const Arch *a, Err *e) {
     int size = 0, experts = 0;
     snprintf(c->family, sizeof c->family, "%s", a->family);
     TRY(read_int(g, a, "block_count", &c->L, e));
-    if (c->L > MAX_LAYERS) return err_set(e, ERR_INPUT, "%s: block_count: got %d, expected 1 to %d", g->path, c->L, MAX_LAYERS);
+    if (c->L > MAX_LAYERS)
+        return err_set(e, ERR_INPUT, "%s: block_count: got %d, expected 1 to %d", g->path, c->L, MAX_LAYERS);
     TRY(read_int(g, a, "embedding_length", &c->C, e));
     TRY(read_int(g, a, "feed_forward_length", &c->F, e));
     TRY(read_int(g, a, "attention.head_count", &c->H, e));
@@ -137,19 +147,23 @@ static int config_read(Config *c, const GgufModel *m, const Arch *a, Err *e) {
     TRY(read_int(g, a, "attention.key_length", &c->D, e));
     size = c->D;
     TRY(read_int(g, a, "attention.value_length", &size, e));
-    if (size != c->D) return err_set(e, ERR_INPUT, "%s: attention.value_length: got %d, expected %d", g->path, size, c->D);
+    if (size != c->D)
+        return err_set(e, ERR_INPUT, "%s: attention.value_length: got %d, expected %d", g->path, size, c->D);
     c->norm_eps = 1e-5;
     TRY(read_real(g, a, "attention.layer_norm_rms_epsilon", &c->norm_eps, e));
     experts = 1;
     TRY(read_int(g, a, "expert_count", &experts, e));
-    if (experts != 1) return err_set(e, ERR_INPUT, "%s: expert_count: got %d, expected none (not supported)", g->path, experts);
-    if (!embed || embed->rank != 2) return err_set(e, ERR_INPUT, "%s: tensor 'token_embd.weight': missing or not a matrix", g->path);
+    if (experts != 1)
+        return err_set(e, ERR_INPUT, "%s: expert_count: got %d, expected none (not supported)", g->path, experts);
+    if (!embed || embed->rank != 2)
+        return err_set(e, ERR_INPUT, "%s: tensor 'token_embd.weight': missing or not a matrix", g->path);
     if (embed->shape[0] > BIG) return err_set(e, ERR_INPUT, "%s: tensor 'token_embd.weight': too many rows", g->path);
     c->VOC = (int)embed->shape[0];
     c->tied = !gguf_find(g, "output.weight");
     c->qkv_bias = a->qkv_bias || gguf_find(g, "blk.0.attn_q.bias");
     c->o_bias = gguf_find(g, "blk.0.attn_output.bias") != NULL;
-    if (c->qkv_bias && !c->o_bias) snprintf(c->family, sizeof c->family, "qwen2"); // the family that has just these biases
+    // the family that has just these biases
+    if (c->qkv_bias && !c->o_bias) snprintf(c->family, sizeof c->family, "qwen2");
     c->qk_norm = a->qk_norm;
     c->o_norm_eps = c->norm_eps;
     c->conv_width = 4;
@@ -163,11 +177,13 @@ static int config_read(Config *c, const GgufModel *m, const Arch *a, Err *e) {
 
 int gguf_tensor_name(char *out, size_t cap, const char *fla_name) {
     static const char *const names[][2] = {
-        {"attn_norm.", "attn_norm."},   {"mlp_norm.", "ffn_norm."},     {"attn.q_proj.", "attn_q."},   {"attn.k_proj.", "attn_k."},
-        {"attn.v_proj.", "attn_v."},    {"attn.o_proj.", "attn_output."}, {"attn.q_norm.", "attn_q_norm."},
-        {"attn.k_norm.", "attn_k_norm."}, {"mlp.gate_proj.", "ffn_gate."}, {"mlp.up_proj.", "ffn_up."}, {"mlp.down_proj.", "ffn_down."}};
-    static const char *const outer[][2] = {
-        {"model.embeddings.weight", "token_embd.weight"}, {"model.norm.weight", "output_norm.weight"}, {"lm_head.weight", "output.weight"}};
+        {"attn_norm.", "attn_norm."},     {"mlp_norm.", "ffn_norm."},       {"attn.q_proj.", "attn_q."},
+        {"attn.k_proj.", "attn_k."},      {"attn.v_proj.", "attn_v."},      {"attn.o_proj.", "attn_output."},
+        {"attn.q_norm.", "attn_q_norm."}, {"attn.k_norm.", "attn_k_norm."}, {"mlp.gate_proj.", "ffn_gate."},
+        {"mlp.up_proj.", "ffn_up."},      {"mlp.down_proj.", "ffn_down."}};
+    static const char *const outer[][2] = {{"model.embeddings.weight", "token_embd.weight"},
+                                           {"model.norm.weight", "output_norm.weight"},
+                                           {"lm_head.weight", "output.weight"}};
     int layer, used = 0;
     for (size_t i = 0; i < sizeof outer / sizeof *outer; i++)
         if (!strcmp(outer[i][0], fla_name)) return snprintf(out, cap, "%s", outer[i][1]) < (int)cap;
@@ -186,7 +202,11 @@ static int count_param(void *ctx, const ParamInfo *info, Param *slot) {
     return OK;
 }
 
-typedef struct { GgufModel *m; int permuted; Err *e; } Listing;
+typedef struct {
+    GgufModel *m;
+    int permuted;
+    Err *e;
+} Listing;
 
 static int list_param(void *ctx, const ParamInfo *info, Param *slot) {
     (void)slot;
@@ -196,8 +216,8 @@ static int list_param(void *ctx, const ParamInfo *info, Param *slot) {
     const GgufTensor *t = gguf_tensor_name(name, sizeof name, info->name) ? gguf_find(&m->g, name) : NULL;
     if (!t) return err_set(k->e, ERR_INPUT, "%s: tensor '%s' is missing", m->g.path, name);
     if (t->rank != info->rank || memcmp(t->shape, info->shape, info->rank * sizeof *t->shape))
-        return err_set(k->e, ERR_INPUT, "%s: tensor '%s': got shape [%zu,%zu], expected [%zu,%zu] by the metadata", m->g.path, name,
-                       t->shape[0], t->rank > 1 ? t->shape[1] : 1, info->shape[0], info->shape[1]);
+        return err_set(k->e, ERR_INPUT, "%s: tensor '%s': got shape [%zu,%zu], expected [%zu,%zu] by the metadata",
+                       m->g.path, name, t->shape[0], t->rank > 1 ? t->shape[1] : 1, info->shape[0], info->shape[1]);
     if (k->permuted && strstr(info->name, "attn.q_proj.")) m->heads[m->n] = m->config.H;
     if (k->permuted && strstr(info->name, "attn.k_proj.")) m->heads[m->n] = m->config.Hk;
     m->param[m->n++] = t;
@@ -224,8 +244,8 @@ static int extras_check(const GgufModel *m, Err *e) {
     }
     mem_free(p);
     if (i == m->g.n) return OK;
-    return err_set(e, ERR_INPUT, "%s: tensor '%.*s' is not a parameter of this %s model", m->g.path, (int)m->g.tensor[i].len,
-                   m->g.tensor[i].name, m->config.family);
+    return err_set(e, ERR_INPUT, "%s: tensor '%.*s' is not a parameter of this %s model", m->g.path,
+                   (int)m->g.tensor[i].len, m->g.tensor[i].name, m->config.family);
 }
 
 static int params_list(GgufModel *m, const Arch *a, Err *e) {
@@ -283,8 +303,8 @@ static int row_get(const GgufModel *m, size_t i, size_t row, size_t at, size_t n
     gguf_dequantise(m->row, t, from * cols, cols);
     for (size_t k = 0; k < cols; k++)
         if (!isfinite(m->row[k]))
-            return err_set(e, ERR_NUMERIC, "%s: tensor '%.*s': element %zu is %s, expected finite numbers", m->g.path, (int)t->len, t->name,
-                           from * cols + k, isnan(m->row[k]) ? "NaN" : "infinite");
+            return err_set(e, ERR_NUMERIC, "%s: tensor '%.*s': element %zu is %s, expected finite numbers", m->g.path,
+                           (int)t->len, t->name, from * cols + k, isnan(m->row[k]) ? "NaN" : "infinite");
     if (m->heads[i] && t->rank == 1) { // a bias: its elements are permuted as the rows of its matrix are
         const size_t size = (size_t)dtype_bits(type) / 8;
         for (size_t k = 0; k < n; k++)
@@ -317,7 +337,8 @@ void gguf_model_types(const GgufModel *m, char *text, size_t cap) {
         for (int t = 1; t < 64; t++)
             if (count[t] > count[best]) best = t;
         if (!count[best] || used >= cap) return;
-        used += (size_t)snprintf(text + used, cap - used, "%s%s %zu", used ? ", " : "", ggml_name((GgmlType)best), count[best]);
+        used += (size_t)snprintf(text + used, cap - used, "%s%s %zu", used ? ", " : "", ggml_name((GgmlType)best),
+                                 count[best]);
         count[best] = 0;
     }
 }
@@ -342,7 +363,8 @@ int gguf_model_save(GgufModel *m, const char *dir, const HfSaveOptions *o, Err *
     int rc = gguf_tokenizer_json(&tokenizer, &tokenizer_len, &m->g, e);
     if (!rc) rc = gguf_tokenizer_config(&config, &config_len, &m->g, e);
     if (!rc) rc = generation_config(&generation, &m->config, e);
-    const HfFile files[] = {{"tokenizer.json", tokenizer, tokenizer_len}, {"tokenizer_config.json", config, config_len},
+    const HfFile files[] = {{"tokenizer.json", tokenizer, tokenizer_len},
+                            {"tokenizer_config.json", config, config_len},
                             {"generation_config.json", generation.text, generation.len}};
     with.file = files;
     if (!rc) rc = hf_save_from(&m->config, &source, dir, &with, NULL, 0, e);

@@ -1,6 +1,6 @@
-/* gguf_quant.c - ggml's number formats. A block is a few scales and its elements' small integers; the layouts and the order of the
- * float operations are those of ggml-quants.c, dequantize_row_*. */
-#include "io/dtype.h"
+/* gguf_quant.c - ggml's number formats. A block is a few scales and its elements' small integers;
+ * the layouts and the order of the float operations are those of ggml-quants.c, dequantize_row_*. */
+#include "base/dtype.h"
 #include "io/gguf.h"
 #include <string.h>
 
@@ -68,7 +68,8 @@ static void q4_k(float *y, const unsigned char *p) {
     }
 }
 
-/* 256 elements in two halves of 128: per half 64 bytes of low four bits, 32 bytes of high two bits, 8 scales of 16 elements each. */
+/* 256 elements in two halves of 128: per half 64 bytes of low four bits, 32 bytes of high two bits, 8 scales of 16
+ * elements each. */
 static void q6_k(float *y, const unsigned char *p) {
     const float d = half(p + 208);
     for (int j = 0; j < 256; j++) {
@@ -87,10 +88,11 @@ static const struct {
     void (*block_read)(float *y, const unsigned char *p); /* NULL: a plain float type */
     DType plain;
 } formats[] = {
-    {GGML_F32, "F32", 1, 4, NULL, DT_F32},   {GGML_F16, "F16", 1, 2, NULL, DT_F16},   {GGML_BF16, "BF16", 1, 2, NULL, DT_BF16},
-    {GGML_Q8_0, "Q8_0", 32, 34, q8_0, 0},    {GGML_Q4_0, "Q4_0", 32, 18, q4_0, 0},    {GGML_Q4_1, "Q4_1", 32, 20, q4_1, 0},
-    {GGML_Q5_0, "Q5_0", 32, 22, q5_0, 0},    {GGML_Q5_1, "Q5_1", 32, 24, q5_1, 0},    {GGML_Q4_K, "Q4_K", 256, 144, q4_k, 0},
-    {GGML_Q6_K, "Q6_K", 256, 210, q6_k, 0},
+    {GGML_F32, "F32", 1, 4, NULL, DT_F32},    {GGML_F16, "F16", 1, 2, NULL, DT_F16},
+    {GGML_BF16, "BF16", 1, 2, NULL, DT_BF16}, {GGML_Q8_0, "Q8_0", 32, 34, q8_0, 0},
+    {GGML_Q4_0, "Q4_0", 32, 18, q4_0, 0},     {GGML_Q4_1, "Q4_1", 32, 20, q4_1, 0},
+    {GGML_Q5_0, "Q5_0", 32, 22, q5_0, 0},     {GGML_Q5_1, "Q5_1", 32, 24, q5_1, 0},
+    {GGML_Q4_K, "Q4_K", 256, 144, q4_k, 0},   {GGML_Q6_K, "Q6_K", 256, 210, q6_k, 0},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 

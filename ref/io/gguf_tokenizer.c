@@ -1,9 +1,10 @@
 /* gguf_tokenizer.c - the tokenizer of a GGUF file as tokenizer.json. See gguf_model.h.
  *
- * GGUF keeps a list of token texts with a type each (1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte) and says by a name
- * ("pre") how text is split before merging; what these names mean is llama.cpp's llama-vocab.cpp. Special tokens at the end of the list are
- * added tokens only, as in Llama-3's and Qwen's files; all others also stand in the model's vocabulary, since `tokenizers` gives an added
- * token that the model does not know the next free id, whatever the file says. */
+ * GGUF keeps a list of token texts with a type each (1 normal, 2 unknown, 3 control, 4 user defined, 5 unused,
+ * 6 byte) and says by a name ("pre") how text is split before merging; what these names mean is llama.cpp's
+ * llama-vocab.cpp. Special tokens at the end of the list are
+ * added tokens only, as in Llama-3's and Qwen's files; all others also stand in the model's vocabulary,
+ * since `tokenizers` gives an added token that the model does not know the next free id, whatever the file says. */
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "io/gguf_model.h"
@@ -42,7 +43,8 @@ static int token_check(const Vocabulary *v, size_t i, Err *e) {
     const Token *t = &v->token[i];
     if (t->type == UNUSED) return OK;
     if (!t->n || t->n > MAX_TOKEN)
-        return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: token %zu has %zu bytes, expected 1 to %d", v->g->path, i, t->n, MAX_TOKEN);
+        return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: token %zu has %zu bytes, expected 1 to %d", v->g->path,
+                       i, t->n, MAX_TOKEN);
     for (size_t k = 0, w; k < t->n; k += w) {
         w = utf8_length((const unsigned char *)t->s + k, t->n - k);
         if (!w) return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: token %zu is not UTF-8", v->g->path, i);
@@ -55,12 +57,15 @@ static int tokens_read(Vocabulary *v, Err *e) {
     size_t at = 0;
     void *p;
     TRY(gguf_want_array(v->g, "tokenizer.ggml.tokens", GGUF_STRING, &text, e));
-    if (gguf_get(v->g, "tokenizer.ggml.token_type")) TRY(gguf_want_array(v->g, "tokenizer.ggml.token_type", GGUF_I32, &types, e));
+    if (gguf_get(v->g, "tokenizer.ggml.token_type"))
+        TRY(gguf_want_array(v->g, "tokenizer.ggml.token_type", GGUF_I32, &types, e));
     if (v->spm) TRY(gguf_want_array(v->g, "tokenizer.ggml.scores", GGUF_F32, &scores, e));
     if (!text->n || text->n > MAX_TOKENS)
-        return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: got %zu tokens, expected 1 to %d", v->g->path, text->n, MAX_TOKENS);
+        return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: got %zu tokens, expected 1 to %d", v->g->path, text->n,
+                       MAX_TOKENS);
     if ((types && types->n != text->n) || (scores && scores->n != text->n))
-        return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: %zu tokens, but as many types or scores are not there", v->g->path, text->n);
+        return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: %zu tokens, but as many types or scores are not there",
+                       v->g->path, text->n);
     TRY(mem_alloc(&p, text->n * sizeof *v->token, "tokens", e));
     v->token = p;
     for (v->n = 0; v->n < text->n; v->n++) {
@@ -92,9 +97,13 @@ static int special_id(const Vocabulary *v, const char *key, int64_t *id, Err *e)
 
 /* The splitting rules that this program knows by llama.cpp's names for them. */
 enum { PRE_LLAMA3, PRE_QWEN2, PRE_GPT2, PRE_DIGITS };
-static const struct { const char *name; int kind; } pres[] = {
-    {"llama-bpe", PRE_LLAMA3}, {"llama3", PRE_LLAMA3}, {"llama-v3", PRE_LLAMA3}, {"qwen2", PRE_QWEN2},       {"deepseek-r1-qwen", PRE_QWEN2},
-    {"gpt-2", PRE_GPT2},       {"phi-2", PRE_GPT2},    {"smollm", PRE_DIGITS},   {"starcoder", PRE_DIGITS}, {"refact", PRE_DIGITS},
+static const struct {
+    const char *name;
+    int kind;
+} pres[] = {
+    {"llama-bpe", PRE_LLAMA3},       {"llama3", PRE_LLAMA3}, {"llama-v3", PRE_LLAMA3}, {"qwen2", PRE_QWEN2},
+    {"deepseek-r1-qwen", PRE_QWEN2}, {"gpt-2", PRE_GPT2},    {"phi-2", PRE_GPT2},      {"smollm", PRE_DIGITS},
+    {"starcoder", PRE_DIGITS},       {"refact", PRE_DIGITS},
 };
 static int pre_kind(const Vocabulary *v) {
     for (size_t i = 0; i < sizeof pres / sizeof *pres; i++)
@@ -108,13 +117,13 @@ static int rules_read(Vocabulary *v, Err *e) {
     TRY(gguf_opt_str(v->g, "tokenizer.ggml.model", &model, &n, e));
     v->spm = is(model, n, "llama");
     if (!v->spm && !is(model, n, "gpt2"))
-        return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.model: got \"%.*s\", expected gpt2 or llama", v->g->path, (int)(n < 60 ? n : 60),
-                       model);
+        return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.model: got \"%.*s\", expected gpt2 or llama", v->g->path,
+                       (int)(n < 60 ? n : 60), model);
     v->pre = "";
     TRY(gguf_opt_str(v->g, "tokenizer.ggml.pre", &v->pre, &v->pre_len, e));
     if (!v->spm && pre_kind(v) < 0) {
-        err_set(e, ERR_INPUT, "%s: tokenizer.ggml.pre: got \"%.*s\", expected one of the known splitting rules", v->g->path,
-                (int)(v->pre_len < 60 ? v->pre_len : 60), v->pre);
+        err_set(e, ERR_INPUT, "%s: tokenizer.ggml.pre: got \"%.*s\", expected one of the known splitting rules",
+                v->g->path, (int)(v->pre_len < 60 ? v->pre_len : 60), v->pre);
         return err_hint(e, "known: llama-bpe, qwen2, deepseek-r1-qwen, gpt-2, phi-2, smollm, starcoder, refact");
     }
     return OK;
@@ -174,10 +183,12 @@ static void put_byte_level(JsonOut *o, const char *key, int use_regex) {
 /* The regexes of Llama-3 and Qwen2, which differ in how many digits are one piece. */
 static void put_split(JsonOut *o, int kind) {
     static const char *const regex[] = {
-        [PRE_LLAMA3] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-                       "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-        [PRE_QWEN2] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-                      "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"};
+        [PRE_LLAMA3] =
+            "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+            "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+        [PRE_QWEN2] =
+            "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+            "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"};
     begin_part(o, NULL, "Split");
     json_out_object(o, "pattern");
     json_out_str(o, "Regex", regex[kind]);
@@ -309,7 +320,8 @@ static int put_vocab(JsonOut *o, const Vocabulary *v, Err *e) {
         char name[MAX_TOKEN + 1];
         const Token *t = &v->token[i];
         if (i >= v->tail || t->type == UNUSED) continue;
-        if (memchr(t->s, 0, t->n)) return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: token %zu has a NUL", v->g->path, i);
+        if (memchr(t->s, 0, t->n))
+            return err_set(e, ERR_INPUT, "%s: tokenizer.ggml.tokens: token %zu has a NUL", v->g->path, i);
         memcpy(name, t->s, t->n);
         name[t->n] = 0;
         json_out_int(o, name, (int64_t)i);
@@ -380,7 +392,8 @@ static int joins_find(Joins *k, const Vocabulary *v, const Vocab *known, Err *e)
             if (((unsigned char)t->s[cut] & 0xc0) == 0x80) continue; // inside a character
             const VocabEntry *l = vocab_find(known, t->s, cut), *r = vocab_find(known, t->s + cut, t->n - cut);
             if (!l || !r) continue;
-            TRY(join_push(k, (Join){t->score, l->id, r->id, characters(t->s, cut), characters(t->s + cut, t->n - cut)}, e));
+            TRY(join_push(k, (Join){t->score, l->id, r->id, characters(t->s, cut), characters(t->s + cut, t->n - cut)},
+                          e));
         }
     }
     return OK;
@@ -453,7 +466,8 @@ int gguf_tokenizer_json(char **text, size_t *len, const Gguf *g, Err *e) {
     *len = 0;
     int rc = vocabulary_open(&v, g, e);
     if (!rc) rc = put_all(&o, &v, e);
-    if (!rc && (rc = tokenizer_parse(&check, o.text, o.len, "its tokenizer.json", e)) != OK) err_prefix(e, "%s", g->path);
+    if (!rc && (rc = tokenizer_parse(&check, o.text, o.len, "its tokenizer.json", e)) != OK)
+        err_prefix(e, "%s", g->path);
     tokenizer_close(check);
     mem_free(v.token);
     if (rc) json_out_free(&o);

@@ -63,7 +63,10 @@ static int header(TextBuf *b, const GgufOut *g, const char *path, const Tensor *
     put_u(b, g->n, 8);
     textbuf_put(b, g->pairs.text, g->pairs.len);
     for (size_t i = 0; i < n; offset += padded(t[i++].bytes)) {
-        const int type = t[i].dtype == DT_F32 ? GGML_F32 : t[i].dtype == DT_F16 ? GGML_F16 : t[i].dtype == DT_BF16 ? GGML_BF16 : -1;
+        const int type = t[i].dtype == DT_F32    ? GGML_F32
+                         : t[i].dtype == DT_F16  ? GGML_F16
+                         : t[i].dtype == DT_BF16 ? GGML_BF16
+                                                 : -1;
         if (type < 0 || t[i].rank < 1 || t[i].rank > GGUF_MAX_RANK)
             return err_set(e, ERR_USAGE, "%s: tensor '%.200s' cannot be written: its type or rank", path, t[i].name);
         put_text(b, t[i].name, strlen(t[i].name));

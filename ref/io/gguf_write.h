@@ -4,7 +4,8 @@
 #include "base/text_buf.h"
 #include "io/safetensors.h"
 
-/* The metadata, put together in memory. Zero-initialise; free with gguf_out_free. A failed allocation is reported by gguf_write. */
+/* The metadata, put together in memory. Zero-initialise; free with gguf_out_free. A failed allocation is reported by
+ * gguf_write. */
 typedef struct {
     TextBuf pairs;
     size_t n;
@@ -21,8 +22,8 @@ void gguf_out_item_bool(GgufOut *g, int v);
 void gguf_out_item_str(GgufOut *g, const char *s, size_t n);
 void gguf_out_free(GgufOut *g);
 
-/* Writes the file: tensors in the given order, each at a multiple of 32; shapes as ours (the last is the fastest), types F32, F16, BF16.
- * fetch as in safetensors_write. Atomic; the same input gives identical bytes. */
+/* Writes the file: tensors in the given order, each at a multiple of 32; shapes as ours (the last is the fastest),
+ * types F32, F16, BF16. fetch as in safetensors_write. Atomic; the same input gives identical bytes. */
 int gguf_write(const char *path, GgufOut *g, const Tensor *t, size_t n, TensorFetch fetch, void *ctx, Err *e);
 
 #endif

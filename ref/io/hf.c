@@ -47,8 +47,8 @@ static int index_names(const char ***names, int *n, const Json *j, JsonRef map, 
         const char *name = NULL;
         TRY(json_want_str(j, r, json_key(j, r, NULL), &name, &len, e));
         if (!shard_name_ok(name, len)) {
-            err_set(e, ERR_INPUT, "%s: weight_map: \"%s\": got shard \"%s\", expected a plain NAME.safetensors", j->file,
-                    json_key(j, r, NULL), name);
+            err_set(e, ERR_INPUT, "%s: weight_map: \"%s\": got shard \"%s\", expected a plain NAME.safetensors",
+                    j->file, json_key(j, r, NULL), name);
             return err_hint(e, "shards must lie in the model directory itself");
         }
         (*names)[k++] = name;
@@ -72,19 +72,22 @@ static int index_check(const HfModel *h, const Json *j, JsonRef map, Err *e) {
         for (size_t i = 0; i < st->n; i++) {
             const char *to = json_str(j, json_get(j, map, st->tensor[i].name), NULL);
             if (!to || strcmp(to, base_name(st->path)))
-                return err_set(e, ERR_INPUT, "%s: tensor \"%s\" is not listed for this shard in model.safetensors.index.json (%s%s)",
+                return err_set(e, ERR_INPUT,
+                               "%s: tensor \"%s\" is not listed for this shard in model.safetensors.index.json (%s%s)",
                                st->path, st->tensor[i].name, to ? "it names " : "it is missing", to ? to : "");
         }
     }
     if (total == json_size(j, map)) return OK;
     for (JsonRef r = json_first(j, map); r >= 0; r = json_next(j, r)) {
         int found = 0;
-        for (int s = 0; s < h->n_shards && !found; s++) found = safetensors_find(&h->shard[s], json_key(j, r, NULL)) != NULL;
+        for (int s = 0; s < h->n_shards && !found; s++)
+            found = safetensors_find(&h->shard[s], json_key(j, r, NULL)) != NULL;
         if (!found)
             return err_set(e, ERR_INPUT, "%s: weight_map: tensor \"%s\" is not in %s", j->file, json_key(j, r, NULL),
                            json_str(j, r, NULL));
     }
-    return err_set(e, ERR_INPUT, "%s: weight_map: %zu entries, but the shards hold %zu tensors", j->file, json_size(j, map), total);
+    return err_set(e, ERR_INPUT, "%s: weight_map: %zu entries, but the shards hold %zu tensors", j->file,
+                   json_size(j, map), total);
 }
 
 /* Room for n of them. */
@@ -182,17 +185,20 @@ static int check_param(void *ctx, const ParamInfo *info, Param *slot) {
     char name[256], found[128], wanted[128];
     if (k->h->fla || hf_name(name, sizeof name, info->name)) snprintf(name, sizeof name, "%s", info->name);
     if (!t) {
-        err_set(k->e, ERR_INPUT, "%s: tensor \"%s\" is missing", k->h->n_shards == 1 ? k->h->shard[0].path : k->h->dir, name);
-        return err_hint(k->e, "config.json says that the model has it (%d layers, family %s)", k->h->config.L, k->h->config.family);
+        err_set(k->e, ERR_INPUT, "%s: tensor \"%s\" is missing", k->h->n_shards == 1 ? k->h->shard[0].path : k->h->dir,
+                name);
+        return err_hint(k->e, "config.json says that the model has it (%d layers, family %s)", k->h->config.L,
+                        k->h->config.family);
     }
     k->used[tensor_index(k->h, t)] = 1;
     if (!is_float(t->dtype))
-        return err_set(k->e, ERR_INPUT, "%s: tensor \"%s\": got %s, expected F32, F16, BF16 or F64", file_of(k->h, t), t->name,
-                       dtype_name(t->dtype));
+        return err_set(k->e, ERR_INPUT, "%s: tensor \"%s\": got %s, expected F32, F16, BF16 or F64", file_of(k->h, t),
+                       t->name, dtype_name(t->dtype));
     if (t->rank == info->rank && !memcmp(t->shape, info->shape, info->rank * sizeof *t->shape)) return OK;
     shape_text(found, sizeof found, t->shape, t->rank);
     shape_text(wanted, sizeof wanted, info->shape, info->rank);
-    err_set(k->e, ERR_INPUT, "%s: tensor \"%s\": got shape %s, expected %s by config.json", file_of(k->h, t), t->name, found, wanted);
+    err_set(k->e, ERR_INPUT, "%s: tensor \"%s\": got shape %s, expected %s by config.json", file_of(k->h, t), t->name,
+            found, wanted);
     return err_hint(k->e, "is this the right config.json for these weights?");
 }
 
@@ -206,11 +212,14 @@ static int check_extra(const HfModel *h, const Tensor *t, Err *e) {
     if (name_ends(t->name, "rotary_emb.inv_freq")) return OK;
     if (h->config.tied && !strcmp(t->name, "lm_head.weight")) {
         const Tensor *embed = hf_tensor(h, "model.embeddings.weight");
-        if (embed && embed->bytes == t->bytes && embed->dtype == t->dtype && !memcmp(embed->data, t->data, t->bytes)) return OK;
-        err_set(e, ERR_INPUT, "%s: tensor \"lm_head.weight\" differs from the embedding, but config.json ties them", file_of(h, t));
+        if (embed && embed->bytes == t->bytes && embed->dtype == t->dtype && !memcmp(embed->data, t->data, t->bytes))
+            return OK;
+        err_set(e, ERR_INPUT, "%s: tensor \"lm_head.weight\" differs from the embedding, but config.json ties them",
+                file_of(h, t));
         return err_hint(e, "set tie_word_embeddings to false if the head is a matrix of its own");
     }
-    err_set(e, ERR_INPUT, "%s: tensor \"%s\" is not a parameter of this %s model", file_of(h, t), t->name, h->config.family);
+    err_set(e, ERR_INPUT, "%s: tensor \"%s\" is not a parameter of this %s model", file_of(h, t), t->name,
+            h->config.family);
     return err_hint(e, "is this the right config.json for these weights?");
 }
 
@@ -243,7 +252,8 @@ static int config_open(HfModel *h, Err *e) {
 
 int hf_open(HfModel *h, const char *dir, Err *e) {
     memset(h, 0, sizeof *h);
-    if (strlen(dir) >= sizeof h->dir) return err_set(e, ERR_USAGE, "model directory: the path is longer than %zu bytes", sizeof h->dir);
+    if (strlen(dir) >= sizeof h->dir)
+        return err_set(e, ERR_USAGE, "model directory: the path is longer than %zu bytes", sizeof h->dir);
     snprintf(h->dir, sizeof h->dir, "%s", dir);
     int rc = OK;
     if (file_exists(dir) != 2) {
@@ -272,17 +282,23 @@ int tensor_check_finite(const Tensor *t, const char *file, Err *e) {
         dtype_convert(DT_F64, block, t->dtype, t->data + at * size, n);
         for (size_t i = 0; i < n; i++)
             if (!isfinite(block[i]))
-                return err_set(e, ERR_NUMERIC, "%s: tensor \"%s\": element %zu is %s, expected finite numbers", file, t->name, at + i,
-                               isnan(block[i]) ? "NaN" : "infinite");
+                return err_set(e, ERR_NUMERIC, "%s: tensor \"%s\": element %zu is %s, expected finite numbers", file,
+                               t->name, at + i, isnan(block[i]) ? "NaN" : "infinite");
     }
     return OK;
 }
 
-typedef struct { const HfModel *h; Backend *be; int finite; Err *e; } Load;
+typedef struct {
+    const HfModel *h;
+    Backend *be;
+    int finite;
+    Err *e;
+} Load;
 static int load_param(void *ctx, const ParamInfo *info, Param *slot) {
     const Load *l = ctx;
     const Tensor *t = hf_tensor(l->h, info->name);
-    if (!t || t->count != info->n) return err_set(l->e, ERR_INPUT, "%s: tensor \"%s\" is missing", l->h->dir, info->name);
+    if (!t || t->count != info->n)
+        return err_set(l->e, ERR_INPUT, "%s: tensor \"%s\" is missing", l->h->dir, info->name);
     if (l->finite) TRY(tensor_check_finite(t, file_of(l->h, t), l->e));
     return param_put(l->be, info, slot, t->dtype, t->data, l->e);
 }

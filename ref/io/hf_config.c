@@ -1,6 +1,8 @@
-/* hf_config.c - config.json of Llama, Mistral, Qwen2 and Qwen3 -> Config. Defaults are those of transformers' config classes.
+/* hf_config.c - config.json of Llama, Mistral, Qwen2 and Qwen3 -> Config. Defaults are those of transformers' config
+ * classes.
  *
- * Whatever this program does not compute is refused by name: a model that loads is computed exactly as transformers does. */
+ * Whatever this program does not compute is refused by name: a model that loads is computed exactly as transformers
+ * does. */
 #include "io/hf_parts.h"
 #include "base/file.h"
 #include "model/mixer.h"
@@ -37,8 +39,10 @@ static int is_null(const Json *j, JsonRef r) { return r < 0 || json_kind(j, r) =
 
 /* ---- dtype, token ids ---- */
 
-static const struct { const char *name; DType type; } dtypes[] = {
-    {"float32", DT_F32}, {"float16", DT_F16}, {"bfloat16", DT_BF16}, {"float64", DT_F64}};
+static const struct {
+    const char *name;
+    DType type;
+} dtypes[] = {{"float32", DT_F32}, {"float16", DT_F16}, {"bfloat16", DT_BF16}, {"float64", DT_F64}};
 
 int hf_dtype_parse(const char *name, DType *t) {
     if (!strncmp(name, "torch.", 6)) name += 6;
@@ -73,8 +77,7 @@ static int eos_read(Config *c, const Json *j, Err *e) {
         int64_t id = -1;
         TRY(json_want_int(j, at, "eos_token_id", -1, BIG, &id, e));
         if (id < 0) continue;
-        if (c->n_eos == MAX_EOS)
-            return err_set(e, ERR_INPUT, "%s: eos_token_id: more than %d ids", j->file, MAX_EOS);
+        if (c->n_eos == MAX_EOS) return err_set(e, ERR_INPUT, "%s: eos_token_id: more than %d ids", j->file, MAX_EOS);
         c->eos[c->n_eos++] = (int)id;
     }
     return OK;
@@ -140,8 +143,8 @@ static int windows_count(const Config *c, const Json *j, int on, int *slide, Err
     const JsonRef types = json_get(j, 0, "layer_types");
     if (is_null(j, types)) return OK;
     if (json_kind(j, types) != JSON_ARRAY || json_size(j, types) != (size_t)c->L)
-        return err_set(e, ERR_INPUT, "%s: layer_types: got %zu entries, expected a list of %d", j->file, json_size(j, types),
-                       c->L);
+        return err_set(e, ERR_INPUT, "%s: layer_types: got %zu entries, expected a list of %d", j->file,
+                       json_size(j, types), c->L);
     *slide = 0;
     for (JsonRef t = json_first(j, types); t >= 0; t = json_next(j, t)) {
         const char *name = NULL;
@@ -221,7 +224,8 @@ static int heads_read(Config *c, const Json *j, const Family *f, Err *e) {
     TRY(hf_opt_int(j, 0, "head_dim", 1, BIG, &c->D, e));
     if (c->D) return OK;
     if (c->C % c->H)
-        return err_set(e, ERR_INPUT, "%s: num_attention_heads: %d does not divide hidden_size %d, and there is no head_dim", j->file,
+        return err_set(e, ERR_INPUT,
+                       "%s: num_attention_heads: %d does not divide hidden_size %d, and there is no head_dim", j->file,
                        c->H, c->C);
     c->D = c->C / c->H;
     return OK;

@@ -1,11 +1,15 @@
-/* hf_config_out.c - Config -> config.json: plain transformers families for all-softmax models, fla's layout for hybrids. */
+/* hf_config_out.c - Config -> config.json: plain transformers families for all-softmax models, fla's layout for
+ * hybrids. */
 #include "io/hf_parts.h"
 #include "model/mixer.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-typedef struct { char *text; size_t cap; } Notes;
+typedef struct {
+    char *text;
+    size_t cap;
+} Notes;
 
 static void note(Notes *n, const char *fmt, ...) {
     if (!n->text) return;
@@ -79,8 +83,12 @@ void hf_tail_write(JsonOut *o, const Config *c, DType dtype) {
 /* ---- all softmax: what transformers reads ---- */
 
 static int hf_write(JsonOut *o, const Config *c, DType dtype, Err *e) {
-    static const struct { const char *family, *architecture; } known[] = {
-        {"llama", "LlamaForCausalLM"}, {"mistral", "MistralForCausalLM"}, {"qwen2", "Qwen2ForCausalLM"}, {"qwen3", "Qwen3ForCausalLM"}};
+    static const struct {
+        const char *family, *architecture;
+    } known[] = {{"llama", "LlamaForCausalLM"},
+                 {"mistral", "MistralForCausalLM"},
+                 {"qwen2", "Qwen2ForCausalLM"},
+                 {"qwen3", "Qwen3ForCausalLM"}};
     const char *architecture = NULL;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(known[i].family, c->family)) architecture = known[i].architecture;
@@ -129,7 +137,8 @@ static void attn_write(JsonOut *o, const Config *c) {
 }
 
 static void gdn_write(JsonOut *o, const Config *c, const char *name) {
-    const int conv = !strcmp(name, "gdn_v1") || !strcmp(name, "gdn_v3"), gate = !strcmp(name, "gdn_v3") || !strcmp(name, "gdn_v4");
+    const int conv = !strcmp(name, "gdn_v1") || !strcmp(name, "gdn_v3"),
+              gate = !strcmp(name, "gdn_v3") || !strcmp(name, "gdn_v4");
     json_out_int(o, "num_heads", c->H);
     json_out_int(o, "head_dim", c->D);
     json_out_int(o, "expand_v", 1);
@@ -188,19 +197,25 @@ static void own_write(JsonOut *o, const Config *c) {
 static void notes_write(Notes *n, const Config *c, const char *type) {
     int softmax = 0;
     for (int l = 0; l < c->L; l++) softmax += !c->mixer[l];
-    if (!strcmp(type, "hybridize")) note(n, "fla has no model class for these layers: only hybridize reads this directory\n");
-    if (softmax && c->rope.kind != ROPE_PLAIN) note(n, "fla's attention has no rope scaling: it would compute other angles\n");
+    if (!strcmp(type, "hybridize"))
+        note(n, "fla has no model class for these layers: only hybridize reads this directory\n");
+    if (softmax && c->rope.kind != ROPE_PLAIN)
+        note(n, "fla's attention has no rope scaling: it would compute other angles\n");
     if (softmax && c->qk_norm) note(n, "fla's hybrid attention has no q/k norm: it would leave them out\n");
     if (softmax && c->o_bias) note(n, "fla's attention has no o_proj bias: it would leave it out\n");
-    if (c->D * (int64_t)c->H != c->C) note(n, "head_dim is not hidden_size / num_heads: fla's attention cannot load it\n");
+    if (c->D * (int64_t)c->H != c->C)
+        note(n, "head_dim is not hidden_size / num_heads: fla's attention cannot load it\n");
     if (c->linear_bias) note(n, "q/k/v biases in linear layers: fla's layers would leave them out\n");
-    if (c->o_norm_eps != c->norm_eps) note(n, "the output norm's eps is %g; fla would use %g\n", c->o_norm_eps, c->norm_eps);
+    if (c->o_norm_eps != c->norm_eps)
+        note(n, "the output norm's eps is %g; fla would use %g\n", c->o_norm_eps, c->norm_eps);
 }
 
 static int fla_write(JsonOut *o, const Config *c, DType dtype, Notes *n) {
     const int kind = linear_kind(c);
-    const char *name = kind > 0 ? mixer_at(kind)->name : "", *type = "hybridize", *architecture = "HybridizeForCausalLM";
-    if (!strncmp(name, "gdn_v", 5) && strcmp(name, "gdn_v5") && strcmp(name, "gdn_v6")) type = "gated_deltanet", architecture = "GatedDeltaNetForCausalLM";
+    const char *name = kind > 0 ? mixer_at(kind)->name : "", *type = "hybridize",
+               *architecture = "HybridizeForCausalLM";
+    if (!strncmp(name, "gdn_v", 5) && strcmp(name, "gdn_v5") && strcmp(name, "gdn_v6"))
+        type = "gated_deltanet", architecture = "GatedDeltaNetForCausalLM";
     if (!strcmp(name, "gla_v1") && c->D * (int64_t)c->H == c->C) type = "gla", architecture = "GLAForCausalLM";
     if (!strncmp(name, "kda_v", 5)) type = "kda", architecture = "KDAForCausalLM";
     hf_head_write(o, architecture, type, c);
@@ -227,15 +242,17 @@ static int fla_write(JsonOut *o, const Config *c, DType dtype, Notes *n) {
 static int same(const Config *a, const Config *b) {
     const int hybrid = linear_kind(a) != 0;
     const Rope *r = &a->rope, *s = &b->rope;
-    return !strcmp(a->family, b->family) && a->C == b->C && a->L == b->L && a->H == b->H && a->Hk == b->Hk && a->D == b->D &&
-           a->F == b->F && a->VOC == b->VOC && a->qkv_bias == b->qkv_bias && a->o_bias == b->o_bias && a->qk_norm == b->qk_norm &&
-           a->tied == b->tied && a->window == b->window &&
-           swa_window(a) == swa_window(b) && a->max_positions == b->max_positions && a->norm_eps == b->norm_eps &&
-           a->bos == b->bos && a->n_eos == b->n_eos && !memcmp(a->eos, b->eos, a->n_eos * sizeof *a->eos) &&
+    return !strcmp(a->family, b->family) && a->C == b->C && a->L == b->L && a->H == b->H && a->Hk == b->Hk &&
+           a->D == b->D && a->F == b->F && a->VOC == b->VOC && a->qkv_bias == b->qkv_bias && a->o_bias == b->o_bias &&
+           a->qk_norm == b->qk_norm && a->tied == b->tied && a->window == b->window && swa_window(a) == swa_window(b) &&
+           a->max_positions == b->max_positions && a->norm_eps == b->norm_eps && a->bos == b->bos &&
+           a->n_eos == b->n_eos && !memcmp(a->eos, b->eos, a->n_eos * sizeof *a->eos) &&
            !memcmp(a->mixer, b->mixer, a->L * sizeof *a->mixer) && r->kind == s->kind && r->theta == s->theta &&
            (r->kind == ROPE_PLAIN || r->factor == s->factor) &&
-           (r->kind != ROPE_LLAMA3 || (r->low_freq == s->low_freq && r->high_freq == s->high_freq && r->original == s->original)) &&
-           (!hybrid || (a->conv_width == b->conv_width && a->linear_bias == b->linear_bias && a->o_norm_eps == b->o_norm_eps));
+           (r->kind != ROPE_LLAMA3 ||
+            (r->low_freq == s->low_freq && r->high_freq == s->high_freq && r->original == s->original)) &&
+           (!hybrid ||
+            (a->conv_width == b->conv_width && a->linear_bias == b->linear_bias && a->o_norm_eps == b->o_norm_eps));
 }
 
 static int verify(const JsonOut *o, const Config *c, Err *e) {
@@ -245,7 +262,8 @@ static int verify(const JsonOut *o, const Config *c, Err *e) {
     if (!rc) rc = hf_config_parse(&back, &fla, &j, e);
     json_free(&j);
     if (!rc && !same(c, &back))
-        rc = err_set(e, ERR_USAGE, "config.json: family %s has no field for something in this configuration", c->family);
+        rc =
+            err_set(e, ERR_USAGE, "config.json: family %s has no field for something in this configuration", c->family);
     return rc;
 }
 

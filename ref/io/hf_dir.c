@@ -1,5 +1,6 @@
-/* hf_dir.c - a model directory to disk: config.json, safetensors (one file, or shards and an index), tokenizer and other files, all into
- * a temporary directory that is renamed at the end. What goes in is the caller's: hf_save.c and export.c. */
+/* hf_dir.c - a model directory to disk: config.json, safetensors (one file, or shards and an index), tokenizer and
+ * other files, all into a temporary directory that is renamed at the end. What goes in is the caller's:
+ * hf_save.c and export.c. */
 #include "io/hf_parts.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -70,8 +71,9 @@ static int weights_write(const HfDir *d, const char *dir, Err *e) {
 /* ---- the other files ---- */
 
 static int tokenizer_copy(const char *from, const char *dir, Err *e) {
-    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                                        "vocab.json", "merges.txt", "tokenizer.model", "generation_config.json"};
+    static const char *const files[] = {
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+        "merges.txt",     "tokenizer.model",       "generation_config.json"};
     char src[1024], dst[1024];
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         TRY(file_join(src, sizeof src, from, files[i], e));
@@ -122,7 +124,8 @@ static int target_check(const char *dir, Err *e) {
 /* Everything into `dir`.new, then in its place. */
 static int directory_write(const HfDir *d, const char *dir, Err *e) {
     char fresh[1024], old[1024];
-    if (snprintf(fresh, sizeof fresh, "%s.new", dir) >= (int)sizeof fresh || snprintf(old, sizeof old, "%s.old", dir) >= (int)sizeof old)
+    if (snprintf(fresh, sizeof fresh, "%s.new", dir) >= (int)sizeof fresh ||
+        snprintf(old, sizeof old, "%s.old", dir) >= (int)sizeof old)
         return err_set(e, ERR_USAGE, "output directory: the path is too long");
     TRY(file_remove_tree(fresh, e));
     TRY(file_mkdirs(fresh, e));

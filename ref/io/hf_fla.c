@@ -1,7 +1,8 @@
 /* hf_fla.c - config.json of hybrids: flash-linear-attention's gated_deltanet, gla and kda, plus our member "hybridize".
  *
- * fla describes one kind of linear layer and the softmax layers (`attn.layers`); what it has no field for stands in "hybridize". Where both
- * speak of a layer's mixer they must agree. model_type "hybridize" is a hybrid that fla cannot describe at all. */
+ * fla describes one kind of linear layer and the softmax layers (`attn.layers`); what it has no field for stands in
+ * "hybridize". Where both speak of a layer's mixer they must agree. model_type "hybridize" is a hybrid that fla cannot
+ * describe at all. */
 #include "io/hf_parts.h"
 #include "model/mixer.h"
 #include <stdio.h>
@@ -23,7 +24,8 @@ static int only_real(const Json *j, const char *key, double fallback, double wan
     double v = fallback;
     TRY(json_opt_real(j, 0, key, &v, e));
     if (v == wanted) return OK;
-    return err_set(e, ERR_INPUT, "%s: %s: got %g, expected %g (keys and values have the teacher's size)", j->file, key, v, wanted);
+    return err_set(e, ERR_INPUT, "%s: %s: got %g, expected %g (keys and values have the teacher's size)", j->file, key,
+                   v, wanted);
 }
 static int only_null(const Json *j, const char *key, Err *e) {
     if (is_null(j, json_get(j, 0, key))) return OK;
@@ -62,7 +64,8 @@ static int gla_read(Config *c, const Json *j, int *mixer, Err *e) {
     TRY(only_bool(j, "use_gk", 1, e));
     TRY(only_bool(j, "use_gv", 0, e));
     TRY(only_bool(j, "elementwise_affine", 1, e));
-    if (c->C % c->H) return err_set(e, ERR_INPUT, "%s: num_heads: %d does not divide hidden_size %d", j->file, c->H, c->C);
+    if (c->C % c->H)
+        return err_set(e, ERR_INPUT, "%s: num_heads: %d does not divide hidden_size %d", j->file, c->H, c->C);
     c->D = c->C / c->H;
     *mixer = mixer_find("gla_v1");
     return OK;
@@ -91,7 +94,8 @@ static int layers_read(Config *c, const Json *j, JsonRef layers, Err *e) {
     for (JsonRef r = json_first(j, layers); r >= 0; r = json_next(j, r)) {
         int64_t l = 0;
         TRY(json_want_int(j, r, "attn.layers", 0, c->L - 1, &l, e));
-        if (c->mixer[l] == 0) return err_set(e, ERR_INPUT, "%s: attn.layers: layer %d is listed twice", j->file, (int)l);
+        if (c->mixer[l] == 0)
+            return err_set(e, ERR_INPUT, "%s: attn.layers: layer %d is listed twice", j->file, (int)l);
         c->mixer[l] = 0;
     }
     return OK;
@@ -102,7 +106,8 @@ static int attn_read(Config *c, const Json *j, Err *e) {
     if (is_null(j, a)) return OK;
     if (json_kind(j, a) == JSON_ARRAY && json_size(j, a) == 1) a = json_first(j, a);
     if (json_kind(j, a) != JSON_OBJECT)
-        return err_set(e, ERR_INPUT, "%s: attn: expected one object {\"layers\": [...], ...} for all softmax layers", j->file);
+        return err_set(e, ERR_INPUT, "%s: attn: expected one object {\"layers\": [...], ...} for all softmax layers",
+                       j->file);
     int64_t heads = 0;
     TRY(layers_read(c, j, json_get(j, a, "layers"), e));
     TRY(json_want_int(j, json_get(j, a, "num_heads"), "attn.num_heads", 1, BIG, &heads, e));
@@ -122,7 +127,8 @@ int hf_ffn_parse(Config *c, const Json *j, Err *e) {
     TRY(json_opt_real(j, 0, "hidden_ratio", &ratio, e));
     if (c->F) return OK;
     const double f = c->C * ratio * 2 / 3;
-    if (!(f >= 1 && f < BIG)) return err_set(e, ERR_INPUT, "%s: intermediate_size: missing, and hidden_ratio is %g", j->file, ratio);
+    if (!(f >= 1 && f < BIG))
+        return err_set(e, ERR_INPUT, "%s: intermediate_size: missing, and hidden_ratio is %g", j->file, ratio);
     c->F = ((int)f + 255) / 256 * 256;
     return OK;
 }
@@ -132,7 +138,8 @@ int hf_ffn_parse(Config *c, const Json *j, Err *e) {
 static int mixers_read(Config *c, const Json *j, JsonRef own, int had_attn, Err *e) {
     const JsonRef list = json_get(j, own, "mixers");
     if (json_kind(j, list) != JSON_ARRAY || json_size(j, list) != (size_t)c->L)
-        return err_set(e, ERR_INPUT, "%s: hybridize.mixers: got %zu names, expected %d", j->file, json_size(j, list), c->L);
+        return err_set(e, ERR_INPUT, "%s: hybridize.mixers: got %zu names, expected %d", j->file, json_size(j, list),
+                       c->L);
     int l = 0;
     for (JsonRef r = json_first(j, list); r >= 0; r = json_next(j, r), l++) {
         const char *name = NULL;
@@ -140,8 +147,8 @@ static int mixers_read(Config *c, const Json *j, JsonRef own, int had_attn, Err 
         const int mixer = mixer_find(name);
         if (mixer < 0) return err_set(e, ERR_INPUT, "%s: hybridize.mixers: unknown mixer \"%s\"", j->file, name);
         if (had_attn && mixer != c->mixer[l])
-            return err_set(e, ERR_INPUT, "%s: layer %d is %s in hybridize.mixers, but %s by the fla fields", j->file, l, name,
-                           mixer_at(c->mixer[l])->name);
+            return err_set(e, ERR_INPUT, "%s: layer %d is %s in hybridize.mixers, but %s by the fla fields", j->file, l,
+                           name, mixer_at(c->mixer[l])->name);
         c->mixer[l] = mixer;
     }
     return OK;
@@ -152,7 +159,8 @@ static int own_read(Config *c, const Json *j, JsonRef own, int fla, Err *e) {
     if (json_kind(j, own) != JSON_OBJECT) return err_set(e, ERR_INPUT, "%s: hybridize: expected an object", j->file);
     TRY(mixers_read(c, j, own, fla, e));
     TRY(json_opt_str(j, own, "family", &family, e));
-    if (!hf_family_known(family)) return err_set(e, ERR_INPUT, "%s: hybridize.family: unknown family \"%s\"", j->file, family);
+    if (!hf_family_known(family))
+        return err_set(e, ERR_INPUT, "%s: hybridize.family: unknown family \"%s\"", j->file, family);
     if (family != c->family) snprintf(c->family, sizeof c->family, "%s", family);
     TRY(hf_opt_int(j, own, "head_dim", 1, BIG, &c->D, e));
     TRY(hf_opt_int(j, own, "num_key_value_heads", 1, BIG, &c->Hk, e));
@@ -192,7 +200,8 @@ int hf_fla_parse(Config *c, const Json *j, const char *type, Err *e) {
     if (!mixer) return err_set(e, ERR_INPUT, "%s: hybridize: missing, though model_type is \"hybridize\"", j->file);
     for (int l = 0; l < c->L; l++)
         if (!c->mixer[l] && c->D * (int64_t)c->H != c->C)
-            return err_set(e, ERR_INPUT, "%s: head_dim: %d heads of %d are not hidden_size %d, which fla's softmax layers need", j->file,
-                           c->H, c->D, c->C);
+            return err_set(e, ERR_INPUT,
+                           "%s: head_dim: %d heads of %d are not hidden_size %d, which fla's softmax layers need",
+                           j->file, c->H, c->D, c->C);
     return OK;
 }

@@ -3,8 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct { const char *fla, *hf; } parts[] = {
-    {"attn_norm.", "input_layernorm."}, {"mlp_norm.", "post_attention_layernorm."}, {"attn.", "self_attn."}};
+static const struct {
+    const char *fla, *hf;
+} parts[] = {{"attn_norm.", "input_layernorm."}, {"mlp_norm.", "post_attention_layernorm."}, {"attn.", "self_attn."}};
 
 int hf_name(char *out, size_t cap, const char *fla_name) {
     int layer, used = 0;

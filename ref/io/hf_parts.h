@@ -4,7 +4,8 @@
 #include "io/hf.h"
 #include "io/json.h"
 
-/* config.json -> Config without the final config_check; *fla = the names in the weight files are fla's, not transformers'. */
+/* config.json -> Config without the final config_check; *fla = the names in the weight files are fla's,
+ * not transformers'. */
 int hf_config_parse(Config *c, int *fla, const Json *j, Err *e);
 /* The part of it for model_type gated_deltanet, gla, kda and hybridize (fla-native layout, interfaces.md A2 (4)). */
 int hf_fla_parse(Config *c, const Json *j, const char *type, Err *e);
@@ -19,7 +20,8 @@ void hf_head_write(JsonOut *o, const char *architecture, const char *type, const
 void hf_tail_write(JsonOut *o, const Config *c, DType dtype);
 /* A {rope_type, rope_theta, factor, ...} object; r holds the defaults on entry. */
 int hf_rope_parse(Rope *r, const Json *j, JsonRef object, int max_positions, Err *e);
-/* What every family has in common: sizes, eps, tied, bos, eos, dtype, activation. heads and eps: their keys in this family. */
+/* What every family has in common: sizes, eps, tied, bos, eos, dtype, activation. heads and eps:
+ * their keys in this family. */
 int hf_common_parse(Config *c, const Json *j, const char *heads, const char *eps, Err *e);
 /* An optional integer in [lo, hi] that goes into an int. */
 int hf_opt_int(const Json *j, JsonRef object, const char *key, int lo, int hi, int *out, Err *e);
@@ -31,10 +33,12 @@ int hf_family_known(const char *name);
  * notes: one line for everything that the fla fields alone do not say. */
 int hf_config_write(JsonOut *o, const Config *c, DType dtype, int fla, char *notes, size_t cap, Err *e);
 
-/* transformers' name of a parameter with this fla name ("model.layers.3.attn.q_proj.weight" -> "...self_attn.q_proj.weight"). */
+/* transformers' name of a parameter with this fla name ("model.layers.3.attn.q_proj.weight" ->
+ * "...self_attn.q_proj.weight"). */
 int hf_name(char *out, size_t cap, const char *fla_name);
 
-/* The tensors of c in the order of params_walk, named for fla or transformers: all of `dtype`, but A_log and dt_bias F32. */
+/* The tensors of c in the order of params_walk, named for fla or transformers: all of `dtype`, but A_log and dt_bias
+ * F32. */
 typedef struct {
     Tensor *tensor; /* data is NULL */
     char (*name)[128];

@@ -1,4 +1,5 @@
-/* hf_save.c - a model to a directory in our two usual layouts: fla's names for hybrids, transformers' for all-softmax models. See hf.h. */
+/* hf_save.c - a model to a directory in our two usual layouts: fla's names for hybrids, transformers' for all-softmax
+ * models. See hf.h. */
 #include "io/hf_parts.h"
 #include "base/mem.h"
 #include <stdio.h>
@@ -84,7 +85,8 @@ static int layout_check(const Config *c, const HfSaveOptions *o, int *fla, Err *
     return OK;
 }
 
-int hf_save_from(const Config *c, const ParamSource *source, const char *dir, const HfSaveOptions *o, char *notes, size_t cap, Err *e) {
+int hf_save_from(const Config *c, const ParamSource *source, const char *dir, const HfSaveOptions *o, char *notes,
+                 size_t cap, Err *e) {
     HfList l;
     JsonOut config = {0};
     int fla;
@@ -92,8 +94,16 @@ int hf_save_from(const Config *c, const ParamSource *source, const char *dir, co
     TRY(hf_list_open(&l, c, fla, o->dtype, e));
     Fetch f = {&l, source};
     int rc = hf_config_write(&config, c, o->dtype, fla, notes, cap, e);
-    const HfDir d = {.config = config.text, .config_len = config.len, .tensor = l.tensor, .n = l.n, .fetch = fetch, .ctx = &f,
-                     .shard_bytes = o->shard_bytes, .tokenizer_from = o->tokenizer_from, .file = o->file, .n_files = o->n_files};
+    const HfDir d = {.config = config.text,
+                     .config_len = config.len,
+                     .tensor = l.tensor,
+                     .n = l.n,
+                     .fetch = fetch,
+                     .ctx = &f,
+                     .shard_bytes = o->shard_bytes,
+                     .tokenizer_from = o->tokenizer_from,
+                     .file = o->file,
+                     .n_files = o->n_files};
     if (!rc) {
         rc = hf_dir_write(dir, &d, e);
         json_out_free(&config);

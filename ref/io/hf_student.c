@@ -1,8 +1,9 @@
-/* hf_student.c - the official code's layouts: fla's "transformer" (its teachers) and "student" (what it writes as converted-hf/), both
- * directions for the latter. Facts: interfaces.md A2 (2), (3) and A4 (2). The names of the tensors are fla's.
+/* hf_student.c - the official code's layouts: fla's "transformer" (its teachers) and "student" (what it writes as
+ * converted-hf/), both directions for the latter. Facts: interfaces.md A2 (2), (3) and A4 (2).
+ * The names of the tensors are fla's.
  *
- * A student's linear layers never get the configured norm_eps: their output norm uses 1e-5 whatever the rest uses. A transformer's q/k norm,
- * made without an eps, uses 1e-5 too. */
+ * A student's linear layers never get the configured norm_eps: their output norm uses 1e-5 whatever the rest uses.
+ * A transformer's q/k norm, made without an eps, uses 1e-5 too. */
 #include "io/hf_parts.h"
 #include "model/mixer.h"
 #include <stdio.h>
@@ -30,7 +31,8 @@ static int mixers_read(Config *c, const Json *j, Err *e) {
     for (JsonRef r = json_first(j, keep); r >= 0; r = json_next(j, r)) {
         int64_t l = 0;
         TRY(json_want_int(j, r, "keep_full_attention_layers", 0, c->L - 1, &l, e));
-        if (!c->mixer[l]) return err_set(e, ERR_INPUT, "%s: keep_full_attention_layers: layer %d is listed twice", j->file, (int)l);
+        if (!c->mixer[l])
+            return err_set(e, ERR_INPUT, "%s: keep_full_attention_layers: layer %d is listed twice", j->file, (int)l);
         c->mixer[l] = 0;
     }
     return OK;
@@ -52,10 +54,12 @@ int hf_student_parse(Config *c, const Json *j, const char *type, Err *e) {
     TRY(hf_opt_int(j, 0, "window_size", 1, BIG, &c->window, e));
     TRY(json_opt_real(j, 0, "rope_theta", &c->rope.theta, e));
     TRY(refuse_true(j, "force_window_on_all_layers", e));
-    if (c->C % c->H) return err_set(e, ERR_INPUT, "%s: num_heads: %d does not divide hidden_size %d", j->file, c->H, c->C);
+    if (c->C % c->H)
+        return err_set(e, ERR_INPUT, "%s: num_heads: %d does not divide hidden_size %d", j->file, c->H, c->C);
     c->D = c->C / c->H;
     if (c->qk_norm && c->norm_eps != OFFICIAL_EPS)
-        return err_set(e, ERR_INPUT, "%s: qk_norm: its eps is 1e-05 there, expected norm_eps %g (not supported)", j->file, c->norm_eps);
+        return err_set(e, ERR_INPUT, "%s: qk_norm: its eps is 1e-05 there, expected norm_eps %g (not supported)",
+                       j->file, c->norm_eps);
     snprintf(c->family, sizeof c->family, "%s", c->qkv_bias ? "qwen2" : c->qk_norm ? "qwen3" : "llama");
     c->o_norm_eps = c->norm_eps;
     if (strcmp(type, "student")) return OK;
@@ -74,21 +78,28 @@ static int student_check(const Config *c, int *kind, Err *e) {
     *kind = 0;
     for (int l = 0; l < c->L; l++) {
         if (!c->mixer[l] || c->mixer[l] == *kind) continue;
-        if (*kind) return refuse(e, "its linear layers are of different kinds", "only hybridize's own directory holds such a model");
+        if (*kind)
+            return refuse(e, "its linear layers are of different kinds",
+                          "only hybridize's own directory holds such a model");
         *kind = c->mixer[l];
     }
     if (!*kind) return refuse(e, "all its layers are softmax", "the directory itself is what transformers loads");
     const char *name = mixer_at(*kind)->name;
     if (strncmp(name, "gdn_v", 5) && strncmp(name, "gla_v", 5))
         return refuse(e, "the official code has no such mixer", "nearest: --format fla");
-    if (c->rope.kind != ROPE_PLAIN) return refuse(e, "its attention has no rope scaling", "only hybridize's own directory keeps rope scaling");
-    if (c->qk_norm && c->norm_eps != OFFICIAL_EPS) return refuse(e, "its q/k norm has eps 1e-05", "nearest: --format qwen3_5");
+    if (c->rope.kind != ROPE_PLAIN)
+        return refuse(e, "its attention has no rope scaling", "only hybridize's own directory keeps rope scaling");
+    if (c->qk_norm && c->norm_eps != OFFICIAL_EPS)
+        return refuse(e, "its q/k norm has eps 1e-05", "nearest: --format qwen3_5");
     if (c->o_bias) return refuse(e, "its attention has no o_proj bias", "only hybridize's own directory keeps it");
-    if (c->linear_bias) return refuse(e, "its linear layers have no biases", "only hybridize's own directory keeps them");
+    if (c->linear_bias)
+        return refuse(e, "its linear layers have no biases", "only hybridize's own directory keeps them");
     if (c->D * (int64_t)c->H != c->C)
-        return refuse(e, "its head size is hidden_size / num_heads", c->qk_norm ? "nearest: --format qwen3_5" : "no other format has a head size of its own");
+        return refuse(e, "its head size is hidden_size / num_heads",
+                      c->qk_norm ? "nearest: --format qwen3_5" : "no other format has a head size of its own");
     if (strcmp(name, "gdn_v6") && c->o_norm_eps != OFFICIAL_EPS)
-        return refuse(e, "the output norm of its linear layers has eps 1e-05, this model's differs", "nearest: --format fla");
+        return refuse(e, "the output norm of its linear layers has eps 1e-05, this model's differs",
+                      "nearest: --format fla");
     return OK;
 }
 

@@ -221,8 +221,7 @@ static int parse_document(Parser *p) {
     p->stack[0].container = p->stack[0].last = -1;
     while (more) {
         uint32_t key = 0, key_len = 0;
-        if (p->depth && p->j->node[p->stack[p->depth].container].kind == JSON_OBJECT)
-            TRY(parse_key(p, &key, &key_len));
+        if (p->depth && p->j->node[p->stack[p->depth].container].kind == JSON_OBJECT) TRY(parse_key(p, &key, &key_len));
         lex_space(&p->lex);
         JsonRef r = 0;
         TRY(node_new(p, key, key_len, &r));
@@ -253,8 +252,9 @@ static int parse_document(Parser *p) {
     return p->lex.at < p->lex.len ? lex_unexpected(&p->lex, "nothing after the end of the document") : OK;
 }
 
-/* Takes the three blocks. A tree of more than twice the text and FREE_BYTES is not built: no file that we read has reason to be
- * millions of little numbers, and a hostile one could ask for twelve times its size. */
+/* Takes the three blocks. A tree of more than twice the text and FREE_BYTES is not built:
+ * no file that we read has reason to be millions of little numbers, and a hostile one could ask for twelve times its
+ * size. */
 static int parse_room(Parser *p) {
     Json *j = p->j;
     size_t members, slots = 16;
@@ -263,7 +263,8 @@ static int parse_room(Parser *p) {
     while (slots < members + members / 2) slots *= 2;
     const size_t need = p->nodes * sizeof *j->node + p->bytes + slots * sizeof(Slot);
     if (need > 2 * len + FREE_BYTES)
-        return err_set(p->lex.e, ERR_INPUT, "%s: %zu values in %zu bytes of JSON would take %zu MB of memory, at most %zu are allowed",
+        return err_set(p->lex.e, ERR_INPUT,
+                       "%s: %zu values in %zu bytes of JSON would take %zu MB of memory, at most %zu are allowed",
                        j->file, p->nodes, len, need >> 20, (2 * len + FREE_BYTES) >> 20);
     void *node, *strings, *index;
     TRY(mem_alloc(&node, p->nodes * sizeof *j->node, j->file, p->lex.e));
@@ -300,7 +301,8 @@ int json_parse_flags(Json *j, const char *text, size_t len, const char *file, un
 }
 
 int json_parse_part(Json *j, const char *text, size_t begin, size_t end, int outer, const char *file, Err *e) {
-    return parse_any(j, &(JsonLex){.t = (const unsigned char *)text, .len = end, .at = begin, .file = file, .e = e}, 0, outer);
+    return parse_any(j, &(JsonLex){.t = (const unsigned char *)text, .len = end, .at = begin, .file = file, .e = e}, 0,
+                     outer);
 }
 
 int json_parse(Json *j, const char *text, size_t len, const char *file, Err *e) {
@@ -325,9 +327,7 @@ void json_free(Json *j) {
 
 /* ---- access ---- */
 
-static const JsonNode *node_at(const Json *j, JsonRef r) {
-    return r >= 0 && (size_t)r < j->n ? &j->node[r] : NULL;
-}
+static const JsonNode *node_at(const Json *j, JsonRef r) { return r >= 0 && (size_t)r < j->n ? &j->node[r] : NULL; }
 
 JsonKind json_kind(const Json *j, JsonRef r) {
     const JsonNode *n = node_at(j, r);
@@ -367,8 +367,7 @@ const char *json_str(const Json *j, JsonRef r, size_t *len) {
 /* ---- typed access ---- */
 
 static int want_fail(const Json *j, JsonRef r, const char *what, const char *wanted, Err *e) {
-    static const char *const names[] = {"null", "false",    "true",     "",         "",
-                                        "",     "a string", "an array", "an object"};
+    static const char *const names[] = {"null", "false", "true", "", "", "", "a string", "an array", "an object"};
     const JsonNode *n = node_at(j, r);
     char number[40];
     const char *got = n ? names[n->kind] : "nothing (the key is missing)";
@@ -413,8 +412,7 @@ int json_want_real(const Json *j, JsonRef r, const char *what, double *out, Err 
 
 int json_want_bool(const Json *j, JsonRef r, const char *what, int *out, Err *e) {
     const JsonNode *n = node_at(j, r);
-    if (!n || (n->kind != JSON_TRUE && n->kind != JSON_FALSE))
-        return want_fail(j, r, what, "true or false", e);
+    if (!n || (n->kind != JSON_TRUE && n->kind != JSON_FALSE)) return want_fail(j, r, what, "true or false", e);
     *out = n->kind == JSON_TRUE;
     return OK;
 }
@@ -432,8 +430,7 @@ static JsonRef optional(const Json *j, JsonRef object, const char *key) {
     return json_kind(j, r) == JSON_NULL ? -1 : r;
 }
 
-int json_opt_int(const Json *j, JsonRef object, const char *key, int64_t lo, int64_t hi, int64_t *out,
-                 Err *e) {
+int json_opt_int(const Json *j, JsonRef object, const char *key, int64_t lo, int64_t hi, int64_t *out, Err *e) {
     JsonRef r = optional(j, object, key);
     return r < 0 ? OK : json_want_int(j, r, key, lo, hi, out, e);
 }

@@ -30,8 +30,7 @@ int lex_unexpected(JsonLex *p, const char *wanted) {
 }
 
 void lex_space(JsonLex *p) {
-    while (p->at < p->len &&
-           (p->t[p->at] == ' ' || p->t[p->at] == '\n' || p->t[p->at] == '\t' || p->t[p->at] == '\r'))
+    while (p->at < p->len && (p->t[p->at] == ' ' || p->t[p->at] == '\n' || p->t[p->at] == '\t' || p->t[p->at] == '\r'))
         p->at++;
 }
 
@@ -41,9 +40,7 @@ static int lex_hex4(JsonLex *p) {
     if (p->len - p->at < 4) return -1;
     for (int i = 0; i < 4; i++) {
         int c = p->t[p->at + (size_t)i];
-        int d = c >= '0' && c <= '9'                 ? c - '0'
-                : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                     : -1;
+        int d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
         if (d < 0) return -1;
         v = v * 16 + d;
     }
@@ -56,16 +53,14 @@ static int lex_unicode(JsonLex *p, char *s, size_t *n) {
     size_t start = p->at - 2;
     int c = lex_hex4(p);
     if (c < 0) return lex_fail(p, start, "\\u needs four hexadecimal digits");
-    if (c >= 0xdc00 && c <= 0xdfff)
-        return lex_fail(p, start, "second half of a surrogate pair without a first");
+    if (c >= 0xdc00 && c <= 0xdfff) return lex_fail(p, start, "second half of a surrogate pair without a first");
     if (c >= 0xd800 && c <= 0xdbff) {
         int low = -1;
         if (p->len - p->at >= 6 && p->t[p->at] == '\\' && p->t[p->at + 1] == 'u') {
             p->at += 2;
             low = lex_hex4(p);
         }
-        if (low < 0xdc00 || low > 0xdfff)
-            return lex_fail(p, start, "first half of a surrogate pair without a second");
+        if (low < 0xdc00 || low > 0xdfff) return lex_fail(p, start, "first half of a surrogate pair without a second");
         c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
     }
     if (c < 0x80) s[(*n)++] = (char)c;
@@ -84,8 +79,7 @@ int lex_string(JsonLex *p, char *s, size_t *len) {
         if (p->at >= p->len) return lex_unexpected(p, "the end of a string");
         unsigned char c = p->t[p->at];
         if (c == '"') break;
-        if (c < 0x20)
-            return lex_fail(p, p->at, "control character in a string: it must be written as \\uXXXX");
+        if (c < 0x20) return lex_fail(p, p->at, "control character in a string: it must be written as \\uXXXX");
         if (c != '\\') {
             size_t w = utf8_length(p->t + p->at, p->len - p->at);
             if (!w) return lex_fail(p, p->at, "invalid UTF-8 in a string");
@@ -123,8 +117,7 @@ static int lex_real(JsonLex *p, const unsigned char *text, size_t n, double *out
     char *s = big ? big : small;
     memcpy(s, text, n);
     s[n] = 0;
-    *out = strtod(
-        s, NULL); /* an exponent out of range gives +-inf or 0, which the typed access refuses or takes */
+    *out = strtod(s, NULL); /* an exponent out of range gives +-inf or 0, which the typed access refuses or takes */
     mem_free(big);
     return OK;
 }
@@ -134,8 +127,7 @@ int lex_number(JsonLex *p, JsonNumber *node) {
     int negative = lex_peek(p) == '-', real = 0;
     p->at += (size_t)negative;
     size_t first = p->at, digits = lex_digits(p);
-    if (!digits)
-        return lex_unexpected(p, lex_peek(p) == 'I' ? "a digit (Python's -Infinity is not JSON)" : "a digit");
+    if (!digits) return lex_unexpected(p, lex_peek(p) == 'I' ? "a digit (Python's -Infinity is not JSON)" : "a digit");
     if (digits > 1 && p->t[first] == '0') return lex_fail(p, first, "a number must not start with 0");
     size_t end = p->at;
     if (lex_peek(p) == '.') {

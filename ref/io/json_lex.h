@@ -1,4 +1,5 @@
-/* json_lex.h - inside the JSON reader: a place in a text, the words of JSON that can stand there, and what to say when none does.
+/* json_lex.h - inside the JSON reader: a place in a text, the words of JSON that can stand there, and what to say when
+ * none does.
  * Used by json.c, which makes a tree of them, and by json_walk.c, which makes none. */
 #ifndef HYB_JSON_LEX_H
 #define HYB_JSON_LEX_H
@@ -25,7 +26,8 @@ typedef struct {
 int lex_fail(JsonLex *p, size_t at, const char *what); /* ERR_INPUT "FILE:LINE:COL: what" */
 int lex_unexpected(JsonLex *p, const char *wanted);    /* what stands at p->at, and what was wanted there */
 void lex_space(JsonLex *p);                            /* over white space */
-/* The string whose opening quote is at p->at, decoded into s with a NUL behind it: at most as many bytes as it has between its quotes, and one. */
+/* The string whose opening quote is at p->at, decoded into s with a NUL behind it: at most as many bytes as it has
+ * between its quotes, and one. */
 int lex_string(JsonLex *p, char *s, size_t *len);
 int lex_number(JsonLex *p, JsonNumber *x);
 int lex_word(JsonLex *p, int *kind); /* null, true, false */

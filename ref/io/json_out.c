@@ -126,14 +126,11 @@ void json_out_real(JsonOut *o, const char *key, double v) {
         n = snprintf(s, sizeof s, "%.*g", digits, v);
         if (strtod(s, NULL) == v) break;
     }
-    if (!strpbrk(s, ".e"))
-        n += snprintf(s + n, sizeof s - (size_t)n, ".0"); /* stays a real for every reader */
+    if (!strpbrk(s, ".e")) n += snprintf(s + n, sizeof s - (size_t)n, ".0"); /* stays a real for every reader */
     json_out_raw(o, key, s, (size_t)n);
 }
 
-void json_out_bool(JsonOut *o, const char *key, int v) {
-    json_out_raw(o, key, v ? "true" : "false", v ? 4 : 5);
-}
+void json_out_bool(JsonOut *o, const char *key, int v) { json_out_raw(o, key, v ? "true" : "false", v ? 4 : 5); }
 
 void json_out_null(JsonOut *o, const char *key) { json_out_raw(o, key, "null", 4); }
 
@@ -158,8 +155,7 @@ void json_out_node(JsonOut *o, const char *key, const Json *j, JsonRef r) {
     size_t len;
     const char *s = json_str(j, r, &len);
     if (s) json_out_strn(o, key, s, len);
-    else if (kind == JSON_INT)
-        json_want_int(j, r, "", INT64_MIN, INT64_MAX, &i, NULL), json_out_int(o, key, i);
+    else if (kind == JSON_INT) json_want_int(j, r, "", INT64_MIN, INT64_MAX, &i, NULL), json_out_int(o, key, i);
     else if (kind == JSON_UINT) json_want_u64(j, r, "", &u, NULL), json_out_u64(o, key, u);
     else if (kind == JSON_REAL) json_want_real(j, r, "", &d, NULL), json_out_real(o, key, d);
     else if (kind == JSON_TRUE || kind == JSON_FALSE) json_out_bool(o, key, kind == JSON_TRUE);

@@ -35,7 +35,8 @@ void json_walk_count(const char *text, size_t len, size_t *members, size_t *key_
         const unsigned char c = t[i];
         if (c == '"') {
             const size_t end = string_end(t, len, i);
-            if (depth <= 1) *key_bytes += end - i; // also what is no key, since no ':' follows: it is decoded before that is seen
+            // also what is no key, since no ':' follows: it is decoded before that is seen
+            if (depth <= 1) *key_bytes += end - i;
             i = end;
             continue;
         }

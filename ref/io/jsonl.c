@@ -38,8 +38,8 @@ int log_row(Log *l, JsonOut *row, Err *e) {
 void log_close(Log *l) { mem_free(l); }
 
 /* How many bytes of the text to keep. */
-static int rows_to_keep(const File *f, const char *path, int (*beyond)(void *, const Json *), void *ctx,
-                        size_t *keep, Err *e) {
+static int rows_to_keep(const File *f, const char *path, int (*beyond)(void *, const Json *), void *ctx, size_t *keep,
+                        Err *e) {
     const char *text = (const char *)f->data;
     size_t at = 0, number = 1;
     for (; at < f->size; number++) {
@@ -70,8 +70,7 @@ int log_cut(const char *path, int (*beyond)(void *ctx, const Json *row), void *c
     if (!file_exists(path)) return OK;
     TRY(file_open(&f, path, e));
     int rc = rows_to_keep(&f, path, beyond, ctx, &keep, e);
-    if (!rc && keep < f.size)
-        rc = file_write_all(path, f.data, keep, e); /* renames: the mapped file stays as it is */
+    if (!rc && keep < f.size) rc = file_write_all(path, f.data, keep, e); /* renames: the mapped file stays as it is */
     file_close(&f);
     return rc;
 }
@@ -95,8 +94,7 @@ static int is_beyond(void *ctx, const Json *row) {
     if (name && strcmp(name, c->stage)) return c->begun;
     if (name) c->begun = 1;
     if (!c->begun) return 0;
-    return !json_want_int(row, json_get(row, 0, "step"), "step", INT64_MIN, INT64_MAX, &step, NULL) &&
-           step > c->step;
+    return !json_want_int(row, json_get(row, 0, "step"), "step", INT64_MIN, INT64_MAX, &step, NULL) && step > c->step;
 }
 
 int log_truncate_after(const char *path, const char *stage, int64_t step, Err *e) {

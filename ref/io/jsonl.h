@@ -15,7 +15,7 @@ typedef struct Log Log;
  * last line. */
 int log_open(Log **l, const char *path, int append, Err *e);
 int log_row(Log *l, JsonOut *row,
-            Err *e); /* one finished object (json_out_begin(&row, 0)); ends and frees row, also on failure */
+            Err *e);    /* one finished object (json_out_begin(&row, 0)); ends and frees row, also on failure */
 void log_close(Log *l); /* NULL is fine */
 
 /* Drops the first row for which beyond() returns 1 and everything after it; a torn last line goes too. A

@@ -15,7 +15,8 @@
 #include <string.h>
 
 enum { MAX_HEADER = 100000000, MAX_TENSORS = 1000000, MAX_NAME = 4096, MAX_ENTRY = 1 << 16, MAX_META = 4 << 20 };
-enum { MIN_ENTRY = 48 }; // bytes of {"dtype":"I8","shape":[],"data_offsets":[0,1]} with its key: bounds how many there can be
+// bytes of {"dtype":"I8","shape":[],"data_offsets":[0,1]} with its key: bounds how many there can be
+enum { MIN_ENTRY = 48 };
 static const size_t MAX_SIZE = ((size_t)1 << 48) - 1;
 
 /* ---- the name index ---- */
@@ -121,8 +122,8 @@ static int bad_field(const Json *j, JsonRef r, const Tensor *t, const char *fiel
 static int read_shape(const Safetensors *s, const Json *j, JsonRef shape, Tensor *t, Err *e) {
     if (json_kind(j, shape) != JSON_ARRAY) return bad_tensor(s, t, "shape is missing or not an array", e);
     if (json_size(j, shape) > TENSOR_MAX_RANK)
-        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': %zu dimensions, at most %d are supported", s->path,
-                       t->name, json_size(j, shape), TENSOR_MAX_RANK);
+        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': %zu dimensions, at most %d are supported", s->path, t->name,
+                       json_size(j, shape), TENSOR_MAX_RANK);
     for (JsonRef r = json_first(j, shape); r >= 0; r = json_next(j, r)) {
         int64_t dim;
         if (json_want_int(j, r, "shape", 0, (int64_t)MAX_SIZE, &dim, NULL))
@@ -134,8 +135,7 @@ static int read_shape(const Safetensors *s, const Json *j, JsonRef shape, Tensor
 
 /* One header entry. t->name is set; data_offsets leave as t->data and t->bytes, still relative to the data
  * section. */
-static int read_entry(const Safetensors *s, const Json *j, JsonRef r, Tensor *t, size_t *begin, size_t *end,
-                      Err *e) {
+static int read_entry(const Safetensors *s, const Json *j, JsonRef r, Tensor *t, size_t *begin, size_t *end, Err *e) {
     const char *type = NULL;
     size_t len = 0;
     uint64_t at[2];
@@ -143,24 +143,20 @@ static int read_entry(const Safetensors *s, const Json *j, JsonRef r, Tensor *t,
     if (json_want_str(j, json_get(j, r, "dtype"), "dtype", &type, &len, NULL))
         return bad_tensor(s, t, "dtype is missing or not a string", e);
     int dtype = dtype_parse(type, len);
-    if (dtype < 0)
-        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': unknown dtype '%.40s'", s->path, t->name, type);
+    if (dtype < 0) return err_set(e, ERR_INPUT, "%s: tensor '%.200s': unknown dtype '%.40s'", s->path, t->name, type);
     t->dtype = (DType)dtype;
     TRY(read_shape(s, j, json_get(j, r, "shape"), t, e));
     JsonRef offsets = json_get(j, r, "data_offsets"), o = json_first(j, offsets);
     if (json_kind(j, offsets) != JSON_ARRAY || json_size(j, offsets) != 2)
         return bad_tensor(s, t, "data_offsets is missing or not an array of 2", e);
     for (int i = 0; i < 2; i++, o = json_next(j, o))
-        if (json_want_u64(j, o, "data_offsets", &at[i], NULL))
-            return bad_field(j, o, t, "data_offsets", INT64_MAX, e);
+        if (json_want_u64(j, o, "data_offsets", &at[i], NULL)) return bad_field(j, o, t, "data_offsets", INT64_MAX, e);
     if (!shape_bytes(t, &t->count, &t->bytes))
         return bad_tensor(s, t, "shape x dtype is too large or no whole number of bytes", e);
-    if (at[1] < at[0] || at[1] > MAX_SIZE)
-        return bad_tensor(s, t, "data_offsets are reversed or too large", e);
+    if (at[1] < at[0] || at[1] > MAX_SIZE) return bad_tensor(s, t, "data_offsets are reversed or too large", e);
     if (at[1] - at[0] != t->bytes)
-        return err_set(e, ERR_INPUT,
-                       "%s: tensor '%.200s': data_offsets span %llu bytes, shape x dtype needs %zu", s->path,
-                       t->name, (unsigned long long)(at[1] - at[0]), t->bytes);
+        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': data_offsets span %llu bytes, shape x dtype needs %zu",
+                       s->path, t->name, (unsigned long long)(at[1] - at[0]), t->bytes);
     *begin = (size_t)at[0];
     *end = (size_t)at[1];
     return OK;
@@ -208,7 +204,8 @@ static int meta_copy(Safetensors *s, const Json *j, Err *e) {
 static int read_metadata(Safetensors *s, const JsonWalk *w, Err *e) {
     Json j;
     if (w->end - w->begin > MAX_META)
-        return err_set(e, ERR_INPUT, "%s: __metadata__ of %zu bytes, at most %d are supported", s->path, w->end - w->begin, MAX_META);
+        return err_set(e, ERR_INPUT, "%s: __metadata__ of %zu bytes, at most %d are supported", s->path,
+                       w->end - w->begin, MAX_META);
     TRY(json_parse_part(&j, w->text, w->begin, w->end, 1, s->path, e));
     int rc = OK; /* null: absent, as the reference takes it */
     if (json_kind(&j, 0) == JSON_OBJECT) rc = meta_copy(s, &j, e);
@@ -224,7 +221,8 @@ static int twice(const JsonWalk *w, const char *name, Err *e) {
 }
 
 /* The tensor of the member that w stands at. data: the data section of `size` bytes. */
-static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size_t len, const unsigned char *data, size_t size, Err *e) {
+static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size_t len, const unsigned char *data,
+                       size_t size, Err *e) {
     Index *x = s->index;
     Tensor *t = &s->tensor[s->n];
     Json j;
@@ -233,8 +231,8 @@ static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size
         return err_set(e, ERR_INPUT, "%s: tensor name of %zu bytes, at most %d are supported", s->path, len, MAX_NAME);
     TRY(check_text(s, name, len, e));
     if (w->end - w->begin > MAX_ENTRY)
-        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': a header entry of %zu bytes, at most %d are supported", s->path, name,
-                       w->end - w->begin, MAX_ENTRY);
+        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': a header entry of %zu bytes, at most %d are supported",
+                       s->path, name, w->end - w->begin, MAX_ENTRY);
     int *slot = index_slot(x, x->slot, s->tensor, name);
     if (*slot) return twice(w, name, e);
     t->name = name;
@@ -243,7 +241,8 @@ static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size
     json_free(&j);
     if (rc) return rc;
     if (end > size)
-        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': data ends at %zu, the file has %zu bytes of data", s->path, t->name, end, size);
+        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': data ends at %zu, the file has %zu bytes of data", s->path,
+                       t->name, end, size);
     t->data = data + begin;
     *slot = (int)++s->n;
     return OK;
@@ -253,7 +252,8 @@ static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size
 static int check_cover(Safetensors *s, const unsigned char *data, size_t size, Err *e) {
     size_t at = 0;
     int sorted = 1;
-    for (int i[2] = {0, 1}; sorted && i[1] < (int)s->n; i[0]++, i[1]++) sorted = file_order(&i[0], &i[1], s->tensor) < 0;
+    for (int i[2] = {0, 1}; sorted && i[1] < (int)s->n; i[0]++, i[1]++)
+        sorted = file_order(&i[0], &i[1], s->tensor) < 0;
     if (!sorted) TRY(index_sorted(s, e));
     for (size_t i = 0; i < s->n; i++) {
         size_t begin = (size_t)(s->tensor[i].data - data);
@@ -264,8 +264,7 @@ static int check_cover(Safetensors *s, const unsigned char *data, size_t size, E
         at += s->tensor[i].bytes;
     }
     if (at != size)
-        return err_set(e, ERR_INPUT, "%s: tensors take %zu bytes of data, the file has %zu", s->path, at,
-                       size);
+        return err_set(e, ERR_INPUT, "%s: tensors take %zu bytes of data, the file has %zu", s->path, at, size);
     return OK;
 }
 
@@ -275,7 +274,8 @@ static int read_begin(Safetensors *s, const char *header, size_t len, size_t *mo
     void *p;
     *most = 0;
     json_walk_count(header, len, &n, &key_bytes);
-    if (n > MAX_TENSORS + 1) return err_set(e, ERR_INPUT, "%s: more than %d tensors", s->path, MAX_TENSORS); // and __metadata__
+    // and __metadata__
+    if (n > MAX_TENSORS + 1) return err_set(e, ERR_INPUT, "%s: more than %d tensors", s->path, MAX_TENSORS);
     *most = n < len / MIN_ENTRY ? n : len / MIN_ENTRY;
     TRY(mem_alloc(&p, key_bytes + 1, "tensor names", e));
     s->names = p;
@@ -284,7 +284,8 @@ static int read_begin(Safetensors *s, const char *header, size_t len, size_t *mo
     return index_open(s, *most, e);
 }
 
-static int read_tensors(Safetensors *s, const char *header, size_t len, const unsigned char *data, size_t size, Err *e) {
+static int read_tensors(Safetensors *s, const char *header, size_t len, const unsigned char *data, size_t size,
+                        Err *e) {
     JsonWalk w;
     size_t most = 0, key_len;
     int found, meta = 0;
@@ -305,13 +306,11 @@ static int read_tensors(Safetensors *s, const char *header, size_t len, const un
 
 static int parse(Safetensors *s, const unsigned char *data, size_t size, Err *e) {
     uint64_t n = 0;
-    if (size < 8)
-        return err_set(e, ERR_INPUT, "%s: %zu bytes are too few for a safetensors file", s->path, size);
+    if (size < 8) return err_set(e, ERR_INPUT, "%s: %zu bytes are too few for a safetensors file", s->path, size);
     for (int i = 7; i >= 0; i--) n = n << 8 | data[i];
     if (n > MAX_HEADER)
-        return err_set(e, ERR_INPUT,
-                       "%s: header length %llu, at most %d is allowed: is this a safetensors file?", s->path,
-                       (unsigned long long)n, MAX_HEADER);
+        return err_set(e, ERR_INPUT, "%s: header length %llu, at most %d is allowed: is this a safetensors file?",
+                       s->path, (unsigned long long)n, MAX_HEADER);
     if (n > size - 8)
         return err_set(e, ERR_INPUT, "%s: header length %llu, but only %zu bytes follow", s->path,
                        (unsigned long long)n, size - 8);

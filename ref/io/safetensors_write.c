@@ -93,8 +93,7 @@ static int put_metadata(JsonOut *o, const char *path, const char *const *meta, E
     return rc;
 }
 
-static int put_header(JsonOut *o, const char *path, const Tensor **t, size_t n, const char *const *meta,
-                      Err *e) {
+static int put_header(JsonOut *o, const char *path, const Tensor **t, size_t n, const char *const *meta, Err *e) {
     size_t at = 0;
     json_out_begin(o, 0);
     json_out_object(o, NULL);
@@ -128,14 +127,14 @@ static int put_data(FileWriter *w, const Tensor *t, TensorFetch fetch, void *ctx
     return OK;
 }
 
-static int put_file(const char *path, const Tensor **t, size_t n, const JsonOut *o, TensorFetch fetch,
-                    void *ctx, void *buf, Err *e) {
+static int put_file(const char *path, const Tensor **t, size_t n, const JsonOut *o, TensorFetch fetch, void *ctx,
+                    void *buf, Err *e) {
     FileWriter w;
     size_t padded = (o->len + 7) / 8 * 8;
     unsigned char length[8];
     if (padded > MAX_HEADER)
-        return err_set(e, ERR_INPUT, "%s: a header of %zu bytes is over the format's limit of %d", path,
-                       padded, MAX_HEADER);
+        return err_set(e, ERR_INPUT, "%s: a header of %zu bytes is over the format's limit of %d", path, padded,
+                       MAX_HEADER);
     for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)padded >> 8 * i);
     TRY(file_create(&w, path, e));
     int rc = file_write(&w, length, 8, e);

@@ -35,7 +35,8 @@ static int align_start(Align *a, const StageOptions *o, Err *e) {
     return OK;
 }
 
-int align_open(Align *a, Model *teacher, Model *student, const TextStream *data, const StageOptions *o, int form, Err *e) {
+int align_open(Align *a, Model *teacher, Model *student, const TextStream *data, const StageOptions *o, int form,
+               Err *e) {
     *a = (Align){.teacher = teacher, .student = student, .data = *data, .micro = stage_micro_batches(o), .form = form};
     model_hold(teacher, 0);
     const int rc = align_start(a, o, e);
@@ -73,7 +74,8 @@ int align_batch(Align *a, double scale, double *loss, double *layer_loss, Err *e
     Backend *be = t->be;
     const int *start = batch_start(&a->batch, &a->data);
     const int L = t->c.L;
-    const double mean = a->form == ALIGN_NORM ? 1.0 / a->linear_layers : 1.0; // over layers: the code's mean, the paper's sum
+    // over layers: the code's mean, the paper's sum
+    const double mean = a->form == ALIGN_NORM ? 1.0 / a->linear_layers : 1.0;
     int last = L - 1;
     while (last > 0 && !a->student->c.mixer[last]) last--;
     TRY(pass_input(&a->tp, t, a->batch.ids, start, e));
@@ -126,6 +128,12 @@ static void align_log(void *ctx, JsonOut *row) {
 }
 
 Task align_task(Align *a) {
-    return (Task){.stage = "stage1", .model = a->student, .ctx = a, .gradients = align_gradients, .log = align_log,
-                  .extra = a->extra, .n_extra = a->teacher->c.L + 1, .epoch_tokens = (int64_t)a->data.d->tokens};
+    return (Task){.stage = "stage1",
+                  .model = a->student,
+                  .ctx = a,
+                  .gradients = align_gradients,
+                  .log = align_log,
+                  .extra = a->extra,
+                  .n_extra = a->teacher->c.L + 1,
+                  .epoch_tokens = (int64_t)a->data.d->tokens};
 }

@@ -3,7 +3,8 @@
 #include "base/mem.h"
 #include <string.h>
 
-/* The cut is a token position: training windows end at or before it, held-out windows begin at or after it, for every T. */
+/* The cut is a token position: training windows end at or before it, held-out windows begin at or after it, for every
+ * T. */
 int stream_split(Split *out, const TextStream *s, int T, int heldout, Err *e) {
     const uint64_t windows = dataset_windows(s->d, T);
     const uint64_t cut = (uint64_t)((double)s->d->tokens * (1 - s->heldout));
@@ -52,7 +53,8 @@ static int batch_recall(Batch *b, const TextStream *s, int heldout, uint64_t ind
     if (!rows) return OK;
     for (int i = 0; g && i < g->n_n; i++)
         if (2 * g->n[i] + 2 <= b->T) fit[n_fit++] = g->n[i];
-    if (!n_fit) return err_set(e, ERR_USAGE, "mixture: no number of recall pairs fits %d tokens (recall_keys, recall_n)", b->T);
+    if (!n_fit)
+        return err_set(e, ERR_USAGE, "mixture: no number of recall pairs fits %d tokens (recall_keys, recall_n)", b->T);
     TRY(mem_alloc(&mem, 2 * (size_t)g->spec.n_key * sizeof(int) + (size_t)b->T * sizeof(float), "recall rows", e));
     int *scratch = mem;
     float *weight = (float *)(scratch + 2 * g->spec.n_key);

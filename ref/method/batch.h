@@ -1,26 +1,32 @@
-/* batch.h - what a step reads: rows of text and rows of the recall game, as a pure function of (seed, index). Nothing to save. */
+/* batch.h - what a step reads: rows of text and rows of the recall game, as a pure function of (seed, index).
+ * Nothing to save. */
 #ifndef HYB_BATCH_H
 #define HYB_BATCH_H
 #include "eval/recall.h"
 #include "text/dataset.h"
 
-/* The text of a run. The last `heldout` part of the tokens is never trained on; the cut is one token position for every T. */
+/* The text of a run. The last `heldout` part of the tokens is never trained on; the cut is one token position for every
+ * T. */
 typedef struct {
     const Dataset *d;
     uint64_t seed;
     double heldout; /* fraction of the tokens, e.g. 0.05 */
-    int boundaries; /* 1: attention and states begin anew at each document (clean); 0: they run on (official) */
-    double mix; /* share of rows that are sequences of the recall game instead of text (score_mix), 0: none */
+    /* 1: attention and states begin anew at each document (clean); 0: they run on (official) */
+    int boundaries;
+    /* share of rows that are sequences of the recall game instead of text (score_mix), 0: none */
+    double mix;
     const Recall *recall; /* its alphabet and numbers of pairs, for mix > 0 */
 } TextStream;
 
-/* Windows of T tokens on the training side, or on the held-out side. ERR_INPUT when there is not one (names tokens and T). */
+/* Windows of T tokens on the training side, or on the held-out side. ERR_INPUT when there is not one (names tokens and
+ * T). */
 int stream_split(Split *out, const TextStream *s, int T, int heldout, Err *e);
 
 typedef struct {
     int B, T, N;
     int *ids, *target, *start; /* host (B,T): tokens, next tokens, see ops_decl.h `start` */
-    int *spare;                /* the same for the batch that was made ahead, if has_ahead: number `ahead` of a stream with this seed and data */
+    /* the same for the batch that was made ahead, if has_ahead: number `ahead` of a stream with this seed and data */
+    int *spare;
     int has_ahead;
     uint64_t ahead, ahead_seed;
     const Dataset *ahead_of;
@@ -33,12 +39,11 @@ int batch_recall_rows(const TextStream *s, int B);
 /* Batch number `index` of the stream. With a mixture, text rows are those of the unmixed batch, the last ones
  * replaced. Held-out batches use a seed of their own kind: the same for every model that is compared. */
 int batch_text(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e);
-/* Makes training batch `index` now, for the batch_text that asks for it next with the same stream: while a device is at work on what it was
- * given, so that it need not wait for the reading. ids, target and start stay as they are until then. Cannot fail: then nothing is made ahead. */
+/* Makes training batch `index` now, for the batch_text that asks for it next with the same stream:
+ * while a device is at work on what it was given, so that it need not wait for the reading.
+ * ids, target and start stay as they are until then. Cannot fail: then nothing is made ahead. */
 void batch_ahead(Batch *b, const TextStream *s, uint64_t index);
 /* What model code wants as `start`: NULL when documents are not kept apart. */
-static inline const int *batch_start(const Batch *b, const TextStream *s) {
-    return s->boundaries ? b->start : NULL;
-}
+static inline const int *batch_start(const Batch *b, const TextStream *s) { return s->boundaries ? b->start : NULL; }
 
 #endif

@@ -16,8 +16,8 @@ static int distill_start(Distill *d, const StageOptions *o, int checkpointing, E
     return OK;
 }
 
-int distill_open(Distill *d, Model *student, Teacher *teacher, const TextStream *data, const StageOptions *o, double tau,
-                 int checkpointing, Err *e) {
+int distill_open(Distill *d, Model *student, Teacher *teacher, const TextStream *data, const StageOptions *o,
+                 double tau, int checkpointing, Err *e) {
     *d = (Distill){.student = student, .teacher = teacher, .tau = tau, .data = *data, .micro = stage_micro_batches(o)};
     const int rc = distill_start(d, o, checkpointing, e);
     if (rc) distill_close(d);
@@ -56,7 +56,11 @@ static int distill_gradients(void *ctx, int64_t step, int micro, double scale, d
 }
 
 Task distill_task(Distill *d, const char *run) {
-    return (Task){.stage = d->teacher ? "stage2" : "stage3", .run = run, .model = d->student, .ctx = d, .gradients = distill_gradients,
+    return (Task){.stage = d->teacher ? "stage2" : "stage3",
+                  .run = run,
+                  .model = d->student,
+                  .ctx = d,
+                  .gradients = distill_gradients,
                   .epoch_tokens = (int64_t)d->data.d->tokens};
 }
 
@@ -108,8 +112,8 @@ static void split_add(const Heldout *h, const float *loss, const int *start, dou
         }
 }
 
-static int heldout_batch(Heldout *h, Model *student, Pass *p, Loss *loss, int i, HeldoutResult *r, double *teacher_ce, float *rows,
-                         double sum[2], double count[2], Err *e) {
+static int heldout_batch(Heldout *h, Model *student, Pass *p, Loss *loss, int i, HeldoutResult *r, double *teacher_ce,
+                         float *rows, double sum[2], double count[2], Err *e) {
     Model *t = h->teacher_model;
     const int *start = batch_start(&h->batch, &h->data);
     const Real *xt;
@@ -143,7 +147,8 @@ int heldout_run(Heldout *h, Model *student, HeldoutResult *r, Err *e) {
         return rc;
     }
     rc = loss_open(&loss, student, h->teacher_model->c.C, h->B * h->T, e);
-    for (int i = 0; i < h->batches && !rc; i++) rc = heldout_batch(h, student, &p, &loss, i, r, want_ce ? &ce : NULL, rows, sum, count, e);
+    for (int i = 0; i < h->batches && !rc; i++)
+        rc = heldout_batch(h, student, &p, &loss, i, r, want_ce ? &ce : NULL, rows, sum, count, e);
     if (!rc) rc = student->be->sync(student->be, e);
     loss_close(&loss);
     pass_close(&p);

@@ -19,7 +19,8 @@ typedef struct {
     float *weight; /* (N) scale/N */
 } Distill;
 
-/* student: GRAD_ALL. teacher: opened for (micro_batch_size, train_seq_len), or NULL. checkpointing: keep layer inputs only. */
+/* student: GRAD_ALL. teacher: opened for (micro_batch_size, train_seq_len), or NULL. checkpointing:
+ * keep layer inputs only. */
 int distill_open(Distill *d, Model *student, Teacher *teacher, const TextStream *data, const StageOptions *o,
                  double tau, int checkpointing, Err *e);
 void distill_close(Distill *d);
@@ -35,19 +36,20 @@ typedef struct {
     double teacher_ce; /* nats per token on the same batches; NAN until heldout_run ran once with ce */
 } Heldout;
 typedef struct {
-    double kl,
-        kl_se; /* mean over batches of the mean over tokens (nats), tau = 1; its standard error over batches */
+    /* mean over batches of the mean over tokens (nats), tau = 1; its standard error over batches */
+    double kl, kl_se;
     double ce, ce_se; /* cross-entropy on the text (nats per token) */
-    /* The same split in two: tokens that go on as an earlier place of the window went on (the pair of tokens before them, and they
-     * themselves, occurred before: what recall can give), and all others. repeated: their share. Source: Zoology (arXiv 2312.04927). */
+    /* The same split in two: tokens that go on as an earlier place of the window went on (the pair of tokens before
+     * them, and they themselves, occurred before: what recall can give), and all others. repeated: their share. Source:
+     * Zoology (arXiv 2312.04927). */
     double ce_new, ce_repeat, repeated;
     int batches;
     double batch_kl[256], batch_ce[256];
 } HeldoutResult;
 enum { HELDOUT_MAX = 256 };
-/* batches is lowered to what the held-out text has (at least 1), raised to no more than HELDOUT_MAX. cache: bytes of teacher states kept. */
-int heldout_open(Heldout *h, Model *teacher, const TextStream *data, int B, int T, int batches, size_t cache,
-                 Err *e);
+/* batches is lowered to what the held-out text has (at least 1), raised to no more than HELDOUT_MAX. cache:
+ * bytes of teacher states kept. */
+int heldout_open(Heldout *h, Model *teacher, const TextStream *data, int B, int T, int batches, size_t cache, Err *e);
 void heldout_close(Heldout *h);
 int heldout_run(Heldout *h, Model *student, HeldoutResult *r, Err *e);
 

@@ -3,8 +3,8 @@
 #include "base/mem.h"
 #include <string.h>
 
-/* Rows of logits held at once: enough for the matrix product to be worth it, never much memory. On a device each block reads the head and
- * adds to its gradient, so that there the rows are many. */
+/* Rows of logits held at once: enough for the matrix product to be worth it, never much memory.
+ * On a device each block reads the head and adds to its gradient, so that there the rows are many. */
 static int loss_block(const Model *m, int N) {
     const int rows = (m->be->host ? 1 << 17 : 1 << 27) / m->c.VOC, least = 64;
     const int block = rows > least ? rows : least;
@@ -69,27 +69,28 @@ static int loss_value(Loss *l, const float *weight, double *value, float *rows, 
     return OK;
 }
 
-int loss_xent(Loss *l, Model *m, const Pass *p, const int *target, const float *weight, int grad, double *value, float *rows,
-              int *top, Err *e) {
+int loss_xent(Loss *l, Model *m, const Pass *p, const int *target, const float *weight, int grad, double *value,
+              float *rows, int *top, Err *e) {
     const HeadDims d = loss_dims(l, m, 0);
     const Param *head = params_head(&m->p);
     if (!weight) weight = l->uniform;
     l->be->upload(l->be, l->target, target, (size_t)l->N * sizeof(int));
     TRY(wide_put(l->be, l->weight, DT_F32, weight, l->N, e));
     if (grad) l->be->zero(l->be, l->dh, (size_t)l->N * m->c.C * l->be->real_size);
-    l->be->op->head_xent(l->loss, top ? l->top : NULL, grad ? l->dh : NULL, grad ? head->g : NULL, p->h, head->w, l->target, l->weight,
-                         l->work, &d);
+    l->be->op->head_xent(l->loss, top ? l->top : NULL, grad ? l->dh : NULL, grad ? head->g : NULL, p->h, head->w,
+                         l->target, l->weight, l->work, &d);
     if (top) l->be->download(l->be, top, l->top, (size_t)l->N * sizeof(int));
     return loss_value(l, weight, value, rows, e);
 }
 
-int loss_kl(Loss *l, Model *m, const Pass *p, const Real *xt, int Ct, const Real *wt, double tau, const float *weight, int grad,
-            double *value, float *rows, Err *e) {
+int loss_kl(Loss *l, Model *m, const Pass *p, const Real *xt, int Ct, const Real *wt, double tau, const float *weight,
+            int grad, double *value, float *rows, Err *e) {
     const HeadDims d = loss_dims(l, m, Ct);
     const Param *head = params_head(&m->p);
     if (!weight) weight = l->uniform;
     TRY(wide_put(l->be, l->weight, DT_F32, weight, l->N, e));
     if (grad) l->be->zero(l->be, l->dh, (size_t)l->N * m->c.C * l->be->real_size);
-    l->be->op->head_kl(l->loss, grad ? l->dh : NULL, grad ? head->g : NULL, p->h, head->w, xt, wt, l->weight, tau, l->work, &d);
+    l->be->op->head_kl(l->loss, grad ? l->dh : NULL, grad ? head->g : NULL, p->h, head->w, xt, wt, l->weight, tau,
+                       l->work, &d);
     return loss_value(l, weight, value, rows, e);
 }

@@ -20,13 +20,15 @@ size_t loss_bytes(const Model *m, int Ct, int N);
 int loss_open(Loss *l, const Model *m, int Ct /* teacher width, 0: no KL */, int N, Err *e);
 void loss_close(Loss *l);
 
-/* Mean over rows of weight_n loss_n ... weights (N host floats, NULL = 1/N each). Cross-entropy against target (N host ids; rows with weight 0
- * may hold -1). grad: also fills l->dh and adds to the head's gradient. Result *value = sum_n weight_n loss_n. rows (N host floats, NULL)
+/* Mean over rows of weight_n loss_n ... weights (N host floats, NULL = 1/N each). Cross-entropy against target (N host
+ * ids; rows with weight 0 may hold -1). grad: also fills l->dh and adds to the head's gradient.
+ * Result *value = sum_n weight_n loss_n. rows (N host floats, NULL)
  * gets loss_n, top (N host ints, NULL) the argmax. */
-int loss_xent(Loss *l, Model *m, const Pass *p, const int *target, const float *weight, int grad,
-              double *value, float *rows, int *top, Err *e);
-/* Forward KL to a teacher whose final hidden state is xt (device, (N,Ct)) with head wt (device, (VOC,Ct)); the rest as above. */
-int loss_kl(Loss *l, Model *m, const Pass *p, const Real *xt, int Ct, const Real *wt, double tau,
-            const float *weight, int grad, double *value, float *rows, Err *e);
+int loss_xent(Loss *l, Model *m, const Pass *p, const int *target, const float *weight, int grad, double *value,
+              float *rows, int *top, Err *e);
+/* Forward KL to a teacher whose final hidden state is xt (device, (N,Ct)) with head wt (device, (VOC,Ct));
+ * the rest as above. */
+int loss_kl(Loss *l, Model *m, const Pass *p, const Real *xt, int Ct, const Real *wt, double tau, const float *weight,
+            int grad, double *value, float *rows, Err *e);
 
 #endif

@@ -14,7 +14,12 @@ double schedule_factor(const Schedule *s, int64_t done, int64_t total) {
     return f + (1 - f) * 0.5 * (1 + cos(acos(-1) * p));
 }
 
-typedef struct { const Optim *o; size_t at; OptimVisit visit; void *ctx; } Walker;
+typedef struct {
+    const Optim *o;
+    size_t at;
+    OptimVisit visit;
+    void *ctx;
+} Walker;
 
 static int walker_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Walker *w = ctx;
@@ -64,7 +69,10 @@ size_t optim_bytes(const Model *m, const OptimConfig *c) {
 }
 
 /* Master copies begin as the weights, converted in blocks over the host: once per run. */
-typedef struct { Optim *o; Err *e; } Masters;
+typedef struct {
+    Optim *o;
+    Err *e;
+} Masters;
 static int master_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
     Masters *k = ctx;
     Backend *be = k->o->m->be;
@@ -84,8 +92,8 @@ static int master_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at
 
 int optim_check(const OptimConfig *c, const Backend *be, Err *e) {
     if (!c->stochastic_rounding || be->real_type == DT_BF16) return OK;
-    err_set(e, ERR_USAGE, "stochastic_rounding: got device %s, whose weights are %s, expected one with bf16 weights", be->name,
-            dtype_name(be->real_type));
+    err_set(e, ERR_USAGE, "stochastic_rounding: got device %s, whose weights are %s, expected one with bf16 weights",
+            be->name, dtype_name(be->real_type));
     return err_hint(e, "cuda-bf16 has them; elsewhere nothing is rounded");
 }
 
@@ -120,13 +128,14 @@ void optim_close(Optim *o) {
 
 typedef struct {
     Optim *o;
-    int i;           /* parameters seen */
-    double square;   /* sum of all squared gradients */
-    char bad[160];   /* first parameter whose gradient is not finite */
+    int i;         /* parameters seen */
+    double square; /* sum of all squared gradients */
+    char bad[160]; /* first parameter whose gradient is not finite */
     double factor;
 } Step;
 
-/* The official groups go by the name, so that attn_norm learns as fast as attention, and decay reaches everything (method.md 1.5). */
+/* The official groups go by the name, so that attn_norm learns as fast as attention, and decay reaches everything
+ * (method.md 1.5). */
 static int list_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
     Step *s = ctx;
     const Optim *o = s->o;
@@ -134,7 +143,9 @@ static int list_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) 
     const OptimConfig *c = &o->c;
     const int attn = c->official_groups ? strstr(info->name, "attn") != NULL : info->mixer;
     const int narrow = !info->wide && be->real_type != be->wide_type;
-    o->list[s->i++] = (Trained){.master = !narrow ? slot->ww : o->master ? wide_at(be, o->master, at) : NULL,
+    o->list[s->i++] = (Trained){.master = !narrow     ? slot->ww
+                                          : o->master ? wide_at(be, o->master, at)
+                                                      : NULL,
                                 .weight = narrow ? slot->w : NULL,
                                 .m = wide_at(be, o->m1, at),
                                 .v = wide_at(be, o->m2, at),

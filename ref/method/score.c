@@ -25,8 +25,7 @@ static double order_value(double v) { return isnan(v) ? -INFINITY : v; }
 static void order_layers(const double *value, int L, int *order) {
     for (int i = 0; i < L; i++) {
         int at = i;
-        for (; at > 0 && order_value(value[order[at - 1]]) < order_value(value[i]); at--)
-            order[at] = order[at - 1];
+        for (; at > 0 && order_value(value[order[at - 1]]) < order_value(value[i]); at--) order[at] = order[at - 1];
         order[at] = i;
     }
 }
@@ -121,8 +120,7 @@ static int result_parse(LayerScore *s, const Json *j, uint64_t *fingerprint, Err
         double v[5];
         int n;
         TRY(numbers_read(j, r, "points", v, 5, &n, e));
-        if (n != 5 || s->points == SCORE_POINTS)
-            return err_set(e, ERR_INPUT, "%s: points: malformed", j->file);
+        if (n != 5 || s->points == SCORE_POINTS) return err_set(e, ERR_INPUT, "%s: points: malformed", j->file);
         s->point[s->points++] = (ScorePoint){(int64_t)v[0], (int64_t)v[1], v[2], v[3], v[4]};
     }
     if (json_get(j, 0, "heads") >= 0)
@@ -157,8 +155,7 @@ typedef struct {
     double extra[EXTRA];
 } LayerRun;
 
-static int layer_gradients(void *ctx, int64_t step, int micro, double scale, double *loss, int64_t *tokens,
-                           Err *e) {
+static int layer_gradients(void *ctx, int64_t step, int micro, double scale, double *loss, int64_t *tokens, Err *e) {
     LayerRun *r = ctx;
     return r->inner.gradients(r->inner.ctx, step, micro, scale, loss, tokens, e);
 }
@@ -206,8 +203,7 @@ static uint64_t layer_fingerprint(const Scoring *k, int layer) {
     return k->o->sets ? fingerprint_bytes(h, k->o->sets + layer * L, L * sizeof *k->o->sets) : h;
 }
 
-static int layer_train(Scoring *k, LayerRun *r, Model *hybrid, int layer, const char *dir, LayerScore *out,
-                       Err *e) {
+static int layer_train(Scoring *k, LayerRun *r, Model *hybrid, int layer, const char *dir, LayerScore *out, Err *e) {
     char run[32];
     TrainOptions train = k->o->train;
     TrainResult t;
@@ -305,7 +301,8 @@ static void layer_kept(LayerScore *out, int layer) {
 
 static int kept(const Scoring *k, int layer) { return !k->o->sets && k->o->keep && k->o->keep[layer]; }
 
-/* ---------------------------------------------------------------- all layers together, from evaluation to evaluation */
+/* ---------------------------------------------------------------- all layers together, from evaluation to evaluation
+ * */
 
 /* One layer up to this round's evaluation: read if it was there, else trained on. */
 static int layer_round(Scoring *k, int layer, const char *rounds, LayerScore *out, Err *e) {
@@ -355,8 +352,8 @@ static void race_halve(Race *r, const Scoring *k, LayerScore *s) {
 
 static void race_out(JsonOut *j, const Race *r, const Scoring *k, const LayerScore *s) {
     int64_t used = 0;
-    const double all = (double)k->steps * stage_micro_batches(&k->o->train.stage) *
-                       k->o->train.stage.micro_batch_size * k->o->train.stage.train_seq_len * k->n;
+    const double all = (double)k->steps * stage_micro_batches(&k->o->train.stage) * k->o->train.stage.micro_batch_size *
+                       k->o->train.stage.train_seq_len * k->n;
     for (int l = 0; l < k->n; l++) used += s[l].tokens;
     json_out_begin(j, 1);
     json_out_object(j, NULL);
@@ -435,8 +432,7 @@ static int score_race(Scoring *k, LayerScore *s, Err *e) {
     TRY(mem_alloc(&mem, (size_t)rounds * k->o->K * sizeof(int), "top sets", e));
     r.top = mem;
     int rc = OK;
-    while (!rc && r.rounds < rounds && !r.state.stop && (r.living > k->o->K || !r.rounds))
-        rc = race_round(k, &r, s, e);
+    while (!rc && r.rounds < rounds && !r.state.stop && (r.living > k->o->K || !r.rounds)) rc = race_round(k, &r, s, e);
     if (!rc) rc = race_finish(k, &r, s, e);
     mem_free(mem);
     return rc;
@@ -457,22 +453,16 @@ int score_layers(LayerScore *out, Model *teacher, Model *start, const TextStream
                  const ScoreOptions *o, Err *e) {
     const StageOptions *s = &o->train.stage;
     TRY(stage_check(s, "score", e));
-    Scoring k = {.teacher = teacher,
-                 .start = start,
-                 .data = data,
-                 .heldout = heldout,
-                 .o = o,
-                 .steps = stage_steps(s)};
+    Scoring k = {.teacher = teacher, .start = start, .data = data, .heldout = heldout, .o = o, .steps = stage_steps(s)};
     k.n = o->sets ? o->n_sets : start->c.L;
     k.every = o->eval_every > 0 ? o->eval_every : k.steps >= 8 ? k.steps / 8 : 1;
     if ((k.steps + k.every - 1) / k.every > SCORE_POINTS)
-        return err_set(e, ERR_USAGE,
-                       "score: %lld steps with an evaluation every %lld: expected at most %d evaluations",
+        return err_set(e, ERR_USAGE, "score: %lld steps with an evaluation every %lld: expected at most %d evaluations",
                        (long long)k.steps, (long long)k.every, SCORE_POINTS);
     k.fingerprint = scoring_fingerprint(o, heldout, k.every, start->c.L);
     TRY(file_mkdirs(o->train.dir, e));
-    TRY(teacher_open(&k.cache, teacher, s->micro_batch_size, s->train_seq_len,
-                     k.steps * stage_micro_batches(s), o->cache, e));
+    TRY(teacher_open(&k.cache, teacher, s->micro_batch_size, s->train_seq_len, k.steps * stage_micro_batches(s),
+                     o->cache, e));
     int rc = OK;
     if (o->stop.R || o->halving_z > 0) rc = score_race(&k, out, e);
     else

@@ -1,9 +1,9 @@
 /* select.c - the selectors: one row in a table each. See select.h. */
 #include "method/select.h"
 #include "base/mem.h"
-#include "method/budget.h"
-#include "method/scorers.h"
-#include "method/smart.h"
+#include "selectors/budget.h"
+#include "selectors/scorers.h"
+#include "selectors/smart.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,7 +42,8 @@ int select_uniform_last(int L, int K, int *keep) {
 int select_check_list(const int *list, int n, int L, int K, const char *what, Err *e) {
     if (K >= 0 && n != K) return err_set(e, ERR_USAGE, "%s: got %d layers, expected %d", what, n, K);
     for (int i = 0; i < n; i++) {
-        if (list[i] < 0 || list[i] >= L) return err_set(e, ERR_USAGE, "%s: got layer %d, expected 0 to %d", what, list[i], L - 1);
+        if (list[i] < 0 || list[i] >= L)
+            return err_set(e, ERR_USAGE, "%s: got layer %d, expected 0 to %d", what, list[i], L - 1);
         for (int k = 0; k < i; k++)
             if (list[k] == list[i]) return err_set(e, ERR_USAGE, "%s: layer %d is there twice", what, list[i]);
     }
@@ -51,7 +52,9 @@ int select_check_list(const int *list, int n, int L, int K, const char *what, Er
 
 /* ---------------------------------------------------------------- zero-ablation of the teacher */
 
-typedef struct { int layer; } Ablation;
+typedef struct {
+    int layer;
+} Ablation;
 
 /* model_forward, except that one mixer's output is zero: the residual and the MLP still run. */
 static void ablation_forward(void *ctx, const Model *m, Pass *p) {
@@ -104,13 +107,9 @@ static int choose_rows(const SelectInput *in, const LayerScore *rows, int *keep,
     return OK;
 }
 
-static int choose_score(const SelectInput *in, int *keep, Err *e) {
-    return choose_rows(in, in->score, keep, e);
-}
+static int choose_score(const SelectInput *in, int *keep, Err *e) { return choose_rows(in, in->score, keep, e); }
 
-static int choose_own(const SelectInput *in, int *keep, Err *e) {
-    return choose_rows(in, in->rows, keep, e);
-}
+static int choose_own(const SelectInput *in, int *keep, Err *e) { return choose_rows(in, in->rows, keep, e); }
 
 static int choose_smart(const SelectInput *in, int *keep, Err *e) {
     double s[MAX_LAYERS];
@@ -140,7 +139,8 @@ static int choose_uniform_last(const SelectInput *in, int *keep, Err *e) {
 
 static int choose_stride(const SelectInput *in, int *keep, Err *e) {
     if (in->stride < 1 || in->first < 0)
-        return err_set(e, ERR_USAGE, "uniform_stride: got first %d and stride %d, expected >= 0 and >= 1", in->first, in->stride);
+        return err_set(e, ERR_USAGE, "uniform_stride: got first %d and stride %d, expected >= 0 and >= 1", in->first,
+                       in->stride);
     const long last = in->first + (long)(in->K - 1) * in->stride;
     if (in->K > 0 && last >= in->L)
         return err_set(e, ERR_USAGE, "uniform_stride: layer %ld is needed, the model has %d", last, in->L);
@@ -178,23 +178,23 @@ static int choose_all(const SelectInput *in, int *keep, Err *e) {
 
 /* A new selector: a row here; what it needs of models is in scorers.c. */
 static const Selector SELECTORS[] = {
-    {"ga_s2", "KL-guided: one-swap KL to the teacher", "-KL to the teacher (nats per token)", NEEDS_SCORES,
-     NULL, choose_score},
+    {"ga_s2", "KL-guided: one-swap KL to the teacher", "-KL to the teacher (nats per token)", NEEDS_SCORES, NULL,
+     choose_score},
     {"uniform", "evenly spaced from layer 0", NULL, 0, NULL, choose_uniform},
     {"uniform_last", "evenly spaced, last layer of each group", NULL, 0, NULL, choose_uniform_last},
     {"uniform_stride", "a given first layer and stride", NULL, 0, NULL, choose_stride},
     {"random", "drawn from the seed", NULL, 0, NULL, choose_random},
     {"explicit", "the given list", NULL, 0, NULL, choose_explicit},
-    {"ablation", "drop in recall when the teacher's mixer is set to zero", "recall lost (fraction)",
-     NEEDS_RECALL, score_ablation, choose_own},
+    {"ablation", "drop in recall when the teacher's mixer is set to zero", "recall lost (fraction)", NEEDS_RECALL,
+     score_ablation, choose_own},
     {"none", "all layers linear", NULL, 0, NULL, choose_none},
     {"all", "all layers softmax", NULL, 0, NULL, choose_all},
     {"gr_s2", "KL of the teacher with this layer linear, distilled", "KL to the teacher (nats per token)",
      NEEDS_STUDENT | NEEDS_TRAINING, score_gr_s2, choose_own},
-    {"avg_s2", "mean of the ranks of ga_s2 and gr_s2", "-mean rank",
-     NEEDS_SCORES | NEEDS_STUDENT | NEEDS_TRAINING, score_avg_s2, choose_own},
-    {"ga_s1", "stage-1 loss with this layer softmax", "-alignment loss of all other layers", NEEDS_STUDENT,
-     score_ga_s1, choose_own},
+    {"avg_s2", "mean of the ranks of ga_s2 and gr_s2", "-mean rank", NEEDS_SCORES | NEEDS_STUDENT | NEEDS_TRAINING,
+     score_avg_s2, choose_own},
+    {"ga_s1", "stage-1 loss with this layer softmax", "-alignment loss of all other layers", NEEDS_STUDENT, score_ga_s1,
+     choose_own},
     {"gr_s1", "stage-1 loss of this layer alone", "alignment loss of this layer", NEEDS_STUDENT, score_gr_s1,
      choose_own},
     {"avg_s1", "mean of the ranks of ga_s1 and gr_s1", "-mean rank", NEEDS_STUDENT, score_avg_s1, choose_own},
@@ -204,34 +204,33 @@ static const Selector SELECTORS[] = {
      "rise of the text loss (nats per token)", NEEDS_STUDENT, score_ppl, choose_own},
     {"act_mse", "change of the teacher's last hidden state when its mixer is bypassed",
      "mean squared change of the last hidden state", NEEDS_STUDENT, score_act_mse, choose_own},
-    {"smart", "forward-only one-swap KL under SMART's spacing rule", "fall of the KL (nats per token)",
-     NEEDS_STUDENT, score_swap, choose_smart},
-    {"swap", "forward-only one-swap KL", "fall of the KL (nats per token)", NEEDS_STUDENT, score_swap,
-     choose_own},
-    {"swap_remove", "forward-only KL of the teacher with this layer linear",
-     "KL to the teacher (nats per token)", NEEDS_STUDENT, score_swap_remove, choose_own},
-    {"gates", "slope of the KL when softmax is mixed into the linear student",
-     "-dKL/da at a = 0 (nats per token)", NEEDS_STUDENT, score_gates, choose_own},
-    {"path_gates", "the same slope averaged along the path to the teacher",
-     "-dKL/da along the path (nats per token)", NEEDS_STUDENT, score_path_gates, choose_own},
-    {"swap_greedy", "swap, scored anew after each pick",
-     "fall of the KL given the picks before (nats per token)", NEEDS_STUDENT, score_swap_greedy, choose_own},
+    {"smart", "forward-only one-swap KL under SMART's spacing rule", "fall of the KL (nats per token)", NEEDS_STUDENT,
+     score_swap, choose_smart},
+    {"swap", "forward-only one-swap KL", "fall of the KL (nats per token)", NEEDS_STUDENT, score_swap, choose_own},
+    {"swap_remove", "forward-only KL of the teacher with this layer linear", "KL to the teacher (nats per token)",
+     NEEDS_STUDENT, score_swap_remove, choose_own},
+    {"gates", "slope of the KL when softmax is mixed into the linear student", "-dKL/da at a = 0 (nats per token)",
+     NEEDS_STUDENT, score_gates, choose_own},
+    {"path_gates", "the same slope averaged along the path to the teacher", "-dKL/da along the path (nats per token)",
+     NEEDS_STUDENT, score_path_gates, choose_own},
+    {"swap_greedy", "swap, scored anew after each pick", "fall of the KL given the picks before (nats per token)",
+     NEEDS_STUDENT, score_swap_greedy, choose_own},
     {"gates_greedy", "gates, scored anew after each pick", "-dKL/da given the picks before (nats per token)",
      NEEDS_STUDENT, score_gates_greedy, choose_own},
     {"ga_s2_greedy", "ga_s2, scored anew after each pick", "-KL given the picks before (nats per token)",
      NEEDS_STUDENT | NEEDS_TRAINING, score_ga_s2_greedy, choose_own},
-    {"trunk_s2", "ga_s2 as short branches of one distilled all-linear trunk",
-     "-KL to the teacher (nats per token)", NEEDS_STUDENT | NEEDS_TRAINING, score_trunk_s2, choose_own},
-    {"ar", "task: loss in sums of recalled digits when the teacher's mixer is bypassed",
-     "accuracy lost (fraction)", NEEDS_TASKS, score_ar, choose_own},
-    {"ar_mh", "task: the same with names that stand for names", "accuracy lost (fraction)", NEEDS_TASKS,
-     score_ar_mh, choose_own},
+    {"trunk_s2", "ga_s2 as short branches of one distilled all-linear trunk", "-KL to the teacher (nats per token)",
+     NEEDS_STUDENT | NEEDS_TRAINING, score_trunk_s2, choose_own},
+    {"ar", "task: loss in sums of recalled digits when the teacher's mixer is bypassed", "accuracy lost (fraction)",
+     NEEDS_TASKS, score_ar, choose_own},
+    {"ar_mh", "task: the same with names that stand for names", "accuracy lost (fraction)", NEEDS_TASKS, score_ar_mh,
+     choose_own},
     {"vt", "task: variable tracking", "accuracy lost (fraction)", NEEDS_TASKS, score_vt, choose_own},
     {"cwe", "task: common words", "accuracy lost (fraction)", NEEDS_TASKS, score_cwe, choose_own},
     {"fwe", "task: frequent words", "accuracy lost (fraction)", NEEDS_TASKS, score_fwe, choose_own},
     {"phone_book", "task: phone book", "accuracy lost (fraction)", NEEDS_TASKS, score_phone_book, choose_own},
-    {"retrieval", "task: one value out of a dictionary", "accuracy lost (fraction)", NEEDS_TASKS,
-     score_retrieval, choose_own},
+    {"retrieval", "task: one value out of a dictionary", "accuracy lost (fraction)", NEEDS_TASKS, score_retrieval,
+     choose_own},
     {"exhaustive", "the best of all sets of K layers, each distilled",
      "-KL of the best set with this layer (nats per token)", NEEDS_STUDENT | NEEDS_TRAINING, score_exhaustive,
      choose_own},

@@ -1,16 +1,17 @@
-/* teacher.h - the teacher's final hidden states of each batch, computed once and shared by all students that read the same tokens.
+/* teacher.h - the teacher's final hidden states of each batch, computed once and shared by all students that read the
+ * same tokens.
  *
- * All one-swap students of a scoring run see the same batches (seed, step), so their teacher passes are equal. Up to `limit` bytes of
- * them are kept; the rest is computed again. The bits are the same either way. */
+ * All one-swap students of a scoring run see the same batches (seed, step), so their teacher passes are equal.
+ * Up to `limit` bytes of them are kept; the rest is computed again. The bits are the same either way. */
 #ifndef HYB_TEACHER_H
 #define HYB_TEACHER_H
 #include "method/batch.h"
 #include "model/model.h"
 
 typedef struct {
-    Model *m;      /* frozen */
-    Pass pass;     /* inference, (B,T) */
-    Real **slot;   /* (n_slots) hidden states (N,C) on the device, NULL: not kept */
+    Model *m;    /* frozen */
+    Pass pass;   /* inference, (B,T) */
+    Real **slot; /* (n_slots) hidden states (N,C) on the device, NULL: not kept */
     int64_t n_slots;
     size_t limit, kept; /* bytes */
     int64_t hits, misses;

@@ -22,18 +22,28 @@ int64_t stage_steps(const StageOptions *o) {
 
 int stage_check(const StageOptions *o, const char *what, Err *e) {
     const OptimConfig *c = &o->optim;
-    const struct { const char *key; double v, lo, hi; } row[] = {
-        {"batch_size", o->batch_size, 1, 1 << 20},        {"micro_batch_size", o->micro_batch_size, 1, 1 << 20},
-        {"train_seq_len", o->train_seq_len, 1, 1 << 24},  {"steps", (double)o->steps, 0, 1e15},
-        {"target_tokens", (double)o->target_tokens, 0, 1e18}, {"lr", c->lr, 0, 1e3},
-        {"lr_attn", c->lr_attn, 0, 1e3},                  {"max_grad_norm", c->clip, 0, 1e30},
-        {"weight_decay", c->decay, 0, 1e3},               {"adam_beta1", c->beta1, 0, 0.9999999},
-        {"adam_beta2", c->beta2, 0, 0.9999999},           {"adam_epsilon", c->eps, 0, 1},
-        {"warmup_steps", (double)c->schedule.warmup, 0, 1e15}, {"final_lr_fraction", c->schedule.final, 0, 1},
-        {"hold_fraction", c->schedule.hold, 0, 1}};
+    const struct {
+        const char *key;
+        double v, lo, hi;
+    } row[] = {{"batch_size", o->batch_size, 1, 1 << 20},
+               {"micro_batch_size", o->micro_batch_size, 1, 1 << 20},
+               {"train_seq_len", o->train_seq_len, 1, 1 << 24},
+               {"steps", (double)o->steps, 0, 1e15},
+               {"target_tokens", (double)o->target_tokens, 0, 1e18},
+               {"lr", c->lr, 0, 1e3},
+               {"lr_attn", c->lr_attn, 0, 1e3},
+               {"max_grad_norm", c->clip, 0, 1e30},
+               {"weight_decay", c->decay, 0, 1e3},
+               {"adam_beta1", c->beta1, 0, 0.9999999},
+               {"adam_beta2", c->beta2, 0, 0.9999999},
+               {"adam_epsilon", c->eps, 0, 1},
+               {"warmup_steps", (double)c->schedule.warmup, 0, 1e15},
+               {"final_lr_fraction", c->schedule.final, 0, 1},
+               {"hold_fraction", c->schedule.hold, 0, 1}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++)
         if (!(row[i].v >= row[i].lo && row[i].v <= row[i].hi))
-            return err_set(e, ERR_USAGE, "%s.%s: got %g, expected %g to %g", what, row[i].key, row[i].v, row[i].lo, row[i].hi);
+            return err_set(e, ERR_USAGE, "%s.%s: got %g, expected %g to %g", what, row[i].key, row[i].v, row[i].lo,
+                           row[i].hi);
     if (o->steps < 1 && o->target_tokens < 1) return err_set(e, ERR_USAGE, "%s: give steps or target_tokens", what);
     return OK;
 }
@@ -41,9 +51,23 @@ int stage_check(const StageOptions *o, const char *what, Err *e) {
 static uint64_t train_fingerprint(const Task *t, const TrainOptions *o) {
     const StageOptions *s = &o->stage;
     const OptimConfig *c = &s->optim;
-    const double v[] = {(double)stage_steps(s), stage_micro_batches(s), s->micro_batch_size, s->train_seq_len, c->lr, c->lr_attn,
-                        c->beta1, c->beta2, c->eps, c->decay, c->clip, c->schedule.kind, (double)c->schedule.warmup, c->schedule.final,
-                        c->schedule.hold, c->official_groups, o->nan};
+    const double v[] = {(double)stage_steps(s),
+                        stage_micro_batches(s),
+                        s->micro_batch_size,
+                        s->train_seq_len,
+                        c->lr,
+                        c->lr_attn,
+                        c->beta1,
+                        c->beta2,
+                        c->eps,
+                        c->decay,
+                        c->clip,
+                        c->schedule.kind,
+                        (double)c->schedule.warmup,
+                        c->schedule.final,
+                        c->schedule.hold,
+                        c->official_groups,
+                        o->nan};
     uint64_t h = fingerprint_text(o->fingerprint, t->stage);
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) h = fingerprint_real(h, v[i]);
     if (c->stochastic_rounding) h = fingerprint_real(fingerprint_text(h, "stochastic_rounding"), (double)c->seed);
@@ -52,7 +76,10 @@ static uint64_t train_fingerprint(const Task *t, const TrainOptions *o) {
 
 /* ---------------------------------------------------------------- the log */
 
-typedef struct { const char *stage, *run; int64_t step; } Beyond;
+typedef struct {
+    const char *stage, *run;
+    int64_t step;
+} Beyond;
 static int row_is(const Json *j, const char *key, const char *want) {
     const char *s = json_str(j, json_get(j, 0, key), NULL);
     return !strcmp(s ? s : "", want);
@@ -60,8 +87,8 @@ static int row_is(const Json *j, const char *key, const char *want) {
 static int row_beyond(void *ctx, const Json *row) {
     const Beyond *b = ctx;
     int64_t step = 0;
-    return row_is(row, "stage", b->stage) && row_is(row, "run", b->run) && !json_opt_int(row, 0, "step", 0, INT64_MAX, &step, NULL) &&
-           step > b->step;
+    return row_is(row, "stage", b->stage) && row_is(row, "run", b->run) &&
+           !json_opt_int(row, 0, "step", 0, INT64_MAX, &step, NULL) && step > b->step;
 }
 int train_log_trim(const char *path, const char *stage, const char *run, int64_t step, Err *e) {
     Beyond b = {stage, run ? run : "", step};
@@ -76,8 +103,9 @@ typedef struct {
     int64_t steps, saved; /* saved: step of the newest checkpoint, -1 none */
     int micro;
     Optim optim;
-    CheckpointState s;    /* extra = number of losses seen, the last RECENT of them in a ring, then the task's numbers */
-    double *backup;       /* the task's numbers at the begin of the step */
+    /* extra = number of losses seen, the last RECENT of them in a ring, then the task's numbers */
+    CheckpointState s;
+    double *backup; /* the task's numbers at the begin of the step */
     double loss, norm, lr, began, session_tokens, base_seconds;
     Log *log;
 } Run;
@@ -145,7 +173,8 @@ static void run_progress(const Run *r, double step_s) {
     progress_add(&line, "lr", "%.1e", r->lr);
     line.tok_per_s = session > 0 ? r->session_tokens / session : 0;
     line.eta_s = line.tok_per_s > 0 && r->s.tokens > 0 && r->s.step > 0
-                     ? (double)r->s.tokens / (double)r->s.step * (double)(r->steps - r->s.step) / line.tok_per_s : -1;
+                     ? (double)r->s.tokens / (double)r->s.step * (double)(r->steps - r->s.step) / line.tok_per_s
+                     : -1;
     progress_report(r->o->progress, &line);
 }
 
@@ -179,13 +208,15 @@ static void run_take_back(Run *r) {
     if (r->t->n_extra) memcpy(r->t->extra, r->backup, (size_t)r->t->n_extra * sizeof(double));
 }
 
-/* A loss or gradient that is not finite: skip the step as allowed, else fail. rc, ne: what optim_step said, if it was asked. */
+/* A loss or gradient that is not finite: skip the step as allowed, else fail. rc, ne: what optim_step said, if it was
+ * asked. */
 static int run_not_finite(Run *r, const Err *ne, Err *e) {
     run_take_back(r);
     r->s.skipped++;
     if (r->o->nan == NAN_SKIP && r->s.skipped <= r->o->max_skips) return OK;
     err_set(e, ERR_NUMERIC, "%s %s: step %lld: %s (loss %g)%s", r->t->stage, r->s.run, (long long)r->s.step + 1,
-            ne->code ? ne->msg : "loss is not finite", r->loss, r->o->nan == NAN_SKIP ? "; too many skipped steps" : "");
+            ne->code ? ne->msg : "loss is not finite", r->loss,
+            r->o->nan == NAN_SKIP ? "; too many skipped steps" : "");
     return err_hint(e, "lower the learning rate, or skip such steps (nan_skip with max_skips)");
 }
 
@@ -263,7 +294,8 @@ static int run_begin(Run *r, int *found, Err *e) {
 
 static void run_result(Run *r, TrainResult *out, int resumed) {
     const double *recent = run_recent(r);
-    *out = (TrainResult){.step = r->s.step, .steps = r->steps, .tokens = r->s.tokens, .skipped = r->s.skipped, .resumed = resumed};
+    *out = (TrainResult){
+        .step = r->s.step, .steps = r->steps, .tokens = r->s.tokens, .skipped = r->s.skipped, .resumed = resumed};
     out->recent = recent_mean(recent);
     out->loss = recent[0] > 0 ? recent[1 + ((int64_t)recent[0] - 1) % RECENT] : NAN;
     out->seconds = r->base_seconds + (log_now() - r->began);

@@ -9,7 +9,8 @@ int transfer_config(Config *student, const Config *teacher, const int *mixer, Er
         student->mixer[l] = mixer[l];
         if (mixer_at(mixer[l]) == &mixer_swa_v1 && !student->swa_window) student->swa_window = SWA_WINDOW;
     }
-    student->o_norm_eps = teacher->norm_eps; // so that fla's own layout, which knows one eps, is exact (interfaces.md A4.2)
+    // so that fla's own layout, which knows one eps, is exact (interfaces.md A4.2)
+    student->o_norm_eps = teacher->norm_eps;
     if (!student->conv_width) student->conv_width = 4;
     return config_check(student, "student", e);
 }
@@ -21,7 +22,9 @@ typedef struct {
     Err *e;
 } Copy;
 
-static size_t info_size(const Copy *k, const ParamInfo *i) { return i->wide ? k->to->be->wide_size : k->to->be->real_size; }
+static size_t info_size(const Copy *k, const ParamInfo *i) {
+    return i->wide ? k->to->be->wide_size : k->to->be->real_size;
+}
 
 /* Parameter `name` of m, or an error that says who lacks it. */
 static int source_find(const Copy *k, const Model *m, const char *name, ParamInfo *info, Param *slot) {
@@ -34,25 +37,29 @@ static int copy_same(const Copy *k, const Model *m, const char *name, const Para
     Param p;
     TRY(source_find(k, m, name, &i, &p));
     if (i.n != info->n || i.wide != info->wide)
-        return err_set(k->e, ERR_INPUT, "%s: the source model has %zu numbers, the student wants %zu", name, i.n, info->n);
+        return err_set(k->e, ERR_INPUT, "%s: the source model has %zu numbers, the student wants %zu", name, i.n,
+                       info->n);
     k->to->be->move(k->to->be, slot->w, p.w, info->n * info_size(k, info));
     return OK;
 }
 
-/* (Hk*D, C) -> (H*D, C), or without C for a bias. By heads: student head j = teacher head j/g. By rows, as the official code does it:
- * row r = teacher row r/g, which scrambles heads whenever g > 1 (method.md 2.5). */
+/* (Hk*D, C) -> (H*D, C), or without C for a bias. By heads: student head j = teacher head j/g.
+ * By rows, as the official code does it: row r = teacher row r/g, which scrambles heads whenever g > 1 (method.md 2.5).
+ * */
 static int copy_expand(const Copy *k, const char *name, const ParamInfo *info, Param *slot) {
     const Config *c = &k->to->c;
     Backend *be = k->to->be;
     ParamInfo i;
     Param p;
     TRY(source_find(k, k->teacher, name, &i, &p));
-    const size_t g = c->H / c->Hk, rows = info->shape[0], cols = info->n / rows, block = k->repeat == KV_REPEAT_HEAD ? c->D : 1;
+    const size_t g = c->H / c->Hk, rows = info->shape[0], cols = info->n / rows,
+                 block = k->repeat == KV_REPEAT_HEAD ? c->D : 1;
     if (i.n * g != info->n || i.wide || info->wide)
-        return err_set(k->e, ERR_INPUT, "%s: the source model has %zu numbers, expanding them by %zu does not give %zu", name, i.n, g,
-                       info->n);
+        return err_set(k->e, ERR_INPUT, "%s: the source model has %zu numbers, expanding them by %zu does not give %zu",
+                       name, i.n, g, info->n);
     for (size_t b = 0; b < rows / block; b++)
-        be->move(be, real_at(be, slot->w, b * block * cols), creal_at(be, p.w, b / g * block * cols), block * cols * be->real_size);
+        be->move(be, real_at(be, slot->w, b * block * cols), creal_at(be, p.w, b / g * block * cols),
+                 block * cols * be->real_size);
     return OK;
 }
 
@@ -74,10 +81,11 @@ int transfer_weights(Model *student, const Model *teacher, KvRepeat repeat, uint
 static int hybrid_visit(void *ctx, const ParamInfo *info, Param *slot) {
     const Copy *k = ctx;
     const int l = info->layer;
-    if (l < 0 || !info->mixer || k->to->c.mixer[l] == k->from->c.mixer[l]) return copy_same(k, k->from, info->name, info, slot);
+    if (l < 0 || !info->mixer || k->to->c.mixer[l] == k->from->c.mixer[l])
+        return copy_same(k, k->from, info->name, info, slot);
     if (k->to->c.mixer[l])
-        return err_set(k->e, ERR_USAGE, "layer %d: a %s cannot be made out of a %s", l, mixer_at(k->to->c.mixer[l])->name,
-                       mixer_at(k->from->c.mixer[l])->name);
+        return err_set(k->e, ERR_USAGE, "layer %d: a %s cannot be made out of a %s", l,
+                       mixer_at(k->to->c.mixer[l])->name, mixer_at(k->from->c.mixer[l])->name);
     return copy_same(k, k->teacher, info->name, info, slot);
 }
 

@@ -20,8 +20,8 @@ static int rope_check(const Rope *r, const char *where, Err *e) {
     TRY(check_real(r->low_freq, 1e-6, 1e6, "rope_scaling.low_freq_factor", where, e));
     TRY(check_real(r->high_freq, 1e-6, 1e6, "rope_scaling.high_freq_factor", where, e));
     if (!(r->high_freq > r->low_freq))
-        return err_set(e, ERR_INPUT, "%s: rope_scaling.high_freq_factor: got %g, expected more than low_freq_factor %g", where,
-                       r->high_freq, r->low_freq);
+        return err_set(e, ERR_INPUT, "%s: rope_scaling.high_freq_factor: got %g, expected more than low_freq_factor %g",
+                       where, r->high_freq, r->low_freq);
     return check_int(r->original, 1, 1 << 30, "rope_scaling.original_max_position_embeddings", where, e);
 }
 
@@ -38,8 +38,10 @@ int config_check(const Config *c, const char *where, Err *e) {
     TRY(check_int(c->window, 0, 1 << 30, "sliding_window", where, e));
     TRY(check_int(c->swa_window, 0, 1 << 30, "swa_window", where, e));
     if (c->H % c->Hk)
-        return err_set(e, ERR_INPUT, "%s: num_key_value_heads: %d does not divide num_attention_heads %d", where, c->Hk, c->H);
-    if (c->D % 2) return err_set(e, ERR_INPUT, "%s: head_dim: got %d, expected an even number (rotary pairs)", where, c->D);
+        return err_set(e, ERR_INPUT, "%s: num_key_value_heads: %d does not divide num_attention_heads %d", where, c->Hk,
+                       c->H);
+    if (c->D % 2)
+        return err_set(e, ERR_INPUT, "%s: head_dim: got %d, expected an even number (rotary pairs)", where, c->D);
     TRY(check_int(c->H * c->D, 1, wide, "num_attention_heads * head_dim", where, e));
     TRY(check_real(c->norm_eps, 1e-30, 1, "rms_norm_eps", where, e));
     TRY(check_real(c->o_norm_eps, 1e-30, 1, "o_norm_eps", where, e));

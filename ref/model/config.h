@@ -1,44 +1,47 @@
 /* config.h - the shape of one hybrid decoder: a Llama-like stack in which every layer names its token mixer.
  *
- * A teacher is the case "every layer softmax". Filled from a Hugging Face config.json by io/hf.c, or by hand in tests. */
+ * A teacher is the case "every layer softmax". Filled from a Hugging Face config.json by io/hf.c, or by hand in tests.
+ * */
 #ifndef HYB_CONFIG_H
 #define HYB_CONFIG_H
 #include "base/err.h"
-#include "io/dtype.h"
+#include "base/dtype.h"
 
 enum { MAX_LAYERS = 512, MAX_EOS = 16 };
 
 typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 } RopeKind;
 typedef struct {
     RopeKind kind;
-    double theta; /* base, e.g. 10000 or 500000 */
-    double factor, low_freq,
-        high_freq; /* llama3: factor, low_freq_factor, high_freq_factor; linear: factor */
-    int original;  /* llama3: original_max_position_embeddings */
+    double theta;                       /* base, e.g. 10000 or 500000 */
+    double factor, low_freq, high_freq; /* llama3: factor, low_freq_factor, high_freq_factor; linear: factor */
+    int original;                       /* llama3: original_max_position_embeddings */
 } Rope;
 
 typedef struct {
     char family[24]; /* "llama", "qwen2", "qwen3", "mistral": what the softmax layers come from */
-    int C, L, H, Hk, D, F,
-        VOC; /* width, layers, query heads, key/value heads, head size, ffn width, vocabulary */
+    /* width, layers, query heads, key/value heads, head size, ffn width, vocabulary */
+    int C, L, H, Hk, D, F, VOC;
     int qkv_bias, o_bias, qk_norm, tied;
     int window; /* sliding window of softmax layers, 0 = none */
-    int swa_window; /* sliding window of swa_v1 layers: key j is seen by query i when i - j < swa_window; 0 where there are none */
+    /* sliding window of swa_v1 layers: key j is seen by query i when i - j < swa_window; 0 where there are none */
+    int swa_window;
     int max_positions;
     double norm_eps;
     Rope rope;
     /* linear mixers: H heads of key and value size D each, so that q, k, v, o copy from the teacher */
     int conv_width; /* short convolution, gdn_v1 and v3: 4 */
-    int linear_bias; /* 1: linear layers keep the teacher's q/k/v biases (our own layout only; official drops them) */
-    double
-        o_norm_eps; /* of the mixers' output norm; = norm_eps in what we train, 1e-5 in official students */
+    /* 1: linear layers keep the teacher's q/k/v biases (our own layout only; official drops them) */
+    int linear_bias;
+    /* of the mixers' output norm; = norm_eps in what we train, 1e-5 in official students */
+    double o_norm_eps;
     int mixer[MAX_LAYERS];        /* index into the mixer table (mixer.h); 0 = softmax */
     int bos, eos[MAX_EOS], n_eos; /* -1 = none */
     DType dtype;                  /* of the checkpoint it came from: what saving writes by default */
 } Config;
 
-/* Every precondition of the ops, checked once: positive sizes, H % Hk == 0, D even, limits (C, F <= 2^20, VOC <= 2^24, L <= MAX_LAYERS, ...),
- * known mixers, eps > 0 and finite, rope numbers finite. ERR_INPUT naming the field. `where` is the file or "config". */
+/* Every precondition of the ops, checked once: positive sizes, H % Hk == 0, D even, limits (C, F <= 2^20, VOC <= 2^24,
+ * L <= MAX_LAYERS, ...), known mixers, eps > 0 and finite, rope numbers finite. ERR_INPUT naming the field.
+ * `where` is the file or "config". */
 int config_check(const Config *c, const char *where, Err *e);
 
 #endif

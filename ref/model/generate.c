@@ -26,8 +26,7 @@ static void decode_place(Decode *d, Arena *ar, Real **logits) {
 int decode_open(Decode *d, Model *m, int B, int capacity, int step, Err *e) {
     memset(d, 0, sizeof *d);
     if (capacity < 1 || step < 1)
-        return err_set(e, ERR_USAGE, "generation: got capacity %d, step %d, expected at least 1", capacity,
-                       step);
+        return err_set(e, ERR_USAGE, "generation: got capacity %d, step %d, expected at least 1", capacity, step);
     if (step > capacity) step = capacity;
     void *state;
     TRY(mem_alloc(&state, (size_t)m->c.L * (sizeof(MixerState) + sizeof(void *)), "layer states", e));
@@ -36,10 +35,10 @@ int decode_open(Decode *d, Model *m, int B, int capacity, int step, Err *e) {
     Arena ar = {0};
     decode_place(d, &ar, &d->logits); // measures
     d->bytes = ar.used;
-    int rc = ar.overflow ? err_set(e, ERR_MEMORY,
-                                   "caches of %d x %d tokens need more bytes than this machine can address",
-                                   B, capacity)
-                         : OK;
+    int rc = ar.overflow
+                 ? err_set(e, ERR_MEMORY, "caches of %d x %d tokens need more bytes than this machine can address", B,
+                           capacity)
+                 : OK;
     if (!rc) rc = model_rope(m, capacity, e);
     if (!rc) rc = pass_open(&d->pass, m, B, step, 0, e);
     if (!rc) rc = m->be->alloc(m->be, &d->mem, d->bytes, "key/value caches and states", e);
@@ -85,8 +84,8 @@ static void layers_run(Decode *d, int from, int end) {
     }
 }
 
-/* Linear layers make the same calls for every single token: recorded at the second (the first lets libraries make their plans), replayed from
- * then on. Softmax layers do not, since their cache grows. */
+/* Linear layers make the same calls for every single token: recorded at the second (the first lets libraries make their
+ * plans), replayed from then on. Softmax layers do not, since their cache grows. */
 static void linear_run(Decode *d, int from, int end) {
     Backend *be = d->m->be;
     void **g = &d->record[from];
@@ -140,8 +139,8 @@ static int decode_logits(Decode *d, float *logits, Err *e) {
 
 int decode_extend(Decode *d, const int *ids, int T, float *logits, Err *e) {
     if (T < 1 || T > d->capacity - d->past)
-        return err_set(e, ERR_USAGE, "generation: %d more tokens after %d, but there is room for %d in all",
-                       T, d->past, d->capacity);
+        return err_set(e, ERR_USAGE, "generation: %d more tokens after %d, but there is room for %d in all", T, d->past,
+                       d->capacity);
     for (int done = 0; done < T; done += d->pass.T) {
         const int t = T - done < d->step ? T - done : d->step;
         TRY(decode_piece(d, ids + done, T, t, e));
@@ -189,8 +188,7 @@ int sample(const Sampler *s, Rng *rng, const float *logits, int n, int *id, Err 
     if (s->top_p < 1) { // the smallest prefix whose mass reaches top_p; always at least one
         double mass = 0;
         int k = 0;
-        while (k < m && (k == 0 || mass < s->top_p * total))
-            mass += exp((c[k++].logit - top) / s->temperature);
+        while (k < m && (k == 0 || mass < s->top_p * total)) mass += exp((c[k++].logit - top) / s->temperature);
         m = k;
         total = mass;
     }

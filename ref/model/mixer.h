@@ -1,7 +1,8 @@
 /* mixer.h - what a token mixer is: one row in a table, one file. softmax attention and every linear attention are rows.
  *
- * A mixer maps the normed input x (N,C) to y (N,C). To add one: write mixer_NAME.c with the functions below, add its row to the
- * table in mixer.c; parameters it needs that have no slot go into MixerParams. Nothing else changes (ref/ops/README.md shows how). */
+ * A mixer maps the normed input x (N,C) to y (N,C). To add one: write mixer_NAME.c with the functions below,
+ * add its row to the table in mixer.c; parameters it needs that have no slot go into MixerParams.
+ * Nothing else changes (ref/ops/README.md shows how). */
 #ifndef HYB_MIXER_H
 #define HYB_MIXER_H
 #include "base/arena.h"
@@ -15,10 +16,10 @@ typedef struct {
     Real *qn, *kn;
     Real *o, *z, *y;   /* op output; output gate's pre-activation; gated and normed, input of o_proj */
     Real *a, *b, *low; /* gates' pre-activations; intermediate of a low-rank decay gate (gla, kda) */
-    Real *k_low, *v_low, *z_low; /* between two stacked projections: of k and v (gdn_v5), of the output gate (kda) */
-    Real *states;              /* before each chunk, for backward; NULL in inference */
-    Wide *g, *beta, *lse, *q_r, *k_r,
-        *o_r; /* decay, step size, log-sum-exp, reciprocal norms */
+    /* between two stacked projections: of k and v (gdn_v5), of the output gate (kda) */
+    Real *k_low, *v_low, *z_low;
+    Real *states;                           /* before each chunk, for backward; NULL in inference */
+    Wide *g, *beta, *lse, *q_r, *k_r, *o_r; /* decay, step size, log-sum-exp, reciprocal norms */
 } MixerActs;
 
 /* What a generation keeps per layer: a KV cache (softmax) or a state (linear). */
@@ -52,20 +53,20 @@ typedef struct Mixer {
     /* This layer's parameters, in checkpoint order. */
     int (*walk)(const struct Mixer *m, const Config *c, MixerParams *p, const Walk *w);
     /* Lays out acts for (B,T). train: keep what backward needs; else tensors may share memory. */
-    void (*place)(const struct Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena,
-                  int B, int T, int chunk, int train);
-    size_t (*work)(const struct Mixer *m, const Config *c, int B, int T,
-                   int chunk); /* bytes of op workspace */
+    void (*place)(const struct Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T,
+                  int chunk, int train);
+    size_t (*work)(const struct Mixer *m, const Config *c, int B, int T, int chunk); /* bytes of op workspace */
     void (*forward)(const struct Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x);
-    /* dx += ..., parameter gradients += ... (where slot.g != NULL). dx may be NULL (stage 1: the input is the teacher's). */
-    void (*backward)(const struct Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy,
-                     const Real *x);
-    /* Generation. place_state lays out the empty state for B sequences of at most capacity tokens that come in pieces of at most `step`;
-     * extend consumes T more tokens after `past` of them: prefill (T > 1, chunked form) and decoding (T = 1) alike. acts are inference acts for (B,T). */
-    void (*place_state)(const struct Mixer *m, const Config *c, const Backend *be, MixerState *s,
-                        Arena *arena, int B, int capacity, int step);
-    void (*extend)(const struct Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y,
-                   const Real *x, int past);
+    /* dx += ..., parameter gradients += ... (where slot.g != NULL). dx may be NULL (stage 1:
+     * the input is the teacher's). */
+    void (*backward)(const struct Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x);
+    /* Generation. place_state lays out the empty state for B sequences of at most capacity tokens that come in pieces
+     * of at most `step`; extend consumes T more tokens after `past` of them: prefill (T > 1, chunked form) and decoding
+     * (T = 1) alike. acts are inference acts for (B,T). */
+    void (*place_state)(const struct Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B,
+                        int capacity, int step);
+    void (*extend)(const struct Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x,
+                   int past);
 } Mixer;
 
 extern const Mixer mixer_softmax, mixer_gdn_v1, mixer_gdn_v2, mixer_gdn_v3, mixer_gdn_v4, mixer_gdn_v5, mixer_gdn_v6,

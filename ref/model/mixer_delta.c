@@ -3,14 +3,18 @@
 
 static const double L2_EPS = 1e-6;
 
-/* k or v of gdn_v5: two stacked linear maps with biases, of which only the first matrix is the teacher's (method.md 2.3). */
-static int stack_walk(const Config *c, Param *first, Param *bias, Param *second, Param *second_bias, const Walk *w, char which) {
+/* k or v of gdn_v5: two stacked linear maps with biases, of which only the first matrix is the teacher's (method.md
+ * 2.3). */
+static int stack_walk(const Config *c, Param *first, Param *bias, Param *second, Param *second_bias, const Walk *w,
+                      char which) {
     const size_t C = c->C, Q = (size_t)c->H * c->D, K = (size_t)c->Hk * c->D;
     const int keep = c->linear_bias && c->qkv_bias;
-    const char *from = which == 'k' ? "attn.k_proj.weight" : "attn.v_proj.weight", *from_bias = which == 'k' ? "attn.k_proj.bias" : "attn.v_proj.bias";
+    const char *from = which == 'k' ? "attn.k_proj.weight" : "attn.v_proj.weight",
+               *from_bias = which == 'k' ? "attn.k_proj.bias" : "attn.v_proj.bias";
     char name[4][32] = {"attn.?_proj.0.weight", "attn.?_proj.0.bias", "attn.?_proj.1.weight", "attn.?_proj.1.bias"};
     const ParamInfo copied = {.mixer = 1, .decays = 1, .init = INIT_NORMAL, .copy = COPY_SAME, .from = from};
-    const ParamInfo fresh = {.mixer = 1, .decays = 1, .init = INIT_FAN_IN}, late_bias = {.mixer = 1, .init = INIT_FAN_IN, .fan = K};
+    const ParamInfo fresh = {.mixer = 1, .decays = 1, .init = INIT_FAN_IN},
+                    late_bias = {.mixer = 1, .init = INIT_FAN_IN, .fan = K};
     ParamInfo early_bias = {.mixer = 1, .init = INIT_FAN_IN, .fan = C};
     if (keep) early_bias.copy = COPY_SAME, early_bias.from = from_bias;
     for (int i = 0; i < 4; i++) name[i][5] = which;
@@ -25,7 +29,8 @@ int delta_walk_qkv(const Mixer *m, const Config *c, MixerParams *p, const Walk *
     const ParamInfo bias = {.mixer = 1, .init = INIT_ZEROS, .copy = COPY_SAME};
     if (!(m->flags & DELTA_STACK)) return linear_walk_qkv(c, p, w);
     TRY(walk_param(w, &p->q, "attn.q_proj.weight", 2, (size_t)c->H * c->D, c->C, same));
-    if (c->linear_bias && c->qkv_bias) TRY(walk_param(w, &p->q_bias, "attn.q_proj.bias", 1, (size_t)c->H * c->D, 0, bias));
+    if (c->linear_bias && c->qkv_bias)
+        TRY(walk_param(w, &p->q_bias, "attn.q_proj.bias", 1, (size_t)c->H * c->D, 0, bias));
     TRY(stack_walk(c, &p->k, &p->k_bias, &p->k_up, &p->k_up_bias, w, 'k'));
     return stack_walk(c, &p->v, &p->v_bias, &p->v_up, &p->v_up_bias, w, 'v');
 }
@@ -39,7 +44,8 @@ int delta_walk_conv(const Mixer *m, const Config *c, MixerParams *p, const Walk 
     return walk_param(w, &p->v_conv, "attn.v_conv1d.weight", 3, Q, c->conv_width, conv);
 }
 
-/* One of q, k, v: linear -> [linear] -> [conv] -> [silu]. A stage that a variant lacks shares the memory of its neighbour. */
+/* One of q, k, v: linear -> [linear] -> [conv] -> [silu]. A stage that a variant lacks shares the memory of its
+ * neighbour. */
 typedef struct {
     const Param *w, *bias, *up, *up_bias, *conv; /* up: NULL for q */
     Real *low, *lin, *conved, *silu;             /* low: between two stacked linear maps */
@@ -55,7 +61,8 @@ void delta_inputs_place(const Mixer *m, const Config *c, const Backend *be, Mixe
     Real **lin[] = {&a->q, &a->k, &a->v}, **conved[] = {&a->qc, &a->kc, &a->vc}, **silu[] = {&a->qs, &a->ks, &a->vs};
     Real *last[3];
     for (int i = 0; i < 3; i++) last[i] = arena_take(arena, Q, be->real_size);
-    if (m->flags & DELTA_STACK) a->k_low = arena_take(arena, K, be->real_size), a->v_low = arena_take(arena, K, be->real_size);
+    if (m->flags & DELTA_STACK)
+        a->k_low = arena_take(arena, K, be->real_size), a->v_low = arena_take(arena, K, be->real_size);
     for (int i = 0; i < 3; i++) { // backward wants the input of every stage; the last one's output is normed in place
         const int conv = (m->flags & DELTA_CONV) != 0, act = (m->flags & DELTA_SILU) != 0;
         *lin[i] = conv || act ? arena_take(arena, Q, be->real_size) : last[i];
@@ -101,7 +108,8 @@ static Real *zeroed(const MixerCall *k, Real *t, size_t n) {
 }
 
 /* d: gradient of a chain's output; spare: scratch of the same size. Both are overwritten. */
-static void chain_backward(const Mixer *m, const MixerCall *k, const Chain *s, Real *dx, Real *d, Real *spare, const Real *x) {
+static void chain_backward(const Mixer *m, const MixerCall *k, const Chain *s, Real *dx, Real *d, Real *spare,
+                           const Real *x) {
     const Ops *op = k->be->op;
     const Config *c = k->c;
     const int N = k->B * k->T, Q = c->H * c->D, K = c->Hk * c->D;
@@ -111,11 +119,13 @@ static void chain_backward(const Mixer *m, const MixerCall *k, const Chain *s, R
         spare = d, d = out;
     }
     if (m->flags & DELTA_CONV) {
-        op->conv_backward(out = zeroed(k, spare, (size_t)N * Q), s->conv->g, d, s->lin, s->conv->w, k->start, k->B, k->T, Q, c->conv_width);
+        op->conv_backward(out = zeroed(k, spare, (size_t)N * Q), s->conv->g, d, s->lin, s->conv->w, k->start, k->B,
+                          k->T, Q, c->conv_width);
         spare = d, d = out;
     }
     if (s->low) {
-        op->linear_backward(out = zeroed(k, spare, (size_t)N * K), s->up->g, s->up_bias->g, d, s->low, s->up->w, N, K, Q);
+        op->linear_backward(out = zeroed(k, spare, (size_t)N * K), s->up->g, s->up_bias->g, d, s->low, s->up->w, N, K,
+                            Q);
         op->linear_backward(dx, s->w->g, s->bias->g, out, x, s->w->w, N, c->C, K);
     } else {
         op->linear_backward(dx, s->w->g, s->bias->g, d, x, s->w->w, N, c->C, Q);
@@ -137,7 +147,8 @@ void delta_inputs_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Rea
     chain_backward(m, k, &chain[1], dx, k->tmp[0], dk, x);
 }
 
-void delta_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B, int capacity, int step) {
+void delta_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B,
+                       int capacity, int step) {
     (void)capacity, (void)step;
     s->state = arena_take(arena, (size_t)B * c->H * c->D * c->D, be->wide_size);
     if (!(m->flags & DELTA_CONV)) return;

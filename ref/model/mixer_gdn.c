@@ -1,16 +1,20 @@
-/* mixer_gdn.c - Gated DeltaNet, the linear mixer of the paper (gdn_v4), and its siblings v1, v2, v3, v5, v6 (method.md 2.1, 2.3).
+/* mixer_gdn.c - Gated DeltaNet, the linear mixer of the paper (gdn_v4), and its siblings v1, v2, v3, v5, v6 (method.md
+ * 2.1, 2.3).
  *
  *   q, k, v = SiLU([conv] W x);  q, k = l2norm per head;  g, beta = gates(W_a x, W_b x)
- *   o = delta_rule(q, k, v, g, beta);  y = W_o (rmsnorm(o) [SiLU(W_g x)])            no rope, H heads of size D for q, k and v
+ *   o = delta_rule(q, k, v, g, beta);  y = W_o (rmsnorm(o) [SiLU(W_g x)])            no rope, H heads of size D for q,
+ *   k and v
  * v5: k and v = W_2 (W_1 x + b_1) + b_2 with W_1 of the teacher's k/v heads, so that nothing is repeated.
- * The state of a head is D x D numbers, whatever the context length: this is what the conversion saves, and what it costs in recall. */
+ * The state of a head is D x D numbers, whatever the context length: this is what the conversion saves, and what it
+ * costs in recall. */
 #include "model/mixer_delta.h"
 #include <math.h>
 
 static int gdn_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk *w) {
     const size_t C = c->C, Q = (size_t)c->H * c->D, H = c->H;
     const ParamInfo fresh = {.mixer = 1, .decays = 1, .init = INIT_FAN_IN}, norm = {.mixer = 1, .init = INIT_ONES};
-    const ParamInfo A_log = {.mixer = 1, .wide = 1, .init = INIT_A_LOG}, dt_bias = {.mixer = 1, .wide = 1, .init = INIT_DT_BIAS};
+    const ParamInfo A_log = {.mixer = 1, .wide = 1, .init = INIT_A_LOG},
+                    dt_bias = {.mixer = 1, .wide = 1, .init = INIT_DT_BIAS};
     TRY(delta_walk_qkv(m, c, p, w));
     TRY(walk_param(w, &p->a, "attn.a_proj.weight", 2, H, C, fresh));
     TRY(walk_param(w, &p->b, "attn.b_proj.weight", 2, H, C, fresh));
@@ -22,7 +26,8 @@ static int gdn_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk 
     return linear_walk_o(c, p, w);
 }
 
-static void gdn_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk, int train) {
+static void gdn_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T,
+                      int chunk, int train) {
     const size_t N = (size_t)B * T;
     const DeltaDims d = {.B = B, .T = T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = chunk};
     delta_inputs_place(m, c, be, a, arena, N);
@@ -55,7 +60,8 @@ static void gdn_inputs(const Mixer *m, const MixerCall *k, MixerActs *a, MixerSt
 static void gdn_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
     const DeltaDims d = linear_dims(k);
     gdn_inputs(m, k, a, NULL, x);
-    k->be->op->delta_rule_forward(a->o, a->states, linear_state_zero(k), a->qn, a->kn, a->vs, a->g, a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
+    k->be->op->delta_rule_forward(a->o, a->states, linear_state_zero(k), a->qn, a->kn, a->vs, a->g, a->beta, k->start,
+                                  1 / sqrt(d.K), k->work, &d);
     linear_output_forward(k, a, y, x);
 }
 
@@ -75,22 +81,25 @@ static void gdn_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real 
     be->zero(be, dv, bytes);
     be->zero(be, dg, gates * be->wide_size);
     be->zero(be, dbeta, gates * be->wide_size);
-    op->delta_rule_backward(dq, dk, dv, dg, dbeta, linear_state_zero(k), dout, a->states, a->qn, a->kn, a->vs, a->g, a->beta, k->start,
-                            1 / sqrt(d.K), k->work, &d);
+    op->delta_rule_backward(dq, dk, dv, dg, dbeta, linear_state_zero(k), dout, a->states, a->qn, a->kn, a->vs, a->g,
+                            a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
     delta_inputs_backward(m, k, a, dx, x);
     Real *da = k->tmp[0], *db = k->tmp[1];
     be->zero(be, da, gates * be->real_size);
     be->zero(be, db, gates * be->real_size);
-    op->delta_gate_backward(da, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a, a->g, a->beta, p->A_log.ww, p->dt_bias.ww, N, c->H);
+    op->delta_gate_backward(da, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a, a->g, a->beta, p->A_log.ww,
+                            p->dt_bias.ww, N, c->H);
     op->linear_backward(dx, p->a.g, NULL, da, x, p->a.w, N, c->C, c->H);
     op->linear_backward(dx, p->b.g, NULL, db, x, p->b.w, N, c->C, c->H);
 }
 
-static void gdn_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past) {
+static void gdn_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x,
+                       int past) {
     (void)past;
     const DeltaDims d = linear_dims(k);
     gdn_inputs(m, k, a, s, x);
-    k->be->op->delta_rule_forward(a->o, NULL, s->state, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K), k->work, &d);
+    k->be->op->delta_rule_forward(a->o, NULL, s->state, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K),
+                                  k->work, &d);
     linear_output_forward(k, a, y, x);
 }
 

@@ -22,7 +22,8 @@ static int gla_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk 
     return linear_walk_o(c, p, w);
 }
 
-static void gla_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk, int train) {
+static void gla_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T,
+                      int chunk, int train) {
     (void)m, (void)train;
     const size_t N = (size_t)B * T, Q = N * c->H * c->D;
     const DeltaDims d = {.B = B, .T = T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = chunk};
@@ -59,11 +60,13 @@ static void gla_mix_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Re
     (void)m;
     const DeltaDims d = linear_dims(k);
     gla_inputs(k, a, x);
-    k->be->op->gla_forward(a->o, a->states, linear_state_zero(k), a->q, a->k, a->v, a->g, k->start, 1 / sqrt(d.K), k->work, &d);
+    k->be->op->gla_forward(a->o, a->states, linear_state_zero(k), a->q, a->k, a->v, a->g, k->start, 1 / sqrt(d.K),
+                           k->work, &d);
     linear_output_forward(k, a, y, x);
 }
 
-static void gla_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
+static void gla_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy,
+                             const Real *x) {
     (void)m;
     Backend *be = k->be;
     const Ops *op = be->op;
@@ -78,7 +81,8 @@ static void gla_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, R
     be->zero(be, dk, n * be->real_size);
     be->zero(be, dv, n * be->real_size);
     be->zero(be, k->wtmp[0], n * be->wide_size);
-    op->gla_backward(dq, dk, dv, k->wtmp[0], linear_state_zero(k), dout, a->states, a->q, a->k, a->v, a->g, k->start, 1 / sqrt(d.K), k->work, &d);
+    op->gla_backward(dq, dk, dv, k->wtmp[0], linear_state_zero(k), dout, a->states, a->q, a->k, a->v, a->g, k->start,
+                     1 / sqrt(d.K), k->work, &d);
     op->linear_backward(dx, p->q.g, p->q_bias.g, dq, x, p->q.w, N, c->C, Q);
     op->linear_backward(dx, p->k.g, p->k_bias.g, dk, x, p->k.w, N, c->C, Q);
     op->linear_backward(dx, p->v.g, p->v_bias.g, dv, x, p->v.w, N, c->C, Q);
@@ -90,12 +94,14 @@ static void gla_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, R
     op->linear_backward(dx, p->gk_down.g, NULL, dlow, x, p->gk_down.w, N, c->C, RANK);
 }
 
-static void gla_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B, int capacity, int step) {
+static void gla_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B,
+                            int capacity, int step) {
     (void)m, (void)capacity, (void)step;
     s->state = arena_take(arena, (size_t)B * c->H * c->D * c->D, be->wide_size);
 }
 
-static void gla_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past) {
+static void gla_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x,
+                       int past) {
     (void)m, (void)past;
     const DeltaDims d = linear_dims(k);
     gla_inputs(k, a, x);

@@ -1,16 +1,21 @@
-/* mixer_kda.c - Kimi delta attention (Kimi Linear, arXiv 2510.26692; parameters as in flash-linear-attention's fla/layers/kda.py).
+/* mixer_kda.c - Kimi delta attention (Kimi Linear, arXiv 2510.26692; parameters as in flash-linear-attention's
+ * fla/layers/kda.py).
  *
- *   q, k, v = SiLU([conv] W x);  q, k = l2norm per head;  f = W_f2 W_f1 x,  g, beta = gates(f, W_b x), a log decay per key channel
- *   o = kda(q, k, v, g, beta);  y = W_o (rmsnorm(o) sigmoid(W_g2 W_g1 x + b_g))      no rope, H heads of size D for q, k and v
- * Both low-rank maps go through D numbers. kda_v1: without convolutions, to be compared with gdn_v4 and gla_v1; kda_v2: with them, fla's
- * default. A_log and dt_bias start as fla's model class starts them (its layer alone would start dt_bias at 0, a memory of a token or two). */
+ *   q, k, v = SiLU([conv] W x);  q, k = l2norm per head;  f = W_f2 W_f1 x,  g, beta = gates(f, W_b x), a log decay per
+ *   key channel
+ *   o = kda(q, k, v, g, beta);  y = W_o (rmsnorm(o) sigmoid(W_g2 W_g1 x + b_g))      no rope, H heads of size D for q,
+ *   k and v
+ * Both low-rank maps go through D numbers. kda_v1: without convolutions, to be compared with gdn_v4 and gla_v1; kda_v2:
+ * with them, fla's default. A_log and dt_bias start as fla's model class starts them (its layer alone would start
+ * dt_bias at 0, a memory of a token or two). */
 #include "model/mixer_delta.h"
 #include <math.h>
 
 static int kda_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk *w) {
     const size_t C = c->C, Q = (size_t)c->H * c->D, D = c->D;
     const ParamInfo fresh = {.mixer = 1, .decays = 1, .init = INIT_FAN_IN}, norm = {.mixer = 1, .init = INIT_ONES};
-    const ParamInfo A_log = {.mixer = 1, .wide = 1, .init = INIT_A_LOG_1}, dt_bias = {.mixer = 1, .wide = 1, .init = INIT_DT_BIAS};
+    const ParamInfo A_log = {.mixer = 1, .wide = 1, .init = INIT_A_LOG_1},
+                    dt_bias = {.mixer = 1, .wide = 1, .init = INIT_DT_BIAS};
     const ParamInfo bias = {.mixer = 1, .init = INIT_FAN_IN, .fan = D};
     TRY(delta_walk_qkv(m, c, p, w));
     TRY(delta_walk_conv(m, c, p, w));
@@ -26,7 +31,8 @@ static int kda_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk 
     return linear_walk_o(c, p, w);
 }
 
-static void kda_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk, int train) {
+static void kda_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T,
+                      int chunk, int train) {
     const size_t N = (size_t)B * T, Q = N * c->H * c->D;
     const DeltaDims d = {.B = B, .T = T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = chunk};
     delta_inputs_place(m, c, be, a, arena, N);
@@ -91,11 +97,13 @@ static void kda_output_backward(const MixerCall *k, MixerActs *a, Real *dx, cons
 static void kda_mix_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
     const DeltaDims d = linear_dims(k);
     kda_inputs(m, k, a, NULL, x);
-    k->be->op->kda_forward(a->o, a->states, linear_state_zero(k), a->qn, a->kn, a->vs, a->g, a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
+    k->be->op->kda_forward(a->o, a->states, linear_state_zero(k), a->qn, a->kn, a->vs, a->g, a->beta, k->start,
+                           1 / sqrt(d.K), k->work, &d);
     kda_output_forward(k, a, y, x);
 }
 
-static void kda_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
+static void kda_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy,
+                             const Real *x) {
     Backend *be = k->be;
     const Ops *op = be->op;
     const Config *c = k->c;
@@ -108,20 +116,22 @@ static void kda_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, R
     for (int i = 1; i < 4; i++) be->zero(be, k->tmp[i], n * be->real_size);
     be->zero(be, dg, n * be->wide_size);
     be->zero(be, dbeta, heads * be->wide_size);
-    op->kda_backward(k->tmp[1], k->tmp[2], k->tmp[3], dg, dbeta, linear_state_zero(k), k->tmp[0], a->states, a->qn, a->kn, a->vs, a->g, a->beta,
-                     k->start, 1 / sqrt(d.K), k->work, &d);
+    op->kda_backward(k->tmp[1], k->tmp[2], k->tmp[3], dg, dbeta, linear_state_zero(k), k->tmp[0], a->states, a->qn,
+                     a->kn, a->vs, a->g, a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
     delta_inputs_backward(m, k, a, dx, x);
     Real *df = k->tmp[0], *db = k->tmp[1], *dlow = k->tmp[2];
     be->zero(be, df, n * be->real_size);
     be->zero(be, db, heads * be->real_size);
     be->zero(be, dlow, (size_t)N * c->D * be->real_size);
-    op->kda_gate_backward(df, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a, a->g, a->beta, p->A_log.ww, p->dt_bias.ww, N, c->H, c->D);
+    op->kda_gate_backward(df, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a, a->g, a->beta, p->A_log.ww, p->dt_bias.ww,
+                          N, c->H, c->D);
     op->linear_backward(dlow, p->f_up.g, NULL, df, a->low, p->f_up.w, N, c->D, Q);
     op->linear_backward(dx, p->f_down.g, NULL, dlow, x, p->f_down.w, N, c->C, c->D);
     op->linear_backward(dx, p->b.g, NULL, db, x, p->b.w, N, c->C, c->H);
 }
 
-static void kda_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past) {
+static void kda_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x,
+                       int past) {
     (void)past;
     const DeltaDims d = linear_dims(k);
     kda_inputs(m, k, a, s, x);

@@ -1,7 +1,10 @@
-/* mixer_softmax.c - causal softmax attention with grouped queries: what the teacher has, and what the selected layers keep.
+/* mixer_softmax.c - causal softmax attention with grouped queries: what the teacher has, and what the selected layers
+ * keep.
  *
- *   q, k, v = W x (+ bias);  [Qwen3: q, k = rmsnorm per head];  q, k = rope;  o = attention(q, k, v);  y = W_o o (+ bias)
- * Variants by config: qkv_bias (Qwen2), o_bias, qk_norm (Qwen3), window (Mistral; swa_v1, which is this with a window of its own: mixer_swa.c). */
+ *   q, k, v = W x (+ bias);  [Qwen3: q, k = rmsnorm per head];  q, k = rope;  o = attention(q, k, v);
+ *   y = W_o o (+ bias)
+ * Variants by config: qkv_bias (Qwen2), o_bias, qk_norm (Qwen3), window (Mistral; swa_v1, which is this with a window
+ * of its own: mixer_swa.c). */
 #include "model/mixer_softmax.h"
 #include <math.h>
 
@@ -9,7 +12,8 @@ int softmax_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk *w)
     (void)m;
     const size_t C = c->C, Q = (size_t)c->H * c->D, K = (size_t)c->Hk * c->D;
     const ParamInfo matrix = {.mixer = 1, .decays = 1, .init = INIT_NORMAL, .copy = COPY_SAME};
-    const ParamInfo bias = {.mixer = 1, .init = INIT_ZEROS, .copy = COPY_SAME}, norm = {.mixer = 1, .init = INIT_ONES, .copy = COPY_SAME};
+    const ParamInfo bias = {.mixer = 1, .init = INIT_ZEROS, .copy = COPY_SAME},
+                    norm = {.mixer = 1, .init = INIT_ONES, .copy = COPY_SAME};
     ParamInfo out = matrix;
     out.residual = 1;
     TRY(walk_param(w, &p->q, "attn.q_proj.weight", 2, Q, C, matrix));
@@ -26,8 +30,8 @@ int softmax_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk *w)
 }
 
 /* Without q/k norm the projections are rotated in place: backward needs only what attention saw. */
-void softmax_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T, int chunk,
-                   int train) {
+void softmax_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T,
+                   int chunk, int train) {
     (void)m, (void)chunk, (void)train;
     const size_t N = (size_t)B * T, Q = N * c->H * c->D, K = N * c->Hk * c->D;
     a->q = arena_take(arena, Q, be->real_size);
@@ -46,11 +50,14 @@ void softmax_place(const Mixer *m, const Config *c, const Backend *be, MixerActs
     a->lse = arena_take(arena, N * c->H, be->wide_size);
 }
 
-static int softmax_window(const Mixer *m, const Config *c) { return m->flags & SOFTMAX_SWA ? c->swa_window : c->window; }
+static int softmax_window(const Mixer *m, const Config *c) {
+    return m->flags & SOFTMAX_SWA ? c->swa_window : c->window;
+}
 
 static AttnDims softmax_dims(const Mixer *m, const Config *c, int B, int T, int past, int stride) {
     const int window = softmax_window(m, c);
-    return (AttnDims){.B = B, .T = T, .past = past, .stride = stride, .H = c->H, .Hk = c->Hk, .D = c->D, .window = window};
+    return (AttnDims){
+        .B = B, .T = T, .past = past, .stride = stride, .H = c->H, .Hk = c->Hk, .D = c->D, .window = window};
 }
 
 size_t softmax_work(const Mixer *m, const Config *c, int B, int T, int chunk) {
@@ -85,8 +92,9 @@ void softmax_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, 
 }
 
 /* From the gradient of one rotated projection back to its input: un-rotate, undo the per-head norm, then the matrix. */
-static void softmax_proj_backward(const MixerCall *k, const Param *w, const Param *bias, const Param *norm, const Real *pre,
-                                  const Wide *r, int heads, Real *dx, Real *dq, Real *tmp, const Real *x) {
+static void softmax_proj_backward(const MixerCall *k, const Param *w, const Param *bias, const Param *norm,
+                                  const Real *pre, const Wide *r, int heads, Real *dx, Real *dq, Real *tmp,
+                                  const Real *x) {
     const Ops *op = k->be->op;
     const Config *c = k->c;
     const int N = k->B * k->T;
@@ -114,15 +122,18 @@ void softmax_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx
     be->zero(be, dk, (size_t)N * K * be->real_size);
     be->zero(be, dv, (size_t)N * K * be->real_size);
     be->op->linear_backward(dout, p->o.g, p->o_bias.g, dy, a->o, p->o.w, N, Q, c->C);
-    be->op->attention_backward(dq, dk, dv, dout, a->o, a->lse, a->qs, a->ks, a->v, k->start, 1 / sqrt(c->D), k->work, &d);
+    be->op->attention_backward(dq, dk, dv, dout, a->o, a->lse, a->qs, a->ks, a->v, k->start, 1 / sqrt(c->D), k->work,
+                               &d);
     softmax_proj_backward(k, &p->q, &p->q_bias, &p->q_norm, a->q, a->q_r, c->H, dx, dq, k->tmp[0], x);
     softmax_proj_backward(k, &p->k, &p->k_bias, &p->k_norm, a->k, a->k_r, c->Hk, dx, dk, k->tmp[0], x);
     be->op->linear_backward(dx, p->v.g, p->v_bias.g, dv, x, p->v.w, N, c->C, K);
 }
 
-void softmax_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B, int capacity, int step) {
+void softmax_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B,
+                         int capacity, int step) {
     const int window = softmax_window(m, c);
-    // with a window: what the next piece may look at, the piece itself, and one more window so that rows are moved once in a window
+    // with a window: what the next piece may look at, the piece itself, and one more window so that rows are moved once
+    // in a window
     const int64_t enough = window > 0 ? 2 * (int64_t)window + step : capacity;
     s->rows = enough < capacity ? (int)enough : capacity;
     s->used = 0;

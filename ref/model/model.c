@@ -13,8 +13,15 @@ struct Half {
     int now; /* the layer whose matrices stand in the shared memory, -1: none */
 };
 
-/* half: BF16 matrices of all layers; begin, end: the part of `weights` in which they become `real`, one layer at a time. */
-typedef struct { const Backend *be; GradKind grad; Arena weights, grads, half; int wides, layer; size_t begin, end; } Place;
+/* half: BF16 matrices of all layers; begin, end: the part of `weights` in which they become `real`, one layer at a
+ * time. */
+typedef struct {
+    const Backend *be;
+    GradKind grad;
+    Arena weights, grads, half;
+    int wides, layer;
+    size_t begin, end;
+} Place;
 
 static void half_place(Place *p, const ParamInfo *info, Param *slot) {
     if (p->layer != info->layer) p->weights.used = p->begin, p->layer = info->layer;
@@ -23,7 +30,9 @@ static void half_place(Place *p, const ParamInfo *info, Param *slot) {
     if (p->weights.used > p->end) p->end = p->weights.used;
 }
 
-static int trains(GradKind grad, const ParamInfo *info) { return grad == GRAD_ALL || (grad == GRAD_MIXERS && info->mixer); }
+static int trains(GradKind grad, const ParamInfo *info) {
+    return grad == GRAD_ALL || (grad == GRAD_MIXERS && info->mixer);
+}
 
 /* Weights in `real` first, those in `wide` behind them, so that each kind is one run of memory. */
 static int place_visit(void *ctx, const ParamInfo *info, Param *slot) {
@@ -43,7 +52,8 @@ static void params_place(Model *m, Place *p) {
     p->layer = -1;
     params_walk(&m->c, &m->p, place_visit, p); // wides == 2: matrices kept in BF16
     p->weights.used = p->end;
-    if (p->weights.base) unpoison(p->weights.base + p->begin, p->end - p->begin); // red zones of one kind of layer lie inside tensors of another
+    // red zones of one kind of layer lie inside tensors of another
+    if (p->weights.base) unpoison(p->weights.base + p->begin, p->end - p->begin);
 }
 
 static int half_open(Model *m, Place *p, Err *e) {
@@ -63,7 +73,8 @@ void layer_weights(const Model *m, int l) {
     if (!m->half || m->half->now == l) return;
     Param *p = (Param *)&m->p.layer[l]; // a layer is nothing but parameters
     for (size_t i = 0; i < sizeof(LayerParams) / sizeof(Param); i++)
-        if (p[i].half) real_put(m->be, p[i].w, DT_BF16, p[i].half, p[i].n, NULL); // a conversion that exists cannot fail
+        if (p[i].half)
+            real_put(m->be, p[i].w, DT_BF16, p[i].half, p[i].n, NULL); // a conversion that exists cannot fail
     m->half->now = l;
 }
 
@@ -116,7 +127,12 @@ int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e) {
 
 /* ---------------------------------------------------------------- weights laid out once for many products */
 
-typedef struct { const Model *m; int what; size_t *bytes; void (*then)(Backend *b, const Real *w); } Hold;
+typedef struct {
+    const Model *m;
+    int what;
+    size_t *bytes;
+    void (*then)(Backend *b, const Real *w);
+} Hold;
 /* The matrices that linear and the heads read: the embedding only where it is the head too. */
 static int hold_visit(void *ctx, const ParamInfo *info, Param *slot) {
     const Hold *h = ctx;
@@ -170,13 +186,19 @@ static int zero_visit(void *ctx, const ParamInfo *info, Param *slot) {
     if (slot->g) m->be->zero(m->be, slot->g, info->n * m->be->wide_size);
     return OK;
 }
-/* One run of memory: one call where calls cost; on the host one each, since red zones may stand between them (arena.h). */
+/* One run of memory: one call where calls cost; on the host one each, since red zones may stand between them (arena.h).
+ * */
 void model_zero_grad(Model *m) {
     if (m->be->host) params_walk(&m->c, &m->p, zero_visit, m);
     else if (m->grad_bytes) m->be->zero(m->be, m->grad_mem, m->grad_bytes);
 }
 
-typedef struct { const char *name; ParamInfo info; Param slot; char found; } Find;
+typedef struct {
+    const char *name;
+    ParamInfo info;
+    Param slot;
+    char found;
+} Find;
 static int find_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Find *f = ctx;
     if (strcmp(f->name, info->name)) return OK;
@@ -198,7 +220,8 @@ int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot) {
 
 static int half_convert(const ParamInfo *i, DType to, void *dst, DType from, const void *src, Err *e) {
     if (!dtype_convert(to, dst, from, src, i->n)) return OK;
-    return err_set(e, ERR_INPUT, "%s: got dtype %s or %s, expected F16, BF16, F32 or F64", i->name, dtype_name(from), dtype_name(to));
+    return err_set(e, ERR_INPUT, "%s: got dtype %s or %s, expected F16, BF16, F32 or F64", i->name, dtype_name(from),
+                   dtype_name(to));
 }
 int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e) {
     if (be->changed && !i->wide) be->changed(be, p->w);
@@ -212,7 +235,13 @@ int param_get(Backend *be, const ParamInfo *i, const Param *p, DType type, void 
 
 /* ---------------------------------------------------------------- initialisation */
 
-typedef struct { Model *m; uint64_t seed; double embed_std, gain; int mixers_only; Err *e; } Init;
+typedef struct {
+    Model *m;
+    uint64_t seed;
+    double embed_std, gain;
+    int mixers_only;
+    Err *e;
+} Init;
 
 static uint64_t name_hash(const char *s) { // FNV-1a
     uint64_t h = 14695981039346656037u;
@@ -223,16 +252,22 @@ static uint64_t name_hash(const char *s) { // FNV-1a
 static double init_value(const Init *a, const ParamInfo *i, Rng *r) {
     const double fan = i->fan ? (double)i->fan : 1;
     switch (i->init) {
-    case INIT_ONES: return 1;
-    case INIT_ZEROS: return 0;
-    case INIT_FAN_IN: return (2 * rng_uniform(r) - 1) / sqrt(fan);
-    case INIT_A_LOG: return log(fmax(16 * rng_uniform(r), 1e-4)); // U may come near 0, where log would run away
-    case INIT_A_LOG_1: return log(1 + 15 * rng_uniform(r));
+    case INIT_ONES:
+        return 1;
+    case INIT_ZEROS:
+        return 0;
+    case INIT_FAN_IN:
+        return (2 * rng_uniform(r) - 1) / sqrt(fan);
+    case INIT_A_LOG:
+        return log(fmax(16 * rng_uniform(r), 1e-4)); // U may come near 0, where log would run away
+    case INIT_A_LOG_1:
+        return log(1 + 15 * rng_uniform(r));
     case INIT_DT_BIAS: {
         const double dt = fmax(exp(rng_uniform(r) * (log(0.1) - log(0.001)) + log(0.001)), 1e-4);
         return dt + log(-expm1(-dt)); // the inverse of softplus
     }
-    case INIT_NORMAL: break;
+    case INIT_NORMAL:
+        break;
     }
     if (i->layer < 0 && !strcmp(i->name, "model.embeddings.weight")) return a->embed_std * rng_normal(r);
     return a->gain / sqrt(fan) * (i->residual ? 1 / sqrt(2.0 * a->m->c.L) : 1) * rng_normal(r);
@@ -259,14 +294,16 @@ int model_init(Model *m, uint64_t seed, double embed_std, double gain, int mixer
 
 /* ---------------------------------------------------------------- rope table */
 
-/* Frequency of pair i, with the context-extension rules of linear and llama3 scaling (method.md 1.8; Llama 3.1 model card code). */
+/* Frequency of pair i, with the context-extension rules of linear and llama3 scaling (method.md 1.8;
+ * Llama 3.1 model card code). */
 static double rope_frequency(const Rope *r, int i, int D) {
     const double f = pow(r->theta, -2.0 * i / D);
     if (r->kind == ROPE_LINEAR) return f / r->factor;
     if (r->kind != ROPE_LLAMA3) return f;
     const double wavelength = 2 * acos(-1) / f;
-    if (wavelength < r->original / r->high_freq) return f;            // turns often: keep
-    if (wavelength > r->original / r->low_freq) return f / r->factor; // never turns once in the original context: stretch
+    if (wavelength < r->original / r->high_freq) return f; // turns often: keep
+    if (wavelength > r->original / r->low_freq)
+        return f / r->factor; // never turns once in the original context: stretch
     const double s = (r->original / wavelength - r->low_freq) / (r->high_freq - r->low_freq);
     return (1 - s) * f / r->factor + s * f;
 }
@@ -383,7 +420,8 @@ void layer_backward(Model *m, Pass *p, int l, Real *dx) {
     if (lean(p)) layer_norm_in(m, p, l, a->x);
     be->zero(be, p->dn, (size_t)p->N * m->c.C * be->real_size);
     mix->backward(mix, layer_call(m, p, l), &a->mix, p->dn, dx, a->n1);
-    be->op->rmsnorm_backward(dx, m->p.layer[l].attn_norm.g, p->dn, a->x, m->p.layer[l].attn_norm.w, a->r1, p->N, m->c.C);
+    be->op->rmsnorm_backward(dx, m->p.layer[l].attn_norm.g, p->dn, a->x, m->p.layer[l].attn_norm.w, a->r1, p->N,
+                             m->c.C);
 }
 
 /* ---------------------------------------------------------------- the stack */

@@ -22,7 +22,8 @@ int walk_param(const Walk *w, Param *slot, const char *suffix, int rank, size_t 
 
 static int layer_walk(const Config *c, LayerParams *p, const Walk *w) {
     const size_t C = c->C, F = c->F;
-    const ParamInfo norm = {.init = INIT_ONES, .copy = COPY_SAME}, matrix = {.init = INIT_NORMAL, .decays = 1, .copy = COPY_SAME};
+    const ParamInfo norm = {.init = INIT_ONES, .copy = COPY_SAME},
+                    matrix = {.init = INIT_NORMAL, .decays = 1, .copy = COPY_SAME};
     ParamInfo down = matrix;
     down.residual = 1;
     const Mixer *m = mixer_at(c->mixer[w->layer]);
@@ -35,7 +36,8 @@ static int layer_walk(const Config *c, LayerParams *p, const Walk *w) {
 }
 
 int params_walk(const Config *c, Params *p, ParamVisit visit, void *ctx) {
-    const ParamInfo norm = {.init = INIT_ONES, .copy = COPY_SAME}, matrix = {.init = INIT_NORMAL, .decays = 1, .copy = COPY_SAME};
+    const ParamInfo norm = {.init = INIT_ONES, .copy = COPY_SAME},
+                    matrix = {.init = INIT_NORMAL, .decays = 1, .copy = COPY_SAME};
     Params none = {0}; // walking without a model: slots that nobody keeps
     LayerParams no_layer;
     Walk w = {visit, ctx, -1};
@@ -62,7 +64,10 @@ size_t params_count(const Config *c) {
     return n;
 }
 
-typedef struct { const Backend *be; size_t bytes; } Bytes;
+typedef struct {
+    const Backend *be;
+    size_t bytes;
+} Bytes;
 static int bytes_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Bytes *b = ctx;
     (void)slot;

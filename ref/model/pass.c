@@ -23,7 +23,8 @@ static void again_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsign
     const size_t size = m->be->real_size, N = (size_t)B * T, C = N * m->c.C, F = N * m->c.F;
     for (int l = 0; l < m->c.L; l++) {
         LayerActs *a = &p->layer[l], *same = flags & PASS_KEEP ? a : &p->layer[0];
-        if (same == a) a->n1 = arena_take(ar, C, size), a->n2 = arena_take(ar, C, size), a->act = arena_take(ar, F, size);
+        if (same == a)
+            a->n1 = arena_take(ar, C, size), a->n2 = arena_take(ar, C, size), a->act = arena_take(ar, F, size);
         a->n1 = same->n1, a->n2 = same->n2, a->act = same->act;
     }
 }
@@ -41,7 +42,8 @@ static void layers_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsig
         end = max_size(end, ar->used);
     }
     if (!keep_all && ar->used < end) arena_take(ar, end - ar->used, 1);
-    if (!keep_all && ar->base) unpoison(ar->base + begin, end - begin); // red zones of one kind of layer lie inside tensors of another
+    // red zones of one kind of layer lie inside tensors of another
+    if (!keep_all && ar->base) unpoison(ar->base + begin, end - begin);
     Real *even = NULL, *odd = NULL; // an inference pass alternates between two residual buffers
     for (int l = 0; l < m->c.L; l++) {
         if (flags & PASS_TRAIN) p->layer[l].x = arena_take(ar, C, be->real_size);
@@ -54,7 +56,8 @@ static void layers_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsig
 static void scratch_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsigned flags) {
     const Backend *be = m->be;
     const Config *c = &m->c;
-    const size_t N = (size_t)B * T, wide_row = max_size(max_size(c->C, (size_t)c->H * c->D), 16); // 16: rank of gla's gate
+    // 16: rank of gla's gate
+    const size_t N = (size_t)B * T, wide_row = max_size(max_size(c->C, (size_t)c->H * c->D), 16);
     size_t work = 0, heads = c->H;
     int linear = 0;
     for (int l = 0; l < c->L; l++) {
@@ -99,7 +102,9 @@ static int pass_measure(const Model *m, size_t *bytes, int B, int T, unsigned fl
     pass_place(m, &p, &ar, B, T, flags);
     mem_free(layer);
     *bytes = ar.used;
-    return ar.overflow ? err_set(e, ERR_MEMORY, "activations of %d x %d tokens need more bytes than this machine can address", B, T) : OK;
+    return ar.overflow ? err_set(e, ERR_MEMORY,
+                                 "activations of %d x %d tokens need more bytes than this machine can address", B, T)
+                       : OK;
 }
 
 size_t pass_bytes(const Model *m, int B, int T, unsigned flags) {

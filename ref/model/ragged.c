@@ -67,8 +67,7 @@ static int rows_alloc(Ragged *r, Err *e) {
 int ragged_open(Ragged *r, Model *m, int rows, int capacity, int most, Err *e) {
     memset(r, 0, sizeof *r);
     if (rows < 1 || capacity < 1 || most < 1)
-        return err_set(e, ERR_USAGE, "rows: got %d of %d tokens, %d a step, expected at least 1", rows,
-                       capacity, most);
+        return err_set(e, ERR_USAGE, "rows: got %d of %d tokens, %d a step, expected at least 1", rows, capacity, most);
     *r = (Ragged){.m = m, .rows = rows, .capacity = capacity, .most = most};
     int rc = tables_alloc(r, e);
     if (!rc) rc = model_rope(m, capacity, e);
@@ -92,7 +91,8 @@ void ragged_close(Ragged *r) {
     memset(r, 0, sizeof *r);
 }
 
-/* On the host red zones stand between a row's tensors: they are taken away for the move and put back by laying out again. */
+/* On the host red zones stand between a row's tensors: they are taken away for the move and put back by laying out
+ * again. */
 void ragged_clear(Ragged *r, int row) {
     Backend *be = r->m->be;
     if (be->host) unpoison(r->row_mem[row], r->row_bytes);
@@ -122,8 +122,8 @@ static int pieces_upload(Ragged *r, const RaggedPiece *piece, int n, Err *e) {
     for (int i = 0; i < n; i++) {
         const RaggedPiece *p = &piece[i];
         if (p->T < 1 || p->T > r->capacity - r->past[p->row])
-            return err_set(e, ERR_USAGE, "row %d: %d more tokens after %d, but there is room for %d in all",
-                           p->row, p->T, r->past[p->row], r->capacity);
+            return err_set(e, ERR_USAGE, "row %d: %d more tokens after %d, but there is room for %d in all", p->row,
+                           p->T, r->past[p->row], r->capacity);
         if (p->T > r->most - N) return err_set(e, ERR_USAGE, "a step of more than %d tokens", r->most);
         for (int t = 0; t < p->T; t++)
             if (p->ids[t] < 0 || p->ids[t] >= m->c.VOC)
@@ -147,9 +147,8 @@ static void pieces_mix(Ragged *r, const RaggedPiece *piece, int n, int l) {
         const int row = piece[i].row;
         call->B = 1;
         call->T = piece[i].T;
-        mix->extend(mix, call, &a->mix, &r->state[(size_t)row * m->c.L + l],
-                    real_at(m->be, p->mix_out, at * m->c.C), creal_at(m->be, a->n1, at * m->c.C),
-                    r->past[row]);
+        mix->extend(mix, call, &a->mix, &r->state[(size_t)row * m->c.L + l], real_at(m->be, p->mix_out, at * m->c.C),
+                    creal_at(m->be, a->n1, at * m->c.C), r->past[row]);
     }
 }
 
@@ -174,8 +173,7 @@ void ragged_hidden(Ragged *r, const int *at, int n) {
     Backend *be = m->be;
     const size_t C = (size_t)m->c.C;
     for (int i = 0; i < n; i++)
-        be->move(be, real_at(be, p->mix_out, (size_t)i * C), creal_at(be, p->x, (size_t)at[i] * C),
-                 C * be->real_size);
+        be->move(be, real_at(be, p->mix_out, (size_t)i * C), creal_at(be, p->x, (size_t)at[i] * C), C * be->real_size);
     be->op->rmsnorm_forward(p->h, p->r, p->mix_out, m->p.norm.w, m->c.norm_eps, n, m->c.C);
 }
 

@@ -1,8 +1,9 @@
 /* ragged.h - sequences of different lengths side by side, without padding.
  *
- * Every row has its own caches and states and its own number of tokens. One step consumes a list of pieces, T tokens of one row each:
- * norms, MLPs and the head see all tokens of all pieces as one batch, the mixers one piece at a time. So a row's state sees its own
- * tokens and nothing else, whatever stands beside it, and prompts, single decoded tokens and the branches of a shared prefix mix freely.
+ * Every row has its own caches and states and its own number of tokens. One step consumes a list of pieces, T tokens of
+ * one row each: norms, MLPs and the head see all tokens of all pieces as one batch, the mixers one piece at a time.
+ * So a row's state sees its own tokens and nothing else, whatever stands beside it, and prompts, single decoded tokens
+ * and the branches of a shared prefix mix freely.
  * Used by evaluation (eval/lm.h); model/generate.h is the simpler form for sequences in lockstep. */
 #ifndef HYB_RAGGED_H
 #define HYB_RAGGED_H
@@ -32,8 +33,9 @@ void ragged_close(Ragged *r);
 size_t ragged_row_bytes(const Model *m, int capacity, int most);
 void ragged_clear(Ragged *r, int row);         /* past = 0, states zero */
 void ragged_copy(Ragged *r, int to, int from); /* a branch: the row `to` becomes what `from` is */
-/* One step. At most one piece a row. ERR_USAGE when a piece does not fit into its row or the pieces into a step; ERR_INPUT for an id outside
- * the vocabulary. Token i of the step is the i-th when the pieces are written one after another. */
+/* One step. At most one piece a row. ERR_USAGE when a piece does not fit into its row or the pieces into a step;
+ * ERR_INPUT for an id outside the vocabulary. Token i of the step is the i-th when the pieces are written one after
+ * another. */
 int ragged_step(Ragged *r, const RaggedPiece *piece, int n, Err *e);
 /* The final hidden states of n of the last step's tokens, at[i] increasing, in rows 0 .. n-1 of pass.h. */
 void ragged_hidden(Ragged *r, const int *at, int n);

@@ -1,8 +1,8 @@
 /* adamw.c - one step of AdamW (Loshchilov & Hutter, arXiv 1711.05101), in the order of torch.optim.AdamW. */
 #include "ops/ref_math.h"
 
-static void adamw(const trained *list, double grad_scale, double beta1, double beta2, double eps, int64_t step, uint64_t seed,
-                  int tensors) {
+static void adamw(const trained *list, double grad_scale, double beta1, double beta2, double eps, int64_t step,
+                  uint64_t seed, int tensors) {
     (void)seed; // nothing is rounded here: real and wide are one type
     const double unbias1 = 1 - pow(beta1, (double)step), unbias2 = 1 - pow(beta2, (double)step);
     const wide b1 = beta1, b2 = beta2, root = sqrt(unbias2);

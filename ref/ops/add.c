@@ -9,9 +9,7 @@ static void accumulate(real *y, const real *x, double alpha, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] += (wide)alpha * x[i];
 }
 
-enum {
-    SUM_BLOCK = 4096
-}; /* the order of a sum is part of the contract: every backend adds the same blocks */
+enum { SUM_BLOCK = 4096 }; /* the order of a sum is part of the contract: every backend adds the same blocks */
 
 static void sum(double *out, const wide *x, size_t n) {
     double total = 0;

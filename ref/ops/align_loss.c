@@ -1,8 +1,7 @@
 /* align_loss.c - stage 1: how far the student's mixer output s_n is from the teacher's t_n. */
 #include "ops/ref_math.h"
 
-static void align_loss(wide *loss, real *ds, const real *t, const real *s, double weight, int form, int N,
-                       int C) {
+static void align_loss(wide *loss, real *ds, const real *t, const real *s, double weight, int form, int N, int C) {
     for (int n = 0; n < N; n++) {
         const real *t_n = t + (size_t)n * C, *s_n = s + (size_t)n * C;
         wide square = 0;

@@ -1,5 +1,5 @@
-/* attention.c - causal softmax attention, a query row at a time: nothing of the T x T matrix is kept. The backward pass computes a
- * probability again from the saved lse (Dao et al., arXiv 2205.14135). */
+/* attention.c - causal softmax attention, a query row at a time: nothing of the T x T matrix is kept.
+ * The backward pass computes a probability again from the saved lse (Dao et al., arXiv 2205.14135). */
 #include "ops/ref_math.h"
 
 /* First key that the query at absolute position pos may look at. */
@@ -13,12 +13,12 @@ static size_t attention_key(int b, int j, int hk, const AttnDims *d) { /* where 
     return (((size_t)b * stride + j) * d->Hk + hk) * d->D;
 }
 
-/* acc: D numbers of scratch. Every score is computed twice, so that no row of probabilities needs a place: a context may be long. */
-static void attention_row(real *o_bth, wide *lse_bth, const real *q_bth, const real *k, const real *v,
-                          wide *acc, double scale, int b, int first, int pos, int hk, const AttnDims *d) {
+/* acc: D numbers of scratch. Every score is computed twice, so that no row of probabilities needs a place:
+ * a context may be long. */
+static void attention_row(real *o_bth, wide *lse_bth, const real *q_bth, const real *k, const real *v, wide *acc,
+                          double scale, int b, int first, int pos, int hk, const AttnDims *d) {
     wide max = -INFINITY, sum_p = 0;
-    for (int j = first; j <= pos; j++)
-        max = fmax(max, (wide)scale * dot(q_bth, k + attention_key(b, j, hk, d), d->D));
+    for (int j = first; j <= pos; j++) max = fmax(max, (wide)scale * dot(q_bth, k + attention_key(b, j, hk, d), d->D));
     for (int c = 0; c < d->D; c++) acc[c] = 0;
     for (int j = first; j <= pos; j++) {
         const size_t kv = attention_key(b, j, hk, d);
@@ -30,8 +30,8 @@ static void attention_row(real *o_bth, wide *lse_bth, const real *q_bth, const r
     *lse_bth = max + log(sum_p);
 }
 
-static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v,
-                              const int *start, double scale, void *work, const AttnDims *d) {
+static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start,
+                              double scale, void *work, const AttnDims *d) {
     for (int b = 0; b < d->B; b++)
         for (int t = 0; t < d->T; t++)
             for (int h = 0; h < d->H; h++) {
@@ -43,8 +43,8 @@ static void attention_forward(real *o, wide *lse, const real *q, const real *k, 
 }
 
 static void attention_backward(real *dq, real *dk, real *dv, const real *dout, const real *o, const wide *lse,
-                               const real *q, const real *k, const real *v, const int *start, double scale,
-                               void *work, const AttnDims *d) {
+                               const real *q, const real *k, const real *v, const int *start, double scale, void *work,
+                               const AttnDims *d) {
     (void)work;
     for (int b = 0; b < d->B; b++)
         for (int t = 0; t < d->T; t++)

@@ -34,7 +34,9 @@ static void host_move(Backend *b, void *dst, const void *src, size_t bytes) {
 static int host_sync(Backend *b, Err *e) { return (void)b, (void)e, OK; }
 static void host_close(Backend *b) { mem_free(b); }
 
-static void held_hold(Backend *b, const Real *w, int O, int I, int backward) { (void)b, cpu_hold((const float *)w, O, I, backward); }
+static void held_hold(Backend *b, const Real *w, int O, int I, int backward) {
+    (void)b, cpu_hold((const float *)w, O, I, backward);
+}
 static size_t held_size(Backend *b, int O, int I, int backward) { return (void)b, cpu_hold_bytes(O, I, backward); }
 static void held_changed(Backend *b, const Real *w) { (void)b, cpu_changed((const float *)w); }
 static void held_let_go(Backend *b, const Real *w) { (void)b, cpu_let_go((const float *)w); }
@@ -74,7 +76,8 @@ static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
                    .close = host_close,
                    .host = 1,
                    .threads = row->parallel ? cpu_threads(threads) : 1};
-    if (row->parallel) b->hold = held_hold, b->hold_bytes = held_size, b->changed = held_changed, b->let_go = held_let_go;
+    if (row->parallel)
+        b->hold = held_hold, b->hold_bytes = held_size, b->changed = held_changed, b->let_go = held_let_go;
     *out = b;
     return OK;
 }
@@ -101,8 +104,7 @@ static BackendOpen opener_find(const char *name) {
     size_t longest = 0;
     for (int i = 0; i < MAX_OPENERS && openers[i].name; i++) {
         const size_t n = strlen(openers[i].name);
-        if (n > longest && !strncmp(name, openers[i].name, n) &&
-            (!name[n] || name[n] == ':' || name[n] == '-'))
+        if (n > longest && !strncmp(name, openers[i].name, n) && (!name[n] || name[n] == ':' || name[n] == '-'))
             best = openers[i].open, longest = n;
     }
     return best;
@@ -120,8 +122,7 @@ static int backend_unknown(const char *name, Err *e) {
         while (name[n] && name[n] == host_rows[i].name[n]) n++;
         if (n > most) most = n, near = host_rows[i].name;
     }
-    err_set(e, ERR_USAGE, "%.40s: backend: got an unknown name, expected ref64, ref32, cpu or cuda[:index]",
-            name);
+    err_set(e, ERR_USAGE, "%.40s: backend: got an unknown name, expected ref64, ref32, cpu or cuda[:index]", name);
     return near ? err_hint(e, "did you mean %s?", near) : ERR_USAGE;
 }
 
@@ -142,26 +143,28 @@ void backend_close(Backend *b) {
 
 /* Bytes of host buffer in a conversion. A device waits at every block, so there it is larger if memory can be had. */
 enum { BORDER = 16 * 1024, BORDER_DEVICE = 1 << 20 };
-typedef struct { void *buffer, *more; size_t count; } Border;
+typedef struct {
+    void *buffer, *more;
+    size_t count;
+} Border;
 
 static int border_sizes(size_t *near, size_t *widest, DType host, size_t device_size, Err *e) {
     char probe[8] = {0}, to[8];
     *near = (size_t)dtype_bits(host) / 8;
     if (dtype_convert(DT_F64, to, host, probe, 1))
-        return err_set(e, ERR_INPUT,
-                       "dtype %s: got no number type to convert, expected F16, BF16, F32 or F64",
+        return err_set(e, ERR_INPUT, "dtype %s: got no number type to convert, expected F16, BF16, F32 or F64",
                        dtype_name(host));
     *widest = *near > device_size ? *near : device_size;
     return OK;
 }
 static Border border_open(const Backend *b, char *small, size_t n, size_t widest) {
     Border r = {small, NULL, BORDER / widest};
-    if (!b->host && n > r.count && !mem_alloc(&r.more, BORDER_DEVICE, "conversion", NULL)) r.buffer = r.more, r.count = BORDER_DEVICE / widest;
+    if (!b->host && n > r.count && !mem_alloc(&r.more, BORDER_DEVICE, "conversion", NULL))
+        r.buffer = r.more, r.count = BORDER_DEVICE / widest;
     return r;
 }
 
-static int put(Backend *b, void *dst, DType device, size_t size, DType type, const void *src, size_t n,
-               Err *e) {
+static int put(Backend *b, void *dst, DType device, size_t size, DType type, const void *src, size_t n, Err *e) {
     size_t near, widest;
     char small[BORDER];
     TRY(border_sizes(&near, &widest, type, size, e));
@@ -176,8 +179,7 @@ static int put(Backend *b, void *dst, DType device, size_t size, DType type, con
     return OK;
 }
 
-static int get(Backend *b, DType type, void *dst, DType device, size_t size, const void *src, size_t n,
-               Err *e) {
+static int get(Backend *b, DType type, void *dst, DType device, size_t size, const void *src, size_t n, Err *e) {
     size_t near, widest;
     char small[BORDER];
     TRY(border_sizes(&near, &widest, type, size, e));

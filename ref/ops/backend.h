@@ -1,10 +1,12 @@
-/* backend.h - where tensors live and who computes: a name, an op table, and memory. Model and method code knows nothing else.
+/* backend.h - where tensors live and who computes: a name, an op table, and memory. Model and method code knows nothing
+ * else.
  *
- * "ref64" double reference (the oracle), "ref32" float reference, "cpu" OpenMP float (the default), "cuda[:i]" when built with it. */
+ * "ref64" double reference (the oracle), "ref32" float reference, "cpu" OpenMP float (the default), "cuda[:i]" when
+ * built with it. */
 #ifndef HYB_BACKEND_H
 #define HYB_BACKEND_H
 #include "base/err.h"
-#include "io/dtype.h"
+#include "base/dtype.h"
 #include "ops/ops.h"
 
 typedef struct Backend Backend;
@@ -20,18 +22,21 @@ struct Backend {
     void (*upload)(Backend *b, void *device, const void *host, size_t bytes);
     void (*download)(Backend *b, void *host, const void *device, size_t bytes);
     void (*move)(Backend *b, void *dst, const void *src, size_t bytes); /* device to device; may overlap */
-    size_t (*room)(Backend *b); /* bytes that alloc can still give; NULL: not known */
+    size_t (*room)(Backend *b);      /* bytes that alloc can still give; NULL: not known */
     int (*sync)(Backend *b, Err *e); /* waits; returns the first error latched by a launch, naming the kernel */
-    /* Optional (NULL: calls cost nothing). Calls that are the same each time, pointers and sizes too, told to the device once: what stands between
-     * record_begin and record_end (ops, zero, move; nothing that waits or reads host memory) is not done but kept in *g, replay does all
-     * of it. *g stays NULL if the device refuses: then nothing was done, and the caller makes the calls itself. NULL may be freed. */
+    /* Optional (NULL: calls cost nothing). Calls that are the same each time, pointers and sizes too, told to the
+     * device once: what stands between record_begin and record_end (ops, zero, move; nothing that waits or reads host
+     * memory) is not done but kept in *g, replay does all of it. *g stays NULL if the device refuses:
+     * then nothing was done, and the caller makes the calls itself. NULL may be freed. */
     void (*record_begin)(Backend *b);
     void (*record_end)(Backend *b, void **g);
     void (*replay)(Backend *b, void *g);
     void (*record_free)(Backend *b, void *g);
-    /* Optional (NULL: nothing to gain). A matrix w (O,I) that many products read between changes is held: the backend may keep a copy laid out
-     * for y = x W^T and, if backward, dx = dy W, made by the first product that wants it. Whoever writes held weights calls changed before
-     * the next product; let_go before w is released (fine if it is not held). Without memory for the copy only speed is lost. */
+    /* Optional (NULL: nothing to gain). A matrix w (O,I) that many products read between changes is held:
+     * the backend may keep a copy laid out for y = x W^T and, if backward, dx = dy W, made by the first product that
+     * wants it. Whoever writes held weights calls changed before
+     * the next product; let_go before w is released (fine if it is not held). Without memory for the copy only speed is
+     * lost. */
     void (*hold)(Backend *b, const Real *w, int O, int I, int backward);
     size_t (*hold_bytes)(Backend *b, int O, int I, int backward); /* what the copy takes at most */
     void (*changed)(Backend *b, const Real *w);
@@ -42,16 +47,17 @@ struct Backend {
     void *state;
 };
 
-/* Opens by name. threads <= 0: all cores. ERR_USAGE with the list of names (and the nearest) if unknown; ERR_DEVICE if CUDA is not built
- * in or absent. */
+/* Opens by name. threads <= 0: all cores. ERR_USAGE with the list of names (and the nearest) if unknown;
+ * ERR_DEVICE if CUDA is not built in or absent. */
 int backend_open(Backend **b, const char *name, int threads, Err *e);
 void backend_close(Backend *b);
-/* Adds the opener of a backend that ref/ must not know, e.g. "cuda" (then also asked for "cuda:1", "cuda-bf16") or "cuda-emu"; the longest
- * name that fits is asked. Called by tools and tests before anything is opened; at most 8; the string must stay. */
+/* Adds the opener of a backend that ref/ must not know, e.g. "cuda" (then also asked for "cuda:1", "cuda-bf16") or
+ * "cuda-emu"; the longest name that fits is asked. Called by tools and tests before anything is opened; at most 8;
+ * the string must stay. */
 typedef int (*BackendOpen)(Backend **b, const char *name, int threads, Err *e);
 void backend_register(const char *name, BackendOpen open);
-/* From cpu/cpu_ops.c: sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number. The count is OpenMP's
- * own, one per process: the "cpu" backend opened last decides. Results do not depend on it. */
+/* From cpu/cpu_ops.c: sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number.
+ * The count is OpenMP's own, one per process: the "cpu" backend opened last decides. Results do not depend on it. */
 int cpu_threads(int threads);
 void cpu_hold(const float *w, int O, int I, int backward); /* Backend.hold and so on, for float weights */
 size_t cpu_hold_bytes(int O, int I, int backward);
@@ -60,11 +66,16 @@ void cpu_let_go(const float *w);
 
 /* Pointer arithmetic that model code may not do itself. */
 static inline Real *real_at(const Backend *b, Real *p, size_t i) { return (Real *)((char *)p + i * b->real_size); }
-static inline const Real *creal_at(const Backend *b, const Real *p, size_t i) { return (const Real *)((const char *)p + i * b->real_size); }
+static inline const Real *creal_at(const Backend *b, const Real *p, size_t i) {
+    return (const Real *)((const char *)p + i * b->real_size);
+}
 static inline Wide *wide_at(const Backend *b, Wide *p, size_t i) { return (Wide *)((char *)p + i * b->wide_size); }
-static inline const Wide *cwide_at(const Backend *b, const Wide *p, size_t i) { return (const Wide *)((const char *)p + i * b->wide_size); }
+static inline const Wide *cwide_at(const Backend *b, const Wide *p, size_t i) {
+    return (const Wide *)((const char *)p + i * b->wide_size);
+}
 
-/* Conversion at the border, in blocks through a small host buffer: n elements of a host array of `type` to or from the device. */
+/* Conversion at the border, in blocks through a small host buffer: n elements of a host array of `type` to or from the
+ * device. */
 int real_put(Backend *b, Real *dst, DType type, const void *src, size_t n, Err *e);
 int real_get(Backend *b, DType type, void *dst, const Real *src, size_t n, Err *e);
 int wide_put(Backend *b, Wide *dst, DType type, const void *src, size_t n, Err *e);

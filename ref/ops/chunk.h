@@ -10,17 +10,19 @@ typedef struct {
     const int *start;     // of row 0, or NULL
     size_t step_k, step_v, step_g, step_beta; // from one token to the next
     size_t at_k, at_v, at_g, at_beta;         // where row 0 stands in the arrays: its gradients begin there too
-    int from, n, K, V;             // rows are the tokens from .. from + n - 1 of their batch element
+    int from, n, K, V;                        // rows are the tokens from .. from + n - 1 of their batch element
     wide scale;
 } Chunk;
 
-/* Rows of chunk c of head h. g has g_heads heads of g_width numbers: (H, 1) for delta_rule, (Hk, K) for gla, (H, K) for kda. */
+/* Rows of chunk c of head h. g has g_heads heads of g_width numbers: (H, 1) for delta_rule, (Hk, K) for gla, (H,
+ * K) for kda. */
 static Chunk chunk_rows(int b, int h, int c, int g_heads, int g_width, const DeltaDims *d) {
     Chunk r = {.from = c * d->chunk, .K = d->K, .V = d->V};
     r.n = d->T - r.from < d->chunk ? d->T - r.from : d->chunk;
     const size_t bt = (size_t)b * d->T + r.from;
     const int hk = h / (d->H / d->Hk), hg = h / (d->H / g_heads);
-    r.step_k = (size_t)d->Hk * d->K, r.step_v = (size_t)d->H * d->V, r.step_g = (size_t)g_heads * g_width, r.step_beta = d->H;
+    r.step_k = (size_t)d->Hk * d->K, r.step_v = (size_t)d->H * d->V, r.step_g = (size_t)g_heads * g_width,
+    r.step_beta = d->H;
     r.at_k = bt * r.step_k + (size_t)hk * d->K;
     r.at_v = bt * r.step_v + (size_t)h * d->V;
     r.at_g = bt * r.step_g + (size_t)hg * g_width;
@@ -28,13 +30,13 @@ static Chunk chunk_rows(int b, int h, int c, int g_heads, int g_width, const Del
     return r;
 }
 
-/* Whether row i forgets what came before. Token 0 does not: it continues from the initial state that the caller gave. */
-static int chunk_resets(const Chunk *r, int i) {
-    return r->start && r->from + i > 0 && r->start[i] == r->from + i;
-}
+/* Whether row i forgets what came before. Token 0 does not: it continues from the initial state that the caller gave.
+ * */
+static int chunk_resets(const Chunk *r, int i) { return r->start && r->from + i > 0 && r->start[i] == r->from + i; }
 
-/* Where the states of one head stand while its chunks are worked through, that before chunk c at S + c * step: all of them in `states` if
- * the caller wants them for backward, else one in place of the other in `state`. real and wide are one type here. */
+/* Where the states of one head stand while its chunks are worked through, that before chunk c at S + c * step:
+ * all of them in `states` if the caller wants them for backward, else one in place of the other in `state`.
+ * real and wide are one type here. */
 typedef struct {
     wide *S, *state;
     size_t step, bytes;

@@ -7,19 +7,17 @@ static wide conv_input(const real *x_b, const real *tail_b, int j, int c, int C,
     return tail_b ? (wide)tail_b[(size_t)(j + W - 1) * C + c] : 0;
 }
 
-static void conv_forward(real *y, real *tail_out, const real *x, const real *w, const real *tail_in,
-                         const int *start, int B, int T, int C, int W) {
+static void conv_forward(real *y, real *tail_out, const real *x, const real *w, const real *tail_in, const int *start,
+                         int B, int T, int C, int W) {
     for (int b = 0; b < B; b++) {
         const real *x_b = x + (size_t)b * T * C, *tail_b = tail_in ? tail_in + (size_t)b * (W - 1) * C : NULL;
         for (int t = 0; t < T; t++) {
-            const int first =
-                start ? start[(size_t)b * T + t] : 0; // 0: the document may have begun before this call
+            const int first = start ? start[(size_t)b * T + t] : 0; // 0: the document may have begun before this call
             for (int c = 0; c < C; c++) {
                 wide s = 0;
                 for (int i = 0; i < W; i++) {
                     const int j = t - W + 1 + i;
-                    if (j >= first || first == 0)
-                        s += (wide)w[(size_t)c * W + i] * conv_input(x_b, tail_b, j, c, C, W);
+                    if (j >= first || first == 0) s += (wide)w[(size_t)c * W + i] * conv_input(x_b, tail_b, j, c, C, W);
                 }
                 y[((size_t)b * T + t) * C + c] = s;
             }
@@ -27,13 +25,12 @@ static void conv_forward(real *y, real *tail_out, const real *x, const real *w, 
         if (tail_out) // row i is time T - (W-1) + i: upwards, so that tail_out may be tail_in
             for (int i = 0; i < W - 1; i++)
                 for (int c = 0; c < C; c++)
-                    tail_out[((size_t)b * (W - 1) + i) * C + c] =
-                        conv_input(x_b, tail_b, T - (W - 1) + i, c, C, W);
+                    tail_out[((size_t)b * (W - 1) + i) * C + c] = conv_input(x_b, tail_b, T - (W - 1) + i, c, C, W);
     }
 }
 
-static void conv_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w, const int *start,
-                          int B, int T, int C, int W) {
+static void conv_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w, const int *start, int B,
+                          int T, int C, int W) {
     for (int b = 0; b < B; b++)
         for (int t = 0; t < T; t++) {
             const int first = start ? start[(size_t)b * T + t] : 0;

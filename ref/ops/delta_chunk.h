@@ -1,12 +1,14 @@
-/* delta_chunk.h - the gated delta rule a chunk at a time: no-WU form (performance.md 5.1), solved by forward substitution.
+/* delta_chunk.h - the gated delta rule a chunk at a time: no-WU form (performance.md 5.1), solved by forward
+ * substitution.
  *
- * Rows i, j = 0..n-1. decay_ij = e^{g_{j+1} + ... + g_i} leads from token j to token i >= j, carry_i from the state S before the chunk
- * to token i; both are 0 across a document's start. w_i is what token i writes: beta_i u_i of the recurrence.
+ * Rows i, j = 0..n-1. decay_ij = e^{g_{j+1} + ... + g_i} leads from token j to token i >= j, carry_i from the state S
+ * before the chunk to token i; both are 0 across a document's start. w_i is what token i writes:
+ * beta_i u_i of the recurrence.
  *   x_i = v_i - carry_i S^T k_i - sum_{j<i} decay_ij (k_i.k_j) w_j;   w_i = beta_i x_i
  *   o_i = scale (carry_i S^T q_i + sum_{j<=i} decay_ij (q_i.k_j) w_j)
  *   S'  = carry_last S + sum_j decay_last,j k_j w_j^T
- * Each exponent is summed by itself: as the difference of two cumulative sums it would lose the digits that a strong decay earlier in
- * the chunk has used up. */
+ * Each exponent is summed by itself: as the difference of two cumulative sums it would lose the digits that a strong
+ * decay earlier in the chunk has used up. */
 #ifndef HYB_REF_DELTA_CHUNK_H
 #define HYB_REF_DELTA_CHUNK_H
 #include "ops/chunk.h"
@@ -25,17 +27,15 @@ static DeltaChunk delta_chunk_place(void *work, const Chunk *r) {
     wide *p = work;
     DeltaChunk m = {.decay = p, .kk = p + square, .qk = p + 2 * square, .dlog = p + 3 * square};
     p += 4 * square;
-    m.Sk = p, m.Sq = p + tall, m.x = p + 2 * tall, m.w = p + 3 * tall, m.dw = p + 4 * tall,
-    m.dx = p + 5 * tall;
+    m.Sk = p, m.Sq = p + tall, m.x = p + 2 * tall, m.w = p + 3 * tall, m.dw = p + 4 * tall, m.dx = p + 5 * tall;
     p += 6 * tall;
     m.dq = p, m.dk = p + key, m.carry = p + 2 * key, m.dcarry = m.carry + n;
     return m;
 }
 
 /* delta_rule's rows of chunk c, with their inputs */
-static Chunk delta_rows(const real *q, const real *k, const real *v, const real *dout, const wide *g,
-                        const wide *beta, const int *start, double scale, int b, int h, int c,
-                        const DeltaDims *d) {
+static Chunk delta_rows(const real *q, const real *k, const real *v, const real *dout, const wide *g, const wide *beta,
+                        const int *start, double scale, int b, int h, int c, const DeltaDims *d) {
     Chunk r = chunk_rows(b, h, c, d->H, 1, d);
     r.q = q + r.at_k, r.k = k + r.at_k, r.v = v + r.at_v, r.g = g + r.at_g, r.beta = beta + r.at_g;
     r.dout = dout ? dout + r.at_v : NULL;
@@ -89,13 +89,13 @@ static void delta_chunk_forward(real *o, wide *S_next, const wide *S, const Chun
     for (int a = 0; a < K; a++)
         for (int e = 0; e < V; e++) {
             wide s = m.carry[n - 1] * S[a * V + e];
-            for (int j = 0; j < n; j++)
-                s += m.decay[(n - 1) * n + j] * r->k[j * r->step_k + a] * m.w[j * V + e];
+            for (int j = 0; j < n; j++) s += m.decay[(n - 1) * n + j] * r->k[j * r->step_k + a] * m.w[j * V + e];
             S_next[a * V + e] = s;
         }
 }
 
-/* From S' = carry_last S + sum_j decay_last,j k_j w_j^T. dS: gradient of S' on entry, what reaches S this way on return. */
+/* From S' = carry_last S + sum_j decay_last,j k_j w_j^T. dS: gradient of S' on entry, what reaches S this way on
+ * return. */
 static void delta_back_state(DeltaChunk *m, wide *dS, const wide *S, const Chunk *r) {
     const int last = r->n - 1, K = r->K, V = r->V;
     for (int j = 0; j <= last; j++) {
@@ -144,7 +144,8 @@ static void delta_back_output(DeltaChunk *m, wide *dS, const wide *S, const Chun
     }
 }
 
-/* From w_i = beta_i x_i and x_i = v_i - carry_i S^T k_i - sum_{j<i} decay_ij (k_i.k_j) w_j: rows upwards, as dw_j collects from i > j. */
+/* From w_i = beta_i x_i and x_i = v_i - carry_i S^T k_i - sum_{j<i} decay_ij (k_i.k_j) w_j:
+ * rows upwards, as dw_j collects from i > j. */
 static void delta_back_solve(DeltaChunk *m, real *dv, wide *dbeta, wide *dS, const wide *S, const Chunk *r) {
     const int n = r->n, K = r->K, V = r->V;
     for (int i = n - 1; i >= 0; i--) {

@@ -1,4 +1,5 @@
-/* delta_rule.c - the gated delta rule (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), one state S (K,V) a batch element and head.
+/* delta_rule.c - the gated delta rule (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), one state S (K,V) a batch element
+ * and head.
  *
  * chunk 1 is the recurrence of ops_decl.h word for word, and every state is kept. Larger chunks: delta_chunk.h. */
 #include "ops/chunk.h"
@@ -22,8 +23,8 @@ static void delta_step(real *o_t, wide *S_next, const wide *S, const Chunk *r, w
 }
 
 /* dS: gradient of S_next on entry, of S on return. u, dw: V numbers of scratch each. */
-static void delta_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dS,
-                                const wide *S_next, const wide *S, const Chunk *r, wide *u, wide *dw) {
+static void delta_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dS, const wide *S_next,
+                                const wide *S, const Chunk *r, wide *u, wide *dw) {
     const int K = r->K, V = r->V;
     const wide decay = chunk_resets(r, 0) ? 0 : exp(r->g[0]), beta = r->beta[0];
     delta_error(u, S, decay, r);
@@ -68,10 +69,9 @@ static void delta_rule_forward(real *o, real *states, wide *state, const real *q
         }
 }
 
-static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate,
-                                const real *dout, const real *states, const real *q, const real *k,
-                                const real *v, const wide *g, const wide *beta, const int *start,
-                                double scale, void *work, const DeltaDims *d) {
+static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dstate, const real *dout,
+                                const real *states, const real *q, const real *k, const real *v, const wide *g,
+                                const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const int NC = delta_chunks(d);
     const size_t state = (size_t)d->K * d->V;
     for (int b = 0; b < d->B; b++)
@@ -81,10 +81,10 @@ static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *db
                 wide *dS = dstate + ((size_t)b * d->H + h) * state, *u = work;
                 const Chunk r = delta_rows(q, k, v, dout, g, beta, start, scale, b, h, c, d);
                 if (d->chunk == 1)
-                    delta_step_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_g,
-                                        dS, S + state, S, &r, u, u + d->V);
+                    delta_step_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_g, dS,
+                                        S + state, S, &r, u, u + d->V);
                 else
-                    delta_chunk_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_g,
-                                         dS, S, &r, work);
+                    delta_chunk_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_g, dS, S, &r,
+                                         work);
             }
 }

@@ -11,9 +11,9 @@ static void delta_gate_forward(wide *g, wide *beta, const real *a, const real *b
     }
 }
 
-static void delta_gate_backward(real *da, real *db, wide *dA_log, wide *ddt_bias, const wide *dg,
-                                const wide *dbeta, const real *a, const wide *g, const wide *beta,
-                                const wide *A_log, const wide *dt_bias, int N, int H) {
+static void delta_gate_backward(real *da, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta,
+                                const real *a, const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias,
+                                int N, int H) {
     for (size_t nh = 0; nh < (size_t)N * H; nh++) {
         const size_t h = nh % H;
         const wide dpre =
@@ -26,8 +26,7 @@ static void delta_gate_backward(real *da, real *db, wide *dA_log, wide *ddt_bias
 }
 
 static void gla_gate_forward(wide *g, const real *x, double normalizer, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        g[i] = -softplus(-(wide)x[i]) / (wide)normalizer; // logsigmoid(x) = -softplus(-x)
+    for (size_t i = 0; i < n; i++) g[i] = -softplus(-(wide)x[i]) / (wide)normalizer; // logsigmoid(x) = -softplus(-x)
 }
 
 static void gla_gate_backward(real *dx, const wide *dg, const real *x, double normalizer, size_t n) {
@@ -35,8 +34,8 @@ static void gla_gate_backward(real *dx, const wide *dg, const real *x, double no
         dx[i] += dg[i] * sigmoid(-(wide)x[i]) / (wide)normalizer; // 1 - sigmoid(x), no cancellation
 }
 
-static void kda_gate_forward(wide *g, wide *beta, const real *f, const real *b, const wide *A_log,
-                             const wide *dt_bias, int N, int H, int K) {
+static void kda_gate_forward(wide *g, wide *beta, const real *f, const real *b, const wide *A_log, const wide *dt_bias,
+                             int N, int H, int K) {
     for (size_t nh = 0; nh < (size_t)N * H; nh++) {
         const size_t h = nh % H;
         for (int a = 0; a < K; a++) g[nh * K + a] = -exp(A_log[h]) * softplus(f[nh * K + a] + dt_bias[h * K + a]);
@@ -44,9 +43,9 @@ static void kda_gate_forward(wide *g, wide *beta, const real *f, const real *b, 
     }
 }
 
-static void kda_gate_backward(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg,
-                              const wide *dbeta, const real *f, const wide *g, const wide *beta,
-                              const wide *A_log, const wide *dt_bias, int N, int H, int K) {
+static void kda_gate_backward(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta,
+                              const real *f, const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias,
+                              int N, int H, int K) {
     for (size_t nh = 0; nh < (size_t)N * H; nh++) {
         const size_t h = nh % H;
         for (int a = 0; a < K; a++) {

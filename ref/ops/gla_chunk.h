@@ -1,7 +1,7 @@
 /* gla_chunk.h - gated linear attention a chunk at a time (method.md 2.2).
  *
- * Rows i, j = 0..n-1, key channel a. decay_ij,a = e^{g_{j+1,a} + ... + g_i,a} leads from token j to token i >= j, carry_i,a from the
- * state S before the chunk to token i; both are 0 across a document's start.
+ * Rows i, j = 0..n-1, key channel a. decay_ij,a = e^{g_{j+1,a} + ... + g_i,a} leads from token j to token i >= j,
+ * carry_i,a from the state S before the chunk to token i; both are 0 across a document's start.
  *   A_ij = scale sum_a q_ia k_ja decay_ij,a;   o_i = scale sum_a carry_ia q_ia S_a + sum_{j<=i} A_ij v_j
  *   S'_a = carry_last,a S_a + sum_j decay_last,j,a k_ja v_j^T
  * No exponent is above 0 and none is a difference: a channel may close as hard as it likes. */
@@ -31,8 +31,7 @@ static void gla_chunk_forward(real *o, wide *S_next, const wide *S, const Chunk 
     gla_decay(decay, sum_g, 0, 1, r);
     for (int a = 0; a < K; a++)
         for (int e = 0; e < V; e++) {
-            for (int i = 0; i < n; i++)
-                y[i * V + e] += decay[i * K + a] * r->q[i * r->step_k + a] * S[a * V + e];
+            for (int i = 0; i < n; i++) y[i * V + e] += decay[i * K + a] * r->q[i * r->step_k + a] * S[a * V + e];
             S_next[a * V + e] = decay[last * K + a] * S[a * V + e];
         }
     for (int j = 0; j < n; j++) {
@@ -56,7 +55,8 @@ typedef struct {        // of one chunk, all in `work`
     wide *dq, *dk, *dv; // (n,K), (n,K), (n,V), not yet rounded to real
 } GlaBack;
 
-/* g_t stands in the exponent of the decay from j to i for j < t <= i (first = j + 1), and of carry_i for t <= i (first = 0). */
+/* g_t stands in the exponent of the decay from j to i for j < t <= i (first = j + 1), and of carry_i for t <= i (first
+ * = 0). */
 static void gla_back_decay(GlaBack *m, wide *dg, int first, const Chunk *r) {
     for (int a = 0; a < r->K; a++) {
         wide s = 0;
@@ -122,8 +122,8 @@ static void gla_back_carry(GlaBack *m, wide *dS, const wide *S, const Chunk *r) 
     }
 }
 
-static void gla_chunk_backward(real *dq, real *dk, real *dv, wide *dg, wide *dS, const wide *S,
-                               const Chunk *r, wide *work) {
+static void gla_chunk_backward(real *dq, real *dk, real *dv, wide *dg, wide *dS, const wide *S, const Chunk *r,
+                               wide *work) {
     const size_t n = r->n, K = r->K, V = r->V;
     GlaBack m = {.sum_g = work, .decay = work + K, .dlog = work + K + n * K};
     m.dq = m.dlog + n * K, m.dk = m.dq + n * K, m.dv = m.dk + n * K;

@@ -1,11 +1,10 @@
-/* head.h - what the two losses on the output head share: logits of a block of rows, and the way back from their gradient. */
+/* head.h - what the two losses on the output head share: logits of a block of rows, and the way back from their
+ * gradient. */
 #ifndef HYB_REF_HEAD_H
 #define HYB_REF_HEAD_H
 #include "ops/ref_math.h"
 
-static inline int head_rows(int from, const HeadDims *d) {
-    return d->N - from < d->block ? d->N - from : d->block;
-}
+static inline int head_rows(int from, const HeadDims *d) { return d->N - from < d->block ? d->N - from : d->block; }
 
 /* z (rows,VOC) = x W^T, x (rows,C), w (VOC,C) */
 static void head_logits(real *z, const real *x, const real *w, int rows, int C, int VOC) {
@@ -14,8 +13,7 @@ static void head_logits(real *z, const real *x, const real *w, int rows, int C, 
 }
 
 /* From z = x W^T: dx_n += W^T dz_n, dw += sum_n dz_n x_n^T. Either may be NULL. */
-static void head_gradient(real *dx, wide *dw, const real *dz, const real *x, const real *w, int rows, int C,
-                          int VOC) {
+static void head_gradient(real *dx, wide *dw, const real *dz, const real *x, const real *w, int rows, int C, int VOC) {
     for (int n = 0; n < rows; n++) {
         const real *x_n = x + (size_t)n * C;
         for (int v = 0; v < VOC; v++) {

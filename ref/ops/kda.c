@@ -1,12 +1,12 @@
-/* kda.c - Kimi delta attention (Kimi Linear, arXiv 2510.26692): the delta rule of delta_rule.c with the decay per key channel of gla.c.
+/* kda.c - Kimi delta attention (Kimi Linear, arXiv 2510.26692): the delta rule of delta_rule.c with the decay per key
+ * channel of gla.c.
  *
  * chunk 1 is the recurrence of ops_decl.h word for word, and every state is kept. Larger chunks: kda_chunk.h. */
 #include "ops/chunk.h"
 #include "ops/kda_chunk.h"
 
-static Chunk kda_rows(const real *q, const real *k, const real *v, const real *dout, const wide *g,
-                      const wide *beta, const int *start, double scale, int b, int h, int c,
-                      const DeltaDims *d) {
+static Chunk kda_rows(const real *q, const real *k, const real *v, const real *dout, const wide *g, const wide *beta,
+                      const int *start, double scale, int b, int h, int c, const DeltaDims *d) {
     Chunk r = chunk_rows(b, h, c, d->H, d->K, d);
     r.q = q + r.at_k, r.k = k + r.at_k, r.v = v + r.at_v, r.g = g + r.at_g, r.beta = beta + r.at_beta;
     r.dout = dout ? dout + r.at_v : NULL;
@@ -39,8 +39,8 @@ static void kda_step(real *o_t, wide *S_next, const wide *S, const Chunk *r, wid
 }
 
 /* dS: gradient of S_next on entry, of S on return. u, dw: V numbers of scratch each. */
-static void kda_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dS,
-                              const wide *S_next, const wide *S, const Chunk *r, wide *u, wide *dw) {
+static void kda_step_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wide *dS, const wide *S_next,
+                              const wide *S, const Chunk *r, wide *u, wide *dw) {
     const int K = r->K, V = r->V;
     const wide beta = r->beta[0];
     kda_error(u, S, r);
@@ -98,7 +98,7 @@ static void kda_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wi
                     kda_step_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_beta, dS,
                                       S + state, S, &r, u, u + d->V);
                 else
-                    kda_chunk_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_beta,
-                                       dS, S, &r, work);
+                    kda_chunk_backward(dq + r.at_k, dk + r.at_k, dv + r.at_v, dg + r.at_g, dbeta + r.at_beta, dS, S, &r,
+                                       work);
             }
 }

@@ -1,20 +1,22 @@
 /* kda_chunk.h - Kimi delta attention a chunk at a time: the solve of delta_chunk.h with the decays of gla_chunk.h.
  *
- * Rows i, j = 0..n-1, key channel a. decay_ij,a = e^{g_{j+1,a} + ... + g_i,a} leads from token j to token i >= j, carry_i,a from the
- * state S before the chunk to token i; both are 0 across a document's start. w_i is what token i writes: beta_i u_i of the recurrence.
+ * Rows i, j = 0..n-1, key channel a. decay_ij,a = e^{g_{j+1,a} + ... + g_i,a} leads from token j to token i >= j,
+ * carry_i,a from the state S before the chunk to token i; both are 0 across a document's start.
+ * w_i is what token i writes: beta_i u_i of the recurrence.
  *   kk_ij = sum_a k_ia k_ja decay_ij,a,  qk_ij likewise
  *   x_i = v_i - sum_a carry_ia k_ia S_a - sum_{j<i} kk_ij w_j;   w_i = beta_i x_i
- *   o_i = scale (sum_a carry_ia q_ia S_a + sum_{j<=i} qk_ij w_j);   S'_a = carry_last,a S_a + sum_j decay_last,j,a k_ja w_j^T
+ *   o_i = scale (sum_a carry_ia q_ia S_a + sum_{j<=i} qk_ij w_j);   S'_a = carry_last,a S_a + sum_j decay_last,j,a k_ja
+ *   w_j^T
  * No exponent is above 0 and none is a difference, as in gla_chunk.h. */
 #ifndef HYB_REF_KDA_CHUNK_H
 #define HYB_REF_KDA_CHUNK_H
 #include "ops/gla_chunk.h"
 
-typedef struct {                // of one chunk, all in `work`
-    GlaBack m;                  // sum_g, decay, dlog; dq, dk not yet rounded to real
-    wide *kk, *qk, *dkk, *dqk;  // (n,n)
-    wide *carry, *out;          // (n,K): carry_i, decay_last,j
-    wide *x, *w, *dx, *dw;      // (n,V)
+typedef struct {               // of one chunk, all in `work`
+    GlaBack m;                 // sum_g, decay, dlog; dq, dk not yet rounded to real
+    wide *kk, *qk, *dkk, *dqk; // (n,n)
+    wide *carry, *out;         // (n,K): carry_i, decay_last,j
+    wide *x, *w, *dx, *dw;     // (n,V)
 } KdaChunk;
 
 static KdaChunk kda_place(wide *p, const Chunk *r) {
@@ -23,7 +25,8 @@ static KdaChunk kda_place(wide *p, const Chunk *r) {
     p += 4 * square;
     c.x = p, c.w = p + tall, c.dx = p + 2 * tall, c.dw = p + 3 * tall;
     p += 4 * tall;
-    c.carry = p, c.out = p + key, c.m.decay = p + 2 * key, c.m.dlog = p + 3 * key, c.m.dq = p + 4 * key, c.m.dk = p + 5 * key;
+    c.carry = p, c.out = p + key, c.m.decay = p + 2 * key, c.m.dlog = p + 3 * key, c.m.dq = p + 4 * key,
+    c.m.dk = p + 5 * key;
     c.m.sum_g = p + 6 * key;
     return c;
 }
@@ -76,7 +79,8 @@ static void kda_chunk_forward(real *o, wide *S_next, const wide *S, const Chunk 
         }
 }
 
-/* dw from S' and from the outputs, then upwards through w_i = beta_i x_i and x_i = ... - sum_{j<i} kk_ij w_j. Leaves dqk, dkk, dx. */
+/* dw from S' and from the outputs, then upwards through w_i = beta_i x_i and x_i = ... - sum_{j<i} kk_ij w_j.
+ * Leaves dqk, dkk, dx. */
 static void kda_back_solve(KdaChunk *c, real *dv, wide *dbeta, const wide *dS, const Chunk *r) {
     const int n = r->n, K = r->K, V = r->V;
     for (int j = 0; j < n; j++)

@@ -1,4 +1,5 @@
-/* kl.c - stage 2: forward KL from teacher to student with temperature, fused with both output heads, a block of rows at a time. */
+/* kl.c - stage 2: forward KL from teacher to student with temperature, fused with both output heads, a block of rows at
+ * a time. */
 #include "ops/head.h"
 
 /* Loss of one row; z_n (student logits) becomes weight times the gradient of the loss in it. */
@@ -13,8 +14,8 @@ static wide kl_row(real *z_n, const real *zt_n, wide weight_n, wide tau, int VOC
     return tau * tau * s;
 }
 
-static void head_kl(wide *loss, real *dx, wide *dw, const real *x, const real *w, const real *xt,
-                    const real *wt, const wide *weight, double tau, void *work, const HeadDims *d) {
+static void head_kl(wide *loss, real *dx, wide *dw, const real *x, const real *w, const real *xt, const real *wt,
+                    const wide *weight, double tau, void *work, const HeadDims *d) {
     real *z = work, *zt = z + (size_t)d->block * d->VOC; // (block,VOC) each
     for (int from = 0; from < d->N; from += d->block) {
         const int rows = head_rows(from, d);

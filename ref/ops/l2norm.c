@@ -14,8 +14,7 @@ static void l2norm_backward(real *dx, const real *dy, const real *y, const wide 
     for (int n = 0; n < N; n++) {
         const real *dy_n = dy + (size_t)n * C, *y_n = y + (size_t)n * C;
         real *dx_n = dx + (size_t)n * C;
-        const wide along =
-            dot(dy_n, y_n, C); // d r / dx_c = -r^2 y_c: what points along y only changes the length
+        const wide along = dot(dy_n, y_n, C); // d r / dx_c = -r^2 y_c: what points along y only changes the length
         for (int c = 0; c < C; c++) dx_n[c] += r[n] * (dy_n[c] - y_n[c] * along);
     }
 }

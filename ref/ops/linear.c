@@ -10,8 +10,8 @@ static void linear_forward(real *y, const real *x, const real *w, const real *b,
 }
 
 /* From y_no = sum_i x_ni w_oi + b_o, three sums, each element in a fixed order: over o, over n, over n. */
-static void linear_backward(real *dx, wide *dw, wide *db, const real *dy, const real *x, const real *w, int N,
-                            int I, int O) {
+static void linear_backward(real *dx, wide *dw, wide *db, const real *dy, const real *x, const real *w, int N, int I,
+                            int O) {
     for (int n = 0; n < N; n++) {
         const real *dy_n = dy + (size_t)n * O, *x_n = x + (size_t)n * I;
         for (int o = 0; o < O; o++) {

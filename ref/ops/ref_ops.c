@@ -4,12 +4,12 @@
 #include "ops/ops.h" /* before real, wide and trained are defined: it defines and undefines them */
 
 #if BITS == 64
-#define real double
-#define wide double
+#define real    double
+#define wide    double
 #define trained Trained64
 #elif BITS == 32
-#define real float
-#define wide float
+#define real    float
+#define wide    float
 #define trained Trained32
 #else
 #error "ref_ops.c: BITS is 32 or 64"

@@ -1,9 +1,8 @@
-/* rmsnorm.c - RMSNorm (Zhang & Sennrich 2019), and the gated forms at the end of a linear mixer: gate SiLU (GDN, GLA) or sigmoid (KDA). */
+/* rmsnorm.c - RMSNorm (Zhang & Sennrich 2019), and the gated forms at the end of a linear mixer:
+ * gate SiLU (GDN, GLA) or sigmoid (KDA). */
 #include "ops/ref_math.h" /* and add.c, before this file in ref_ops.c */
 
-static wide rms_reciprocal(const real *x_n, double eps, int C) {
-    return 1 / sqrt(dot(x_n, x_n, C) / C + (wide)eps);
-}
+static wide rms_reciprocal(const real *x_n, double eps, int C) { return 1 / sqrt(dot(x_n, x_n, C) / C + (wide)eps); }
 
 static void rmsnorm_forward(real *y, wide *rstd, const real *x, const real *w, double eps, int N, int C) {
     for (int n = 0; n < N; n++) {
@@ -14,13 +13,14 @@ static void rmsnorm_forward(real *y, wide *rstd, const real *x, const real *w, d
     }
 }
 
-static void add_rmsnorm_forward(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, double eps, int N, int C) {
+static void add_rmsnorm_forward(real *sum, real *y, wide *rstd, const real *a, const real *b, const real *w, double eps,
+                                int N, int C) {
     add(sum, a, b, (size_t)N * C);
     rmsnorm_forward(y, rstd, sum, w, eps, N, C);
 }
 
-static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w,
-                             const wide *rstd, int N, int C) {
+static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w, const wide *rstd, int N,
+                             int C) {
     for (int n = 0; n < N; n++) {
         const real *x_n = x + (size_t)n * C, *dy_n = dy + (size_t)n * C;
         const wide r = rstd[n];
@@ -36,8 +36,8 @@ static void rmsnorm_backward(real *dx, wide *dw, const real *dy, const real *x, 
     }
 }
 
-static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w,
-                                  double eps, int N, int C) {
+static void gated_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N,
+                                  int C) {
     for (int n = 0; n < N; n++) {
         const real *x_n = x + (size_t)n * C, *z_n = z + (size_t)n * C;
         real *y_n = y + (size_t)n * C;
@@ -64,8 +64,8 @@ static void gated_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy,
     }
 }
 
-static void sigmoid_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w,
-                                    double eps, int N, int C) {
+static void sigmoid_rmsnorm_forward(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N,
+                                    int C) {
     for (int n = 0; n < N; n++) {
         const real *x_n = x + (size_t)n * C, *z_n = z + (size_t)n * C;
         rstd[n] = rms_reciprocal(x_n, eps, C);
@@ -73,8 +73,8 @@ static void sigmoid_rmsnorm_forward(real *y, wide *rstd, const real *x, const re
     }
 }
 
-static void sigmoid_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x,
-                                     const real *z, const real *w, const wide *rstd, int N, int C) {
+static void sigmoid_rmsnorm_backward(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
+                                     const real *w, const wide *rstd, int N, int C) {
     for (int n = 0; n < N; n++) {
         const real *x_n = x + (size_t)n * C, *z_n = z + (size_t)n * C, *dy_n = dy + (size_t)n * C;
         const wide r = rstd[n];

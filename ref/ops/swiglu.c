@@ -16,8 +16,7 @@ static void swiglu_forward(real *y, const real *gate, const real *up, size_t n) 
     for (size_t i = 0; i < n; i++) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
 }
 
-static void swiglu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up,
-                            size_t n) {
+static void swiglu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const wide s = sigmoid(gate[i]);
         dgate[i] += dy[i] * up[i] * s * (1 + gate[i] * (1 - s));

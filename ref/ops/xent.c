@@ -1,4 +1,5 @@
-/* xent.c - cross-entropy fused with the output head, a block of rows at a time; the logits become their own gradient. */
+/* xent.c - cross-entropy fused with the output head, a block of rows at a time; the logits become their own gradient.
+ * */
 #include "ops/head.h"
 
 static int xent_argmax(const real *z_n, int VOC) {
@@ -8,8 +9,8 @@ static int xent_argmax(const real *z_n, int VOC) {
     return top;
 }
 
-static void head_xent(wide *loss, int *top, real *dx, wide *dw, const real *x, const real *w,
-                      const int *target, const wide *weight, void *work, const HeadDims *d) {
+static void head_xent(wide *loss, int *top, real *dx, wide *dw, const real *x, const real *w, const int *target,
+                      const wide *weight, void *work, const HeadDims *d) {
     real *z = work; // (block,VOC)
     for (int from = 0; from < d->N; from += d->block) {
         const int rows = head_rows(from, d);

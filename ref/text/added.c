@@ -79,8 +79,7 @@ int added_find(const Trie *t, const AddedToken *tokens, const char *s, size_t n,
         if (!len) continue;
         const AddedToken *a = &tokens[k];
         size_t start = i, end = i + len, other;
-        const int touches =
-            flags_before(s, start, &other) & CHAR_WORD || flags_behind(s, n, end, &other) & CHAR_WORD;
+        const int touches = flags_before(s, start, &other) & CHAR_WORD || flags_behind(s, n, end, &other) & CHAR_WORD;
         if ((no_special && a->special) || (a->single_word && touches)) {
             i = end - 1; // a match that does not count still uses up its text
             continue;

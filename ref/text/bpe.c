@@ -59,8 +59,7 @@ static int heap_push(Word *w, const Merges *m, size_t at, Err *e) {
     if (!r) return OK;
     if (w->n_heap == w->heap_cap) {
         const size_t cap = w->heap_cap * 2 + 64;
-        TRY(mem_grow((void **)&w->heap, w->heap_cap * sizeof *w->heap, cap * sizeof *w->heap, "text to merge",
-                     e));
+        TRY(mem_grow((void **)&w->heap, w->heap_cap * sizeof *w->heap, cap * sizeof *w->heap, "text to merge", e));
         w->heap_cap = cap;
     }
     const Candidate x = {r->rank, (uint32_t)at, r->id};

@@ -9,9 +9,7 @@
 
 static uint64_t end_of(const Shard *s, uint64_t doc) { return le_get(s->ends + 8 * doc, 8); }
 
-static int id_at(const Shard *s, uint64_t i) {
-    return (int)le_get(s->ids + i * (uint64_t)s->width, s->width);
-}
+static int id_at(const Shard *s, uint64_t i) { return (int)le_get(s->ids + i * (uint64_t)s->width, s->width); }
 
 /* Sizes first, so that nothing behind them can be read outside of the file. */
 static int check_sizes(Shard *s, Err *e) {
@@ -49,12 +47,10 @@ static int check_content(const Shard *s, Err *e) {
     const uint32_t want = (uint32_t)le_get(s->file.data + AT_CRC, 4),
                    crc = file_crc32c(0, s->ends, s->file.size - SHARD_HEAD);
     if (crc != want)
-        return err_set(e, ERR_INPUT, "%s: checksum %08x, expected %08x: the file is damaged", s->path, crc,
-                       want);
+        return err_set(e, ERR_INPUT, "%s: checksum %08x, expected %08x: the file is damaged", s->path, crc, want);
     for (uint64_t i = 0, last = 0; i < s->documents; last = end_of(s, i++))
         if (end_of(s, i) <= last)
-            return err_set(e, ERR_INPUT, "%s: document %llu ends before it begins", s->path,
-                           (unsigned long long)i);
+            return err_set(e, ERR_INPUT, "%s: document %llu ends before it begins", s->path, (unsigned long long)i);
     if (end_of(s, s->documents - 1) != s->tokens)
         return err_set(e, ERR_INPUT, "%s: the last document ends at %llu, the tokens at %llu", s->path,
                        (unsigned long long)end_of(s, s->documents - 1), (unsigned long long)s->tokens);
@@ -182,8 +178,8 @@ static uint64_t permuted(uint64_t seed, uint64_t epoch, uint64_t n, uint64_t i) 
     return i;
 }
 
-void dataset_batch(const Dataset *d, const Split *s, uint64_t seed, uint64_t step, int B, int T, int *ids,
-                   int *target, int *start) {
+void dataset_batch(const Dataset *d, const Split *s, uint64_t seed, uint64_t step, int B, int T, int *ids, int *target,
+                   int *start) {
     const uint64_t windows = dataset_windows(d, T), first = s ? s->first : 0;
     const uint64_t rest = first < windows ? windows - first : 0;
     const uint64_t count = s && s->count && s->count < rest ? s->count : rest;

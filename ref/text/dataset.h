@@ -32,12 +32,12 @@ typedef struct {
 typedef struct {
     uint64_t tokens, documents, bytes;
 } ShardStats;
-int shard_write(const char *out, const char *input, const Tokenizer *t, const ShardOptions *o,
-                ShardStats *stats, Err *e);
+int shard_write(const char *out, const char *input, const Tokenizer *t, const ShardOptions *o, ShardStats *stats,
+                Err *e);
 /* The same from ids in memory (tests, synthetic data): doc_end has n_docs entries, increasing, the last == n.
  * ERR_INPUT if not, or if an id is not in [0, vocab). */
-int shard_write_ids(const char *out, const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs,
-                    int vocab, uint64_t tok_hash, Err *e);
+int shard_write_ids(const char *out, const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs, int vocab,
+                    uint64_t tok_hash, Err *e);
 /* Of vocabulary and rules: two tokenizers with one hash give the same ids. */
 uint64_t tokenizer_hash(const Tokenizer *t);
 
@@ -76,7 +76,7 @@ typedef struct {
     uint64_t first, count;
 } Split;
 uint64_t dataset_windows(const Dataset *d, int T);
-void dataset_batch(const Dataset *d, const Split *s, uint64_t seed, uint64_t step, int B, int T, int *ids,
-                   int *target, int *start);
+void dataset_batch(const Dataset *d, const Split *s, uint64_t seed, uint64_t step, int B, int T, int *ids, int *target,
+                   int *start);
 
 #endif

@@ -6,15 +6,7 @@
 #define SHARD_MAGIC "HYBTOK1\n"
 enum { SHARD_HEAD = 48, SHARD_VERSION = 1 };
 /* Byte offsets of the header's fields. */
-enum {
-    AT_VERSION = 8,
-    AT_WIDTH = 12,
-    AT_TOKENS = 16,
-    AT_DOCUMENTS = 24,
-    AT_VOCAB = 32,
-    AT_CRC = 36,
-    AT_HASH = 40
-};
+enum { AT_VERSION = 8, AT_WIDTH = 12, AT_TOKENS = 16, AT_DOCUMENTS = 24, AT_VOCAB = 32, AT_CRC = 36, AT_HASH = 40 };
 
 static inline uint64_t le_get(const unsigned char *p, int bytes) {
     uint64_t x = 0;

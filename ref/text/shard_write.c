@@ -43,8 +43,8 @@ static int line_text(Documents *d, const char *s, size_t n, const char **text, s
     const JsonRef r = json_kind(&d->json, 0) == JSON_STRING ? 0 : json_get(&d->json, 0, field);
     *text = json_str(&d->json, r, len);
     if (*text) return OK;
-    return err_set(e, ERR_INPUT, "%s: line %zu: expected a string or an object with a string '%s'", d->path,
-                   d->line, field);
+    return err_set(e, ERR_INPUT, "%s: line %zu: expected a string or an object with a string '%s'", d->path, d->line,
+                   field);
 }
 
 static int is_blank(const char *s, size_t n) {
@@ -111,8 +111,8 @@ static int pass_run(Pass *p, Sink *sink, void *ctx, Err *e) {
     return OK;
 }
 
-static int pass(const char *input, const Tokenizer *t, const ShardOptions *o, int second, Sink *sink,
-                void *ctx, uint64_t *bytes, Err *e) {
+static int pass(const char *input, const Tokenizer *t, const ShardOptions *o, int second, Sink *sink, void *ctx,
+                uint64_t *bytes, Err *e) {
     Pass p = {.t = t, .o = o};
     TRY(documents_open(&p.docs, input, o, e));
     p.done_before = second ? p.docs.file.size : 0;
@@ -138,8 +138,8 @@ typedef struct {
 } Out;
 
 /* Little-endian bytes of ids, in blocks; `to` takes them. */
-static int ids_bytes(const int *ids, size_t n, int width,
-                     int (*to)(Out *, const unsigned char *, size_t, Err *), Out *out, Err *e) {
+static int ids_bytes(const int *ids, size_t n, int width, int (*to)(Out *, const unsigned char *, size_t, Err *),
+                     Out *out, Err *e) {
     unsigned char block[4096];
     size_t k = 0;
     for (size_t i = 0; i < n; i++) {
@@ -158,9 +158,7 @@ static int to_crc(Out *out, const unsigned char *b, size_t n, Err *e) {
     return OK;
 }
 
-static int to_file(Out *out, const unsigned char *b, size_t n, Err *e) {
-    return file_write(&out->w, b, n, e);
-}
+static int to_file(Out *out, const unsigned char *b, size_t n, Err *e) { return file_write(&out->w, b, n, e); }
 
 static int out_count(void *ctx, const Ids *ids, Err *e) {
     Out *out = ctx;
@@ -209,8 +207,7 @@ static int out_begin(Out *out, const char *path, uint64_t hash, Err *e) {
     crc = crc_join(crc, out->crc, out->tokens * (uint64_t)out->width);
     le_put(head + AT_CRC, 4, crc);
     le_put(head + AT_HASH, 8, hash);
-    out->want =
-        crc_join(file_crc32c(0, head, sizeof head), crc, 8 * out->n + out->tokens * (uint64_t)out->width);
+    out->want = crc_join(file_crc32c(0, head, sizeof head), crc, 8 * out->n + out->tokens * (uint64_t)out->width);
     TRY(file_create(&out->w, path, e));
     TRY(file_write(&out->w, head, sizeof head, e));
     for (size_t i = 0; i < out->n; i++) {
@@ -220,8 +217,8 @@ static int out_begin(Out *out, const char *path, uint64_t hash, Err *e) {
     return OK;
 }
 
-static int write_text(Out *out, const char *path, const char *input, const Tokenizer *t,
-                      const ShardOptions *o, ShardStats *stats, Err *e) {
+static int write_text(Out *out, const char *path, const char *input, const Tokenizer *t, const ShardOptions *o,
+                      ShardStats *stats, Err *e) {
     uint64_t bytes;
     TRY(pass(input, t, o, 0, out_count, out, &bytes, e));
     if (!out->n) return err_set(e, ERR_INPUT, "%s: holds no text", input);
@@ -233,8 +230,8 @@ static int write_text(Out *out, const char *path, const char *input, const Token
     return OK;
 }
 
-int shard_write(const char *path, const char *input, const Tokenizer *t, const ShardOptions *o,
-                ShardStats *stats, Err *e) {
+int shard_write(const char *path, const char *input, const Tokenizer *t, const ShardOptions *o, ShardStats *stats,
+                Err *e) {
     const int vocab = tokenizer_size(t);
     if (stats) *stats = (ShardStats){0};
     if (o->add_eos >= vocab)
@@ -247,8 +244,7 @@ int shard_write(const char *path, const char *input, const Tokenizer *t, const S
 }
 
 static int check_ids(const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs, int vocab, Err *e) {
-    if (vocab < 1 || vocab > 1 << 24)
-        return err_set(e, ERR_INPUT, "vocabulary of %d, expected 1 to 2^24", vocab);
+    if (vocab < 1 || vocab > 1 << 24) return err_set(e, ERR_INPUT, "vocabulary of %d, expected 1 to 2^24", vocab);
     if (!n || !n_docs || doc_end[n_docs - 1] != n)
         return err_set(e, ERR_INPUT, "documents do not end where the %zu ids end", n);
     for (size_t i = 0; i < n_docs; i++)
@@ -260,8 +256,8 @@ static int check_ids(const int *ids, size_t n, const uint64_t *doc_end, size_t n
     return OK;
 }
 
-int shard_write_ids(const char *path, const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs,
-                    int vocab, uint64_t tok_hash, Err *e) {
+int shard_write_ids(const char *path, const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs, int vocab,
+                    uint64_t tok_hash, Err *e) {
     Out out = {.vocab = vocab, .width = shard_width(vocab), .n = n_docs, .tokens = n};
     size_t bytes;
     TRY(check_ids(ids, n, doc_end, n_docs, vocab, e));

@@ -58,9 +58,7 @@ static size_t space_piece(const Rules *r, const char *s, size_t n) {
         if (k & NEWLINE) newline = i + 1;
     }
     if (r->newlines && newline) return newline;
-    return i == n || last == 0
-               ? i
-               : last; // the last space goes with the word that follows, unless it is the only one
+    return i == n || last == 0 ? i : last; // the last space goes with the word that follows, unless it is the only one
 }
 
 static size_t word_piece(const Rules *r, const char *s, size_t n) {
@@ -69,8 +67,7 @@ static size_t word_piece(const Rules *r, const char *s, size_t n) {
     const unsigned k = class_at(s, n, 0, &len), k2 = class_at(s, n, len, &len2);
     const int blank = s[0] == ' ';
     if (k & LETTER) return run_end(s, n, 0, LETTER, SIZE_MAX);
-    if (k2 & LETTER && (r->any_prefix ? !(k & (NEWLINE | NUMBER)) : blank))
-        return run_end(s, n, len, LETTER, SIZE_MAX);
+    if (k2 & LETTER && (r->any_prefix ? !(k & (NEWLINE | NUMBER)) : blank)) return run_end(s, n, len, LETTER, SIZE_MAX);
     if (k & NUMBER) return run_end(s, n, 0, NUMBER, r->digits);
     if (k2 & NUMBER && blank && r->number_prefix) return run_end(s, n, len, NUMBER, r->digits);
     if (k & OTHER || (blank && k2 & OTHER)) {

@@ -82,8 +82,7 @@ static int push_char(Encoder *x, const char *s, size_t n, uint32_t c, int *unk_o
             return OK;
         }
     }
-    if (t->unk < 0)
-        return OK; // dropped without a trace, as Hugging Face does: SmolLM has no id for 8 bytes of UTF-8
+    if (t->unk < 0) return OK; // dropped without a trace, as Hugging Face does: SmolLM has no id for 8 bytes of UTF-8
     if (*unk_open && !t->fuse_unk) TRY(word_push(&x->word, t->unk, x->e));
     *unk_open = 1;
     return OK;
@@ -221,8 +220,7 @@ typedef int Rest(Encoder *x, const char *s, size_t n, int first);
 static int cut_added(Encoder *x, const Trie *trie, const char *s, size_t n, int first, Rest *rest) {
     AddedMatch m;
     size_t taken = 0;
-    for (size_t from = 0; added_find(trie, x->t->added, s, n, from, taken, x->no_special, &m);
-         from = m.next) {
+    for (size_t from = 0; added_find(trie, x->t->added, s, n, from, taken, x->no_special, &m); from = m.next) {
         if (taken < m.start) TRY(rest(x, s + taken, m.start - taken, first && taken == 0));
         TRY(ids_push(x->ids, m.token->id, x->e));
         taken = m.end;

@@ -55,8 +55,7 @@ int tokenizer_encode(const Tokenizer *t, const char *text, size_t len, int flags
 /* Appends the text of ids to a growing buffer (*text, NUL-terminated, free with mem_free; start with NULL and
  * *len 0). skip_special drops special tokens. Always valid UTF-8: bytes that are not become U+FFFD. Ids that
  * are no token are passed over, as in Hugging Face: embeddings are often padded beyond the vocabulary. */
-int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_special, char **text, size_t *len,
-                     Err *e);
+int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_special, char **text, size_t *len, Err *e);
 /* The raw bytes one id stands for, without any first-token space rule or U+FFFD replacement (streaming
  * output); returns their number, cut at cap. No token of a real vocabulary is longer than 512 bytes. */
 size_t tokenizer_bytes(const Tokenizer *t, int id, char *buf, size_t cap);

@@ -24,8 +24,7 @@ int tokenizer_byte_json(char **text, size_t *len, Err *e) {
     }
     json_out_object(&o, "model");
     json_out_str(&o, "type", "BPE");
-    static const char *const none[] = {"dropout", "unk_token", "continuing_subword_prefix",
-                                       "end_of_word_suffix"};
+    static const char *const none[] = {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"};
     for (int i = 0; i < 4; i++) json_out_null(&o, none[i]);
     json_out_bool(&o, "fuse_unk", 0);
     json_out_bool(&o, "byte_fallback", 0);

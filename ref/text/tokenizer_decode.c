@@ -65,11 +65,10 @@ static void close_run(TextBuf *out, size_t begin) {
 static void strip(const Decoder *d, TextBuf *b) {
     size_t from = 0;
     const size_t len = d->strip.n;
-    for (size_t i = 0; i < d->strip_start && b->len - from >= len && !memcmp(b->text + from, d->strip.s, len);
-         i++)
+    for (size_t i = 0; i < d->strip_start && b->len - from >= len && !memcmp(b->text + from, d->strip.s, len); i++)
         from += len;
-    for (size_t i = 0;
-         i < d->strip_stop && b->len - from >= len && !memcmp(b->text + b->len - len, d->strip.s, len); i++)
+    for (size_t i = 0; i < d->strip_stop && b->len - from >= len && !memcmp(b->text + b->len - len, d->strip.s, len);
+         i++)
         b->len -= len;
     if (from) memmove(b->text, b->text + from, b->len - from);
     b->len -= from;
@@ -84,8 +83,7 @@ static int append(char **text, size_t *len, const TextBuf *b, Err *e) {
     return OK;
 }
 
-int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_special, char **text, size_t *len,
-                     Err *e) {
+int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_special, char **text, size_t *len, Err *e) {
     TextBuf raw = {0}, good = {0};
     size_t run = 0;
     int in_run = 0, first = 1;
@@ -96,8 +94,7 @@ int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_spec
         const int byte = put_token(t, k, first, &raw);
         first = 0;
         if (byte && !in_run) run = at;
-        if (!byte && in_run &&
-            !raw.failed) { // the run ended before this token: close it, then write the token again
+        if (!byte && in_run && !raw.failed) { // the run ended before this token: close it, then write the token again
             raw.len = at;
             close_run(&raw, run);
             put_token(t, k, first, &raw);

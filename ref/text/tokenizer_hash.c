@@ -38,8 +38,7 @@ uint64_t rules_hash(const Tokenizer *t) {
     hash_int(&h, (int64_t)merges);
     for (size_t i = 0; i < t->n_added; i++) {
         const AddedToken *a = &t->added[i];
-        const int flags =
-            a->special | a->normalized << 1 | a->single_word << 2 | a->lstrip << 3 | a->rstrip << 4;
+        const int flags = a->special | a->normalized << 1 | a->single_word << 2 | a->lstrip << 3 | a->rstrip << 4;
         hash_int(&h, (int64_t)a->id << 8 | flags);
     }
     for (int i = 0; i < t->n_norm; i++) {
@@ -48,8 +47,7 @@ uint64_t rules_hash(const Tokenizer *t) {
         hash_literal(&h, &t->norm[i].to);
     }
     for (int i = 0; i < t->n_pre; i++)
-        hash_int(&h,
-                 (int64_t)t->pre[i].kind << 16 | (int64_t)t->pre[i].split << 8 | (int64_t)t->pre[i].prepend);
+        hash_int(&h, (int64_t)t->pre[i].kind << 16 | (int64_t)t->pre[i].split << 8 | (int64_t)t->pre[i].prepend);
     const int flags = t->byte_level | t->byte_fallback << 1 | t->fuse_unk << 2 | t->ignore_merges << 3;
     hash_int(&h, (int64_t)t->unk * 256 + flags);
     for (size_t i = 0; i < t->prefix.n; i++) hash_int(&h, t->prefix.id[i]);

@@ -12,15 +12,13 @@ static int is(const char *a, const char *b) { return !strcmp(a, b); }
 static int load_vocab(Loader *l, JsonRef vocab) {
     const Json *j = l->j;
     if (json_kind(j, vocab) != JSON_OBJECT || !json_size(j, vocab))
-        return err_set(l->e, ERR_INPUT, "%s: model.vocab: expected an object with at least one token",
-                       j->file);
+        return err_set(l->e, ERR_INPUT, "%s: model.vocab: expected an object with at least one token", j->file);
     for (JsonRef r = json_first(j, vocab); r >= 0; r = json_next(j, r)) {
         size_t n;
         int64_t id;
         const char *key = json_key(j, r, &n);
         TRY(json_want_int(j, r, "model.vocab: an id", 0, TOKEN_ID_LIMIT - 1, &id, l->e));
-        if (!n)
-            return err_set(l->e, ERR_INPUT, "%s: model.vocab: the token of id %d is empty", j->file, (int)id);
+        if (!n) return err_set(l->e, ERR_INPUT, "%s: model.vocab: the token of id %d is empty", j->file, (int)id);
         TRY(vocab_add(&l->t->vocab, key, n, (int)id, 1, l->e));
     }
     return vocab_index(&l->t->vocab, j->file, l->e);
@@ -45,13 +43,13 @@ static int merge_parts(const Loader *l, JsonRef r, size_t rank, const char *s[2]
         s[1] = json_str(j, json_next(j, a), &n[1]);
         if (s[0] && s[1]) return OK;
     }
-    return err_set(l->e, ERR_INPUT, "%s: model.merges[%zu]: expected \"left right\" or [\"left\", \"right\"]",
-                   j->file, rank);
+    return err_set(l->e, ERR_INPUT, "%s: model.merges[%zu]: expected \"left right\" or [\"left\", \"right\"]", j->file,
+                   rank);
 }
 
 static int unknown_token(const Loader *l, size_t rank, const char *part, const char *s, size_t n) {
-    return err_set(l->e, ERR_INPUT, "%s: model.merges[%zu]: its %s '%.*s' is not in the vocabulary",
-                   l->j->file, rank, part, (int)(n < 80 ? n : 80), s);
+    return err_set(l->e, ERR_INPUT, "%s: model.merges[%zu]: its %s '%.*s' is not in the vocabulary", l->j->file, rank,
+                   part, (int)(n < 80 ? n : 80), s);
 }
 
 static int load_merge(Loader *l, JsonRef r, size_t rank, TextBuf *both) {
@@ -96,14 +94,12 @@ static int refuse_options(const Loader *l, JsonRef model) {
     double dropout = 0;
     TRY(json_opt_real(j, model, "dropout", &dropout, l->e));
     if (dropout != 0)
-        return err_set(l->e, ERR_INPUT, "%s: model.dropout: got %g, only null is supported", j->file,
-                       dropout);
+        return err_set(l->e, ERR_INPUT, "%s: model.dropout: got %g, only null is supported", j->file, dropout);
     for (int i = 0; i < 2; i++) {
         const char *s = "";
         TRY(json_opt_str(j, model, affix[i], &s, l->e));
         if (*s)
-            return err_set(l->e, ERR_INPUT, "%s: model.%s: got '%.80s', only \"\" is supported", j->file,
-                           affix[i], s);
+            return err_set(l->e, ERR_INPUT, "%s: model.%s: got '%.80s', only \"\" is supported", j->file, affix[i], s);
     }
     return OK;
 }
@@ -112,8 +108,7 @@ static int load_model(Loader *l, JsonRef model) {
     const Json *j = l->j;
     Tokenizer *t = l->t;
     const char *type = "BPE"; // files of 2020 do not say
-    if (json_kind(j, model) != JSON_OBJECT)
-        return err_set(l->e, ERR_INPUT, "%s: model: expected an object", j->file);
+    if (json_kind(j, model) != JSON_OBJECT) return err_set(l->e, ERR_INPUT, "%s: model: expected an object", j->file);
     TRY(json_opt_str(j, model, "type", &type, l->e));
     if (!is(type, "BPE")) return loader_refuse(l, "model.type", type, strlen(type), "BPE");
     TRY(refuse_options(l, model));
@@ -126,8 +121,7 @@ static int load_model(Loader *l, JsonRef model) {
     TRY(json_opt_str(j, model, "unk_token", &unk, l->e));
     t->unk = unk ? vocab_find_model(&t->vocab, unk, strlen(unk)) : -1;
     if (unk && t->unk < 0)
-        return err_set(l->e, ERR_INPUT, "%s: model.unk_token: '%.80s' is not in the vocabulary", j->file,
-                       unk);
+        return err_set(l->e, ERR_INPUT, "%s: model.unk_token: '%.80s' is not in the vocabulary", j->file, unk);
     for (uint32_t c = 0; c < 1024; c++) {
         char u[4];
         t->one[c] = vocab_find_model(&t->vocab, u, utf8_encode(u, c));
@@ -156,12 +150,11 @@ static int load_added_token(Loader *l, JsonRef r, AddedToken *a) {
     TRY(json_want_bool(j, json_get(j, r, "lstrip"), "added_tokens: lstrip", &a->lstrip, l->e));
     TRY(json_want_bool(j, json_get(j, r, "rstrip"), "added_tokens: rstrip", &a->rstrip, l->e));
     a->id = (int)id;
-    if (!n)
-        return err_set(l->e, ERR_INPUT, "%s: added_tokens: the content of id %d is empty", j->file, a->id);
+    if (!n) return err_set(l->e, ERR_INPUT, "%s: added_tokens: the content of id %d is empty", j->file, a->id);
     VocabEntry *k = vocab_find(v, s, n);
     if (k && k->id != a->id)
-        return err_set(l->e, ERR_INPUT, "%s: added_tokens: '%.*s' has id %d here and %d in the vocabulary",
-                       j->file, (int)(n < 80 ? n : 80), s, a->id, k->id);
+        return err_set(l->e, ERR_INPUT, "%s: added_tokens: '%.*s' has id %d here and %d in the vocabulary", j->file,
+                       (int)(n < 80 ? n : 80), s, a->id, k->id);
     if (!k) {
         TRY(vocab_add(v, s, n, a->id, 0, l->e));
         k = vocab_find(v, s, n);
@@ -217,8 +210,7 @@ static int refuse_batching(const Loader *l) {
     if (pad < 0 || json_kind(j, pad) == JSON_NULL) return OK;
     const char *strategy = json_str(j, json_get(j, pad, "strategy"), NULL);
     const JsonRef multiple = json_get(j, pad, "pad_to_multiple_of");
-    if (strategy && is(strategy, "BatchLongest") && (multiple < 0 || json_kind(j, multiple) == JSON_NULL))
-        return OK;
+    if (strategy && is(strategy, "BatchLongest") && (multiple < 0 || json_kind(j, multiple) == JSON_NULL)) return OK;
     err_set(l->e, ERR_INPUT, "%s: padding: only null or BatchLongest is supported", j->file);
     return err_hint(l->e, "it lengthens every text; set it to null in the file if that is not wanted");
 }

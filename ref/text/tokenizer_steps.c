@@ -24,8 +24,7 @@ static int literal(const Loader *l, JsonRef r, const char *what, Literal *out) {
     size_t n;
     TRY(json_want_str(l->j, r, what, &s, &n, l->e));
     if (n > LITERAL)
-        return err_set(l->e, ERR_INPUT, "%s: %s: got %zu bytes, expected at most %d", l->j->file, what, n,
-                       LITERAL);
+        return err_set(l->e, ERR_INPUT, "%s: %s: got %zu bytes, expected at most %d", l->j->file, what, n, LITERAL);
     out->n = n;
     memcpy(out->s, s, n);
     return OK;
@@ -70,8 +69,7 @@ static int load_norm(Loader *l, JsonRef r, NormStep *step, int *n, const char *w
         if (json_get(j, p, "String") < 0)
             return loader_refuse(l, what, "Replace by a regex", 18, "Replace with pattern {\"String\": ...}");
         TRY(literal(l, json_get(j, p, "String"), what, &s->from));
-        if (!s->from.n)
-            return err_set(l->e, ERR_INPUT, "%s: %s: Replace has an empty pattern", j->file, what);
+        if (!s->from.n) return err_set(l->e, ERR_INPUT, "%s: %s: Replace has an empty pattern", j->file, what);
         return literal(l, json_get(j, r, "content"), what, &s->to);
     } else return loader_refuse(l, what, type, strlen(type), "NFC, Prepend, Replace, Sequence");
     return OK;
@@ -84,8 +82,8 @@ static int check_growth(const Loader *l, const NormStep *step, int n, const char
         if (step[i].kind == NORM_REPLACE && growth <= LITERAL)
             growth *= (step[i].to.n + step[i].from.n - 1) / step[i].from.n + (step[i].to.n == 0);
     if (growth <= LITERAL) return OK;
-    return err_set(l->e, ERR_INPUT, "%s: %s: its replacements make text more than %d times longer",
-                   l->j->file, what, LITERAL);
+    return err_set(l->e, ERR_INPUT, "%s: %s: its replacements make text more than %d times longer", l->j->file, what,
+                   LITERAL);
 }
 
 int load_normalizer(Loader *l, JsonRef r) {
@@ -156,8 +154,7 @@ static int load_pre(Loader *l, JsonRef r, int depth) {
     TRY(part_type(l, r, "pre_tokenizer", &type));
     if (is(type, "")) return OK;
     if (l->t->byte_level)
-        return loader_refuse(l, "pre_tokenizer: Sequence", "a step behind ByteLevel", 23,
-                             "ByteLevel as the last step");
+        return loader_refuse(l, "pre_tokenizer: Sequence", "a step behind ByteLevel", 23, "ByteLevel as the last step");
     if (is(type, "Sequence") && depth < STEPS) {
         JsonRef k;
         TRY(parts(l, r, "pretokenizers", "pre_tokenizer", &k));
@@ -171,8 +168,7 @@ static int load_pre(Loader *l, JsonRef r, int depth) {
         return pre_add(l, (PreStep){.kind = PRE_SPLIT, .split = single ? SPLIT_DIGIT : SPLIT_DIGITS});
     }
     if (!is(type, "Metaspace"))
-        return loader_refuse(l, "pre_tokenizer", type, strlen(type),
-                             "Split, ByteLevel, Digits, Metaspace, Sequence");
+        return loader_refuse(l, "pre_tokenizer", type, strlen(type), "Split, ByteLevel, Digits, Metaspace, Sequence");
     TRY(load_meta(l, r, &prepend, &cut));
     PreStep step = {.kind = PRE_META};
     step.prepend = prepend;
@@ -196,14 +192,12 @@ static int template_ids(Loader *l, JsonRef post, const char *name, Ids *out) {
     const Json *j = l->j;
     const JsonRef ids = json_get(j, json_get(j, json_get(j, post, "special_tokens"), name), "ids");
     if (json_kind(j, ids) != JSON_ARRAY)
-        return err_set(l->e, ERR_INPUT, "%s: post_processor: special_tokens has no ids for '%.80s'", j->file,
-                       name);
+        return err_set(l->e, ERR_INPUT, "%s: post_processor: special_tokens has no ids for '%.80s'", j->file, name);
     for (JsonRef r = json_first(j, ids); r >= 0; r = json_next(j, r)) {
         int64_t id;
         TRY(json_want_int(j, r, "post_processor: special_tokens: ids", 0, TOKEN_ID_LIMIT - 1, &id, l->e));
         if (!vocab_by_id(&l->t->vocab, (int)id))
-            return err_set(l->e, ERR_INPUT, "%s: post_processor: id %d of '%.80s' is no token", j->file,
-                           (int)id, name);
+            return err_set(l->e, ERR_INPUT, "%s: post_processor: id %d of '%.80s' is no token", j->file, (int)id, name);
         TRY(template_push(l, out, (int)id));
     }
     return OK;
@@ -219,16 +213,15 @@ static int template_parts(Loader *l, JsonRef post, Ids *before) {
     for (; r >= 0; r = json_next(j, r)) {
         const JsonRef special = json_get(j, r, "SpecialToken"), text = json_get(j, r, "Sequence");
         const char *name;
-        TRY(json_want_str(j, json_get(j, special >= 0 ? special : text, "id"), "post_processor: single: id",
-                          &name, NULL, l->e));
+        TRY(json_want_str(j, json_get(j, special >= 0 ? special : text, "id"), "post_processor: single: id", &name,
+                          NULL, l->e));
         if (special >= 0) TRY(template_ids(l, post, name, texts ? &t->suffix : before));
-        else if (!is(name, "A"))
-            return loader_refuse(l, "post_processor: single: Sequence", name, strlen(name), "A");
+        else if (!is(name, "A")) return loader_refuse(l, "post_processor: single: Sequence", name, strlen(name), "A");
         else texts++;
     }
     if (texts != 1)
-        return err_set(l->e, ERR_INPUT, "%s: post_processor: single: got the text %d times, expected once",
-                       j->file, texts);
+        return err_set(l->e, ERR_INPUT, "%s: post_processor: single: got the text %d times, expected once", j->file,
+                       texts);
     for (size_t i = 0; i < t->prefix.n; i++) TRY(template_push(l, before, t->prefix.id[i]));
     return OK;
 }
@@ -245,8 +238,7 @@ static int load_post(Loader *l, JsonRef r, int depth) {
         return OK;
     }
     if (!is(type, "TemplateProcessing"))
-        return loader_refuse(l, "post_processor", type, strlen(type),
-                             "TemplateProcessing, ByteLevel, Sequence");
+        return loader_refuse(l, "post_processor", type, strlen(type), "TemplateProcessing, ByteLevel, Sequence");
     Ids before = {0};
     const int rc = template_parts(l, r, &before);
     if (!rc) {
@@ -306,8 +298,7 @@ int load_decoder(Loader *l, JsonRef r) {
         d->drop_first = prepend != PREPEND_NEVER;
         return OK;
     }
-    if (!is(type, "Sequence"))
-        return loader_refuse(l, "decoder", type, strlen(type), "ByteLevel, Metaspace, Sequence");
+    if (!is(type, "Sequence")) return loader_refuse(l, "decoder", type, strlen(type), "ByteLevel, Metaspace, Sequence");
     d->kind = DECODE_CHAIN;
     JsonRef k;
     TRY(parts(l, r, "decoders", "decoder", &k));

@@ -37,10 +37,8 @@ size_t utf8_decode(const char *s, size_t n, uint32_t *c) {
     *c = b;
     if (b < 0x80) return 1;
     if (b >= 0xC2 && b <= 0xDF) len = 2, *c = b & 0x1F;
-    else if (b >= 0xE0 && b <= 0xEF)
-        len = 3, *c = b & 0x0F, lo = b == 0xE0 ? 0xA0 : lo, hi = b == 0xED ? 0x9F : hi;
-    else if (b >= 0xF0 && b <= 0xF4)
-        len = 4, *c = b & 0x07, lo = b == 0xF0 ? 0x90 : lo, hi = b == 0xF4 ? 0x8F : hi;
+    else if (b >= 0xE0 && b <= 0xEF) len = 3, *c = b & 0x0F, lo = b == 0xE0 ? 0xA0 : lo, hi = b == 0xED ? 0x9F : hi;
+    else if (b >= 0xF0 && b <= 0xF4) len = 4, *c = b & 0x07, lo = b == 0xF0 ? 0x90 : lo, hi = b == 0xF4 ? 0x8F : hi;
     for (size_t i = 1; i < len; i++) {
         if (i >= n || p[i] < lo || p[i] > hi) {
             *c = UTF8_BAD;
@@ -146,10 +144,8 @@ static int decompose(Cluster *k, uint32_t c, Err *e) {
 
 /* The character that the pair composes to, or 0. */
 static uint32_t compose_pair(uint32_t a, uint32_t b) {
-    if (a - L_BASE < L_COUNT && b - V_BASE < V_COUNT)
-        return S_BASE + ((a - L_BASE) * V_COUNT + (b - V_BASE)) * T_COUNT;
-    if (a - S_BASE < S_COUNT && (a - S_BASE) % T_COUNT == 0 && b - T_BASE - 1 < T_COUNT - 1)
-        return a + (b - T_BASE);
+    if (a - L_BASE < L_COUNT && b - V_BASE < V_COUNT) return S_BASE + ((a - L_BASE) * V_COUNT + (b - V_BASE)) * T_COUNT;
+    if (a - S_BASE < S_COUNT && (a - S_BASE) % T_COUNT == 0 && b - T_BASE - 1 < T_COUNT - 1) return a + (b - T_BASE);
     size_t lo = 0, hi = COUNT(compositions);
     while (lo < hi) {
         const size_t mid = (lo + hi) / 2;
@@ -249,8 +245,7 @@ void nfc_normalize(TextBuf *out, const char *s, size_t n) {
     Cluster k = {0};
     for (size_t i = 0; i < n && !out->failed;) {
         size_t base = i, unused = 0;
-        const size_t safe_end =
-            stretch(s, n, i, 0, &base); // base: the last safe character, to which marks attach
+        const size_t safe_end = stretch(s, n, i, 0, &base); // base: the last safe character, to which marks attach
         if (safe_end == n) base = n;
         textbuf_put(out, s + i, base - i);
         i = stretch(s, n, safe_end, 1, &unused);

@@ -72,8 +72,8 @@ int vocab_index(Vocab *v, const char *file, Err *e) {
         if (was) {
             const VocabEntry *o = &v->entry[was - 1];
             return err_set(e, ERR_INPUT, "%s: id %d belongs to two tokens, '%.*s' and '%.*s'", file, k->id,
-                           (int)(o->len < 60 ? o->len : 60), v->text.text + o->at,
-                           (int)(k->len < 60 ? k->len : 60), v->text.text + k->at);
+                           (int)(o->len < 60 ? o->len : 60), v->text.text + o->at, (int)(k->len < 60 ? k->len : 60),
+                           v->text.text + k->at);
         }
         v->by_id[k->id] = (uint32_t)i + 1;
     }

@@ -1,4 +1,5 @@
-/* cuda_emu.cc - the scheduler behind cuda_emu.h: one fiber per CUDA thread, barriers, warp exchanges, the shadow of shared memory. */
+/* cuda_emu.cc - the scheduler behind cuda_emu.h: one fiber per CUDA thread, barriers, warp exchanges, the shadow of
+ * shared memory. */
 #include "cuda_emu.h"
 #include <csignal>
 #include <cstdarg>
@@ -18,8 +19,10 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-// ---- fibers -------------------------------------------------------------------------------------------------------------------
-// fiber_switch(&old, new) saves the callee-saved registers on the current stack and continues on the other. Floating point control
+// ---- fibers
+// -------------------------------------------------------------------------------------------------------------------
+// fiber_switch(&old, new) saves the callee-saved registers on the current stack and continues on the other.
+// Floating point control
 // words are never changed by a kernel, so they are not saved.
 #if defined(__x86_64__)
 extern "C" void emu_fiber_switch(void **save, void *to);
@@ -75,7 +78,7 @@ struct Fiber {
     const char *file;
     WarpOp op;
     unsigned mask;
-    unsigned turn; // number of warp operations so far; its parity picks the exchange slot
+    unsigned turn;                         // number of warp operations so far; its parity picks the exchange slot
     std::vector<std::vector<Copy>> groups; // committed asynchronous copies
     std::vector<Copy> open;                // not yet committed
 };
@@ -85,10 +88,7 @@ struct Shadow {
     uint16_t writer, reader;
     unsigned flight_block, flight; // asynchronous copies into it that have not been waited for, in this block
 };
-enum : uint16_t {
-    MANY_LANES = 0x8000,
-    MANY_WARPS = 0xffff
-}; // readers: several lanes of one warp, several warps
+enum : uint16_t { MANY_LANES = 0x8000, MANY_WARPS = 0xffff }; // readers: several lanes of one warp, several warps
 
 struct Machine {
     Fiber fiber[MAX_THREADS];
@@ -216,8 +216,8 @@ bool barrier_release() {
         const Fiber &f = m.fiber[i], &z = m.fiber[0];
         if (f.line != z.line || strcmp(f.file, z.file)) {
             m.cur = i, threadIdx = f.tid;
-            report("divergent barrier: thread waits at %s:%d, another at %s:%d", place(f.file), f.line,
-                   place(z.file), z.line);
+            report("divergent barrier: thread waits at %s:%d, another at %s:%d", place(f.file), f.line, place(z.file),
+                   z.line);
             break;
         }
     }
@@ -257,8 +257,8 @@ void report(const char *format, ...) {
     vsnprintf(what, sizeof what, format, ap);
     va_end(ap);
     if (m.errors++) return; // the first is kept
-    snprintf(m.first, sizeof m.first, "%s block (%u,%u,%u) thread (%u,%u,%u): %s", m.kernel, blockIdx.x,
-             blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, what);
+    snprintf(m.first, sizeof m.first, "%s block (%u,%u,%u) thread (%u,%u,%u): %s", m.kernel, blockIdx.x, blockIdx.y,
+             blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, what);
 }
 int error_count() { return m.errors; }
 const char *error_first() { return m.first; }
@@ -272,8 +272,8 @@ void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, Body body,
     const size_t n = (size_t)block.x * block.y * block.z;
     if (n < 1 || n > (size_t)MAX_THREADS || shared > SHARED_BYTES - 1024 || !grid.x || grid.y - 1 >= 65535 ||
         grid.z - 1 >= 65535) {
-        report("bad launch: grid %u x %u x %u, block of %zu threads, %zu bytes of shared memory", grid.x,
-               grid.y, grid.z, n, shared);
+        report("bad launch: grid %u x %u x %u, block of %zu threads, %zu bytes of shared memory", grid.x, grid.y,
+               grid.z, n, shared);
         return;
     }
     if (!m.stacks) {
@@ -375,9 +375,7 @@ void shared_note(unsigned offset, unsigned bytes, bool write) {
             else if (s.reader != MANY_WARPS) {
                 const int readers_warp = (s.reader & 0x7fff) / 32;
                 if (readers_warp != warp) s.reader = MANY_WARPS;
-                else
-                    s.reader =
-                        s.read_warp_epoch == m.warp_epoch[warp] ? (uint16_t)(MANY_LANES | 32 * warp) : me;
+                else s.reader = s.read_warp_epoch == m.warp_epoch[warp] ? (uint16_t)(MANY_LANES | 32 * warp) : me;
             }
             s.read_epoch = m.epoch, s.read_warp_epoch = m.warp_epoch[warp];
         }
@@ -385,7 +383,8 @@ void shared_note(unsigned offset, unsigned bytes, bool write) {
 }
 
 // ---- asynchronous copies ----
-/* The copy may land at any time from now to the wait: nobody may have touched its target since the last barrier, nor touch it until then. */
+/* The copy may land at any time from now to the wait: nobody may have touched its target since the last barrier,
+ * nor touch it until then. */
 void async_copy(unsigned offset, const void *src, unsigned bytes, unsigned valid) {
     const uint16_t me = (uint16_t)m.cur;
     for (unsigned g = offset / GRANULE; g < (offset + bytes + GRANULE - 1) / GRANULE; g++) {
@@ -409,7 +408,8 @@ void async_wait(int groups_left) {
     Fiber &f = m.fiber[m.cur];
     while ((int)f.groups.size() > groups_left) {
         for (const Copy &c : f.groups.front()) {
-            for (unsigned g = c.offset / GRANULE; g < (c.offset + c.bytes + GRANULE - 1) / GRANULE; g++) m.shadow[g].flight--;
+            for (unsigned g = c.offset / GRANULE; g < (c.offset + c.bytes + GRANULE - 1) / GRANULE; g++)
+                m.shadow[g].flight--;
             shared_note(c.offset, c.bytes, true);
             memcpy(m.shared + c.offset, c.src, c.valid);
             memset(m.shared + c.offset + c.valid, 0, c.bytes - c.valid);
@@ -422,10 +422,9 @@ void async_wait(int groups_left) {
 namespace {
 void fault(int sig) {
     char line[512];
-    const int n =
-        snprintf(line, sizeof line,
-                 "cuda_emu: out-of-bounds access to global memory in %s block (%u,%u,%u) thread (%u,%u,%u)\n",
-                 m.kernel, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+    const int n = snprintf(line, sizeof line,
+                           "cuda_emu: out-of-bounds access to global memory in %s block (%u,%u,%u) thread (%u,%u,%u)\n",
+                           m.kernel, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
     if (write(2, line, (size_t)n) < 0) _exit(99);
     signal(sig, SIG_DFL);
     raise(sig);
@@ -490,8 +489,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) { // ends (to 16 bytes) at a page
     if (not_captured() || bytes > capacity() || held() > capacity() - bytes) return cudaErrorMemoryAllocation;
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + 15) / 16 * 16,
                  body = (used + page - 1) / page * page;
-    char *map =
-        (char *)mmap(nullptr, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *map = (char *)mmap(nullptr, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     *p = nullptr;
     if (map == MAP_FAILED) return cudaErrorMemoryAllocation;
     mprotect(map + body, page, PROT_NONE);
@@ -558,12 +556,14 @@ cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind kin
     } else emu::enqueue([=] { memmove(d, s, n); });
     return cudaSuccess;
 }
-/* A memset that comes late: by now the caller may have fenced off parts of the block (the arena's red zones), which it could not have done
- * on a device. So these writes are not checked; volatile, lest the loop becomes a memset, which is. */
+/* A memset that comes late: by now the caller may have fenced off parts of the block (the arena's red zones),
+ * which it could not have done on a device. So these writes are not checked; volatile, lest the loop becomes a memset,
+ * which is. */
 #if defined(__GNUC__)
 __attribute__((no_sanitize_address))
 #endif
-static void set_late(void *d, int v, size_t n) {
+static void
+set_late(void *d, int v, size_t n) {
     volatile unsigned char *p = (volatile unsigned char *)d;
     for (size_t i = 0; i < n; i++) p[i] = (unsigned char)v;
 }

@@ -1,17 +1,21 @@
-/* cuda_emu.h - the CUDA dialect of cuda/, run on the CPU, so that machines without a GPU check every kernel against ref/.
+/* cuda_emu.h - the CUDA dialect of cuda/, run on the CPU, so that machines without a GPU check every kernel against
+ * ref/.
  *
- * cuda/launch.h includes this file instead of the CUDA headers when CUDA_EMU is defined; the same .cu files are then compiled by g++
- * (`g++ -x c++ -DCUDA_EMU -Itests/cuda_emu`). Every CUDA thread is a fiber (cuda_emu.cc); blocks run one after another, warps and
- * lanes in a seeded random order. What is checked, each error with the kernel's name, block and thread:
- *   - a barrier that some threads of the block never reach, or reach at another source line; a warp operation that lanes of its mask
+ * cuda/launch.h includes this file instead of the CUDA headers when CUDA_EMU is defined; the same .cu files are then
+ * compiled by g++ (`g++ -x c++ -DCUDA_EMU -Itests/cuda_emu`). Every CUDA thread is a fiber (cuda_emu.cc);
+ * blocks run one after another, warps and lanes in a seeded random order. What is checked, each error with the kernel's
+ * name, block and thread:
+ *   - a barrier that some threads of the block never reach, or reach at another source line;
+ *   a warp operation that lanes of its mask
  *     never reach; a shuffle from a lane that does not take part;
- *   - shared memory: two threads touching a word, at least one writing, with no barrier between (also __syncwarp inside a warp),
+ *   - shared memory: two threads touching a word, at least one writing, with no barrier between (also __syncwarp inside
+ *   a warp),
  *     a read of a word that nothing in this block wrote, an index outside its array;
  *   - global memory: device allocations end at a page that must not be touched (under AddressSanitizer: at a red zone).
  * Not modelled: timing, memory ordering between blocks, caches, bank conflicts.
  *
- * Shared memory must be declared with SHARED / DYNAMIC_SHARED and passed on as SHARED_PTR(T): under nvcc these are plain arrays and
- * pointers, here they are small classes that see every access. */
+ * Shared memory must be declared with SHARED / DYNAMIC_SHARED and passed on as SHARED_PTR(T):
+ * under nvcc these are plain arrays and pointers, here they are small classes that see every access. */
 #ifndef CUDA_EMU_H
 #define CUDA_EMU_H
 #include <algorithm>
@@ -58,7 +62,8 @@ namespace emu {
 enum WarpOp { SHUFFLE, BALLOT, SYNCWARP, REDUCE, MMA_BF16, MMA_TF32, LDMATRIX };
 void barrier(int line, const char *file);
 int barrier_count(int line, const char *file, int predicate); // threads of the block whose predicate is true
-/* Waits until every lane of `mask` is at the same operation, having left `bytes` of data; afterwards lane_data reads what they left. */
+/* Waits until every lane of `mask` is at the same operation, having left `bytes` of data;
+ * afterwards lane_data reads what they left. */
 void warp_exchange(WarpOp op, unsigned mask, const void *data, size_t bytes);
 const void *lane_data(int lane); // NULL if the lane does not take part
 int lane_index();
@@ -135,9 +140,10 @@ template <class F> void launch_now(const char *kernel, dim3 grid, dim3 block, si
     launch(
         kernel, grid, block, shared, [](void *f) { (*(F *)f)(); }, &fn);
 }
-/* A device that lags as far behind the host as it may: with defer(true), launches, copies and fills wait in a queue until something
- * synchronises with them. (With defer(false), the default, each is done at once.) A copy out of pinned host memory reads it only then; one out
- * of other memory reads it at once, as the CUDA runtime does. A stream that is captured keeps them for its graph instead. */
+/* A device that lags as far behind the host as it may: with defer(true), launches, copies and fills wait in a queue
+ * until something synchronises with them. (With defer(false), the default, each is done at once.) A copy out of pinned
+ * host memory reads it only then; one out of other memory reads it at once, as the CUDA runtime does.
+ * A stream that is captured keeps them for its graph instead. */
 void defer(bool on);
 bool deferring(); // or capturing
 void enqueue(std::function<void()> work);
@@ -164,8 +170,8 @@ void async_commit();
 void async_wait(int groups_left);
 } // namespace emu
 
-#define SHARED(type, name, n)                                                                                \
-    static emu::Slot name##_slot;                                                                            \
+#define SHARED(type, name, n)                                                                                          \
+    static emu::Slot name##_slot;                                                                                      \
     const emu::SharedPtr<type> name = emu::shared_array<type>(name##_slot, (n), #name)
 #define DYNAMIC_SHARED(type, name) emu::SharedPtr<type> name = emu::dynamic_shared<type>()
 #define SHARED_PTR(type)           emu::SharedPtr<type>
@@ -192,17 +198,17 @@ template <class T> static inline void shared_store16(emu::SharedPtr<T> p, uint4 
     memcpy((void *)q, &v, 16);
 }
 
-#define LAUNCH(kernel, grid, block, shared, ...)                                                             \
-    emu::launch_any(#kernel, grid, block, shared, [](auto... a) { (kernel)(a...); }, __VA_ARGS__), cuda_latch(#kernel)
+#define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
+    emu::launch_any(                                                                                                   \
+        #kernel, grid, block, shared, [](auto... a) { (kernel)(a...); }, __VA_ARGS__),                                 \
+        cuda_latch(#kernel)
 
 // ---- barriers, votes, shuffles, reductions ----
 #define __syncthreads()        emu::barrier(__LINE__, __FILE__)
 #define __syncthreads_count(p) emu::barrier_count(__LINE__, __FILE__, (p))
 #define __syncthreads_or(p)    (emu::barrier_count(__LINE__, __FILE__, (p)) > 0)
 #define __syncthreads_and(p)   (emu::barrier_count(__LINE__, __FILE__, !(p)) == 0)
-static inline void __syncwarp(unsigned mask = 0xffffffffu) {
-    emu::warp_exchange(emu::SYNCWARP, mask, nullptr, 0);
-}
+static inline void __syncwarp(unsigned mask = 0xffffffffu) { emu::warp_exchange(emu::SYNCWARP, mask, nullptr, 0); }
 
 namespace emu {
 template <class T> static inline T shuffle(unsigned mask, T v, int source) {
@@ -210,9 +216,7 @@ template <class T> static inline T shuffle(unsigned mask, T v, int source) {
     const void *d = lane_data(source & 31);
     T r;
     if (d) memcpy(&r, d, sizeof r);
-    else
-        report("shuffle from lane %d, which does not take part", source & 31),
-            memset((void *)&r, 0xff, sizeof r);
+    else report("shuffle from lane %d, which does not take part", source & 31), memset((void *)&r, 0xff, sizeof r);
     return r;
 }
 } // namespace emu
@@ -268,7 +272,8 @@ template <class T> static inline T __reduce_min_sync(unsigned mask, T v) {
     return emu_reduce(mask, v, [](T a, T b) { return a < b ? a : b; });
 }
 
-// ---- atomics: fibers are not preempted, so plain reads and writes are atomic. On shared memory write atomicAdd(array + i, v); the race
+// ---- atomics: fibers are not preempted, so plain reads and writes are atomic. On shared memory write atomicAdd(array
+// + i, v); the race
 //      detector does not see it. ----
 template <class T> static inline T atomicAdd(T *p, T v) {
     T o = *p;
@@ -332,12 +337,7 @@ enum cudaError_t {
     cudaErrorNoDevice = 100,
     cudaErrorLaunchFailure = 719
 };
-enum cudaMemcpyKind {
-    cudaMemcpyHostToDevice,
-    cudaMemcpyDeviceToHost,
-    cudaMemcpyDeviceToDevice,
-    cudaMemcpyDefault
-};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 typedef void *cudaStream_t;
 struct cudaDeviceProp {
     char name[256];
@@ -360,8 +360,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
 cudaError_t cudaStreamSynchronize(cudaStream_t);
-/* Graphs: what a stream is told between Begin and End is not done but kept. Waiting, allocating, copies from the host to the device (the host's
- * memory would be read at each replay) and nested captures are errors that End reports, as on a device. */
+/* Graphs: what a stream is told between Begin and End is not done but kept. Waiting, allocating, copies from the host
+ * to the device (the host's memory would be read at each replay) and nested captures are errors that End reports,
+ * as on a device. */
 struct cudaGraph;
 typedef cudaGraph *cudaGraph_t, *cudaGraphExec_t;
 enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
@@ -386,7 +387,8 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     memset(p, 0, sizeof *p);
     memcpy(p->name, "emulator", 9);
-    p->multiProcessorCount = 1, p->totalGlobalMem = (size_t)1 << 34, p->major = 9, p->sharedMemPerBlockOptin = 227 * 1024;
+    p->multiProcessorCount = 1, p->totalGlobalMem = (size_t)1 << 34, p->major = 9,
+    p->sharedMemPerBlockOptin = 227 * 1024;
     return cudaSuccess;
 }
 #endif

@@ -1,5 +1,5 @@
-/* planted.cu - kernels with one planted bug each (PLANT selects it), and their right versions (PLANT 0): the emulator must report
- * the bugs and only them. Included once per bug by planted_all.cc. */
+/* planted.cu - kernels with one planted bug each (PLANT selects it), and their right versions (PLANT 0):
+ * the emulator must report the bugs and only them. Included once per bug by planted_all.cc. */
 
 /* Reverses n floats through shared memory, one block. */
 __global__ void reverse_kernel(float *y, const float *x, int n) {
@@ -32,7 +32,8 @@ __global__ void neighbour_kernel(float *y, const float *x) {
     y[i] = seat[(i & ~31) | ((lane + 1) & 31)];
 }
 
-/* y (16 x 8) = a (16 x 16) b (16 x 8) with one bf16 instruction; a comes through cp.async and ldmatrix. b is given transposed (8 x 16). */
+/* y (16 x 8) = a (16 x 16) b (16 x 8) with one bf16 instruction; a comes through cp.async and ldmatrix.
+ * b is given transposed (8 x 16). */
 __global__ void product_kernel(float *y, const Bf16 *a, const Bf16 *b) {
     SHARED(Bf16, tile, 16 * 16);
     const int lane = threadIdx.x, g = lane / 4, t = lane % 4;

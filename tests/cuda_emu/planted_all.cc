@@ -63,8 +63,8 @@ namespace plant11 {
 extern "C" {
 typedef void (*Planted)(int, void *, const void *, const void *, int);
 void planted_run(int bug, int which, void *y, const void *a, const void *b, int n) {
-    static const Planted run[] = {plant0::planted, plant1::planted, plant2::planted, plant3::planted,
-                                  plant4::planted, plant5::planted, plant6::planted, plant7::planted,
+    static const Planted run[] = {plant0::planted, plant1::planted, plant2::planted,  plant3::planted,
+                                  plant4::planted, plant5::planted, plant6::planted,  plant7::planted,
                                   plant8::planted, plant9::planted, plant10::planted, plant11::planted};
     run[bug](which, y, a, b, n);
 }

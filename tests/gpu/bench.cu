@@ -1,8 +1,11 @@
-/* bench.cu - times every BF16 op on a device at the shapes of a 3B model, beside what bounds it: both ceilings (device-to-device copy, BF16
- * matrix product) are measured in the same run. Medians over device events after a warm-up; inputs are random and rotate through
- * several sets, so that repeated runs do not read the cache. `limit` is the larger of bytes / copy rate and operations / matrix rate, every
- * input read once and every output written once; `target`, where there is one, is what the project asks for on an H200.
- * Compiled for the emulator (gpu-bench-emu) it walks the same rows at tiny shapes, to show that every row runs; times mean nothing there. */
+/* bench.cu - times every BF16 op on a device at the shapes of a 3B model, beside what bounds it:
+ * both ceilings (device-to-device copy, BF16 matrix product) are measured in the same run.
+ * Medians over device events after a warm-up; inputs are random and rotate through
+ * several sets, so that repeated runs do not read the cache. `limit` is the larger of bytes / copy rate and operations
+ * / matrix rate, every input read once and every output written once; `target`, where there is one, is what the project
+ * asks for on an H200.
+ * Compiled for the emulator (gpu-bench-emu) it walks the same rows at tiny shapes, to show that every row runs;
+ * times mean nothing there. */
 #include "launch.h"
 #include "cuda_backend.h"
 #include "bench_model.h"
@@ -36,16 +39,14 @@ static void stop_on_error(const char *what) {
     }
 }
 __global__ void fill_kernel(Bf16 *p, size_t n, float scale, float shift, unsigned seed) {
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n;
-         i += (size_t)gridDim.x * blockDim.x) {
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
         unsigned long long x = (i + 1) * 6364136223846793005ull + seed * 1442695040888963407ull;
         x ^= x >> 33, x *= 0xff51afd7ed558ccdull, x ^= x >> 33;
         p[i] = Bf16(shift + scale * ((float)(unsigned)(x >> 40) * (2.0f / 16777216.0f) - 1.0f));
     }
 }
 __global__ void fill_wide_kernel(float *p, size_t n, float scale, float shift, unsigned seed) {
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n;
-         i += (size_t)gridDim.x * blockDim.x) {
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
         unsigned long long x = (i + 1) * 6364136223846793005ull + seed * 1442695040888963407ull;
         x ^= x >> 33, x *= 0xff51afd7ed558ccdull, x ^= x >> 33;
         p[i] = shift + scale * ((float)(unsigned)(x >> 40) * (2.0f / 16777216.0f) - 1.0f);
@@ -159,9 +160,7 @@ static void row_ops() {
     };
     Bf16 *w;
     float *r, *dw;
-    auto weights = [&](size_t c, size_t rows) {
-        w = real_of(c, 0.1f, 1), r = wide_of(rows, 0.1f, 1), dw = wide_of(c);
-    };
+    auto weights = [&](size_t c, size_t rows) { w = real_of(c, 0.1f, 1), r = wide_of(rows, 0.1f, 1), dw = wide_of(c); };
 #define S (i % SETS)
     sets(nc), report("add", "N C", nc * 6, 0, ROWS, [&](int i) { op.add(y[S], x[S], z[S], (size_t)nc); });
     sets(nc), weights(C, N),
@@ -178,22 +177,20 @@ static void row_ops() {
     sets(nc), weights(D, (size_t)N * H), report("gated_rmsnorm backward", "N H, D", nc * 14, 0, ROWS, [&](int i) {
         op.gated_rmsnorm_backward(d[S], e[S], dw, y[S], x[S], z[S], w, r, N * H, D);
     });
-    sets(nc), weights(D, (size_t)N * H), report("l2norm", "N H, D", nc * 4, 0, ROWS, [&](int i) {
-        op.l2norm_forward(y[S], r, x[S], 1e-6, N * H, D);
-    });
+    sets(nc), weights(D, (size_t)N * H),
+        report("l2norm", "N H, D", nc * 4, 0, ROWS, [&](int i) { op.l2norm_forward(y[S], r, x[S], 1e-6, N * H, D); });
     sets(nc), weights(D, (size_t)N * H), report("l2norm backward", "N H, D", nc * 8, 0, ROWS, [&](int i) {
         op.l2norm_backward(d[S], x[S], y[S], r, N * H, D);
     });
-    sets(nf),
-        report("swiglu", "N F", nf * 6, 0, ROWS, [&](int i) { op.swiglu_forward(y[S], x[S], z[S], (size_t)nf); });
+    sets(nf), report("swiglu", "N F", nf * 6, 0, ROWS, [&](int i) { op.swiglu_forward(y[S], x[S], z[S], (size_t)nf); });
     sets(nf), report("swiglu backward", "N F", nf * 14, 0, ROWS,
                      [&](int i) { op.swiglu_backward(d[S], e[S], y[S], x[S], z[S], (size_t)nf); });
     sets(nc), r = wide_of(T4 * D), report("rope", "4 4096 16 128", nc * 4, 0, ROWS, [&](int i) {
         op.rope_forward(y[S], x[S], r, 0, 4, T4, H, D);
     });
-    sets(nc), w = real_of(C * 4), dw = wide_of(C * 4),
-              report("conv", "4 4096 2048, W 4", nc * 4, 0, ROWS,
-                     [&](int i) { op.conv_forward(y[S], NULL, x[S], w, NULL, NULL, 4, T4, C, 4); });
+    sets(nc), w = real_of(C * 4), dw = wide_of(C * 4), report("conv", "4 4096 2048, W 4", nc * 4, 0, ROWS, [&](int i) {
+        op.conv_forward(y[S], NULL, x[S], w, NULL, NULL, 4, T4, C, 4);
+    });
     sets(nc), w = real_of(C * 4), dw = wide_of(C * 4),
               report("conv backward", "4 4096 2048, W 4", nc * 8, 0, ROWS,
                      [&](int i) { op.conv_backward(d[S], dw, y[S], x[S], w, NULL, 4, T4, C, 4); });
@@ -206,8 +203,7 @@ static void row_ops() {
         float *dtable = wide_of((size_t)VOC * C);
         const double t = time_ms([&](int) { op.embed_forward(out, table, ids, N, C, VOC); });
         printf("%-22s %-34s %9.3f ms %7.0f GB/s\n", "embed", "N C", t, nc * 4 / t / 1e6);
-        report("embed backward", "N C", nc * 10, 0, ROWS,
-               [&](int) { op.embed_backward(dtable, out, ids, N, C, VOC); });
+        report("embed backward", "N C", nc * 10, 0, ROWS, [&](int) { op.embed_backward(dtable, out, ids, N, C, VOC); });
     }
     {
         enum { TENSORS = 100 }; // of one step
@@ -222,8 +218,7 @@ static void row_ops() {
         }
         const double t = time_ms([&](int) { op.sumsq(out, list, TENSORS); });
         printf("%-22s %-34s %9.3f ms %7.0f GB/s\n", "sumsq", "500M", t, n * 4.0 / t / 1e6);
-        report("adamw", "500M", n * 30.0, 0, ROWS,
-               [&](int) { op.adamw(list, 1, 0.9, 0.95, 1e-8, 10, 0, TENSORS); });
+        report("adamw", "500M", n * 30.0, 0, ROWS, [&](int) { op.adamw(list, 1, 0.9, 0.95, 1e-8, 10, 0, TENSORS); });
     }
 #undef S
 }
@@ -241,8 +236,8 @@ static void linear_op(int rows, int I, int O) {
 static void attention_op(int B, int T, int heads, int key_heads, int backward) {
     const AttnDims d = {B, T, 0, 0, heads, key_heads, D, 0};
     const size_t nq = (size_t)B * T * heads * D, nk = (size_t)B * T * key_heads * D;
-    Bf16 *q = real_of(nq), *k = real_of(nk), *v = real_of(nk), *o = real_of(nq), *g = real_of(nq),
-         *dq = real_of(nq), *dk = real_of(nk), *dv = real_of(nk);
+    Bf16 *q = real_of(nq), *k = real_of(nk), *v = real_of(nk), *o = real_of(nq), *g = real_of(nq), *dq = real_of(nq),
+         *dk = real_of(nk), *dv = real_of(nk);
     float *lse = wide_of(nq / D);
     void *work = take(attention_work(&d));
     const double f = 2.0 * B * heads * (double)T * T * D; // causal: half of 4 B H T^2 D
@@ -260,12 +255,13 @@ enum MixerOp { DELTA_RULE, GLA, KDA };
 static const char *const MIXER[][3] = {{"delta_rule", "delta_rule backward", "delta_rule decode"},
                                        {"gla", "gla backward", "gla decode"},
                                        {"kda", "kda backward", "kda decode"}};
-/* per head-token, performance.md 3.1: operations and bytes, forward and backward. KDA has the delta rule's products and a decay (float, and its
- * gradient) for each of 128 channels. The chunk states in bf16 are 512 bytes per head-token on top of that table. */
+/* per head-token, performance.md 3.1: operations and bytes, forward and backward. KDA has the delta rule's products and
+ * a decay (float, and its gradient) for each of 128 channels. The chunk states in bf16 are 512 bytes per head-token on
+ * top of that table. */
 static const double MIXER_FLOPS[][2] = {{166.6e3, 409.6e3}, {98.3e3, 245.8e3}, {166.6e3, 409.6e3}},
                     MIXER_BYTES[][2] = {{1164, 2448}, {1536, 3840}, {1672, 3464}};
-static void mixer_forward(MixerOp m, Bf16 *o, Bf16 *states, float *state, Bf16 *q, Bf16 *k, Bf16 *v, float *g, float *beta, void *work,
-                          const DeltaDims *d) {
+static void mixer_forward(MixerOp m, Bf16 *o, Bf16 *states, float *state, Bf16 *q, Bf16 *k, Bf16 *v, float *g,
+                          float *beta, void *work, const DeltaDims *d) {
     if (m == GLA) op.gla_forward(o, states, state, q, k, v, g, NULL, 0.088, work, d);
     else (m == KDA ? op.kda_forward : op.delta_rule_forward)(o, states, state, q, k, v, g, beta, NULL, 0.088, work, d);
 }
@@ -274,7 +270,8 @@ static void mixer_op(int B, int T, int heads, MixerOp m, int backward, double ta
     const size_t n = (size_t)B * T * heads * D, bh = n / D, gates = m == DELTA_RULE ? bh : n;
     Bf16 *q = real_of(n, 0.1f), *k = real_of(n, 0.15f), *v = real_of(n), *o = real_of(n), *g = real_of(n),
          *dq = real_of(n), *dk = real_of(n), *dv = real_of(n);
-    float *decay = wide_of(gates, 0.05f, -0.05f), *beta = wide_of(bh, 0.5f, 0.5f), *dg = wide_of(gates), *db = wide_of(bh);
+    float *decay = wide_of(gates, 0.05f, -0.05f), *beta = wide_of(bh, 0.5f, 0.5f), *dg = wide_of(gates),
+          *db = wide_of(bh);
     Bf16 *states = real_of(delta_states(&d), 0);
     float *state = wide_of((size_t)B * heads * D * D, 0), *ds = wide_of((size_t)B * heads * D * D);
     void *work = take(m == KDA ? kda_work(&d) : delta_rule_work(&d));
@@ -287,8 +284,8 @@ static void mixer_op(int B, int T, int heads, MixerOp m, int backward, double ta
     report(MIXER[m][1], shape, bytes, flops, target, [&](int) {
         if (m == GLA) op.gla_backward(dq, dk, dv, dg, ds, g, states, q, k, v, decay, NULL, 0.088, work, &d);
         else
-            (m == KDA ? op.kda_backward : op.delta_rule_backward)(dq, dk, dv, dg, db, ds, g, states, q, k, v, decay, beta, NULL, 0.088,
-                                                                  work, &d);
+            (m == KDA ? op.kda_backward : op.delta_rule_backward)(dq, dk, dv, dg, db, ds, g, states, q, k, v, decay,
+                                                                  beta, NULL, 0.088, work, &d);
     });
 }
 /* One new token: attention over a cache, and the recurrent mixers, whose state is read and written once. */
@@ -312,14 +309,14 @@ static void decode_ops() {
         float *g = wide_of(n, 0.05f, -0.05f), *beta = wide_of(n / D, 0.5f, 0.5f), *state = wide_of(n * D);
         void *work = take(m == KDA ? kda_work(&d) : delta_rule_work(&d));
         snprintf(shape, sizeof shape, "B %d, 1 token, H %d, 128", many, heads);
-        report(MIXER[m][2], shape, 8.0 * n * D, 0, ROWS, [&](int) { mixer_forward(m, o, NULL, state, q, k, v, g, beta, work, &d); });
+        report(MIXER[m][2], shape, 8.0 * n * D, 0, ROWS,
+               [&](int) { mixer_forward(m, o, NULL, state, q, k, v, g, beta, work, &d); });
     }
 }
 static void head_op(int rows, int voc, int kl) {
     const HeadDims d = {rows, C, C, voc, SMALL ? 16 : 1024};
-    Bf16 *x = real_of((size_t)rows * C), *w = real_of((size_t)voc * C, 0.05f),
-         *xt = real_of((size_t)rows * C), *wt = real_of((size_t)voc * C, 0.05f),
-         *dx = real_of((size_t)rows * C);
+    Bf16 *x = real_of((size_t)rows * C), *w = real_of((size_t)voc * C, 0.05f), *xt = real_of((size_t)rows * C),
+         *wt = real_of((size_t)voc * C, 0.05f), *dx = real_of((size_t)rows * C);
     float *dw = wide_of((size_t)voc * C), *loss = wide_of(rows);
     int *target = ids_of(rows, voc);
     void *work = take(head_work(&d));
@@ -335,7 +332,9 @@ static void head_op(int rows, int voc, int kl) {
 }
 
 /* Whole steps with random weights: filled on the device, since a CPU would take a minute a model. */
-static void fill_weights(void *p, size_t bytes) { LAUNCH(fill_kernel, FILL_BLOCKS, 256, 0, (Bf16 *)p, bytes / 2, 0.03f, 0.0f, seed++); }
+static void fill_weights(void *p, size_t bytes) {
+    LAUNCH(fill_kernel, FILL_BLOCKS, 256, 0, (Bf16 *)p, bytes / 2, 0.03f, 0.0f, seed++);
+}
 
 int main(int argc, char **argv) {
     Err e = {};
@@ -357,7 +356,8 @@ int main(int argc, char **argv) {
         }
         attention_op(4, 4096, H, HK, backward), attention_op(32, 512, H, HK, backward),
             attention_op(1, 32768, H, HK, backward);
-        mixer_op(4, 8192, 32, DELTA_RULE, backward, backward ? 0 : 0.42), mixer_op(1, 32768, 32, DELTA_RULE, backward, backward ? 2.0 : 0),
+        mixer_op(4, 8192, 32, DELTA_RULE, backward, backward ? 0 : 0.42),
+            mixer_op(1, 32768, 32, DELTA_RULE, backward, backward ? 2.0 : 0),
             mixer_op(96, 512, 16, DELTA_RULE, backward, 0);
         mixer_op(1, 8192, 96, GLA, backward, backward ? 0 : 0.8), mixer_op(96, 512, 16, GLA, backward, 0);
         mixer_op(4, 8192, 32, KDA, backward, 0), mixer_op(96, 512, 16, KDA, backward, 0);

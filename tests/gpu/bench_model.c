@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "base/log.h"
-#include "method/memory.h"
+#include "run/memory.h"
 #include "method/transfer.h"
 #include "tools/bench_steps.h"
 
@@ -62,8 +62,8 @@ static int row_run(const Row *r, Backend *be, void (*fill)(void *, size_t), doub
     s.close(s.ctx);
     if (rc) return rc;
     const double rate = s.tokens / seconds, limit = s.tokens / (s.flops / matrix_rate);
-    printf("%-14s %-13s %-34s %9.1f ms %9.0f tokens/s  limit %9.0f  %5.1f %%", r->name, s.name, s.shape, seconds * 1e3, rate, limit,
-           100 * rate / limit);
+    printf("%-14s %-13s %-34s %9.1f ms %9.0f tokens/s  limit %9.0f  %5.1f %%", r->name, s.name, s.shape, seconds * 1e3,
+           rate, limit, 100 * rate / limit);
     if (r->target > 0) printf("  target %9.0f %s", r->target, rate >= r->target ? "reached" : "-");
     memory_text(&p, table, sizeof table);
     printf("\n  held %.2f GB, counted %s\n", (double)held / 1e9, table);
@@ -72,11 +72,13 @@ static int row_run(const Row *r, Backend *be, void (*fill)(void *, size_t), doub
 }
 
 int bench_models(Backend *be, int small, void (*fill)(void *p, size_t bytes), double matrix_rate, Err *e) {
-    const Config qwen = bench_config(2048, 36, 16, 2, 11008, 151936, 1), llama = bench_config(3072, 28, 24, 8, 8192, 128256, 1),
-                 tiny = bench_config(32, 2, 2, 1, 48, 50, 1);
+    const Config qwen = bench_config(2048, 36, 16, 2, 11008, 151936, 1),
+                 llama = bench_config(3072, 28, 24, 8, 8192, 128256, 1), tiny = bench_config(32, 2, 2, 1, 48, 50, 1);
     const Row large_rows[] = {
-        {"Qwen2.5-3B", qwen, STEP_STAGE1, 32, 512, 52000}, {"Qwen2.5-3B", qwen, STEP_STAGE2, 4, 4096, 16800},
-        {"Llama-3.2-3B", llama, STEP_STAGE1, 32, 512, 0},  {"Llama-3.2-3B", llama, STEP_STAGE2, 4, 4096, 0},
+        {"Qwen2.5-3B", qwen, STEP_STAGE1, 32, 512, 52000},
+        {"Qwen2.5-3B", qwen, STEP_STAGE2, 4, 4096, 16800},
+        {"Llama-3.2-3B", llama, STEP_STAGE1, 32, 512, 0},
+        {"Llama-3.2-3B", llama, STEP_STAGE2, 4, 4096, 0},
     };
     const Row small_rows[] = {{"tiny", tiny, STEP_STAGE1, 2, 10, 1}, {"tiny", tiny, STEP_STAGE2, 2, 10, 1}};
     const Row *row = small ? small_rows : large_rows;
@@ -91,7 +93,8 @@ int bench_models(Backend *be, int small, void (*fill)(void *p, size_t bytes), do
 }
 
 /* calls[0], [1]: launches, and copies with fills, of one step of a model of L layers. */
-static int calls_of(StepKind kind, int linear, int L, Backend *be, void (*count)(unsigned long long *, unsigned long long *), double *calls, Err *e) {
+static int calls_of(StepKind kind, int linear, int L, Backend *be,
+                    void (*count)(unsigned long long *, unsigned long long *), double *calls, Err *e) {
     Config c = bench_config(256, L, 2, 1, 96, 64, 1);
     Step step;
     unsigned long long before[2], after[2];
@@ -108,25 +111,32 @@ static int calls_of(StepKind kind, int linear, int L, Backend *be, void (*count)
 }
 
 int bench_launches(Backend *be, void (*count)(unsigned long long *launches, unsigned long long *copies), Err *e) {
-    static const struct { const char *name; StepKind kind; int linear, B, T, no_graph; } row[] = {
-        {"decode, softmax", STEP_DECODE, 0, 1, 1, 0},       {"decode, linear", STEP_DECODE, 1, 1, 1, 1},
-        {"decode, linear, graph", STEP_DECODE, 1, 1, 1, 0}, {"stage 1, 32 x 512", STEP_STAGE1, 0, 32, 512, 0},
-        {"stage 2, 4 x 4096", STEP_STAGE2, 0, 4, 4096, 0}};
-    printf("%-22s %28s %28s %22s %12s\n", "step", "launches: fixed + a layer", "copies, fills: same", "36 layers, 4 us each", "roofline");
+    static const struct {
+        const char *name;
+        StepKind kind;
+        int linear, B, T, no_graph;
+    } row[] = {{"decode, softmax", STEP_DECODE, 0, 1, 1, 0},
+               {"decode, linear", STEP_DECODE, 1, 1, 1, 1},
+               {"decode, linear, graph", STEP_DECODE, 1, 1, 1, 0},
+               {"stage 1, 32 x 512", STEP_STAGE1, 0, 32, 512, 0},
+               {"stage 2, 4 x 4096", STEP_STAGE2, 0, 4, 4096, 0}};
+    printf("%-22s %28s %28s %22s %12s\n", "step", "launches: fixed + a layer", "copies, fills: same",
+           "36 layers, 4 us each", "roofline");
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         const Config qwen = bench_config(2048, 36, 16, 2, 11008, 151936, 1);
         Step step;
         double one[2], two[2], all = 0;
-        void (*const record)(Backend *b) = be->record_begin;
+        void (*const record)(Backend * b) = be->record_begin;
         if (row[i].no_graph) be->record_begin = NULL;
         TRY(calls_of(row[i].kind, row[i].linear, 1, be, count, one, e));
         TRY(calls_of(row[i].kind, row[i].linear, 2, be, count, two, e));
         be->record_begin = record;
         for (int k = 0; k < 2; k++) all += one[k] + 35 * (two[k] - one[k]);
-        const BenchStep s = bench_step(&step, row[i].kind, &qwen, NULL, mixer_find("gdn_v4"), be, row[i].B, row[i].T, 1);
+        const BenchStep s =
+            bench_step(&step, row[i].kind, &qwen, NULL, mixer_find("gdn_v4"), be, row[i].B, row[i].T, 1);
         const double least = row[i].kind == STEP_DECODE ? (double)params_count(&qwen) * 2 / 4.07e12 : s.flops / 790e12;
-        printf("%-22s %18.0f + %-7.0f %18.0f + %-7.0f %9.0f %9.2f ms %9.2f ms\n", row[i].name, 2 * one[0] - two[0], two[0] - one[0],
-               2 * one[1] - two[1], two[1] - one[1], all, all * 4e-3, least * 1e3);
+        printf("%-22s %18.0f + %-7.0f %18.0f + %-7.0f %9.0f %9.2f ms %9.2f ms\n", row[i].name, 2 * one[0] - two[0],
+               two[0] - one[0], 2 * one[1] - two[1], two[1] - one[1], all, all * 4e-3, least * 1e3);
     }
     return OK;
 }

@@ -1,4 +1,5 @@
-/* model_check.h - whole models on one backend against another: every gradient of one batch, and the losses of some training steps.
+/* model_check.h - whole models on one backend against another: every gradient of one batch, and the losses of some
+ * training steps.
  * Used by tests/test_cuda.c on the emulator and by tests/gpu/verify.c on a device. */
 #ifndef HYB_MODEL_CHECK_H
 #define HYB_MODEL_CHECK_H
@@ -25,8 +26,7 @@ static void model_run_close(ModelRun *r) {
     backend_close(r->be);
     memset(r, 0, sizeof *r);
 }
-static int model_run_open(ModelRun *r, const char *backend, const Config *c, int B, int T, int chunk,
-                          Err *e) {
+static int model_run_open(ModelRun *r, const char *backend, const Config *c, int B, int T, int chunk, Err *e) {
     memset(r, 0, sizeof *r);
     int rc = backend_open(&r->be, backend, 1, e);
     if (!rc) rc = model_open(&r->m, c, r->be, GRAD_ALL, e);
@@ -96,9 +96,10 @@ static int grad_compare_visit(void *ctx, const ParamInfo *info, Param *slot) {
     return rc;
 }
 
-/* Gradient of the mean cross-entropy of one batch on `backend` against ref64 with the same weights: the worst relative error and its tensor. */
+/* Gradient of the mean cross-entropy of one batch on `backend` against ref64 with the same weights:
+ * the worst relative error and its tensor. */
 static inline int model_check_gradient(const char *backend, const Config *c, int B, int T, int chunk, double *worst,
-                                char *where, size_t cap, Err *e) {
+                                       char *where, size_t cap, Err *e) {
     ModelRun of, ref = {0};
     void *mem;
     double value;
@@ -131,7 +132,7 @@ static inline int model_check_gradient(const char *backend, const Config *c, int
 
 /* `steps` steps of AdamW on `backend`: loss[i] before step i. */
 static inline int model_train(const char *backend, const Config *c, int B, int T, int chunk, int steps, double *loss,
-                       Err *e) {
+                              Err *e) {
     const OptimConfig oc = {.lr = 3e-3,
                             .lr_attn = 3e-3,
                             .beta1 = 0.9,
@@ -164,11 +165,11 @@ static inline int model_train(const char *backend, const Config *c, int B, int T
     return rc;
 }
 
-/* The largest difference of two loss curves, relative to the loss or to 0.1 where it is smaller; also whether the first went down. */
+/* The largest difference of two loss curves, relative to the loss or to 0.1 where it is smaller;
+ * also whether the first went down. */
 static inline double curve_difference(const double *a, const double *b, int n, int *learned) {
     double worst = 0;
-    for (int i = 0; i < n; i++)
-        worst = fmax(worst, isfinite(a[i]) ? fabs(a[i] - b[i]) / fmax(b[i], 0.1) : INFINITY);
+    for (int i = 0; i < n; i++) worst = fmax(worst, isfinite(a[i]) ? fabs(a[i] - b[i]) / fmax(b[i], 0.1) : INFINITY);
     *learned = n > 1 && a[n - 1] < a[0];
     return worst;
 }

@@ -1,6 +1,7 @@
-/* verify.c - the device run: every op in both precisions against float64 on the CPU, at the table's cases and at larger shapes; whole-model
- * gradients; training steps beside the CPU. One table; exit 1 if anything failed.
- *   verify [quick] [BACKEND...]   quick: only the table's cases, for compute-sanitizer. Backends: cuda and cuda-bf16 if none is named. */
+/* verify.c - the device run: every op in both precisions against float64 on the CPU, at the table's cases and at larger
+ * shapes; whole-model gradients; training steps beside the CPU. One table; exit 1 if anything failed.
+ *   verify [quick] [BACKEND...]   quick: only the table's cases, for compute-sanitizer. Backends:
+ *   cuda and cuda-bf16 if none is named. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,8 @@ static void tally(void *ctx, const OpResult *r) {
         t->margin = r->c.margin, snprintf(t->worst, sizeof t->worst, "%s of %s", r->tensor, r->shape);
 }
 
-/* Larger than the table's: several tiles, both head sizes of the fast versions, odd ends. Small enough for float64 on a CPU. */
+/* Larger than the table's: several tiles, both head sizes of the fast versions, odd ends. Small enough for float64 on a
+ * CPU. */
 static const struct {
     const char *op, *shape;
 } LARGE[] = {
@@ -79,8 +81,8 @@ static int failures;
 static void row(const char *what, const char *backend, const Tally *t, int rc, const Err *e) {
     const int bad = rc || t->failed || !t->lines;
     failures += bad;
-    printf("%-16s %-14s %5d checks  %3d failed  least margin %-8.3g %s%s\n", what, backend, t->lines,
-           t->failed, t->margin, rc ? e->msg : t->worst, bad ? "   <<< FAILED" : "");
+    printf("%-16s %-14s %5d checks  %3d failed  least margin %-8.3g %s%s\n", what, backend, t->lines, t->failed,
+           t->margin, rc ? e->msg : t->worst, bad ? "   <<< FAILED" : "");
     fflush(stdout);
 }
 static void ops(const char *backend, int quick) {
@@ -112,16 +114,15 @@ static void models(const char *backend, int bf16) {
         double far = 0, a[STEPS], r[STEPS];
         char where[160] = "";
         int learned = 1, rc = model_check_gradient(backend, &c, B, T, 64, &far, where, sizeof where, &e);
-        number(i ? "model gradient, gla" : "model gradient, gdn", backend, far, bf16 ? 0.1 : 1e-4, where, rc,
-               &e);
+        number(i ? "model gradient, gla" : "model gradient, gdn", backend, far, bf16 ? 0.1 : 1e-4, where, rc, &e);
         e = (Err){0};
         rc = model_train(backend, &c, B, T, 64, STEPS, a, &e);
         if (!rc) rc = model_train("cpu", &c, B, T, 64, STEPS, r, &e);
         if (!rc) far = curve_difference(a, r, STEPS, &learned);
-        snprintf(where, sizeof where, "loss %.4f to %.4f in %d steps%s", rc ? 0 : a[0], rc ? 0 : a[STEPS - 1],
-                 STEPS, learned ? "" : ", which does not go down");
-        number(i ? "20 steps, gla" : "20 steps, gdn", backend, learned ? far : INFINITY, bf16 ? 0.03 : 1e-3,
-               where, rc, &e);
+        snprintf(where, sizeof where, "loss %.4f to %.4f in %d steps%s", rc ? 0 : a[0], rc ? 0 : a[STEPS - 1], STEPS,
+                 learned ? "" : ", which does not go down");
+        number(i ? "20 steps, gla" : "20 steps, gdn", backend, learned ? far : INFINITY, bf16 ? 0.03 : 1e-3, where, rc,
+               &e);
     }
 }
 

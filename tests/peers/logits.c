@@ -1,6 +1,8 @@
 /* logits.c - prints the logits of every position of one sequence, for comparison with another implementation.
- *   logits MODEL BACKEND PIECE ID...     PIECE: tokens consumed at once (1: decoding with the cache; 0: all at once from a fresh state);
- *                                        a file name: one pass over all of them, its activations and logits into that safetensors file
+ *   logits MODEL BACKEND PIECE ID...     PIECE: tokens consumed at once (1: decoding with the cache; 0:
+ *   all at once from a fresh state);
+ *                                        a file name: one pass over all of them, its activations and logits into that
+ *                                        safetensors file
  * Output: one line of numbers a position. Built and run by hf_logits.py. */
 #include "base/mem.h"
 #include "io/dump.h"

@@ -16,18 +16,14 @@ int main(int argc, char **argv) {
     uint32_t n;
     int flags = 0;
     for (int i = 2; i < argc; i++)
-        flags |= !strcmp(argv[i], "special")   ? TOKENIZE_SPECIAL
-                 : !strcmp(argv[i], "noparse") ? TOKENIZE_NO_PARSE
-                                               : 0;
-    if (argc < 2 || tokenizer_open(&t, argv[1], &e))
-        return fprintf(stderr, "error: %s (%s)\n", e.msg, e.hint), 1;
+        flags |= !strcmp(argv[i], "special") ? TOKENIZE_SPECIAL : !strcmp(argv[i], "noparse") ? TOKENIZE_NO_PARSE : 0;
+    if (argc < 2 || tokenizer_open(&t, argv[1], &e)) return fprintf(stderr, "error: %s (%s)\n", e.msg, e.hint), 1;
     while (fread(&n, 4, 1, stdin) == 1) {
         size_t len = 0;
         text = realloc(text, n + 1u);
         if (!text || fread(text, 1, n, stdin) != n) return 1;
         ids.n = 0;
-        if (tokenizer_encode(t, text, n, flags, &ids, &e) ||
-            tokenizer_decode(t, ids.id, ids.n, 0, &out, &len, &e))
+        if (tokenizer_encode(t, text, n, flags, &ids, &e) || tokenizer_decode(t, ids.id, ids.n, 0, &out, &len, &e))
             return fprintf(stderr, "error: %s\n", e.msg), 1;
         for (size_t i = 0; i < ids.n; i++) printf("%d ", ids.id[i]);
         printf("\n");

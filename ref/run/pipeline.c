@@ -1,0 +1,340 @@
+/* pipeline.c - the whole method, in the order of the paper's Algorithm 1 (method.md 1.2). See pipeline.h. */
+#include "run/pipeline_parts.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "io/hf.h"
+#include "selectors/budget.h"
+#include "run/memory.h"
+#include "run/pretrain.h"
+#include "report/report.h"
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void pipeline_note(const Pipeline *p, const char *fmt, ...) {
+    char line[512];
+    va_list ap;
+    if (!p->h->note) return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    p->h->note(p->h->ctx, line);
+}
+
+/* dir/a or dir/a/b */
+int pipeline_path(const Pipeline *p, char *dst, size_t cap, const char *a, const char *b, Err *e) {
+    char name[256];
+    snprintf(name, sizeof name, "%s%s%s", a, b ? "/" : "", b ? b : "");
+    return file_join(dst, cap, p->dir, name, e);
+}
+
+int pipeline_stopped(const Pipeline *p, Err *e) {
+    if (!p->h->stop || !*p->h->stop) return OK;
+    return err_set(e, 128 + *p->h->stop, "stopped between two stages; the same command goes on from here");
+}
+
+TrainOptions pipeline_train(const Pipeline *p, const StageOptions *stage, const char *dir, const char *log,
+                            uint64_t fingerprint) {
+    const PipelineOptions *o = p->o;
+    TrainOptions t = {.stage = *stage,
+                      .log_every = o->log_every,
+                      .log_path = log,
+                      .dir = dir,
+                      .save_every = o->save_every,
+                      .keep_last = o->keep_last,
+                      .nan = o->nan_skip ? NAN_SKIP : NAN_STOP,
+                      .max_skips = o->max_skips,
+                      .fingerprint = fingerprint,
+                      .progress = p->h->progress,
+                      .stop = p->h->stop,
+                      .warn = p->h->note,
+                      .warn_ctx = p->h->ctx};
+    t.stage.optim.seed = o->seed;
+    return t;
+}
+
+/* ---------------------------------------------------------------- what goes in */
+
+static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
+    const PipelineOptions *o = p->o;
+    const size_t n = strlen(o->text);
+    if (n > 4 && !strcmp(o->text + n - 4, ".tok")) {
+        snprintf(path, cap, "%s", o->text);
+        return OK;
+    }
+    TRY(pipeline_path(p, path, cap, "data", NULL, e));
+    TRY(file_mkdirs(path, e));
+    TRY(pipeline_path(p, path, cap, "data", "text.tok", e));
+    if (file_exists(path)) return OK; // written atomically: there means complete
+    pipeline_note(p, "tokenizing %s", o->text);
+    const int eos = o->add_eos && p->teacher.c.n_eos > 0 ? p->teacher.c.eos[0] : -1;
+    const ShardOptions shard = {.add_eos = eos,
+                                .split = o->document_separator[0] ? o->document_separator : NULL,
+                                .max_tokens = (size_t)o->max_tokens};
+    return shard_write(path, o->text, p->tokenizer, &shard, NULL, e);
+}
+
+static int data_open(Pipeline *p, Err *e) {
+    char path[1200];
+    TRY(tokenizer_open(&p->tokenizer, p->o->teacher, e));
+    TRY(data_shard(p, path, sizeof path, e));
+    const char *paths[1] = {path};
+    TRY(dataset_open(&p->data, paths, 1, e));
+    if (p->data.shard[0].tok_hash != tokenizer_hash(p->tokenizer))
+        return err_set(e, ERR_INPUT, "%s: was made with another tokenizer than the teacher's", path);
+    if (p->data.shard[0].vocab > p->teacher.c.VOC)
+        return err_set(e, ERR_INPUT, "%s: ids up to %d, the teacher has %d", path, p->data.shard[0].vocab - 1,
+                       p->teacher.c.VOC);
+    p->text = (TextStream){
+        .d = &p->data, .seed = p->o->seed, .heldout = p->o->heldout, .boundaries = p->o->document_boundaries};
+    return OK;
+}
+
+/* The probes by which every student is judged. */
+static int probes_open(Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    const int B = o->eval_batch_size ? o->eval_batch_size : o->stage2.micro_batch_size;
+    const int T = o->eval_seq_len ? o->eval_seq_len : o->stage2.train_seq_len;
+    TRY(heldout_open(&p->heldout, &p->teacher, &p->text, B, T, o->eval_batches, (size_t)o->cache_mb << 19, e));
+    p->scoring = p->text;
+    if (!o->recall_keys[0]) return OK;
+    RecallSpec s = {.disjoint = !o->recall_values[0]};
+    int *keys = NULL, *values = NULL, n[RECALL_MAX_N], n_n = 0;
+    int rc = recall_alphabet(&keys, &s.n_key, p->tokenizer, o->recall_keys, e);
+    if (!rc && !s.disjoint) rc = recall_alphabet(&values, &s.n_value, p->tokenizer, o->recall_values, e);
+    if (!rc) rc = list_parse(o->recall_n, n, RECALL_MAX_N, &n_n, 1, 1 << 16, "recall_n", e);
+    s.key = keys;
+    s.value = values;
+    if (!rc) rc = recall_open(&p->recall, &s, n, n_n, o->recall_rows, 16, 77, p->teacher.c.VOC, e);
+    mem_free(keys);
+    mem_free(values);
+    if (rc || o->score_mix <= 0) return rc;
+    p->scoring.mix = o->score_mix;
+    p->scoring.recall = &p->recall;
+    return heldout_open(&p->judge, &p->teacher, &p->scoring, p->heldout.B, T, p->heldout.batches,
+                        (size_t)o->cache_mb << 19, e);
+}
+
+Heldout *pipeline_judge(Pipeline *p) { return p->judge.B ? &p->judge : &p->heldout; }
+
+/* What every stage depends on besides its own options: a change of anything else leaves finished stages valid. */
+static uint64_t base_fingerprint(const Pipeline *p) {
+    static const char *const keys[] = {
+        "document_separator", "student", "kv_repeat",  "stage1_loss", "document_boundaries", "add_eos",
+        "keep_biases",        "heldout", "max_tokens", "seed",        "log_every",           "nan_skip",
+        "max_skips"};
+    char text[1024];
+    uint64_t h = fingerprint_bytes(0, &p->inputs, sizeof p->inputs);
+    const OptionTable *t = pipeline_table();
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        options_get(options_find(t, keys[i]), p->o, text, sizeof text);
+        h = fingerprint_text(h, text);
+    }
+    for (int i = 0; i < t->n; i++) { // stage 1 is what all later stages start from
+        if (strncmp(t->row[i].key, "stage1.", 7)) continue;
+        options_get(&t->row[i], p->o, text, sizeof text);
+        h = fingerprint_text(h, text);
+    }
+    return h;
+}
+
+/* K from memory_budget_mb, if it is given. */
+static int budget_k(Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    if (o->memory_budget_mb <= 0) return OK;
+    const double soft = (double)budget_softmax_bytes(&p->teacher.c, p->be, (long)o->memory_context);
+    const double lin = (double)budget_linear_bytes(&p->teacher.c, p->be);
+    p->r->K = budget_count(soft, lin, p->r->L, o->memory_budget_mb * 1048576);
+    if (p->r->K < 0)
+        return err_set(e, ERR_USAGE, "memory_budget_mb: got %g, %d layers need at least %g at %lld tokens",
+                       o->memory_budget_mb, p->r->L, p->r->L * fmin(soft, lin) / 1048576, (long long)o->memory_context);
+    pipeline_note(p, "memory: %d softmax layers fit %g MiB at %lld tokens", p->r->K, o->memory_budget_mb,
+                  (long long)o->memory_context);
+    return OK;
+}
+
+/* Refuses a run that cannot fit, before anything is read: stage 1, and stage 2 of the student with every layer linear.
+ * */
+static int pipeline_fits(Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    const GradKind kind = o->teacher_bf16 ? GRAD_HALF : GRAD_NONE;
+    Config teacher, student;
+    int mixer[MAX_LAYERS];
+    if (!p->be->room) return OK;
+    TRY(hf_config(&teacher, o->teacher, e));
+    for (int l = 0; l < teacher.L; l++) mixer[l] = mixer_find(o->student);
+    TRY(transfer_config(&student, &teacher, mixer, e));
+    for (int stage = o->student_init_ckpt[0] ? 2 : 1; stage <= 2; stage++) {
+        MemoryPlan plan = {0};
+        const StageOptions *s = stage == 1 ? &o->stage1 : &o->stage2;
+        TRY(memory_frozen(&plan, p->be, &teacher, kind, "teacher's weights", "teacher's activations",
+                          s->micro_batch_size, s->train_seq_len, e));
+        if (stage == 2) TRY(memory_frozen(&plan, p->be, &student, GRAD_NONE, "stage-1 student", NULL, 0, 0, e));
+        TRY(memory_trained(&plan, p->be, &student, stage == 1 ? GRAD_MIXERS : GRAD_ALL, s,
+                           stage == 1 || o->checkpointing, stage == 1 ? -1 : teacher.C, e));
+        TRY(memory_check(&plan, p->be, stage == 1 ? "stage 1" : "stage 2", e));
+        char table[512];
+        memory_text(&plan, table, sizeof table);
+        pipeline_note(p, "memory for stage %d: %s", stage, table);
+    }
+    return OK;
+}
+
+static int inputs_open(Pipeline *p, Err *e) {
+    TRY(file_mkdirs(p->dir, e));
+    TRY(file_remove_temps(p->dir, e));
+    TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
+    p->base = base_fingerprint(p);
+    TRY(pipeline_fits(p, e));
+    TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, p->o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
+    for (int l = 0; l < p->teacher.c.L; l++)
+        if (p->teacher.c.mixer[l])
+            return err_set(e, ERR_INPUT, "%s: layer %d is linear; a teacher has softmax attention everywhere",
+                           p->o->teacher, l);
+    p->r->L = p->teacher.c.L;
+    p->r->K = p->o->k >= 0 ? p->o->k : select_count(p->r->L, p->o->softmax_ratio);
+    TRY(budget_k(p, e));
+    if (p->r->K > p->r->L) return err_set(e, ERR_USAGE, "k: got %d, the teacher has %d layers", p->r->K, p->r->L);
+    TRY(data_open(p, e));
+    TRY(probes_open(p, e));
+    p->r->n_n = p->recall.n_n;
+    memcpy(p->r->recall_n, p->recall.n, sizeof p->r->recall_n);
+    return OK;
+}
+
+static void pipeline_close(Pipeline *p) {
+    recall_close(&p->recall);
+    heldout_close(&p->judge);
+    heldout_close(&p->heldout);
+    model_close(&p->start);
+    model_close(&p->teacher);
+    dataset_close(&p->data);
+    tokenizer_close(p->tokenizer);
+    mem_free(p->score);
+    mem_free(p->rows);
+    for (int i = 0; i < p->rankings; i++) mem_free(p->ranking[i].order);
+}
+
+/* ---------------------------------------------------------------- stage 1 */
+
+static const char *start_mixer(const PipelineOptions *o) {
+    return o->force_window_on_all_layers ? "swa_v1" : o->student;
+}
+
+static int start_config(Pipeline *p, Config *c, Err *e) {
+    const PipelineOptions *o = p->o;
+    const int swa = !strcmp(start_mixer(o), "swa_v1"), window = o->window_size ? o->window_size : SWA_WINDOW;
+    int mixer[MAX_LAYERS];
+    for (int l = 0; l < p->teacher.c.L; l++) mixer[l] = mixer_find(start_mixer(o));
+    TRY(transfer_config(c, &p->teacher.c, mixer, e));
+    if (swa) c->swa_window = window;
+    if (o->force_window_on_all_layers || (o->window_on_kept_layers && (o->window_size || swa))) c->window = window;
+    c->linear_bias = p->o->keep_biases && c->qkv_bias;
+    return OK;
+}
+
+static int start_given(Pipeline *p, Err *e) {
+    const Config *t = &p->teacher.c, *c = &p->start.c;
+    TRY(hf_load_model(&p->start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
+    for (int l = 0; l < c->L; l++)
+        if (c->mixer[l] != mixer_find(start_mixer(p->o)))
+            return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l,
+                           mixer_at(c->mixer[l])->name, start_mixer(p->o));
+    if (c->L != t->L || c->C != t->C || c->VOC != t->VOC || c->H != t->H || c->Hk != t->Hk || c->D != t->D ||
+        c->F != t->F)
+        return err_set(e, ERR_INPUT, "%s: has another shape than the teacher", p->o->student_init_ckpt);
+    return OK;
+}
+
+static int align_run(Pipeline *p, const Config *c, const char *dir, const char *log, TrainResult *t, Err *e) {
+    Model student;
+    Align a;
+    TRY(model_open(&student, c, p->be, GRAD_MIXERS, e));
+    int rc = transfer_weights(&student, &p->teacher, p->o->kv_repeat, p->o->seed, e);
+    if (!rc && !(rc = align_open(&a, &p->teacher, &student, &p->text, &p->o->stage1, p->o->stage1_loss, e))) {
+        const Task task = align_task(&a);
+        const TrainOptions train = pipeline_train(p, &p->o->stage1, dir, log, p->base);
+        rc = train_run(&task, &train, t, e);
+        align_close(&a);
+    }
+    model_close(&student);
+    return rc;
+}
+
+/* Stage 1: all mixers linear, each aligned with the attention it replaces. Leaves the frozen stage-1 student in
+ * p->start. */
+static int stage1(Pipeline *p, Err *e) {
+    char dir[1200], log[1200];
+    Config c;
+    TrainResult t;
+    int found;
+    if (p->o->student_init_ckpt[0]) return start_given(p, e);
+    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", "stage1", e));
+    TRY(pipeline_path(p, log, sizeof log, "log.jsonl", NULL, e));
+    TRY(start_config(p, &c, e));
+    pipeline_note(p, "stage 1: aligning %d %s layers with their attention, %lld steps", c.L, p->o->student,
+                  (long long)stage_steps(&p->o->stage1));
+    TRY(align_run(p, &c, dir, log, &t, e));
+    p->r->seconds += t.seconds;
+    TRY(model_open(&p->start, &c, p->be, GRAD_NONE, e));
+    TRY(checkpoint_weights(dir, &p->start, &found, p->h->note, p->h->ctx, e));
+    return found ? OK : err_set(e, ERR_IO, "%s: no checkpoint of the finished stage 1", dir);
+}
+
+/* ---------------------------------------------------------------- all of it */
+
+static int pipeline_all(Pipeline *p, PipelineEnd end, Err *e) {
+    int keep[MAX_LAYERS] = {0};
+    double select_seconds;
+    TRY(inputs_open(p, e));
+    TRY(pipeline_stopped(p, e));
+    TRY(stage1(p, e));
+    if (end == PIPELINE_ALIGN) return pipeline_model_save(p, &p->start, e);
+    TRY(pipeline_stopped(p, e));
+    TRY(pipeline_scores(p, end == PIPELINE_SCORE && !selector_find(p->o->selector)->score, e));
+    TRY(pipeline_selection(p, keep, &select_seconds, e));
+    if (end != PIPELINE_ALL) return OK;
+    TRY(pipeline_students(p, keep, select_seconds, e));
+    TRY(pipeline_agreement(p, e));
+    pipeline_peak(p);
+    TRY(results_write(p->r, p->dir, e));
+    return report_write(p->dir, e);
+}
+
+/* A finished run with these options is left as it is. */
+static int pipeline_finished(const PipelineOptions *o, const char *dir, const PipelineHooks *h, PipelineResult *r,
+                             int *finished, Err *e) {
+    char path[1200];
+    PipelineOptions was;
+    int found = 0;
+    *finished = 0;
+    TRY(file_join(path, sizeof path, dir, "results.json", e));
+    if (!file_exists(path)) return OK;
+    TRY(pipeline_options_read(&was, dir, &found, e));
+    if (!found) return err_set(e, ERR_INPUT, "%s: results.json is there but run.json is not", dir);
+    if (options_differ(pipeline_table(), &was, o) && h->allow_config_change)
+        return file_remove(path, e);                          // more is wanted of it
+    if (options_differ(pipeline_table(), &was, o)) return OK; // run_file() will say which option
+    TRY(pipeline_results_read(r, dir, e));
+    r->finished_before = *finished = 1;
+    return OK;
+}
+
+int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const PipelineHooks *h, PipelineEnd end,
+                 PipelineResult *result, Err *e) {
+    static const PipelineHooks silent = {0};
+    const PipelineHooks *hooks = h ? h : &silent;
+    void *mem;
+    int finished = 0;
+    TRY(pipeline_check(o, e));
+    TRY(mem_alloc(&mem, sizeof(PipelineResult), "results", e));
+    Pipeline p = {.o = o, .h = hooks, .dir = dir, .be = be, .r = mem};
+    int rc = pipeline_finished(o, dir, hooks, p.r, &finished, e);
+    if (!rc && finished) pipeline_note(&p, "%s: this run is finished; nothing to do", dir);
+    if (!rc && !finished) rc = pipeline_all(&p, end, e);
+    if (!rc && result) *result = *p.r;
+    pipeline_close(&p);
+    mem_free(mem);
+    return rc;
+}

@@ -1,0 +1,331 @@
+/* pipeline_select.c - scores of all layers, and from them, or from a layout, the layers that stay softmax. */
+#include "run/pipeline_parts.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/text_buf.h"
+#include "selectors/budget.h"
+#include "run/pretrain.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- scores */
+
+int pipeline_names(const char *list, const char *name) {
+    const size_t n = strlen(name);
+    for (const char *s = list; *s;) {
+        const size_t len = strcspn(s, ",");
+        if (len == n && !memcmp(s, name, n)) return 1;
+        s += len + (s[len] == ',');
+    }
+    return 0;
+}
+
+/* Of all scoring runs; dir and log must stay. */
+static ScoreOptions score_options(const Pipeline *p, const char *dir, const char *log) {
+    const PipelineOptions *o = p->o;
+    uint64_t base = p->base;
+    if (p->judge.B) base = fingerprint_real(fingerprint_text(base, o->recall_keys), o->score_mix);
+    ScoreOptions s = {.train = pipeline_train(p, &o->score, dir, log, base),
+                      .tau = o->temperature,
+                      .checkpointing = o->checkpointing,
+                      .official = o->official_score,
+                      .eval_every = o->eval_every,
+                      .cache = (size_t)o->cache_mb << 19,
+                      .K = p->r->K,
+                      .recall = p->recall.n_n ? &p->recall : NULL};
+    s.stop = (EarlyStop){o->early_stop_r, o->early_stop_threshold, o->early_stop_all_pairs};
+    s.halving_z = o->halving_z;
+    return s;
+}
+
+static int rows_alloc(Pipeline *p, LayerScore **rows, Err *e) {
+    void *mem;
+    TRY(mem_alloc(&mem, (size_t)p->r->L * sizeof(LayerScore), "layer scores", e));
+    *rows = mem;
+    return OK;
+}
+
+/* The order of a ranking, for agreement.csv. */
+static int ranking_note(Pipeline *p, const char *name, const LayerScore *s, Err *e) {
+    void *mem;
+    if (p->rankings == PIPELINE_STUDENTS) return OK;
+    for (int i = 0; i < p->rankings; i++)
+        if (!strcmp(p->ranking[i].name, name)) return OK;
+    TRY(mem_alloc(&mem, (size_t)p->r->L * sizeof(int), "order of layers", e));
+    int *order = mem;
+    for (int l = 0; l < p->r->L; l++) order[s[l].rank - 1] = l;
+    snprintf(p->ranking[p->rankings].name, sizeof p->ranking[0].name, "%s", name);
+    p->ranking[p->rankings++].order = order;
+    return OK;
+}
+
+/* GA-S2 scores of all layers, if any selector wants them, or `want` says so. */
+int pipeline_scores(Pipeline *p, int want, Err *e) {
+    const PipelineOptions *o = p->o;
+    char dir[1200], log[1200];
+    for (int i = 0; i < selector_count(); i++) {
+        const Selector *s = selector_at(i);
+        want |= s->needs & NEEDS_SCORES && (!strcmp(s->name, o->selector) || pipeline_names(o->students, s->name));
+    }
+    if (!want) return OK;
+    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", "scores", e));
+    TRY(pipeline_path(p, log, sizeof log, "log.jsonl", NULL, e));
+    TRY(rows_alloc(p, &p->score, e));
+    const ScoreOptions s = score_options(p, dir, log);
+    pipeline_note(p, "scoring: each of %d layers back to softmax, %lld steps", p->r->L,
+                  (long long)stage_steps(&o->score));
+    TRY(score_layers(p->score, &p->teacher, &p->start, &p->scoring, pipeline_judge(p), &s, e));
+    for (int l = 0; l < p->r->L; l++) p->r->seconds += p->score[l].seconds;
+    return ranking_note(p, "ga_s2", p->score, e);
+}
+
+/* ---------------------------------------------------------------- selection */
+
+/* Of everything a selector's rows depend on: all options but those of stages 2 and 3, of which selectors there are,
+ * and of layouts. */
+static uint64_t rows_fingerprint(const Pipeline *p, const char *name) {
+    static const char *const not [] = {"stage2.",       "stage3.",      "selector", "keep_full", "k",
+                                       "softmax_ratio", "uniform_",     "students", "memory_",   "cost_budget",
+                                       "layer_costs",   "random_draws", "curve_"};
+    const OptionTable *t = pipeline_table();
+    const int64_t n[] = {p->r->K, p->heldout.B, p->heldout.T, p->heldout.batches};
+    uint64_t h = fingerprint_bytes(fingerprint_text(p->base, name), n, sizeof n);
+    char text[1024];
+    for (int i = 0; i < t->n; i++) {
+        int skip = t->row[i].cosmetic;
+        for (size_t k = 0; k < sizeof not / sizeof *not ; k++) {
+            const size_t len = strlen(not [k]);
+            skip |= len == 1 ? !strcmp(t->row[i].key, not [k]) : !strncmp(t->row[i].key, not [k], len);
+        }
+        if (skip) continue;
+        options_get(&t->row[i], p->o, text, sizeof text);
+        h = fingerprint_text(h, text);
+    }
+    return h;
+}
+
+/* p->rows of a selector that scores layers: read if they are there, else made and written. */
+static int own_rows(Pipeline *p, const Selector *s, const SelectInput *in, Err *e) {
+    char name[64], dir[1200];
+    const uint64_t want = rows_fingerprint(p, s->name);
+    int found;
+    if (!p->rows) TRY(rows_alloc(p, &p->rows, e));
+    snprintf(name, sizeof name, "rows/%s", s->name);
+    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", name, e));
+    TRY(score_rows_load(p->rows, p->r->L, dir, want, &found, e));
+    if (!found) {
+        char partial[1200];
+        SelectInput now = *in;
+        snprintf(name, sizeof name, "partial/%s", s->name);
+        TRY(pipeline_path(p, partial, sizeof partial, "checkpoints", name, e));
+        now.keep_dir = partial;
+        now.keep_fingerprint = want;
+        now.stop = p->h->stop;
+        pipeline_note(p, "scoring by %s: %s", s->name, s->label);
+        TRY(selector_score(s, &now, p->rows, e));
+        TRY(score_rows_save(p->rows, p->r->L, dir, want, e));
+        TRY(file_remove_tree(partial, e));
+    }
+    return ranking_note(p, s->name, p->rows, e);
+}
+
+static SelectInput select_input(Pipeline *p, const Choice *c, const ScoreOptions *scoring) {
+    const PipelineOptions *o = p->o;
+    return (SelectInput){.L = p->r->L,
+                         .K = c->K,
+                         .score = p->score,
+                         .stride = o->uniform_stride,
+                         .first = o->uniform_first,
+                         .seed = o->seed,
+                         .draw = c->draw,
+                         .teacher = &p->teacher,
+                         .recall = p->recall.n_n ? &p->recall : NULL,
+                         .start = &p->start,
+                         .heldout = pipeline_judge(p),
+                         .data = &p->scoring,
+                         .scoring = scoring,
+                         .align_form = o->stage1_loss,
+                         .tokenizer = p->tokenizer,
+                         .tasks = {o->task_samples, o->task_pairs, o->task_new_tokens, o->seed},
+                         .branch_steps = o->branch_steps,
+                         .distance_strength = o->distance_strength,
+                         .distance_width = o->distance_width};
+}
+
+/* layer_costs as numbers: soft, lin (L). */
+static int costs_parse(const Pipeline *p, double *soft, double *lin, Err *e) {
+    const char *s = p->o->layer_costs;
+    int n = 0, used;
+    for (; *s && n < p->r->L; n++, s += used + (s[used] == ','))
+        if (sscanf(s, "%lf:%lf%n", &soft[n], &lin[n], &used) != 2 || (s[used] && s[used] != ',') ||
+            !(soft[n] >= 0 && lin[n] >= 0))
+            return err_set(e, ERR_USAGE,
+                           "layer_costs: got '%.40s', expected two numbers >= 0 with a colon between them", s);
+    if (*s || (n != 1 && n != p->r->L)) return err_set(e, ERR_USAGE, "layer_costs: expected 1 or %d pairs", p->r->L);
+    for (; n < p->r->L; n++) soft[n] = soft[0], lin[n] = lin[0];
+    return OK;
+}
+
+/* Layers by a list or by costs, where the options say so. list, soft, lin (MAX_LAYERS) must stay. */
+static int select_limits(const Pipeline *p, SelectInput *in, const char *name, int *list, double *soft, double *lin,
+                         Err *e) {
+    const PipelineOptions *o = p->o;
+    if (!strcmp(name, "explicit")) {
+        TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &in->n_list, 0, p->r->L - 1,
+                       "keep_full_attention_layers", e));
+        in->list = list;
+        in->K = in->n_list;
+    }
+    if (o->cost_budget <= 0) return OK;
+    TRY(costs_parse(p, soft, lin, e));
+    in->soft = soft;
+    in->lin = lin;
+    in->budget = o->cost_budget;
+    return OK;
+}
+
+static int scores_equal(const LayerScore *s, int L) {
+    for (int l = 1; l < L; l++)
+        if (!(s[l].score == s[0].score)) return 0;
+    return L > 1;
+}
+
+/* keep (L) of one selector. Rows are made for the run's own K, whatever c->K. */
+int pipeline_choose(Pipeline *p, Choice *c, int *keep, Err *e) {
+    const Selector *s = selector_find(c->name);
+    char dir[1200], log[1200];
+    int list[MAX_LAYERS];
+    double soft[MAX_LAYERS], lin[MAX_LAYERS];
+    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", "scores", e));
+    TRY(pipeline_path(p, log, sizeof log, "log.jsonl", NULL, e));
+    const ScoreOptions scoring = score_options(p, dir, log);
+    SelectInput in = select_input(p, c, &scoring);
+    TRY(select_limits(p, &in, c->name, list, soft, lin, e));
+    if (s->score) {
+        SelectInput all = in;
+        all.K = p->r->K;
+        TRY(own_rows(p, s, &all, e));
+        in.rows = p->rows;
+    }
+    TRY(select_layers(s, &in, keep, e));
+    c->seconds = 0;
+    if (s->score && scores_equal(p->rows, p->r->L))
+        pipeline_note(p, "%s: all layers score the same, so it says nothing; the lowest layers are taken", c->name);
+    const LayerScore *cost = s->score ? p->rows : s->needs & NEEDS_SCORES ? p->score : NULL;
+    for (int l = 0; cost && l < p->r->L; l++) c->seconds += cost[l].seconds;
+    if (!cost || c->K != p->r->K) return OK;
+    TRY(pipeline_path(p, dir, sizeof dir, "rankings", c->name, e));
+    TRY(file_mkdirs(dir, e));
+    return ranking_write(cost, p->r->L, c->name, keep, dir, e);
+}
+
+/* One line of budget.csv: a set of layers, its cost, the sum of its scores above the lowest one, and whether it is the
+ * run's. */
+static void budget_line(TextBuf *b, const int *set, const int *keep, const double *value, double cost, int L) {
+    char text[256];
+    double sum = 0;
+    int K = 0;
+    for (int l = 0; l < L; l++) K += set[l], sum += set[l] ? value[l] : 0;
+    select_text(text, sizeof text, set, L);
+    textbuf_printf(b, "%d,%.9g,%.9g,%d,\"%s\"\n", K, cost, sum, !memcmp(set, keep, (size_t)L * sizeof *set), text);
+}
+
+/* The best set within each of 2L+1 budgets from the cheapest choice to the dearest. */
+static int budget_costs(const Pipeline *p, TextBuf *b, const int *keep, const double *value, Err *e) {
+    double soft[MAX_LAYERS], lin[MAX_LAYERS], least = 0, most = 0;
+    const int L = p->r->L;
+    TRY(costs_parse(p, soft, lin, e));
+    for (int l = 0; l < L; l++) least += fmin(soft[l], lin[l]), most += fmax(soft[l], lin[l]);
+    for (int i = 0; i <= 2 * L; i++) {
+        int set[MAX_LAYERS];
+        double cost = 0;
+        TRY(budget_knapsack(value, soft, lin, L, least + (most - least) * i / (2 * L), set, e));
+        for (int l = 0; l < L; l++) cost += set[l] ? soft[l] : lin[l];
+        budget_line(b, set, keep, value, cost, L);
+    }
+    return OK;
+}
+
+/* The first K ranks for every K; cost: memory in MiB at memory_context. */
+static void budget_memory(const Pipeline *p, TextBuf *b, const int *keep, const LayerScore *s, const double *value) {
+    const double soft = (double)budget_softmax_bytes(&p->teacher.c, p->be, (long)p->o->memory_context) / 1048576;
+    const double lin = (double)budget_linear_bytes(&p->teacher.c, p->be) / 1048576;
+    const int L = p->r->L;
+    int set[MAX_LAYERS] = {0};
+    for (int K = 0; K <= L; K++) {
+        for (int l = 0; l < L; l++) set[l] |= s[l].rank == K && K;
+        budget_line(b, set, keep, value, K * soft + (L - K) * lin, L);
+    }
+}
+
+/* budget.csv: the quality-cost curve, by what the scores promise. */
+static int budget_write(const Pipeline *p, const LayerScore *s, const int *keep, Err *e) {
+    char path[1200];
+    TextBuf b = {0};
+    const int L = p->r->L;
+    double value[MAX_LAYERS], low = INFINITY;
+    int rc = OK;
+    for (int l = 0; l < L; l++) low = s[l].score < low ? s[l].score : low;
+    for (int l = 0; l < L; l++) value[l] = isnan(s[l].score) ? 0 : s[l].score - low;
+    textbuf_puts(&b, "k,cost,value,chosen,layers\n");
+    if (p->o->cost_budget > 0) rc = budget_costs(p, &b, keep, value, e);
+    else budget_memory(p, &b, keep, s, value);
+    if (!rc) rc = textbuf_end(&b, e);
+    if (!rc) rc = pipeline_path(p, path, sizeof path, "budget.csv", NULL, e);
+    if (!rc) rc = file_write_all(path, b.text, b.len, e);
+    textbuf_free(&b);
+    return rc;
+}
+
+/* Rows of a selector that scores nothing: no scores, the chosen layers first. */
+static int layout_rows(Pipeline *p, const int *keep, Err *e) {
+    int rank = 0;
+    if (!p->rows) TRY(rows_alloc(p, &p->rows, e));
+    memset(p->rows, 0, (size_t)p->r->L * sizeof *p->rows);
+    for (int pass = 0; pass < 2; pass++)
+        for (int l = 0; l < p->r->L; l++) {
+            if (keep[l] == pass) continue;
+            score_finish(&p->rows[l], l, 0);
+            p->rows[l].rank = ++rank;
+        }
+    return OK;
+}
+
+int pipeline_selection(Pipeline *p, int *keep, double *seconds, Err *e) {
+    char text[256];
+    const Selector *s = selector_find(p->o->selector);
+    Choice c = {.name = p->o->selector, .K = p->r->K};
+    TRY(pipeline_choose(p, &c, keep, e));
+    *seconds = c.seconds;
+    select_text(text, sizeof text, keep, p->r->L);
+    pipeline_note(p, "selected by %s: layers %s", p->o->selector, text[0] ? text : "none");
+    if (!s->score && !p->score) {
+        TRY(layout_rows(p, keep, e));
+        return ranking_write(p->rows, p->r->L, p->o->selector, keep, p->dir, e);
+    }
+    const LayerScore *shown = s->score ? p->rows : p->score;
+    TRY(ranking_write(shown, p->r->L, p->o->selector, keep, p->dir, e));
+    TRY(budget_write(p, shown, keep, e));
+    return p->score ? trajectory_write(p->score, p->r->L, p->o->official_score, p->dir, e) : OK;
+}
+
+/* agreement.csv: every pair of rankings of this run. */
+int pipeline_agreement(const Pipeline *p, Err *e) {
+    char path[1200];
+    TextBuf b = {0};
+    const int L = p->r->L;
+    if (p->rankings < 2) return OK;
+    textbuf_puts(&b, "a,b,kendall,spearman,jaccard\n");
+    for (int i = 0; i < p->rankings; i++)
+        for (int k = 0; k < p->rankings; k++) {
+            const int *x = p->ranking[i].order, *y = p->ranking[k].order;
+            textbuf_printf(&b, "%s,%s,%.6g,%.6g,%.6g\n", p->ranking[i].name, p->ranking[k].name,
+                           select_kendall(x, y, L), select_spearman(x, y, L), select_jaccard(x, y, L, p->r->K));
+        }
+    int rc = textbuf_end(&b, e);
+    if (!rc) rc = pipeline_path(p, path, sizeof path, "agreement.csv", NULL, e);
+    if (!rc) rc = file_write_all(path, b.text, b.len, e);
+    textbuf_free(&b);
+    return rc;
+}

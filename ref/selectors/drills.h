@@ -1,0 +1,51 @@
+/* drills.h - the diagnostic tasks by whose loss under zero-ablation the paper's task-guided baselines rank layers
+ * (method.md 3.5, evaluation.md 7.2): seeded, greedy, with words made of syllables, since the official word lists come
+ * from one tokenizer or package.
+ *
+ *   ar          name: digit pairs, the sum of three asked           the number is in the output
+ *   ar_mh       the same, some names stand for earlier names        the number is in the output
+ *   vt          two chains of assignments with noise, shuffled      exactly the names of the X chain are in the output
+ *   cwe         10 words twice, 100 once                            the first ten list words of the output are those
+ *               ten
+ *   fwe         words with Zipf counts, the three most frequent     the first three list words, in order
+ *   phone_book  lines "First Last: number", two shown again         the first line is the number
+ *   retrieval   word:number pairs, one asked                        the first integer */
+#ifndef HYB_DRILLS_H
+#define HYB_DRILLS_H
+#include "base/rng.h"
+#include "base/text_buf.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+typedef struct {
+    int samples, pairs, new_tokens;
+    uint64_t seed;
+} DrillOptions; /* officially 500, 50, 200 and no seed */
+typedef struct {
+    TextBuf prompt, answer, words;
+} DrillSample; /* words: what may be answered, one a line (cwe, fwe) */
+
+typedef struct {
+    const char *name;
+    int (*make)(DrillSample *s, Rng *r, int pairs, Err *e);
+    int (*right)(const DrillSample *s, const char *output);
+} DrillKind;
+
+enum { DRILLS = 7 };
+const DrillKind *drill_at(int i);
+const DrillKind *drill_find(const char *name); /* NULL if unknown */
+/* Sample number i. drill_free also after a failure. */
+int drill_sample(DrillSample *s, const DrillKind *k, const DrillOptions *o, int i, Err *e);
+void drill_free(DrillSample *s);
+
+/* Accuracy of greedy answers; tokens (may be NULL): consumed and generated, added. */
+int drill_accuracy(const DrillKind *k, Model *m, const Tokenizer *t, const DrillOptions *o, double *accuracy,
+                   int64_t *tokens, Err *e);
+/* The same with mixer `layer`'s output set to zero. */
+int drill_without(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o, int layer,
+                  double *accuracy, int64_t *tokens, Err *e);
+/* importance[l] = accuracy - accuracy without mixer l. */
+int drill_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o, double *importance,
+                   int64_t *tokens, Err *e);
+
+#endif

@@ -1,0 +1,134 @@
+/* swap.c - one layer swapped at a time, the prefix shared. See swap.h. */
+#include "selectors/swap.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+    SwapKind kind;
+    Model *base, *other; /* whose stack is run; where swapped mixers come from, NULL: they say nothing */
+    const int *keep;     /* layers that are always other's */
+    Heldout *heldout;
+    Pass bp, op;
+    Loss loss;
+    /* (L,N,C) inputs of all layers without a swap; residual stream above a swap; last hidden state without a swap */
+    Real *prefix, *x, *h;
+    void *mem;
+    const Real *xt; /* the teacher's last hidden state of this batch */
+} Swap;
+
+typedef enum { OWN, OTHERS } Whose;
+
+static Real *prefix_at(const Swap *s, int l) {
+    return real_at(s->base->be, s->prefix, (size_t)l * s->bp.N * s->base->c.C);
+}
+
+/* One layer of base with its own mixer, the other's, or none. out may be x. */
+static void layer_run(Swap *s, int l, Whose whose, const Real *x, Real *out) {
+    Model *m = s->base;
+    Backend *be = m->be;
+    Pass *p = &s->bp;
+    const size_t n = (size_t)p->N * m->c.C;
+    layer_norm_in(m, p, l, x);
+    if (whose == OWN) layer_mixer(m, p, l, p->mix_out);
+    else if (!s->other) be->zero(be, p->mix_out, n * be->real_size);
+    else {
+        const Mixer *mix = mixer_at(s->other->c.mixer[l]);
+        mix->forward(mix, layer_call(s->other, &s->op, l), &s->op.layer[l].mix, p->mix_out, p->layer[l].n1);
+    }
+    layer_mlp(m, p, l, x, p->mix_out, out);
+}
+
+static Whose whose_at(const Swap *s, int l) { return s->keep && s->keep[l] ? OTHERS : OWN; }
+
+/* Measure of the residual stream x at the end of the stack; first: without a swap. */
+static int swap_measure(Swap *s, const Real *x, int first, double *v, Err *e) {
+    Model *m = s->base, *t = s->heldout->teacher_model;
+    Pass *p = &s->bp;
+    const int N = p->N, C = m->c.C;
+    m->be->op->rmsnorm_forward(p->h, p->r, x, m->p.norm.w, m->c.norm_eps, N, C);
+    if (s->kind == SWAP_PPL) return loss_xent(&s->loss, m, p, s->heldout->batch.target, NULL, 0, v, NULL, NULL, e);
+    if (s->kind != SWAP_MSE)
+        return loss_kl(&s->loss, m, p, s->xt, t->c.C, params_head(&t->p)->w, 1, NULL, 0, v, NULL, e);
+    if (first) m->be->move(m->be, s->h, p->h, (size_t)N * C * m->be->real_size);
+    m->be->op->align_loss(s->loss.loss, NULL, s->h, p->h, 1, ALIGN_SQUARED, N, C);
+    TRY(wide_get(m->be, DT_F64, s->loss.rows, s->loss.loss, N, e));
+    *v = 0;
+    for (int i = 0; i < N; i++) *v += s->loss.rows[i] / N / C;
+    return OK;
+}
+
+static int swap_batch(Swap *s, int i, LayerScore *rows, Err *e) {
+    Heldout *h = s->heldout;
+    Model *m = s->base;
+    const int L = m->c.L, *start = batch_start(&h->batch, &h->data);
+    double base, v;
+    TRY(batch_text(&h->batch, &h->data, 1, (uint64_t)i, e));
+    if (s->kind == SWAP_ADD || s->kind == SWAP_REMOVE)
+        TRY(teacher_hidden(&h->teacher, i, h->batch.ids, start, &s->xt, e));
+    TRY(pass_input(&s->bp, m, h->batch.ids, start, e));
+    if (s->other) TRY(pass_input(&s->op, s->other, h->batch.ids, start, e));
+    model_embed(m, &s->bp, s->prefix);
+    for (int l = 0; l < L; l++)
+        layer_run(s, l, whose_at(s, l), prefix_at(s, l), l + 1 < L ? prefix_at(s, l + 1) : s->x);
+    TRY(swap_measure(s, s->x, 1, &base, e));
+    for (int l = 0; l < L; l++) {
+        if (whose_at(s, l) == OTHERS) continue;
+        layer_run(s, l, OTHERS, prefix_at(s, l), s->x);
+        for (int k = l + 1; k < L; k++) layer_run(s, k, whose_at(s, k), s->x, s->x);
+        TRY(swap_measure(s, s->x, 0, &v, e));
+        rows[l].batch_kl[i] = s->kind == SWAP_ADD ? base - v : v - base;
+    }
+    return m->be->sync(m->be, e);
+}
+
+static void swap_place(Swap *s, Arena *a) {
+    const size_t n = (size_t)s->bp.N * s->base->c.C, size = s->base->be->real_size;
+    s->prefix = arena_take(a, n * s->base->c.L, size);
+    s->x = arena_take(a, n, size);
+    s->h = arena_take(a, n, size);
+}
+
+static int swap_open(Swap *s, Err *e) {
+    Heldout *h = s->heldout;
+    Backend *be = s->base->be;
+    Arena a = {0};
+    TRY(pass_open(&s->bp, s->base, h->B, h->T, 0, e));
+    if (s->other) TRY(pass_open(&s->op, s->other, h->B, h->T, 0, e));
+    TRY(loss_open(&s->loss, s->base, h->teacher_model->c.C, h->B * h->T, e));
+    swap_place(s, &a);
+    const size_t bytes = a.used;
+    TRY(be->alloc(be, &s->mem, bytes, "inputs of all layers", e));
+    a = (Arena){0};
+    arena_begin(&a, s->mem, bytes);
+    swap_place(s, &a);
+    return OK;
+}
+
+static void swap_close(Swap *s) {
+    s->base->be->release(s->base->be, s->mem);
+    loss_close(&s->loss);
+    pass_close(&s->op);
+    pass_close(&s->bp);
+}
+
+int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout,
+                ScoreKeep *partial, Err *e) {
+    const int L = teacher->c.L, add = kind == SWAP_ADD;
+    ScoreKeep none = {0}, *k = partial ? partial : &none;
+    int done;
+    Swap s = {.kind = kind, .base = add ? start : teacher, .keep = add ? keep : NULL, .heldout = heldout};
+    s.other = add ? teacher : kind == SWAP_REMOVE ? start : NULL;
+    TRY(score_keep_begin(k, rows, L, &done, e));
+    int rc = swap_open(&s, e);
+    for (int i = done; i < heldout->batches && !rc; i++) {
+        rc = swap_batch(&s, i, rows, e);
+        if (!rc) rc = score_keep_unit(k, rows, L, i + 1, e);
+    }
+    swap_close(&s);
+    for (int l = 0; l < L && !rc; l++) score_finish(&rows[l], l, whose_at(&s, l) == OTHERS ? 0 : heldout->batches);
+    if (!rc) score_share(rows, L, (int64_t)heldout->batches * heldout->B * heldout->T, score_keep_seconds(k));
+    if (!rc) score_rank(rows, L);
+    return rc;
+}
