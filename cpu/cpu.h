@@ -1,9 +1,9 @@
-/* cpu.h - what cpu/ offers besides ops_cpu32 (ops/ops.h): its paths, the machine's ceilings, and threads. */
+/* cpu.h - what cpu/ offers besides the ops of its tables: its paths, the machine's ceilings, and threads. */
 #ifndef HYB_CPU_H
 #define HYB_CPU_H
 #include "ops/ops.h"
 
-/* cpu/ for one instruction set. An op that it does not speed up is NULL in the table. */
+/* cpu/ for one instruction set. */
 typedef struct {
     const char *name;
     Ops32 ops;
@@ -15,9 +15,10 @@ typedef struct {
 } CpuPath;
 extern const CpuPath cpu_avx512, cpu_avx2, cpu_plain; /* the first two exist on x86-64 only */
 
-/* What ops_cpu32 uses. Chosen at the first call: the best that this CPU runs, or, if the environment variable
+/* What the "cpu" backend uses. Chosen at the first call: the best that this CPU runs, or, if the environment variable
  * HYBRIDIZE_CPU names one (avx512, avx2, plain), that one or the best below it. */
 const CpuPath *cpu_path(void);
+const Ops32 *cpu_ops32(void); /* its table; what Backend.op of "cpu" points to */
 /* By name; NULL if there is none or this CPU does not run it. */
 const CpuPath *cpu_path_named(const char *name);
 

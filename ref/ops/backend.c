@@ -5,7 +5,7 @@
 #include <string.h>
 
 #ifdef HYB_NO_CPU /* built without cpu/: only speed is lost */
-#define ops_cpu32 ops_ref32
+const Ops32 *cpu_ops32(void) { return &ops_ref32; }
 int cpu_threads(int threads) { return (void)threads, 1; }
 void cpu_hold(const float *w, int O, int I, int backward) { (void)w, (void)O, (void)I, (void)backward; }
 size_t cpu_hold_bytes(int O, int I, int backward) { return (void)O, (void)I, (void)backward, (size_t)0; }
@@ -42,17 +42,19 @@ static void held_changed(Backend *b, const Real *w) { (void)b, cpu_changed((cons
 static void held_let_go(Backend *b, const Real *w) { (void)b, cpu_let_go((const float *)w); }
 
 /* One row a host backend. A table is read through `Ops` with its own element types behind Real and Wide (ops.h). */
+static const void *ref64_table(void) { return &ops_ref64; }
+static const void *ref32_table(void) { return &ops_ref32; }
+static const void *cpu32_table(void) { return cpu_ops32(); }
 typedef struct {
     const char *name;
-    const void *op;
-    DType type;
-    size_t size;
+    const void *(*table)(void);
+    DType real, wide;
     int parallel;
 } HostRow;
 static const HostRow host_rows[] = {
-    {"ref64", &ops_ref64, DT_F64, 8, 0},
-    {"ref32", &ops_ref32, DT_F32, 4, 0},
-    {"cpu", &ops_cpu32, DT_F32, 4, 1},
+    {"ref64", ref64_table, DT_F64, DT_F64, 0},
+    {"ref32", ref32_table, DT_F32, DT_F32, 0},
+    {"cpu", cpu32_table, DT_F32, DT_F32, 1},
 };
 enum { HOST_ROWS = sizeof host_rows / sizeof *host_rows };
 
@@ -61,11 +63,11 @@ static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
     TRY(mem_alloc(&p, sizeof(Backend), "backend", e));
     Backend *b = p;
     *b = (Backend){.name = row->name,
-                   .op = row->op,
-                   .real_type = row->type,
-                   .wide_type = row->type,
-                   .real_size = row->size,
-                   .wide_size = row->size,
+                   .op = row->table(),
+                   .real_type = row->real,
+                   .wide_type = row->wide,
+                   .real_size = (size_t)dtype_bits(row->real) / 8,
+                   .wide_size = (size_t)dtype_bits(row->wide) / 8,
                    .alloc = host_alloc,
                    .release = host_release,
                    .zero = host_zero,

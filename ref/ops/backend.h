@@ -56,7 +56,9 @@ void backend_close(Backend *b);
  * the string must stay. */
 typedef int (*BackendOpen)(Backend **b, const char *name, int threads, Err *e);
 void backend_register(const char *name, BackendOpen open);
-/* From cpu/cpu_ops.c: sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number.
+/* From cpu/cpu_ops.c: the ops for the instruction set of this machine, chosen once. */
+const Ops32 *cpu_ops32(void);
+/* Sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number.
  * The count is OpenMP's own, one per process: the "cpu" backend opened last decides. Results do not depend on it. */
 int cpu_threads(int threads);
 void cpu_hold(const float *w, int O, int I, int backward); /* Backend.hold and so on, for float weights */

@@ -69,9 +69,20 @@ typedef struct Wide Wide;
 #undef real
 #undef wide
 
+/* Each op of the contract is in ops.def, once: otherwise one of these two lines does not compile. */
+enum {
+#define OP(name) OP_##name,
+#include "ops/ops.def"
+    OP_COUNT
+};
+#ifdef __cplusplus
+static_assert(sizeof(Ops) == OP_COUNT * sizeof(void (*)(void)), "ops.def names other ops than ops_decl.h");
+#else
+_Static_assert(sizeof(Ops) == OP_COUNT * sizeof(void (*)(void)), "ops.def names other ops than ops_decl.h");
+#endif
+
 extern const Ops64 ops_ref64;
 extern const Ops32 ops_ref32;
-extern const Ops32 ops_cpu32; /* ref32 with the faster ops of cpu/ put over it */
 
 /* Workspace in bytes, enough for every backend and precision, forward and backward. */
 static inline int delta_chunks(const DeltaDims *d) { return (d->T + d->chunk - 1) / d->chunk; }
