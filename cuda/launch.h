@@ -9,7 +9,7 @@
  *   SHARED(type, name, n)            a static shared array;   DYNAMIC_SHARED(type, name):
  *   the dynamic one, cut up by shared_take
  *   SHARED_PTR(type)                 a pointer into either
- *   shared_load16, shared_store16    16 bytes at once
+ *   shared_load16, shared_store16    16 bytes at once; shared_load4, shared_store4: two bf16
  * Everything else is plain CUDA: threadIdx, __syncthreads, __shfl_*_sync, __ballot_sync, ...
  * A storage type `real` (float or Bf16, one compilation each) is read as float and rounded when written. */
 #ifndef HYB_CUDA_LAUNCH_H
@@ -64,6 +64,8 @@ template <class T, class C> __device__ __forceinline__ T *shared_take(C *&cursor
 }
 template <class T> __device__ __forceinline__ uint4 shared_load16(const T *p) { return *(const uint4 *)p; }
 template <class T> __device__ __forceinline__ void shared_store16(T *p, uint4 v) { *(uint4 *)p = v; }
+template <class T> __device__ __forceinline__ unsigned shared_load4(const T *p) { return *(const unsigned *)p; }
+template <class T> __device__ __forceinline__ void shared_store4(T *p, unsigned v) { *(unsigned *)p = v; }
 #endif
 
 #include "bf16.h"
