@@ -39,7 +39,7 @@ struct Device {
     cudaStream_t stream;
     void *scratch;
     char error[512], about[256];
-    int sm;
+    int sm, version;
     size_t shared;
     bool spoilt; // the recording under way cannot become a graph
     Uploads up;
@@ -49,6 +49,7 @@ static Device device;
 cudaStream_t cuda_stream() { return device.stream; }
 void *cuda_scratch() { return device.scratch; }
 size_t cuda_shared_room() { return device.shared; }
+int cuda_version() { return device.version; }
 int cuda_check(cudaError_t code, const char *what) {
     if (code == cudaSuccess) return 0;
     if (!device.error[0]) snprintf(device.error, sizeof device.error, "%s: %s", what, cudaGetErrorString(code));
@@ -252,6 +253,8 @@ static int device_open(int index, const char *name, Err *e) {
              about.totalGlobalMem / 1e9, about.major, about.minor, matmul_about());
     device.index = index, device.users = 1, device.sm = about.multiProcessorCount;
     device.shared = about.sharedMemPerBlockOptin;
+    const char *version = getenv("HYB_CUDA_VERSION");
+    device.version = version ? atoi(version) : 0;
     return OK;
 }
 static void cuda_close(Backend *b) {
