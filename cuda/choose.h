@@ -6,8 +6,8 @@ static bool aligned(const void *a, const void *b, const void *c) {
 }
 /* Rungs of the attention ladder: from 5 on a warp has 32 rows, below 16; so does a sequence that is one tile anyway. */
 static bool rows_32(int T) { return T > 64 && (!cuda_version() || cuda_version() > 4); }
-#endif
 static bool plain_asked() { return cuda_version() == 1; }
+#endif
 static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start,
                               double scale, void *work, const AttnDims *d) {
 #if BITS == 16
