@@ -87,8 +87,8 @@ static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, c
                          const real *q, const real *k, const real *v, const wide *g, const int *start, double scale,
                          void *work, const DeltaDims *d) {
 #if BITS == 16
-    if (!plain_asked() && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, dout, states) &&
-        aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
+    if (!plain_asked() && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) &&
+        aligned(work, dout, states) && aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
         if (d->K == 64)
             return gla_backward_mma<64>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
         if (d->K == 128)
