@@ -9,6 +9,11 @@ static void attention_forward(real *o, wide *lse, const real *q, const real *k, 
                               double scale, void *work, const AttnDims *d) {
     if (d->T == 1 && d->D <= ATT_MAX_D) return attention_step(o, lse, q, k, v, start, scale, work, d);
 #if BITS == 16
+    const int version = cuda_version();
+    if (cuda_hopper() && (!version || version == 6) && aligned(q, k, v)) {
+        if (d->D == 64) return flash_forward_wgmma<64>(o, lse, q, k, v, start, scale, d);
+        if (d->D == 128) return flash_forward_wgmma<128>(o, lse, q, k, v, start, scale, d);
+    }
     if (d->D == 64 && aligned(q, k, v)) return flash_forward<64>(o, lse, q, k, v, start, scale, d);
     if (d->D == 128 && aligned(q, k, v)) return flash_forward<128>(o, lse, q, k, v, start, scale, d);
 #endif
