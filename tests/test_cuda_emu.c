@@ -207,6 +207,26 @@ START_TEST(wrong_fragment_is_wrong) {
 }
 END_TEST
 
+/* wgmma reads its operands where CuTe, which nothing here is made from, puts them (tests/peers/gmma_layout.sh). */
+START_TEST(descriptors_are_cutes) {
+    FILE *f = fopen("testdata/gmma_layout.txt", "r");
+    char major[4], line[128];
+    int row, k, lines = 0;
+    unsigned at, leading = 0;
+    ck_assert_ptr_nonnull(f);
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%3s leading %u", major, &leading) == 2) continue;
+        ck_assert_int_eq(sscanf(line, "%3s %d %d %u", major, &row, &k, &at), 4);
+        const int mn = major[0] == 'M';
+        for (int i = 0; i < 8; i++)
+            ck_assert_uint_eq(planted_address(4096, mn, row + mn * i, k + !mn * i, leading), 4096 + at + 2 * (unsigned)i);
+        lines++;
+    }
+    fclose(f);
+    ck_assert_int_eq(lines, 2 * 128 * 64 / 8);
+}
+END_TEST
+
 /* Reading past the end of a device array ends the process, naming the kernel (under AddressSanitizer: its report). */
 START_TEST(out_of_bounds_is_fatal) {
     int ends[2], status;
@@ -239,6 +259,7 @@ int main(void) {
     tcase_add_test(t, votes_and_shuffles);
     tcase_add_loop_test(t, planted_bug_is_reported, 0, (int)(sizeof PLANTED / sizeof PLANTED[0]));
     tcase_add_test(t, wrong_fragment_is_wrong);
+    tcase_add_test(t, descriptors_are_cutes);
     tcase_add_test(t, out_of_bounds_is_fatal);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
