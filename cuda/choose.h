@@ -17,6 +17,10 @@ static void attention_forward(real *o, wide *lse, const real *q, const real *k, 
 #endif
     if (d->T == 1 && d->D <= ATT_MAX_D) return attention_step(o, lse, q, k, v, start, scale, work, mma, d);
 #if BITS == 16
+    if (cuda_hopper() && (!cuda_version() || cuda_version() == 6) && aligned(q, k, v)) {
+        if (d->D == 64) return flash_forward_wgmma<64>(o, lse, q, k, v, start, scale, d);
+        if (d->D == 128) return flash_forward_wgmma<128>(o, lse, q, k, v, start, scale, d);
+    }
     if (!plain_asked() && (d->D == 64 || d->D == 128) && aligned(q, k, v) && aligned(o, lse, q)) {
         const bool wide = rows_32(d->T); // 32 rows a warp
         const auto run = d->D == 64 ? (wide ? flash_forward<64, 2> : flash_forward<64, 1>)
