@@ -29,9 +29,7 @@ __device__ FlashRows flash_rows(const AttnArgs &a, const int *start, int b, int 
 __device__ bool flash_sees(const FlashRows &r, int i, int key) { return key >= r.first[i] && key <= r.last[i]; }
 
 /* What a warp keeps of its 16 M rows from tile to tile: unnormalised output, maximum and sum of exponentials. */
-template <int D, int M> struct FlashState {
-    float acc[M][D / 8][4], top[M][2], sum[M][2];
-};
+template <int D, int M> struct FlashState { float acc[M][D / 8][4], top[M][2], sum[M][2]; };
 /* s (16 rows, 64 keys of scores) becomes exp(scale s - maximum); what was summed so far shrinks to the new maximum. */
 template <int D>
 __device__ __forceinline__ void flash_softmax(float (&s)[FLASH_KEYS / 8][4], float (&acc)[D / 8][4], float (&top)[2],
@@ -374,9 +372,8 @@ __global__ void __launch_bounds__(FLASH_THREADS, 2)
                 for (int n = 0; n < FLASH_BACK / 8; n++)
 #pragma unroll
                     for (int e = 0; e < 4; e++)
-                        flash_ds(s[m][n][e], dp[m][n][e],
-                                 flash_sees(see[m], e / 2, j0 + n * 8 + lane % 4 * 2 + e % 2), scale2, lse2[m][e / 2],
-                                 del[m][e / 2]);
+                        flash_ds(s[m][n][e], dp[m][n][e], flash_sees(see[m], e / 2, j0 + n * 8 + lane % 4 * 2 + e % 2),
+                                 scale2, lse2[m][e / 2], del[m][e / 2]);
 #pragma unroll
             for (int x = 0; x < FLASH_BACK / 16; x++) {
                 unsigned da[M][4];

@@ -6,8 +6,8 @@ static bool aligned(const void *a, const void *b, const void *c) {
 }
 /* Rungs of the attention ladder: from 5 on a warp has 32 rows, below 16; so does a sequence that is one tile anyway. */
 static bool rows_32(int T) { return T > 64 && (!cuda_version() || cuda_version() > 4); }
-#endif
 static bool plain_asked() { return cuda_version() == 1; }
+#endif
 static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start,
                               double scale, void *work, const AttnDims *d) {
 #if BITS == 16
@@ -17,6 +17,10 @@ static void attention_forward(real *o, wide *lse, const real *q, const real *k, 
 #endif
     if (d->T == 1 && d->D <= ATT_MAX_D) return attention_step(o, lse, q, k, v, start, scale, work, mma, d);
 #if BITS == 16
+    if (cuda_hopper() && (!cuda_version() || cuda_version() == 6) && aligned(q, k, v)) {
+        if (d->D == 64) return flash_forward_wgmma<64>(o, lse, q, k, v, start, scale, d);
+        if (d->D == 128) return flash_forward_wgmma<128>(o, lse, q, k, v, start, scale, d);
+    }
     if (!plain_asked() && (d->D == 64 || d->D == 128) && aligned(q, k, v) && aligned(o, lse, q)) {
         const bool wide = rows_32(d->T); // 32 rows a warp
         const auto run = d->D == 64 ? (wide ? flash_forward<64, 2> : flash_forward<64, 1>)
@@ -87,8 +91,8 @@ static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, c
                          const real *q, const real *k, const real *v, const wide *g, const int *start, double scale,
                          void *work, const DeltaDims *d) {
 #if BITS == 16
-    if (!plain_asked() && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, dout, states) &&
-        aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
+    if (!plain_asked() && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) &&
+        aligned(work, dout, states) && aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
         if (d->K == 64)
             return gla_backward_mma<64>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
         if (d->K == 128)

@@ -37,7 +37,8 @@ int cuda_latch(const char *what);
 int cuda_check(cudaError_t code, const char *what);
 /* Raises the kernel's limit of dynamic shared memory where it is above 48 KB. */
 size_t cuda_shared_room(); // dynamic shared memory that a block may have at most
-/* Which rung of an op's ladder the environment's HYB_CUDA_VERSION asks for, from 1 (plain) on; 0: the fastest. */
+bool cuda_hopper();        // sm_90: the kernels for sm_90a run
+/* Which rung of an op's ladder the environment's HYB_CUDA_VERSION asks for (cuda/LADDER.md), from 1 on; 0: the fastest. */
 int cuda_version();
 int cuda_shared_limit(const void *kernel, size_t bytes, const char *what);
 /* A device buffer that lives as long as the backend, for partial sums; contents last until the next op. */
@@ -59,6 +60,9 @@ template <class T> using SharedPointer = T *;
 #define DYNAMIC_SHARED(type, name)                                                                                     \
     extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                            \
     type *name = (type *)dynamic_shared_memory
+#define DYNAMIC_SHARED_1024(type, name)                                                                                \
+    extern __shared__ __align__(1024) unsigned char dynamic_shared_panels[];                                           \
+    type *name = (type *)dynamic_shared_panels
 template <class T, class C> __device__ __forceinline__ T *shared_take(C *&cursor, size_t n) {
     T *p = (T *)cursor;
     cursor = (C *)((unsigned char *)cursor + (n * sizeof(T) + 15) / 16 * 16);

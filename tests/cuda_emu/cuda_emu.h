@@ -53,13 +53,14 @@ struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 namespace emu {
 
 // ---- what a kernel may do (cuda_emu.cc) ----
-enum WarpOp { SHUFFLE, BALLOT, SYNCWARP, REDUCE, MMA_BF16, MMA_TF32, LDMATRIX };
+enum WarpOp { SHUFFLE, BALLOT, SYNCWARP, REDUCE, MMA_BF16, MMA_TF32, LDMATRIX, WGMMA, WGMMA_COMMIT, WGMMA_WAIT };
 void barrier(int line, const char *file);
 int barrier_count(int line, const char *file, int predicate); // threads of the block whose predicate is true
 /* Waits until every lane of `mask` is at the same operation, having left `bytes` of data;
@@ -174,6 +175,7 @@ void async_wait(int groups_left);
     static emu::Slot name##_slot;                                                                                      \
     const emu::SharedPtr<type> name = emu::shared_array<type>(name##_slot, (n), #name)
 #define DYNAMIC_SHARED(type, name) emu::SharedPtr<type> name = emu::dynamic_shared<type>()
+#define DYNAMIC_SHARED_1024(type, name) DYNAMIC_SHARED(type, name)
 #define SHARED_PTR(type)           emu::SharedPtr<type>
 /* The next n elements of dynamic shared memory; moves the cursor on, to a multiple of 16 bytes. */
 template <class T, class C> static inline emu::SharedPtr<T> shared_take(emu::SharedPtr<C> &cursor, size_t n) {
