@@ -6,6 +6,7 @@
 #include "matmul.h"
 #include "pack.h"
 #include "tile.h"
+#include "wgmma.h"
 #include <math.h>
 
 // kernels of the two precisions have the same names, and a program may hold the device's and the emulator's;
@@ -40,6 +41,7 @@ typedef float wide;
 #include "attention_step.cu"
 #if BITS == 16
 #include "attention_mma.cu"
+#include "attention_wgmma.cu"
 #endif
 #include "conv.cu"
 #include "gate.cu"

@@ -61,12 +61,36 @@ static int product(int bug) {
     return wrong;
 }
 
+/* round(a b^T) b through the copy engine and wgmma; all numbers are small integers, exact in BF16 where rounded. */
+static int tensor(int bug) {
+    unsigned short *a = planted_alloc(64 * 64 * 2), *b = planted_alloc(64 * 64 * 2);
+    float *y = floats(64 * 64), first[64][64];
+    int wrong = 0;
+    for (int i = 0; i < 4096; i++) a[i] = bf16((float)((i + i / 64) % 5 - 2)), b[i] = bf16((float)((i + i / 64) % 3 - 1));
+    planted_run(bug, TENSOR, y, a, b, 0);
+    for (int i = 0; i < 64; i++)
+        for (int j = 0; j < 64; j++) {
+            int s = 0;
+            for (int k = 0; k < 64; k++) s += ((i * 64 + k + i) % 5 - 2) * ((j * 64 + k + j) % 3 - 1);
+            first[i][j] = (float)s;
+        }
+    for (int i = 0; i < 64; i++)
+        for (int j = 0; j < 64; j++) {
+            float s = 0;
+            for (int k = 0; k < 64; k++) s += first[i][k] * (float)((k * 64 + j + k) % 3 - 1);
+            wrong += !(y[i * 64 + j] == s);
+        }
+    planted_free(a), planted_free(b), planted_free(y);
+    return wrong;
+}
+
 START_TEST(right_kernels_are_right) {
     for (int s = 0; s < SEEDS; s++) {
         planted_seed((unsigned long long)s);
         ck_assert_int_eq(reverse(NONE), 0);
         ck_assert_int_eq(neighbour(NONE), 0);
         ck_assert_int_eq(product(NONE), 0);
+        ck_assert_int_eq(tensor(NONE), 0);
         ck_assert_msg(planted_errors() == 0, "false alarm: %s", planted_first());
     }
 }
@@ -138,14 +162,33 @@ static const struct {
     {DIVERGENT_SHUFFLE, NEIGHBOUR, "neighbour_kernel", "divergent warp operation"},
     {WARP_RACE, NEIGHBOUR, "neighbour_kernel", ""},
     {MISSING_WAIT, PRODUCT, "product_kernel", "uninitialised"},
+    {BARRIER_NO_PROXY_FENCE, TENSOR, "tensor_kernel", "no fence.proxy.async behind the initialisation"},
+    {NO_PROXY_FENCE, TENSOR, "tensor_kernel", "ordinary store with no fence.proxy.async"},
+    {WRONG_BYTES, TENSOR, "tensor_kernel", "misses 0 arrivals and 16 bytes"},
+    {PHASE_EARLY, TENSOR, "tensor_kernel", "bulk copy"},
+    {PHASE_LATE, TENSOR, "tensor_kernel", "stuck"},
+    {NO_COPY_WAIT, TENSOR, "tensor_kernel", "bulk copy"},
+    {GROUP_STUCK, TENSOR, "tensor_kernel", "named barrier 1, where 128 of 160"},
+    {NO_GROUP_SYNC, TENSOR, "tensor_kernel", ""},
+    {NO_REGISTER_FENCE, TENSOR, "tensor_kernel", "no wgmma.fence covers its accumulators"},
+    {NO_PRODUCT_WAIT, TENSOR, "tensor_kernel", ""},
+    {REGISTERS_WRITTEN, TENSOR, "tensor_kernel", "A registers were written"},
+    {STORE_UNDER_WAY, TENSOR, "tensor_kernel", "wgmma that reads it is under way"},
+    {EARLY_REFILL, TENSOR, "tensor_kernel", "read by a wgmma under way"},
 };
 START_TEST(planted_bug_is_reported) {
+    int wrong = 0;
     for (int s = 0; s < SEEDS; s++) {
         planted_clear();
         planted_seed((unsigned long long)s);
         if (PLANTED[_i].which == REVERSE) reverse(PLANTED[_i].bug);
         else if (PLANTED[_i].which == NEIGHBOUR) neighbour(PLANTED[_i].bug);
+        else if (PLANTED[_i].which == TENSOR) wrong = tensor(PLANTED[_i].bug);
         else product(PLANTED[_i].bug);
+        if (PLANTED[_i].bug == NO_PRODUCT_WAIT) { /* accumulators read too early are poison, not a report */
+            ck_assert_int_gt(wrong, 0);
+            continue;
+        }
         ck_assert_msg(planted_errors() > 0, "bug %d was not reported with seed %d", PLANTED[_i].bug, s);
         ck_assert_ptr_nonnull(strstr(planted_first(), PLANTED[_i].kernel));
         ck_assert_msg(strstr(planted_first(), PLANTED[_i].words) != NULL, "bug %d: %s", PLANTED[_i].bug,
@@ -158,7 +201,30 @@ START_TEST(planted_bug_is_reported) {
 END_TEST
 
 /* A wrong operand layout shows in the result. */
-START_TEST(wrong_fragment_is_wrong) { ck_assert_int_gt(product(WRONG_FRAGMENT), 0); }
+START_TEST(wrong_fragment_is_wrong) {
+    ck_assert_int_gt(product(WRONG_FRAGMENT), 0);
+    ck_assert_int_gt(tensor(WRONG_SWIZZLE), 0);
+}
+END_TEST
+
+/* wgmma reads its operands where CuTe, which nothing here is made from, puts them (tests/peers/gmma_layout.sh). */
+START_TEST(descriptors_are_cutes) {
+    FILE *f = fopen("testdata/gmma_layout.txt", "r");
+    char major[4], line[128];
+    int row, k, lines = 0;
+    unsigned at, leading = 0;
+    ck_assert_ptr_nonnull(f);
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%3s leading %u", major, &leading) == 2) continue;
+        ck_assert_int_eq(sscanf(line, "%3s %d %d %u", major, &row, &k, &at), 4);
+        const int mn = major[0] == 'M';
+        for (int i = 0; i < 8; i++)
+            ck_assert_uint_eq(planted_address(4096, mn, row + mn * i, k + !mn * i, leading), 4096 + at + 2 * (unsigned)i);
+        lines++;
+    }
+    fclose(f);
+    ck_assert_int_eq(lines, 2 * 128 * 64 / 8);
+}
 END_TEST
 
 /* Reading past the end of a device array ends the process, naming the kernel (under AddressSanitizer: its report). */
@@ -193,6 +259,7 @@ int main(void) {
     tcase_add_test(t, votes_and_shuffles);
     tcase_add_loop_test(t, planted_bug_is_reported, 0, (int)(sizeof PLANTED / sizeof PLANTED[0]));
     tcase_add_test(t, wrong_fragment_is_wrong);
+    tcase_add_test(t, descriptors_are_cutes);
     tcase_add_test(t, out_of_bounds_is_fatal);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

@@ -1,6 +1,7 @@
 /* cuda_emu.cc - the scheduler behind cuda_emu.h: one fiber per CUDA thread, barriers, warp exchanges, the shadow of
  * shared memory. */
 #include "cuda_emu.h"
+#include "hopper.h"
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -56,7 +57,7 @@ static void fiber_switch(void **save, void *to) {
 
 namespace emu {
 namespace {
-enum State { READY, AT_BARRIER, AT_WARP, DONE };
+enum State { READY, AT_BARRIER, AT_WARP, AT_NAMED, AT_MBARRIER, DONE };
 const int MAX_THREADS = 1024, WARPS = MAX_THREADS / 32;
 const size_t SHARED_BYTES = 228 * 1024, GRANULE = 2, EXCHANGE = 64;
 #ifdef __SANITIZE_ADDRESS__
@@ -81,6 +82,8 @@ struct Fiber {
     unsigned turn;                         // number of warp operations so far; its parity picks the exchange slot
     std::vector<std::vector<Copy>> groups; // committed asynchronous copies
     std::vector<Copy> open;                // not yet committed
+    unsigned mbarrier, parity;             // what it waits for there
+    int named;
 };
 // Who touched a granule of shared memory last, and in which interval between barriers.
 struct Shadow {
@@ -117,6 +120,14 @@ unsigned random_bits() {
     return (unsigned)(m.random >> 33);
 }
 
+void wait(State s) {
+    Fiber &f = m.fiber[m.cur];
+    f.state = s;
+    fiber_switch(&f.sp, m.home);
+}
+} // namespace
+#include "hopper_machine.h"
+namespace {
 void fiber_main() {
     for (;;) {
         m.body(m.arg);
@@ -126,12 +137,6 @@ void fiber_main() {
         f.state = DONE;
         fiber_switch(&f.sp, m.home);
     }
-}
-
-void wait(State s) {
-    Fiber &f = m.fiber[m.cur];
-    f.state = s;
-    fiber_switch(&f.sp, m.home);
 }
 
 void fiber_run(int i) {
@@ -188,6 +193,10 @@ const char *place(const char *file) {
 }
 
 void stuck() { // nothing can run any more: say who waits where
+    if (hopper_stuck()) {
+        for (int i = 0; i < m.n; i++) fiber_reset(i);
+        return;
+    }
     int at = 0, done = 0, warp = 0, first_at = -1, first_warp = -1;
     for (int i = 0; i < m.n; i++) {
         const State s = m.fiber[i].state;
@@ -223,6 +232,7 @@ bool barrier_release() {
     }
     for (int i = 0; i < m.n; i++) m.barrier_total += m.fiber[i].predicate, m.fiber[i].state = READY;
     m.epoch++;
+    hopper_barrier();
     m.counts.barriers++;
     return true;
 }
@@ -230,6 +240,7 @@ bool barrier_release() {
 void block_run() {
     memset(m.shared, 0xff, std::min(SHARED_BYTES, (size_t)m.static_used + m.dynamic_bytes + 1024)); // NaN
     m.block_epoch = ++m.epoch;
+    hopper_block();
     for (int i = 0; i < m.n; i++) m.fiber[i].state = READY, m.fiber[i].turn = 0;
     const int warps = (m.n + 31) / 32;
     m.counts.blocks++, m.counts.threads += m.n;
@@ -239,13 +250,12 @@ void block_run() {
             const int w = back ? (off + warps - k) % warps : (off + k) % warps;
             warp_run(32 * w, std::min(32 * w + 32, m.n));
         }
-        int done = 0;
-        for (int i = 0; i < m.n; i++) done += m.fiber[i].state == DONE;
-        if (done == m.n) return;
-        if (!barrier_release()) {
-            stuck();
-            return;
-        }
+        int done = 0, ready = 0;
+        for (int i = 0; i < m.n; i++) done += m.fiber[i].state == DONE, ready += m.fiber[i].state == READY;
+        if (done == m.n) return hopper_block_end(false);
+        if (ready || barrier_release() || hopper_land()) continue; // copies land as late as they may
+        stuck();
+        return hopper_block_end(true);
     }
 }
 } // namespace
@@ -346,6 +356,7 @@ void shared_outside(long index, size_t element, unsigned lo, unsigned hi) {
     report("index %ld outside its shared array of %u elements", index, (unsigned)((hi - lo) / element));
 }
 void shared_note(unsigned offset, unsigned bytes, bool write) {
+    if (h.on) return fine_note(offset, bytes, write);
     const uint16_t me = (uint16_t)m.cur;
     const int warp = me / 32;
     for (unsigned g = offset / GRANULE; g < (offset + bytes + GRANULE - 1) / GRANULE; g++) {
@@ -387,6 +398,8 @@ void shared_note(unsigned offset, unsigned bytes, bool write) {
  * nor touch it until then. */
 void async_copy(unsigned offset, const void *src, unsigned bytes, unsigned valid) {
     const uint16_t me = (uint16_t)m.cur;
+    if (offset % bytes || (uintptr_t)src % bytes)
+        report("misaligned asynchronous copy of %u bytes, to byte %u of shared memory", bytes, offset);
     for (unsigned g = offset / GRANULE; g < (offset + bytes + GRANULE - 1) / GRANULE; g++) {
         Shadow &s = m.shadow[g];
         if ((s.read_epoch == m.epoch && s.reader != me && s.read_warp_epoch == m.warp_epoch[me / 32]) ||
