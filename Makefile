@@ -1,5 +1,5 @@
 # hybridize: type `make help`. Everything is built under build/; the source tree stays clean.
-# No -ffast-math anywhere: it makes NaN invisible to every test (tests/test_check.c).
+# No -ffast-math anywhere: it makes NaN invisible to every test (tests/test_comparator.c).
 CC     ?= cc
 CXX    ?= c++
 NVCC   ?= $(shell command -v nvcc 2>/dev/null)

@@ -1,6 +1,5 @@
 /* test_cuda_emu.c - the emulator is itself tested: right kernels give right results and no report, whatever the order
  * of threads; every planted bug is reported, with the kernel's name. */
-#include <check.h>
 #include <math.h>
 #include <signal.h>
 #include <stdint.h>
@@ -10,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "cuda_emu/planted.h"
+#include "tests/suite.h"
 
 enum { N = 100, SEEDS = 20 };
 
@@ -66,7 +66,8 @@ static int tensor(int bug) {
     unsigned short *a = planted_alloc(64 * 64 * 2), *b = planted_alloc(64 * 64 * 2);
     float *y = floats(64 * 64), first[64][64];
     int wrong = 0;
-    for (int i = 0; i < 4096; i++) a[i] = bf16((float)((i + i / 64) % 5 - 2)), b[i] = bf16((float)((i + i / 64) % 3 - 1));
+    for (int i = 0; i < 4096; i++)
+        a[i] = bf16((float)((i + i / 64) % 5 - 2)), b[i] = bf16((float)((i + i / 64) % 3 - 1));
     planted_run(bug, TENSOR, y, a, b, 0);
     for (int i = 0; i < 64; i++)
         for (int j = 0; j < 64; j++) {
@@ -219,7 +220,8 @@ START_TEST(descriptors_are_cutes) {
         ck_assert_int_eq(sscanf(line, "%3s %d %d %u", major, &row, &k, &at), 4);
         const int mn = major[0] == 'M';
         for (int i = 0; i < 8; i++)
-            ck_assert_uint_eq(planted_address(4096, mn, row + mn * i, k + !mn * i, leading), 4096 + at + 2 * (unsigned)i);
+            ck_assert_uint_eq(planted_address(4096, mn, row + mn * i, k + !mn * i, leading),
+                              4096 + at + 2 * (unsigned)i);
         lines++;
     }
     fclose(f);
@@ -249,22 +251,13 @@ START_TEST(out_of_bounds_is_fatal) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("cuda_emu");
-    TCase *t = tcase_create("emulator");
-    tcase_set_timeout(t, 60);
-    tcase_add_test(t, right_kernels_are_right);
-    tcase_add_test(t, tf32_layout);
-    tcase_add_test(t, ldmatrix_layout);
-    tcase_add_test(t, votes_and_shuffles);
-    tcase_add_loop_test(t, planted_bug_is_reported, 0, (int)(sizeof PLANTED / sizeof PLANTED[0]));
-    tcase_add_test(t, wrong_fragment_is_wrong);
-    tcase_add_test(t, descriptors_are_cutes);
-    tcase_add_test(t, out_of_bounds_is_fatal);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("cuda_emu") {
+    CASE(right_kernels_are_right);
+    CASE(tf32_layout);
+    CASE(ldmatrix_layout);
+    CASE(votes_and_shuffles);
+    CASE(planted_bug_is_reported, .times = sizeof PLANTED / sizeof PLANTED[0]);
+    CASE(wrong_fragment_is_wrong);
+    CASE(descriptors_are_cutes);
+    CASE(out_of_bounds_is_fatal);
 }
