@@ -278,8 +278,16 @@ static void attend_task(const void *job, size_t u) {
 static void attention_forward(real *o, float *lse, const real *q, const real *k, const real *v, const int *start,
                               double scale, void *work, const AttnDims *d) {
     const size_t heads = (size_t)d->B * d->H, tiles = ((size_t)d->T + QT - 1) / QT;
-    const AttnJob j = {.o = o, .lse = lse, .q = q, .k = k, .v = v, .start = start, .scale = scale, .d = d,
-                       .tiles = tiles, .work = work};
+    const AttnJob j = {.o = o,
+                       .lse = lse,
+                       .q = q,
+                       .k = k,
+                       .v = v,
+                       .start = start,
+                       .scale = scale,
+                       .d = d,
+                       .tiles = tiles,
+                       .work = work};
     pool_run_if(heads * d->T * (d->past + d->T) * d->D > ALONE, BITS == 16 ? heads : heads * tiles, attend_task, &j);
 }
 
@@ -399,9 +407,21 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *dout, c
                                const AttnDims *d) {
     const size_t heads = (size_t)d->B * d->H;
     const int enough = heads * d->T * d->T * d->D > ALONE;
-    const AttnJob j = {.o = (real *)o, .dq = dq, .dk = dk, .dv = dv, .q = q, .k = k, .v = v, .dout = dout,
-                       .lse = (float *)lse, .start = start, .scale = scale, .d = d, .copy = (size_t)d->T * d->D,
-                       .stride = d->stride ? d->stride : d->T, .work = work};
+    const AttnJob j = {.o = (real *)o,
+                       .dq = dq,
+                       .dk = dk,
+                       .dv = dv,
+                       .q = q,
+                       .k = k,
+                       .v = v,
+                       .dout = dout,
+                       .lse = (float *)lse,
+                       .start = start,
+                       .scale = scale,
+                       .d = d,
+                       .copy = (size_t)d->T * d->D,
+                       .stride = d->stride ? d->stride : d->T,
+                       .work = work};
     pool_run_if(enough, heads, attend_backward_task, &j);
     if (attn_copies(d)) pool_run_if(enough, (size_t)d->B * d->Hk, group_task, &j);
 }

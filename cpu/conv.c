@@ -51,8 +51,8 @@ static void tail_move(real *out, const real *x, const real *in, size_t T, size_t
         else memset(out + i * C, 0, C * sizeof *out);
     }
 }
-static void conv_forward(real *y, real *tail_out, const real *x, const real *w, const real *tail_in,
-                         const int *start, int B, int T, int C, int W) {
+static void conv_forward(real *y, real *tail_out, const real *x, const real *w, const real *tail_in, const int *start,
+                         int B, int T, int C, int W) {
     const size_t blocks = ((size_t)C + CHANNELS - 1) / CHANNELS, tail = (size_t)(W - 1) * C;
     const ConvJob j = {.y = y, .x = x, .w = w, .tail = tail_in, .start = start, .B = B, .T = T, .C = C, .W = W};
     pool_run_if((size_t)B * T * C > ALONE, B * blocks, conv_task, &j);
@@ -93,8 +93,8 @@ static void conv_backward_task(const void *job, size_t block) {
     for (size_t c = 0; j->dw && c < n; c++)
         for (size_t i = 0; i < W; i++) j->dw[(c0 + c) * W + i] += sums[i][c];
 }
-static void conv_backward(real *dx, float *dw, const real *dy, const real *x, const real *w, const int *start,
-                          int B, int T, int C, int W) {
+static void conv_backward(real *dx, float *dw, const real *dy, const real *x, const real *w, const int *start, int B,
+                          int T, int C, int W) {
     const ConvJob j = {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .start = start, .B = B, .T = T, .C = C, .W = W};
     const size_t lanes = C < 2 * CHANNELS ? VW : CHANNELS;
     pool_run_if((size_t)B * T * C > ALONE, (C + lanes - 1) / lanes, conv_backward_task, &j);

@@ -1,9 +1,9 @@
-/* cpu.h - what cpu/ offers besides ops_cpu32 (ops/ops.h): its paths, the machine's ceilings, and threads. */
+/* cpu.h - what cpu/ offers besides the ops of its tables: its paths, the machine's ceilings, and threads. */
 #ifndef HYB_CPU_H
 #define HYB_CPU_H
 #include "ops/ops.h"
 
-/* cpu/ for one instruction set. An op that it does not speed up is NULL in the table. */
+/* cpu/ for one instruction set. */
 typedef struct {
     const char *name;
     Ops32 ops;
@@ -21,15 +21,17 @@ typedef struct {
 extern const CpuPath16 cpu_bf16_amx, cpu_bf16_pairs, cpu_bf16_avx512, cpu_bf16_avx2, cpu_bf16_plain;
 extern const CpuPath cpu_avx512, cpu_avx2, cpu_plain; /* the first two exist on x86-64 only */
 
-/* What ops_cpu32 uses. Chosen at the first call: the best that this CPU runs, or, if the environment variable
- * HYBRIDIZE_CPU names one (amx, avx512_bf16, avx512, avx2, plain), that one or the best below it. (In float the first
- * two are avx512.) */
+/* What the "cpu" backend uses. Chosen at the first call: the best that this CPU runs, or, if the environment variable
+ * HYBRIDIZE_CPU names one (amx, avx512_bf16, avx512, avx2, plain), that one or the best below it. In float the first
+ * two are avx512. */
 const CpuPath *cpu_path(void);
+const Ops32 *cpu_ops32(void); /* its table; what Backend.op of "cpu" points to */
 /* By name; NULL if there is none or this CPU does not run it. */
 const CpuPath *cpu_path_named(const char *name);
 
-/* What ops_cpu16 uses: amx, avx512_bf16, avx512, avx2 or plain. */
+/* The same for "cpu-bf16". amx is taken only where the kernel allows tiles, which is asked for here. */
 const CpuPath16 *cpu_path16(void);
+const Ops16 *cpu_ops16(void);
 const CpuPath16 *cpu_path16_named(const char *name);
 
 /* Threads that the ops will use; <= 0: all cores. Returns what it is now. (Results do not depend on it.) */

@@ -319,10 +319,9 @@ static void delta_rule_forward(real *o, real *states, float *state, const real *
                            .g = g, .beta = beta, .start = start, .scale = scale, .work = work});
 }
 
-static void delta_rule_backward(real *dq, real *dk, real *dv, float *dg, float *dbeta, float *dstate,
-                                const real *dout, const real *states, const real *q, const real *k, const real *v,
-                                const float *g, const float *beta, const int *start, double scale, void *work,
-                                const DeltaDims *d) {
+static void delta_rule_backward(real *dq, real *dk, real *dv, float *dg, float *dbeta, float *dstate, const real *dout,
+                                const real *states, const real *q, const real *k, const real *v, const float *g,
+                                const float *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     scan_backward((ScanJob){&delta_rule_scan, d, .states = (real *)states, .dstate = dstate, .q = q, .k = k, .v = v,
                             .g = g, .beta = beta, .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale,
                             .work = work});

@@ -88,9 +88,9 @@ static void delta_gate_task_backward(const void *job, size_t r) {
     delta_gate_run_backward(j->args.out[0] + i, j->args.out[1] + i, in[0] + i, in[1] + i, j->args.in[0] + i, in[2] + i,
                             j->p, n);
 }
-static void delta_gate_backward(real *da, real *db, float *dA_log, float *ddt_bias, const float *dg,
-                                const float *dbeta, const real *a, const float *g, const float *beta,
-                                const float *A_log, const float *dt_bias, int N, int H) {
+static void delta_gate_backward(real *da, real *db, float *dA_log, float *ddt_bias, const float *dg, const float *dbeta,
+                                const real *a, const float *g, const float *beta, const float *A_log,
+                                const float *dt_bias, int N, int H) {
     const size_t n = (size_t)N * H;
     Pattern p;
     pattern_make(&p, A_log, dt_bias, H);

@@ -17,9 +17,9 @@ enum {
     MB = 128,
     NB = 256,
     KB = DOT == DOT_NONE ? 256 : 512,
-    LDA = KB + 32,      // elements between copied rows of A
+    LDA = KB + 32, // elements between copied rows of A
     POOL_BYTES = 4 << 20,
-    FEW_PANELS = 4      // fewer do not make a pass over A worth while
+    FEW_PANELS = 4 // fewer do not make a pass over A worth while
 };
 
 typedef struct {
@@ -68,7 +68,8 @@ static void panel16(Bf16 *to, const Gemm *g, size_t j, size_t k0, size_t kn) {
         const Bf16 *x = g->b + j * g->ldb + k0 + i;
         const size_t m = least(KB, kn - i), have = i < k ? least(m, k - i) : 0;
         size_t ld = g->ldb;
-        if (have < m || n < NP || ld % 2 || (uintptr_t)x % 4) rows_copy(copy, LDA, x, ld, n, have, NP, m), x = copy, ld = LDA;
+        if (have < m || n < NP || ld % 2 || (uintptr_t)x % 4)
+            rows_copy(copy, LDA, x, ld, n, have, NP, m), x = copy, ld = LDA;
         transpose((float *)(to + i * NP), NP, (const float *)x, ld / 2, NP, m / 2);
     }
 }
@@ -185,7 +186,8 @@ static void block16(const Pass16 *s, size_t m0, size_t rows, size_t p0, size_t p
         const size_t kn = least(s->kc, s->kp - k0);
         const Bf16 *a = g->a + m0 * g->lda + k0;
         size_t lda = g->lda;
-        if (s->copy_a || padded > rows || k0 + kn > g->K) a_copy(copy, g, m0, rows, padded, k0, kn), a = copy, lda = LDA;
+        if (s->copy_a || padded > rows || k0 + kn > g->K)
+            a_copy(copy, g, m0, rows, padded, k0, kn), a = copy, lda = LDA;
 #if DOT == DOT_NONE
         for (size_t i = 0; i < rows; i++)
             for (size_t k = 0; k < kn; k += VW) vput(wide_a + i * LDA + k, vget(a + i * lda + k, kn - k), kn - k);

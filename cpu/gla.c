@@ -282,9 +282,9 @@ static void gla_forward(real *o, real *states, float *state, const real *q, cons
                            .start = start, .scale = scale, .work = work});
 }
 
-static void gla_backward(real *dq, real *dk, real *dv, float *dg, float *dstate, const real *dout,
-                         const real *states, const real *q, const real *k, const real *v, const float *g,
-                         const int *start, double scale, void *work, const DeltaDims *d) {
+static void gla_backward(real *dq, real *dk, real *dv, float *dg, float *dstate, const real *dout, const real *states,
+                         const real *q, const real *k, const real *v, const float *g, const int *start, double scale,
+                         void *work, const DeltaDims *d) {
     scan_backward((ScanJob){&gla_scan, d, .states = (real *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
                             .grad = {dq, dk, dv, dg, NULL, dout}, .start = start, .scale = scale, .work = work});
 }

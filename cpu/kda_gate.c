@@ -26,7 +26,8 @@ static void kda_gate_task(const void *job, size_t b) {
 }
 static void kda_gate_forward(float *g, float *beta, const real *f, const real *b, const float *A_log,
                              const float *dt_bias, int N, int H, int K) {
-    const KdaGateJob j = {.g = g, .beta = beta, .f = f, .b = b, .A_log = A_log, .dt_bias = dt_bias, .N = N, .H = H, .K = K};
+    const KdaGateJob j = {
+        .g = g, .beta = beta, .f = f, .b = b, .A_log = A_log, .dt_bias = dt_bias, .N = N, .H = H, .K = K};
     pool_run_if(j.N * H * K > ALONE / 8, row_blocks(j.N * H), kda_gate_task, &j);
 }
 
@@ -79,8 +80,19 @@ static void kda_gate_head(const void *job, size_t h) {
 static void kda_gate_backward(real *df, real *db, float *dA_log, float *ddt_bias, const float *dg, const float *dbeta,
                               const real *f, const float *g, const float *beta, const float *A_log,
                               const float *dt_bias, int N, int H, int K) {
-    const KdaGateJob j = {.df = df, .db = db, .dA_log = dA_log, .ddt_bias = ddt_bias, .f = f, .A_log = A_log,
-                          .dt_bias = dt_bias, .dg = dg, .dbeta = dbeta, .of_g = g, .of_beta = beta, .N = N, .H = H,
+    const KdaGateJob j = {.df = df,
+                          .db = db,
+                          .dA_log = dA_log,
+                          .ddt_bias = ddt_bias,
+                          .f = f,
+                          .A_log = A_log,
+                          .dt_bias = dt_bias,
+                          .dg = dg,
+                          .dbeta = dbeta,
+                          .of_g = g,
+                          .of_beta = beta,
+                          .N = N,
+                          .H = H,
                           .K = K};
     const int enough = j.N * H * K > ALONE / 8;
     pool_run_if(enough, row_blocks(j.N * H), kda_gate_task_backward, &j);

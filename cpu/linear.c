@@ -16,9 +16,9 @@ typedef struct {
 INLINE void dots(const DotJob *j, size_t n, size_t o) {
     const size_t I = j->I, rows = j->N - n < DOT_ROWS ? j->N - n : DOT_ROWS, cols = j->O - o < 4 ? j->O - o : 4;
     const real *w0 = j->w + o * I, *w1 = cols > 1 ? w0 + I : w0, *w2 = cols > 2 ? w1 + I : w1,
-                *w3 = cols > 3 ? w2 + I : w2;
+               *w3 = cols > 3 ? w2 + I : w2;
     const real *x0 = j->x + n * I, *x1 = rows > 1 ? x0 + I : x0, *x2 = rows > 2 ? x1 + I : x1,
-                *x3 = rows > 3 ? x2 + I : x2;
+               *x3 = rows > 3 ? x2 + I : x2;
     vf a00 = vset(0), a01 = a00, a02 = a00, a03 = a00, a10 = a00, a11 = a00, a12 = a00, a13 = a00;
     vf a20 = a00, a21 = a00, a22 = a00, a23 = a00, a30 = a00, a31 = a00, a32 = a00, a33 = a00;
     for (size_t i = 0; i < I; i += VW) {
@@ -43,7 +43,8 @@ INLINE void dots(const DotJob *j, size_t n, size_t o) {
                                   {vsum(a20), vsum(a21), vsum(a22), vsum(a23)},
                                   {vsum(a30), vsum(a31), vsum(a32), vsum(a33)}};
     for (size_t r = 0; r < rows; r++)
-        for (size_t c = 0; c < cols; c++) j->y[(n + r) * j->O + o + c] = real_of(y[r][c] + (j->b ? get1(j->b[o + c]) : 0));
+        for (size_t c = 0; c < cols; c++)
+            j->y[(n + r) * j->O + o + c] = real_of(y[r][c] + (j->b ? get1(j->b[o + c]) : 0));
 }
 /* One token: row after row, as memory likes it (four rows at once read at 0.57 of its speed, this at 0.95);
  * the same chain as above. */
@@ -95,8 +96,8 @@ static void bias_columns(const void *job, size_t b) {
     for (size_t o = 0; o < n; o++) j->wout[0][from + o] += sums[o];
 }
 
-static void linear_backward(real *dx, float *dw, float *db, const real *dy, const real *x, const real *w, int N,
-                            int I, int O) {
+static void linear_backward(real *dx, float *dw, float *db, const real *dy, const real *x, const real *w, int N, int I,
+                            int O) {
     const Gemm for_x = {.c = dx,
                         .ldc = I,
                         .a = dy,

@@ -52,7 +52,7 @@ INLINE float dot16(const Bf16 *x, const Bf16 *y, size_t C) {
     for (size_t c = 0; c < C; c += VW) s = vfma(vget(x + c, C - c), vget(y + c, C - c), s);
     return vsum(s);
 }
-#define row_dot(x, y, C) _Generic(*(x), Bf16: dot16, float: dot32)(x, y, C)
+#define row_dot(x, y, C) _Generic(*(x), Bf16 : dot16, float : dot32)(x, y, C)
 
 #if BITS == 16
 /* n rows as floats, side by side; returns where they end. */

@@ -32,7 +32,8 @@ static void add_rms_block(const void *job, size_t b) {
 }
 static void add_rmsnorm_forward(real *sum, real *y, float *rstd, const real *a, const real *b, const real *w,
                                 double eps, int N, int C) {
-    blocks_of_rows(add_rms_block, (Job){.out = {sum, y}, .wout = {rstd}, .in = {a, b, w}, .N = N, .C = C, .a = (float)eps});
+    blocks_of_rows(add_rms_block,
+                   (Job){.out = {sum, y}, .wout = {rstd}, .in = {a, b, w}, .N = N, .C = C, .a = (float)eps});
 }
 
 /* dx += rstd (t - n mean(t n)) with t = dy w, n = x rstd */
@@ -97,8 +98,8 @@ INLINE void gated_rows(const Job *j, size_t b, int silu) {
     }
 }
 
-INLINE void gated_row_backward(real *dx, real *dz, const real *dy, const real *x, const real *z, const real *w,
-                               float r, size_t C, int silu) {
+INLINE void gated_row_backward(real *dx, real *dz, const real *dy, const real *x, const real *z, const real *w, float r,
+                               size_t C, int silu) {
     vf dot = vset(0);
     for (size_t c = 0; c < C; c += VW) {
         const size_t k = C - c;
@@ -143,8 +144,8 @@ static void sigmoid_rows(const void *job, size_t b) { gated_rows(job, b, 0); }
 static void sigmoid_rows_backward(const void *job, size_t b) { gated_rows_backward(job, b, 0); }
 static void sigmoid_columns(const void *job, size_t b) { gated_columns(job, b, 0); }
 
-static void gated_rmsnorm_forward(real *y, float *rstd, const real *x, const real *z, const real *w, double eps,
-                                  int N, int C) {
+static void gated_rmsnorm_forward(real *y, float *rstd, const real *x, const real *z, const real *w, double eps, int N,
+                                  int C) {
     blocks_of_rows(silu_rows, (Job){.out = {y}, .wout = {rstd}, .in = {x, z, w}, .N = N, .C = C, .a = (float)eps});
 }
 static void gated_rmsnorm_backward(real *dx, real *dz, float *dw, const real *dy, const real *x, const real *z,

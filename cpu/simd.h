@@ -123,17 +123,13 @@ INLINE __m256i narrow(vf x) {
     const __m512i u = (__m512i)x, top = _mm512_srli_epi32(u, 16);
     const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
     const __m512i near = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
-    return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(near, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), top,
-                                                      _mm512_set1_epi32(0x40)));
+    return _mm512_cvtepi32_epi16(
+        _mm512_mask_or_epi32(near, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), top, _mm512_set1_epi32(0x40)));
 }
 INLINE vf vload16(const Bf16 *p) { return widen(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE void vstore16(Bf16 *p, vf x) { _mm256_storeu_si256((__m256i *)p, narrow(x)); }
-INLINE vf vload16_n(const Bf16 *p, size_t n) {
-    return widen(_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p));
-}
-INLINE void vstore16_n(Bf16 *p, vf x, size_t n) {
-    _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), narrow(x));
-}
+INLINE vf vload16_n(const Bf16 *p, size_t n) { return widen(_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p)); }
+INLINE void vstore16_n(Bf16 *p, vf x, size_t n) { _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), narrow(x)); }
 #else
 #if SIMD == 256
 INLINE vf vload16(const Bf16 *p) {
@@ -178,12 +174,12 @@ INLINE void put16(Bf16 *p, vf x, size_t n) {
     if (n >= VW) vstore16(p, x);
     else vstore16_n(p, x, n);
 }
-#define vget(p, n)    _Generic(*(p), Bf16: get16, float: get32)(p, n)
-#define vput(p, x, n) _Generic(*(p), Bf16: put16, float: put32)(p, x, n)
+#define vget(p, n)    _Generic(*(p), Bf16 : get16, float : get32)(p, n)
+#define vput(p, x, n) _Generic(*(p), Bf16 : put16, float : put32)(p, x, n)
 /* One element. */
 INLINE float one32(float x) { return x; }
 INLINE float one16(Bf16 x) { return bf16_float(x); }
-#define get1(x) _Generic(x, Bf16: one16, float: one32)(x)
+#define get1(x) _Generic(x, Bf16 : one16, float : one32)(x)
 #if BITS == 16
 INLINE real real_of(float x) { return bf16_round(x); }
 #else

@@ -69,7 +69,8 @@ static void xent_task(const void *job, size_t n) {
     const float weight_n = j->weight ? j->weight[n] : 1;
     float *z_n = j->z + n * j->ld;
     if (weight_n != 0) {
-        j->loss[n] = xent_row((real *)z_n, z_n, j->top ? j->top + n : NULL, j->target[n], weight_n, j->gradient, j->VOC);
+        j->loss[n] =
+            xent_row((real *)z_n, z_n, j->top ? j->top + n : NULL, j->target[n], weight_n, j->gradient, j->VOC);
         return;
     }
     j->loss[n] = 0;

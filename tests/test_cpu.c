@@ -446,7 +446,7 @@ START_TEST(sums_are_the_reference_s) {
     for (int i = 0; i < 6; i++) {
         const Pair x = pair(sizes[i], 1);
         double a, b;
-        ops_cpu32.sum(&a, x.f, x.n), ops_ref32.sum(&b, x.f, x.n);
+        cpu_ops32()->sum(&a, x.f, x.n), ops_ref32.sum(&b, x.f, x.n);
         ck_assert(a == b);
         enum { TENSORS = 7 }; // one of them empty, the rest of different lengths
         Trained32 list[TENSORS] = {{0}};
@@ -455,10 +455,10 @@ START_TEST(sums_are_the_reference_s) {
             const size_t from = x.n * t * t / (TENSORS * TENSORS), to = x.n * (t + 1) * (t + 1) / (TENSORS * TENSORS);
             list[t] = (Trained32){.grad = x.f + from, .n = to - from};
         }
-        ops_cpu32.sumsq(of, list, TENSORS), ops_ref32.sumsq(ref, list, TENSORS);
+        cpu_ops32()->sumsq(of, list, TENSORS), ops_ref32.sumsq(ref, list, TENSORS);
         ck_assert(!memcmp(of, ref, sizeof of));
         const Trained32 whole = {.grad = x.f, .n = x.n};
-        ops_cpu32.sumsq(&a, &whole, 1), ops_ref32.sumsq(&b, &whole, 1);
+        cpu_ops32()->sumsq(&a, &whole, 1), ops_ref32.sumsq(&b, &whole, 1);
         ck_assert(a == b);
         pairs_free();
     }
