@@ -18,7 +18,7 @@ say    = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
 export GOMP_SPINCOUNT ?= 5000 # see patience() in tools/main.c
 
 # ---- sources: ref/ is the program, cpu/ only faster ops; op files are included by their one translation unit ----
-REF    = $(filter-out ref/ops/%,$(wildcard ref/*/*.c)) $(wildcard ref/ops/backend*.c)
+REF    = $(filter-out ref/ops/%,$(wildcard ref/*/*.c)) $(wildcard ref/ops/backend*.c) ref/ops/ref_bf16.c
 CPU    = $(wildcard cpu/cpu_*.c) # one translation unit an instruction set, and the one that picks
 CMDS   = tools/main.c $(wildcard tools/cmd_*.c)
 TOOLS  = $(filter-out $(CMDS),$(wildcard tools/*.c))

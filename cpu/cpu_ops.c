@@ -1,48 +1,94 @@
-/* cpu_ops.c - picks the instruction set once: the ops of the "cpu" backend are the table of that path. */
+/* cpu_ops.c - picks the instruction set once: the ops of "cpu" and "cpu-bf16" are the tables of that path. */
 #include "cpu/cpu.h"
 #include "cpu/held.c"
 #include "cpu/pool.c"
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int path_runs(const char *name) {
 #ifdef __x86_64__
-    if (!strcmp(name, "avx512"))
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    if (!strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#include <cpuid.h>
+#include <sys/syscall.h>
 #endif
-    return !strcmp(name, "plain");
+
+#ifdef __x86_64__
+/* Bit of a register (0 eax, 3 edx) of cpuid leaf 7. */
+static int cpuid7(unsigned subleaf, int reg, int bit) {
+    unsigned r[4] = {0};
+    return __get_cpuid_count(7, subleaf, &r[0], &r[1], &r[2], &r[3]) && r[reg] >> bit & 1;
 }
-
-static const CpuPath *const PATHS[] = {
-#ifdef __x86_64__
-    &cpu_avx512,
-    &cpu_avx2,
+/* Linux gives a process tiles only if it asks, once, before it uses them. */
+static int tiles_allowed(void) {
+#ifdef __linux__
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
+#else
+    return 0;
 #endif
-    &cpu_plain,
-};
-enum { PATH_COUNT = sizeof PATHS / sizeof PATHS[0] };
+}
+#endif
 
-static const CpuPath *path_choose(void) {
+/* From the best to what always runs. */
+static const char *const NAMES[] = {"amx", "avx512_bf16", "avx512", "avx2", "plain"};
+enum { AMX, PAIRS, AVX512, AVX2, PLAIN, PATHS };
+static int path_runs(int path) {
+#ifdef __x86_64__
+    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    if (path == AMX) return avx512 && cpuid7(0, 3, 22) && cpuid7(0, 3, 24) && tiles_allowed();
+    if (path == PAIRS) return avx512 && cpuid7(1, 0, 5);
+    if (path == AVX512) return avx512;
+    if (path == AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return path == PLAIN;
+}
+#ifdef __x86_64__
+static const CpuPath *const PATHS32[PATHS] = {NULL, NULL, &cpu_avx512, &cpu_avx2, &cpu_plain};
+static const CpuPath16 *const PATHS16[PATHS] = {&cpu_bf16_amx, &cpu_bf16_pairs, &cpu_bf16_avx512, &cpu_bf16_avx2,
+                                                &cpu_bf16_plain};
+#else
+static const CpuPath *const PATHS32[PATHS] = {[PLAIN] = &cpu_plain};
+static const CpuPath16 *const PATHS16[PATHS] = {[PLAIN] = &cpu_bf16_plain};
+#endif
+
+static int path_find(const char *name) {
+    int i = 0;
+    while (i < PATHS && strcmp(NAMES[i], name)) i++;
+    return i;
+}
+/* The best that exists (bit i of `table`) and runs, from the one that the environment names. */
+static int path_choose(unsigned table) {
     const char *want = getenv("HYBRIDIZE_CPU");
-    size_t i = 0;
-    while (want && i < PATH_COUNT && strcmp(PATHS[i]->name, want)) i++;
-    if (i == PATH_COUNT) i = 0; // no such name: as if it were not set
-    while (!path_runs(PATHS[i]->name)) i++;
-    return PATHS[i];
+    int i = want ? path_find(want) : 0;
+    if (i == PATHS) i = 0; // no such name: as if it were not set
+    while (!(table >> i & 1) || !path_runs(i)) i++;
+    return i;
+}
+/* Every thread would choose the same. */
+static int path_chosen(atomic_int *chosen, unsigned table) {
+    int i = atomic_load_explicit(chosen, memory_order_relaxed) - 1;
+    if (i < 0) atomic_store_explicit(chosen, (i = path_choose(table)) + 1, memory_order_relaxed);
+    return i;
 }
 const CpuPath *cpu_path(void) {
-    static _Atomic(const CpuPath *) chosen; // every thread would choose the same
-    const CpuPath *p = atomic_load_explicit(&chosen, memory_order_relaxed);
-    if (!p) atomic_store_explicit(&chosen, p = path_choose(), memory_order_relaxed);
-    return p;
+    static atomic_int chosen;
+    unsigned table = 0;
+    for (int i = 0; i < PATHS; i++) table |= (unsigned)(PATHS32[i] != NULL) << i;
+    return PATHS32[path_chosen(&chosen, table)];
+}
+const CpuPath16 *cpu_path16(void) {
+    static atomic_int chosen;
+    unsigned table = 0;
+    for (int i = 0; i < PATHS; i++) table |= (unsigned)(PATHS16[i] != NULL) << i;
+    return PATHS16[path_chosen(&chosen, table)];
 }
 const CpuPath *cpu_path_named(const char *name) {
-    for (size_t i = 0; i < PATH_COUNT; i++)
-        if (!strcmp(PATHS[i]->name, name) && path_runs(name)) return PATHS[i];
-    return NULL;
+    const int i = path_find(name);
+    return i < PATHS && PATHS32[i] && path_runs(i) ? PATHS32[i] : NULL;
+}
+const CpuPath16 *cpu_path16_named(const char *name) {
+    const int i = path_find(name);
+    return i < PATHS && PATHS16[i] && path_runs(i) ? PATHS16[i] : NULL;
 }
 
 const Ops32 *cpu_ops32(void) { return &cpu_path()->ops; }
+const Ops16 *cpu_ops16(void) { return &cpu_path16()->ops; }

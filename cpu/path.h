@@ -1,7 +1,12 @@
-/* path.h - all of cpu/ for one instruction set: included by cpu_avx512.c, cpu_avx2.c and cpu_plain.c with SIMD (vector
- * bits), CPU_PATH (what is exported) and its NAME defined. */
+/* path.h - all of cpu/ for one instruction set and one storage type: included by cpu_avx512.c, cpu_bf16_amx.c and so on
+ * with BITS (32: float, 16: BF16), SIMD (vector bits), CPU_PATH (what is exported) and its NAME defined, and for BF16 DOT
+ * (dot.h). */
 #include "cpu/add.c"
+#if BITS == 16
+#include "cpu/gemm16.c"
+#else
 #include "cpu/gemm.c"
+#endif
 #include "cpu/linear.c"
 #include "cpu/embed.c"
 #include "cpu/rmsnorm.c"
@@ -19,15 +24,22 @@
 #include "cpu/kl.c"
 #include "cpu/align_loss.c"
 #include "cpu/adamw.c"
-#include "cpu/peak.c"
 #include "cpu/cpu.h"
+#if BITS == 32
+#include "cpu/peak.c"
+#endif
 
+#if BITS == 16
+const CpuPath16 CPU_PATH = {
+    .name = NAME,
+#else
 const CpuPath CPU_PATH = {
     .name = NAME,
     .fma = fma_run,
     .read = read_run,
     .exp = exp_run,
     .log1p = log1p_run,
+#endif
     .ops =
         {
 #define OP(name) .name = name,

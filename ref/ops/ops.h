@@ -46,7 +46,7 @@ enum { ALIGN_NORM, ALIGN_SQUARED };
 #undef real
 #undef wide
 
-typedef struct Bf16 Bf16; /* completed in cuda/bf16.h only */
+typedef struct Bf16 Bf16; /* completed in ops/bf16.h, for CUDA in cuda/bf16.h */
 #define OPS     Ops16
 #define trained Trained16
 #define real    Bf16
@@ -83,6 +83,7 @@ _Static_assert(sizeof(Ops) == OP_COUNT * sizeof(void (*)(void)), "ops.def names 
 
 extern const Ops64 ops_ref64;
 extern const Ops32 ops_ref32;
+extern const Ops16 ops_ref16; /* ref32 with every output rounded once */
 
 /* Workspace in bytes, enough for every backend and precision, forward and backward. */
 static inline int delta_chunks(const DeltaDims *d) { return (d->T + d->chunk - 1) / d->chunk; }
