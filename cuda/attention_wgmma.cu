@@ -152,6 +152,8 @@ __global__ void __launch_bounds__(HOP_THREADS, 1)
         for (int n = 0; n < D / 8; n++) to[n * 4] = bf16_pair(acc[n][2 * i] * inv, acc[n][2 * i + 1] * inv);
         if (lane % 4 == 0) lse[at] = (top[i] * scale2 + log2f(sum[i])) * LN2;
     }
+#else
+    not_hopper();
 #endif
 }
 

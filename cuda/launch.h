@@ -9,7 +9,7 @@
  *   SHARED(type, name, n)            a static shared array;   DYNAMIC_SHARED(type, name):
  *   the dynamic one, cut up by shared_take
  *   SHARED_PTR(type)                 a pointer into either
- *   shared_load16, shared_store16    16 bytes at once
+ *   shared_load16, shared_store16    16 bytes at once; shared_load4, shared_store4: two bf16
  * Everything else is plain CUDA: threadIdx, __syncthreads, __shfl_*_sync, __ballot_sync, ...
  * A storage type `real` (float or Bf16, one compilation each) is read as float and rounded when written. */
 #ifndef HYB_CUDA_LAUNCH_H
@@ -38,7 +38,7 @@ int cuda_check(cudaError_t code, const char *what);
 /* Raises the kernel's limit of dynamic shared memory where it is above 48 KB. */
 size_t cuda_shared_room(); // dynamic shared memory that a block may have at most
 bool cuda_hopper();        // sm_90: the kernels for sm_90a run
-/* Which rung of an op's ladder the environment's HYB_CUDA_VERSION asks for (cuda/LADDER.md), from 1 on; 0: the fastest. */
+/* Which rung of an op's ladder the environment's HYB_CUDA_VERSION asks for (LADDER.md), from 1 (plain) on; 0: the best. */
 int cuda_version();
 int cuda_shared_limit(const void *kernel, size_t bytes, const char *what);
 /* A device buffer that lives as long as the backend, for partial sums; contents last until the next op. */
@@ -70,6 +70,8 @@ template <class T, class C> __device__ __forceinline__ T *shared_take(C *&cursor
 }
 template <class T> __device__ __forceinline__ uint4 shared_load16(const T *p) { return *(const uint4 *)p; }
 template <class T> __device__ __forceinline__ void shared_store16(T *p, uint4 v) { *(uint4 *)p = v; }
+template <class T> __device__ __forceinline__ unsigned shared_load4(const T *p) { return *(const unsigned *)p; }
+template <class T> __device__ __forceinline__ void shared_store4(T *p, unsigned v) { *(unsigned *)p = v; }
 #endif
 
 #include "bf16.h"

@@ -398,6 +398,8 @@ void shared_note(unsigned offset, unsigned bytes, bool write) {
  * nor touch it until then. */
 void async_copy(unsigned offset, const void *src, unsigned bytes, unsigned valid) {
     const uint16_t me = (uint16_t)m.cur;
+    if (offset % bytes || (uintptr_t)src % bytes)
+        report("misaligned asynchronous copy of %u bytes, to byte %u of shared memory", bytes, offset);
     for (unsigned g = offset / GRANULE; g < (offset + bytes + GRANULE - 1) / GRANULE; g++) {
         Shadow &s = m.shadow[g];
         if ((s.read_epoch == m.epoch && s.reader != me && s.read_warp_epoch == m.warp_epoch[me / 32]) ||

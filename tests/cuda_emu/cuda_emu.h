@@ -53,6 +53,7 @@ struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
@@ -185,19 +186,30 @@ template <class T, class C> static inline emu::SharedPtr<T> shared_take(emu::Sha
     cursor.p = (C *)((char *)cursor.p + step);
     return r;
 }
-/* 16 bytes at once, from and to shared memory. */
-template <class T> static inline uint4 shared_load16(emu::SharedPtr<T> p) {
-    const T *q = p.at(0, 16 / sizeof(T));
-    emu::shared_note((unsigned)((const char *)q - emu::shared_base()), 16, false);
-    uint4 r;
-    memcpy(&r, q, 16);
+/* 16 or 4 bytes at once, from and to shared memory; an address that is not a multiple of that is an error, as on a
+ * device. */
+namespace emu {
+template <class V, class T> static inline V shared_load(SharedPtr<T> p) {
+    const T *q = p.at(0, sizeof(V) / sizeof(T));
+    const unsigned o = (unsigned)((const char *)q - shared_base());
+    if (o % sizeof(V)) report("misaligned read of %zu bytes of shared memory at byte %u", sizeof(V), o);
+    shared_note(o, sizeof(V), false);
+    V r;
+    memcpy(&r, q, sizeof r);
     return r;
 }
-template <class T> static inline void shared_store16(emu::SharedPtr<T> p, uint4 v) {
-    T *q = p.at(0, 16 / sizeof(T));
-    emu::shared_note((unsigned)((char *)q - emu::shared_base()), 16, true);
-    memcpy((void *)q, &v, 16);
+template <class V, class T> static inline void shared_store(SharedPtr<T> p, V v) {
+    T *q = p.at(0, sizeof(V) / sizeof(T));
+    const unsigned o = (unsigned)((char *)q - shared_base());
+    if (o % sizeof(V)) report("misaligned write of %zu bytes of shared memory at byte %u", sizeof(V), o);
+    shared_note(o, sizeof(V), true);
+    memcpy((void *)q, &v, sizeof v);
 }
+} // namespace emu
+template <class T> static inline uint4 shared_load16(emu::SharedPtr<T> p) { return emu::shared_load<uint4>(p); }
+template <class T> static inline void shared_store16(emu::SharedPtr<T> p, uint4 v) { emu::shared_store(p, v); }
+template <class T> static inline unsigned shared_load4(emu::SharedPtr<T> p) { return emu::shared_load<unsigned>(p); }
+template <class T> static inline void shared_store4(emu::SharedPtr<T> p, unsigned v) { emu::shared_store(p, v); }
 
 #define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
     emu::launch_any(                                                                                                   \
