@@ -18,6 +18,11 @@ static void attention_forward(real *o, wide *lse, const real *q, const real *k, 
 #endif
     if (d->T == 1 && d->D <= ATT_MAX_D) return attention_step(o, lse, q, k, v, start, scale, work, mma, d);
 #if BITS == 16
+    if (cuda_version() == 2 && d->D <= LADDER_MAX_D) return attention_forward_shared(o, lse, q, k, v, start, scale, d);
+    if (cuda_version() == 3 && (d->D == 64 || d->D == 128) && aligned(q, k, v)) {
+        const auto run = d->D == 64 ? attention_forward_products<64> : attention_forward_products<128>;
+        return run(o, lse, q, k, v, start, scale, d);
+    }
     if (hopper_asked() && (d->D == 64 || d->D == 128) && aligned(q, k, v)) {
         const auto run = d->D == 64 ? flash_forward_wgmma<64> : flash_forward_wgmma<128>;
         return run(o, lse, q, k, v, start, scale, d);
@@ -92,8 +97,8 @@ static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, c
                          const real *q, const real *k, const real *v, const wide *g, const int *start, double scale,
                          void *work, const DeltaDims *d) {
 #if BITS == 16
-    if (!plain_asked() && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, dout, states) &&
-        aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
+    if (!plain_asked() && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) &&
+        aligned(work, dout, states) && aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
         if (d->K == 64)
             return gla_backward_mma<64>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
         if (d->K == 128)

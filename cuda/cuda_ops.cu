@@ -41,6 +41,7 @@ typedef float wide;
 #include "attention_step.cu"
 #if BITS == 16
 #include "attention_mma.cu"
+#include "attention_ladder.cu"
 #include "attention_wgmma.cu"
 #endif
 #include "conv.cu"

@@ -66,7 +66,8 @@ static int tensor(int bug) {
     unsigned short *a = planted_alloc(64 * 64 * 2), *b = planted_alloc(64 * 64 * 2);
     float *y = floats(64 * 64), first[64][64];
     int wrong = 0;
-    for (int i = 0; i < 4096; i++) a[i] = bf16((float)((i + i / 64) % 5 - 2)), b[i] = bf16((float)((i + i / 64) % 3 - 1));
+    for (int i = 0; i < 4096; i++)
+        a[i] = bf16((float)((i + i / 64) % 5 - 2)), b[i] = bf16((float)((i + i / 64) % 3 - 1));
     planted_run(bug, TENSOR, y, a, b, 0);
     for (int i = 0; i < 64; i++)
         for (int j = 0; j < 64; j++) {
@@ -219,7 +220,8 @@ START_TEST(descriptors_are_cutes) {
         ck_assert_int_eq(sscanf(line, "%3s %d %d %u", major, &row, &k, &at), 4);
         const int mn = major[0] == 'M';
         for (int i = 0; i < 8; i++)
-            ck_assert_uint_eq(planted_address(4096, mn, row + mn * i, k + !mn * i, leading), 4096 + at + 2 * (unsigned)i);
+            ck_assert_uint_eq(planted_address(4096, mn, row + mn * i, k + !mn * i, leading),
+                              4096 + at + 2 * (unsigned)i);
         lines++;
     }
     fclose(f);
