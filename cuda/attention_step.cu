@@ -85,10 +85,10 @@ __global__ void __launch_bounds__(SPLIT_THREADS)
     enum { TILE = STEP_TILE * Tile<D>::LD, M = D / 64 };
     DYNAMIC_SHARED(Bf16, cursor);
     const SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, STEP_RING * TILE);
-    const SHARED_PTR(Bf16) ps = shared_take<Bf16>(cursor, SPLIT_HEADS * STEP_LD); // exponentials, a row a head
+    const SHARED_PTR(Bf16) ps = shared_take<Bf16>(cursor, SPLIT_HEADS * STEP_LD);  // exponentials, a row a head
     const SHARED_PTR(float) s = shared_take<float>(cursor, SPLIT_HEADS * STEP_LD); // scores
-    const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, lane = threadIdx.x % WARP, g8 = lane / 4,
-              t2 = lane % 4 * 2, warp = threadIdx.x / WARP,
+    const int b = blockIdx.x / a.Hk, hk = blockIdx.x % a.Hk, group = a.H / a.Hk, lane = threadIdx.x % WARP,
+              g8 = lane / 4, t2 = lane % 4 * 2, warp = threadIdx.x / WARP,
               first = first_key(a, start, b, a.past) + blockIdx.y * SPLIT_KEYS,
               keys = max(0, min((int)SPLIT_KEYS, a.past + 1 - first));
     const size_t row = (size_t)a.Hk * D, at = (((size_t)b * a.stride + first) * a.Hk + hk) * D;
@@ -165,8 +165,8 @@ __global__ void __launch_bounds__(SPLIT_THREADS)
 template <int D>
 static void attention_split_mma(wide *part, const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start, int splits,
                                 dim3 grid, const AttnArgs &a) {
-    const size_t shared =
-        (STEP_RING * STEP_TILE * Tile<D>::LD + SPLIT_HEADS * STEP_LD) * sizeof(Bf16) + SPLIT_HEADS * STEP_LD * sizeof(float);
+    const size_t shared = (STEP_RING * STEP_TILE * Tile<D>::LD + SPLIT_HEADS * STEP_LD) * sizeof(Bf16) +
+                          SPLIT_HEADS * STEP_LD * sizeof(float);
     LAUNCH(attention_split_mma_kernel<D>, grid, SPLIT_THREADS, shared, part, q, k, v, start, splits, a);
 }
 #endif

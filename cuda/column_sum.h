@@ -40,7 +40,6 @@ template <class F> static void column_sum(float *out, F f, size_t N, int C, int 
     float *part = (float *)cuda_scratch();
     LAUNCH(column_pieces_kernel<F>, dim3(ceil_div(C, SUM_COLUMNS), ceil_div(N, rows)), dim3(SUM_COLUMNS, SUM_ROWS), 0,
            part, f, N, C, rows);
-    LAUNCH(column_finish_kernel, ceil_div(C, 128), 128, 0, out, part, (int)ceil_div(N, rows), C,
-           turn);
+    LAUNCH(column_finish_kernel, ceil_div(C, 128), 128, 0, out, part, (int)ceil_div(N, rows), C, turn);
 }
 #endif

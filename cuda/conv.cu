@@ -37,7 +37,8 @@ __global__ void conv_forward_run_kernel(real *y, const real *x, const real *w, c
     if (!conv_run(r, B, T, C)) return;
     float taps[CONV_TAPS][PACK];
     conv_weights(taps, w, r.c, C);
-    const real *x_b = x + (size_t)r.b * T * C, *before = tail_in ? tail_in + (size_t)r.b * (CONV_TAPS - 1) * C : tail_in;
+    const real *x_b = x + (size_t)r.b * T * C,
+               *before = tail_in ? tail_in + (size_t)r.b * (CONV_TAPS - 1) * C : tail_in;
     real *y_b = y + (size_t)r.b * T * C;
     const auto value = [&](int p) {
         if (p >= 0) return pack_load(x_b, (size_t)p * C + r.c, (size_t)T * C);
@@ -145,8 +146,9 @@ struct ConvWeight { // column k C + c, so that neighbouring threads read neighbo
     int T, C, W;
     __device__ float operator()(size_t n, int column) const {
         const int c = column % C, t = (int)((unsigned)n % T), p = t - W + 1 + column / C; // n is below 2^31
-        return p >= 0 && tap_visible(start, (unsigned)n / T, T, t, p) ? (float)dy[n * C + c] * (float)x[(n - t + p) * C + c]
-                                                                      : 0.0f;
+        return p >= 0 && tap_visible(start, (unsigned)n / T, T, t, p)
+                   ? (float)dy[n * C + c] * (float)x[(n - t + p) * C + c]
+                   : 0.0f;
     }
 };
 static void conv_backward(real *dx, wide *dw, const real *dy, const real *x, const real *w, const int *start, int B,
@@ -154,7 +156,6 @@ static void conv_backward(real *dx, wide *dw, const real *dy, const real *x, con
     const size_t n = (size_t)B * T * C;
     if (dx && conv_by_runs(B, T, C, W))
         LAUNCH(conv_backward_run_kernel, conv_blocks(B, T, C), CONV_THREADS, 0, dx, dy, w, start, B, T, C);
-    else if (dx)
-        LAUNCH(conv_backward_kernel, ceil_div(n, CONV_THREADS), CONV_THREADS, 0, dx, dy, w, start, T, C, W, n);
+    else if (dx) LAUNCH(conv_backward_kernel, ceil_div(n, CONV_THREADS), CONV_THREADS, 0, dx, dy, w, start, T, C, W, n);
     if (dw) column_sum(dw, ConvWeight{dy, x, start, T, C, W}, (size_t)B * T, C * W, W);
 }

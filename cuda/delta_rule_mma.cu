@@ -144,8 +144,7 @@ template <int K> struct GdnStage {
     SHARED_PTR(Bf16) q, k, v, A, P; // v: dO in backward
     SHARED_PTR(float) factors;
 };
-template <int K>
-__device__ GdnStage<K> gdn_stage(SHARED_PTR(Bf16) ring, SHARED_PTR(float) factors, int s) {
+template <int K> __device__ GdnStage<K> gdn_stage(SHARED_PTR(Bf16) ring, SHARED_PTR(float) factors, int s) {
     typedef GdnStage<K> Stage;
     const SHARED_PTR(Bf16) q = ring + s * Stage::ALL, v = q + 2 * Stage::TK;
     return {q, q + Stage::TK, v, v + Stage::TC, v + 2 * Stage::TC, factors + s * GDN_FACTORS};
@@ -199,8 +198,8 @@ __global__ void __launch_bounds__(GDN_SCAN)
         const GdnStage<K> w = gdn_stage<K>(ring, factors, x % 2);
         const size_t bt = (size_t)b * a.T + t0;
         if (x + 1 < chunks)
-            gdn_fetch<K>(gdn_stage<K>(ring, factors, (x + 1) % 2), q, k, v,
-                         gdn_pair(work, bh, x + 1, chunks, GDN_KEPT), b, h, c + 1, v0, a);
+            gdn_fetch<K>(gdn_stage<K>(ring, factors, (x + 1) % 2), q, k, v, gdn_pair(work, bh, x + 1, chunks, GDN_KEPT),
+                         b, h, c + 1, v0, a);
         state_round<COLS>(Ss, S, row, left);
         if (x + 1 < chunks) cp_async_wait<1>();
         else cp_async_wait<0>();
@@ -263,12 +262,13 @@ template <int K>
 static void gdn_forward(Bf16 *o, Bf16 *states, wide *state, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                         const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
-    const int most = (int)(a.worker * sizeof(float) / (GDN_KEPT * sizeof(Bf16))); // chunks that the workspace has room for, per head
+    const int most =
+        (int)(a.worker * sizeof(float) / (GDN_KEPT * sizeof(Bf16))); // chunks that the workspace has room for, per head
     for (int first = 0; first < a.NC; first += most) {
         const int chunks = a.NC - first < most ? a.NC - first : most;
         LAUNCH((gdn_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), GDN_PREPARE, gdn_prepare_shared<K>(),
                (Bf16 *)work, q, k, g, beta, start, first, chunks, (int)GDN_KEPT, a);
-        LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, gdn_scan_shared<K>(2), o,
-               states, state, (Bf16 *)work, q, k, v, first, chunks, a);
+        LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, gdn_scan_shared<K>(2), o, states,
+               state, (Bf16 *)work, q, k, v, first, chunks, a);
     }
 }

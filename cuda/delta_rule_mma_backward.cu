@@ -360,8 +360,8 @@ static void gdn_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wi
     Bf16 *w = (Bf16 *)work;
     for (int last = a.NC; last > 0; last -= most) {
         const int first = last > most ? last - most : 0, chunks = last - first;
-        LAUNCH((gdn_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), GDN_PREPARE, gdn_prepare_shared<K>(), w, q,
-               k, g, beta, start, first, chunks, (int)GdnKept<K, V>::ALL, a);
+        LAUNCH((gdn_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), GDN_PREPARE, gdn_prepare_shared<K>(), w,
+               q, k, g, beta, start, first, chunks, (int)GdnKept<K, V>::ALL, a);
         LAUNCH((gdn_serial_mma_kernel<K, V>), dim3(V / GDN_COLS, d->B * d->H), GDN_BACK, gdn_scan_shared<K>(2), dv,
                dstate, w, dout, q, k, first, chunks, a);
         if (dq || dk || dg || dbeta)

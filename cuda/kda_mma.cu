@@ -142,8 +142,8 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
     const SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * KdaStage<K>::SIZE);
     SHARED_PTR(Bf16) outs = shared_take<Bf16>(cursor, KDA_C * Tile<K>::LD); // K_out
     SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);    // S, rounded
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS,
-              row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, row = threadIdx.x / WARP % 4,
+              left = threadIdx.x / WARP / 4 * HALF;
     const size_t KV = (size_t)K * a.V;
     const Bf16 *kept = work + (size_t)bh * chunks * each;
     wide *running = state + bh * KV + v0;
