@@ -43,6 +43,10 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *dout, c
     if (!plain_asked() && (d->D == 64 || d->D == 128) && aligned(q, k, v) && aligned(dout, o, dq) &&
         aligned(dk, dv, work)) {
         const bool wide = rows_32(d->T);
+        if (hopper_asked()) {
+            const auto run = d->D == 64 ? flash_backward_wgmma<64> : flash_backward_wgmma<128>;
+            return run(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
+        }
         const auto run = d->D == 64 ? (wide ? flash_backward<64, 2> : flash_backward<64, 1>)
                                     : (wide ? flash_backward<128, 2> : flash_backward<128, 1>);
         return run(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
