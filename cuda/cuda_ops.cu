@@ -41,7 +41,9 @@ typedef float wide;
 #include "attention_step.cu"
 #if BITS == 16
 #include "attention_mma.cu"
+#include "attention_ladder.cu"
 #include "attention_wgmma.cu"
+#include "attention_wgmma_backward.cu"
 #endif
 #include "conv.cu"
 #include "gate.cu"

@@ -102,6 +102,22 @@ END_TEST
 START_TEST(fast_shape_in_float) { check_op("cuda-emu", FAST[_i].op, FAST[_i].shape, 7, 0); }
 END_TEST
 
+/* The rungs of cuda/LADDER.md, each by its number: tails of tiles, groups, windows, documents, a cache, two heads sizes. */
+START_TEST(rung_in_bf16) {
+    static const char *const shapes[] = {"B=1,T=100,H=2,Hk=1,D=64",
+                                         "B=2,T=70,H=2,Hk=2,D=64,window=30",
+                                         "B=1,T=65,H=2,Hk=1,D=128",
+                                         "B=1,T=5,H=2,Hk=1,D=64,past=130",
+                                         "B=1,T=300,H=1,Hk=1,D=64,window=140,-start",
+                                         "B=1,T=300,H=2,Hk=1,D=128,-start"};
+    const char rung[2] = {(char)('1' + _i), 0};
+    setenv("HYB_CUDA_VERSION", rung, 1);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        check_op("cuda-emu-bf16", "attention", shapes[i], 7 + (unsigned)_i, 4.5 * 1.7e-3);
+    unsetenv("HYB_CUDA_VERSION");
+}
+END_TEST
+
 /* The bounds are worth something: any one result a tenth too large fails, of every op, in both precisions. */
 typedef struct {
     int n, caught[32];
@@ -603,6 +619,7 @@ SUITE("cuda") {
     CASE(op_in_bf16, .times = opcheck_count());
     CASE(fast_shape_in_float, .times = sizeof FAST / sizeof *FAST);
     CASE(fast_shape_in_bf16, .times = sizeof FAST / sizeof *FAST);
+    CASE(rung_in_bf16, .times = 6);
     CASE(a_tenth_fails, .times = opcheck_count());
     CASE(a_tenth_fails_in_fast_versions);
     GROUP("backend");

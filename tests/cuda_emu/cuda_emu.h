@@ -174,9 +174,9 @@ void async_wait(int groups_left);
 #define SHARED(type, name, n)                                                                                          \
     static emu::Slot name##_slot;                                                                                      \
     const emu::SharedPtr<type> name = emu::shared_array<type>(name##_slot, (n), #name)
-#define DYNAMIC_SHARED(type, name) emu::SharedPtr<type> name = emu::dynamic_shared<type>()
+#define DYNAMIC_SHARED(type, name)      emu::SharedPtr<type> name = emu::dynamic_shared<type>()
 #define DYNAMIC_SHARED_1024(type, name) DYNAMIC_SHARED(type, name)
-#define SHARED_PTR(type)           emu::SharedPtr<type>
+#define SHARED_PTR(type)                emu::SharedPtr<type>
 /* The next n elements of dynamic shared memory; moves the cursor on, to a multiple of 16 bytes. */
 template <class T, class C> static inline emu::SharedPtr<T> shared_take(emu::SharedPtr<C> &cursor, size_t n) {
     const unsigned o = (unsigned)((char *)cursor.p - emu::shared_base());
