@@ -178,7 +178,7 @@ START_TEST(held_weights_give_the_same_bits) {
         float *was = malloc((k.y.n + k.dx.n) * sizeof(float)), *now = malloc((k.y.n + k.dx.n) * sizeof(float));
         const size_t before = mem_now();
         product_run(&k, was);
-        cpu_hold(k.w.f, k.O, k.I, 1);
+        cpu_hold(k.w.f, k.O, k.I, 1, 32);
         ck_assert_msg(product_same(&k, was), "%s: the product that packs, shape %d", p->name, s);
         ck_assert(mem_now() > before);
         ck_assert_msg(product_same(&k, was), "%s: the product that finds panels, shape %d", p->name, s);
@@ -206,7 +206,7 @@ START_TEST(held_weights_without_memory_or_of_another_path) {
     product_run(&k, was);
     for (long n = 0; n < 3; n++) { // no memory for the table, for y's panels, for dx's
         mem_fail_after(n);
-        cpu_hold(k.w.f, k.O, k.I, 1);
+        cpu_hold(k.w.f, k.O, k.I, 1, 32);
         ck_assert(product_same(&k, was) && product_same(&k, was));
         mem_fail_after(-1);
         ck_assert(product_same(&k, was));
@@ -215,7 +215,7 @@ START_TEST(held_weights_without_memory_or_of_another_path) {
     for (int other = 0; other < PATHS; other++) {
         const CpuPath *q = cpu_path_named(names[other]);
         if (!q) continue;
-        cpu_hold(k.w.f, k.O, k.I, 1);
+        cpu_hold(k.w.f, k.O, k.I, 1, 32);
         k.p = q;
         product_run(&k, NULL);
         k.p = p;
@@ -234,7 +234,7 @@ START_TEST(held_weights_are_found_again) {
     const size_t before = mem_now();
     for (int step = 0; step < 20000; step++) {
         const int i = (int)rng_below(&rng, N);
-        if (rng_below(&rng, 3)) cpu_hold(w[i], 1, 16, 0), in[i] = 1;
+        if (rng_below(&rng, 3)) cpu_hold(w[i], 1, 16, 0, 32), in[i] = 1;
         else cpu_let_go(w[i]), in[i] = 0;
         if (step % 1000 && step > 200) continue;
         for (int j = 0; j < N; j++) {
