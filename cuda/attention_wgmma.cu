@@ -75,8 +75,9 @@ __device__ __forceinline__ void hop_release(Mbarriers free) { // behind a wait o
 
 template <int D>
 __global__ void __launch_bounds__(HOP_THREADS, 1)
-    flash_forward_wgmma_kernel(Bf16 *o, float *lse, const int *start, AttnArgs a, const __grid_constant__ CUtensorMap qm,
-                               const __grid_constant__ CUtensorMap km, const __grid_constant__ CUtensorMap vm) {
+    flash_forward_wgmma_kernel(Bf16 *o, float *lse, const int *start, AttnArgs a,
+                               const __grid_constant__ CUtensorMap qm, const __grid_constant__ CUtensorMap km,
+                               const __grid_constant__ CUtensorMap vm) {
 #ifdef HOPPER
     typedef HopTile<D> Tile;
     DYNAMIC_SHARED_1024(Bf16, cursor);
@@ -172,6 +173,6 @@ static void flash_forward_wgmma(Bf16 *o, float *lse, const Bf16 *q, const Bf16 *
         hop_describe(&vm, v, d->B, a.Tk, a.stride, a.Hk, D, HOP_KEYS))
         return;
     const size_t shared = (HopTile<D>::ROWS + 4 * HopTile<D>::KEYS) * sizeof(Bf16) + HOP_BARRIERS * sizeof(uint64_t);
-    LAUNCH(flash_forward_wgmma_kernel<D>, dim3(ceil_div(d->T, HOP_ROWS), d->B * d->H), HOP_THREADS, shared, o, lse, start,
-           a, qm, km, vm);
+    LAUNCH(flash_forward_wgmma_kernel<D>, dim3(ceil_div(d->T, HOP_ROWS), d->B * d->H), HOP_THREADS, shared, o, lse,
+           start, a, qm, km, vm);
 }

@@ -44,7 +44,7 @@ struct Device {
     size_t shared;
     bool hopper;
     void *encode; // the driver's cuTensorMapEncodeTiled
-    bool spoilt; // the recording under way cannot become a graph
+    bool spoilt;  // the recording under way cannot become a graph
     Uploads up;
 };
 static Device device;
@@ -92,10 +92,10 @@ int tensor_describe(CUtensorMap *map, const Bf16 *base, unsigned rank, const uin
     cuuint64_t dims[5], strides[5];
     for (unsigned i = 0; i < rank; i++) dims[i] = dim[i], strides[i] = i + 1 < rank ? stride[i] : 0;
     const auto encode = (decltype(&cuTensorMapEncodeTiled))device.encode;
-    const bool right = encode && encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)base, dims, strides, box,
-                                        each, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                        CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+    const bool right =
+        encode && encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)base, dims, strides, box, each,
+                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 #endif
     return right ? 0 : cuda_check(cudaErrorInvalidValue, "describing a tensor to the copy engine");
 }

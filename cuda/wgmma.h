@@ -27,9 +27,7 @@ __device__ inline uint64_t of_columns(SHARED_PTR(Bf16) panel, int k0, unsigned b
 }
 
 #ifdef CUDA_EMU
-template <class... R> void wgmma_fence(R &...registers) {
-    (emu::wgmma_fence(&registers, sizeof registers), ...);
-}
+template <class... R> void wgmma_fence(R &...registers) { (emu::wgmma_fence(&registers, sizeof registers), ...); }
 static inline void wgmma_commit() { emu::wgmma_commit(); }
 template <int left, class... R> void wgmma_wait(R &...registers) {
     emu::wgmma_wait(left);
@@ -39,21 +37,18 @@ template <bool a_columns, bool b_columns, int NB>
 void wgmma(float (&d)[NB][4], uint64_t a, uint64_t b, bool accumulate) {
     emu::wgmma({&d[0][0], nullptr, a, b, 8 * NB, accumulate, a_columns, b_columns});
 }
-template <bool b_columns, int NB>
-void wgmma(float (&d)[NB][4], unsigned (&a)[4], uint64_t b, bool accumulate) {
+template <bool b_columns, int NB> void wgmma(float (&d)[NB][4], unsigned (&a)[4], uint64_t b, bool accumulate) {
     emu::wgmma({&d[0][0], a, 0, b, 8 * NB, accumulate, false, b_columns});
 }
 #else
 /* The compiler may not move a use of these registers over this point. */
 template <int N> __device__ __forceinline__ void wgmma_pin(float (&d)[N][4]) {
 #pragma unroll
-    for (int i = 0; i < N; i++)
-        asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
 }
 template <int N> __device__ __forceinline__ void wgmma_pin(unsigned (&a)[N][4]) {
 #pragma unroll
-    for (int i = 0; i < N; i++)
-        asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
+    for (int i = 0; i < N; i++) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
 }
 template <class... R> __device__ __forceinline__ void wgmma_fence(R &...registers) {
     (wgmma_pin(registers), ...);

@@ -39,7 +39,7 @@ struct Wgmma { // one instruction, as one lane gives it
 void wgmma(const Wgmma &w);
 void wgmma_commit();
 void wgmma_wait(int groups_left);
-void wgmma_fence(const void *registers, size_t bytes); // NULL: begins a fence; then each array that it covers
+void wgmma_fence(const void *registers, size_t bytes);   // NULL: begins a fence; then each array that it covers
 void wgmma_settled(const void *registers, size_t bytes); // reports if a wgmma still has them
 /* Address in shared memory of element (row, k) of an operand, for tests that compare layouts. */
 unsigned wgmma_address(uint64_t descriptor, bool mn_major, int row, int k);

@@ -7,7 +7,7 @@ namespace {
 enum { ENGINE = WARPS, PARTIES };
 struct Fine { // one granule of shared memory
     unsigned write_stamp, read_stamp[WARPS];
-    unsigned write_fence; // proxy fences of the writer so far; ~0u: the writer was the async proxy
+    unsigned write_fence;          // proxy fences of the writer so far; ~0u: the writer was the async proxy
     uint16_t writer_warp, reading; // reading: wgmmas under way that read it
     bool copying;                  // a bulk copy into it is under way
 };
@@ -342,8 +342,8 @@ void multiply(const Product &p) {
     for (int r = 0; r < 16; r++)
         for (int k = 0; k < 16; k++) {
             const unsigned pair = p.a[4 * (r % 8) + k % 8 / 2][(r >= 8) + 2 * (k >= 8)];
-            a[r][k] = w.a ? __uint_as_float(k % 2 ? pair & 0xffff0000u : pair << 16)
-                          : shared_bf16(a_at(w.a_mn, row0 + r, k));
+            a[r][k] =
+                w.a ? __uint_as_float(k % 2 ? pair & 0xffff0000u : pair << 16) : shared_bf16(a_at(w.a_mn, row0 + r, k));
         }
     for (int k = 0; k < 16; k++)
         for (int c = 0; c < w.n; c++) b[k][c] = shared_bf16(b_at(w.b_mn, c, k));

@@ -1,7 +1,9 @@
-#!/bin/sh
-# mutate.sh - breaks one line of the fast kernels at a time (mutations.txt) and requires `hybridize gradcheck` on the emulator to fail, by a wrong
-# number or by the emulator's report. Prints what survives; exit 1 if anything does, or if an edit no longer applies or does not compile.
-# About twenty seconds each, most of it the compiler.
+#!/ bin / sh
+#mutate.sh - breaks one line of the fast kernels at a time(mutations.txt) and                                          \
+    requires `hybridize gradcheck` on the emulator to fail,                                                            \
+    by a wrong
+#number or by the emulator's report. Prints what survives; exit 1 if anything does, or if an edit no longer applies or does not compile.
+#About twenty seconds each, most of it the compiler.
 B=${B:-build}
 CXX=${CXX:-c++}
 W=$B/mutate_cuda
