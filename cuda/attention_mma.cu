@@ -60,6 +60,24 @@ __device__ __forceinline__ void flash_softmax(float (&s)[FLASH_KEYS / 8][4], flo
 #pragma unroll
         for (int e = 0; e < 4; e++) s[n][e] = exp2f(s[n][e] * scale2 - base2[e / 2]), sum[e / 2] += s[n][e];
 }
+/* Writes 16 rows from t0 on: output over the sum of exponentials, and the logarithm of that. */
+template <int D>
+__device__ __forceinline__ void flash_store(Bf16 *o, float *lse, const float (&acc)[D / 8][4], const float (&top)[2],
+                                            const float (&sums)[2], float scale2, int b, int t0, int h,
+                                            const AttnArgs &a) {
+    const int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const float sum = quad_sum(sums[i]), inv = 1.0f / sum;
+        const int t = t0 + lane / 4 + 8 * i;
+        if (t >= a.T) continue;
+        const size_t row = ((size_t)b * a.T + t) * a.H + h;
+        unsigned *to = (unsigned *)(o + row * D) + lane % 4;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) to[n * 4] = bf16_pair(acc[n][2 * i] * inv, acc[n][2 * i + 1] * inv);
+        if (lane % 4 == 0) lse[row] = (top[i] * scale2 + log2f(sum)) * LN2;
+    }
+}
 /* One tile of 64 keys from j0 on. Queries: registers qa if M is 1, else rows row0.. of the tile qs. */
 template <int D, int M>
 __device__ __forceinline__ void flash_tile(FlashState<D, M> &w, const unsigned (&qa)[D / 16][4], SHARED_PTR(Bf16) qs,
@@ -127,7 +145,7 @@ __global__ void __launch_bounds__(FLASH_THREADS, M == 1 ? 3 : 2)
     // a single block of queries goes through the second stage's key tile into registers
     const SHARED_PTR(Bf16) qs = M == 1 ? ks + TILE : shared_take<Bf16>(cursor, M == 1 ? 0 : ROWS * Tile<D>::LD);
     const int tile = gridDim.y - 1 - blockIdx.y, t0 = tile * ROWS; // the longest rows first
-    const int b = blockIdx.x / a.H, h = blockIdx.x % a.H, hk = h / (a.H / a.Hk), lane = threadIdx.x % WARP,
+    const int b = blockIdx.x / a.H, h = blockIdx.x % a.H, hk = h / (a.H / a.Hk),
               row0 = threadIdx.x / WARP * 16 * M; // of the warp
     const int rows = min((int)ROWS, a.T - t0);
     const size_t key_stride = (size_t)a.Hk * a.D, base = ((size_t)b * a.stride * a.Hk + hk) * a.D;
@@ -172,19 +190,7 @@ __global__ void __launch_bounds__(FLASH_THREADS, M == 1 ? 3 : 2)
     }
 #pragma unroll
     for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const float sum = quad_sum(w.sum[m][i]);
-            const int t = t0 + row0 + 16 * m + lane / 4 + 8 * i;
-            if (t >= a.T) continue;
-            const size_t row = ((size_t)b * a.T + t) * a.H + h;
-            const float inv = 1.0f / sum;
-            unsigned *to = (unsigned *)(o + row * D) + lane % 4;
-#pragma unroll
-            for (int n = 0; n < D / 8; n++)
-                to[n * 4] = bf16_pair(w.acc[m][n][2 * i] * inv, w.acc[m][n][2 * i + 1] * inv);
-            if (lane % 4 == 0) lse[row] = (w.top[m][i] * scale2 + log2f(sum)) * LN2;
-        }
+        flash_store<D>(o, lse, w.acc[m], w.top[m], w.sum[m], scale2, b, t0 + row0 + 16 * m, h, a);
 }
 
 template <int D, int M>

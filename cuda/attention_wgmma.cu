@@ -48,14 +48,14 @@ __device__ __forceinline__ void hop_softmax(float (&s)[HOP_NB][4], float (&top)[
         m = fmaxf(m, __shfl_xor_sync(FULL, m, 1));
         m = fmaxf(m, __shfl_xor_sync(FULL, m, 2));
         base2[i] = m == -INFINITY ? 0.0f : m * scale2; // a row that has seen nothing yet
-        shrink[i] = exp2f(top[i] * scale2 - base2[i]);
+        shrink[i] = exp2_approx(top[i] * scale2 - base2[i]);
         top[i] = m;
         sum[i] *= shrink[i];
     }
 #pragma unroll
     for (int n = 0; n < HOP_NB; n++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) s[n][e] = exp2f(s[n][e] * scale2 - base2[e / 2]), sum[e / 2] += s[n][e];
+        for (int e = 0; e < 4; e++) s[n][e] = exp2_approx(s[n][e] * scale2 - base2[e / 2]), sum[e / 2] += s[n][e];
 }
 __device__ __forceinline__ void hop_mask(float (&s)[HOP_NB][4], const FlashRows &see, int j0) {
 #pragma unroll
@@ -84,8 +84,8 @@ __global__ void __launch_bounds__(HOP_THREADS, 1)
     const SHARED_PTR(Bf16) qs = shared_take<Bf16>(cursor, Tile::ROWS), ks = shared_take<Bf16>(cursor, 2 * Tile::KEYS),
                            vs = shared_take<Bf16>(cursor, 2 * Tile::KEYS);
     const Mbarriers bar = shared_take<uint64_t>(cursor, HOP_BARRIERS);
-    const int tile = gridDim.x - 1 - blockIdx.x, t0 = tile * HOP_ROWS; // the longest rows first
-    const int b = blockIdx.y / a.H, h = blockIdx.y % a.H, hk = h / (a.H / a.Hk);
+    const int tile = gridDim.y - 1 - blockIdx.y, t0 = tile * HOP_ROWS; // the longest rows first
+    const int b = blockIdx.x / a.H, h = blockIdx.x % a.H, hk = h / (a.H / a.Hk);
     const int last = a.past + min(t0 + (int)HOP_ROWS, a.T) - 1, first = first_key(a, start, b, a.past + t0);
     const int j_begin = first / HOP_KEYS, tiles = last / HOP_KEYS + 1 - j_begin;
     if (threadIdx.x == 0) {
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(HOP_THREADS, 1)
         return;
     }
     registers_grow<240>();
-    const int row = (threadIdx.x / 128 - 1) * 64, warp = threadIdx.x / WARP % 4, lane = threadIdx.x % WARP;
+    const int row = (threadIdx.x / 128 - 1) * 64, warp = threadIdx.x / WARP % 4;
     const FlashRows see = flash_rows(a, start, b, t0 + row + warp * 16);
     const int latest_first = first_key(a, start, b, last);
     const float scale2 = a.scale * LOG2E;
@@ -141,18 +141,9 @@ __global__ void __launch_bounds__(HOP_THREADS, 1)
     wgmma_fence(p, acc);
     hop_output<D>(acc, p, vs + (tiles - 1) % 2 * Tile::KEYS);
     wgmma_wait<0>(acc);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        sum[i] = quad_sum(sum[i]);
-        const int t = t0 + row + warp * 16 + lane / 4 + 8 * i;
-        if (t >= a.T) continue;
-        const size_t at = ((size_t)b * a.T + t) * a.H + h;
-        const float inv = 1.0f / sum[i];
-        unsigned *to = (unsigned *)(o + at * D) + lane % 4;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) to[n * 4] = bf16_pair(acc[n][2 * i] * inv, acc[n][2 * i + 1] * inv);
-        if (lane % 4 == 0) lse[at] = (top[i] * scale2 + log2f(sum[i])) * LN2;
-    }
+    flash_store<D>(o, lse, acc, top, sum, scale2, b, t0 + row + warp * 16, h, a);
+#else
+    not_hopper();
 #endif
 }
 
@@ -173,6 +164,6 @@ static void flash_forward_wgmma(Bf16 *o, float *lse, const Bf16 *q, const Bf16 *
         hop_describe(&vm, v, d->B, a.Tk, a.stride, a.Hk, D, HOP_KEYS))
         return;
     const size_t shared = (HopTile<D>::ROWS + 4 * HopTile<D>::KEYS) * sizeof(Bf16) + HOP_BARRIERS * sizeof(uint64_t);
-    LAUNCH(flash_forward_wgmma_kernel<D>, dim3(ceil_div(d->T, HOP_ROWS), d->B * d->H), HOP_THREADS, shared, o, lse,
+    LAUNCH(flash_forward_wgmma_kernel<D>, dim3(d->B * d->H, ceil_div(d->T, HOP_ROWS)), HOP_THREADS, shared, o, lse,
            start, a, qm, km, vm);
 }

@@ -6,6 +6,7 @@ static bool aligned(const void *a, const void *b, const void *c) {
 }
 /* Rungs of the attention ladder: from 5 on a warp has 32 rows, below 16; so does a sequence that is one tile anyway. */
 static bool rows_32(int T) { return T > 64 && (!cuda_version() || cuda_version() > 4); }
+static bool hopper_asked() { return cuda_hopper() && (!cuda_version() || cuda_version() == 6); }
 static bool plain_asked() { return cuda_version() == 1; }
 #endif
 static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start,
@@ -17,9 +18,14 @@ static void attention_forward(real *o, wide *lse, const real *q, const real *k, 
 #endif
     if (d->T == 1 && d->D <= ATT_MAX_D) return attention_step(o, lse, q, k, v, start, scale, work, mma, d);
 #if BITS == 16
-    if (cuda_hopper() && (!cuda_version() || cuda_version() == 6) && aligned(q, k, v)) {
-        if (d->D == 64) return flash_forward_wgmma<64>(o, lse, q, k, v, start, scale, d);
-        if (d->D == 128) return flash_forward_wgmma<128>(o, lse, q, k, v, start, scale, d);
+    if (cuda_version() == 2 && d->D <= LADDER_MAX_D) return attention_forward_shared(o, lse, q, k, v, start, scale, d);
+    if (cuda_version() == 3 && (d->D == 64 || d->D == 128) && aligned(q, k, v)) {
+        const auto run = d->D == 64 ? attention_forward_products<64> : attention_forward_products<128>;
+        return run(o, lse, q, k, v, start, scale, d);
+    }
+    if (hopper_asked() && (d->D == 64 || d->D == 128) && aligned(q, k, v)) {
+        const auto run = d->D == 64 ? flash_forward_wgmma<64> : flash_forward_wgmma<128>;
+        return run(o, lse, q, k, v, start, scale, d);
     }
     if (!plain_asked() && (d->D == 64 || d->D == 128) && aligned(q, k, v) && aligned(o, lse, q)) {
         const bool wide = rows_32(d->T); // 32 rows a warp
@@ -37,6 +43,10 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *dout, c
     if (!plain_asked() && (d->D == 64 || d->D == 128) && aligned(q, k, v) && aligned(dout, o, dq) &&
         aligned(dk, dv, work)) {
         const bool wide = rows_32(d->T);
+        if (hopper_asked()) {
+            const auto run = d->D == 64 ? flash_backward_wgmma<64> : flash_backward_wgmma<128>;
+            return run(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);
+        }
         const auto run = d->D == 64 ? (wide ? flash_backward<64, 2> : flash_backward<64, 1>)
                                     : (wide ? flash_backward<128, 2> : flash_backward<128, 1>);
         return run(dq, dk, dv, dout, o, lse, q, k, v, start, scale, work, d);

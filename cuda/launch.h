@@ -38,7 +38,7 @@ int cuda_check(cudaError_t code, const char *what);
 /* Raises the kernel's limit of dynamic shared memory where it is above 48 KB. */
 size_t cuda_shared_room(); // dynamic shared memory that a block may have at most
 bool cuda_hopper();        // sm_90: the kernels for sm_90a run
-/* Which rung of an op's ladder the environment's HYB_CUDA_VERSION asks for (cuda/LADDER.md), from 1 on; 0: the fastest. */
+/* Which rung of an op's ladder the environment's HYB_CUDA_VERSION asks for (LADDER.md), from 1 (plain) on; 0: the best. */
 int cuda_version();
 int cuda_shared_limit(const void *kernel, size_t bytes, const char *what);
 /* A device buffer that lives as long as the backend, for partial sums; contents last until the next op. */
@@ -82,6 +82,16 @@ const unsigned FULL = 0xffffffffu;
 static inline unsigned ceil_div(size_t n, size_t d) { return (unsigned)((n + d - 1) / d); }
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+/* One instruction, good to 2 units in the last place; results below 2^-126 are 0. */
+__device__ inline float exp2_approx(float x) {
+#ifdef __CUDA_ARCH__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
 __device__ inline float warp_sum(float v) {
     for (int m = WARP / 2; m > 0; m >>= 1) v += __shfl_xor_sync(FULL, v, m);
     return v;

@@ -30,6 +30,13 @@ int tensor_describe(CUtensorMap *map, const Bf16 *base, unsigned rank, const uin
                     const unsigned *box);
 } // namespace CUDA_SIDE
 
+/* The body of such a kernel elsewhere: choose.h never launches it there. */
+__device__ inline void not_hopper() {
+#ifdef __CUDA_ARCH__
+    __trap();
+#endif
+}
+
 #ifdef HOPPER
 template <class T> __device__ unsigned shared_address(SHARED_PTR(T) p) {
 #ifdef CUDA_EMU
