@@ -12,17 +12,23 @@
 enum { FLASH_KEYS = 64, FLASH_THREADS = 128, FLASH_BACK = 32, FLASH_WARPS = FLASH_THREADS / WARP };
 const float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
-/* The rows of one lane in 16 rows: g and g + 8; and which keys they see. */
+/* The rows of one lane in 16 rows: g and g + 8; and which keys they see. Asked for only in the tiles that are seen
+ * partly: kept, they would be registers that the accumulators need. */
 struct FlashRows {
     int first[2], last[2]; // keys first..last, absolute; last < first for rows that do not exist
 };
-__device__ FlashRows flash_rows(const AttnArgs &a, const int *start, int b, int row0) {
+struct FlashMask {
+    const AttnArgs &a;
+    const int *start;
+    int b, t0; // the block's first row
+};
+__device__ FlashRows flash_rows(const FlashMask &m, int row0) {
     const int g = threadIdx.x % WARP / 4;
     FlashRows r;
     for (int i = 0; i < 2; i++) {
-        const int t = row0 + g + 8 * i, pos = a.past + t;
-        r.first[i] = t < a.T ? first_key(a, start, b, pos) : 0;
-        r.last[i] = t < a.T ? pos : -1;
+        const int t = m.t0 + row0 + g + 8 * i, pos = m.a.past + t;
+        r.first[i] = t < m.a.T ? first_key(m.a, m.start, m.b, pos) : 0;
+        r.last[i] = t < m.a.T ? pos : -1;
     }
     return r;
 }
@@ -75,8 +81,8 @@ __device__ __forceinline__ void flash_store(Bf16 *o, float *lse, const float (&a
 /* One tile of 64 keys from j0 on. Queries: registers qa if M is 1, else rows row0.. of the tile qs. */
 template <int D, int M>
 __device__ __forceinline__ void flash_tile(FlashState<D, M> &w, const unsigned (&qa)[D / 16][4], SHARED_PTR(Bf16) qs,
-                                           int row0, SHARED_PTR(Bf16) ks, SHARED_PTR(Bf16) vs,
-                                           const FlashRows (&see)[M], bool partly, int j0, float scale2) {
+                                           int row0, SHARED_PTR(Bf16) ks, SHARED_PTR(Bf16) vs, const FlashMask &mask,
+                                           bool partly, int j0, float scale2) {
     const int lane = threadIdx.x % WARP;
     float s[M][FLASH_KEYS / 8][4] = {};
 #pragma unroll
@@ -101,12 +107,14 @@ __device__ __forceinline__ void flash_tile(FlashState<D, M> &w, const unsigned (
     }
 #pragma unroll
     for (int m = 0; m < M; m++) {
-        if (partly)
+        if (partly) {
+            const FlashRows see = flash_rows(mask, row0 + 16 * m);
 #pragma unroll
             for (int n = 0; n < FLASH_KEYS / 8; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++)
-                    if (!flash_sees(see[m], e / 2, j0 + n * 8 + lane % 4 * 2 + e % 2)) s[m][n][e] = -INFINITY;
+                    if (!flash_sees(see, e / 2, j0 + n * 8 + lane % 4 * 2 + e % 2)) s[m][n][e] = -INFINITY;
+        }
         flash_softmax<D>(s[m], w.acc[m], w.top[m], w.sum[m], scale2);
     }
 #pragma unroll
@@ -128,7 +136,7 @@ __device__ __forceinline__ void flash_tile(FlashState<D, M> &w, const unsigned (
 }
 
 template <int D, int M>
-__global__ void __launch_bounds__(FLASH_THREADS, 2)
+__global__ void __launch_bounds__(FLASH_THREADS, M == 1 ? 3 : 2)
     flash_forward_mma_kernel(Bf16 *o, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start,
                              AttnArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
@@ -159,12 +167,9 @@ __global__ void __launch_bounds__(FLASH_THREADS, 2)
         for (int i = 0; i < D / 16; i++) load_a<D>(qa[i], qs, row0, i * 16);
         __syncthreads();
     }
-    FlashRows see[M];
+    const FlashMask mask = {a, start, b, t0};
     FlashState<D, M> w = {};
-    for (int m = 0; m < M; m++) {
-        see[m] = flash_rows(a, start, b, t0 + row0 + 16 * m);
-        w.top[m][0] = w.top[m][1] = -INFINITY;
-    }
+    for (int m = 0; m < M; m++) w.top[m][0] = w.top[m][1] = -INFINITY;
     const int newest = a.past + t0 + row0 + 16 * M - 1; // key that the warp can see
     for (int j = j_begin; j < j_end; j++) {
         const int stage = (j - j_begin) % 2, j0 = j * FLASH_KEYS;
@@ -179,7 +184,7 @@ __global__ void __launch_bounds__(FLASH_THREADS, 2)
         } else cp_async_wait<0>();
         __syncthreads();
         if (j0 <= newest)
-            flash_tile<D, M>(w, qa, qs, row0, ks + stage * TILE, vs + stage * TILE, see,
+            flash_tile<D, M>(w, qa, qs, row0, ks + stage * TILE, vs + stage * TILE, mask,
                              j0 < latest_first || j0 + FLASH_KEYS - 1 > a.past + t0, j0, scale2);
         __syncthreads(); // the stage may be filled again
     }
@@ -307,7 +312,7 @@ __global__ void __launch_bounds__(FLASH_THREADS)
 
 /* dq of 64 M queries of one head: S = Q K^T, dP = dO V^T, dq = scale dS K. */
 template <int D, int M>
-__global__ void __launch_bounds__(FLASH_THREADS, 2)
+__global__ void __launch_bounds__(FLASH_THREADS, M == 1 ? 3 : 2)
     flash_dq_mma_kernel(Bf16 *dq, const Bf16 *dout, const float *lse, const float *delta, const Bf16 *q, const Bf16 *k,
                         const Bf16 *v, const int *start, AttnArgs a) {
     DYNAMIC_SHARED(Bf16, cursor);
@@ -323,11 +328,11 @@ __global__ void __launch_bounds__(FLASH_THREADS, 2)
     const float scale2 = a.scale * LOG2E;
     tile_fetch<D>(qs, q + row_at, (size_t)a.H * D, ROWS, rows, FLASH_THREADS);
     tile_fetch<D>(os, dout + row_at, (size_t)a.H * D, ROWS, rows, FLASH_THREADS);
-    const int last = t0 + rows - 1, j_begin = first_key(a, start, b, t0) / FLASH_BACK, j_end = last / FLASH_BACK + 1;
-    FlashRows see[M];
+    const int last = t0 + rows - 1, j_begin = first_key(a, start, b, t0) / FLASH_BACK, j_end = last / FLASH_BACK + 1,
+              latest_first = first_key(a, start, b, last);
+    const FlashMask mask = {a, start, b, t0};
     float lse2[M][2] = {}, del[M][2] = {}, acc[M][D / 8][4] = {};
     for (int m = 0; m < M; m++) {
-        see[m] = flash_rows(a, start, b, t0 + row0 + 16 * m);
         for (int i = 0; i < 2; i++) {
             const int t = t0 + row0 + 16 * m + lane / 4 + 8 * i;
             if (t >= a.T) continue;
@@ -373,13 +378,21 @@ __global__ void __launch_bounds__(FLASH_THREADS, 2)
                 }
             }
 #pragma unroll
-            for (int m = 0; m < M; m++)
+            for (int m = 0; m < M; m++) {
+                // a row that does not exist has zeros everywhere, so that its dS is 0 without a mask
 #pragma unroll
                 for (int n = 0; n < FLASH_BACK / 8; n++)
 #pragma unroll
                     for (int e = 0; e < 4; e++)
-                        flash_ds(s[m][n][e], dp[m][n][e], flash_sees(see[m], e / 2, j0 + n * 8 + lane % 4 * 2 + e % 2),
-                                 scale2, lse2[m][e / 2], del[m][e / 2]);
+                        flash_ds(s[m][n][e], dp[m][n][e], true, scale2, lse2[m][e / 2], del[m][e / 2]);
+                if (j0 >= latest_first && j0 + FLASH_BACK - 1 <= t0) continue; // all rows see all of the tile
+                const FlashRows see = flash_rows(mask, row0 + 16 * m);
+#pragma unroll
+                for (int n = 0; n < FLASH_BACK / 8; n++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+                        if (!flash_sees(see, e / 2, j0 + n * 8 + lane % 4 * 2 + e % 2)) dp[m][n][e] = 0.0f;
+            }
 #pragma unroll
             for (int x = 0; x < FLASH_BACK / 16; x++) {
                 unsigned da[M][4];

@@ -168,7 +168,7 @@ template <int K> static size_t gdn_scan_shared(int tiles) { // the ring, S, and 
 }
 
 template <int K>
-__global__ void __launch_bounds__(GDN_SCAN)
+__global__ void __launch_bounds__(GDN_SCAN, 1)
     gdn_scan_mma_kernel(Bf16 *o, Bf16 *states, wide *state, Bf16 *work, const Bf16 *q, const Bf16 *k, const Bf16 *v,
                         int first_chunk, int chunks, DeltaArgs a) {
     enum {

@@ -16,7 +16,7 @@ template <int K, int V> struct GdnKept {
 
 // ---- serial ----
 template <int K, int V>
-__global__ void __launch_bounds__(GDN_BACK)
+__global__ void __launch_bounds__(GDN_BACK, 1)
     gdn_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const Bf16 *q, const Bf16 *k,
                           int first_chunk, int chunks, DeltaArgs a) {
     enum { COLS = GDN_COLS, HALF = COLS / 2, NB = HALF / 8 };
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(GDN_BACK)
 
 // ---- parallel ----
 template <int K, int V>
-__global__ void __launch_bounds__(GDN_BACK)
+__global__ void __launch_bounds__(GDN_BACK, 1)
     gdn_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, const Bf16 *work, const Bf16 *dout,
                             const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                             const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {

@@ -124,13 +124,17 @@ __device__ inline void group_arrive(int id, int threads) {
 /* A warpgroup gives up registers, or takes what others gave up, until each of its threads has n. */
 template <int n> __device__ void registers_shrink() {
     static_assert(n % 8 == 0 && n >= 24 && n <= 256, "setmaxnreg");
-#ifndef CUDA_EMU
+#ifdef CUDA_EMU
+    emu::registers(n);
+#else
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(n));
 #endif
 }
 template <int n> __device__ void registers_grow() {
     static_assert(n % 8 == 0 && n >= 24 && n <= 256, "setmaxnreg");
-#ifndef CUDA_EMU
+#ifdef CUDA_EMU
+    emu::registers(n);
+#else
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(n));
 #endif
 }

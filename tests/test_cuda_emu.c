@@ -85,6 +85,20 @@ static int tensor(int bug) {
     return wrong;
 }
 
+/* Exponentials of 0 .. -12.7 (the last one has no place where BEHIND_END asks); returns how many are not the C library's. */
+static int limits(int bug) {
+    float *x = floats(128), *y = floats(128 - (bug == BEHIND_END)); /* not a multiple of 256 bytes */
+    int wrong = 0;
+    for (int i = 0; i < 128; i++) x[i] = -(float)i / 10;
+    planted_run(bug, LIMITS, y, x, NULL, 0);
+    for (int i = 0; i < 127; i++) {
+        wrong += y[i] != expf(x[i]);
+        if (bug == APPROXIMATE_EXP) ck_assert_float_le(fabsf(y[i] / expf(x[i]) - 1), 20 * 0x1p-23f);
+    }
+    planted_free(x), planted_free(y);
+    return wrong;
+}
+
 START_TEST(right_kernels_are_right) {
     for (int s = 0; s < SEEDS; s++) {
         planted_seed((unsigned long long)s);
@@ -92,6 +106,7 @@ START_TEST(right_kernels_are_right) {
         ck_assert_int_eq(neighbour(NONE), 0);
         ck_assert_int_eq(product(NONE), 0);
         ck_assert_int_eq(tensor(NONE), 0);
+        ck_assert_int_eq(limits(NONE), 0);
         ck_assert_msg(planted_errors() == 0, "false alarm: %s", planted_first());
     }
 }
@@ -176,6 +191,12 @@ static const struct {
     {REGISTERS_WRITTEN, TENSOR, "tensor_kernel", "A registers were written"},
     {STORE_UNDER_WAY, TENSOR, "tensor_kernel", "wgmma that reads it is under way"},
     {EARLY_REFILL, TENSOR, "tensor_kernel", "read by a wgmma under way"},
+    {MISALIGNED_LOAD, LIMITS, "limits_kernel", "misaligned read of 16 bytes"},
+    {MISALIGNED_STORE, LIMITS, "limits_kernel", "misaligned write of 16 bytes"},
+    {MISALIGNED_COPY, LIMITS, "limits_kernel", "misaligned asynchronous copy"},
+    {SHARED_TOO_MUCH, LIMITS, "limits_kernel", "a block may have 232448"},
+    {SHARED_HOLE, LIMITS, "limits_kernel", "a block may have 49152"},
+    {TOO_MANY_REGISTERS, LIMITS, "limits_kernel", "288 threads"},
 };
 START_TEST(planted_bug_is_reported) {
     int wrong = 0;
@@ -184,6 +205,7 @@ START_TEST(planted_bug_is_reported) {
         planted_seed((unsigned long long)s);
         if (PLANTED[_i].which == REVERSE) reverse(PLANTED[_i].bug);
         else if (PLANTED[_i].which == NEIGHBOUR) neighbour(PLANTED[_i].bug);
+        else if (PLANTED[_i].which == LIMITS) limits(PLANTED[_i].bug);
         else if (PLANTED[_i].which == TENSOR) wrong = tensor(PLANTED[_i].bug);
         else product(PLANTED[_i].bug);
         if (PLANTED[_i].bug == NO_PRODUCT_WAIT) { /* accumulators read too early are poison, not a report */
@@ -205,6 +227,27 @@ END_TEST
 START_TEST(wrong_fragment_is_wrong) {
     ck_assert_int_gt(product(WRONG_FRAGMENT), 0);
     ck_assert_int_gt(tensor(WRONG_SWIZZLE), 0);
+}
+END_TEST
+
+/* A device's fast exponential is not the host's: whoever needs expf to the bit must see a difference. */
+START_TEST(fast_exp_is_approximate) { ck_assert_int_gt(limits(APPROXIMATE_EXP), 10); }
+END_TEST
+
+/* Allocations are aligned as a device's are; a write between an end and the page behind it is found on release. */
+START_TEST(allocations) {
+    planted_clear();
+    for (int n = 1; n < 1000; n += 37) {
+        char *p = planted_alloc((unsigned long)n);
+        ck_assert_uint_eq((uintptr_t)p % 256, 0);
+        planted_free(p);
+    }
+    ck_assert_int_eq(planted_errors(), 0);
+#ifndef __SANITIZE_ADDRESS__ /* which ends the process */
+    limits(BEHIND_END);
+    ck_assert_ptr_nonnull(strstr(planted_first(), "behind the end of a device allocation of 508"));
+#endif
+    planted_clear();
 }
 END_TEST
 
@@ -258,6 +301,8 @@ SUITE("cuda_emu") {
     CASE(votes_and_shuffles);
     CASE(planted_bug_is_reported, .times = sizeof PLANTED / sizeof PLANTED[0]);
     CASE(wrong_fragment_is_wrong);
+    CASE(fast_exp_is_approximate);
+    CASE(allocations);
     CASE(descriptors_are_cutes);
     CASE(out_of_bounds_is_fatal);
 }

@@ -11,7 +11,12 @@
  *   - shared memory: two threads touching a word, at least one writing, with no barrier between (also __syncwarp inside
  *   a warp),
  *     a read of a word that nothing in this block wrote, an index outside its array;
- *   - global memory: device allocations end at a page that must not be touched (under AddressSanitizer: at a red zone).
+ *   - global memory: device allocations are aligned to 256 bytes, as a device's are, and end at a page that must not be
+ *   touched (under AddressSanitizer: at a red zone); what is written between the end and the page is found when the
+ *   allocation is released;
+ *   - 16- and 4-byte accesses to shared memory and asynchronous copies whose address is not a multiple of that; static
+ *   and dynamic shared memory above 227 KB together, or above 48 KB where nothing raised the limit; more registers than
+ *   a multiprocessor has.
  * Not modelled: timing, memory ordering between blocks, caches, bank conflicts.
  *
  * Shared memory must be declared with SHARED / DYNAMIC_SHARED and passed on as SHARED_PTR(T):
@@ -68,6 +73,7 @@ int barrier_count(int line, const char *file, int predicate); // threads of the 
 void warp_exchange(WarpOp op, unsigned mask, const void *data, size_t bytes);
 const void *lane_data(int lane); // NULL if the lane does not take part
 int lane_index();
+void registers(int n); // this thread has n from now on; 256 to begin with, as many as the compiler may give it
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // ---- shared memory ----
@@ -324,7 +330,19 @@ static inline void __threadfence() {}
 using std::max;
 using std::min;
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-#define __expf expf
+/* ex2.approx of x * log2(e), both rounded, and up to two units in the last place away from that: by how much is a
+ * function of the argument's bits, so that it differs from the compiler's expf as a device's does. */
+static inline float approximate_exp(float x) {
+    const float y = exp2f(x * 1.44269504f);
+    unsigned u, r;
+    memcpy(&u, &x, 4), memcpy(&r, &y, 4);
+    if ((r & 0x7f800000u) == 0 || (r & 0x7f800000u) >= 0x7f000000u) return y; // 0, denormal, near the end, Inf, NaN
+    r += (u * 2654435761u >> 29) % 5 - 2;
+    float z;
+    memcpy(&z, &r, 4);
+    return u << 1 ? z : y; // e^0 is 1
+}
+#define __expf approximate_exp
 #define __logf logf
 static inline float __fdividef(float a, float b) { return a / b; }
 template <class T> static inline T __ldg(const T *p) { return *p; }

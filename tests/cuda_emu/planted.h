@@ -31,9 +31,17 @@ enum {
     STORE_UNDER_WAY,
     EARLY_REFILL,
     WRONG_SWIZZLE,
+    MISALIGNED_LOAD,
+    MISALIGNED_STORE,
+    MISALIGNED_COPY,
+    SHARED_TOO_MUCH,
+    SHARED_HOLE,
+    TOO_MANY_REGISTERS,
+    BEHIND_END,
+    APPROXIMATE_EXP,
     PLANTS
 };
-enum { REVERSE, NEIGHBOUR, PRODUCT, PRODUCT_TF32, MATRICES, VOTES, TENSOR };
+enum { REVERSE, NEIGHBOUR, PRODUCT, PRODUCT_TF32, MATRICES, VOTES, TENSOR, LIMITS };
 void planted_run(int bug, int which, void *y, const void *a, const void *b, int n);
 /* Where wgmma reads element (row, k) of an operand whose panels begin at byte `at` of shared memory. */
 unsigned planted_address(unsigned at, int mn_major, int row, int k, unsigned panel);
