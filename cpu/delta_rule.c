@@ -13,9 +13,9 @@
  *   R_i + sum_j dM_ij (K K^T o Gam)_ij
  *   dP  = dO V'^T,  dM = -W V'^T           E = beta dM o Gam (strictly lower),  F = scale dP o Gam (lower)
  *   dQ  = F K + scale in o (dO S^T)        dK = F^T Q + (E + E^T) K + out o (V' dS^T) - in o (dR S^T)
- *   dG  = rows(Z) - columns(Z) + Q.(dQ's state part) + K.(-in o dR S^T) - K.(out o V' dS^T),  Z = E o K K^T + F o Q K^T
- *         the last row also gets sum_j K_j.(out o V' dS^T)_j + e^{G_n} <S, dS>;  dg = sums of dG from the end of the
- *         chunk
+ *   dg_t = sum of Z_ij over pairs j < t <= i (Z = E o K K^T + F o Q K^T), of Q_i.(dQ's state part) + K_i.(-in o dR S^T)
+ *          over i >= t, of K_j.(out o V' dS^T) over j < t, and e^{G_n} <S, dS>: all that decays over token t, no sum
+ *          of which is subtracted from another
  *   dS <- e^{G_n} dS + Q^T (scale in o dO) - K^T (in o dR)
  * Source: performance.md 5.1, 5.2 (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), with the inverse replaced by two
  * substitutions. */
@@ -194,7 +194,7 @@ static void chunk_forward(float *o, float *S_next, const float *S, const Chunk *
 typedef struct {
     float gam[CT * CT], kk[CT * CT], qk[CT * CT], m[CT * CT], p[CT * CT]; // Gam, K K^T, Q K^T, -M, P
     float E[CT * CT], F[CT * CT];                                         // dM and dP on the way
-    double dG[CT];
+    double dg[CT];
 } Squares;
 
 static void squares_make(Squares *s, const Chunk *c, Decay *d) {
@@ -208,42 +208,51 @@ static void squares_make(Squares *s, const Chunk *c, Decay *d) {
         }
 }
 
-/* From E = W V'^T (= -dM) and F = dP: the final E and F, row and column sums of Z into dG, and dbeta's second term. */
+/* From E = W V'^T (= -dM) and F = dP: the final E and F, Z's part of dg, and dbeta's second term. Rows go upwards:
+ * `columns` then holds the sums of Z over rows i >= t. */
 static void squares_backward(Squares *s, float *dbeta, const Chunk *c, const Decay *d) {
     float columns[CT] = {0};
-    for (size_t i = 0; i < c->n; i++) {
-        vf rows = vset(0), b = vset(0);
+    for (size_t i = c->n; i-- > 0;) {
+        vf across = vset(0), b = vset(0);
         for (size_t j = 0; j < pad16(i + 1); j += VW) {
             const size_t at = i * CT + j;
             const vf gam = vload(s->gam + at);
             const vf e = strictly(vset(0) - vload(s->E + at) * gam, i, j);
             const vf f = lower(vload(s->F + at) * gam * vset(c->scale), i, j),
                      ekk = strictly(e * vload(s->kk + at), i, j);
-            const vf z = vfma(ekk, vset(d->beta[i]), strictly(f * vload(s->qk + at), i, j));
+            const vf z = vfma(ekk, vset(d->beta[i]), strictly(f * vload(s->qk + at), i, j)),
+                     sum = vload(columns + j) + z;
             vstore(s->E + at, e * vset(d->beta[i]));
             vstore(s->F + at, f);
-            vstore(columns + j, vload(columns + j) + z);
-            rows = rows + z, b = b + ekk;
+            vstore(columns + j, sum);
+            across = across + strictly(sum, i, j), b = b + ekk;
         }
-        s->dG[i] = vsum(rows);
+        s->dg[i] = vsum(across);
         dbeta[i * c->ldg] += vsum(b);
     }
-    for (size_t i = 0; i < c->n; i++) s->dG[i] -= columns[i];
 }
 
-/* dG_i += sign a_i . x_i, returns the sum over i */
-static double dots_add(double *dG, double sign, const float *a, size_t lda, const float *x, size_t n, size_t width) {
-    double total = 0;
-    for (size_t i = 0; i < n; i++) {
-        const double t = row_dot(a + i * lda, x + i * width, width);
-        dG[i] += sign * t, total += t;
-    }
-    return total;
+/* y_i += a_i . x_i */
+static void dots_add(double *y, const float *a, size_t lda, const float *x, size_t n, size_t width) {
+    for (size_t i = 0; i < n; i++) y[i] += row_dot(a + i * lda, x + i * width, width);
 }
+/* dg from its parts: in: through the state before, a row; out: through the state after; all: through both. */
+static void decay_backward(float *dg, const double *pairs, const double *in, const double *out, double all,
+                           const Chunk *c) {
+    double left[CT], sum = 0;
+    for (size_t i = 0; i < c->n; i++) left[i] = sum, sum += out[i];
+    sum = 0;
+    for (size_t i = c->n; i-- > 0;) {
+        sum += in[i];
+        if (!row_resets(c, i)) dg[i * c->ldg] += (float)(pairs[i] + sum + left[i] + all);
+    }
+}
+
 /* dS: gradient of the state after on entry, of the state before, S, on return. */
 static void chunk_backward(const ScanGrad *g, float *dS, const float *S, const Chunk *c, float *work) {
     Decay d;
     Squares s;
+    double in[CT] = {0}, out[CT] = {0};
     const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
     float *k_t = work, *v_t = k_t + ldt * K, *r = v_t + ldt * V, *v_new = r + n * V, *w = v_new + n * V, *x = w + n * V,
           *u = x + n * V, *y = u + n * K, *S_t = y + n * K, *dS_t = S_t + K * V;
@@ -270,7 +279,7 @@ static void chunk_backward(const ScanGrad *g, float *dS, const float *S, const C
     transpose(dS_t, K, dS, V, K, V);
     rows_times(r, g->dout, c->ldv, d.in, c->scale, n, V); // dQ = scale in o (dO S^T) + F K
     chunk_mul(c, u, K, r, V, ROWS, S_t, K, n, K, V, 0);
-    dots_add(s.dG, 1, c->q, c->ldq, u, n, K);
+    dots_add(in, c->q, c->ldq, u, n, K);
     lower_apply(c, u, K, s.F, c->k, c->ldq, n, K);
     rows_add(g->dq, c->ldq, u, n, K);
 
@@ -282,10 +291,11 @@ static void chunk_backward(const ScanGrad *g, float *dS, const float *S, const C
             vput(x + i * V + e, dr * vset(-d.in[i]), V - e);
         }
     chunk_mul(c, u, K, x, V, ROWS, S_t, K, n, K, V, 0);
-    dots_add(s.dG, 1, c->k, c->ldq, u, n, K);
+    dots_add(in, c->k, c->ldq, u, n, K);
     chunk_mul(c, y, K, v_new, V, ROWS, dS_t, K, n, K, V, 0);
     rows_times(y, y, K, d.out, 1, n, K);
-    s.dG[n - 1] += dots_add(s.dG, -1, c->k, c->ldq, y, n, K) + (double)d.last * row_dot(S, dS, K * V);
+    dots_add(out, c->k, c->ldq, y, n, K);
+    const double all = (double)d.last * row_dot(S, dS, K * V);
     lower_apply_transposed(c, u, K, s.F, c->q, c->ldq, n, K);
     lower_apply(c, u, K, s.E, c->k, c->ldq, n, K);
     lower_apply_transposed(c, u, K, s.E, c->k, c->ldq, n, K);
@@ -295,30 +305,24 @@ static void chunk_backward(const ScanGrad *g, float *dS, const float *S, const C
     scale_all(dS, dS, d.last, K * V);
     chunk_mul(c, dS, V, c->q, c->ldq, COLS, r, V, K, V, n, 1);
     chunk_mul(c, dS, V, c->k, c->ldq, COLS, x, V, K, V, n, 1);
-    double dg = 0;
-    for (size_t i = n; i-- > 0;) {
-        dg += s.dG[i];
-        if (row_resets(c, i)) dg = 0; // nothing crosses a document's start
-        else g->dg[i * c->ldg] += (float)dg;
-    }
+    decay_backward(g->dg, s.dg, in, out, all, c);
 }
 
 /* ---- the ops ---- */
 
 static const Scan delta_rule_scan = {ONE_A_HEAD, delta_rule_work, chunk_forward, chunk_backward};
 
-static void delta_rule_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
+static void delta_rule_forward(real *o, real *states, float *state, const real *q, const real *k, const real *v,
                                const float *g, const float *beta, const int *start, double scale, void *work,
                                const DeltaDims *d) {
     scan_forward((ScanJob){&delta_rule_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v,
                            .g = g, .beta = beta, .start = start, .scale = scale, .work = work});
 }
 
-static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate,
-                                const float *dout, const float *states, const float *q, const float *k, const float *v,
-                                const float *g, const float *beta, const int *start, double scale, void *work,
-                                const DeltaDims *d) {
-    scan_backward((ScanJob){&delta_rule_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v,
+static void delta_rule_backward(real *dq, real *dk, real *dv, float *dg, float *dbeta, float *dstate, const real *dout,
+                                const real *states, const real *q, const real *k, const real *v, const float *g,
+                                const float *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+    scan_backward((ScanJob){&delta_rule_scan, d, .states = (real *)states, .dstate = dstate, .q = q, .k = k, .v = v,
                             .g = g, .beta = beta, .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale,
                             .work = work});
 }

@@ -7,8 +7,10 @@
  * Backward, dS belonging to the state after, dA = scale tril(dO V^T):
  *   dV = A^T dO + (out o k) dS        dQ_i = sum_j dA_ij D_ij o k_j + scale in_i o (dO S^T)_i
  *   dK_j = sum_i dA_ij D_ij o q_i + out_j o (V dS^T)_j         dS <- diag(in_n) dS + (scale in o q)^T dO
- *   dg = sums from the end of the chunk of q o dQ - k o dK; the last row also gets sum_j k_j o out_j o (V dS^T)_j +
- *   in_n rows(S o dS)
+ *   dg_t = the sum of every term above whose decay leads over token t, times its own q or k: pairs j < t <= i, the state
+ *   before read by i >= t, the state after written by j < t, and in_n rows(S o dS). Each holds e^{g_t} as a factor and
+ *   none is subtracted again: sums of all of q o dQ - k o dK from row t on would leave the noise of the pairs behind t,
+ *   however small dg_t is.
  * D is a factor of rows i and j only between two blocks: for j < r <= i, D_ij = D_ir D_rj.
  * So the triangle is halved down to LEAF rows; each off-diagonal square is a product of q_i o D_ir and k_j o D_rj,
  * r its first row i, and the leaves go pair by pair. Every
@@ -137,9 +139,10 @@ static void gla_chunk_forward(float *o, float *S_next, const float *S, const Chu
 
 /* ---- backward ---- */
 
+// (n,K) of this chunk, contiguous: of scaled q, of k, and of the log decays
 typedef struct {
-    float *dq, *dk;
-} GlaGrad; // (n,K) of this chunk, contiguous: of scaled q, and of k
+    float *dq, *dk, *dg;
+} GlaGrad;
 
 static void leaf_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t from, size_t to) {
     const size_t K = x->K;
@@ -148,27 +151,54 @@ static void leaf_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t
         for (size_t a = 0; a < K; a += VW) {
             const size_t m = K - a;
             const vf q = vget(x->q + i * K + a, m);
-            vf f = vset(1), dq = vset(0);
+            vf f = vset(1), dq = vset(0), pair[LEAF];
             for (size_t j = i + 1; j-- > from;) {
-                const vf d = f * vset(dA[i * CT + j]);
-                float *dk = g->dk + j * K + a;
-                dq = vfma(d, vget(x->k + j * K + a, m), dq);
-                vput(dk, vfma(d, q, vget(dk, m)), m);
+                const vf d = f * vset(dA[i * CT + j]), dk = d * q, k = vget(x->k + j * K + a, m);
+                float *dk_j = g->dk + j * K + a;
+                dq = vfma(d, k, dq);
+                vput(dk_j, vget(dk_j, m) + dk, m);
+                pair[j - from] = dk * k;
                 f = f * vget(x->step + j * K + a, m);
             }
             vput(g->dq + i * K + a, vget(g->dq + i * K + a, m) + dq, m);
+            vf sum = vset(0);
+            for (size_t t = from + 1; t <= i; t++) { // over pairs with j < t
+                float *dg = g->dg + t * K + a;
+                sum = sum + pair[t - 1 - from];
+                vput(dg, vget(dg, m) + sum, m);
+            }
         }
 }
-/* g += D_.. o x over rows: what came through row_q or row_k goes back with the same factors */
-static void carried_add_down(float *y, float *x, const float *step, size_t K, size_t from, size_t to, int first) {
+/* What came through row_q or row_k goes back with the same factors: y += D_.. o x. `with` is what they stood beside:
+ * with o D o x is what the log of each decay in D gets, and row t's is in the D of row t and of those farther away. */
+static void back_down(float *y, float *dg, float *x, const float *with, const float *step, size_t K, size_t from,
+                      size_t to, int first) {
     carry_down(x, x, step, K, from, to, first);
-    for (size_t i = from * K; i < to * K; i += VW)
-        vput(y + i, vget(y + i, to * K - i) + vget(x + i, to * K - i), to * K - i);
+    for (size_t a = 0; a < K; a += VW) {
+        const size_t m = K - a;
+        vf sum = vset(0);
+        for (size_t at = to * K + a; at > from * K + a;) {
+            at -= K;
+            const vf d = vget(x + at, m);
+            sum = vfma(vget(with + at, m), d, sum);
+            vput(y + at, vget(y + at, m) + d, m);
+            vput(dg + at, vget(dg + at, m) + sum, m);
+        }
+    }
 }
-static void carried_add_up(float *y, float *x, const float *step, size_t K, size_t from, size_t to, int last) {
+static void back_up(float *y, float *dg, float *x, const float *with, const float *step, size_t K, size_t from,
+                    size_t to, int last) {
     carry_up(x, x, step, K, from, to, last);
-    for (size_t i = from * K; i < to * K; i += VW)
-        vput(y + i, vget(y + i, to * K - i) + vget(x + i, to * K - i), to * K - i);
+    for (size_t a = 0; a < K; a += VW) {
+        const size_t m = K - a;
+        vf sum = vset(0);
+        for (size_t at = from * K + a; at < to * K; at += K) {
+            const vf d = vget(x + at, m);
+            vput(y + at, vget(y + at, m) + d, m);
+            vput(dg + at, vget(dg + at, m) + sum, m);
+            sum = vfma(vget(with + at, m), d, sum);
+        }
+    }
 }
 
 static void gla_products_backward(GlaGrad *g, const float *dA, const GlaChunk *x, size_t from, size_t to, size_t size,
@@ -187,34 +217,33 @@ static void gla_products_backward(GlaGrad *g, const float *dA, const GlaChunk *x
     const float *square = dA + r * CT + from;
     block_mul(scratch + r * K, K, square, CT, ROWS, x->row_k + from * K, K, to - r, K, r - from, 0);
     block_mul(scratch + from * K, K, square, CT, COLS, x->row_q + r * K, K, r - from, K, to - r, 0);
-    carried_add_down(g->dq, scratch, x->step, K, r, to, 0);
-    carried_add_up(g->dk, scratch, x->step, K, from, r, 1);
+    back_down(g->dq, g->dg, scratch, x->q, x->step, K, r, to, 0);
+    back_up(g->dk, g->dg, scratch, x->k, x->step, K, from, r, 1);
 }
 
-/* dg from the end of the chunk backwards, per channel; last (K): what the last row gets besides.
- * dq is that of the scaled q. */
-static void gla_decay_backward(const ScanGrad *out, const Chunk *c, const GlaChunk *x, const GlaGrad *g,
-                               const float *last) {
-    for (size_t a = 0; a < c->K; a += VW) {
-        const size_t m = c->K - a;
-        vf sum_g = vget(last + a, m);
-        for (size_t i = c->n; i-- > 0;) {
-            const size_t at = i * c->K + a;
-            sum_g = sum_g +
-                    vfma(vget(x->q + at, m), vget(g->dq + at, m), vset(0) - vget(x->k + at, m) * vget(g->dk + at, m));
-            if (row_resets(c, i)) sum_g = vset(0);
-            float *dg = out->dg + i * c->ldg + a;
-            vput(dg, vget(dg, m) + sum_g, m);
+/* all (K): <S, dS> a channel with the decay of the whole chunk, which every token has a part in. */
+static void gla_decay_backward(const ScanGrad *out, const Chunk *c, const float *dg, const float *all) {
+    for (size_t i = 0; i < c->n; i++)
+        for (size_t a = 0; a < c->K; a += VW) {
+            const size_t m = c->K - a;
+            float *to = out->dg + i * c->ldg + a;
+            vput(to, vget(to, m) + (vget(dg + i * c->K + a, m) + vget(all + a, m)), m);
         }
+}
+/* all, and dS of the state before as far as it comes through the state after. */
+static void gla_carry_backward(float *all, float *dS, const float *S, const Chunk *c, const GlaChunk *x) {
+    for (size_t a = 0; a < c->K; a++) {
+        all[a] = x->all[a] * row_dot(S + a * c->V, dS + a * c->V, c->V);
+        scale_all(dS + a * c->V, dS + a * c->V, x->all[a], c->V);
     }
 }
 
 static void gla_chunk_backward(const ScanGrad *out, float *dS, const float *S, const Chunk *c, float *work) {
     const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
     const GlaChunk x = gla_open(c, work);
-    float A[CT * CT], *v_t = x.all + K, *scratch = v_t + ldt * V, *S_t = scratch + n * K, *last = S_t + K * V;
-    GlaGrad g = {last + K, last + K + n * K};
-    memset(g.dq, 0, 2 * n * K * sizeof(float));
+    float A[CT * CT], *v_t = x.all + K, *scratch = v_t + ldt * V, *S_t = scratch + n * K, *all = S_t + K * V;
+    GlaGrad g = {all + K, all + K + n * K, all + K + 2 * n * K};
+    memset(g.dq, 0, 3 * n * K * sizeof(float));
 
     gla_products(A, &x, 0, n, CT); // dV = A^T dO + (out o k) dS
     lower_apply_transposed(c, out->dv, c->ldv, A, out->dout, c->ldv, n, V);
@@ -229,23 +258,15 @@ static void gla_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
 
     transpose(S_t, K, dS, V, K, V); // through the state after
     chunk_mul(c, scratch, K, c->v, c->ldv, ROWS, S_t, K, n, K, V, 0);
-    carried_add_up(g.dk, scratch, x.step, K, 0, n, 0);
-    for (size_t a = 0; a < K; a += VW) {
-        vf t = vset(0);
-        for (size_t i = 0; i < n; i++) t = vfma(vget(x.k + i * K + a, K - a), vget(scratch + i * K + a, K - a), t);
-        vput(last + a, t, K - a);
-    }
-    for (size_t a = 0; a < K; a++) {
-        last[a] += x.all[a] * row_dot(S + a * V, dS + a * V, V);
-        scale_all(dS + a * V, dS + a * V, x.all[a], V);
-    }
+    back_up(g.dk, g.dg, scratch, x.k, x.step, K, 0, n, 0);
+    gla_carry_backward(all, dS, S, c, &x);
     transpose(S_t, K, S, V, K, V); // through the state before
     chunk_mul(c, scratch, K, out->dout, c->ldv, ROWS, S_t, K, n, K, V, 0);
-    carried_add_down(g.dq, scratch, x.step, K, 0, n, 1);
+    back_down(g.dq, g.dg, scratch, x.q, x.step, K, 0, n, 1);
     carry_down(x.row_q, x.q, x.step, K, 0, n, 1);
     chunk_mul(c, dS, V, x.row_q, K, COLS, out->dout, c->ldv, K, V, n, 1);
 
-    gla_decay_backward(out, c, &x, &g, last);
+    gla_decay_backward(out, c, g.dg, all);
     scale_all(g.dq, g.dq, c->scale, n * K);
     rows_add(out->dq, c->ldq, g.dq, n, K);
     rows_add(out->dk, c->ldq, g.dk, n, K);
@@ -255,15 +276,15 @@ static void gla_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
 
 static const Scan gla_scan = {K_A_KEY_HEAD, gla_work, gla_chunk_forward, gla_chunk_backward};
 
-static void gla_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
+static void gla_forward(real *o, real *states, float *state, const real *q, const real *k, const real *v,
                         const float *g, const int *start, double scale, void *work, const DeltaDims *d) {
     scan_forward((ScanJob){&gla_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g,
                            .start = start, .scale = scale, .work = work});
 }
 
-static void gla_backward(float *dq, float *dk, float *dv, float *dg, float *dstate, const float *dout,
-                         const float *states, const float *q, const float *k, const float *v, const float *g,
-                         const int *start, double scale, void *work, const DeltaDims *d) {
-    scan_backward((ScanJob){&gla_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
+static void gla_backward(real *dq, real *dk, real *dv, float *dg, float *dstate, const real *dout, const real *states,
+                         const real *q, const real *k, const real *v, const float *g, const int *start, double scale,
+                         void *work, const DeltaDims *d) {
+    scan_backward((ScanJob){&gla_scan, d, .states = (real *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
                             .grad = {dq, dk, dv, dg, NULL, dout}, .start = start, .scale = scale, .work = work});
 }

@@ -9,8 +9,7 @@
  *   R_i + sum_j dM_ij A(K, K)_ij
  *   dQ and the two sides of dK (as row i, as column j) go through A as in gla.c, dA = dP and beta strict dM; besides
  *   dQ += scale in o (dO S^T)       dK_row -= in o (dR S^T)       dK_column += out o (V' dS^T)
- *   dg = sums from the end of the chunk of q o dQ + k o (dK_row - dK_column); the last row also gets
- *        sum_j k_j o out_j o (V' dS^T)_j + in_n rows(S o dS)
+ *   dg_t = as in gla.c, the sum of every term whose decay leads over token t, never a difference of such sums
  *   dS <- diag(in_n) dS + (scale in o Q)^T dO - (in o K)^T dR
  * Source: Kimi Linear (arXiv 2510.26692); the halved triangle keeps every exponent at 0 or below. */
 #include "scan.h"
@@ -62,9 +61,9 @@ static void kda_chunk_forward(float *o, float *S_next, const float *S, const Chu
 
 /* ---- backward ---- */
 
-// (n,K) of this chunk: of scaled q, of k as row, as column; (K)
+// (n,K) of this chunk: of scaled q, of k as row, as column, of g; (K)
 typedef struct {
-    float *dq, *row, *column, *last;
+    float *dq, *row, *column, *dg, *all;
 } KdaGrad;
 
 /* E = W V'^T (= -dM) and F = dP become the gradients of A(K, K) and of A(scale Q, K); dbeta's second term. */
@@ -82,22 +81,6 @@ static void kda_squares(float *E, float *F, float *dbeta, const KdaChunk *x, con
     }
 }
 
-/* per channel, from the end of the chunk backwards */
-static void kda_decay_backward(const ScanGrad *out, const Chunk *c, const KdaChunk *x, const KdaGrad *g) {
-    for (size_t a = 0; a < c->K; a += VW) {
-        const size_t m = c->K - a;
-        vf sum_g = vget(g->last + a, m);
-        for (size_t i = c->n; i-- > 0;) {
-            const size_t at = i * c->K + a;
-            const vf k = vget(g->row + at, m) - vget(g->column + at, m);
-            sum_g = sum_g + vfma(vget(x->q.q + at, m), vget(g->dq + at, m), vget(x->q.k + at, m) * k);
-            if (row_resets(c, i)) sum_g = vset(0);
-            float *dg = out->dg + i * c->ldg + a;
-            vput(dg, vget(dg, m) + sum_g, m);
-        }
-    }
-}
-
 /* What went through the states. dS: gradient of the state after on entry, of the state before, S, on return. dr: -dR.
  * scratch: (n,K), (K,V) */
 static void kda_states_backward(const KdaGrad *g, float *dS, const float *S, const float *dr, const float *dout,
@@ -107,21 +90,13 @@ static void kda_states_backward(const KdaGrad *g, float *dS, const float *S, con
     const GlaChunk *q = &x->q;
     transpose(S_t, K, dS, V, K, V);
     chunk_mul(c, scratch, K, x->v_new, V, ROWS, S_t, K, n, K, V, 0);
-    carried_add_up(g->column, scratch, q->step, K, 0, n, 0);
-    for (size_t a = 0; a < K; a += VW) {
-        vf t = vset(0);
-        for (size_t i = 0; i < n; i++) t = vfma(vget(q->k + i * K + a, K - a), vget(scratch + i * K + a, K - a), t);
-        vput(g->last + a, t, K - a);
-    }
-    for (size_t a = 0; a < K; a++) {
-        g->last[a] += q->all[a] * row_dot(S + a * V, dS + a * V, V);
-        scale_all(dS + a * V, dS + a * V, q->all[a], V);
-    }
+    back_up(g->column, g->dg, scratch, q->k, q->step, K, 0, n, 0);
+    gla_carry_backward(g->all, dS, S, c, q);
     transpose(S_t, K, S, V, K, V);
     chunk_mul(c, scratch, K, dout, c->ldv, ROWS, S_t, K, n, K, V, 0);
-    carried_add_down(g->dq, scratch, q->step, K, 0, n, 1);
+    back_down(g->dq, g->dg, scratch, q->q, q->step, K, 0, n, 1);
     chunk_mul(c, scratch, K, dr, V, ROWS, S_t, K, n, K, V, 0);
-    carried_add_down(g->row, scratch, q->step, K, 0, n, 1);
+    back_down(g->row, g->dg, scratch, q->k, q->step, K, 0, n, 1);
     carry_down(q->row_q, q->q, q->step, K, 0, n, 1);
     chunk_mul(c, dS, V, q->row_q, K, COLS, dout, c->ldv, K, V, n, 1);
     carry_down(q->row_q, q->k, q->step, K, 0, n, 1);
@@ -133,8 +108,8 @@ static void kda_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
     const size_t n = c->n, K = c->K, V = c->V, ldt = pad16(n);
     float E[CT * CT], F[CT * CT], *w = kda_open(&x, c, S, work, 1), *v_t = w + n * V, *scratch = v_t + ldt * V,
                                   *rows = scratch + n * K + K * V;
-    const KdaGrad g = {rows, rows + n * K, rows + 2 * n * K, rows + 3 * n * K};
-    memset(g.dq, 0, 3 * n * K * sizeof(float)); // dq, row, column
+    const KdaGrad g = {rows, rows + n * K, rows + 2 * n * K, rows + 3 * n * K, rows + 4 * n * K};
+    memset(g.dq, 0, 4 * n * K * sizeof(float)); // dq, row, column, dg
 
     carry_up(x.q.row_k, x.q.k, x.q.step, K, 0, n, 0); // dV' = (out o K) dS + P^T dO, then W
     chunk_mul(c, w, V, x.q.row_k, K, ROWS, dS, V, n, V, K, 0);
@@ -145,8 +120,8 @@ static void kda_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
     lower_product(c, F, out->dout, c->ldv, v_t, ldt, n, V);
     lower_product(c, E, w, V, v_t, ldt, n, V);
     kda_squares(E, F, out->dbeta, &x, c);
-    gla_products_backward(&(GlaGrad){g.dq, g.column}, F, &x.q, 0, n, CT, scratch);
-    gla_products_backward(&(GlaGrad){g.row, g.column}, E, &x.k, 0, n, CT, scratch);
+    gla_products_backward(&(GlaGrad){g.dq, g.column, g.dg}, F, &x.q, 0, n, CT, scratch);
+    gla_products_backward(&(GlaGrad){g.row, g.column, g.dg}, E, &x.k, 0, n, CT, scratch);
 
     for (size_t i = 0; i < n; i++) { // dbeta's first term; dV = dR = beta W, and r becomes -dR
         const vf beta = vset(c->beta[i * c->ldb]);
@@ -159,7 +134,7 @@ static void kda_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
         }
     }
     kda_states_backward(&g, dS, S, x.r, out->dout, c, &x, scratch);
-    kda_decay_backward(out, c, &x, &g);
+    gla_decay_backward(out, c, g.dg, g.all);
     scale_all(g.dq, g.dq, c->scale, n * K);
     rows_add(out->dq, c->ldq, g.dq, n, K);
     rows_add(out->dk, c->ldq, g.row, n, K);
@@ -170,17 +145,17 @@ static void kda_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
 
 static const Scan kda_scan = {K_A_HEAD, kda_work, kda_chunk_forward, kda_chunk_backward};
 
-static void kda_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
+static void kda_forward(real *o, real *states, float *state, const real *q, const real *k, const real *v,
                         const float *g, const float *beta, const int *start, double scale, void *work,
                         const DeltaDims *d) {
     scan_forward((ScanJob){&kda_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g,
                            .beta = beta, .start = start, .scale = scale, .work = work});
 }
 
-static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout,
-                         const float *states, const float *q, const float *k, const float *v, const float *g,
+static void kda_backward(real *dq, real *dk, real *dv, float *dg, float *dbeta, float *dstate, const real *dout,
+                         const real *states, const real *q, const real *k, const real *v, const float *g,
                          const float *beta, const int *start, double scale, void *work, const DeltaDims *d) {
-    scan_backward((ScanJob){&kda_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
+    scan_backward((ScanJob){&kda_scan, d, .states = (real *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
                             .beta = beta, .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale,
                             .work = work});
 }

@@ -1,6 +1,5 @@
 /* test_cuda_emu.c - the emulator is itself tested: right kernels give right results and no report, whatever the order
  * of threads; every planted bug is reported, with the kernel's name. */
-#include <check.h>
 #include <math.h>
 #include <signal.h>
 #include <stdint.h>
@@ -10,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "cuda_emu/planted.h"
+#include "tests/suite.h"
 
 enum { N = 100, SEEDS = 20 };
 
@@ -251,22 +251,13 @@ START_TEST(out_of_bounds_is_fatal) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("cuda_emu");
-    TCase *t = tcase_create("emulator");
-    tcase_set_timeout(t, 60);
-    tcase_add_test(t, right_kernels_are_right);
-    tcase_add_test(t, tf32_layout);
-    tcase_add_test(t, ldmatrix_layout);
-    tcase_add_test(t, votes_and_shuffles);
-    tcase_add_loop_test(t, planted_bug_is_reported, 0, (int)(sizeof PLANTED / sizeof PLANTED[0]));
-    tcase_add_test(t, wrong_fragment_is_wrong);
-    tcase_add_test(t, descriptors_are_cutes);
-    tcase_add_test(t, out_of_bounds_is_fatal);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("cuda_emu") {
+    CASE(right_kernels_are_right);
+    CASE(tf32_layout);
+    CASE(ldmatrix_layout);
+    CASE(votes_and_shuffles);
+    CASE(planted_bug_is_reported, .times = sizeof PLANTED / sizeof PLANTED[0]);
+    CASE(wrong_fragment_is_wrong);
+    CASE(descriptors_are_cutes);
+    CASE(out_of_bounds_is_fatal);
 }
