@@ -5,8 +5,8 @@
 enum { LADDER_ROWS = 32, LADDER_KEYS = 32, LADDER_WARPS = 4, LADDER_MAX_D = 128 };
 enum { LADDER_EACH = LADDER_ROWS / LADDER_WARPS }; // rows of a warp
 
-/* A warp has eight queries. For the scores its lanes are the tile's keys, so that a key's element is read once for eight
- * products; for the output they are columns. Rows of keys are D + 1 apart: lanes read down a column. */
+/* A warp has eight queries. For the scores its lanes are the tile's keys, so that a key's element is read once for
+ * eight products; for the output they are columns. Rows of keys are D + 1 apart: lanes read down a column. */
 __global__ void __launch_bounds__(LADDER_WARPS *WARP)
     attention_forward_shared_kernel(Bf16 *o, float *lse, const Bf16 *q, const Bf16 *k, const Bf16 *v, const int *start,
                                     AttnArgs a) {

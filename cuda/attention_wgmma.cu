@@ -1,9 +1,9 @@
 /* attention_wgmma.cu - attention forward for Hopper (sm_90a), BF16, D = 64 or 128: the schedule of FlashAttention-3
  * (arXiv 2407.08608, sections 3.1 and 3.2).
  *
- * A block has 128 queries of one head. One warpgroup only fetches: the queries once, then key and value tiles of 128 into
- * rings of two stages each. Two warpgroups compute, 64 queries each. While the scores of the next tile and the output of
- * this one are under way in the matrix unit, nothing else of a warpgroup runs but the softmax of the scores:
+ * A block has 128 queries of one head. One warpgroup only fetches: the queries once, then key and value tiles of 128
+ * into rings of two stages each. Two warpgroups compute, 64 queries each. While the scores of the next tile and the
+ * output of this one are under way in the matrix unit, nothing else of a warpgroup runs but the softmax of the scores:
  *     S(n) = Q K(n)^T and O += P(n-1) V(n-1) are issued together;  wait for S(n);  softmax;
  *     wait for O;  O *= shrink;  P(n) = S(n) rounded.
  * `full` barriers: a tile has arrived; `free`: all eight computing warps have done with it. */

@@ -1,6 +1,6 @@
 /* attention_wgmma_backward.cu - attention backward for Hopper (sm_90a), BF16, D = 64 or 128: the two kernels of
- * attention_mma.cu, without atomics and in a fixed order, on attention_wgmma.cu's schedule. A block keeps 128 rows of two
- * matrices in shared memory and walks over tiles of 64 rows of the other two, which one warpgroup fetches for two:
+ * attention_mma.cu, without atomics and in a fixed order, on attention_wgmma.cu's schedule. A block keeps 128 rows of
+ * two matrices in shared memory and walks over tiles of 64 rows of the other two, which one warpgroup fetches for two:
  *     dk, dv of 128 keys    S^T = K Q^T, dP^T = V dO^T;  dv += P^T dO, dk += dS^T Q
  *     dq of 128 queries     S = Q K^T, dP = dO V^T;      dq += dS K
  * All results of the first two products stay in registers, as the A of the others. */

@@ -38,7 +38,8 @@ int cuda_check(cudaError_t code, const char *what);
 /* Raises the kernel's limit of dynamic shared memory where it is above 48 KB. */
 size_t cuda_shared_room(); // dynamic shared memory that a block may have at most
 bool cuda_hopper();        // sm_90: the kernels for sm_90a run
-/* Which rung of an op's ladder the environment's HYB_CUDA_VERSION asks for (LADDER.md), from 1 (plain) on; 0: the best. */
+/* Which rung of an op's ladder the environment's HYB_CUDA_VERSION asks for (LADDER.md), from 1 (plain) on; 0: the
+ * best. */
 int cuda_version();
 int cuda_shared_limit(const void *kernel, size_t bytes, const char *what);
 /* A device buffer that lives as long as the backend, for partial sums; contents last until the next op. */

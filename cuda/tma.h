@@ -1,12 +1,12 @@
 /* tma.h - Hopper's copy engine and the barriers that it reports to (sm_90a; PTX ISA, "cp.async.bulk.tensor",
  * "mbarrier", "Asynchronous proxy"), as thin wrappers with a software version for the emulator.
  *
- * A tile arrives in panels: all its rows, 64 columns (128 bytes) of each, so that a panel's row r begins at 128 r. Within
- * a row the eight pieces of 16 bytes are permuted by r % 8 (the 128-byte swizzle): wgmma reads it back through
+ * A tile arrives in panels: all its rows, 64 columns (128 bytes) of each, so that a panel's row r begins at 128 r.
+ * Within a row the eight pieces of 16 bytes are permuted by r % 8 (the 128-byte swizzle): wgmma reads it back through
  * the same permutation, and no eight rows share a bank. A panel is aligned to 1024 bytes.
  *
- * An mbarrier completes a phase when `count` threads have arrived and all expected bytes are there. Phases alternate in
- * parity, the first is 0; waiting for the parity of a phase that is over returns at once. Ordinary stores to shared
+ * An mbarrier completes a phase when `count` threads have arrived and all expected bytes are there. Phases alternate
+ * in parity, the first is 0; waiting for the parity of a phase that is over returns at once. Ordinary stores to shared
  * memory need async_fence() before a barrier behind which wgmma or the copy engine may touch it. */
 #ifndef HYB_CUDA_TMA_H
 #define HYB_CUDA_TMA_H
@@ -23,9 +23,9 @@
 enum { PANEL = 64 }; // columns of BF16
 
 namespace CUDA_SIDE {
-/* Describes a matrix in device memory: dim[] elements, innermost first; stride[i] bytes from one index of dimension i + 1
- * to the next, multiples of 16; copies of box[] elements, box[0] = PANEL. Outside are zeros. Returns 0, or 1 with the
- * backend's error latched. */
+/* Describes a matrix in device memory: dim[] elements, innermost first; stride[i] bytes from one index of dimension i
+ * + 1 to the next, multiples of 16; copies of box[] elements, box[0] = PANEL. Outside are zeros. Returns 0, or 1 with
+ * the backend's error latched. */
 int tensor_describe(CUtensorMap *map, const Bf16 *base, unsigned rank, const uint64_t *dim, const uint64_t *stride,
                     const unsigned *box);
 } // namespace CUDA_SIDE
@@ -96,8 +96,8 @@ __device__ inline void tensor_fetch(SHARED_PTR(Bf16) panel, const CUtensorMap &m
                  : "memory");
 #endif
 }
-/* What this thread stored in shared memory, mbarriers included, becomes visible to wgmma and the copy engine; others wait
- * for it at a barrier behind this. */
+/* What this thread stored in shared memory, mbarriers included, becomes visible to wgmma and the copy engine; others
+ * wait for it at a barrier behind this. */
 __device__ inline void async_fence() {
 #ifdef CUDA_EMU
     emu::proxy_fence();

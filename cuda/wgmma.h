@@ -69,8 +69,8 @@ template <int left, class... R> __device__ __forceinline__ void wgmma_wait(R &..
 #define BLOCKS_(i) BLOCK_(i), BLOCK_(i + 1), BLOCK_(i + 2), BLOCK_(i + 3)
 #define D_32       BLOCKS_(0), BLOCKS_(4)
 #define D_64       D_32, BLOCKS_(8), BLOCKS_(12)
-/* One instruction: n columns, its d, what A is ("l" a descriptor with its own transposition, or four registers), and the
- * numbers of the operands behind d. */
+/* One instruction: n columns, its d, what A is ("l" a descriptor with its own transposition, or four registers), and
+ * the numbers of the operands behind d. */
 #define WGMMA_SHARED(n, list, d_, b_, add_, ta_, tb_, a_)                                                              \
     asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" add_ ", 0;\n"                                                \
                  "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" list "}, %" a_ ", %" b_                   \

@@ -102,7 +102,8 @@ END_TEST
 START_TEST(fast_shape_in_float) { check_op("cuda-emu", FAST[_i].op, FAST[_i].shape, 7, 0); }
 END_TEST
 
-/* The rungs of cuda/LADDER.md, each by its number: tails of tiles, groups, windows, documents, a cache, two heads sizes. */
+/* The rungs of cuda/LADDER.md, each by its number: tails of tiles, groups, windows, documents, a cache, two heads
+ * sizes. */
 START_TEST(rung_in_bf16) {
     static const char *const shapes[] = {"B=1,T=100,H=2,Hk=1,D=64",
                                          "B=2,T=70,H=2,Hk=2,D=64,window=30",

@@ -1,7 +1,7 @@
-/* gmma_layout.cc - prints where CuTe (CUTLASS) puts the elements of wgmma's operands with the 128-byte swizzle, and the
- * offsets in the descriptors that it makes for them. tests/test_cuda_emu.c compares cuda/wgmma.h with what it printed,
- * testdata/gmma_layout.txt. A line is: major, row, k, byte address of eight neighbours, along k for K and along the rows
- * for MN. Built and run by gmma_layout.sh. */
+/* gmma_layout.cc - prints where CuTe (CUTLASS) puts the elements of wgmma's operands with the 128-byte swizzle, and
+ * the offsets in the descriptors that it makes for them. tests/test_cuda_emu.c compares cuda/wgmma.h with what it
+ * printed, testdata/gmma_layout.txt. A line is: major, row, k, byte address of eight neighbours, along k for K and
+ * along the rows for MN. Built and run by gmma_layout.sh. */
 #include <cstdio>
 #include <cute/tensor.hpp>
 #include <cute/arch/mma_sm90_desc.hpp>
