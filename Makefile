@@ -1,5 +1,5 @@
 # hybridize: type `make help`. Everything is built under build/; the source tree stays clean.
-# No -ffast-math anywhere: it makes NaN invisible to every test (tests/test_check.c).
+# No -ffast-math anywhere: it makes NaN invisible to every test (tests/test_comparator.c).
 CC     ?= cc
 CXX    ?= c++
 NVCC   ?= $(shell command -v nvcc 2>/dev/null)
@@ -18,7 +18,7 @@ say    = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
 export GOMP_SPINCOUNT ?= 5000 # see patience() in tools/main.c
 
 # ---- sources: ref/ is the program, cpu/ only faster ops; op files are included by their one translation unit ----
-REF    = $(filter-out ref/ops/%,$(wildcard ref/*/*.c)) $(wildcard ref/ops/backend*.c)
+REF    = $(filter-out ref/ops/%,$(wildcard ref/*/*.c)) $(wildcard ref/ops/backend*.c) ref/ops/ref_bf16.c
 CPU    = $(wildcard cpu/cpu_*.c) # one translation unit an instruction set, and the one that picks
 CMDS   = tools/main.c $(wildcard tools/cmd_*.c)
 TOOLS  = $(filter-out $(CMDS),$(wildcard tools/*.c))

@@ -5,22 +5,24 @@
 
 static void add_run(const void *job, size_t r) {
     const Job *j = job;
-    const float *a = j->in[0] + r * RUN, *b = j->in[1] + r * RUN;
-    float *y = j->out[0] + r * RUN;
+    const real *a = j->in[0] + r * RUN, *b = j->in[1] + r * RUN;
+    real *y = j->out[0] + r * RUN;
     const size_t n = run_size(j->n, r);
     for (size_t i = 0; i < n; i += VW) vput(y + i, vget(a + i, n - i) + vget(b + i, n - i), n - i);
 }
-static void add(float *y, const float *a, const float *b, size_t n) { runs(add_run, (Job){{y}, {a, b}, .n = n}); }
+static void add(real *y, const real *a, const real *b, size_t n) {
+    runs(add_run, (Job){.out = {y}, .in = {a, b}, .n = n});
+}
 
-static void accumulate_row(float *y, const float *x, float alpha, size_t n) {
+static void accumulate_row(real *y, const real *x, float alpha, size_t n) {
     for (size_t i = 0; i < n; i += VW) vput(y + i, vfma(vset(alpha), vget(x + i, n - i), vget(y + i, n - i)), n - i);
 }
 static void accumulate_run(const void *job, size_t r) {
     const Job *j = job;
     accumulate_row(j->out[0] + r * RUN, j->in[0] + r * RUN, j->a, run_size(j->n, r));
 }
-static void accumulate(float *y, const float *x, double alpha, size_t n) {
-    runs(accumulate_run, (Job){{y}, {x}, .n = n, .a = (float)alpha});
+static void accumulate(real *y, const real *x, double alpha, size_t n) {
+    runs(accumulate_run, (Job){.out = {y}, .in = {x}, .n = n, .a = (float)alpha});
 }
 
 /* Sums of up to 8 blocks of RUN elements, each left to right in double as the contract asks;
@@ -63,7 +65,7 @@ static void sum_sets(double *out, const SumSet *set, int sets, size_t n, int squ
     for (int k = 0; k < sets; k++)
         for (size_t b = 0; b < run_count(set[k].n); b++) out[set[k].tensor] += part[k][b];
 }
-static void sum_list(double *out, const Trained32 *list, int tensors, int square) {
+static void sum_list(double *out, const Item *list, int tensors, int square) {
     SumSet set[SETS];
     int sets = 0;
     size_t n = 0;
@@ -81,7 +83,7 @@ static void sum_list(double *out, const Trained32 *list, int tensors, int square
     sum_sets(out, set, sets, n, square);
 }
 static void sum(double *out, const float *x, size_t n) {
-    const Trained32 one = {.grad = x, .n = n};
+    const Item one = {.grad = x, .n = n};
     sum_list(out, &one, 1, 0);
 }
-static void sumsq(double *out, const Trained32 *list, int tensors) { sum_list(out, list, tensors, 1); }
+static void sumsq(double *out, const Item *list, int tensors) { sum_list(out, list, tensors, 1); }

@@ -3,7 +3,7 @@
 #include "parallel.h"
 #include <math.h>
 
-static float align_row(float *ds, const float *t, const float *s, float weight, int form, size_t C) {
+static float align_row(real *ds, const real *t, const real *s, float weight, int form, size_t C) {
     vf sum_sq = vset(0);
     for (size_t c = 0; c < C; c += VW) {
         const vf d = vget(t + c, C - c) - vget(s + c, C - c);
@@ -26,10 +26,10 @@ static void align_block(const void *job, size_t b) {
     const Job *j = &a->rows;
     for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
         const size_t nc = n * j->C;
-        j->out[0][n] = align_row(at(j->out[1], nc), j->in[0] + nc, j->in[1] + nc, j->a, a->form, j->C);
+        j->wout[0][n] = align_row(at(j->out[0], nc), j->in[0] + nc, j->in[1] + nc, j->a, a->form, j->C);
     }
 }
-static void align_loss(float *loss, float *ds, const float *t, const float *s, double weight, int form, int N, int C) {
-    const AlignJob j = {{{loss, ds}, {t, s}, .N = N, .C = C, .a = (float)weight}, form};
+static void align_loss(float *loss, real *ds, const real *t, const real *s, double weight, int form, int N, int C) {
+    const AlignJob j = {{.out = {ds}, .wout = {loss}, .in = {t, s}, .N = N, .C = C, .a = (float)weight}, form};
     pool_run_if((size_t)N * C > ALONE, row_blocks(N), align_block, &j);
 }

@@ -22,34 +22,28 @@ typedef struct {
  * asked for, between the tiles of the products before. */
 typedef struct Fetches {
     struct {
-        const float *x;
-        size_t ld, rows, width;
+        const char *x;
+        size_t ld, rows, width; // in bytes
     } of[10];
     size_t n, at, row; // how many; next comes row `row` of `at`
 } Fetches;
 
-static void fetch_add(Fetches *f, const float *x, size_t ld, size_t rows, size_t width) {
+static void fetch_bytes(Fetches *f, const void *x, size_t ld, size_t rows, size_t width) {
     f->of[f->n].x = x, f->of[f->n].ld = ld, f->of[f->n].rows = rows, f->of[f->n].width = width;
     f->n++;
 }
+#define fetch_add(f, x, ld, rows, width) fetch_bytes(f, x, (ld) * sizeof *(x), rows, (width) * sizeof *(x))
 /* So many lines, to the end of a row. */
 static void fetch_lines(Fetches *f, ptrdiff_t lines) {
     while (f && lines > 0 && f->at < f->n) {
-        const float *x = f->of[f->at].x + f->row * f->of[f->at].ld;
+        const char *x = f->of[f->at].x + f->row * f->of[f->at].ld;
         const size_t width = f->row < f->of[f->at].rows ? f->of[f->at].width : 0;
-        for (size_t a = 0; a < width; a += 16, lines--) __builtin_prefetch(x + a, 0, 2);
+        for (size_t a = 0; a < width; a += 64, lines--) __builtin_prefetch(x + a, 0, 2);
         if (++f->row >= f->of[f->at].rows) f->row = 0, f->at++;
     }
 }
 /* As many as memory brings while a product of so many multiply-adds runs. */
 INLINE void fetch_during(Fetches *f, size_t fmas) { fetch_lines(f, (ptrdiff_t)(fmas / 1024)); }
-/* What a chunk brings along, if it has so many rows; decays: floats of a row of g, 0 for one a head. */
-static void fetch_chunk(Fetches *f, const Chunk *c, ptrdiff_t ahead, size_t rows, size_t decays) {
-    fetch_add(f, c->k + ahead * (ptrdiff_t)c->ldq, c->ldq, rows, c->K);
-    fetch_add(f, c->q + ahead * (ptrdiff_t)c->ldq, c->ldq, rows, c->K);
-    if (decays) fetch_add(f, c->g + ahead * (ptrdiff_t)c->ldg, c->ldg, rows, decays);
-    fetch_add(f, c->v + ahead * (ptrdiff_t)c->ldv, c->ldv, rows, c->V);
-}
 
 INLINE size_t pad16(size_t n) { return (n + 15) & ~(size_t)15; }
 

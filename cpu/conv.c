@@ -5,16 +5,17 @@
 enum { TAPS = 8, CHANNELS = 128 };
 
 typedef struct {
-    float *y, *dx, *dw;
-    const float *x, *dy, *w, *tail;
+    real *y, *dx;
+    float *dw;
+    const real *x, *dy, *w, *tail;
     const int *start;
     size_t B, T, C, W;
 } ConvJob;
 
 /* taps[i][c] = w[c][i] for n channels */
-static void taps_load(float taps[TAPS][CHANNELS], const float *w, size_t n, size_t W) {
+static void taps_load(float taps[TAPS][CHANNELS], const real *w, size_t n, size_t W) {
     for (size_t c = 0; c < n; c++)
-        for (size_t i = 0; i < W; i++) taps[i][c] = w[c * W + i];
+        for (size_t i = 0; i < W; i++) taps[i][c] = get1(w[c * W + i]);
     for (size_t c = n; c < CHANNELS && c < n + VW; c++)
         for (size_t i = 0; i < W; i++) taps[i][c] = 0;
 }
@@ -34,7 +35,7 @@ static void conv_task(const void *job, size_t u) {
             vf s = vset(0);
             for (size_t i = known < W - 1 ? W - 1 - known : 0; i < W; i++) {
                 const size_t back = W - 1 - i; // how far before t
-                const float *x =
+                const real *x =
                     back <= t ? j->x + (b * j->T + t - back) * C : j->tail + (b * (W - 1) + (W - 1 + t - back)) * C;
                 s = vfma(vload(taps[i] + c), vget(x + c0 + c, k), s);
             }
@@ -43,25 +44,25 @@ static void conv_task(const void *job, size_t u) {
     }
 }
 /* The last W-1 inputs; tail_out may be tail_in, so earlier rows of it are read before they are written. */
-static void tail_move(float *out, const float *x, const float *in, size_t T, size_t C, size_t W) {
+static void tail_move(real *out, const real *x, const real *in, size_t T, size_t C, size_t W) {
     for (size_t i = 0; i + 1 < W; i++) { // row i is time T - (W-1) + i
-        const float *from = T + i >= W - 1 ? x + (T + i - (W - 1)) * C : in ? in + (T + i) * C : NULL;
+        const real *from = T + i >= W - 1 ? x + (T + i - (W - 1)) * C : in ? in + (T + i) * C : NULL;
         if (from) memmove(out + i * C, from, C * sizeof *out);
         else memset(out + i * C, 0, C * sizeof *out);
     }
 }
-static void conv_forward(float *y, float *tail_out, const float *x, const float *w, const float *tail_in,
-                         const int *start, int B, int T, int C, int W) {
+static void conv_forward(real *y, real *tail_out, const real *x, const real *w, const real *tail_in, const int *start,
+                         int B, int T, int C, int W) {
     const size_t blocks = ((size_t)C + CHANNELS - 1) / CHANNELS, tail = (size_t)(W - 1) * C;
     const ConvJob j = {.y = y, .x = x, .w = w, .tail = tail_in, .start = start, .B = B, .T = T, .C = C, .W = W};
     pool_run_if((size_t)B * T * C > ALONE, B * blocks, conv_task, &j);
     for (size_t b = 0; tail_out && b < (size_t)B; b++)
-        tail_move(tail_out + b * tail, x + b * T * C, at_const(tail_in, b * tail), T, C, W);
+        tail_move(tail_out + b * tail, x + b * T * C, at(tail_in, b * tail), T, C, W);
 }
 
 /* One row t of n channels: dx_t += sum_back w_{W-1-back} dy_{t+back}, back < ahead, and dw_{W-1-back} += dy_t
  * x_{t-back}, back < behind. */
-INLINE void conv_row_backward(float *dx, float sums[TAPS][CHANNELS], const float *dy, const float *x,
+INLINE void conv_row_backward(real *dx, float sums[TAPS][CHANNELS], const real *dy, const real *x,
                               float taps[TAPS][CHANNELS], size_t C, size_t n, size_t W, size_t ahead, size_t behind) {
     for (size_t c = 0; c < n; c += VW) {
         const size_t k = n - c;
@@ -92,8 +93,8 @@ static void conv_backward_task(const void *job, size_t block) {
     for (size_t c = 0; j->dw && c < n; c++)
         for (size_t i = 0; i < W; i++) j->dw[(c0 + c) * W + i] += sums[i][c];
 }
-static void conv_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const int *start,
-                          int B, int T, int C, int W) {
+static void conv_backward(real *dx, float *dw, const real *dy, const real *x, const real *w, const int *start, int B,
+                          int T, int C, int W) {
     const ConvJob j = {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .start = start, .B = B, .T = T, .C = C, .W = W};
     const size_t lanes = C < 2 * CHANNELS ? VW : CHANNELS;
     pool_run_if((size_t)B * T * C > ALONE, (C + lanes - 1) / lanes, conv_backward_task, &j);

@@ -7,6 +7,7 @@
 #else
 #pragma GCC target("avx2,fma")
 #endif
+#define BITS     32
 #define SIMD     256
 #define CPU_PATH cpu_avx2
 #define NAME     "avx2"

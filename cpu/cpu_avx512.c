@@ -8,6 +8,7 @@
 #else
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #endif
+#define BITS     32
 #define SIMD     512
 #define CPU_PATH cpu_avx512
 #define NAME     "avx512"

@@ -312,18 +312,17 @@ static void chunk_backward(const ScanGrad *g, float *dS, const float *S, const C
 
 static const Scan delta_rule_scan = {ONE_A_HEAD, delta_rule_work, chunk_forward, chunk_backward};
 
-static void delta_rule_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
+static void delta_rule_forward(real *o, real *states, float *state, const real *q, const real *k, const real *v,
                                const float *g, const float *beta, const int *start, double scale, void *work,
                                const DeltaDims *d) {
     scan_forward((ScanJob){&delta_rule_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v,
                            .g = g, .beta = beta, .start = start, .scale = scale, .work = work});
 }
 
-static void delta_rule_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate,
-                                const float *dout, const float *states, const float *q, const float *k, const float *v,
-                                const float *g, const float *beta, const int *start, double scale, void *work,
-                                const DeltaDims *d) {
-    scan_backward((ScanJob){&delta_rule_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v,
+static void delta_rule_backward(real *dq, real *dk, real *dv, float *dg, float *dbeta, float *dstate, const real *dout,
+                                const real *states, const real *q, const real *k, const real *v, const float *g,
+                                const float *beta, const int *start, double scale, void *work, const DeltaDims *d) {
+    scan_backward((ScanJob){&delta_rule_scan, d, .states = (real *)states, .dstate = dstate, .q = q, .k = k, .v = v,
                             .g = g, .beta = beta, .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale,
                             .work = work});
 }

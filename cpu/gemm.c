@@ -141,7 +141,7 @@ static float *panels_held(const Gemm *g) {
     if (!atomic_compare_exchange_strong(&copy->state, &stale, HELD_BUSY)) return NULL;
     const size_t panels = (g->N + NR - 1) / NR;
     const Pass s = {.g = g,
-                    .pack = held_memory(copy, g->K, g->N),
+                    .pack = held_memory(copy, held_bytes(g->K, g->N)),
                     .whole = 1,
                     .panels = panels,
                     .kc = held_block(g->K),
@@ -155,7 +155,10 @@ static float *panels_held(const Gemm *g) {
     return s.pack;
 }
 
-static void gemm(const Gemm *g) {
+static void gemm(const Gemm *caller) {
+    Gemm of_floats = *caller;
+    const Gemm *g = &of_floats;
+    if (!of_floats.c) of_floats.c = of_floats.sums;
     if (!g->M || !g->N) return;
     float *held = panels_held(g);
     if (held) {

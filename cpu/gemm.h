@@ -7,18 +7,19 @@
 #include <stdlib.h>
 
 typedef struct {
-    float *c;
+    real *c;     // one of the two: C as it is stored, rounded once when its sums are done,
+    float *sums; // or C in float
     size_t ldc;
-    const float *a;
+    const real *a;
     size_t lda;
     int by; // ROWS: a is (M,K); COLS: a is (K,M)
-    const float *b;
+    const real *b;
     size_t ldb;
     int trans;   // 0: b is (K,N); 1: b is (N,K)
     int weights; // 1: b is a matrix of weights, whole: its panels may be held
     size_t M, N, K;
-    int add;           // 0: C = , 1: C +=
-    const float *bias; // (N) or NULL, added to every row
+    int add;          // 0: C = , 1: C +=
+    const real *bias; // (N) or NULL, added to every row
 } Gemm;
 
 static void gemm(const Gemm *g);

@@ -276,15 +276,15 @@ static void gla_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
 
 static const Scan gla_scan = {K_A_KEY_HEAD, gla_work, gla_chunk_forward, gla_chunk_backward};
 
-static void gla_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
+static void gla_forward(real *o, real *states, float *state, const real *q, const real *k, const real *v,
                         const float *g, const int *start, double scale, void *work, const DeltaDims *d) {
     scan_forward((ScanJob){&gla_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g,
                            .start = start, .scale = scale, .work = work});
 }
 
-static void gla_backward(float *dq, float *dk, float *dv, float *dg, float *dstate, const float *dout,
-                         const float *states, const float *q, const float *k, const float *v, const float *g,
-                         const int *start, double scale, void *work, const DeltaDims *d) {
-    scan_backward((ScanJob){&gla_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
+static void gla_backward(real *dq, real *dk, real *dv, float *dg, float *dstate, const real *dout, const real *states,
+                         const real *q, const real *k, const real *v, const float *g, const int *start, double scale,
+                         void *work, const DeltaDims *d) {
+    scan_backward((ScanJob){&gla_scan, d, .states = (real *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
                             .grad = {dq, dk, dv, dg, NULL, dout}, .start = start, .scale = scale, .work = work});
 }

@@ -18,8 +18,8 @@ static size_t head_rows(const HeadDims *d, size_t arrays) {
 }
 
 /* z (rows, stride) = x W^T */
-static void head_logits(float *z, const float *x, const float *w, size_t rows, size_t C, const HeadDims *d) {
-    const Gemm g = {.c = z,
+static void head_logits(float *z, const real *x, const real *w, size_t rows, size_t C, const HeadDims *d) {
+    const Gemm g = {.sums = z,
                     .ldc = head_stride(d),
                     .a = x,
                     .lda = C,
@@ -33,10 +33,11 @@ static void head_logits(float *z, const float *x, const float *w, size_t rows, s
                     .K = C};
     gemm(&g);
 }
-/* dx += dz W, dw += dz^T x */
-static void head_gradient(float *dx, float *dw, const float *dz, const float *x, const float *w, size_t rows,
+/* dx += dz W, dw += dz^T x. dz takes the place of z: where it is narrower, each row stands at the beginning of its
+ * logits. */
+static void head_gradient(real *dx, float *dw, const real *dz, const real *x, const real *w, size_t rows,
                           const HeadDims *d) {
-    const size_t C = d->C, VOC = d->VOC, ld = head_stride(d);
+    const size_t C = d->C, VOC = d->VOC, ld = head_stride(d) * (sizeof(float) / sizeof(real));
     const Gemm for_x = {.c = dx,
                         .ldc = C,
                         .a = dz,
@@ -50,7 +51,7 @@ static void head_gradient(float *dx, float *dw, const float *dz, const float *x,
                         .K = VOC,
                         .add = 1};
     const Gemm for_w = {
-        .c = dw, .ldc = C, .a = dz, .lda = ld, .by = COLS, .b = x, .ldb = C, .M = VOC, .N = C, .K = rows, .add = 1};
+        .sums = dw, .ldc = C, .a = dz, .lda = ld, .by = COLS, .b = x, .ldb = C, .M = VOC, .N = C, .K = rows, .add = 1};
     if (dx) gemm(&for_x);
     if (dw) gemm(&for_w);
 }

@@ -6,18 +6,18 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
-/* longest block of K; a matrix (K,N) with rows this short is read where it is */
+/* Of float: longest block of K; a matrix (K,N) with rows this short is read where it is. */
 enum { K_BLOCK = 384, IN_PLACE = 320 };
 
 enum { HELD_STALE, HELD_BUSY, HELD_READY };
 typedef struct {
     int wanted;
-    float *panels; /* [block of K][panel][k][columns]; NULL until the first product */
-    int lanes;     /* of the path that packed it: another one cannot read it */
+    void *panels; /* NULL until the first product. Float: [block of K][panel][k][columns]; BF16: see gemm16.c */
+    int lanes;    /* of the path that packed it: another one cannot read it */
     atomic_int state;
 } HeldCopy;
 typedef struct {
-    const float *w; /* (O,I) */
+    const void *w; /* (O,I) */
     size_t O, I;
     HeldCopy copy[2]; /* of w as (K,N) = (O,I), for dx = dy W; of its transpose (I,O), for y = x W^T */
 } Held;
@@ -26,15 +26,17 @@ typedef struct {
 extern atomic_size_t held_packed;
 
 /* NULL if nobody holds w. */
-Held *held_find(const float *w);
-/* Memory for the panels of a matrix (K,N), whatever the width of a panel; NULL if there is none.
- * Only who made the copy BUSY may ask. */
-float *held_memory(HeldCopy *c, size_t K, size_t N);
+Held *held_find(const void *w);
+/* Memory for a copy's panels; NULL if there is none. Only who made the copy BUSY may ask. */
+void *held_memory(HeldCopy *c, size_t bytes);
 /* K is cut into this many blocks of held_block(K) rows. */
 static inline size_t held_blocks(size_t K) { return (K + K_BLOCK - 1) / K_BLOCK; }
 static inline size_t held_block(size_t K) { return K ? (K + held_blocks(K) - 1) / held_blocks(K) : 0; }
-/* Bytes of the panels of a matrix (K,N), whatever the width of a panel: 32 columns is the widest. */
+static inline size_t held_up32(size_t n) { return (n + 31) / 32 * 32; }
+/* Bytes of the panels of a float matrix (K,N), whatever the width of a panel: 32 columns is the widest. */
 static inline size_t held_bytes(size_t K, size_t N) {
-    return held_blocks(K) * held_block(K) * ((N + 31) / 32 * 32) * sizeof(float);
+    return held_blocks(K) * held_block(K) * held_up32(N) * sizeof(float);
 }
+/* Of a BF16 matrix: one layout for all paths. */
+static inline size_t held_bytes16(size_t K, size_t N) { return held_up32(K) * held_up32(N) * 2; }
 #endif

@@ -145,17 +145,17 @@ static void kda_chunk_backward(const ScanGrad *out, float *dS, const float *S, c
 
 static const Scan kda_scan = {K_A_HEAD, kda_work, kda_chunk_forward, kda_chunk_backward};
 
-static void kda_forward(float *o, float *states, float *state, const float *q, const float *k, const float *v,
+static void kda_forward(real *o, real *states, float *state, const real *q, const real *k, const real *v,
                         const float *g, const float *beta, const int *start, double scale, void *work,
                         const DeltaDims *d) {
     scan_forward((ScanJob){&kda_scan, d, .o = o, .states = states, .state = state, .q = q, .k = k, .v = v, .g = g,
                            .beta = beta, .start = start, .scale = scale, .work = work});
 }
 
-static void kda_backward(float *dq, float *dk, float *dv, float *dg, float *dbeta, float *dstate, const float *dout,
-                         const float *states, const float *q, const float *k, const float *v, const float *g,
+static void kda_backward(real *dq, real *dk, real *dv, float *dg, float *dbeta, float *dstate, const real *dout,
+                         const real *states, const real *q, const real *k, const real *v, const float *g,
                          const float *beta, const int *start, double scale, void *work, const DeltaDims *d) {
-    scan_backward((ScanJob){&kda_scan, d, .states = (float *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
+    scan_backward((ScanJob){&kda_scan, d, .states = (real *)states, .dstate = dstate, .q = q, .k = k, .v = v, .g = g,
                             .beta = beta, .grad = {dq, dk, dv, dg, dbeta, dout}, .start = start, .scale = scale,
                             .work = work});
 }

@@ -7,18 +7,18 @@
  * it saves. */
 enum { FEW = 16, DOT_ROWS = 4, DOT_TASK = 32 };
 typedef struct {
-    float *y;
-    const float *x, *w, *b;
+    real *y;
+    const real *x, *w, *b;
     size_t N, I, O;
 } DotJob;
 
 /* y of up to DOT_ROWS tokens from n and of 4 outputs from o; where there are fewer, the last is taken again. */
 INLINE void dots(const DotJob *j, size_t n, size_t o) {
     const size_t I = j->I, rows = j->N - n < DOT_ROWS ? j->N - n : DOT_ROWS, cols = j->O - o < 4 ? j->O - o : 4;
-    const float *w0 = j->w + o * I, *w1 = cols > 1 ? w0 + I : w0, *w2 = cols > 2 ? w1 + I : w1,
-                *w3 = cols > 3 ? w2 + I : w2;
-    const float *x0 = j->x + n * I, *x1 = rows > 1 ? x0 + I : x0, *x2 = rows > 2 ? x1 + I : x1,
-                *x3 = rows > 3 ? x2 + I : x2;
+    const real *w0 = j->w + o * I, *w1 = cols > 1 ? w0 + I : w0, *w2 = cols > 2 ? w1 + I : w1,
+               *w3 = cols > 3 ? w2 + I : w2;
+    const real *x0 = j->x + n * I, *x1 = rows > 1 ? x0 + I : x0, *x2 = rows > 2 ? x1 + I : x1,
+               *x3 = rows > 3 ? x2 + I : x2;
     vf a00 = vset(0), a01 = a00, a02 = a00, a03 = a00, a10 = a00, a11 = a00, a12 = a00, a13 = a00;
     vf a20 = a00, a21 = a00, a22 = a00, a23 = a00, a30 = a00, a31 = a00, a32 = a00, a33 = a00;
     for (size_t i = 0; i < I; i += VW) {
@@ -43,19 +43,20 @@ INLINE void dots(const DotJob *j, size_t n, size_t o) {
                                   {vsum(a20), vsum(a21), vsum(a22), vsum(a23)},
                                   {vsum(a30), vsum(a31), vsum(a32), vsum(a33)}};
     for (size_t r = 0; r < rows; r++)
-        for (size_t c = 0; c < cols; c++) j->y[(n + r) * j->O + o + c] = y[r][c] + (j->b ? j->b[o + c] : 0);
+        for (size_t c = 0; c < cols; c++)
+            j->y[(n + r) * j->O + o + c] = real_of(y[r][c] + (j->b ? get1(j->b[o + c]) : 0));
 }
 /* One token: row after row, as memory likes it (four rows at once read at 0.57 of its speed, this at 0.95);
  * the same chain as above. */
 INLINE void dot_rows(const DotJob *j, size_t from, size_t end) {
     const size_t I = j->I;
     for (size_t o = from; o < end; o++) {
-        const float *w = j->w + o * I;
+        const real *w = j->w + o * I;
         vf a = vset(0);
         size_t i = 0;
-        for (; i + VW <= I; i += VW) a = vfma(vload(j->x + i), vload(w + i), a);
+        for (; i + VW <= I; i += VW) a = vfma(vget(j->x + i, VW), vget(w + i, VW), a);
         if (i < I) a = vfma(vget(j->x + i, I - i), vget(w + i, I - i), a);
-        j->y[o] = vsum(a) + (j->b ? j->b[o] : 0);
+        j->y[o] = real_of(vsum(a) + (j->b ? get1(j->b[o]) : 0));
     }
 }
 static void dots_task(const void *job, size_t t) {
@@ -66,7 +67,7 @@ static void dots_task(const void *job, size_t t) {
         for (size_t n = 0; n < j->N; n += DOT_ROWS) dots(j, n, o);
 }
 
-static void linear_forward(float *y, const float *x, const float *w, const float *b, int N, int I, int O) {
+static void linear_forward(real *y, const real *x, const real *w, const real *b, int N, int I, int O) {
     const Gemm g = {.c = y,
                     .ldc = O,
                     .a = x,
@@ -92,11 +93,11 @@ static void bias_columns(const void *job, size_t b) {
     for (size_t i = 0; i < j->N; i++)
         for (size_t o = 0; o < n; o += VW)
             vstore(sums + o, vload(sums + o) + vget(j->in[0] + i * j->C + from + o, n - o));
-    for (size_t o = 0; o < n; o++) j->out[0][from + o] += sums[o];
+    for (size_t o = 0; o < n; o++) j->wout[0][from + o] += sums[o];
 }
 
-static void linear_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, int N,
-                            int I, int O) {
+static void linear_backward(real *dx, float *dw, float *db, const real *dy, const real *x, const real *w, int N, int I,
+                            int O) {
     const Gemm for_x = {.c = dx,
                         .ldc = I,
                         .a = dy,
@@ -110,8 +111,8 @@ static void linear_backward(float *dx, float *dw, float *db, const float *dy, co
                         .K = O,
                         .add = 1};
     const Gemm for_w = {
-        .c = dw, .ldc = I, .a = dy, .lda = O, .by = COLS, .b = x, .ldb = I, .M = O, .N = I, .K = N, .add = 1};
+        .sums = dw, .ldc = I, .a = dy, .lda = O, .by = COLS, .b = x, .ldb = I, .M = O, .N = I, .K = N, .add = 1};
     if (dx) gemm(&for_x);
     if (dw) gemm(&for_w);
-    if (db) blocks_of_columns(bias_columns, (Job){{db}, {dy}, .N = N, .C = O});
+    if (db) blocks_of_columns(bias_columns, (Job){.wout = {db}, .in = {dy}, .N = N, .C = O});
 }

@@ -19,18 +19,19 @@ INLINE size_t column_block(size_t C) {
 }
 INLINE size_t block_size(size_t b, size_t block, size_t n) { return n - b * block < block ? n - b * block : block; }
 
-/* The arguments of an op as its tasks get them: outputs and inputs in the contract's order, sizes N (rows) and C,
- * or n (elements). */
+/* The arguments of an op as its tasks get them: outputs and inputs in the contract's order, those that are `wide` apart,
+ * sizes N (rows) and C, or n (elements). */
 typedef struct {
-    float *out[4];
-    const float *in[6];
+    real *out[2];
+    float *wout[2];
+    const real *in[4];
+    const float *win[3];
     size_t n, N, C, block; // block: columns a task, set by blocks_of_columns
     float a;               // a scalar
 } Job;
 
 /* p + i where there is a p */
-INLINE float *at(float *p, size_t i) { return p ? p + i : NULL; }
-INLINE const float *at_const(const float *p, size_t i) { return p ? p + i : NULL; }
+#define at(p, i) ((p) ? (p) + (i) : NULL)
 
 static void runs(PoolTask *task, Job job) { pool_run_if(job.n > ALONE, run_count(job.n), task, &job); }
 static void blocks_of_rows(PoolTask *task, Job job) {
@@ -41,9 +42,32 @@ static void blocks_of_columns(PoolTask *task, Job job) {
     pool_run_if(job.N * job.C > ALONE, (job.C + job.block - 1) / job.block, task, &job);
 }
 
-INLINE float row_dot(const float *x, const float *y, size_t C) {
+INLINE float dot32(const float *x, const float *y, size_t C) {
     vf s = vset(0);
     for (size_t c = 0; c < C; c += VW) s = vfma(vget(x + c, C - c), vget(y + c, C - c), s);
     return vsum(s);
 }
+INLINE float dot16(const Bf16 *x, const Bf16 *y, size_t C) {
+    vf s = vset(0);
+    for (size_t c = 0; c < C; c += VW) s = vfma(vget(x + c, C - c), vget(y + c, C - c), s);
+    return vsum(s);
+}
+#define row_dot(x, y, C) _Generic(*(x), Bf16 : dot16, float : dot32)(x, y, C)
+
+#if BITS == 16
+/* n rows as floats, side by side; returns where they end. */
+static float *rows_widen(float *to, const real *x, size_t ld, size_t n, size_t width) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < width; c += VW) vput(to + i * width + c, vget(x + i * ld + c, width - c), width - c);
+    return to + n * width;
+}
+/* y = x, rounded, or y += x */
+static void rows_round(real *y, size_t ld, const float *x, size_t n, size_t width, int add) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < width; c += VW) {
+            const vf v = vget(x + i * width + c, width - c);
+            vput(y + i * ld + c, add ? vget(y + i * ld + c, width - c) + v : v, width - c);
+        }
+}
+#endif
 #endif

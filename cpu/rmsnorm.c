@@ -3,7 +3,7 @@
 #include "parallel.h"
 #include <math.h>
 
-static void rms_rows(float *y, float *rstd, const float *x, const float *w, float eps, size_t N, size_t C) {
+static void rms_rows(real *y, float *rstd, const real *x, const real *w, float eps, size_t N, size_t C) {
     for (size_t n = 0; n < N; n++, x += C, y += C) {
         const float r = 1 / sqrtf(row_dot(x, x, C) / (float)C + eps);
         rstd[n] = r;
@@ -13,10 +13,10 @@ static void rms_rows(float *y, float *rstd, const float *x, const float *w, floa
 static void rms_block(const void *job, size_t b) {
     const Job *j = job;
     const size_t n = b * ROW_BLOCK, nc = n * j->C;
-    rms_rows(j->out[0] + nc, j->out[1] + n, j->in[0] + nc, j->in[1], j->a, block_size(b, ROW_BLOCK, j->N), j->C);
+    rms_rows(j->out[0] + nc, j->wout[0] + n, j->in[0] + nc, j->in[1], j->a, block_size(b, ROW_BLOCK, j->N), j->C);
 }
-static void rmsnorm_forward(float *y, float *rstd, const float *x, const float *w, double eps, int N, int C) {
-    blocks_of_rows(rms_block, (Job){{y, rstd}, {x, w}, .N = N, .C = C, .a = (float)eps});
+static void rmsnorm_forward(real *y, float *rstd, const real *x, const real *w, double eps, int N, int C) {
+    blocks_of_rows(rms_block, (Job){.out = {y}, .wout = {rstd}, .in = {x, w}, .N = N, .C = C, .a = (float)eps});
 }
 
 /* A row is normed while its sum is in the cache. */
@@ -24,19 +24,20 @@ static void add_rms_block(const void *job, size_t b) {
     const Job *j = job;
     const size_t C = j->C;
     for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
-        float *sum = j->out[0] + n * C;
+        real *sum = j->out[0] + n * C;
         for (size_t c = 0; c < C; c += VW)
             vput(sum + c, vget(j->in[0] + n * C + c, C - c) + vget(j->in[1] + n * C + c, C - c), C - c);
-        rms_rows(j->out[1] + n * C, j->out[2] + n, sum, j->in[2], j->a, 1, C);
+        rms_rows(j->out[1] + n * C, j->wout[0] + n, sum, j->in[2], j->a, 1, C);
     }
 }
-static void add_rmsnorm_forward(float *sum, float *y, float *rstd, const float *a, const float *b, const float *w,
+static void add_rmsnorm_forward(real *sum, real *y, float *rstd, const real *a, const real *b, const real *w,
                                 double eps, int N, int C) {
-    blocks_of_rows(add_rms_block, (Job){{sum, y, rstd}, {a, b, w}, .N = N, .C = C, .a = (float)eps});
+    blocks_of_rows(add_rms_block,
+                   (Job){.out = {sum, y}, .wout = {rstd}, .in = {a, b, w}, .N = N, .C = C, .a = (float)eps});
 }
 
 /* dx += rstd (t - n mean(t n)) with t = dy w, n = x rstd */
-static void rms_rows_backward(float *dx, const float *dy, const float *x, const float *w, const float *rstd, size_t N,
+static void rms_rows_backward(real *dx, const real *dy, const real *x, const real *w, const float *rstd, size_t N,
                               size_t C) {
     for (size_t i = 0; i < N; i++, dx += C, dy += C, x += C) {
         vf s = vset(0);
@@ -51,7 +52,7 @@ static void rms_rows_backward(float *dx, const float *dy, const float *x, const 
 static void rms_block_backward(const void *job, size_t b) {
     const Job *j = job;
     const size_t n = b * ROW_BLOCK, nc = n * j->C;
-    rms_rows_backward(j->out[0] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2], j->in[3] + n,
+    rms_rows_backward(j->out[0] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2], j->win[0] + n,
                       block_size(b, ROW_BLOCK, j->N), j->C);
 }
 /* dw += sum_n dy x rstd */
@@ -60,16 +61,16 @@ static void rms_columns(const void *job, size_t b) {
     const size_t from = b * j->block, n = block_size(b, j->block, j->C);
     float sums[COLUMN_MOST] = {0};
     for (size_t i = 0; i < j->N; i++) {
-        const float *dy = j->in[0] + i * j->C + from, *x = j->in[1] + i * j->C + from;
-        const vf r = vset(j->in[3][i]);
+        const real *dy = j->in[0] + i * j->C + from, *x = j->in[1] + i * j->C + from;
+        const vf r = vset(j->win[0][i]);
         for (size_t c = 0; c < n; c += VW)
             vstore(sums + c, vfma(vget(dy + c, n - c), vget(x + c, n - c) * r, vload(sums + c)));
     }
-    for (size_t c = 0; c < n; c++) j->out[1][from + c] += sums[c];
+    for (size_t c = 0; c < n; c++) j->wout[0][from + c] += sums[c];
 }
-static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, const float *rstd,
+static void rmsnorm_backward(real *dx, float *dw, const real *dy, const real *x, const real *w, const float *rstd,
                              int N, int C) {
-    const Job j = {{dx, dw}, {dy, x, w, rstd}, .N = N, .C = C};
+    const Job j = {.out = {dx}, .wout = {dw}, .in = {dy, x, w}, .win = {rstd}, .N = N, .C = C};
     if (dx) blocks_of_rows(rms_block_backward, j);
     if (dw) blocks_of_columns(rms_columns, j);
 }
@@ -87,9 +88,9 @@ INLINE vf out_gate_slope(vf z, int silu) { // 1 - s of the sigmoid as sigmoid(-z
 
 INLINE void gated_rows(const Job *j, size_t b, int silu) {
     for (size_t i = 0, n = b * ROW_BLOCK, C = j->C; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
-        const float *x = j->in[0] + n * C, *z = j->in[1] + n * C, *w = j->in[2];
+        const real *x = j->in[0] + n * C, *z = j->in[1] + n * C, *w = j->in[2];
         const float r = 1 / sqrtf(row_dot(x, x, C) / (float)C + j->a);
-        j->out[1][n] = r;
+        j->wout[0][n] = r;
         for (size_t c = 0; c < C; c += VW) {
             const size_t k = C - c;
             vput(j->out[0] + n * C + c, vget(x + c, k) * vset(r) * vget(w + c, k) * out_gate(vget(z + c, k), silu), k);
@@ -97,8 +98,8 @@ INLINE void gated_rows(const Job *j, size_t b, int silu) {
     }
 }
 
-INLINE void gated_row_backward(float *dx, float *dz, const float *dy, const float *x, const float *z, const float *w,
-                               float r, size_t C, int silu) {
+INLINE void gated_row_backward(real *dx, real *dz, const real *dy, const real *x, const real *z, const real *w, float r,
+                               size_t C, int silu) {
     vf dot = vset(0);
     for (size_t c = 0; c < C; c += VW) {
         const size_t k = C - c;
@@ -117,7 +118,7 @@ INLINE void gated_rows_backward(const Job *j, size_t b, int silu) {
     for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
         const size_t nc = n * j->C;
         gated_row_backward(j->out[0] + nc, j->out[1] + nc, j->in[0] + nc, j->in[1] + nc, j->in[2] + nc, j->in[3],
-                           j->in[4][n], j->C, silu);
+                           j->win[0][n], j->C, silu);
     }
 }
 
@@ -126,14 +127,14 @@ INLINE void gated_columns(const Job *j, size_t b, int silu) {
     float sums[COLUMN_MOST] = {0};
     for (size_t i = 0; i < j->N; i++) {
         const size_t first = i * j->C + from;
-        const vf r = vset(j->in[4][i]);
+        const vf r = vset(j->win[0][i]);
         for (size_t c = 0; c < n; c += VW) {
             const size_t k = n - c;
             const vf x = vget(j->in[1] + first + c, k) * out_gate(vget(j->in[2] + first + c, k), silu);
             vstore(sums + c, vfma(vget(j->in[0] + first + c, k) * r, x, vload(sums + c)));
         }
     }
-    for (size_t c = 0; c < n; c++) j->out[2][from + c] += sums[c];
+    for (size_t c = 0; c < n; c++) j->wout[0][from + c] += sums[c];
 }
 
 static void silu_rows(const void *job, size_t b) { gated_rows(job, b, 1); }
@@ -143,23 +144,23 @@ static void sigmoid_rows(const void *job, size_t b) { gated_rows(job, b, 0); }
 static void sigmoid_rows_backward(const void *job, size_t b) { gated_rows_backward(job, b, 0); }
 static void sigmoid_columns(const void *job, size_t b) { gated_columns(job, b, 0); }
 
-static void gated_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps,
-                                  int N, int C) {
-    blocks_of_rows(silu_rows, (Job){{y, rstd}, {x, z, w}, .N = N, .C = C, .a = (float)eps});
+static void gated_rmsnorm_forward(real *y, float *rstd, const real *x, const real *z, const real *w, double eps, int N,
+                                  int C) {
+    blocks_of_rows(silu_rows, (Job){.out = {y}, .wout = {rstd}, .in = {x, z, w}, .N = N, .C = C, .a = (float)eps});
 }
-static void gated_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z,
-                                   const float *w, const float *rstd, int N, int C) {
-    const Job j = {{dx, dz, dw}, {dy, x, z, w, rstd}, .N = N, .C = C};
+static void gated_rmsnorm_backward(real *dx, real *dz, float *dw, const real *dy, const real *x, const real *z,
+                                   const real *w, const float *rstd, int N, int C) {
+    const Job j = {.out = {dx, dz}, .wout = {dw}, .in = {dy, x, z, w}, .win = {rstd}, .N = N, .C = C};
     blocks_of_rows(silu_rows_backward, j);
     if (dw) blocks_of_columns(silu_columns, j);
 }
-static void sigmoid_rmsnorm_forward(float *y, float *rstd, const float *x, const float *z, const float *w, double eps,
+static void sigmoid_rmsnorm_forward(real *y, float *rstd, const real *x, const real *z, const real *w, double eps,
                                     int N, int C) {
-    blocks_of_rows(sigmoid_rows, (Job){{y, rstd}, {x, z, w}, .N = N, .C = C, .a = (float)eps});
+    blocks_of_rows(sigmoid_rows, (Job){.out = {y}, .wout = {rstd}, .in = {x, z, w}, .N = N, .C = C, .a = (float)eps});
 }
-static void sigmoid_rmsnorm_backward(float *dx, float *dz, float *dw, const float *dy, const float *x, const float *z,
-                                     const float *w, const float *rstd, int N, int C) {
-    const Job j = {{dx, dz, dw}, {dy, x, z, w, rstd}, .N = N, .C = C};
+static void sigmoid_rmsnorm_backward(real *dx, real *dz, float *dw, const real *dy, const real *x, const real *z,
+                                     const real *w, const float *rstd, int N, int C) {
+    const Job j = {.out = {dx, dz}, .wout = {dw}, .in = {dy, x, z, w}, .win = {rstd}, .N = N, .C = C};
     blocks_of_rows(sigmoid_rows_backward, j);
     if (dw) blocks_of_columns(sigmoid_columns, j);
 }

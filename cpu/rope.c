@@ -5,7 +5,7 @@
 enum { ROPE_MAX = 256, ROPE_BLOCK = 16 };
 
 /* y_lo = a_lo cos - a_hi sin, y_hi = a_hi cos + a_lo sin for n pairs; add: y += */
-static void rope_row(float *y, const float *x, const float *cs, const float *sn, size_t n, int add) {
+static void rope_row(real *y, const real *x, const float *cs, const float *sn, size_t n, int add) {
     for (size_t c = 0; c < n; c += VW) {
         const size_t k = n - c;
         const vf lo = vget(x + c, k), hi = vget(x + n + c, k), co = vget(cs + c, k), si = vget(sn + c, k);
@@ -15,27 +15,28 @@ static void rope_row(float *y, const float *x, const float *cs, const float *sn,
     }
 }
 /* The same for heads of one vector: x (cos, cos) + swapped x (-sin, sin). */
-static void rope_rows_short(float *y, const float *x, const float *cs, const float *sn, size_t heads, int add) {
+static void rope_rows_short(real *y, const real *x, const float *cs, const float *sn, size_t heads, int add) {
     float c2[VW], s2[VW];
     for (size_t c = 0; c < VW / 2; c++) c2[c] = c2[c + VW / 2] = cs[c], s2[c] = -sn[c], s2[c + VW / 2] = sn[c];
     const vf co = vload(c2), si = vload(s2);
     for (size_t i = 0; i < heads * VW; i += VW) {
-        const vf v = vload(x + i), r = vfma(vswap(v), si, v * co);
-        vstore(y + i, add ? vload(y + i) + r : r);
+        const vf v = vget(x + i, VW), r = vfma(vswap(v), si, v * co);
+        vput(y + i, add ? vget(y + i, VW) + r : r, VW);
     }
 }
-static void rope_row_plain(float *y, const float *x, const float *row, float sign, size_t n, int add) {
+static void rope_row_plain(real *y, const real *x, const float *row, float sign, size_t n, int add) {
     for (size_t c = 0; c < n; c++) {
-        const float lo = x[c], hi = x[n + c], co = row[2 * c], si = sign * row[2 * c + 1];
+        const float lo = get1(x[c]), hi = get1(x[n + c]), co = row[2 * c], si = sign * row[2 * c + 1];
         const float l = lo * co - hi * si, h = hi * co + lo * si;
-        y[c] = add ? y[c] + l : l;
-        y[n + c] = add ? y[n + c] + h : h;
+        y[c] = real_of(add ? get1(y[c]) + l : l);
+        y[n + c] = real_of(add ? get1(y[n + c]) + h : h);
     }
 }
 
 typedef struct {
-    float *y;
-    const float *x, *table;
+    real *y;
+    const real *x;
+    const float *table;
     int pos;
     float sign;
     size_t B, T, H, D;
@@ -62,9 +63,9 @@ static void rope_block(const void *job, size_t block) {
 static void rope_run(const RopeJob *j) {
     pool_run_if(j->B * j->T * j->H * j->D > ALONE, (j->T + ROPE_BLOCK - 1) / ROPE_BLOCK, rope_block, j);
 }
-static void rope_forward(float *y, const float *x, const float *table, int pos, int B, int T, int H, int D) {
+static void rope_forward(real *y, const real *x, const float *table, int pos, int B, int T, int H, int D) {
     rope_run(&(RopeJob){y, x, table, pos, 1, B, T, H, D, 0});
 }
-static void rope_backward(float *dx, const float *dy, const float *table, int pos, int B, int T, int H, int D) {
+static void rope_backward(real *dx, const real *dy, const float *table, int pos, int B, int T, int H, int D) {
     rope_run(&(RopeJob){dx, dy, table, pos, -1, B, T, H, D, 1});
 }

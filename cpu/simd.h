@@ -13,6 +13,16 @@
 #if SIMD > 128
 #include <immintrin.h>
 #endif
+#include "ops/bf16.h"
+
+/* What this file's ops store activations and weights in; everything is computed in float. BITS: 32 or 16. */
+#if BITS == 16
+typedef Bf16 real;
+typedef Trained16 Item; // of a list of the optimiser
+#else
+typedef float real;
+typedef Trained32 Item;
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -105,12 +115,77 @@ INLINE vf vldexp(vf x, vf n) {
 }
 #endif
 
-/* n <= VW lanes from memory: the tail of every loop. */
-INLINE vf vget(const float *p, size_t n) { return n >= VW ? vload(p) : vload_n(p, n); }
-INLINE void vput(float *p, vf x, size_t n) {
+/* ---- BF16 in memory: reading widens exactly, writing rounds to nearest even (ops/bf16.h) ---- */
+
+#if SIMD == 512
+INLINE vf widen(__m256i h) { return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16); }
+INLINE __m256i narrow(vf x) {
+    const __m512i u = (__m512i)x, top = _mm512_srli_epi32(u, 16);
+    const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
+    const __m512i near = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
+    return _mm512_cvtepi32_epi16(
+        _mm512_mask_or_epi32(near, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), top, _mm512_set1_epi32(0x40)));
+}
+INLINE vf vload16(const Bf16 *p) { return widen(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE void vstore16(Bf16 *p, vf x) { _mm256_storeu_si256((__m256i *)p, narrow(x)); }
+INLINE vf vload16_n(const Bf16 *p, size_t n) { return widen(_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p)); }
+INLINE void vstore16_n(Bf16 *p, vf x, size_t n) { _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), narrow(x)); }
+#else
+#if SIMD == 256
+INLINE vf vload16(const Bf16 *p) {
+    return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+}
+INLINE void vstore16(Bf16 *p, vf x) {
+    const __m256i u = (__m256i)x, top = _mm256_srli_epi32(u, 16), odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
+    const __m256i near = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
+    const __m256i nan = _mm256_or_si256(top, _mm256_set1_epi32(0x40));
+    const __m256i y = _mm256_blendv_epi8(near, nan, (__m256i)_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
+}
+#else
+typedef uint16_t V4h __attribute__((vector_size(8), aligned(2), may_alias));
+INLINE vf vload16(const Bf16 *p) { return (vf)(__builtin_convertvector(*(const V4h *)p, vi) << 16); }
+INLINE void vstore16(Bf16 *p, vf x) {
+    typedef uint32_t vu __attribute__((vector_size(16)));
+    const vu u = (vu)x, near = (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    *(V4h *)p = __builtin_convertvector((vu)vselect(x == x, (vf)near, (vf)(u >> 16 | 0x40)), V4h);
+}
+#endif
+INLINE vf vload16_n(const Bf16 *p, size_t n) {
+    Bf16 x[VW] = {{0}};
+    memcpy(x, p, n * sizeof *x);
+    return vload16(x);
+}
+INLINE void vstore16_n(Bf16 *p, vf v, size_t n) {
+    Bf16 x[VW];
+    vstore16(x, v);
+    memcpy(p, x, n * sizeof *x);
+}
+#endif
+
+/* n <= VW lanes from memory, of either kind: the tail of every loop. */
+INLINE vf get32(const float *p, size_t n) { return n >= VW ? vload(p) : vload_n(p, n); }
+INLINE void put32(float *p, vf x, size_t n) {
     if (n >= VW) vstore(p, x);
     else vstore_n(p, x, n);
 }
+INLINE vf get16(const Bf16 *p, size_t n) { return n >= VW ? vload16(p) : vload16_n(p, n); }
+INLINE void put16(Bf16 *p, vf x, size_t n) {
+    if (n >= VW) vstore16(p, x);
+    else vstore16_n(p, x, n);
+}
+#define vget(p, n)    _Generic(*(p), Bf16 : get16, float : get32)(p, n)
+#define vput(p, x, n) _Generic(*(p), Bf16 : put16, float : put32)(p, x, n)
+/* One element. */
+INLINE float one32(float x) { return x; }
+INLINE float one16(Bf16 x) { return bf16_float(x); }
+#define get1(x) _Generic(x, Bf16 : one16, float : one32)(x)
+#if BITS == 16
+INLINE real real_of(float x) { return bf16_round(x); }
+#else
+INLINE real real_of(float x) { return x; }
+#endif
+
 /* Sum and maximum over lanes, always by halves: the same tree every time. */
 #if SIMD == 512
 typedef __m256 Half;

@@ -37,10 +37,12 @@ INLINE vf vsigmoid(vf x) { return vset(1) / (vset(1) + vexp(vset(0) - x)); }
 /* max(x, 0) + log1p(e^{-|x|}) */
 INLINE vf vsoftplus(vf x) { return vmax(vset(0), x) + vlog1p(vexp(vset(0) - vabs(x))); }
 
+#if BITS == 32 // for tests
 static void exp_run(float *y, const float *x, size_t n) {
     for (size_t i = 0; i < n; i += VW) vput(y + i, vexp(vget(x + i, n - i)), n - i);
 }
 static void log1p_run(float *y, const float *x, size_t n) {
     for (size_t i = 0; i < n; i += VW) vput(y + i, vlog1p(vget(x + i, n - i)), n - i);
 }
+#endif
 #endif

@@ -10,9 +10,16 @@
  * Row k of B is at b + k*ldb. */
 #ifndef HYB_CPU_TILE_H
 #define HYB_CPU_TILE_H
-#include "simd.h"
+#include "dot.h"
 
 enum { ROWS, COLS };
+
+/* sum + s b; of pairs (dot.h), two products. */
+#if DOT == DOT_PAIRS
+INLINE vf muladd(int pairs, vf s, vf b, vf sum) { return pairs ? vdot(sum, s, b) : vfma(s, b, sum); }
+#else
+INLINE vf muladd(int pairs, vf s, vf b, vf sum) { return (void)pairs, vfma(s, b, sum); }
+#endif
 
 /* one row of the tile's epilogue; tail > 0: only so many lanes exist */
 INLINE void tile_row(float *c, vf x0, vf x1, int nv, size_t tail, int add) {
@@ -26,8 +33,8 @@ INLINE void tile_row(float *c, vf x0, vf x1, int nv, size_t tail, int add) {
 
 /* mr rows x nv vectors (or one of `tail` lanes); mr, nv, by and whether there is a tail are constants:
  * the compiler removes the rest */
-INLINE void tile(int mr, int nv, int by, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb,
-                 size_t k, size_t tail, int add) {
+INLINE void tile(int mr, int nv, int by, int pairs, float *c, size_t ldc, const float *a, size_t lda, const float *b,
+                 size_t ldb, size_t k, size_t tail, int add) {
     vf x00 = vset(0), x01 = x00, x10 = x00, x11 = x00, x20 = x00, x21 = x00, x30 = x00, x31 = x00, x40 = x00, x41 = x00,
        x50 = x00, x51 = x00, x60 = x00, x61 = x00, x70 = x00, x71 = x00, x80 = x00, x81 = x00, x90 = x00, x91 = x00,
        xa0 = x00, xa1 = x00, xb0 = x00, xb1 = x00;
@@ -36,18 +43,23 @@ INLINE void tile(int mr, int nv, int by, float *c, size_t ldc, const float *a, s
     for (size_t p = 0; p < k; p++) {
         const vf b0 = tail ? vload_n(b, tail) : vload(b), b1 = nv == 2 ? vload(b + VW) : b0;
         vf s;
-        if (mr > 0) s = vset(a0[0]), x00 = vfma(s, b0, x00), x01 = nv == 2 ? vfma(s, b1, x01) : x01;
-        if (mr > 1) s = vset(a0[row]), x10 = vfma(s, b0, x10), x11 = nv == 2 ? vfma(s, b1, x11) : x11;
-        if (mr > 2) s = vset(a0[2 * row]), x20 = vfma(s, b0, x20), x21 = nv == 2 ? vfma(s, b1, x21) : x21;
-        if (mr > 3) s = vset(a3[0]), x30 = vfma(s, b0, x30), x31 = nv == 2 ? vfma(s, b1, x31) : x31;
-        if (mr > 4) s = vset(a3[row]), x40 = vfma(s, b0, x40), x41 = nv == 2 ? vfma(s, b1, x41) : x41;
-        if (mr > 5) s = vset(a3[2 * row]), x50 = vfma(s, b0, x50), x51 = nv == 2 ? vfma(s, b1, x51) : x51;
-        if (mr > 6) s = vset(a6[0]), x60 = vfma(s, b0, x60), x61 = nv == 2 ? vfma(s, b1, x61) : x61;
-        if (mr > 7) s = vset(a6[row]), x70 = vfma(s, b0, x70), x71 = nv == 2 ? vfma(s, b1, x71) : x71;
-        if (mr > 8) s = vset(a6[2 * row]), x80 = vfma(s, b0, x80), x81 = nv == 2 ? vfma(s, b1, x81) : x81;
-        if (mr > 9) s = vset(a9[0]), x90 = vfma(s, b0, x90), x91 = nv == 2 ? vfma(s, b1, x91) : x91;
-        if (mr > 10) s = vset(a9[row]), xa0 = vfma(s, b0, xa0), xa1 = nv == 2 ? vfma(s, b1, xa1) : xa1;
-        if (mr > 11) s = vset(a9[2 * row]), xb0 = vfma(s, b0, xb0), xb1 = nv == 2 ? vfma(s, b1, xb1) : xb1;
+        if (mr > 0) s = vset(a0[0]), x00 = muladd(pairs, s, b0, x00), x01 = nv == 2 ? muladd(pairs, s, b1, x01) : x01;
+        if (mr > 1) s = vset(a0[row]), x10 = muladd(pairs, s, b0, x10), x11 = nv == 2 ? muladd(pairs, s, b1, x11) : x11;
+        if (mr > 2)
+            s = vset(a0[2 * row]), x20 = muladd(pairs, s, b0, x20), x21 = nv == 2 ? muladd(pairs, s, b1, x21) : x21;
+        if (mr > 3) s = vset(a3[0]), x30 = muladd(pairs, s, b0, x30), x31 = nv == 2 ? muladd(pairs, s, b1, x31) : x31;
+        if (mr > 4) s = vset(a3[row]), x40 = muladd(pairs, s, b0, x40), x41 = nv == 2 ? muladd(pairs, s, b1, x41) : x41;
+        if (mr > 5)
+            s = vset(a3[2 * row]), x50 = muladd(pairs, s, b0, x50), x51 = nv == 2 ? muladd(pairs, s, b1, x51) : x51;
+        if (mr > 6) s = vset(a6[0]), x60 = muladd(pairs, s, b0, x60), x61 = nv == 2 ? muladd(pairs, s, b1, x61) : x61;
+        if (mr > 7) s = vset(a6[row]), x70 = muladd(pairs, s, b0, x70), x71 = nv == 2 ? muladd(pairs, s, b1, x71) : x71;
+        if (mr > 8)
+            s = vset(a6[2 * row]), x80 = muladd(pairs, s, b0, x80), x81 = nv == 2 ? muladd(pairs, s, b1, x81) : x81;
+        if (mr > 9) s = vset(a9[0]), x90 = muladd(pairs, s, b0, x90), x91 = nv == 2 ? muladd(pairs, s, b1, x91) : x91;
+        if (mr > 10)
+            s = vset(a9[row]), xa0 = muladd(pairs, s, b0, xa0), xa1 = nv == 2 ? muladd(pairs, s, b1, xa1) : xa1;
+        if (mr > 11)
+            s = vset(a9[2 * row]), xb0 = muladd(pairs, s, b0, xb0), xb1 = nv == 2 ? muladd(pairs, s, b1, xb1) : xb1;
         a0 += step, a3 += step, a6 += step, a9 += step, b += ldb;
     }
     if (mr > 0) tile_row(c, x00, x01, nv, tail, add);
@@ -67,10 +79,10 @@ INLINE void tile(int mr, int nv, int by, float *c, size_t ldc, const float *a, s
 /* The instances: 1..MR rows of each kind, behind one switch. */
 #define TILE_CASE(m)                                                                                                   \
     case m:                                                                                                            \
-        if (m <= MR) tile(m <= MR ? m : 1, nv, by, c, ldc, a, lda, b, ldb, k, tail, add);                              \
+        if (m <= MR) tile(m <= MR ? m : 1, nv, by, pairs, c, ldc, a, lda, b, ldb, k, tail, add);                       \
         break
-INLINE void tile_switch(int mr, int nv, int by, float *c, size_t ldc, const float *a, size_t lda, const float *b,
-                        size_t ldb, size_t k, size_t tail, int add) {
+INLINE void tile_switch(int mr, int nv, int by, int pairs, float *c, size_t ldc, const float *a, size_t lda,
+                        const float *b, size_t ldb, size_t k, size_t tail, int add) {
     switch (mr) {
         TILE_CASE(1);
         TILE_CASE(2);
@@ -89,18 +101,21 @@ INLINE void tile_switch(int mr, int nv, int by, float *c, size_t ldc, const floa
 #undef TILE_CASE
 typedef void Tile(int mr, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t k,
                   size_t tail, int add);
-#define TILE_KIND(name, nv, by, tail)                                                                                  \
+#define TILE_KIND(name, nv, by, pairs, tail)                                                                           \
     static void name(int mr, float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t k,   \
                      size_t n, int add) {                                                                              \
         (void)n;                                                                                                       \
-        tile_switch(mr, nv, by, c, ldc, a, lda, b, ldb, k, tail, add);                                                 \
+        tile_switch(mr, nv, by, pairs, c, ldc, a, lda, b, ldb, k, tail, add);                                          \
     }
-TILE_KIND(tile_rows2, 2, ROWS, 0)
-TILE_KIND(tile_rows1, 1, ROWS, 0)
-TILE_KIND(tile_rows_tail, 1, ROWS, n)
-TILE_KIND(tile_cols2, 2, COLS, 0)
-TILE_KIND(tile_cols1, 1, COLS, 0)
-TILE_KIND(tile_cols_tail, 1, COLS, n)
+TILE_KIND(tile_rows2, 2, ROWS, 0, 0)
+TILE_KIND(tile_rows1, 1, ROWS, 0, 0)
+TILE_KIND(tile_rows_tail, 1, ROWS, 0, n)
+TILE_KIND(tile_cols2, 2, COLS, 0, 0)
+TILE_KIND(tile_cols1, 1, COLS, 0, 0)
+TILE_KIND(tile_cols_tail, 1, COLS, 0, n)
+#if DOT == DOT_PAIRS
+TILE_KIND(tile_pairs, 2, ROWS, 1, 0)
+#endif
 #undef TILE_KIND
 
 /* C (m,n) = or += A B over one panel of B; rows in tiles of nearly equal height. */

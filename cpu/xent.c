@@ -43,13 +43,15 @@ static float row_exp(float *z, size_t n, float max) {
     return vsum(s0 + s1) + rest;
 }
 
-static float xent_row(float *z, int *top, int target, float weight, int gradient, size_t VOC) {
+/* dz may be z */
+static float xent_row(real *dz, float *z, int *top, int target, float weight, int gradient, size_t VOC) {
     size_t block;
     const float max = row_max(z, VOC, &block), z_target = z[target];
     if (top) *top = row_top(z, VOC, max, block);
     const float total = row_exp(z, VOC, max), scale = weight / total;
-    for (size_t v = 0; gradient && v < VOC; v += VW) vput(z + v, vget(z + v, VOC - v) * vset(scale), VOC - v);
-    z[target] -= weight;
+    const float p_target = z[target] * scale;
+    for (size_t v = 0; gradient && v < VOC; v += VW) vput(dz + v, vget(z + v, VOC - v) * vset(scale), VOC - v);
+    if (gradient) dz[target] = real_of(p_target - weight);
     return (max - z_target) + logf(total);
 }
 
@@ -67,20 +69,21 @@ static void xent_task(const void *job, size_t n) {
     const float weight_n = j->weight ? j->weight[n] : 1;
     float *z_n = j->z + n * j->ld;
     if (weight_n != 0) {
-        j->loss[n] = xent_row(z_n, j->top ? j->top + n : NULL, j->target[n], weight_n, j->gradient, j->VOC);
+        j->loss[n] =
+            xent_row((real *)z_n, z_n, j->top ? j->top + n : NULL, j->target[n], weight_n, j->gradient, j->VOC);
         return;
     }
     j->loss[n] = 0;
     if (j->top) j->top[n] = -1;
     memset(z_n, 0, j->VOC * sizeof *z_n);
 }
-static void head_xent(float *loss, int *top, float *dx, float *dw, const float *x, const float *w, const int *target,
+static void head_xent(float *loss, int *top, real *dx, float *dw, const real *x, const real *w, const int *target,
                       const float *weight, void *work, const HeadDims *d) {
     const size_t block = head_rows(d, 1);
     for (size_t n = 0; n < (size_t)d->N; n += block) {
         const size_t rows = (size_t)d->N - n < block ? (size_t)d->N - n : block;
-        const float *x_n = x + n * d->C;
-        const XentJob j = {loss + n, work,   top ? top + n : NULL, target + n, at_const(weight, n),
+        const real *x_n = x + n * d->C;
+        const XentJob j = {loss + n, work,   top ? top + n : NULL, target + n, at(weight, n),
                            dx || dw, d->VOC, head_stride(d)};
         head_logits(work, x_n, w, rows, d->C, d);
         pool_run_if(rows * d->VOC > ALONE / 2, rows, xent_task, &j);

@@ -30,28 +30,28 @@ __device__ inline float adamw_round(float x, unsigned random) {
 }
 
 __global__ void adamw_kernel(const __grid_constant__ AdamwTable table, AdamwScalars s) {
-    const int t = table_find(table);
-    const size_t n = table.n[t], i = ((size_t)(blockIdx.x - table.first[t]) * PACK_THREADS + threadIdx.x) * PACK;
+    const int t = table_find(table, blockIdx.x);
+    const size_t n = table.n[t], i = apart_index((size_t)(blockIdx.x - table.first[t]));
     if (i >= n) return;
     wide *const master = table.master[t], *const m = table.m[t], *const v = table.v[t];
     const float lr = table.lr[t], keep = table.keep[t];
     real *const weight = table.weight[t];
-    Pack p = master ? pack_load(master, i, n) : pack_load(weight, i, n), mi = pack_load(m, i, n),
-         vi = pack_load(v, i, n);
-    const Pack g = pack_load(table.grad[t], i, n);
+    Pack p = master ? apart_load(master, i, n) : apart_load(weight, i, n), mi = apart_load(m, i, n),
+         vi = apart_load(v, i, n);
+    const Pack g = apart_load(table.grad[t], i, n);
     for (int k = 0; k < PACK; k++) {
         const float d = g.v[k] * s.grad_scale;
         mi.v[k] = s.beta1 * mi.v[k] + s.fresh1 * d;
         vi.v[k] = s.beta2 * vi.v[k] + s.fresh2 * d * d;
         p.v[k] = p.v[k] * keep - lr * (mi.v[k] * s.correct1) / (sqrtf(vi.v[k] * s.correct2) + s.eps);
     }
-    pack_store(m, i, n, mi);
-    pack_store(v, i, n, vi);
-    if (master) pack_store(master, i, n, p);
+    apart_store(m, i, n, mi);
+    apart_store(v, i, n, vi);
+    if (master) apart_store(master, i, n, p);
     else
-        for (int k = 0; k < PACK; k++) // i is a multiple of PACK
-            p.v[k] = adamw_round(p.v[k], adamw_mix(table.key[t] + (i + k) / 4 * PHI) >> 16 * (k % 4) & 0xffff);
-    if (weight) pack_store(weight, i, n, p);
+        for (int k = 0; k < PACK; k++) // i is a multiple of 4, and one number has the bits of four elements
+            p.v[k] = adamw_round(p.v[k], adamw_mix(table.key[t] + apart_at(i, k) / 4 * PHI) >> 16 * (k % 4) & 0xffff);
+    if (weight) apart_store(weight, i, n, p);
 }
 static void adamw(const Trained *list, double grad_scale, double beta1, double beta2, double eps, int64_t step,
                   uint64_t seed, int tensors) {

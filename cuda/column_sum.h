@@ -24,14 +24,15 @@ template <class F> __global__ void column_pieces_kernel(float *part, F f, size_t
     }
     if (y == 0 && c < C) part[(size_t)blockIdx.y * C + c] = sum[x];
 }
-__global__ void column_finish_kernel(float *out, const float *part, int pieces, int C) {
+__global__ void column_finish_kernel(float *out, const float *part, int pieces, int C, int turn) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= C) return;
     float s = 0;
     for (int p = 0; p < pieces; p++) s += part[(size_t)p * C + c];
-    out[c] += s;
+    out[c % (C / turn) * turn + c / (C / turn)] += s;
 }
-template <class F> static void column_sum(float *out, F f, size_t N, int C) {
+/* turn: f's columns are a matrix of so many rows, and `out` is its transpose. */
+template <class F> static void column_sum(float *out, F f, size_t N, int C, int turn = 1) {
     size_t pieces = ceil_div(N, 64);
     if (pieces > SUM_PIECES) pieces = SUM_PIECES;
     while (pieces > 1 && pieces * C * sizeof(float) > CUDA_SCRATCH) pieces /= 2;
@@ -39,6 +40,6 @@ template <class F> static void column_sum(float *out, F f, size_t N, int C) {
     float *part = (float *)cuda_scratch();
     LAUNCH(column_pieces_kernel<F>, dim3(ceil_div(C, SUM_COLUMNS), ceil_div(N, rows)), dim3(SUM_COLUMNS, SUM_ROWS), 0,
            part, f, N, C, rows);
-    LAUNCH(column_finish_kernel, ceil_div(C, 128), 128, 0, out, part, (int)ceil_div(N, rows), C);
+    LAUNCH(column_finish_kernel, ceil_div(C, 128), 128, 0, out, part, (int)ceil_div(N, rows), C, turn);
 }
 #endif

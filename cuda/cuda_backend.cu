@@ -6,6 +6,7 @@
 #include "cuda_backend.h"
 #include "launch.h"
 #include "matmul.h"
+#include "tma.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,9 +40,11 @@ struct Device {
     cudaStream_t stream;
     void *scratch;
     char error[512], about[256];
-    int sm;
+    int sm, version;
     size_t shared;
-    bool spoilt; // the recording under way cannot become a graph
+    bool hopper;
+    void *encode; // the driver's cuTensorMapEncodeTiled
+    bool spoilt;  // the recording under way cannot become a graph
     Uploads up;
 };
 static Device device;
@@ -49,6 +52,8 @@ static Device device;
 cudaStream_t cuda_stream() { return device.stream; }
 void *cuda_scratch() { return device.scratch; }
 size_t cuda_shared_room() { return device.shared; }
+bool cuda_hopper() { return device.hopper; }
+int cuda_version() { return device.version; }
 int cuda_check(cudaError_t code, const char *what) {
     if (code == cudaSuccess) return 0;
     if (!device.error[0]) snprintf(device.error, sizeof device.error, "%s: %s", what, cudaGetErrorString(code));
@@ -63,6 +68,36 @@ int cuda_shared_limit(const void *kernel, size_t bytes, const char *what) {
     if (bytes <= 48 * 1024) return 0;
     return cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), what);
 #endif
+}
+/* The driver's function is asked for by name, so that nothing links libcuda. */
+static void *find_encode() {
+    void *f = NULL;
+#ifndef CUDA_EMU
+    cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+    const cudaError_t code = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, 0, &found);
+#else
+    const cudaError_t code = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &f, 0, &found);
+#endif
+    if (code != cudaSuccess || found != cudaDriverEntryPointSuccess) f = NULL, cudaGetLastError();
+#endif
+    return f;
+}
+int tensor_describe(CUtensorMap *map, const Bf16 *base, unsigned rank, const uint64_t *dim, const uint64_t *stride,
+                    const unsigned *box) {
+#ifdef CUDA_EMU
+    const bool right = emu::tensor_map(map, base, rank, dim, stride, box);
+#else
+    static const unsigned each[5] = {1, 1, 1, 1, 1};
+    cuuint64_t dims[5], strides[5];
+    for (unsigned i = 0; i < rank; i++) dims[i] = dim[i], strides[i] = i + 1 < rank ? stride[i] : 0;
+    const auto encode = (decltype(&cuTensorMapEncodeTiled))device.encode;
+    const bool right =
+        encode && encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)base, dims, strides, box, each,
+                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+#endif
+    return right ? 0 : cuda_check(cudaErrorInvalidValue, "describing a tensor to the copy engine");
 }
 } // namespace CUDA_SIDE
 
@@ -252,6 +287,13 @@ static int device_open(int index, const char *name, Err *e) {
              about.totalGlobalMem / 1e9, about.major, about.minor, matmul_about());
     device.index = index, device.users = 1, device.sm = about.multiProcessorCount;
     device.shared = about.sharedMemPerBlockOptin;
+    device.encode = find_encode();
+    device.hopper = about.major == 9 && about.minor == 0;
+#ifndef CUDA_EMU
+    device.hopper = device.hopper && device.encode;
+#endif
+    const char *version = getenv("HYB_CUDA_VERSION");
+    device.version = version ? atoi(version) : 0;
     return OK;
 }
 static void cuda_close(Backend *b) {

@@ -6,6 +6,7 @@
 #include "matmul.h"
 #include "pack.h"
 #include "tile.h"
+#include "wgmma.h"
 #include <math.h>
 
 // kernels of the two precisions have the same names, and a program may hold the device's and the emulator's;
@@ -40,6 +41,9 @@ typedef float wide;
 #include "attention_step.cu"
 #if BITS == 16
 #include "attention_mma.cu"
+#include "attention_ladder.cu"
+#include "attention_wgmma.cu"
+#include "attention_wgmma_backward.cu"
 #endif
 #include "conv.cu"
 #include "gate.cu"
@@ -73,60 +77,22 @@ typedef float wide;
 using namespace PRECISION;
 
 #ifdef CUDA_EMU
-#define TABLE(bits) cuda_emu_ops##bits
+#define TABLE(bits) JOIN(cuda_emu_ops, bits)
 #else
-#define TABLE(bits) cuda_ops##bits
+#define TABLE(bits) JOIN(cuda_ops, bits)
 #endif
 #if BITS == 16
-#define OPS_TABLE const Ops16 TABLE(16)
+typedef Ops16 Table;
 #else
-#define OPS_TABLE const Ops32 TABLE(32)
+typedef Ops32 Table;
 #endif
+static constexpr Table table() { // by name: C++17 has no designated initialisers
+    Table t = {};
+#define OP(name) t.name = name;
+#include "ops/ops.def"
+    return t;
+}
 extern "C" {
-extern OPS_TABLE;
-OPS_TABLE = {
-    add,
-    accumulate,
-    sum,
-    sumsq,
-    embed_forward,
-    embed_backward,
-    linear_forward,
-    linear_backward,
-    rmsnorm_forward,
-    rmsnorm_backward,
-    add_rmsnorm_forward,
-    gated_rmsnorm_forward,
-    gated_rmsnorm_backward,
-    sigmoid_rmsnorm_forward,
-    sigmoid_rmsnorm_backward,
-    l2norm_forward,
-    l2norm_backward,
-    silu_forward,
-    silu_backward,
-    swiglu_forward,
-    swiglu_backward,
-    rope_forward,
-    rope_backward,
-    attention_forward,
-    attention_backward,
-    conv_forward,
-    conv_backward,
-    delta_gate_forward,
-    delta_gate_backward,
-    delta_rule_forward,
-    delta_rule_backward,
-    gla_gate_forward,
-    gla_gate_backward,
-    gla_forward,
-    gla_backward,
-    kda_gate_forward,
-    kda_gate_backward,
-    kda_forward,
-    kda_backward,
-    head_xent,
-    head_kl,
-    align_loss,
-    adamw,
-};
+extern const Table TABLE(BITS);
+const Table TABLE(BITS) = table();
 }

@@ -41,10 +41,27 @@ __device__ float gdn_gam(const GdnDecays &d, int i, int j) {
 }
 
 // ---- prepare ----
-/* Where chunk c of (batch, head) has its two 64 x 64 matrices, chunks being `each` elements apart. */
-enum { GDN_PAIR = 2 * GDN_C * GDN_C };
+/* What prepare leaves of a chunk, in bf16 elements: A, P, and as floats what the serial kernels would otherwise wait for
+ * at the top of every chunk: in_i, out_i and beta_i of every row, and all. */
+enum { GDN_FACTORS = 3 * GDN_C + 4, GDN_PAIR = 2 * GDN_C * GDN_C, GDN_KEPT = GDN_PAIR + 2 * GDN_FACTORS };
+/* Where chunk c of (batch, head) has it, chunks being `each` elements apart. */
 __device__ Bf16 *gdn_pair(Bf16 *work, size_t bh, int c, int chunks, int each) {
     return work + (bh * chunks + c) * each;
+}
+/* The factors of a chunk: how much of the state before it row i sees, how much of row i the state behind it has. */
+__device__ float gdn_in(const GdnDecays &d, int i) { return (int)d.from[i] >= 0 ? 0.0f : __expf((float)d.G[i]); }
+__device__ float gdn_out(const GdnDecays &d, int i) {
+    return (int)d.from[GDN_C - 1] > i ? 0.0f : __expf((float)(d.G[GDN_C - 1] - d.G[i]));
+}
+__device__ void gdn_factors(float *to, const GdnDecays &d) {
+    for (int i = threadIdx.x; i < GDN_C; i += blockDim.x)
+        to[i] = gdn_in(d, i), to[GDN_C + i] = gdn_out(d, i), to[2 * GDN_C + i] = d.beta[i];
+    if (threadIdx.x < 4) to[3 * GDN_C + threadIdx.x] = gdn_in(d, GDN_C - 1);
+}
+/* Starts copying them, by the first threads of the block. */
+__device__ void gdn_factors_fetch(SHARED_PTR(float) to, const Bf16 *pair) {
+    const int i = threadIdx.x * 4;
+    if (i < GDN_FACTORS) cp_async16(to + i, (const float *)(pair + GDN_PAIR) + i, true);
 }
 
 /* with_beta: A_b for the scan; without: A for backward, where beta's own gradient is wanted. */
@@ -73,6 +90,8 @@ __global__ void __launch_bounds__(GDN_PREPARE)
     cp_async_wait<0>();
     __syncthreads();
 
+    Bf16 *out_A = gdn_pair(work, blockIdx.y, blockIdx.x, chunks, each), *out_P = out_A + GDN_C * GDN_C;
+    gdn_factors((float *)(out_A + GDN_PAIR), dec);
     float kk[GDN_C / 8][4] = {}, qk[GDN_C / 8][4] = {};
 #pragma unroll
     for (int i = 0; i < K / 16; i++) {
@@ -89,7 +108,6 @@ __global__ void __launch_bounds__(GDN_PREPARE)
             mma_bf16(qk[2 * m + 1], qa, kb[2], kb[3]);
         }
     }
-    Bf16 *out_A = gdn_pair(work, blockIdx.y, blockIdx.x, chunks, each), *out_P = out_A + GDN_C * GDN_C;
 #pragma unroll
     for (int m = 0; m < GDN_C / 8; m++)
 #pragma unroll
@@ -115,16 +133,21 @@ __global__ void __launch_bounds__(GDN_PREPARE)
     }
 }
 
+template <int K> static size_t gdn_prepare_shared() {
+    return 2 * GDN_C * Tile<K>::LD * sizeof(Bf16) + 2 * GDN_C * INV_LD * sizeof(float);
+}
+
 // ---- scan ----
 /* What a stage of the ring holds, one tile after the other. */
 template <int K> struct GdnStage {
     enum { TK = GDN_C * Tile<K>::LD, TC = GDN_C * Tile<GDN_C>::LD, ALL = 2 * TK + 3 * TC };
-    SHARED_PTR(Bf16) q, k, v, A, P;
+    SHARED_PTR(Bf16) q, k, v, A, P; // v: dO in backward
+    SHARED_PTR(float) factors;
 };
-template <int K> __device__ GdnStage<K> gdn_stage(SHARED_PTR(Bf16) ring, int s) {
+template <int K> __device__ GdnStage<K> gdn_stage(SHARED_PTR(Bf16) ring, SHARED_PTR(float) factors, int s) {
     typedef GdnStage<K> Stage;
     const SHARED_PTR(Bf16) q = ring + s * Stage::ALL, v = q + 2 * Stage::TK;
-    return {q, q + Stage::TK, v, v + Stage::TC, v + 2 * Stage::TC};
+    return {q, q + Stage::TK, v, v + Stage::TC, v + 2 * Stage::TC, factors + s * GDN_FACTORS};
 }
 template <int K>
 __device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, const Bf16 *v, const Bf16 *pair, int b,
@@ -136,13 +159,18 @@ __device__ void gdn_fetch(const GdnStage<K> &s, const Bf16 *q, const Bf16 *k, co
     tile_fetch<GDN_COLS>(s.v, v + (bt * a.H + h) * a.V + v0, (size_t)a.H * a.V, GDN_C, n, GDN_SCAN);
     tile_fetch<GDN_C>(s.A, pair, GDN_C, GDN_C, GDN_C, GDN_SCAN);
     tile_fetch<GDN_C>(s.P, pair + GDN_C * GDN_C, GDN_C, GDN_C, GDN_C, GDN_SCAN);
+    gdn_factors_fetch(s.factors, pair);
     cp_async_commit();
+}
+template <int K> static size_t gdn_scan_shared(int tiles) { // the ring, S, and so many tiles of 64 x 64
+    return (2 * GdnStage<K>::ALL + K * Tile<GDN_COLS>::LD + tiles * GDN_C * Tile<GDN_COLS>::LD) * sizeof(Bf16) +
+           2 * GDN_FACTORS * sizeof(float);
 }
 
 template <int K>
-__global__ void __launch_bounds__(GDN_SCAN)
+__global__ void __launch_bounds__(GDN_SCAN, 1)
     gdn_scan_mma_kernel(Bf16 *o, Bf16 *states, wide *state, Bf16 *work, const Bf16 *q, const Bf16 *k, const Bf16 *v,
-                        const wide *g, const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
+                        int first_chunk, int chunks, DeltaArgs a) {
     enum {
         COLS = GDN_COLS,
         HALF = COLS / 2,
@@ -153,12 +181,8 @@ __global__ void __launch_bounds__(GDN_SCAN)
     SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);     // S, rounded
     SHARED_PTR(Bf16) Rs = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // R, then out o V'
     SHARED_PTR(Bf16) Us = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // V'
-    SHARED(double, G, GDN_C);
-    SHARED(int, from, GDN_C);
-    SHARED(float, betas, GDN_C);
-    const GdnDecays dec = {G, from, betas};
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP,
-              g8 = lane / 4, t2 = lane % 4 * 2;
+    const SHARED_PTR(float) factors = shared_take<float>(cursor, 2 * GDN_FACTORS);
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, g8 = threadIdx.x % WARP / 4;
     const int row = threadIdx.x / WARP % 4,
               left = threadIdx.x / WARP / 4 * HALF; // rows row*16.. of a chunk, columns left..
     const size_t KV = (size_t)K * a.V;
@@ -167,41 +191,35 @@ __global__ void __launch_bounds__(GDN_SCAN)
 
     float S[K / 64][NB][4]; // rows 16 (row + 4 m) .. of S
     state_load(S, running, a.V, row, left);
-    gdn_fetch<K>(gdn_stage<K>(ring, 0), q, k, v, gdn_pair(work, bh, 0, chunks, GDN_PAIR), b, h, first_chunk, v0, a);
+    gdn_fetch<K>(gdn_stage<K>(ring, factors, 0), q, k, v, gdn_pair(work, bh, 0, chunks, GDN_KEPT), b, h, first_chunk,
+                 v0, a);
     for (int x = 0; x < chunks; x++) {
         const int c = first_chunk + x, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
-        const GdnStage<K> w = gdn_stage<K>(ring, x % 2);
+        const GdnStage<K> w = gdn_stage<K>(ring, factors, x % 2);
         const size_t bt = (size_t)b * a.T + t0;
         if (x + 1 < chunks)
-            gdn_fetch<K>(gdn_stage<K>(ring, (x + 1) % 2), q, k, v, gdn_pair(work, bh, x + 1, chunks, GDN_PAIR), b, h,
-                         c + 1, v0, a);
-        gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
+            gdn_fetch<K>(gdn_stage<K>(ring, factors, (x + 1) % 2), q, k, v, gdn_pair(work, bh, x + 1, chunks, GDN_KEPT),
+                         b, h, c + 1, v0, a);
         state_round<COLS>(Ss, S, row, left);
         if (x + 1 < chunks) cp_async_wait<1>();
         else cp_async_wait<0>();
         __syncthreads();
         if (keep) tile_store<COLS>(keep + x * KV, a.V, Ss, K, GDN_SCAN);
         // K S and Q S for this warp's 16 rows
-        float ks[NB][4] = {}, acc[NB][4] = {};
-        tile_mma<K, COLS, false, true, 8>(ks, w.k, Ss, row * 16, left, K);
-        tile_mma<K, COLS, false, true, 8>(acc, w.q, Ss, row * 16, left, K);
-        float in[2], out[2], all;
-        const double end = G[GDN_C - 1];
-        const int last_from = from[GDN_C - 1];
+        float ks[NB][4] = {}, acc[NB][4] = {}, in[2], out[2];
+        tile_mma_both<K, COLS>(ks, acc, w.k, w.q, Ss, row * 16, left, K);
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            const int i = row * 16 + g8 + 8 * e;
-            in[e] = (int)from[i] >= 0 ? 0.0f : __expf((float)G[i]);
-            out[e] = last_from > i ? 0.0f : __expf((float)(end - G[i]));
-        }
-        all = last_from >= 0 ? 0.0f : __expf((float)end);
+        for (int e = 0; e < 2; e++)
+            in[e] = w.factors[row * 16 + g8 + 8 * e], out[e] = w.factors[GDN_C + row * 16 + g8 + 8 * e];
+        const float all = w.factors[3 * GDN_C];
         // R = V - in o K S;  acc = s in o Q S
 #pragma unroll
         for (int n = 0; n < NB; n++) {
+            float vs[4];
+            read_c<COLS>(vs, w.v, row * 16, left + n * 8);
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                const float v_ij = w.v[(row * 16 + g8 + e / 2 * 8) * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
-                ks[n][e] = v_ij - in[e / 2] * ks[n][e];
+                ks[n][e] = vs[e] - in[e / 2] * ks[n][e];
                 acc[n][e] *= a.scale * in[e / 2];
             }
             store_c<COLS>(Rs, ks[n], row * 16, left + n * 8);
@@ -244,15 +262,13 @@ template <int K>
 static void gdn_forward(Bf16 *o, Bf16 *states, wide *state, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                         const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
-    const size_t pair = GDN_PAIR * sizeof(Bf16), tile_k = GDN_C * Tile<K>::LD, tile_c = GDN_C * Tile<GDN_C>::LD;
-    const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * INV_LD * sizeof(float);
-    const size_t shared_scan = (2 * GdnStage<K>::ALL + K * Tile<GDN_COLS>::LD + 2 * tile_c) * sizeof(Bf16);
-    const int most = (int)(a.worker * sizeof(float) / pair); // chunks that the workspace has room for, per head
+    const int most =
+        (int)(a.worker * sizeof(float) / (GDN_KEPT * sizeof(Bf16))); // chunks that the workspace has room for, per head
     for (int first = 0; first < a.NC; first += most) {
         const int chunks = a.NC - first < most ? a.NC - first : most;
-        LAUNCH((gdn_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, (Bf16 *)work,
-               q, k, g, beta, start, first, chunks, (int)GDN_PAIR, a);
-        LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, shared_scan, o, states, state,
-               (Bf16 *)work, q, k, v, g, beta, start, first, chunks, a);
+        LAUNCH((gdn_prepare_mma_kernel<K, true>), dim3(chunks, d->B * d->H), GDN_PREPARE, gdn_prepare_shared<K>(),
+               (Bf16 *)work, q, k, g, beta, start, first, chunks, (int)GDN_KEPT, a);
+        LAUNCH(gdn_scan_mma_kernel<K>, dim3(d->V / GDN_COLS, d->B * d->H), GDN_SCAN, gdn_scan_shared<K>(2), o, states,
+               state, (Bf16 *)work, q, k, v, first, chunks, a);
     }
 }

@@ -11,120 +11,80 @@ enum { GDN_BACK = 256 };
 
 /* What the workspace holds for one chunk of one head, one after the other. */
 template <int K, int V> struct GdnKept {
-    enum { PAIR = 2 * GDN_C * GDN_C, DU = GDN_C * V, DS = K * V, ALL = PAIR + DU + DS };
+    enum { PAIR = GDN_KEPT, DU = GDN_C * V, DS = K * V, ALL = PAIR + DU + DS };
 };
 
 // ---- serial ----
-/* A stage of the ring holds tiles of q, k, dO, A, P. */
 template <int K, int V>
-__device__ void gdn_back_fetch(SHARED_PTR(Bf16) stage, const Bf16 *q, const Bf16 *k, const Bf16 *dout, const Bf16 *pair,
-                               int b, int h, int c, int v0, const DeltaArgs &a) {
-    const int t0 = c * GDN_C, n = min((int)GDN_C, a.T - t0), hk = h / (a.H / a.Hk);
-    const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
-    SHARED_PTR(Bf16)
-    ks = stage + GDN_C * Tile<K>::LD, os = ks + GDN_C * Tile<K>::LD, As = os + GDN_C * Tile<GDN_COLS>::LD,
-    Ps = As + GDN_C * Tile<GDN_C>::LD;
-    tile_fetch<K>(stage, q + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
-    tile_fetch<K>(ks, k + at, (size_t)a.Hk * K, GDN_C, n, GDN_BACK);
-    tile_fetch<GDN_COLS>(os, dout + (bt * a.H + h) * V + v0, (size_t)a.H * V, GDN_C, n, GDN_BACK);
-    tile_fetch<GDN_C>(As, pair, GDN_C, GDN_C, GDN_C, GDN_BACK);
-    tile_fetch<GDN_C>(Ps, pair + GDN_C * GDN_C, GDN_C, GDN_C, GDN_C, GDN_BACK);
-    cp_async_commit();
-}
-template <int K, int V>
-__global__ void __launch_bounds__(GDN_BACK)
+__global__ void __launch_bounds__(GDN_BACK, 1)
     gdn_serial_mma_kernel(Bf16 *dv, wide *dstate, Bf16 *work, const Bf16 *dout, const Bf16 *q, const Bf16 *k,
-                          const wide *g, const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
+                          int first_chunk, int chunks, DeltaArgs a) {
     enum { COLS = GDN_COLS, HALF = COLS / 2, NB = HALF / 8 };
     typedef GdnKept<K, V> Kept;
     DYNAMIC_SHARED(Bf16, cursor);
-    enum {
-        TK = GDN_C * Tile<K>::LD,
-        TV = GDN_C * Tile<COLS>::LD,
-        TC = GDN_C * Tile<GDN_C>::LD,
-        STAGE = 2 * TK + TV + 2 * TC
-    };
-    SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * STAGE);
+    const SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * GdnStage<K>::ALL);
     SHARED_PTR(Bf16) dSs = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);
     SHARED_PTR(Bf16) dUs = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // dV', then -in o dR
     SHARED_PTR(Bf16) ios = shared_take<Bf16>(cursor, GDN_C * Tile<COLS>::LD); // s in o dO
-    SHARED(double, G, GDN_C);
-    SHARED(int, from, GDN_C);
-    SHARED(float, betas, GDN_C);
-    const GdnDecays dec = {G, from, betas};
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP,
-              g8 = lane / 4, t2 = lane % 4 * 2;
+    const SHARED_PTR(float) factors = shared_take<float>(cursor, 2 * GDN_FACTORS);
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, g8 = threadIdx.x % WARP / 4;
     const int row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
     wide *state = dstate + (size_t)bh * K * V + v0;
-    Bf16 *kept = work + (size_t)bh * chunks * Kept::ALL;
+    Bf16 *kept = work + ((size_t)bh * chunks + chunks - 1) * Kept::ALL;
 
     float S[K / 64][NB][4]; // dS
     state_load(S, state, V, row, left);
-    gdn_back_fetch<K, V>(ring, q, k, dout, kept + (size_t)(chunks - 1) * Kept::ALL, b, h, first_chunk + chunks - 1, v0,
-                         a);
-    for (int y = 0; y < chunks; y++) {
-        const int x = chunks - 1 - y, s = y % 2, c = first_chunk + x, t0 = c * GDN_C,
-                  n_rows = min((int)GDN_C, a.T - t0);
+    gdn_fetch<K>(gdn_stage<K>(ring, factors, 0), q, k, dout, kept, b, h, first_chunk + chunks - 1, v0, a);
+    for (int y = 0; y < chunks; y++, kept -= Kept::ALL) {
+        const int c = first_chunk + chunks - 1 - y, t0 = c * GDN_C, n_rows = min((int)GDN_C, a.T - t0);
         const size_t bt = (size_t)b * a.T + t0;
-        const SHARED_PTR(Bf16) qs = ring + s * STAGE, ks = qs + TK, os = ks + TK, As = os + TV, Ps = As + TC;
-        Bf16 *out_dU = kept + (size_t)x * Kept::ALL + Kept::PAIR + v0,
-             *out_dS = kept + (size_t)x * Kept::ALL + Kept::PAIR + Kept::DU + v0;
-        if (x)
-            gdn_back_fetch<K, V>(ring + (1 - s) * STAGE, q, k, dout, kept + (size_t)(x - 1) * Kept::ALL, b, h, c - 1,
-                                 v0, a);
-        gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
+        const GdnStage<K> w = gdn_stage<K>(ring, factors, y % 2);
+        if (y + 1 < chunks)
+            gdn_fetch<K>(gdn_stage<K>(ring, factors, (y + 1) % 2), q, k, dout, kept - Kept::ALL, b, h, c - 1, v0, a);
         state_round<COLS>(dSs, S, row, left);
-        if (x) cp_async_wait<1>();
+        if (y + 1 < chunks) cp_async_wait<1>();
         else cp_async_wait<0>();
         __syncthreads();
-        tile_store<COLS>(out_dS, V, dSs, K, GDN_BACK);
-        float in[2], out[2];
-        const double end = G[GDN_C - 1];
-        const int last_from = from[GDN_C - 1];
+        tile_store<COLS>(kept + Kept::PAIR + Kept::DU + v0, V, dSs, K, GDN_BACK);
+        float in[2], out[2], beta[2];
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            const int i = row * 16 + g8 + 8 * e;
-            in[e] = (int)from[i] >= 0 ? 0.0f : __expf((float)G[i]);
-            out[e] = last_from > i ? 0.0f : __expf((float)(end - G[i]));
+            const SHARED_PTR(float) f = w.factors + row * 16 + g8 + 8 * e;
+            in[e] = f[0], out[e] = f[GDN_C], beta[e] = f[2 * GDN_C];
         }
-        const float all = last_from >= 0 ? 0.0f : __expf((float)end);
+        const float all = w.factors[3 * GDN_C];
         // dV' = out o (K dS) + P^T dO
         float u[NB][4] = {};
-        tile_mma<K, COLS, false, true, 8>(u, ks, dSs, row * 16, left, K);
+        tile_mma<K, COLS, false, true, 8>(u, w.k, dSs, row * 16, left, K);
 #pragma unroll
         for (int n = 0; n < NB; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) u[n][e] *= out[e / 2];
-        tile_mma<GDN_C, COLS, true, true, 8>(u, Ps, os, row * 16, left, GDN_C);
+        tile_mma<GDN_C, COLS, true, true, 8>(u, w.P, w.v, row * 16, left, GDN_C);
 #pragma unroll
         for (int n = 0; n < NB; n++) {
-            store_c<COLS>(dUs, u[n], row * 16, left + n * 8);
             float o_in[4];
+            store_c<COLS>(dUs, u[n], row * 16, left + n * 8);
+            read_c<COLS>(o_in, w.v, row * 16, left + n * 8);
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int i = row * 16 + g8 + e / 2 * 8;
-                o_in[e] = a.scale * in[e / 2] * os[i * Tile<COLS>::LD + left + n * 8 + t2 + e % 2];
-                if (e % 2) *(unsigned *)(out_dU + (size_t)i * V + left + n * 8 + t2) = bf16_pair(u[n][e - 1], u[n][e]);
-            }
+            for (int e = 0; e < 4; e++) o_in[e] *= a.scale * in[e / 2];
             store_c<COLS>(ios, o_in, row * 16, left + n * 8);
         }
+        rows_store(kept + Kept::PAIR + v0, V, u, GDN_C, row, left);
         __syncthreads();
         // dR = beta o (A^T dV')
         float r[NB][4] = {};
-        tile_mma<GDN_C, COLS, true, true, 8>(r, As, dUs, row * 16, left, GDN_C);
+        tile_mma<GDN_C, COLS, true, true, 8>(r, w.A, dUs, row * 16, left, GDN_C);
         __syncthreads(); // dV' has been read
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) r[n][e] *= beta[e / 2];
+        if (dv) rows_add(dv + (bt * a.H + h) * V + v0, (size_t)a.H * V, r, n_rows, row, left);
 #pragma unroll
         for (int n = 0; n < NB; n++) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int i = row * 16 + g8 + e / 2 * 8;
-                r[n][e] *= betas[i];
-                if (dv && i < n_rows) {
-                    Bf16 *to = dv + ((bt + i) * a.H + h) * V + v0 + left + n * 8 + t2 + e % 2;
-                    *to = (float)*to + r[n][e];
-                }
-                r[n][e] *= -in[e / 2];
-            }
+            for (int e = 0; e < 4; e++) r[n][e] *= -in[e / 2];
             store_c<COLS>(dUs, r[n], row * 16, left + n * 8);
         }
         __syncthreads();
@@ -135,8 +95,8 @@ __global__ void __launch_bounds__(GDN_BACK)
             for (int n = 0; n < NB; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) S[m][n][e] *= all;
-            tile_mma<K, COLS, true, true, 8>(S[m], qs, ios, 16 * (row + 4 * m), left, GDN_C);
-            tile_mma<K, COLS, true, true, 8>(S[m], ks, dUs, 16 * (row + 4 * m), left, GDN_C);
+            tile_mma<K, COLS, true, true, 8>(S[m], w.q, ios, 16 * (row + 4 * m), left, GDN_C);
+            tile_mma<K, COLS, true, true, 8>(S[m], w.k, dUs, 16 * (row + 4 * m), left, GDN_C);
         }
         __syncthreads(); // the stage, dSs, dUs and ios may be written again
     }
@@ -145,7 +105,7 @@ __global__ void __launch_bounds__(GDN_BACK)
 
 // ---- parallel ----
 template <int K, int V>
-__global__ void __launch_bounds__(GDN_BACK)
+__global__ void __launch_bounds__(GDN_BACK, 1)
     gdn_parallel_mma_kernel(Bf16 *dq, Bf16 *dk, wide *dg, wide *dbeta, const Bf16 *work, const Bf16 *dout,
                             const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                             const wide *beta, const int *start, int first_chunk, int chunks, DeltaArgs a) {
@@ -188,48 +148,45 @@ __global__ void __launch_bounds__(GDN_BACK)
         const size_t bh = (size_t)b * a.H + h, at_v = (bt * a.H + h) * V;
         const Bf16 *kept = work + (bh * chunks + x) * Kept::ALL;
         const Bf16 *S = states + (bh * (a.NC + 1) + c) * K * V;
-        if (h == hk * group) {
-            tile_fetch<K>(ks, k + at_k, (size_t)a.Hk * K, GDN_C, n_rows, GDN_BACK);
-            tile_fetch<K>(qs, q + at_k, (size_t)a.Hk * K, GDN_C, n_rows, GDN_BACK);
-        }
-        tile_fetch<V>(Rs, v + at_v, (size_t)a.H * V, GDN_C, n_rows, GDN_BACK);
-        tile_fetch<V>(os, dout + at_v, (size_t)a.H * V, GDN_C, n_rows, GDN_BACK);
-        tile_fetch<GDN_C>(As, kept, GDN_C, GDN_C, GDN_C, GDN_BACK);
-        tile_fetch<GDN_C>(Ps, kept + GDN_C * GDN_C, GDN_C, GDN_C, GDN_C, GDN_BACK);
-        tile_fetch<V>(dUs, kept + Kept::PAIR, V, GDN_C, GDN_C, GDN_BACK);
+        // two groups: K, V and S for R; what R is multiplied with arrives meanwhile
+        if (h == hk * group) tile_fetch<K>(ks, k + at_k, (size_t)a.Hk * K, GDN_C, n_rows, GDN_BACK);
         tile_fetch<V>(Ss, S, V, K, K, GDN_BACK);
+        tile_fetch<V>(Rs, v + at_v, (size_t)a.H * V, GDN_C, n_rows, GDN_BACK);
+        cp_async_commit();
+        tile_fetch<GDN_C>(As, kept, GDN_C, GDN_C, GDN_C, GDN_BACK);
+        tile_fetch<V>(dUs, kept + Kept::PAIR, V, GDN_C, GDN_C, GDN_BACK);
+        tile_fetch<V>(os, dout + at_v, (size_t)a.H * V, GDN_C, n_rows, GDN_BACK);
+        tile_fetch<GDN_C>(Ps, kept + GDN_C * GDN_C, GDN_C, GDN_C, GDN_C, GDN_BACK);
+        if (h == hk * group) tile_fetch<K>(qs, q + at_k, (size_t)a.Hk * K, GDN_C, n_rows, GDN_BACK);
         cp_async_commit();
         gdn_decays(dec, g + bt * a.H + h, beta + bt * a.H + h, start, b, t0, n_rows, a.H, a);
-        cp_async_wait<0>();
+        cp_async_wait<1>();
         __syncthreads();
         float in[2], out[2], beta_r[2];
-        const double end = G[GDN_C - 1];
-        const int last_from = from[GDN_C - 1];
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             const int i = row + g8 + 8 * e;
-            in[e] = (int)from[i] >= 0 ? 0.0f : __expf((float)G[i]);
-            out[e] = last_from > i ? 0.0f : __expf((float)(end - G[i]));
-            beta_r[e] = betas[i];
+            in[e] = gdn_in(dec, i), out[e] = gdn_out(dec, i), beta_r[e] = betas[i];
         }
-        const float all = last_from >= 0 ? 0.0f : __expf((float)end);
+        const float all = gdn_in(dec, GDN_C - 1);
         // R = V - in o (K S); each element of Rs is read and written by the same thread. And beta o R.
         {
             float ksv[VB][4] = {};
             tile_mma<K, V, false, true, 2>(ksv, ks, Ss, row, vl, K);
 #pragma unroll
             for (int n = 0; n < VB; n++) {
+                float vs[4];
+                read_c<V>(vs, Rs, row, vl + n * 8);
 #pragma unroll
-                for (int e = 0; e < 4; e++)
-                    ksv[n][e] =
-                        Rs[(row + g8 + e / 2 * 8) * Tile<V>::LD + vl + n * 8 + t2 + e % 2] - in[e / 2] * ksv[n][e];
+                for (int e = 0; e < 4; e++) ksv[n][e] = vs[e] - in[e / 2] * ksv[n][e];
                 store_c<V>(Rs, ksv[n], row, vl + n * 8);
 #pragma unroll
                 for (int e = 0; e < 4; e++) ksv[n][e] *= beta_r[e / 2];
                 store_c<V>(Us, ksv[n], row, vl + n * 8);
             }
         }
-        __syncthreads();
+        cp_async_wait<0>();
+        __syncthreads(); // and the second group is there
         // V' = A (beta o R);  dR = beta o (A^T dV')
         {
             float u[VB][4] = {};
@@ -339,11 +296,9 @@ __global__ void __launch_bounds__(GDN_BACK)
         // dK_s = out o (V' dS^T) with dS in S's place; <S, dS> on the way
         __syncthreads();
         float tail = 0, last_all = 0; // all <S, dS>, and the sum of K o dK_s
-        for (int e = threadIdx.x; e < K * V; e += GDN_BACK) {
-            const float d = kept[Kept::PAIR + Kept::DU + e];
-            tail += d * (float)S[e];
-            Ss[e / V * Tile<V>::LD + e % V] = d;
-        }
+        const Bf16 *dS = kept + Kept::PAIR + Kept::DU;
+        for (int e = threadIdx.x * 8; e < K * V; e += GDN_BACK * 8)
+            tail += tile_swap8(Ss + e / V * Tile<V>::LD + e % V, *(const uint4 *)(dS + e));
         tail = all * block_sum(tail); // and a barrier
         {
             float z[KB][4] = {}, last[2] = {0, 0};
@@ -390,16 +345,8 @@ __global__ void __launch_bounds__(GDN_BACK)
         }
         __syncthreads(); // before the next head
     }
-#pragma unroll
-    for (int n = 0; n < KB; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int i = row + g8 + e / 2 * 8;
-            if (i >= n_rows) continue;
-            const size_t at = at_k + (size_t)i * a.Hk * K + kl + n * 8 + t2 + e % 2;
-            if (dq) dq[at] = (float)dq[at] + sum_q[n][e];
-            if (dk) dk[at] = (float)dk[at] + sum_k[n][e];
-        }
+    if (dq) rows_add(dq + at_k, (size_t)a.Hk * K, sum_q, n_rows, rg, kl);
+    if (dk) rows_add(dk + at_k, (size_t)a.Hk * K, sum_k, n_rows, rg, kl);
 }
 
 template <int K, int V>
@@ -407,20 +354,16 @@ static void gdn_backward(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dbeta, wi
                          const Bf16 *states, const Bf16 *q, const Bf16 *k, const Bf16 *v, const wide *g,
                          const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
     const DeltaArgs a = delta_args(d, scale);
-    const size_t tile_k = GDN_C * Tile<K>::LD, tile_v = GDN_C * Tile<V>::LD, tile_c = GDN_C * Tile<GDN_C>::LD,
-                 tile_cols = GDN_C * Tile<GDN_COLS>::LD;
-    const size_t shared_prepare = 2 * tile_k * sizeof(Bf16) + 2 * GDN_C * INV_LD * sizeof(float);
-    const size_t shared_serial =
-        (2 * (2 * tile_k + tile_cols + 2 * tile_c) + K * Tile<GDN_COLS>::LD + 2 * tile_cols) * sizeof(Bf16);
+    const size_t tile_k = GDN_C * Tile<K>::LD, tile_v = GDN_C * Tile<V>::LD, tile_c = GDN_C * Tile<GDN_C>::LD;
     const size_t shared_parallel = (2 * tile_k + 5 * tile_v + K * Tile<V>::LD + 4 * tile_c) * sizeof(Bf16);
     const int most = (int)(a.worker * sizeof(float) / (GdnKept<K, V>::ALL * sizeof(Bf16)));
     Bf16 *w = (Bf16 *)work;
     for (int last = a.NC; last > 0; last -= most) {
         const int first = last > most ? last - most : 0, chunks = last - first;
-        LAUNCH((gdn_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), GDN_PREPARE, shared_prepare, w, q, k, g,
-               beta, start, first, chunks, (int)GdnKept<K, V>::ALL, a);
-        LAUNCH((gdn_serial_mma_kernel<K, V>), dim3(V / GDN_COLS, d->B * d->H), GDN_BACK, shared_serial, dv, dstate, w,
-               dout, q, k, g, beta, start, first, chunks, a);
+        LAUNCH((gdn_prepare_mma_kernel<K, false>), dim3(chunks, d->B * d->H), GDN_PREPARE, gdn_prepare_shared<K>(), w,
+               q, k, g, beta, start, first, chunks, (int)GdnKept<K, V>::ALL, a);
+        LAUNCH((gdn_serial_mma_kernel<K, V>), dim3(V / GDN_COLS, d->B * d->H), GDN_BACK, gdn_scan_shared<K>(2), dv,
+               dstate, w, dout, q, k, first, chunks, a);
         if (dq || dk || dg || dbeta)
             LAUNCH((gdn_parallel_mma_kernel<K, V>), dim3(chunks, d->B * d->Hk), GDN_BACK, shared_parallel, dq, dk, dg,
                    dbeta, w, dout, states, q, k, v, g, beta, start, first, chunks, a);

@@ -1,18 +1,22 @@
 /* gate.cu - the gates of the delta rule and of gated linear attention. */
 __device__ float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
+/* Gates of a head each: a block has 256 / GATE_HEADS rows, lanes over their heads, so that no index is divided. */
+enum { GATE_HEADS = 16, GATE_ROWS = 16 };
+static dim3 gate_block() { return dim3(GATE_HEADS, GATE_ROWS); }
+__device__ size_t gate_row() { return (size_t)blockIdx.x * GATE_ROWS + threadIdx.y; }
+
 __global__ void delta_gate_forward_kernel(wide *g, wide *beta, const real *a, const real *b, const wide *A_log,
-                                          const wide *dt_bias, size_t n, int H) {
-    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    const int h = (int)(i % H);
-    g[i] = -expf(A_log[h]) * softplus((float)a[i] + dt_bias[h]);
-    beta[i] = sigmoid(b[i]);
+                                          const wide *dt_bias, int N, int H) {
+    const size_t n = gate_row();
+    for (int h = threadIdx.x; h < H && n < (size_t)N; h += GATE_HEADS) {
+        g[n * H + h] = -expf(A_log[h]) * softplus((float)a[n * H + h] + dt_bias[h]);
+        beta[n * H + h] = sigmoid(b[n * H + h]);
+    }
 }
 static void delta_gate_forward(wide *g, wide *beta, const real *a, const real *b, const wide *A_log,
                                const wide *dt_bias, int N, int H) {
-    const size_t n = (size_t)N * H;
-    LAUNCH(delta_gate_forward_kernel, ceil_div(n, 256), 256, 0, g, beta, a, b, A_log, dt_bias, n, H);
+    LAUNCH(delta_gate_forward_kernel, ceil_div(N, GATE_ROWS), gate_block(), 0, g, beta, a, b, A_log, dt_bias, N, H);
 }
 
 /* d softplus(a + dt_bias): shared by da and ddt_bias. */
@@ -20,12 +24,13 @@ __device__ float gate_slope(float dg, float a, float A_log, float dt_bias) {
     return dg * -expf(A_log) * sigmoid(a + dt_bias);
 }
 __global__ void delta_gate_backward_kernel(real *da, real *db, const wide *dg, const wide *dbeta, const real *a,
-                                           const wide *beta, const wide *A_log, const wide *dt_bias, size_t n, int H) {
-    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    const int h = (int)(i % H);
-    if (da) da[i] = (float)da[i] + gate_slope(dg[i], a[i], A_log[h], dt_bias[h]);
-    if (db) db[i] = (float)db[i] + dbeta[i] * beta[i] * (1.0f - beta[i]);
+                                           const wide *beta, const wide *A_log, const wide *dt_bias, int N, int H) {
+    const size_t n = gate_row();
+    for (int h = threadIdx.x; h < H && n < (size_t)N; h += GATE_HEADS) {
+        const size_t i = n * H + h;
+        if (da) da[i] = (float)da[i] + gate_slope(dg[i], a[i], A_log[h], dt_bias[h]);
+        if (db) db[i] = (float)db[i] + dbeta[i] * beta[i] * (1.0f - beta[i]);
+    }
 }
 struct GateScale { // dA_log += dg g, since g is proportional to exp(A_log)
     const wide *dg, *g;
@@ -44,19 +49,19 @@ struct GateBias {
 static void delta_gate_backward(real *da, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta,
                                 const real *a, const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias,
                                 int N, int H) {
-    const size_t n = (size_t)N * H;
     if (da || db)
-        LAUNCH(delta_gate_backward_kernel, ceil_div(n, 256), 256, 0, da, db, dg, dbeta, a, beta, A_log, dt_bias, n, H);
+        LAUNCH(delta_gate_backward_kernel, ceil_div(N, GATE_ROWS), gate_block(), 0, da, db, dg, dbeta, a, beta, A_log,
+               dt_bias, N, H);
     if (dA_log) column_sum(dA_log, GateScale{dg, g, H}, N, H);
     if (ddt_bias) column_sum(ddt_bias, GateBias{dg, a, A_log, dt_bias, H}, N, H);
 }
 
 __global__ void gla_gate_forward_kernel(wide *g, const real *x, float scale, size_t n) {
-    const size_t i = pack_index();
+    const size_t i = apart_index(blockIdx.x);
     if (i >= n) return;
-    Pack a = pack_load(x, i, n);
+    Pack a = apart_load(x, i, n);
     for (int k = 0; k < PACK; k++) a.v[k] = -softplus(-a.v[k]) * scale; // log sigmoid(x) = -softplus(-x)
-    pack_store(g, i, n, a);
+    apart_store(g, i, n, a);
 }
 static void gla_gate_forward(wide *g, const real *x, double normalizer, size_t n) {
     if (n) LAUNCH(gla_gate_forward_kernel, pack_blocks(n), PACK_THREADS, 0, g, x, (float)(1 / normalizer), n);

@@ -98,8 +98,7 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
     DYNAMIC_SHARED(Bf16, cursor);
     const SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * GlaStage<K>::SIZE);
     SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<COLS>::LD); // S, rounded
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), v0 = blockIdx.x * COLS,
-              lane = threadIdx.x % WARP, g8 = lane / 4, t2 = lane % 4 * 2;
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), v0 = blockIdx.x * COLS;
     const int row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
     const size_t KV = (size_t)K * a.V;
     const Bf16 *kept = work + (size_t)(b * a.Hk + hk) * chunks * each;
@@ -126,16 +125,9 @@ __global__ void __launch_bounds__(GLA_SCAN, 1)
         float acc[NB][4] = {};
         tile_mma<K, COLS, false, true, 8>(acc, w.x, Ss, row * 16, left, K);
         tile_mma<GLA_C, COLS, back, true, 8>(acc, w.P, w.v, row * 16, left, GLA_C);
-#pragma unroll
-        for (int n = 0; n < NB; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e += 2) {
-                const int i = row * 16 + g8 + e / 2 * 8;
-                if (i >= n_rows || !out) continue;
-                Bf16 *to = out + (((size_t)b * a.T + t0 + i) * a.H + h) * a.V + v0 + left + n * 8 + t2;
-                if (back) pair_add(to, acc[n][e], acc[n][e + 1]);
-                else *(unsigned *)to = bf16_pair(acc[n][e], acc[n][e + 1]);
-            }
+        Bf16 *to = out ? out + (((size_t)b * a.T + t0) * a.H + h) * a.V + v0 : out;
+        if (back && to) rows_add(to, (size_t)a.H * a.V, acc, n_rows, row, left);
+        if (!back) rows_store(to, (size_t)a.H * a.V, acc, n_rows, row, left);
         // S = all o S + Y^T V
         state_decay(S, all, row);
 #pragma unroll

@@ -20,9 +20,8 @@ __device__ float gla_head_products(float (&dp)[4][4], float (&sq)[NB][4], float 
     const int warp = threadIdx.x / WARP, row = warp % 4, half = warp / 4, left = half * (K / 2);
 #pragma unroll
     for (int i = 0; i < GLA_COLS / 16; i++) {
-        unsigned oa[4], va[4];
+        unsigned oa[4];
         load_a<GLA_COLS>(oa, os, row * 16, i * 16);
-        load_a<GLA_COLS>(va, vs, row * 16, i * 16);
 #pragma unroll
         for (int n = 0; n < 2; n++) {
             unsigned vb[4];
@@ -32,19 +31,23 @@ __device__ float gla_head_products(float (&dp)[4][4], float (&sq)[NB][4], float 
         }
 #pragma unroll
         for (int n = 0; n < NB / 2; n++) {
-            unsigned sb[4], db[4];
+            unsigned sb[4];
             load_b<GLA_COLS>(sb, Ss, left + n * 16, i * 16);
             mma_bf16(sq[2 * n], oa, sb[0], sb[1]);
             mma_bf16(sq[2 * n + 1], oa, sb[2], sb[3]);
-            load_b<GLA_COLS>(db, Ds, left + n * 16, i * 16);
-            mma_bf16(sk[2 * n], va, db[0], db[1]);
-            mma_bf16(sk[2 * n + 1], va, db[2], db[3]);
         }
     }
+    cp_async_wait<0>();
+    __syncthreads(); // dS is there
+    tile_mma<GLA_COLS, GLA_COLS, false, false, 4>(sk, vs, Ds, row * 16, left, GLA_COLS);
     enum { PARTS = GLA_BACK / K, WIDE = GLA_COLS / PARTS };
     const int from = threadIdx.x % K * Tile<GLA_COLS>::LD + threadIdx.x / K * WIDE;
     float inner = 0;
-    for (int j = 0; j < WIDE; j++) inner += (float)Ss[from + j] * (float)Ds[from + j];
+    for (int j = 0; j < WIDE; j += 2) {
+        const unsigned s = shared_load4(Ss + from + j), d = shared_load4(Ds + from + j);
+        inner += __uint_as_float(s << 16) * __uint_as_float(d << 16);
+        inner += __uint_as_float(s & 0xffff0000u) * __uint_as_float(d & 0xffff0000u);
+    }
     return inner;
 }
 
@@ -82,10 +85,11 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
         __syncthreads();
         tile_fetch<GLA_COLS>(vs, v + rows, (size_t)a.H * a.V, GLA_C, n, GLA_BACK);
         tile_fetch<GLA_COLS>(os, dout + rows, (size_t)a.H * a.V, GLA_C, n, GLA_BACK);
-        tile_fetch<GLA_COLS>(Ds, dS + (bh * chunks + blockIdx.x) * KV + v0, a.V, K, K, GLA_BACK);
         tile_fetch<GLA_COLS>(Ss, S, a.V, K, K, GLA_BACK);
         cp_async_commit();
-        cp_async_wait<0>();
+        tile_fetch<GLA_COLS>(Ds, dS + (bh * chunks + blockIdx.x) * KV + v0, a.V, K, K, GLA_BACK);
+        cp_async_commit();
+        cp_async_wait<1>();
         __syncthreads();
         inner += gla_head_products<K, NB>(dp, sq, sk, vs, os, Ss, Ds);
     }

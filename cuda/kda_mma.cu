@@ -142,8 +142,8 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
     const SHARED_PTR(Bf16) ring = shared_take<Bf16>(cursor, 2 * KdaStage<K>::SIZE);
     SHARED_PTR(Bf16) outs = shared_take<Bf16>(cursor, KDA_C * Tile<K>::LD); // K_out
     SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, K * Tile<COLS>::LD);    // S, rounded
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, lane = threadIdx.x % WARP,
-              g8 = lane / 4, t2 = lane % 4 * 2, row = threadIdx.x / WARP % 4, left = threadIdx.x / WARP / 4 * HALF;
+    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, v0 = blockIdx.x * COLS, row = threadIdx.x / WARP % 4,
+              left = threadIdx.x / WARP / 4 * HALF;
     const size_t KV = (size_t)K * a.V;
     const Bf16 *kept = work + (size_t)bh * chunks * each;
     wide *running = state + bh * KV + v0;
@@ -166,14 +166,13 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
         if (keep) tile_store<COLS>(keep + x * KV, a.V, Ss, K, KDA_SCAN);
         // R = V - K_in S, in V's place: each element is read and written by the same thread
         float u[NB][4] = {}, acc[NB][4] = {};
-        tile_mma<K, COLS, false, true, 8>(u, w.in, Ss, row * 16, left, K);
-        tile_mma<K, COLS, false, true, 8>(acc, w.x, Ss, row * 16, left, K);
+        tile_mma_both<K, COLS>(u, acc, w.in, w.x, Ss, row * 16, left, K);
 #pragma unroll
         for (int n = 0; n < NB; n++) {
+            float vs[4];
+            read_c<COLS>(vs, w.v, row * 16, left + n * 8);
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                u[n][e] = w.v[(row * 16 + g8 + e / 2 * 8) * Tile<COLS>::LD + left + n * 8 + t2 + e % 2] - u[n][e];
-            }
+            for (int e = 0; e < 4; e++) u[n][e] = vs[e] - u[n][e];
             store_c<COLS>(w.v, u[n], row * 16, left + n * 8);
 #pragma unroll
             for (int e = 0; e < 4; e++) u[n][e] = 0;

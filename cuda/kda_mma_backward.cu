@@ -110,15 +110,9 @@ template <int K> __device__ void kda_swap_state(SHARED_PTR(Bf16) Ss, SHARED_PTR(
     enum { LANES = K / 8 }; // of a row, eight columns each
     const int lane = threadIdx.x % LANES, at = lane * 8;
     for (int r = threadIdx.x / LANES; r < K; r += KDA_BACK / LANES) {
-        const uint4 u = *(const uint4 *)(dS + r * K + at), s = shared_load16(Ss + r * Tile<K>::LD + at);
-        const unsigned d[4] = {u.x, u.y, u.z, u.w}, o[4] = {s.x, s.y, s.z, s.w};
-        float sum = 0;
-        for (int p = 0; p < 4; p++)
-            sum += __uint_as_float(d[p] << 16) * __uint_as_float(o[p] << 16) +
-                   __uint_as_float(d[p] & 0xffff0000u) * __uint_as_float(o[p] & 0xffff0000u);
+        float sum = tile_swap8(Ss + r * Tile<K>::LD + at, *(const uint4 *)(dS + r * K + at));
         for (int m = 1; m < LANES; m *= 2) sum += __shfl_xor_sync(FULL, sum, m);
         if (lane == 0) inner[r] = sum;
-        shared_store16(Ss + r * Tile<K>::LD + at, u);
     }
 }
 /* The tiles of one head, and this thread's place in products of 16 rows by half of the columns a warp. */
@@ -137,11 +131,13 @@ template <int K> __device__ void kda_solve(const KdaTiles &t) {
     tile_mma<K, K, false, true, 2>(u, t.w, t.S, t.row * 16, left, K);
 #pragma unroll
     for (int n = 0; n < NB; n++) {
+        float v[4], D[4];
+        read_c<K>(v, t.R, t.row * 16, left + n * 8);
+        read_c<K>(D, t.D, t.row * 16, left + n * 8);
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            const int at = (r0 + e / 2 * 8) * Tile<K>::LD + left + n * 8 + t.t2 + e % 2;
-            const float R = (float)t.R[at] - u[n][e];
-            dot[e / 2] += R * (float)t.D[at];
+            const float R = v[e] - u[n][e];
+            dot[e / 2] += R * D[e];
             u[n][e] = R * t.betas[r0 + e / 2 * 8];
         }
         store_c<K>(t.R, u[n], t.row * 16, left + n * 8);
@@ -152,7 +148,8 @@ template <int K> __device__ void kda_solve(const KdaTiles &t) {
         dot[e] = quad_sum(dot[e]);
         if (t.t2 == 0) t.sums[KdaSums<K>::DBETA + t.half * KDA_C + r0 + e * 8] = dot[e];
     }
-    __syncthreads(); // beta o R is there, K_in has been read
+    cp_async_wait<0>();
+    __syncthreads(); // beta o R and the second group are there, K_in has been read
     tile_mma<KDA_C, K, false, true, 2>(u, t.dqk, t.R, t.row * 16, left, KDA_C);
 #pragma unroll
     for (int n = 0; n < NB; n++) store_c<K>(t.w, u[n], t.row * 16, left + n * 8);
@@ -284,8 +281,6 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
         bs,    xs,         betas,          from,           sums,           diagonal,       row, half,    g8,
         t2};
     const size_t bt = (size_t)b * a.T + t0, at = (bt * a.Hk + hk) * K;
-    tile_fetch<K>(t.k, k + at, (size_t)a.Hk * K, KDA_C, n, KDA_BACK);
-    tile_fetch<K>(t.q, q + at, (size_t)a.Hk * K, KDA_C, n, KDA_BACK);
     // sums over the group go where prepare left its first head's matrices, each element by the same thread
     float *sum_q = (float *)(work + (((size_t)b * a.H + hk * group) * chunks + blockIdx.x) * Kept::SIZE),
           *sum_k = sum_q + KDA_C * K;
@@ -293,16 +288,22 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
         const size_t bh = (size_t)b * a.H + h, head = bt * a.H + h;
         const Bf16 *kept = work + (bh * chunks + blockIdx.x) * Kept::SIZE;
         const Bf16 *S = states + (bh * (a.NC + 1) + first_chunk + blockIdx.x) * K * V;
-        tile_fetch<V>(t.R, v + head * V, (size_t)a.H * V, KDA_C, n, KDA_BACK);
-        tile_fetch<V>(t.o, dout + head * V, (size_t)a.H * V, KDA_C, n, KDA_BACK);
-        tile_fetch<V>(t.D, kept + Kept::D, V, KDA_C, KDA_C, KDA_BACK);
+        // two groups: what R needs, then the rest, which arrives meanwhile
         tile_fetch<K>(t.w, kept + KdaKept<K>::IN, K, KDA_C, KDA_C, KDA_BACK);
         tile_fetch<V>(Ss, S, V, K, K, KDA_BACK);
+        tile_fetch<V>(t.R, v + head * V, (size_t)a.H * V, KDA_C, n, KDA_BACK);
+        tile_fetch<V>(t.D, kept + Kept::D, V, KDA_C, KDA_C, KDA_BACK);
+        cp_async_commit();
         tile_fetch<KDA_C>(t.dqk, kept + KdaKept<K>::A, KDA_C, KDA_C, KDA_C, KDA_BACK);
+        tile_fetch<V>(t.o, dout + head * V, (size_t)a.H * V, KDA_C, n, KDA_BACK);
+        if (h % group == 0) {
+            tile_fetch<K>(t.k, k + at, (size_t)a.Hk * K, KDA_C, n, KDA_BACK);
+            tile_fetch<K>(t.q, q + at, (size_t)a.Hk * K, KDA_C, n, KDA_BACK);
+        }
         cp_async_commit();
         decay_sums<K>(bs, from, g + head * K, (size_t)a.H * K, start, b, t0, n, a);
         for (int i = threadIdx.x; i < KDA_C; i += KDA_BACK) betas[i] = i < n ? beta[head + (size_t)i * a.H] : 0.0f;
-        cp_async_wait<0>();
+        cp_async_wait<1>();
         __syncthreads();
         const bool first = h % group == 0, last = (h + 1) % group == 0;
         kda_solve<K>(t);

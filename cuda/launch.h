@@ -9,7 +9,7 @@
  *   SHARED(type, name, n)            a static shared array;   DYNAMIC_SHARED(type, name):
  *   the dynamic one, cut up by shared_take
  *   SHARED_PTR(type)                 a pointer into either
- *   shared_load16, shared_store16    16 bytes at once
+ *   shared_load16, shared_store16    16 bytes at once; shared_load4, shared_store4: two bf16
  * Everything else is plain CUDA: threadIdx, __syncthreads, __shfl_*_sync, __ballot_sync, ...
  * A storage type `real` (float or Bf16, one compilation each) is read as float and rounded when written. */
 #ifndef HYB_CUDA_LAUNCH_H
@@ -37,6 +37,10 @@ int cuda_latch(const char *what);
 int cuda_check(cudaError_t code, const char *what);
 /* Raises the kernel's limit of dynamic shared memory where it is above 48 KB. */
 size_t cuda_shared_room(); // dynamic shared memory that a block may have at most
+bool cuda_hopper();        // sm_90: the kernels for sm_90a run
+/* Which rung of an op's ladder the environment's HYB_CUDA_VERSION asks for (LADDER.md), from 1 (plain) on; 0: the
+ * best. */
+int cuda_version();
 int cuda_shared_limit(const void *kernel, size_t bytes, const char *what);
 /* A device buffer that lives as long as the backend, for partial sums; contents last until the next op. */
 enum { CUDA_SCRATCH = 16 << 20 };
@@ -57,6 +61,9 @@ template <class T> using SharedPointer = T *;
 #define DYNAMIC_SHARED(type, name)                                                                                     \
     extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                                            \
     type *name = (type *)dynamic_shared_memory
+#define DYNAMIC_SHARED_1024(type, name)                                                                                \
+    extern __shared__ __align__(1024) unsigned char dynamic_shared_panels[];                                           \
+    type *name = (type *)dynamic_shared_panels
 template <class T, class C> __device__ __forceinline__ T *shared_take(C *&cursor, size_t n) {
     T *p = (T *)cursor;
     cursor = (C *)((unsigned char *)cursor + (n * sizeof(T) + 15) / 16 * 16);
@@ -64,6 +71,8 @@ template <class T, class C> __device__ __forceinline__ T *shared_take(C *&cursor
 }
 template <class T> __device__ __forceinline__ uint4 shared_load16(const T *p) { return *(const uint4 *)p; }
 template <class T> __device__ __forceinline__ void shared_store16(T *p, uint4 v) { *(uint4 *)p = v; }
+template <class T> __device__ __forceinline__ unsigned shared_load4(const T *p) { return *(const unsigned *)p; }
+template <class T> __device__ __forceinline__ void shared_store4(T *p, unsigned v) { *(unsigned *)p = v; }
 #endif
 
 #include "bf16.h"
@@ -74,6 +83,16 @@ const unsigned FULL = 0xffffffffu;
 static inline unsigned ceil_div(size_t n, size_t d) { return (unsigned)((n + d - 1) / d); }
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+/* One instruction, good to 2 units in the last place; results below 2^-126 are 0. */
+__device__ inline float exp2_approx(float x) {
+#ifdef __CUDA_ARCH__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
 __device__ inline float warp_sum(float v) {
     for (int m = WARP / 2; m > 0; m >>= 1) v += __shfl_xor_sync(FULL, v, m);
     return v;

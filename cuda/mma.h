@@ -98,8 +98,6 @@ template <int n, bool transposed> __device__ void ldmatrix(unsigned (&r)[n], SHA
     if (emu::lane_index() < 8 * n) {
         const uint4 v = shared_load16(row);
         memcpy((void *)line, &v, 16);
-        if ((row.p - (Bf16 *)emu::shared_base()) % 8)
-            emu::report("ldmatrix: row address is not a multiple of 16 bytes");
     }
     emu::warp_exchange(emu::LDMATRIX, FULL, line, sizeof line);
     const int g = emu::lane_index() / 4, t = emu::lane_index() % 4;

@@ -1,7 +1,7 @@
 # rules.mk - how cuda/ is built; included by the Makefile after B, CC, CXX, NVCC are set.
 #   emulator   iff there is a C++17 compiler: $(B)/libcuda_emu.a, the same .cu files compiled by it (tests only; no GPU, no CUDA)
 #   device     iff there is nvcc: $(B)/libcuda.a, to be linked into the program with $(CUDA_LIBS) and -DHAVE_CUDA
-# The compiler's resource report (registers, spills) is kept in $(B)/cuda/*.ptxas.
+# sm_90 is built as sm_90a, which has wgmma. The compiler's resource report (registers, spills) is kept in $(B)/cuda/*.ptxas.
 CUDA_ARCHS ?= 80 90 100
 CXX_WORKS  := $(shell echo 'int main(){return 0;}' | $(CXX) -std=c++17 -x c++ - -o /dev/null 2>/dev/null && echo 1)
 CUDA_INC    = -Iref -I. -Icuda
@@ -30,7 +30,7 @@ $(B)/cuda_emu/%.o: tests/cuda_emu/%.cc
 	$(call say,C++,$<)
 	$(Q)$(CXX) $(EMU_FLAGS) -O2 -c $< -o $@
 
-NVCC_FLAGS = -std=c++17 -O3 $(CUDA_INC) $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) -MMD -MP
+NVCC_FLAGS = -std=c++17 -O3 $(CUDA_INC) $(foreach a,$(CUDA_ARCHS:90=90a),-gencode arch=compute_$a,code=sm_$a) -MMD -MP
 CUDA_OBJ   = $(CUDA_HOST:%=$(B)/cuda/%.o) $(B)/cuda/cuda_ops32.o $(B)/cuda/cuda_ops16.o
 ifneq ($(NVCC),)
 CUDA_LIB  = $(B)/libcuda.a

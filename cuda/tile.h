@@ -11,13 +11,15 @@ template <int D> struct Tile {
 };
 
 /* Starts copying rows [0, valid) of a matrix (rows `stride` elements apart) into a tile of `rows` rows;
- * the others become zero. */
+ * the others become zero. A thread keeps its column and walks down, so that an access costs an addition, not a product. */
 template <int D>
-__device__ void tile_fetch(SHARED_PTR(Bf16) tile, const Bf16 *from, size_t stride, int rows, int valid, int threads) {
-    for (int e = threadIdx.x; e < rows * (D / 8); e += threads) {
-        const int r = e / (D / 8), c = e % (D / 8) * 8;
-        cp_async16(tile + r * Tile<D>::LD + c, from + (r < valid ? r * stride + c : 0), r < valid);
-    }
+__device__ __forceinline__ void tile_fetch(SHARED_PTR(Bf16) tile, const Bf16 *from, size_t stride, const int rows,
+                                           int valid, const int threads) {
+    const int each = threads / (D / 8), r0 = threadIdx.x / (D / 8), c = threadIdx.x % (D / 8) * 8;
+    const Bf16 *p = from + r0 * stride + c;
+    SHARED_PTR(Bf16) to = tile + r0 * Tile<D>::LD + c;
+#pragma unroll
+    for (int r = 0; r < rows; r += each, p += each * stride) cp_async16(to + r * Tile<D>::LD, p, r0 + r < valid);
 }
 
 /* A operand: rows m0..m0+15, columns k0..k0+15 of a tile. */
@@ -62,6 +64,26 @@ __device__ __forceinline__ void tile_mma(float (&c)[NB][4], SHARED_PTR(Bf16) a, 
         }
     }
 }
+/* c0 += a0 b and c1 += a1 b, each a 16 x k block from row r0 of its own tile and b straight: one pass over b for both. */
+template <int DA, int DB, int NB>
+__device__ __forceinline__ void tile_mma_both(float (&c0)[NB][4], float (&c1)[NB][4], SHARED_PTR(Bf16) a0,
+                                              SHARED_PTR(Bf16) a1, SHARED_PTR(Bf16) b, int r0, int n0, int k) {
+#pragma unroll
+    for (int i = 0; i < k; i += 16) {
+        unsigned ra0[4], ra1[4];
+        load_a<DA>(ra0, a0, r0, i);
+        load_a<DA>(ra1, a1, r0, i);
+#pragma unroll
+        for (int n = 0; n < NB / 2; n++) {
+            unsigned rb[4];
+            load_b_straight<DB>(rb, b, i, n0 + n * 16);
+            mma_bf16(c0[2 * n], ra0, rb[0], rb[1]);
+            mma_bf16(c0[2 * n + 1], ra0, rb[2], rb[3]);
+            mma_bf16(c1[2 * n], ra1, rb[0], rb[1]);
+            mma_bf16(c1[2 * n + 1], ra1, rb[2], rb[3]);
+        }
+    }
+}
 /* Two neighbouring 16 x 8 accumulators as the A operand of a following product. */
 __device__ inline void pack_a(unsigned (&a)[4], const float (&left)[4], const float (&right)[4]) {
     a[0] = bf16_pair(left[0], left[1]), a[1] = bf16_pair(left[2], left[3]);
@@ -70,7 +92,27 @@ __device__ inline void pack_a(unsigned (&a)[4], const float (&left)[4], const fl
 /* Writes an accumulator into a tile, rounded: rows m0 + g and m0 + g + 8, columns n0 + 2t, n0 + 2t + 1. */
 template <int D> __device__ void store_c(SHARED_PTR(Bf16) tile, const float (&c)[4], int m0, int n0) {
     const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    for (int i = 0; i < 4; i++) tile[(m0 + g + i / 2 * 8) * Tile<D>::LD + n0 + 2 * t + i % 2] = Bf16(c[i]);
+    for (int i = 0; i < 4; i += 2)
+        shared_store4(tile + (m0 + g + i / 2 * 8) * Tile<D>::LD + n0 + 2 * t, bf16_pair(c[i], c[i + 1]));
+}
+/* What store_c wrote: the elements of this lane's accumulator. */
+template <int D> __device__ void read_c(float (&c)[4], SHARED_PTR(Bf16) tile, int m0, int n0) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; i += 2) {
+        const unsigned pair = shared_load4(tile + (m0 + g + i / 2 * 8) * Tile<D>::LD + n0 + 2 * t);
+        c[i] = __uint_as_float(pair << 16), c[i + 1] = __uint_as_float(pair & 0xffff0000u);
+    }
+}
+/* Puts eight elements into a tile; returns their dot product with what was there. */
+__device__ inline float tile_swap8(SHARED_PTR(Bf16) at, uint4 fresh) {
+    const uint4 old = shared_load16(at);
+    const unsigned d[4] = {fresh.x, fresh.y, fresh.z, fresh.w}, s[4] = {old.x, old.y, old.z, old.w};
+    float sum = 0;
+    for (int p = 0; p < 4; p++)
+        sum += __uint_as_float(d[p] << 16) * __uint_as_float(s[p] << 16) +
+               __uint_as_float(d[p] & 0xffff0000u) * __uint_as_float(s[p] & 0xffff0000u);
+    shared_store16(at, fresh);
+    return sum;
 }
 /* Copies all rows of a tile to a matrix whose rows are `stride` elements apart. */
 template <int D> __device__ void tile_store(Bf16 *to, size_t stride, SHARED_PTR(Bf16) tile, int rows, int threads) {
@@ -140,6 +182,19 @@ __device__ void rows_store(Bf16 *to, size_t stride, const float (&acc)[NB][4], i
         for (int e = 0; e < 4; e += 2) {
             const int i = row * 16 + g + e / 2 * 8;
             if (i < rows) *(unsigned *)(to + i * stride + left + n * 8 + t2) = bf16_pair(acc[n][e], acc[n][e + 1]);
+        }
+}
+
+/* The same, added to what is there. */
+template <int NB>
+__device__ void rows_add(Bf16 *to, size_t stride, const float (&acc)[NB][4], int rows, int row, int left) {
+    const int g = threadIdx.x % WARP / 4, t2 = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < NB; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+            const int i = row * 16 + g + e / 2 * 8;
+            if (i < rows) pair_add(to + i * stride + left + n * 8 + t2, acc[n][e], acc[n][e + 1]);
         }
 }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # coverage.sh [FILE] - which part of the branches of everything that reads or writes files the tests take, both ways: gcc's --coverage for
 # ref/io, ref/text and ref/base/file.c at -O0, the rest as always. A line a file, and the sum; with a FILE: its branches that were
-# never taken, with their lines. HYBRIDIZE_EVERY=1 takes every allocation and I/O call of test_faults and not a sample.
+# never taken, with their lines. HYBRIDIZE_EVERY=1 takes every allocation and I/O call of test_failures and not a sample.
 B=build/cov
 if [ -n "$1" ]; then
     gcov -b -c -t -o "$B/${1%.c}.o" "$1" 2>/dev/null | awk -v file="$1" '

@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "base/text_buf.h"
 #include "base/utf8.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
 #include <errno.h>
 #include <math.h>
@@ -735,42 +736,30 @@ START_TEST(test_file_faults) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("base");
-    TCase *t = tcase_create("memory");
-    tcase_add_test(t, test_err);
-    tcase_add_test(t, test_err_edges);
-    tcase_add_test(t, test_mem);
-    tcase_add_test(t, test_mem_fail);
-    tcase_add_test(t, test_mem_environment);
-    tcase_add_test(t, test_arena);
-    tcase_add_test(t, test_arena_overflow);
-    suite_add_tcase(s, t);
-    t = tcase_create("rng");
-    tcase_set_timeout(t, 60);
-    tcase_add_test(t, test_rng_reference);
-    tcase_add_test(t, test_rng_streams);
-    tcase_add_test(t, test_rng_uniform);
-    tcase_add_test(t, test_rng_shuffle);
-    tcase_add_test(t, test_rng_normal);
-    tcase_add_test(t, test_rng_normal_bits);
-    tcase_add_test(t, test_crc);
-    tcase_add_test(t, test_utf8);
-    tcase_add_test(t, test_text_buf);
-    suite_add_tcase(s, t);
-    t = tcase_create("file");
-    tcase_set_timeout(t, 60);
-    tcase_add_checked_fixture(t, tmpdir_begin, tmpdir_end);
-    tcase_add_test(t, test_file_read);
-    tcase_add_test(t, test_file_write);
-    tcase_add_test(t, test_file_directories);
-    tcase_add_test(t, test_file_remove);
-    tcase_add_test(t, test_file_refusals);
-    tcase_add_test(t, test_file_faults);
-    suite_add_tcase(s, t);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed != 0;
+SUITE("base") {
+    GROUP("memory");
+    CASE(test_err);
+    CASE(test_err_edges);
+    CASE(test_mem);
+    CASE(test_mem_fail);
+    CASE(test_mem_environment);
+    CASE(test_arena);
+    CASE(test_arena_overflow);
+    GROUP("rng");
+    CASE(test_rng_reference);
+    CASE(test_rng_streams);
+    CASE(test_rng_uniform);
+    CASE(test_rng_shuffle);
+    CASE(test_rng_normal);
+    CASE(test_rng_normal_bits);
+    CASE(test_crc);
+    CASE(test_utf8);
+    CASE(test_text_buf);
+    GROUP("file", .setup = tmpdir_begin, .teardown = tmpdir_end);
+    CASE(test_file_read);
+    CASE(test_file_write);
+    CASE(test_file_directories);
+    CASE(test_file_remove);
+    CASE(test_file_refusals);
+    CASE(test_file_faults);
 }

@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "tools/cli.h"
-#include <check.h>
+#include "tests/suite.h"
 #include <fnmatch.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -325,29 +325,25 @@ static void paths_open(const char *self) {
     setenv("OMP_WAIT_POLICY", "passive", 0); // many short processes: no spinning
 }
 
-int main(int argc, char **argv) {
-    (void)argc;
-    paths_open(argv[0]);
+/* What a failed case left is kept for a look. */
+static void keep_what_failed(int failed) {
+    if (failed) printf("left for a look: %s\n", work);
+    else file_remove_tree(work, NULL);
+}
+
+SUITE("cli") {
+    paths_open(suite_argv[0]);
     cases_read("tests/cli");
-    Suite *s = suite_create("cli");
-    TCase *parser = tcase_create("parser"), *golden = tcase_create("golden"), *faults = tcase_create("faults");
-    tcase_add_loop_test(parser, test_parser, 0, sizeof lines / sizeof *lines);
-    suite_add_tcase(s, parser);
-    if (access(binary, X_OK)) printf("SKIP no program at %s: golden cases and faults\n", binary);
-    else {
-        tcase_add_loop_test(golden, test_case, 0, n_cases);
-        tcase_add_loop_test(faults, test_allocations, 0, sizeof fault_commands / sizeof *fault_commands);
-        tcase_add_test(faults, test_io_calls);
-        suite_add_tcase(s, golden);
-        suite_add_tcase(s, faults);
+    suite_after = keep_what_failed;
+    GROUP("parser");
+    CASE(test_parser, .times = sizeof lines / sizeof *lines);
+    if (access(binary, X_OK)) {
+        printf("SKIP no program at %s: golden cases and faults\n", binary);
+        return;
     }
-    tcase_set_timeout(golden, 60);
-    tcase_set_timeout(faults, 240);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    if (!failed) file_remove_tree(work, NULL);
-    else printf("left for a look: %s\n", work);
-    return failed != 0;
+    GROUP("golden");
+    CASE(test_case, .times = n_cases);
+    GROUP("faults", .timeout = 240);
+    CASE(test_allocations, .times = sizeof fault_commands / sizeof *fault_commands);
+    CASE(test_io_calls);
 }

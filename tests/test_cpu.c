@@ -1,6 +1,5 @@
 /* test_cpu.c - cpu/ beyond what test_ops checks of every backend: each instruction set by name, shapes large enough for
  * blocks, panels and threads to matter, exp and log1p to the ulp, and the pool of threads. */
-#include <check.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -17,6 +16,7 @@
 #include "method/distill.h"
 #include "tiny.h"
 #include "tools/compare.h"
+#include "tests/suite.h"
 
 static const char *const names[] = {"avx512", "avx2", "plain"};
 enum { PATHS = 3 };
@@ -178,7 +178,7 @@ START_TEST(held_weights_give_the_same_bits) {
         float *was = malloc((k.y.n + k.dx.n) * sizeof(float)), *now = malloc((k.y.n + k.dx.n) * sizeof(float));
         const size_t before = mem_now();
         product_run(&k, was);
-        cpu_hold(k.w.f, k.O, k.I, 1);
+        cpu_hold(k.w.f, k.O, k.I, 1, 32);
         ck_assert_msg(product_same(&k, was), "%s: the product that packs, shape %d", p->name, s);
         ck_assert(mem_now() > before);
         ck_assert_msg(product_same(&k, was), "%s: the product that finds panels, shape %d", p->name, s);
@@ -206,7 +206,7 @@ START_TEST(held_weights_without_memory_or_of_another_path) {
     product_run(&k, was);
     for (long n = 0; n < 3; n++) { // no memory for the table, for y's panels, for dx's
         mem_fail_after(n);
-        cpu_hold(k.w.f, k.O, k.I, 1);
+        cpu_hold(k.w.f, k.O, k.I, 1, 32);
         ck_assert(product_same(&k, was) && product_same(&k, was));
         mem_fail_after(-1);
         ck_assert(product_same(&k, was));
@@ -215,7 +215,7 @@ START_TEST(held_weights_without_memory_or_of_another_path) {
     for (int other = 0; other < PATHS; other++) {
         const CpuPath *q = cpu_path_named(names[other]);
         if (!q) continue;
-        cpu_hold(k.w.f, k.O, k.I, 1);
+        cpu_hold(k.w.f, k.O, k.I, 1, 32);
         k.p = q;
         product_run(&k, NULL);
         k.p = p;
@@ -234,7 +234,7 @@ START_TEST(held_weights_are_found_again) {
     const size_t before = mem_now();
     for (int step = 0; step < 20000; step++) {
         const int i = (int)rng_below(&rng, N);
-        if (rng_below(&rng, 3)) cpu_hold(w[i], 1, 16, 0), in[i] = 1;
+        if (rng_below(&rng, 3)) cpu_hold(w[i], 1, 16, 0, 32), in[i] = 1;
         else cpu_let_go(w[i]), in[i] = 0;
         if (step % 1000 && step > 200) continue;
         for (int j = 0; j < N; j++) {
@@ -446,7 +446,7 @@ START_TEST(sums_are_the_reference_s) {
     for (int i = 0; i < 6; i++) {
         const Pair x = pair(sizes[i], 1);
         double a, b;
-        ops_cpu32.sum(&a, x.f, x.n), ops_ref32.sum(&b, x.f, x.n);
+        cpu_ops32()->sum(&a, x.f, x.n), ops_ref32.sum(&b, x.f, x.n);
         ck_assert(a == b);
         enum { TENSORS = 7 }; // one of them empty, the rest of different lengths
         Trained32 list[TENSORS] = {{0}};
@@ -455,10 +455,10 @@ START_TEST(sums_are_the_reference_s) {
             const size_t from = x.n * t * t / (TENSORS * TENSORS), to = x.n * (t + 1) * (t + 1) / (TENSORS * TENSORS);
             list[t] = (Trained32){.grad = x.f + from, .n = to - from};
         }
-        ops_cpu32.sumsq(of, list, TENSORS), ops_ref32.sumsq(ref, list, TENSORS);
+        cpu_ops32()->sumsq(of, list, TENSORS), ops_ref32.sumsq(ref, list, TENSORS);
         ck_assert(!memcmp(of, ref, sizeof of));
         const Trained32 whole = {.grad = x.f, .n = x.n};
-        ops_cpu32.sumsq(&a, &whole, 1), ops_ref32.sumsq(&b, &whole, 1);
+        cpu_ops32()->sumsq(&a, &whole, 1), ops_ref32.sumsq(&b, &whole, 1);
         ck_assert(a == b);
         pairs_free();
     }
@@ -638,38 +638,30 @@ START_TEST(path_by_environment) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("cpu");
-    TCase *math = tcase_create("math"), *ops = tcase_create("ops"), *pool = tcase_create("pool"),
-          *step = tcase_create("step");
+SUITE("cpu") {
     rng_seed(&rng, 1);
-    tcase_set_timeout(ops, 300), tcase_set_timeout(pool, 120);
-    tcase_add_loop_test(math, exp_to_the_ulp, 0, PATHS);
-    tcase_add_loop_test(math, log1p_to_the_ulp, 0, PATHS);
-    tcase_add_loop_test(ops, linear_blocks, 0, PATHS);
-    tcase_add_loop_test(ops, held_weights_give_the_same_bits, 0, PATHS);
-    tcase_add_loop_test(ops, held_weights_without_memory_or_of_another_path, 0, PATHS);
-    tcase_add_test(ops, held_weights_are_found_again);
-    tcase_add_test(step, weights_are_packed_once_a_step);
-    tcase_add_loop_test(ops, attention_tiles, 0, 2 * PATHS);
-    tcase_add_loop_test(ops, delta_rule_chunks, 0, PATHS);
-    tcase_add_loop_test(ops, gla_chunks, 0, PATHS);
-    tcase_add_loop_test(ops, kda_chunks, 0, PATHS);
-    tcase_add_loop_test(ops, heads_in_blocks, 0, PATHS);
-    tcase_add_loop_test(ops, nan_stays, 0, PATHS);
-    tcase_add_loop_test(ops, add_rmsnorm_is_two_ops, 0, PATHS);
-    tcase_add_loop_test(ops, threads_change_no_bit, 0, PATHS);
-    tcase_add_test(ops, sums_are_the_reference_s);
-    tcase_add_test(pool, pool_runs_each_task_once);
-    tcase_add_test(pool, pool_after_fork);
-    tcase_add_test(pool, pinned_threads);
-    tcase_add_loop_test(pool, path_by_environment, 0, PATHS);
-    suite_add_tcase(s, math), suite_add_tcase(s, ops), suite_add_tcase(s, pool), suite_add_tcase(s, step);
-    tcase_add_checked_fixture(step, tmpdir_begin, tmpdir_end);
-    tcase_set_timeout(step, 120);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    GROUP("math");
+    CASE(exp_to_the_ulp, .times = PATHS);
+    CASE(log1p_to_the_ulp, .times = PATHS);
+    GROUP("ops", .timeout = 300);
+    CASE(linear_blocks, .times = PATHS);
+    CASE(held_weights_give_the_same_bits, .times = PATHS);
+    CASE(held_weights_without_memory_or_of_another_path, .times = PATHS);
+    CASE(held_weights_are_found_again);
+    CASE(attention_tiles, .times = 2 * PATHS);
+    CASE(delta_rule_chunks, .times = PATHS);
+    CASE(gla_chunks, .times = PATHS);
+    CASE(kda_chunks, .times = PATHS);
+    CASE(heads_in_blocks, .times = PATHS);
+    CASE(nan_stays, .times = PATHS);
+    CASE(add_rmsnorm_is_two_ops, .times = PATHS);
+    CASE(threads_change_no_bit, .times = PATHS);
+    CASE(sums_are_the_reference_s);
+    GROUP("pool", .timeout = 120);
+    CASE(pool_runs_each_task_once);
+    CASE(pool_after_fork);
+    CASE(pinned_threads);
+    CASE(path_by_environment, .times = PATHS);
+    GROUP("step", .setup = tmpdir_begin, .teardown = tmpdir_end, .timeout = 120);
+    CASE(weights_are_packed_once_a_step);
 }

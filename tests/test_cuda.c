@@ -1,7 +1,6 @@
 /* test_cuda.c - the kernels of cuda/ on the emulator: every op in both precisions through the same checks as every
  * other backend (tools/opcheck.h), shapes that only the fast versions take, and the backend itself. No GPU is needed.
  * */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include "model/generate.h"
 #include "tools/bench_steps.h"
 #include "tools/opcheck.h"
+#include "tests/suite.h"
 
 typedef struct {
     int lines, failed;
@@ -100,6 +100,23 @@ static const struct {
 START_TEST(fast_shape_in_bf16) { check_op("cuda-emu-bf16", FAST[_i].op, FAST[_i].shape, 7, 4.5 * 1.7e-3); }
 END_TEST
 START_TEST(fast_shape_in_float) { check_op("cuda-emu", FAST[_i].op, FAST[_i].shape, 7, 0); }
+END_TEST
+
+/* The rungs of cuda/LADDER.md, each by its number: tails of tiles, groups, windows, documents, a cache, two heads
+ * sizes. */
+START_TEST(rung_in_bf16) {
+    static const char *const shapes[] = {"B=1,T=100,H=2,Hk=1,D=64",
+                                         "B=2,T=70,H=2,Hk=2,D=64,window=30",
+                                         "B=1,T=65,H=2,Hk=1,D=128",
+                                         "B=1,T=5,H=2,Hk=1,D=64,past=130",
+                                         "B=1,T=300,H=1,Hk=1,D=64,window=140,-start",
+                                         "B=1,T=300,H=2,Hk=1,D=128,-start"};
+    const char rung[2] = {(char)('1' + _i), 0};
+    setenv("HYB_CUDA_VERSION", rung, 1);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        check_op("cuda-emu-bf16", "attention", shapes[i], 7 + (unsigned)_i, 4.5 * 1.7e-3);
+    unsetenv("HYB_CUDA_VERSION");
+}
 END_TEST
 
 /* The bounds are worth something: any one result a tenth too large fails, of every op, in both precisions. */
@@ -596,43 +613,32 @@ START_TEST(model_training) {
 }
 END_TEST
 
-int main(void) {
+SUITE("cuda") {
     backend_register("cuda-emu", cuda_emu_backend_open);
-    Suite *s = suite_create("cuda");
-    TCase *t = tcase_create("ops");
-    tcase_set_timeout(t, 300);
-    tcase_add_loop_test(t, op_in_float, 0, opcheck_count());
-    tcase_add_loop_test(t, op_in_bf16, 0, opcheck_count());
-    tcase_add_loop_test(t, fast_shape_in_float, 0, (int)(sizeof FAST / sizeof *FAST));
-    tcase_add_loop_test(t, fast_shape_in_bf16, 0, (int)(sizeof FAST / sizeof *FAST));
-    tcase_add_loop_test(t, a_tenth_fails, 0, opcheck_count());
-    tcase_add_test(t, a_tenth_fails_in_fast_versions);
-    suite_add_tcase(s, t);
-    t = tcase_create("backend");
-    tcase_set_timeout(t, 60);
-    tcase_add_test(t, names);
-    tcase_add_test(t, memory_is_zeroed_and_counted);
-    tcase_add_test(t, move_may_overlap);
-    tcase_add_loop_test(t, add_rmsnorm_is_two_ops, 0, 2);
-    tcase_add_test(t, slow_device_sees_every_batch);
-    tcase_add_test(t, slow_device_trains_the_same);
-    tcase_add_test(t, states_need_not_be_kept);
-    tcase_add_loop_test(t, replayed_decoding_is_decoding, 0, 2);
-    tcase_add_test(t, spoilt_recording_leaves_nothing);
-    tcase_add_test(t, launch_error_names_the_kernel);
-    tcase_add_test(t, allocation_failure_is_an_error);
-    tcase_add_loop_test(t, memory_plan_is_exact, 0, 2);
-    tcase_add_test(t, three_billion_fit);
-    tcase_add_test(t, what_cannot_fit_is_refused);
-    suite_add_tcase(s, t);
-    t = tcase_create("models");
-    tcase_set_timeout(t, 120);
-    tcase_add_loop_test(t, model_gradient, 0, 2 * (int)(sizeof LAYERS / sizeof *LAYERS));
-    tcase_add_loop_test(t, model_training, 0, 2);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    GROUP("ops", .timeout = 300);
+    CASE(op_in_float, .times = opcheck_count());
+    CASE(op_in_bf16, .times = opcheck_count());
+    CASE(fast_shape_in_float, .times = sizeof FAST / sizeof *FAST);
+    CASE(fast_shape_in_bf16, .times = sizeof FAST / sizeof *FAST);
+    CASE(rung_in_bf16, .times = 6);
+    CASE(a_tenth_fails, .times = opcheck_count());
+    CASE(a_tenth_fails_in_fast_versions);
+    GROUP("backend");
+    CASE(names);
+    CASE(memory_is_zeroed_and_counted);
+    CASE(move_may_overlap);
+    CASE(add_rmsnorm_is_two_ops, .times = 2);
+    CASE(slow_device_sees_every_batch);
+    CASE(slow_device_trains_the_same);
+    CASE(states_need_not_be_kept);
+    CASE(replayed_decoding_is_decoding, .times = 2);
+    CASE(spoilt_recording_leaves_nothing);
+    CASE(launch_error_names_the_kernel);
+    CASE(allocation_failure_is_an_error);
+    CASE(memory_plan_is_exact, .times = 2);
+    CASE(three_billion_fit);
+    CASE(what_cannot_fit_is_refused);
+    GROUP("models", .timeout = 120);
+    CASE(model_gradient, .times = 2 * (int)(sizeof LAYERS / sizeof *LAYERS));
+    CASE(model_training, .times = 2);
 }

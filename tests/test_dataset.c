@@ -1,6 +1,5 @@
 /* test_dataset.c - shards: written, read, damaged; batches: every window once an epoch, pure, split and
  * documents respected. */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "text/dataset.h"
+#include "tests/suite.h"
 
 static char dir[64];
 
@@ -580,32 +580,23 @@ static void make_dir(void) {
 
 static void remove_dir(void) { file_remove_tree(dir, &(Err){0}); }
 
-int main(void) {
-    Suite *s = suite_create("dataset");
-    TCase *c = tcase_create("all");
-    tcase_set_timeout(c, 120);
-    tcase_add_checked_fixture(c, make_dir, remove_dir);
-    tcase_add_loop_test(c, ids_both_widths, 0, 4);
-    tcase_add_test(c, bad_ids);
-    tcase_add_test(c, text_files);
-    tcase_add_test(c, jsonl_files);
-    tcase_add_test(c, bad_inputs);
-    tcase_add_loop_test(c, damaged, 0, 24);
-    tcase_add_test(c, cut_or_flipped);
-    tcase_add_test(c, other_tokenizer);
-    tcase_add_test(c, start_of_documents);
-    tcase_add_loop_test(c, every_window_once, 0, 8);
-    tcase_add_test(c, order_is_random);
-    tcase_add_test(c, known_batch);
-    tcase_add_test(c, many_documents);
-    tcase_add_loop_test(c, input_changes, 0, 2);
-    tcase_add_test(c, failing_ids);
-    tcase_add_test(c, failing_memory);
-    tcase_add_test(c, failing_io);
-    suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("dataset") {
+    GROUP("all", .setup = make_dir, .teardown = remove_dir, .timeout = 120);
+    CASE(ids_both_widths, .times = 4);
+    CASE(bad_ids);
+    CASE(text_files);
+    CASE(jsonl_files);
+    CASE(bad_inputs);
+    CASE(damaged, .times = 24);
+    CASE(cut_or_flipped);
+    CASE(other_tokenizer);
+    CASE(start_of_documents);
+    CASE(every_window_once, .times = 8);
+    CASE(order_is_random);
+    CASE(known_batch);
+    CASE(many_documents);
+    CASE(input_changes, .times = 2);
+    CASE(failing_ids);
+    CASE(failing_memory);
+    CASE(failing_io);
 }

@@ -4,7 +4,7 @@
 #include "base/rng.h"
 #include "model/generate.h"
 #include "model/mixer.h"
-#include <check.h>
+#include "tests/suite.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -212,19 +212,10 @@ START_TEST(test_every_allocation) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("eval");
-    TCase *t = tcase_create("windows");
+SUITE("eval") {
     const int n = (int)(sizeof cases / sizeof *cases);
-    tcase_add_loop_test(t, test_perplexity, 0, n);
-    tcase_add_loop_test(t, test_divergence, 0, n);
-    tcase_add_test(t, test_refusals);
-    tcase_add_test(t, test_every_allocation);
-    tcase_set_timeout(t, 60);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    CASE(test_perplexity, .times = n);
+    CASE(test_divergence, .times = n);
+    CASE(test_refusals);
+    CASE(test_every_allocation);
 }

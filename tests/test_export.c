@@ -9,6 +9,7 @@
 #include "io/gguf_model.h"
 #include "io/json.h"
 #include "model/mixer.h"
+#include "tests/suite.h"
 #include "tests/tiny.h"
 #include "text/tokenizer.h"
 #include <math.h>
@@ -657,26 +658,17 @@ START_TEST(test_no_memory) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("export");
-    TCase *t = tcase_create("export");
-    tcase_set_timeout(t, 120);
-    tcase_add_checked_fixture(t, tmpdir_begin, tmpdir_end);
-    tcase_add_loop_test(t, test_lists, 0, sizeof lists / sizeof *lists);
-    tcase_add_loop_test(t, test_qwen35_values, 0, 2);
-    tcase_add_test(t, test_gguf_values);
-    tcase_add_test(t, test_gguf_round_trip);
-    tcase_add_loop_test(t, test_gguf_tokenizers, 0, sizeof pres / sizeof *pres);
-    tcase_add_loop_test(t, test_gguf_tokenizer_faults, 0, 3);
-    tcase_add_loop_test(t, test_gguf_rope, 0, 4);
-    tcase_add_loop_test(t, test_student_back, 0, 3);
-    tcase_add_test(t, test_official_configs);
-    tcase_add_test(t, test_refusals);
-    tcase_add_loop_test(t, test_no_memory, 0, 4);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+SUITE("export") {
+    GROUP("all", .setup = tmpdir_begin, .teardown = tmpdir_end, .timeout = 120);
+    CASE(test_lists, .times = sizeof lists / sizeof *lists);
+    CASE(test_qwen35_values, .times = 2);
+    CASE(test_gguf_values);
+    CASE(test_gguf_round_trip);
+    CASE(test_gguf_tokenizers, .times = sizeof pres / sizeof *pres);
+    CASE(test_gguf_tokenizer_faults, .times = 3);
+    CASE(test_gguf_rope, .times = 4);
+    CASE(test_student_back, .times = 3);
+    CASE(test_official_configs);
+    CASE(test_refusals);
+    CASE(test_no_memory, .times = 4);
 }

@@ -1,7 +1,7 @@
 /* test_fuzz.c - every fuzz target over its corpus, without libFuzzer: testdata/fuzz/NAME.pack, and the files with a
  * verdict in their name. */
-#include <check.h>
 #define LLVMFuzzerTestOneInput fuzz_checkpoint
+#include "tests/suite.h"
 #include "tests/fuzz_checkpoint.c"
 #undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput fuzz_config
@@ -100,15 +100,7 @@ START_TEST(test_replay) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("fuzz");
-    TCase *t = tcase_create("replay");
-    tcase_set_timeout(t, 120);
-    tcase_add_loop_test(t, test_replay, 0, sizeof target / sizeof *target);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("fuzz") {
+    GROUP("replay", .timeout = 120);
+    CASE(test_replay, .times = sizeof target / sizeof *target);
 }

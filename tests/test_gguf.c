@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "io/gguf_model.h"
 #include "io/json.h"
+#include "tests/suite.h"
 #include "tests/gguf_make.h"
 #include "tests/tmpdir.h"
 #include "text/tokenizer.h"
@@ -844,28 +845,19 @@ START_TEST(test_tokenizer_faults) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("gguf");
-    TCase *t = tcase_create("gguf");
-    tcase_set_timeout(t, 120);
-    tcase_add_unchecked_fixture(t, tmpdir_begin, tmpdir_end);
-    tcase_add_loop_test(t, test_formats, 0, sizeof quantised / sizeof *quantised);
-    tcase_add_test(t, test_plain_formats);
-    tcase_add_loop_test(t, test_read, 0, 2);
-    tcase_add_test(t, test_every_prefix);
-    tcase_add_test(t, test_every_byte);
-    tcase_add_loop_test(t, test_faults, 0, sizeof fault_says / sizeof *fault_says);
-    tcase_add_test(t, test_versions);
-    tcase_add_loop_test(t, test_models, 0, sizeof specs / sizeof *specs);
-    tcase_add_loop_test(t, test_model_faults, 0, 5);
-    tcase_add_test(t, test_no_memory);
-    tcase_add_loop_test(t, test_byte_level, 0, 4);
-    tcase_add_loop_test(t, test_sentencepiece, 0, 2);
-    tcase_add_loop_test(t, test_tokenizer_faults, 0, 5);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+SUITE("gguf") {
+    GROUP("all", .setup_once = tmpdir_begin, .teardown_once = tmpdir_end, .timeout = 120);
+    CASE(test_formats, .times = sizeof quantised / sizeof *quantised);
+    CASE(test_plain_formats);
+    CASE(test_read, .times = 2);
+    CASE(test_every_prefix);
+    CASE(test_every_byte);
+    CASE(test_faults, .times = sizeof fault_says / sizeof *fault_says);
+    CASE(test_versions);
+    CASE(test_models, .times = sizeof specs / sizeof *specs);
+    CASE(test_model_faults, .times = 5);
+    CASE(test_no_memory);
+    CASE(test_byte_level, .times = 4);
+    CASE(test_sentencepiece, .times = 2);
+    CASE(test_tokenizer_faults, .times = 5);
 }

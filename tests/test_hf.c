@@ -5,7 +5,7 @@
 #include "io/hf.h"
 #include "io/hf_parts.h"
 #include "model/mixer.h"
-#include <check.h>
+#include "tests/suite.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -523,30 +523,20 @@ START_TEST(test_shared_models) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("hf");
-    TCase *t = tcase_create("config"), *bad = tcase_create("hostile"), *save = tcase_create("save");
-    tcase_add_loop_test(t, test_family_defaults, 0, 4);
-    tcase_add_loop_test(t, test_rope_forms, 0, 6);
-    tcase_add_loop_test(t, test_windows, 0, 7);
-    tcase_add_test(t, test_biases_ids_dtype);
-    tcase_add_test(t, test_fla);
-    tcase_add_loop_test(t, test_names, 0, 7);
-    tcase_add_loop_test(t, test_shared_models, 0, 3);
-    tcase_add_test(bad, test_hostile);
-    tcase_add_loop_test(bad, test_every_allocation, 0, 2);
-    tcase_add_checked_fixture(save, scratch_open, scratch_close);
-    tcase_add_loop_test(save, test_round_trip, 0, sizeof shapes / sizeof *shapes);
-    tcase_add_test(save, test_save_refuses);
-    tcase_add_loop_test(save, test_save_faults, 0, 2);
-    tcase_set_timeout(bad, 60);
-    tcase_set_timeout(save, 60);
-    suite_add_tcase(s, t);
-    suite_add_tcase(s, bad);
-    suite_add_tcase(s, save);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("hf") {
+    GROUP("config");
+    CASE(test_family_defaults, .times = 4);
+    CASE(test_rope_forms, .times = 6);
+    CASE(test_windows, .times = 7);
+    CASE(test_biases_ids_dtype);
+    CASE(test_fla);
+    CASE(test_names, .times = 7);
+    CASE(test_shared_models, .times = 3);
+    GROUP("hostile");
+    CASE(test_hostile);
+    CASE(test_every_allocation, .times = 2);
+    GROUP("save", .setup = scratch_open, .teardown = scratch_close);
+    CASE(test_round_trip, .times = sizeof shapes / sizeof *shapes);
+    CASE(test_save_refuses);
+    CASE(test_save_faults, .times = 2);
 }

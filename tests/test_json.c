@@ -5,6 +5,7 @@
 #include "base/rng.h"
 #include "base/text_buf.h"
 #include "io/json.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
 #include <float.h>
 #include <math.h>
@@ -780,37 +781,27 @@ START_TEST(test_walk) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("json");
-    TCase *t = tcase_create("reader");
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, test_accept);
-    tcase_add_test(t, test_reject);
-    tcase_add_test(t, test_depth);
-    tcase_add_test(t, test_conformance);
-    tcase_add_test(t, test_tokenizers);
-    tcase_add_test(t, test_integers);
-    tcase_add_test(t, test_reals);
-    tcase_add_test(t, test_long_numbers);
-    tcase_add_test(t, test_strings);
-    tcase_add_test(t, test_objects);
-    tcase_add_test(t, test_absent);
-    tcase_add_test(t, test_typed);
-    tcase_add_test(t, test_writer);
-    tcase_add_test(t, test_write_reals);
-    tcase_add_test(t, test_node_copy);
-    tcase_add_test(t, test_out_of_memory);
-    tcase_add_test(t, test_mutations);
-    tcase_add_test(t, test_memory_limit);
-    tcase_add_test(t, test_walk);
-    suite_add_tcase(s, t);
-    t = tcase_create("files");
-    tcase_add_checked_fixture(t, tmpdir_begin, tmpdir_end);
-    tcase_add_test(t, test_open);
-    suite_add_tcase(s, t);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed != 0;
+SUITE("json") {
+    GROUP("reader", .timeout = 120);
+    CASE(test_accept);
+    CASE(test_reject);
+    CASE(test_depth);
+    CASE(test_conformance);
+    CASE(test_tokenizers);
+    CASE(test_integers);
+    CASE(test_reals);
+    CASE(test_long_numbers);
+    CASE(test_strings);
+    CASE(test_objects);
+    CASE(test_absent);
+    CASE(test_typed);
+    CASE(test_writer);
+    CASE(test_write_reals);
+    CASE(test_node_copy);
+    CASE(test_out_of_memory);
+    CASE(test_mutations);
+    CASE(test_memory_limit);
+    CASE(test_walk);
+    GROUP("files", .setup = tmpdir_begin, .teardown = tmpdir_end);
+    CASE(test_open);
 }

@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "io/jsonl.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
 #include <string.h>
 
@@ -273,25 +274,15 @@ START_TEST(test_log_memory) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("log");
-    TCase *t = tcase_create("progress");
-    tcase_add_test(t, test_format);
-    tcase_add_test(t, test_count);
-    tcase_add_test(t, test_draw);
-    tcase_add_test(t, test_report);
-    suite_add_tcase(s, t);
-    t = tcase_create("jsonl");
-    tcase_set_timeout(t, 60);
-    tcase_add_checked_fixture(t, tmpdir_begin, tmpdir_end);
-    tcase_add_test(t, test_rows);
-    tcase_add_test(t, test_torn);
-    tcase_add_test(t, test_resume);
-    tcase_add_test(t, test_log_memory);
-    suite_add_tcase(s, t);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed != 0;
+SUITE("log") {
+    GROUP("progress");
+    CASE(test_format);
+    CASE(test_count);
+    CASE(test_draw);
+    CASE(test_report);
+    GROUP("jsonl", .setup = tmpdir_begin, .teardown = tmpdir_end);
+    CASE(test_rows);
+    CASE(test_torn);
+    CASE(test_resume);
+    CASE(test_log_memory);
 }

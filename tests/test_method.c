@@ -8,6 +8,7 @@
 #include "run/pipeline.h"
 #include "run/pretrain.h"
 #include "tiny.h"
+#include "tests/suite.h"
 
 static void setup(void) { tmpdir_begin(); }
 static void teardown(void) { tmpdir_end(); }
@@ -748,27 +749,18 @@ START_TEST(pipeline_parts) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("method");
-    TCase *t = tcase_create("all");
-    tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 180);
-    tcase_add_test(t, recall_rows);
-    tcase_add_test(t, recall_probe);
-    tcase_add_test(t, alphabets);
-    tcase_add_test(t, options);
-    tcase_add_test(t, official_options);
-    tcase_add_test(t, pretrain_levels_resume);
-    tcase_add_test(t, pretrain_learns_text);
-    tcase_add_test(t, pipeline_whole);
-    tcase_add_test(t, pipeline_selectors);
-    tcase_add_test(t, pipeline_resumes_anywhere);
-    tcase_add_test(t, pipeline_out_of_memory);
-    tcase_add_test(t, pipeline_parts);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("method") {
+    GROUP("all", .setup = setup, .teardown = teardown, .timeout = 180);
+    CASE(recall_rows);
+    CASE(recall_probe);
+    CASE(alphabets);
+    CASE(options);
+    CASE(official_options);
+    CASE(pretrain_levels_resume);
+    CASE(pretrain_learns_text);
+    CASE(pipeline_whole);
+    CASE(pipeline_selectors);
+    CASE(pipeline_resumes_anywhere);
+    CASE(pipeline_out_of_memory);
+    CASE(pipeline_parts);
 }

@@ -4,7 +4,7 @@
 #include "base/rng.h"
 #include "model/generate.h"
 #include "model/model.h"
-#include <check.h>
+#include "tests/suite.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -536,25 +536,17 @@ START_TEST(test_out_of_memory) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("model");
-    TCase *t = tcase_create("model");
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, test_gradients);
-    tcase_add_test(t, test_gradients_variants);
-    tcase_add_test(t, test_checkpoint_bits);
-    tcase_add_test(t, test_held_weights);
-    tcase_add_test(t, test_documents);
-    tcase_add_test(t, test_half_weights);
-    tcase_add_test(t, test_generation);
-    tcase_add_test(t, test_window_cache);
-    tcase_add_test(t, test_sampling);
-    tcase_add_test(t, test_bad_config);
-    tcase_add_test(t, test_out_of_memory);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("model") {
+    GROUP("all", .timeout = 120);
+    CASE(test_gradients);
+    CASE(test_gradients_variants);
+    CASE(test_checkpoint_bits);
+    CASE(test_held_weights);
+    CASE(test_documents);
+    CASE(test_half_weights);
+    CASE(test_generation);
+    CASE(test_window_cache);
+    CASE(test_sampling);
+    CASE(test_bad_config);
+    CASE(test_out_of_memory);
 }

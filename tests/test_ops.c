@@ -5,7 +5,7 @@
 #include "base/poison.h"
 #include "base/rng.h"
 #include "tools/opcheck.h"
-#include <check.h>
+#include "tests/suite.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -445,33 +445,23 @@ START_TEST(test_backend) {
 }
 END_TEST
 
-int main(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--only") && i + 1 < argc) only = argv[++i];
-        else if (!strcmp(argv[i], "--self")) self = 1;
+SUITE("ops") {
+    for (char **a = suite_argv + 1; *a; a++) {
+        if (!strcmp(*a, "--only") && a[1]) only = *++a;
+        else if (!strcmp(*a, "--self")) self = 1;
     }
-    Suite *s = suite_create("ops");
-    TCase *t = tcase_create("table"), *c = tcase_create("checks");
-    tcase_set_timeout(t, 300);
-    tcase_set_timeout(c, 300);
-    tcase_add_loop_test(t, test_op, 0, opcheck_count());
-    suite_add_tcase(s, t);
-    if (!only) {
-        tcase_add_test(c, test_by_hand);
-        tcase_add_test(c, test_kda_is_delta_rule);
-        tcase_add_test(c, test_kda_decays_like_gla);
-        tcase_add_test(c, test_kda_tends_to_gla);
-        tcase_add_test(c, test_seed);
-        tcase_add_test(c, test_broken);
-        tcase_add_test(c, test_usage);
-        tcase_add_test(c, test_memory);
-        tcase_add_test(c, test_report);
-        tcase_add_test(c, test_backend);
-    }
-    suite_add_tcase(s, c);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    const int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed != 0;
+    GROUP("table", .timeout = 300);
+    CASE(test_op, .times = opcheck_count());
+    if (only) return;
+    GROUP("checks", .timeout = 300);
+    CASE(test_by_hand);
+    CASE(test_kda_is_delta_rule);
+    CASE(test_kda_decays_like_gla);
+    CASE(test_kda_tends_to_gla);
+    CASE(test_seed);
+    CASE(test_broken);
+    CASE(test_usage);
+    CASE(test_memory);
+    CASE(test_report);
+    CASE(test_backend);
 }

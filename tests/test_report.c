@@ -8,6 +8,7 @@
 #include "report/report_pictures.h"
 #include "tiny.h"
 #include "xml.h"
+#include "tests/suite.h"
 
 static void setup(void) { tmpdir_begin(); }
 static void teardown(void) { tmpdir_end(); }
@@ -252,20 +253,11 @@ START_TEST(comparison_page) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("report");
-    TCase *t = tcase_create("all");
-    tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, run_page);
-    tcase_add_test(t, own_units);
-    tcase_add_test(t, cost_curve);
-    tcase_add_test(t, means);
-    tcase_add_test(t, comparison_page);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("report") {
+    GROUP("all", .setup = setup, .teardown = teardown, .timeout = 120);
+    CASE(run_page);
+    CASE(own_units);
+    CASE(cost_curve);
+    CASE(means);
+    CASE(comparison_page);
 }

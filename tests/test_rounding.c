@@ -6,6 +6,7 @@
 #include "cuda/cuda_backend.h"
 #include "method/distill.h"
 #include "run/memory.h"
+#include "tests/suite.h"
 #include "tests/gpu/model_check.h"
 #include "tiny.h"
 
@@ -308,23 +309,14 @@ START_TEST(float_weights_refuse_it) {
 }
 END_TEST
 
-int main(void) {
+SUITE("rounding") {
     backend_register("cuda-emu", cuda_emu_backend_open);
-    Suite *s = suite_create("rounding");
-    TCase *t = tcase_create("all");
-    tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 200);
-    tcase_add_loop_test(t, bits_are_the_contract_s, 0, 3);
-    tcase_add_loop_test(t, no_bias, 0, 8);
-    tcase_add_test(t, special_values_stay);
-    tcase_add_test(t, trains_where_nearest_stalls);
-    tcase_add_test(t, resumes_to_the_bit);
-    tcase_add_test(t, saves_four_bytes_a_weight);
-    tcase_add_loop_test(t, float_weights_refuse_it, 0, 4);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    GROUP("all", .setup = setup, .teardown = teardown, .timeout = 200);
+    CASE(bits_are_the_contract_s, .times = 3);
+    CASE(no_bias, .times = 8);
+    CASE(special_values_stay);
+    CASE(trains_where_nearest_stalls);
+    CASE(resumes_to_the_bit);
+    CASE(saves_four_bytes_a_weight);
+    CASE(float_weights_refuse_it, .times = 4);
 }

@@ -4,7 +4,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/ruler_parts.h"
-#include <check.h>
+#include "tests/suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -316,22 +316,13 @@ START_TEST(test_chained) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("ruler");
-    TCase *t = tcase_create("generator");
-    tcase_add_test(t, test_streams);
-    tcase_add_test(t, test_shuffles);
-    tcase_add_test(t, test_composites);
-    tcase_add_test(t, test_word_lists);
-    tcase_add_test(t, test_simple_tokens);
-    tcase_add_test(t, test_golden);
-    tcase_add_test(t, test_nvidia);
-    tcase_add_test(t, test_chained);
-    tcase_set_timeout(t, 60);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("ruler") {
+    CASE(test_streams);
+    CASE(test_shuffles);
+    CASE(test_composites);
+    CASE(test_word_lists);
+    CASE(test_simple_tokens);
+    CASE(test_golden);
+    CASE(test_nvidia);
+    CASE(test_chained);
 }

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "io/safetensors.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
 #include <math.h>
 #include <stdint.h>
@@ -733,44 +734,26 @@ START_TEST(test_write_faults) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("safetensors");
-    TCase *t = tcase_create("dtype");
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, test_dtype_names);
-    tcase_add_loop_test(t, test_widen_all, 0, 2);
-    tcase_add_loop_test(t, test_narrow_all, 0, 2);
-    tcase_add_test(t, test_narrow_special);
-    tcase_add_test(t, test_convert_random);
-    tcase_add_test(t, test_convert_arrays);
-    suite_add_tcase(s, t);
-    t = tcase_create("read");
-    tcase_set_timeout(t, 120);
-    tcase_add_checked_fixture(t, corpus_begin, corpus_end);
-    tcase_add_test(t, test_verdicts);
-    tcase_add_test(t, test_messages);
-    tcase_add_test(t, test_read_details);
-    tcase_add_test(t, test_read_memory);
-    tcase_add_test(t, test_mutations);
-    tcase_set_timeout(t, 60);
-    TCase *large = tcase_create("large");
-    tcase_add_checked_fixture(large, tmpdir_begin, tmpdir_end);
-    tcase_add_loop_test(large, test_flood, 0, sizeof flood / sizeof *flood);
-    tcase_set_timeout(large, 60);
-    suite_add_tcase(s, large);
-    suite_add_tcase(s, t);
-    t = tcase_create("write");
-    tcase_set_timeout(t, 120);
-    tcase_add_checked_fixture(t, tmpdir_begin, tmpdir_end);
-    tcase_add_test(t, test_round_trip);
-    tcase_add_test(t, test_reference_bytes);
-    tcase_add_test(t, test_streaming);
-    tcase_add_test(t, test_write_refusals);
-    tcase_add_test(t, test_write_faults);
-    suite_add_tcase(s, t);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed != 0;
+SUITE("safetensors") {
+    GROUP("dtype", .timeout = 120);
+    CASE(test_dtype_names);
+    CASE(test_widen_all, .times = 2);
+    CASE(test_narrow_all, .times = 2);
+    CASE(test_narrow_special);
+    CASE(test_convert_random);
+    CASE(test_convert_arrays);
+    GROUP("large", .setup = tmpdir_begin, .teardown = tmpdir_end);
+    CASE(test_flood, .times = sizeof flood / sizeof *flood);
+    GROUP("read", .setup = corpus_begin, .teardown = corpus_end);
+    CASE(test_verdicts);
+    CASE(test_messages);
+    CASE(test_read_details);
+    CASE(test_read_memory);
+    CASE(test_mutations);
+    GROUP("write", .setup = tmpdir_begin, .teardown = tmpdir_end, .timeout = 120);
+    CASE(test_round_trip);
+    CASE(test_reference_bytes);
+    CASE(test_streaming);
+    CASE(test_write_refusals);
+    CASE(test_write_faults);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "method/select.h"
 #include "tiny.h"
+#include "tests/suite.h"
 
 static void setup(void) { tmpdir_begin(); }
 static void teardown(void) { tmpdir_end(); }
@@ -324,24 +325,15 @@ START_TEST(other_runs_results_are_refused) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("select");
-    TCase *t = tcase_create("all");
-    tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, budgets);
-    tcase_add_test(t, uniform_layouts);
-    tcase_add_test(t, top);
-    tcase_add_test(t, lists);
-    tcase_add_test(t, random_sets);
-    tcase_add_test(t, agreement);
-    tcase_add_test(t, finds_the_planted_layer);
-    tcase_add_test(t, resumes_bit_exactly);
-    tcase_add_test(t, other_runs_results_are_refused);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("select") {
+    GROUP("all", .setup = setup, .teardown = teardown, .timeout = 120);
+    CASE(budgets);
+    CASE(uniform_layouts);
+    CASE(top);
+    CASE(lists);
+    CASE(random_sets);
+    CASE(agreement);
+    CASE(finds_the_planted_layer);
+    CASE(resumes_bit_exactly);
+    CASE(other_runs_results_are_refused);
 }

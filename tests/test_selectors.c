@@ -11,6 +11,7 @@
 #include "selectors/smart.h"
 #include "selectors/swap.h"
 #include "tiny.h"
+#include "tests/suite.h"
 
 static void setup(void) { tmpdir_begin(); }
 static void teardown(void) { tmpdir_end(); }
@@ -1009,41 +1010,32 @@ START_TEST(mixture) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("selectors");
-    TCase *t = tcase_create("all");
-    tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, smart_shipped_sets);
-    tcase_add_test(t, smart_is_the_best_spaced_set);
-    tcase_add_test(t, distance_rule);
-    tcase_add_test(t, stopping_rule);
-    tcase_add_test(t, halving_rule);
-    tcase_add_test(t, knapsack_is_exact);
-    tcase_add_test(t, memory_budget);
-    tcase_add_test(t, swaps_are_plain_hybrids);
-    tcase_add_test(t, bypass_is_a_zero_projection);
-    tcase_add_test(t, gate_slopes);
-    tcase_add_test(t, path_is_complete);
-    tcase_add_test(t, every_scorer_finds_the_planted_layer);
-    tcase_add_test(t, stopped_scores_go_on);
-    tcase_add_test(t, averaged_ranks);
-    tcase_add_test(t, stage1_scores);
-    tcase_add_test(t, greedy_takes_over_ga_s2);
-    tcase_add_test(t, greedy_is_conditional);
-    tcase_add_test(t, all_sets);
-    tcase_add_test(t, early_stopping_run);
-    tcase_add_test(t, halving_run);
-    tcase_add_test(t, task_prompts);
-    tcase_add_test(t, task_answers);
-    tcase_add_test(t, task_ablation_rule);
-    tcase_add_test(t, even_attention);
-    tcase_add_test(t, rank_correlation);
-    tcase_add_test(t, mixture);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("selectors") {
+    GROUP("all", .setup = setup, .teardown = teardown, .timeout = 120);
+    CASE(smart_shipped_sets);
+    CASE(smart_is_the_best_spaced_set);
+    CASE(distance_rule);
+    CASE(stopping_rule);
+    CASE(halving_rule);
+    CASE(knapsack_is_exact);
+    CASE(memory_budget);
+    CASE(swaps_are_plain_hybrids);
+    CASE(bypass_is_a_zero_projection);
+    CASE(gate_slopes);
+    CASE(path_is_complete);
+    CASE(every_scorer_finds_the_planted_layer);
+    CASE(stopped_scores_go_on);
+    CASE(averaged_ranks);
+    CASE(stage1_scores);
+    CASE(greedy_takes_over_ga_s2);
+    CASE(greedy_is_conditional);
+    CASE(all_sets);
+    CASE(early_stopping_run);
+    CASE(halving_run);
+    CASE(task_prompts);
+    CASE(task_answers);
+    CASE(task_ablation_rule);
+    CASE(even_attention);
+    CASE(rank_correlation);
+    CASE(mixture);
 }

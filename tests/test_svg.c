@@ -4,6 +4,7 @@
 #include "base/rng.h"
 #include "report/svg.h"
 #include "report/svg_frame.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
 #include "tests/xml.h"
 #include <float.h>
@@ -290,23 +291,14 @@ START_TEST(test_svg_memory) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("svg");
-    TCase *t = tcase_create("svg");
-    tcase_set_timeout(t, 60);
-    tcase_add_checked_fixture(t, tmpdir_begin, tmpdir_end);
-    tcase_add_test(t, test_checker);
-    tcase_add_loop_test(t, test_pictures, 0, 4);
-    tcase_add_test(t, test_what_is_drawn);
-    tcase_add_test(t, test_long_names);
-    tcase_add_test(t, test_edges);
-    tcase_add_test(t, test_ticks);
-    tcase_add_test(t, test_escape);
-    tcase_add_test(t, test_svg_memory);
-    suite_add_tcase(s, t);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed != 0;
+SUITE("svg") {
+    GROUP("all", .setup = tmpdir_begin, .teardown = tmpdir_end);
+    CASE(test_checker);
+    CASE(test_pictures, .times = 4);
+    CASE(test_what_is_drawn);
+    CASE(test_long_names);
+    CASE(test_edges);
+    CASE(test_ticks);
+    CASE(test_escape);
+    CASE(test_svg_memory);
 }

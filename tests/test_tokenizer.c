@@ -1,7 +1,6 @@
 /* test_tokenizer.c - ids against Hugging Face's: small tokenizers in testdata/tok
  * (tests/peers/tokenizer_cases.py made them), and, where the shared data is at hand, the real vocabularies;
  * then loading of broken files, limits, failing memory. */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 #include "text/dataset.h"
+#include "tests/suite.h"
 
 static const char *shared(char buf[1024], const char *rel) {
     const char *root = getenv("HYBRIDIZE_SHARED");
@@ -905,36 +905,28 @@ START_TEST(failing_memory) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("tokenizer");
-    TCase *c = tcase_create("all");
-    tcase_set_timeout(c, 120);
-    tcase_add_loop_test(c, small_cases, 0, sizeof small / sizeof *small);
-    tcase_add_loop_test(c, golden_texts, 0, sizeof golden / sizeof *golden);
-    tcase_add_loop_test(c, llama_cpp_texts, 0, sizeof llama_cpp / sizeof *llama_cpp);
-    tcase_add_loop_test(c, refused, 0, sizeof bad / sizeof *bad);
-    tcase_add_test(c, refused_text);
-    tcase_add_test(c, ids_with_holes);
-    tcase_add_test(c, old_files);
-    tcase_add_loop_test(c, merging, 0, 6);
-    tcase_add_loop_test(c, equal_patterns, 0, 2);
-    tcase_add_test(c, many_template_ids);
-    tcase_add_test(c, decoders);
-    tcase_add_test(c, byte_tokenizer_memory);
-    tcase_add_test(c, byte_tokenizer);
-    tcase_add_test(c, invalid_utf8);
-    tcase_add_loop_test(c, streaming, 0, 2);
-    tcase_add_test(c, round_trip_random);
-    tcase_add_loop_test(c, round_trip_bytes, 0, 2);
-    tcase_add_test(c, hash_of_rules);
-    tcase_add_loop_test(c, long_runs, 0, 4);
-    tcase_add_loop_test(c, one_megabyte, 0, sizeof small / sizeof *small);
-    tcase_add_test(c, open_time);
-    tcase_add_loop_test(c, failing_memory, 0, sizeof small / sizeof *small);
-    suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("tokenizer") {
+    GROUP("all", .timeout = 120);
+    CASE(small_cases, .times = sizeof small / sizeof *small);
+    CASE(golden_texts, .times = sizeof golden / sizeof *golden);
+    CASE(llama_cpp_texts, .times = sizeof llama_cpp / sizeof *llama_cpp);
+    CASE(refused, .times = sizeof bad / sizeof *bad);
+    CASE(refused_text);
+    CASE(ids_with_holes);
+    CASE(old_files);
+    CASE(merging, .times = 6);
+    CASE(equal_patterns, .times = 2);
+    CASE(many_template_ids);
+    CASE(decoders);
+    CASE(byte_tokenizer_memory);
+    CASE(byte_tokenizer);
+    CASE(invalid_utf8);
+    CASE(streaming, .times = 2);
+    CASE(round_trip_random);
+    CASE(round_trip_bytes, .times = 2);
+    CASE(hash_of_rules);
+    CASE(long_runs, .times = 4);
+    CASE(one_megabyte, .times = sizeof small / sizeof *small);
+    CASE(open_time);
+    CASE(failing_memory, .times = sizeof small / sizeof *small);
 }

@@ -9,6 +9,7 @@
 #include "method/align.h"
 #include "method/distill.h"
 #include "tiny.h"
+#include "tests/suite.h"
 
 static void setup(void) { tmpdir_begin(); }
 static void teardown(void) { tmpdir_end(); }
@@ -848,33 +849,24 @@ START_TEST(hybrid_takes_from_both) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("train");
-    TCase *t = tcase_create("all");
-    tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 120);
-    tcase_add_loop_test(t, resume_is_bit_exact, 0, 3);
-    tcase_add_test(t, checkpoints_are_equal);
-    tcase_add_test(t, accumulation);
-    tcase_add_loop_test(t, killed_anywhere, 0, 2);
-    tcase_add_test(t, io_errors);
-    tcase_add_test(t, damage_is_noticed);
-    tcase_add_test(t, every_bit_counts);
-    tcase_add_test(t, other_options_are_refused);
-    tcase_add_loop_test(t, align_gradients_are_right, 0, 4);
-    tcase_add_test(t, align_learns);
-    tcase_add_test(t, distill_learns);
-    tcase_add_test(t, nan_policy);
-    tcase_add_test(t, batches_ahead);
-    tcase_add_test(t, step_counts);
-    tcase_add_test(t, schedules);
-    tcase_add_loop_test(t, adamw_follows_the_equations, 0, 4);
-    tcase_add_loop_test(t, transfer_expands_heads_or_rows, 0, 2);
-    tcase_add_test(t, hybrid_takes_from_both);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("train") {
+    GROUP("all", .setup = setup, .teardown = teardown, .timeout = 120);
+    CASE(resume_is_bit_exact, .times = 3);
+    CASE(checkpoints_are_equal);
+    CASE(accumulation);
+    CASE(killed_anywhere, .times = 2);
+    CASE(io_errors);
+    CASE(damage_is_noticed);
+    CASE(every_bit_counts);
+    CASE(other_options_are_refused);
+    CASE(align_gradients_are_right, .times = 4);
+    CASE(align_learns);
+    CASE(distill_learns);
+    CASE(nan_policy);
+    CASE(batches_ahead);
+    CASE(step_counts);
+    CASE(schedules);
+    CASE(adamw_follows_the_equations, .times = 4);
+    CASE(transfer_expands_heads_or_rows, .times = 2);
+    CASE(hybrid_takes_from_both);
 }

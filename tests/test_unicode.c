@@ -1,7 +1,6 @@
 /* test_unicode.c - UTF-8, classes, NFC and the splitters. The digests over all of Unicode were made with
  * Python's unicodedata2 16.0.0 by tests/gen_unicode.py --digest; the class of every code point was also
  * compared with the regex engine of tokenizers 0.23.3. */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "base/text_buf.h"
 #include "text/split.h"
 #include "text/unicode.h"
+#include "tests/suite.h"
 
 /* ---- UTF-8 ---- */
 
@@ -343,25 +343,17 @@ START_TEST(regex_names) { // one character more or less and it is another regex
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("unicode");
-    TCase *c = tcase_create("all");
-    tcase_set_timeout(c, 120);
-    tcase_add_test(c, every_character);
-    tcase_add_test(c, bad_utf8);
-    tcase_add_test(c, classes);
-    tcase_add_test(c, nfc_cases);
-    tcase_add_loop_test(c, nfc_everywhere, 0, sizeof part / sizeof *part);
-    tcase_add_test(c, nfc_conformance);
-    tcase_add_test(c, nfc_long);
-    tcase_add_test(c, nfc_memory);
-    tcase_add_test(c, splitters);
-    tcase_add_test(c, ascii_classes);
-    tcase_add_test(c, regex_names);
-    suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("unicode") {
+    GROUP("all", .timeout = 120);
+    CASE(every_character);
+    CASE(bad_utf8);
+    CASE(classes);
+    CASE(nfc_cases);
+    CASE(nfc_everywhere, .times = sizeof part / sizeof *part);
+    CASE(nfc_conformance);
+    CASE(nfc_long);
+    CASE(nfc_memory);
+    CASE(splitters);
+    CASE(ascii_classes);
+    CASE(regex_names);
 }

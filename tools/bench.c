@@ -180,7 +180,7 @@ static int op_call(void *what, Err *e) {
 }
 
 static int case_rows(Bench *b, BenchCase *c, Err *e) {
-    OpCall call = {c, &ops_cpu32};
+    OpCall call = {c, cpu_ops32()};
     const Work work = {op_call, &call};
     double ref_s = 0;
     const int list[2] = {1, b->threads};

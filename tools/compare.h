@@ -1,4 +1,4 @@
-/* compare.h - the one comparator: tensor `a` against reference `r`, both as doubles. tests/test_check.c attacks it
+/* compare.h - the one comparator: tensor `a` against reference `r`, both as doubles. tests/test_comparator.c attacks it
  * first.
  *
  * Refused, in this order: nothing to compare; a or r not finite (looked at bit by bit, so that no compiler flag can

@@ -50,7 +50,7 @@ static int no_memory(size_t bytes, const char *what, Err *e) {
 }
 
 /* Large blocks ask for pages of 2 MiB: a tensor is swept from end to end, and with small pages a third of that time
- * goes into finding them (BENCHMARKS.md, CPU). A refusal changes nothing but speed. */
+ * goes into finding them (cpu/SPEED.md, CPU). A refusal changes nothing but speed. */
 static void ask_huge(void *raw, size_t bytes) {
 #ifdef MADV_HUGEPAGE
     madvise(raw, bytes / HUGE * HUGE, MADV_HUGEPAGE);

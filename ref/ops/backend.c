@@ -5,12 +5,17 @@
 #include <string.h>
 
 #ifdef HYB_NO_CPU /* built without cpu/: only speed is lost */
-#define ops_cpu32 ops_ref32
+const Ops32 *cpu_ops32(void) { return &ops_ref32; }
+const Ops16 *cpu_ops16(void) { return &ops_ref16; }
 int cpu_threads(int threads) { return (void)threads, 1; }
-void cpu_hold(const float *w, int O, int I, int backward) { (void)w, (void)O, (void)I, (void)backward; }
-size_t cpu_hold_bytes(int O, int I, int backward) { return (void)O, (void)I, (void)backward, (size_t)0; }
-void cpu_changed(const float *w) { (void)w; }
-void cpu_let_go(const float *w) { (void)w; }
+void cpu_hold(const void *w, int O, int I, int backward, int bits) {
+    (void)w, (void)O, (void)I, (void)backward, (void)bits;
+}
+size_t cpu_hold_bytes(int O, int I, int backward, int bits) {
+    return (void)O, (void)I, (void)backward, (void)bits, (size_t)0;
+}
+void cpu_changed(const void *w) { (void)w; }
+void cpu_let_go(const void *w) { (void)w; }
 #endif
 
 /* ---- host memory ---- */
@@ -32,27 +37,34 @@ static void host_move(Backend *b, void *dst, const void *src, size_t bytes) {
     if (bytes) memmove(dst, src, bytes);
 }
 static int host_sync(Backend *b, Err *e) { return (void)b, (void)e, OK; }
+static int ref16_sync(Backend *b, Err *e) { return (void)b, ref_bf16_sync(e); }
 static void host_close(Backend *b) { mem_free(b); }
 
 static void held_hold(Backend *b, const Real *w, int O, int I, int backward) {
-    (void)b, cpu_hold((const float *)w, O, I, backward);
+    cpu_hold(w, O, I, backward, dtype_bits(b->real_type));
 }
-static size_t held_size(Backend *b, int O, int I, int backward) { return (void)b, cpu_hold_bytes(O, I, backward); }
-static void held_changed(Backend *b, const Real *w) { (void)b, cpu_changed((const float *)w); }
-static void held_let_go(Backend *b, const Real *w) { (void)b, cpu_let_go((const float *)w); }
+static size_t held_size(Backend *b, int O, int I, int backward) {
+    return cpu_hold_bytes(O, I, backward, dtype_bits(b->real_type));
+}
+static void held_changed(Backend *b, const Real *w) { (void)b, cpu_changed(w); }
+static void held_let_go(Backend *b, const Real *w) { (void)b, cpu_let_go(w); }
 
 /* One row a host backend. A table is read through `Ops` with its own element types behind Real and Wide (ops.h). */
+static const void *ref64_table(void) { return &ops_ref64; }
+static const void *ref32_table(void) { return &ops_ref32; }
+static const void *ref16_table(void) { return &ops_ref16; }
+static const void *cpu32_table(void) { return cpu_ops32(); }
+static const void *cpu16_table(void) { return cpu_ops16(); }
 typedef struct {
     const char *name;
-    const void *op;
-    DType type;
-    size_t size;
+    const void *(*table)(void);
+    DType real, wide;
     int parallel;
 } HostRow;
 static const HostRow host_rows[] = {
-    {"ref64", &ops_ref64, DT_F64, 8, 0},
-    {"ref32", &ops_ref32, DT_F32, 4, 0},
-    {"cpu", &ops_cpu32, DT_F32, 4, 1},
+    {"ref64", ref64_table, DT_F64, DT_F64, 0},     {"ref32", ref32_table, DT_F32, DT_F32, 0},
+    {"ref-bf16", ref16_table, DT_BF16, DT_F32, 0}, {"cpu", cpu32_table, DT_F32, DT_F32, 1},
+    {"cpu-bf16", cpu16_table, DT_BF16, DT_F32, 1},
 };
 enum { HOST_ROWS = sizeof host_rows / sizeof *host_rows };
 
@@ -61,18 +73,18 @@ static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
     TRY(mem_alloc(&p, sizeof(Backend), "backend", e));
     Backend *b = p;
     *b = (Backend){.name = row->name,
-                   .op = row->op,
-                   .real_type = row->type,
-                   .wide_type = row->type,
-                   .real_size = row->size,
-                   .wide_size = row->size,
+                   .op = row->table(),
+                   .real_type = row->real,
+                   .wide_type = row->wide,
+                   .real_size = (size_t)dtype_bits(row->real) / 8,
+                   .wide_size = (size_t)dtype_bits(row->wide) / 8,
                    .alloc = host_alloc,
                    .release = host_release,
                    .zero = host_zero,
                    .upload = host_move,
                    .download = host_move,
                    .move = host_move,
-                   .sync = host_sync,
+                   .sync = row->table == ref16_table ? ref16_sync : host_sync,
                    .close = host_close,
                    .host = 1,
                    .threads = row->parallel ? cpu_threads(threads) : 1};
@@ -122,7 +134,9 @@ static int backend_unknown(const char *name, Err *e) {
         while (name[n] && name[n] == host_rows[i].name[n]) n++;
         if (n > most) most = n, near = host_rows[i].name;
     }
-    err_set(e, ERR_USAGE, "%.40s: backend: got an unknown name, expected ref64, ref32, cpu or cuda[:index]", name);
+    err_set(e, ERR_USAGE,
+            "%.40s: backend: got an unknown name, expected ref64, ref32, ref-bf16, cpu, cpu-bf16 or cuda[:index]",
+            name);
     return near ? err_hint(e, "did you mean %s?", near) : ERR_USAGE;
 }
 

@@ -56,13 +56,18 @@ void backend_close(Backend *b);
  * the string must stay. */
 typedef int (*BackendOpen)(Backend **b, const char *name, int threads, Err *e);
 void backend_register(const char *name, BackendOpen open);
-/* From cpu/cpu_ops.c: sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number.
+/* From cpu/cpu_ops.c: the ops for the instruction set of this machine, chosen once. */
+const Ops32 *cpu_ops32(void);
+const Ops16 *cpu_ops16(void);
+/* Sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number.
  * The count is OpenMP's own, one per process: the "cpu" backend opened last decides. Results do not depend on it. */
 int cpu_threads(int threads);
-void cpu_hold(const float *w, int O, int I, int backward); /* Backend.hold and so on, for float weights */
-size_t cpu_hold_bytes(int O, int I, int backward);
-void cpu_changed(const float *w);
-void cpu_let_go(const float *w);
+void cpu_hold(const void *w, int O, int I, int backward, int bits); /* Backend.hold and so on; bits of a weight */
+size_t cpu_hold_bytes(int O, int I, int backward, int bits);
+void cpu_changed(const void *w);
+void cpu_let_go(const void *w);
+/* From ref/ops/ref_bf16.c: Backend.sync of "ref-bf16". */
+int ref_bf16_sync(Err *e);
 
 /* Pointer arithmetic that model code may not do itself. */
 static inline Real *real_at(const Backend *b, Real *p, size_t i) { return (Real *)((char *)p + i * b->real_size); }

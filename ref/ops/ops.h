@@ -46,7 +46,7 @@ enum { ALIGN_NORM, ALIGN_SQUARED };
 #undef real
 #undef wide
 
-typedef struct Bf16 Bf16; /* completed in cuda/bf16.h only */
+typedef struct Bf16 Bf16; /* completed in ops/bf16.h, for CUDA in cuda/bf16.h */
 #define OPS     Ops16
 #define trained Trained16
 #define real    Bf16
@@ -69,9 +69,21 @@ typedef struct Wide Wide;
 #undef real
 #undef wide
 
+/* Each op of the contract is in ops.def, once: otherwise one of these two lines does not compile. */
+enum {
+#define OP(name) OP_##name,
+#include "ops/ops.def"
+    OP_COUNT
+};
+#ifdef __cplusplus
+static_assert(sizeof(Ops) == OP_COUNT * sizeof(void (*)(void)), "ops.def names other ops than ops_decl.h");
+#else
+_Static_assert(sizeof(Ops) == OP_COUNT * sizeof(void (*)(void)), "ops.def names other ops than ops_decl.h");
+#endif
+
 extern const Ops64 ops_ref64;
 extern const Ops32 ops_ref32;
-extern const Ops32 ops_cpu32; /* ref32 with the faster ops of cpu/ put over it */
+extern const Ops16 ops_ref16; /* ref32 with every output rounded once */
 
 /* Workspace in bytes, enough for every backend and precision, forward and backward. */
 static inline int delta_chunks(const DeltaDims *d) { return (d->T + d->chunk - 1) / d->chunk; }

@@ -1,6 +1,7 @@
 /* cuda_emu.cc - the scheduler behind cuda_emu.h: one fiber per CUDA thread, barriers, warp exchanges, the shadow of
  * shared memory. */
 #include "cuda_emu.h"
+#include "hopper.h"
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -56,9 +57,11 @@ static void fiber_switch(void **save, void *to) {
 
 namespace emu {
 namespace {
-enum State { READY, AT_BARRIER, AT_WARP, DONE };
+enum State { READY, AT_BARRIER, AT_WARP, AT_NAMED, AT_MBARRIER, DONE };
 const int MAX_THREADS = 1024, WARPS = MAX_THREADS / 32;
 const size_t SHARED_BYTES = 228 * 1024, GRANULE = 2, EXCHANGE = 64;
+const size_t BLOCK_SHARED = 227 * 1024, BLOCK_SHARED_DEFAULT = 48 * 1024; // what a block may have, static and dynamic
+const int MAX_REGISTERS = 256, FILE_REGISTERS = 65536;
 #ifdef __SANITIZE_ADDRESS__
 const size_t STACK = 256 * 1024;
 #else
@@ -75,12 +78,15 @@ struct Fiber {
     bool made;
     dim3 tid;
     int line, predicate; // of the barrier it waits at
+    int registers;
     const char *file;
     WarpOp op;
     unsigned mask;
     unsigned turn;                         // number of warp operations so far; its parity picks the exchange slot
     std::vector<std::vector<Copy>> groups; // committed asynchronous copies
     std::vector<Copy> open;                // not yet committed
+    unsigned mbarrier, parity;             // what it waits for there
+    int named;
 };
 // Who touched a granule of shared memory last, and in which interval between barriers.
 struct Shadow {
@@ -117,6 +123,14 @@ unsigned random_bits() {
     return (unsigned)(m.random >> 33);
 }
 
+void wait(State s) {
+    Fiber &f = m.fiber[m.cur];
+    f.state = s;
+    fiber_switch(&f.sp, m.home);
+}
+} // namespace
+#include "hopper_machine.h"
+namespace {
 void fiber_main() {
     for (;;) {
         m.body(m.arg);
@@ -126,12 +140,6 @@ void fiber_main() {
         f.state = DONE;
         fiber_switch(&f.sp, m.home);
     }
-}
-
-void wait(State s) {
-    Fiber &f = m.fiber[m.cur];
-    f.state = s;
-    fiber_switch(&f.sp, m.home);
 }
 
 void fiber_run(int i) {
@@ -188,6 +196,10 @@ const char *place(const char *file) {
 }
 
 void stuck() { // nothing can run any more: say who waits where
+    if (hopper_stuck()) {
+        for (int i = 0; i < m.n; i++) fiber_reset(i);
+        return;
+    }
     int at = 0, done = 0, warp = 0, first_at = -1, first_warp = -1;
     for (int i = 0; i < m.n; i++) {
         const State s = m.fiber[i].state;
@@ -223,14 +235,24 @@ bool barrier_release() {
     }
     for (int i = 0; i < m.n; i++) m.barrier_total += m.fiber[i].predicate, m.fiber[i].state = READY;
     m.epoch++;
+    hopper_barrier();
     m.counts.barriers++;
     return true;
 }
 
+void registers_check() {
+    int sum = 0;
+    for (int i = 0; i < m.n; i++) sum += (m.fiber[i].registers + 7) / 8 * 8;
+    if (sum > FILE_REGISTERS)
+        report("%d threads with up to %d registers in all, a multiprocessor has %d: no such launch without "
+               "setmaxnreg or fewer threads",
+               m.n, sum, FILE_REGISTERS);
+}
 void block_run() {
     memset(m.shared, 0xff, std::min(SHARED_BYTES, (size_t)m.static_used + m.dynamic_bytes + 1024)); // NaN
     m.block_epoch = ++m.epoch;
-    for (int i = 0; i < m.n; i++) m.fiber[i].state = READY, m.fiber[i].turn = 0;
+    hopper_block();
+    for (int i = 0; i < m.n; i++) m.fiber[i].state = READY, m.fiber[i].turn = 0, m.fiber[i].registers = MAX_REGISTERS;
     const int warps = (m.n + 31) / 32;
     m.counts.blocks++, m.counts.threads += m.n;
     for (;;) {
@@ -239,13 +261,15 @@ void block_run() {
             const int w = back ? (off + warps - k) % warps : (off + k) % warps;
             warp_run(32 * w, std::min(32 * w + 32, m.n));
         }
-        int done = 0;
-        for (int i = 0; i < m.n; i++) done += m.fiber[i].state == DONE;
-        if (done == m.n) return;
-        if (!barrier_release()) {
-            stuck();
-            return;
+        int done = 0, ready = 0;
+        for (int i = 0; i < m.n; i++) done += m.fiber[i].state == DONE, ready += m.fiber[i].state == READY;
+        if (done == m.n) {
+            registers_check();
+            return hopper_block_end(false);
         }
+        if (ready || barrier_release() || hopper_land()) continue; // copies land as late as they may
+        stuck();
+        return hopper_block_end(true);
     }
 }
 } // namespace
@@ -270,7 +294,7 @@ void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, Body body,
     m.kernel = kernel, m.body = body, m.arg = arg;
     gridDim = grid, blockDim = block, blockIdx = threadIdx = dim3(0, 0, 0);
     const size_t n = (size_t)block.x * block.y * block.z;
-    if (n < 1 || n > (size_t)MAX_THREADS || shared > SHARED_BYTES - 1024 || !grid.x || grid.y - 1 >= 65535 ||
+    if (n < 1 || n > (size_t)MAX_THREADS || shared > BLOCK_SHARED || !grid.x || grid.y - 1 >= 65535 ||
         grid.z - 1 >= 65535) {
         report("bad launch: grid %u x %u x %u, block of %zu threads, %zu bytes of shared memory", grid.x, grid.y,
                grid.z, n, shared);
@@ -323,6 +347,7 @@ const void *lane_data(int lane) {
     return f.mask >> lane & 1 ? m.exchange[f.turn & 1][i] : nullptr;
 }
 int lane_index() { return m.cur & 31; }
+void registers(int n) { m.fiber[m.cur].registers = n; }
 
 // ---- shared memory ----
 char *shared_base() { return m.shared; }
@@ -333,6 +358,11 @@ unsigned shared_place(Slot &s, size_t bytes, size_t align, const char *name) {
             report("shared array %s does not fit: %zu bytes", name, o + bytes);
             return 0;
         }
+        // the limit is raised only for a launch whose dynamic memory alone is above 48 KB (cuda_shared_limit)
+        const size_t room = m.dynamic_bytes > BLOCK_SHARED_DEFAULT ? BLOCK_SHARED : BLOCK_SHARED_DEFAULT;
+        if (o + bytes > room)
+            report("shared array %s: %zu bytes of static and dynamic shared memory, a block may have %zu", name,
+                   o + bytes, room);
         memset(m.shared + o, 0xff, bytes);
         s.offset = (unsigned)o, s.launch = m.launch, m.static_used = (unsigned)(o + bytes);
     }
@@ -346,6 +376,7 @@ void shared_outside(long index, size_t element, unsigned lo, unsigned hi) {
     report("index %ld outside its shared array of %u elements", index, (unsigned)((hi - lo) / element));
 }
 void shared_note(unsigned offset, unsigned bytes, bool write) {
+    if (h.on) return fine_note(offset, bytes, write);
     const uint16_t me = (uint16_t)m.cur;
     const int warp = me / 32;
     for (unsigned g = offset / GRANULE; g < (offset + bytes + GRANULE - 1) / GRANULE; g++) {
@@ -387,6 +418,8 @@ void shared_note(unsigned offset, unsigned bytes, bool write) {
  * nor touch it until then. */
 void async_copy(unsigned offset, const void *src, unsigned bytes, unsigned valid) {
     const uint16_t me = (uint16_t)m.cur;
+    if (offset % bytes || (uintptr_t)src % bytes)
+        report("misaligned asynchronous copy of %u bytes, to byte %u of shared memory", bytes, offset);
     for (unsigned g = offset / GRANULE; g < (offset + bytes + GRANULE - 1) / GRANULE; g++) {
         Shadow &s = m.shadow[g];
         if ((s.read_epoch == m.epoch && s.reader != me && s.read_warp_epoch == m.warp_epoch[me / 32]) ||
@@ -443,6 +476,8 @@ void error_abort_on_fault() {
 // ---- runtime ----
 static bool not_captured();
 namespace {
+const size_t ALIGNED = 256;        // a device's allocations are
+const unsigned char BEHIND = 0xff; // what lies between an allocation's end and its page: NaN to whoever reads it
 struct Block {
     void *map;
     size_t bytes, asked;
@@ -484,22 +519,30 @@ cudaError_t cudaFree(void *p) {
     return cudaSuccess;
 }
 #else
-cudaError_t cudaMalloc(void **p, size_t bytes) { // ends (to 16 bytes) at a page that must not be touched
+cudaError_t cudaMalloc(void **p, size_t bytes) { // ends, to 256 bytes, at a page that must not be touched
     *p = nullptr;
     if (not_captured() || bytes > capacity() || held() > capacity() - bytes) return cudaErrorMemoryAllocation;
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + 15) / 16 * 16,
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + ALIGNED - 1) / ALIGNED * ALIGNED,
                  body = (used + page - 1) / page * page;
     char *map = (char *)mmap(nullptr, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     *p = nullptr;
     if (map == MAP_FAILED) return cudaErrorMemoryAllocation;
     mprotect(map + body, page, PROT_NONE);
     *p = map + body - used;
+    memset((char *)*p + bytes, BEHIND, used - bytes);
     blocks()[*p] = {map, body + page, bytes};
     return cudaSuccess;
 }
 cudaError_t cudaFree(void *p) {
     cudaStreamSynchronize(nullptr); // as the runtime does
-    if (p) munmap(blocks()[p].map, blocks()[p].bytes), blocks().erase(p);
+    if (!p) return cudaSuccess;
+    const Block b = blocks()[p];
+    for (size_t i = b.asked; i % ALIGNED; i++)
+        if (((unsigned char *)p)[i] != BEHIND) {
+            emu::report("byte %zu written behind the end of a device allocation of %zu", i, b.asked);
+            break;
+        }
+    munmap(b.map, b.bytes), blocks().erase(p);
     return cudaSuccess;
 }
 #endif

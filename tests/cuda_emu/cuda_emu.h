@@ -11,7 +11,12 @@
  *   - shared memory: two threads touching a word, at least one writing, with no barrier between (also __syncwarp inside
  *   a warp),
  *     a read of a word that nothing in this block wrote, an index outside its array;
- *   - global memory: device allocations end at a page that must not be touched (under AddressSanitizer: at a red zone).
+ *   - global memory: device allocations are aligned to 256 bytes, as a device's are, and end at a page that must not be
+ *   touched (under AddressSanitizer: at a red zone); what is written between the end and the page is found when the
+ *   allocation is released;
+ *   - 16- and 4-byte accesses to shared memory and asynchronous copies whose address is not a multiple of that; static
+ *   and dynamic shared memory above 227 KB together, or above 48 KB where nothing raised the limit; more registers than
+ *   a multiprocessor has.
  * Not modelled: timing, memory ordering between blocks, caches, bank conflicts.
  *
  * Shared memory must be declared with SHARED / DYNAMIC_SHARED and passed on as SHARED_PTR(T):
@@ -53,13 +58,14 @@ struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 namespace emu {
 
 // ---- what a kernel may do (cuda_emu.cc) ----
-enum WarpOp { SHUFFLE, BALLOT, SYNCWARP, REDUCE, MMA_BF16, MMA_TF32, LDMATRIX };
+enum WarpOp { SHUFFLE, BALLOT, SYNCWARP, REDUCE, MMA_BF16, MMA_TF32, LDMATRIX, WGMMA, WGMMA_COMMIT, WGMMA_WAIT };
 void barrier(int line, const char *file);
 int barrier_count(int line, const char *file, int predicate); // threads of the block whose predicate is true
 /* Waits until every lane of `mask` is at the same operation, having left `bytes` of data;
@@ -67,6 +73,7 @@ int barrier_count(int line, const char *file, int predicate); // threads of the 
 void warp_exchange(WarpOp op, unsigned mask, const void *data, size_t bytes);
 const void *lane_data(int lane); // NULL if the lane does not take part
 int lane_index();
+void registers(int n); // this thread has n from now on; 256 to begin with, as many as the compiler may give it
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // ---- shared memory ----
@@ -173,8 +180,9 @@ void async_wait(int groups_left);
 #define SHARED(type, name, n)                                                                                          \
     static emu::Slot name##_slot;                                                                                      \
     const emu::SharedPtr<type> name = emu::shared_array<type>(name##_slot, (n), #name)
-#define DYNAMIC_SHARED(type, name) emu::SharedPtr<type> name = emu::dynamic_shared<type>()
-#define SHARED_PTR(type)           emu::SharedPtr<type>
+#define DYNAMIC_SHARED(type, name)      emu::SharedPtr<type> name = emu::dynamic_shared<type>()
+#define DYNAMIC_SHARED_1024(type, name) DYNAMIC_SHARED(type, name)
+#define SHARED_PTR(type)                emu::SharedPtr<type>
 /* The next n elements of dynamic shared memory; moves the cursor on, to a multiple of 16 bytes. */
 template <class T, class C> static inline emu::SharedPtr<T> shared_take(emu::SharedPtr<C> &cursor, size_t n) {
     const unsigned o = (unsigned)((char *)cursor.p - emu::shared_base());
@@ -184,19 +192,30 @@ template <class T, class C> static inline emu::SharedPtr<T> shared_take(emu::Sha
     cursor.p = (C *)((char *)cursor.p + step);
     return r;
 }
-/* 16 bytes at once, from and to shared memory. */
-template <class T> static inline uint4 shared_load16(emu::SharedPtr<T> p) {
-    const T *q = p.at(0, 16 / sizeof(T));
-    emu::shared_note((unsigned)((const char *)q - emu::shared_base()), 16, false);
-    uint4 r;
-    memcpy(&r, q, 16);
+/* 16 or 4 bytes at once, from and to shared memory; an address that is not a multiple of that is an error, as on a
+ * device. */
+namespace emu {
+template <class V, class T> static inline V shared_load(SharedPtr<T> p) {
+    const T *q = p.at(0, sizeof(V) / sizeof(T));
+    const unsigned o = (unsigned)((const char *)q - shared_base());
+    if (o % sizeof(V)) report("misaligned read of %zu bytes of shared memory at byte %u", sizeof(V), o);
+    shared_note(o, sizeof(V), false);
+    V r;
+    memcpy(&r, q, sizeof r);
     return r;
 }
-template <class T> static inline void shared_store16(emu::SharedPtr<T> p, uint4 v) {
-    T *q = p.at(0, 16 / sizeof(T));
-    emu::shared_note((unsigned)((char *)q - emu::shared_base()), 16, true);
-    memcpy((void *)q, &v, 16);
+template <class V, class T> static inline void shared_store(SharedPtr<T> p, V v) {
+    T *q = p.at(0, sizeof(V) / sizeof(T));
+    const unsigned o = (unsigned)((char *)q - shared_base());
+    if (o % sizeof(V)) report("misaligned write of %zu bytes of shared memory at byte %u", sizeof(V), o);
+    shared_note(o, sizeof(V), true);
+    memcpy((void *)q, &v, sizeof v);
 }
+} // namespace emu
+template <class T> static inline uint4 shared_load16(emu::SharedPtr<T> p) { return emu::shared_load<uint4>(p); }
+template <class T> static inline void shared_store16(emu::SharedPtr<T> p, uint4 v) { emu::shared_store(p, v); }
+template <class T> static inline unsigned shared_load4(emu::SharedPtr<T> p) { return emu::shared_load<unsigned>(p); }
+template <class T> static inline void shared_store4(emu::SharedPtr<T> p, unsigned v) { emu::shared_store(p, v); }
 
 #define LAUNCH(kernel, grid, block, shared, ...)                                                                       \
     emu::launch_any(                                                                                                   \
@@ -311,7 +330,19 @@ static inline void __threadfence() {}
 using std::max;
 using std::min;
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-#define __expf expf
+/* ex2.approx of x * log2(e), both rounded, and up to two units in the last place away from that: by how much is a
+ * function of the argument's bits, so that it differs from the compiler's expf as a device's does. */
+static inline float approximate_exp(float x) {
+    const float y = exp2f(x * 1.44269504f);
+    unsigned u, r;
+    memcpy(&u, &x, 4), memcpy(&r, &y, 4);
+    if ((r & 0x7f800000u) == 0 || (r & 0x7f800000u) >= 0x7f000000u) return y; // 0, denormal, near the end, Inf, NaN
+    r += (u * 2654435761u >> 29) % 5 - 2;
+    float z;
+    memcpy(&z, &r, 4);
+    return u << 1 ? z : y; // e^0 is 1
+}
+#define __expf approximate_exp
 #define __logf logf
 static inline float __fdividef(float a, float b) { return a / b; }
 template <class T> static inline T __ldg(const T *p) { return *p; }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # mutate.sh - breaks one line of the fast kernels at a time (mutations.txt) and requires `hybridize gradcheck` on the emulator to fail, by a wrong
 # number or by the emulator's report. Prints what survives; exit 1 if anything does, or if an edit no longer applies or does not compile.
-# About twenty seconds each, most of it the compiler.
+# About twenty seconds each, most of it the compiler. MUTATIONS names another list.
 B=${B:-build}
 CXX=${CXX:-c++}
 W=$B/mutate_cuda
@@ -12,6 +12,8 @@ libs="$B/libtools.a $B/libhyb.a"
 while IFS= read -r line; do
     case $line in '#'* | '') continue ;; esac
     op=${line%% | *} rest=${line#* | }
+    version=0
+    case $op in *@*) version=${op#*@} op=${op%@*} ;; esac
     shape=${rest%% | *} rest=${rest#* | }
     file=${rest%% | *} edit=${rest#* | }
     rm -rf "$W/cuda" && mkdir -p "$W/cuda" && cp cuda/* "$W/cuda/"
@@ -29,12 +31,12 @@ while IFS= read -r line; do
         bad=$((bad + 1))
         continue
     fi
-    if timeout 60 "$W/hybridize" gradcheck --op "$op" --shape "$shape" --backend cuda-emu-bf16 >"$W/said" 2>&1; then
+    if HYB_CUDA_VERSION=$version timeout 60 "$W/hybridize" gradcheck --op "$op" --shape "$shape" --backend cuda-emu-bf16 >"$W/said" 2>&1; then
         echo "SURVIVED: $line"
         bad=$((bad + 1))
     else
         caught=$((caught + 1))
     fi
-done <tests/cuda_emu/mutations.txt
+done <"${MUTATIONS:-tests/cuda_emu/mutations.txt}"
 echo "$caught caught, $bad not"
 [ $bad -eq 0 ]

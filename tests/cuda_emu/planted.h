@@ -16,10 +16,35 @@ enum {
     SHARED_OUTSIDE,
     DIVERGENT_SHUFFLE,
     WARP_RACE,
-    COPY_RACE
+    COPY_RACE,
+    BARRIER_NO_PROXY_FENCE,
+    NO_PROXY_FENCE,
+    WRONG_BYTES,
+    PHASE_EARLY,
+    PHASE_LATE,
+    NO_COPY_WAIT,
+    GROUP_STUCK,
+    NO_GROUP_SYNC,
+    NO_REGISTER_FENCE,
+    NO_PRODUCT_WAIT,
+    REGISTERS_WRITTEN,
+    STORE_UNDER_WAY,
+    EARLY_REFILL,
+    WRONG_SWIZZLE,
+    MISALIGNED_LOAD,
+    MISALIGNED_STORE,
+    MISALIGNED_COPY,
+    SHARED_TOO_MUCH,
+    SHARED_HOLE,
+    TOO_MANY_REGISTERS,
+    BEHIND_END,
+    APPROXIMATE_EXP,
+    PLANTS
 };
-enum { REVERSE, NEIGHBOUR, PRODUCT, PRODUCT_TF32, MATRICES, VOTES };
+enum { REVERSE, NEIGHBOUR, PRODUCT, PRODUCT_TF32, MATRICES, VOTES, TENSOR, LIMITS };
 void planted_run(int bug, int which, void *y, const void *a, const void *b, int n);
+/* Where wgmma reads element (row, k) of an operand whose panels begin at byte `at` of shared memory. */
+unsigned planted_address(unsigned at, int mn_major, int row, int k, unsigned panel);
 /* Host arrays end at a page that must not be touched. */
 void *planted_alloc(unsigned long bytes);
 void planted_free(void *p);

@@ -1,75 +1,23 @@
-/* planted_all.cc - planted.cu once per bug, each in a namespace of its own. planted_run[bug] drives it. */
-#include "mma.h"
+/* planted_all.cc - planted.cu for every bug; planted_run drives it from C. */
 #include "planted.h"
-#define PLANT 0
-namespace plant0 {
+#include "tile.h"
+#include "wgmma.h"
 #include "planted.cu"
-}
-#undef PLANT
-#define PLANT 1
-namespace plant1 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 2
-namespace plant2 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 3
-namespace plant3 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 4
-namespace plant4 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 5
-namespace plant5 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 6
-namespace plant6 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 7
-namespace plant7 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 8
-namespace plant8 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 9
-namespace plant9 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 10
-namespace plant10 {
-#include "planted.cu"
-}
-#undef PLANT
-#define PLANT 11
-namespace plant11 {
-#include "planted.cu"
-}
-extern "C" {
+#include <utility>
+
 typedef void (*Planted)(int, void *, const void *, const void *, int);
-void planted_run(int bug, int which, void *y, const void *a, const void *b, int n) {
-    static const Planted run[] = {plant0::planted, plant1::planted, plant2::planted,  plant3::planted,
-                                  plant4::planted, plant5::planted, plant6::planted,  plant7::planted,
-                                  plant8::planted, plant9::planted, plant10::planted, plant11::planted};
-    run[bug](which, y, a, b, n);
-}
+template <int... P> static Planted pick(int bug, std::integer_sequence<int, P...>) {
+    static const Planted all[] = {planted<P>...};
+    return all[bug];
 }
 extern "C" {
+void planted_run(int bug, int which, void *y, const void *a, const void *b, int n) {
+    pick(bug, std::make_integer_sequence<int, PLANTS>())(which, y, a, b, n);
+}
+unsigned planted_address(unsigned at, int mn_major, int row, int k, unsigned panel) {
+    const emu::SharedPtr<Bf16> p = {(Bf16 *)(emu::shared_base() + at), 0, 0};
+    return emu::wgmma_address(mn_major ? of_columns(p, 0, panel) : of_rows(p, 0, 0), mn_major, row, k);
+}
 void *planted_alloc(unsigned long bytes) {
     void *p = nullptr;
     cudaMalloc(&p, bytes);

@@ -1,4 +1,4 @@
-/* test_faults.c - every subcommand on a tiny model while the machine fails: each allocation, each I/O call (EIO,
+/* test_failures.c - every subcommand on a tiny model while the machine fails: each allocation, each I/O call (EIO,
  * a full disk, a short write, an interrupted one), and kill -9 before each I/O call, then --resume.
  * What must hold for every n: the documented exit code, one
  * line and perhaps a hint, nothing half-written, no leak (under ASan), and after --resume the bytes of the run that
@@ -10,6 +10,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "text/dataset.h"
+#include "tests/suite.h"
 #include "tests/tmpdir.h"
 #include <string.h>
 #include <sys/wait.h>
@@ -359,36 +360,27 @@ START_TEST(test_threads) {
 }
 END_TEST
 
-int main(int argc, char **argv) {
-    (void)argc;
-    const char *given = getenv("HYBRIDIZE"), *slash = strrchr(argv[0], '/');
+SUITE("failures") {
+    const char *given = getenv("HYBRIDIZE"), *slash = strrchr(suite_argv[0], '/');
     char relative[1024];
     every = getenv("HYBRIDIZE_EVERY") != NULL;
-    if (!getcwd(root, sizeof root)) return 1;
+    snprintf(relative, sizeof relative, "%.*s/../hybridize", slash ? (int)(slash - suite_argv[0]) : 1,
+             slash ? suite_argv[0] : ".");
+    if (!getcwd(root, sizeof root) || !realpath(given ? given : relative, binary) || access(binary, X_OK)) {
+        printf("SKIP no program at %s: failures\n", relative);
+        return;
+    }
     setenv("ROOT", root, 1);
     setenv("OMP_NUM_THREADS", "1", 1);
     setenv("OMP_WAIT_POLICY", "passive", 0);
     // thousands of fsyncs; it is the process that dies here, not the machine
     if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 0);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    snprintf(relative, sizeof relative, "%.*s/../hybridize", slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
-    if (!realpath(given ? given : relative, binary) || access(binary, X_OK)) {
-        printf("SKIP no program at %s: faults\n100%%: Checks: 0, Failures: 0, Errors: 0\n", relative);
-        return 0;
-    }
-    Suite *s = suite_create("faults");
-    TCase *t[3] = {tcase_create("io"), tcase_create("allocations"), tcase_create("threads")};
-    tcase_add_loop_test(t[0], test_io, 0, COMMANDS);
-    tcase_add_loop_test(t[1], test_allocations, 0, COMMANDS);
-    tcase_add_test(t[2], test_threads);
-    for (int i = 0; i < 3; i++) {
-        tcase_add_checked_fixture(t[i], begin, tmpdir_end);
-        tcase_set_timeout(t[i], every ? 7200 : 240);
-        suite_add_tcase(s, t[i]);
-    }
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    const int timeout = every ? 7200 : 240;
+    GROUP("io", .setup = begin, .teardown = tmpdir_end, .timeout = timeout);
+    CASE(test_io, .times = COMMANDS);
+    GROUP("allocations", .setup = begin, .teardown = tmpdir_end, .timeout = timeout);
+    CASE(test_allocations, .times = COMMANDS);
+    GROUP("threads", .setup = begin, .teardown = tmpdir_end, .timeout = timeout);
+    CASE(test_threads);
 }

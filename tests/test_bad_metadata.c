@@ -1,4 +1,4 @@
-/* test_wrong.c - good metadata with one member made wrong: each member of a config.json of every layout, of a GGUF
+/* test_bad_metadata.c - good metadata with one member made wrong: each member of a config.json of every layout, of a GGUF
  * model and of its tokenizer, gets a value of another kind, or one that cannot be used. What is read is refused,
  * by its name; nothing else is. */
 #include "base/file.h"
@@ -6,6 +6,7 @@
 #include "base/text_buf.h"
 #include "io/gguf_model.h"
 #include "io/hf.h"
+#include "tests/suite.h"
 #include "tests/gguf_make.h"
 #include "tests/tmpdir.h"
 #include <stdlib.h>
@@ -302,20 +303,11 @@ START_TEST(test_gguf_missing) {
 }
 END_TEST
 
-int main(void) {
+SUITE("bad_metadata") {
     // thousands of small files, none of which has to survive
     if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 0);
-    Suite *s = suite_create("wrong");
-    TCase *t = tcase_create("wrong");
-    tcase_set_timeout(t, 120);
-    tcase_add_unchecked_fixture(t, tmpdir_begin, tmpdir_end);
-    tcase_add_loop_test(t, test_config, 0, sizeof configs / sizeof *configs);
-    tcase_add_test(t, test_gguf);
-    tcase_add_test(t, test_gguf_missing);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    GROUP("all", .setup_once = tmpdir_begin, .teardown_once = tmpdir_end, .timeout = 120);
+    CASE(test_config, .times = sizeof configs / sizeof *configs);
+    CASE(test_gguf);
+    CASE(test_gguf_missing);
 }

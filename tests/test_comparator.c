@@ -1,9 +1,9 @@
-/* test_check.c - the comparator is tested before anything is compared with it: everything that is wrong must be
+/* test_comparator.c - the comparator is tested before anything is compared with it: everything that is wrong must be
  * refused, in small and in large tensors, at float's and at bf16's tolerance; what is right up to rounding must pass.
  * */
 #include "base/rng.h"
 #include "tools/compare.h"
-#include <check.h>
+#include "tests/suite.h"
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -189,23 +189,15 @@ START_TEST(test_index) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("check");
-    TCase *t = tcase_create("comparator");
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, test_whole_tensor);
-    tcase_add_test(t, test_one_element);
-    tcase_add_test(t, test_not_finite);
-    tcase_add_test(t, test_swapped_pair);
-    tcase_add_test(t, test_unwritten_tail);
-    tcase_add_test(t, test_zero_reference);
-    tcase_add_test(t, test_scale);
-    tcase_add_test(t, test_right);
-    tcase_add_test(t, test_index);
-    suite_add_tcase(s, t);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    const int failed = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return failed != 0;
+SUITE("comparator") {
+    GROUP("comparator", .timeout = 120);
+    CASE(test_whole_tensor);
+    CASE(test_one_element);
+    CASE(test_not_finite);
+    CASE(test_swapped_pair);
+    CASE(test_unwritten_tail);
+    CASE(test_zero_reference);
+    CASE(test_scale);
+    CASE(test_right);
+    CASE(test_index);
 }

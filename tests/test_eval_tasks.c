@@ -1,4 +1,4 @@
-/* test_choice.c - scoring, splitting and asking: fake models on all generated tasks, real ones batched against one by
+/* test_eval_tasks.c - scoring, splitting and asking: fake models on all generated tasks, real ones batched against one by
  * one. */
 #include "base/file.h"
 #include "base/mem.h"
@@ -14,7 +14,7 @@
 #include "model/generate.h"
 #include "model/mixer.h"
 #include "model/ragged.h"
-#include <check.h>
+#include "tests/suite.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -976,37 +976,28 @@ START_TEST(test_klstats) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("choice");
-    TCase *t = tcase_create("scoring");
-    tcase_add_test(t, test_match);
-    tcase_add_test(t, test_squad);
-    tcase_add_test(t, test_ties);
-    tcase_add_test(t, test_fake_models);
-    tcase_add_test(t, test_places);
-    tcase_add_test(t, test_lite);
-    tcase_add_test(t, test_degenerate);
-    tcase_add_test(t, test_questions);
-    tcase_add_test(t, test_squad_thresholds);
-    tcase_add_test(t, test_mmlu);
-    tcase_add_test(t, test_protocols);
-    tcase_add_test(t, test_pages);
-    tcase_add_test(t, test_drills);
-    tcase_add_test(t, test_loglik);
-    tcase_add_test(t, test_rolling);
-    tcase_add_test(t, test_split_merge);
-    tcase_add_test(t, test_generation);
-    tcase_add_test(t, test_no_padding);
-    tcase_add_test(t, test_shared_prefix);
-    tcase_add_test(t, test_mqar_rows);
-    tcase_add_test(t, test_probe_variants);
-    tcase_add_test(t, test_mqar_run);
-    tcase_add_test(t, test_klstats);
-    tcase_set_timeout(t, 60);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    const int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+SUITE("eval_tasks") {
+    CASE(test_match);
+    CASE(test_squad);
+    CASE(test_ties);
+    CASE(test_fake_models);
+    CASE(test_places);
+    CASE(test_lite);
+    CASE(test_degenerate);
+    CASE(test_questions);
+    CASE(test_squad_thresholds);
+    CASE(test_mmlu);
+    CASE(test_protocols);
+    CASE(test_pages);
+    CASE(test_drills);
+    CASE(test_loglik);
+    CASE(test_rolling);
+    CASE(test_split_merge);
+    CASE(test_generation);
+    CASE(test_no_padding);
+    CASE(test_shared_prefix);
+    CASE(test_mqar_rows);
+    CASE(test_probe_variants);
+    CASE(test_mqar_run);
+    CASE(test_klstats);
 }

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Makes a distillation text in which the context matters, as JSON lines {"text": ...}, one document a line.
+
+    python3 testdata/smollm2/make_text.py --documents 20000 --seed 1 wiki.jsonl books.jsonl > text.jsonl
+
+The inputs are JSON lines with a "text" member: English Wikipedia and public-domain books. A document is one of four kinds:
+
+  plain  (35 %)  a stretch of an article or a book, as it is
+  echo   (25 %)  such a stretch whose earlier sentences come back later, word for word
+  facts  (30 %)  such a stretch with 1 to 4 invented facts between its sentences ("Locker 512 belongs to Nelda Quorsh."), each asked for at the end
+  names  (10 %)  a stretch dealt out to speakers with invented names
+
+Plain text alone rewards short memory: a model that forgets after 50 tokens loses little on it. In the other kinds a later token can be known
+only from the context. No sentence, template or key of any evaluation task is used; the names are made of random syllables.
+The random numbers are Python's random.Random(seed), whose stream is fixed, so the output is the same everywhere."""
+import argparse
+import json
+import random
+import re
+import sys
+
+SYLLABLES = "ba be bo da del dor fa fen gar gel hol in ka kel lo lun mar mel na nor o pa quor ra rel sa sel ta tor u va ven wen za".split()
+# (statement, question); {k} is an invented name, {v} a number or an invented word.
+FACTS = [
+    ("The locker of {k} carries the label {v}.", "Which label does the locker of {k} carry? It carries the label {v}."),
+    ("{k} keeps the password {v}.", "What password does {k} keep? {k} keeps the password {v}."),
+    ("The train to {k} leaves from platform {v}.", "From which platform does the train to {k} leave? It leaves from platform {v}."),
+    ("In the register, {k} is filed under {v}.", "Under what is {k} filed? In the register, {k} is filed under {v}."),
+    ("The telephone extension of {k} is {v}.", "What is the telephone extension of {k}? It is {v}."),
+    ("{k} was paid {v} crowns for the work.", "How many crowns was {k} paid? {k} was paid {v} crowns."),
+    ("The village of {k} has the postal code {v}.", "What postal code has the village of {k}? The postal code is {v}."),
+    ("The captain wrote down {v} beside the name of {k}.", "What did the captain write beside the name of {k}? He wrote down {v}."),
+]
+
+
+def name(rng):
+    return "".join(rng.choice(SYLLABLES) for _ in range(rng.randint(2, 3))).capitalize()
+
+
+def value(rng):
+    if rng.random() < 0.75:
+        return str(rng.randint(10 ** 3, 10 ** 7 - 1))
+    return "".join(rng.choice(SYLLABLES) for _ in range(rng.randint(2, 3)))
+
+
+def sentences(text):
+    return [s for s in re.split(r"(?<=[.!?]) +", text.replace("\n", " ")) if s]
+
+
+def stretch(rng, texts, length):
+    """About `length` characters of one text, from a sentence's beginning."""
+    text = rng.choice(texts)
+    at = rng.randrange(max(1, len(text) - length))
+    if at:
+        at = text.find(". ", at) + 2 if text.find(". ", at) >= 0 else 0
+    return text[at:at + length]
+
+
+def document(rng, texts, longest):
+    length = rng.randint(longest // 3, longest)
+    kind = rng.random()
+    if kind < 0.35:
+        return stretch(rng, texts, length)
+    body = sentences(stretch(rng, texts, length if kind >= 0.60 else length * 2 // 3))
+    if kind < 0.60:
+        first = max(1, len(body) // 2)
+        early = body[:first]
+        for s in rng.sample(early, min(len(early), rng.randint(1, 4))):
+            body.insert(rng.randint(first, len(body)), s)
+        return " ".join(body)
+    if kind < 0.90:
+        facts = []
+        for _ in range(rng.randint(1, 4)):
+            k = name(rng) if rng.random() < 0.5 else name(rng) + " " + name(rng)
+            facts.append([t.format(k=k, v="{v}") for t in rng.choice(FACTS)] + [value(rng)])
+        for statement, _, v in facts:
+            body.insert(rng.randint(0, len(body)), statement.replace("{v}", v))
+        rng.shuffle(facts)
+        return " ".join(body) + "\n" + "\n".join(q.replace("{v}", v) for _, q, v in facts)
+    cast = [name(rng) for _ in range(rng.randint(2, 4))]
+    return "\n".join("%s: %s" % (rng.choice(cast), s) for s in body)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--documents", type=int, default=20000)
+    p.add_argument("--longest", type=int, default=3600, help="characters of the longest document")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("files", nargs="+")
+    a = p.parse_args()
+    rng = random.Random(a.seed)
+    sources = [[json.loads(line)["text"] for line in open(f, encoding="utf-8")] for f in a.files]
+    for _ in range(a.documents):
+        text = document(rng, rng.choice(sources), a.longest).strip()
+        if len(text) > 200:
+            sys.stdout.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+
+
+main()
