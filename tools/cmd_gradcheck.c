@@ -4,7 +4,7 @@
 #include <stddef.h>
 
 typedef struct {
-    char op[64], backend[64], shape[256];
+    char op[64], backend[64], shape[256], regime[64];
     int list;
 } Options;
 #define AT(f) offsetof(Options, f)
@@ -12,6 +12,8 @@ static const Option rows[] = {
     {"op", "one op; empty: all (--list names them)", OPT_TEXT, AT(op), 0, 64, NULL, 0},
     {"backend", "the one to check; all: ref64, ref32, cpu", OPT_TEXT, AT(backend), 0, 64, NULL, 0},
     {"shape", "one case like N=5,I=7,O=6; empty: the op's own cases", OPT_TEXT, AT(shape), 0, 256, NULL, 0},
+    {"regime", "inputs and sizes that kernels go wrong on, by name; all: every one", OPT_TEXT, AT(regime), 0, 64, NULL,
+     0},
     {"list", "only list ops and cases", OPT_BOOL, AT(list), 0, 0, NULL, 1},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
@@ -24,6 +26,7 @@ static int gradcheck(Cli *c, Err *e) {
     const GradcheckOptions g = {.op = o->op[0] ? o->op : NULL,
                                 .backend = o->backend,
                                 .shape = o->shape[0] ? o->shape : NULL,
+                                .regime = o->regime[0] ? o->regime : NULL,
                                 .seed = c->common.seed,
                                 .json = c->common.json,
                                 .list = o->list,

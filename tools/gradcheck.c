@@ -89,7 +89,7 @@ static void print_table(const Report *p, FILE *out) {
 
 static int run_backends(const GradcheckOptions *o, Report *p, Err *e) {
     static const char *const all[] = {"ref64", "ref32", "cpu"};
-    OpcheckOptions c = {.op = o->op, .shape = o->shape, .seed = o->seed, .self = 1};
+    OpcheckOptions c = {.op = o->op, .shape = o->shape, .regime = o->regime, .seed = o->seed, .self = 1};
     const int every = !o->backend || !strcmp(o->backend, "all");
     for (int i = 0; i < (every ? 3 : 1); i++) {
         c.backend = every ? all[i] : o->backend;

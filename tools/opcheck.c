@@ -49,7 +49,22 @@ static int run_optional(const Run *r, const OpRow *row, const char *text, Err *e
     return all ? run_case(r, row, text, all, e) : OK;
 }
 
+/* Sizes that a regime is about may be written over by --shape. */
+static int run_regime(const Run *r, const OpRow *row, const Regime *m, Err *e) {
+    if (m->large && r->o->small) return OK;
+    for (int i = 0; i < REGIME_CASES && m->cases[i]; i++) TRY(run_case(r, row, m->cases[i], 0, e));
+    return OK;
+}
+static int run_regimes(const Run *r, const OpRow *row, Err *e) {
+    for (int i = 0; i < op_regime_count; i++)
+        if (regime_has(&op_regimes[i], row->name) &&
+            (!strcmp(r->o->regime, "all") || !strcmp(r->o->regime, op_regimes[i].name)))
+            TRY(run_regime(r, row, &op_regimes[i], e));
+    return OK;
+}
+
 static int run_row(const Run *r, const OpRow *row, Err *e) {
+    if (r->o->regime) return run_regimes(r, row, e);
     if (r->o->shape) return run_case(r, row, NULL, 0, e);
     for (int i = 0; i < MAX_CASES && row->cases[i]; i++) TRY(run_case(r, row, row->cases[i], 0, e));
     return run_optional(r, row, row->cases[0], e);
@@ -61,9 +76,9 @@ int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e) {
     TRY(backend_open(&r.ref, "ref64", 1, e));
     if (o->backend) rc = backend_open(&r.be, o->backend, 1, e);
     for (int i = 0; !rc && i < op_row_count; i++)
-        if (!o->op || !strcmp(o->op, op_rows[i].name)) {
+        if (!o->op || !strcmp(o->op, op_rows[i]->name)) {
             found = 1;
-            rc = run_row(&r, &op_rows[i], e);
+            rc = run_row(&r, op_rows[i], e);
         }
     if (!rc && !found) {
         rc = err_set(e, ERR_USAGE, "op: got \"%s\", expected the name of an op", o->op);
@@ -75,5 +90,5 @@ int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e) {
 }
 
 int opcheck_count(void) { return op_row_count; }
-const char *opcheck_name(int i) { return i >= 0 && i < op_row_count ? op_rows[i].name : NULL; }
-const char *opcheck_keys(int i) { return i >= 0 && i < op_row_count ? op_rows[i].keys : NULL; }
+const char *opcheck_name(int i) { return i >= 0 && i < op_row_count ? op_rows[i]->name : NULL; }
+const char *opcheck_keys(int i) { return i >= 0 && i < op_row_count ? op_rows[i]->keys : NULL; }

@@ -34,6 +34,9 @@ int opresult_failed(const OpResult *r);
 typedef struct {
     const char *op;    /* one op of opcheck_names, or NULL: all */
     const char *shape; /* "N=5,I=7": one case instead of the table's; NULL: the table's */
+    /* a regime of opcheck_regime instead of the table's cases; "all": every one that the op has; NULL: none */
+    const char *regime;
+    int small; /* leave out regimes that are too large for an emulator */
     /* "ref64", "ref32", "cpu", ..., any name that backend_open knows; NULL: only naive, chunk, diff */
     const char *backend;
     uint64_t seed;
@@ -41,16 +44,20 @@ typedef struct {
     /* to test the checks: what the backend gives for this tensor is taken 1.1 times; NULL: none */
     const char *spoil;
 } OpcheckOptions;
-/* ERR_USAGE for an unknown op or shape, ERR_DEVICE / ERR_MEMORY from the backend; what fails a check is reported,
+/* ERR_USAGE for an unknown op, regime or shape, ERR_DEVICE / ERR_MEMORY from the backend; what fails a check is reported,
  * not returned. */
 int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e);
 int opcheck_count(void);
 const char *opcheck_name(int i);
 const char *opcheck_keys(int i); /* the shape of op i with its defaults: "N=5 I=7 O=6" */
 
+const char *opcheck_regime(int i); /* name of row i of the table of regimes; NULL past its end; a name may come twice */
+const char *opcheck_regime_what(int i);
+int opcheck_regime_has(int i, const char *op); /* whether row i is for this op */
+
 /* ---- hybridize gradcheck ---- */
 typedef struct {
-    const char *op, *backend, *shape; /* backend: a name, "all" (ref64, ref32, cpu), or NULL: the same */
+    const char *op, *backend, *shape, *regime; /* backend: a name, "all" (ref64, ref32, cpu), or NULL: the same */
     uint64_t seed;
     int json, list, verbose; /* verbose: a line for every case, not only the worst one */
 } GradcheckOptions;

@@ -26,7 +26,27 @@ double opcase_key(const OpCase *c, const char *key) {
     if (!strcmp(key, "P")) return opcase_key(c, "pos") + opcase_key(c, "T");
     if (!strcmp(key, "K+8")) return opcase_key(c, "K") + 8; // K products, and about eight other roundings a token
     if (!strcmp(key, "D/2")) return opcase_key(c, "D") / 2;
+    if (!strcmp(key, "N")) return opcase_key(c, "B") * opcase_key(c, "T"); // gates inside a mixer
     return NAN;
+}
+
+static const struct {
+    const char *name;
+    size_t at;
+    double lo, hi;
+} properties[] = {
+    {"decay", offsetof(Property, decay), -1e6, 1}, {"beta", offsetof(Property, beta), 0, 2},
+    {"keys", offsetof(Property, keys), 0, 3},      {"up", offsetof(Property, up), 0, 1e6},
+    {"state", offsetof(Property, state), 0, 1e6},  {"pad", offsetof(Property, pad), 0, 1e6},
+    {"gate", offsetof(Property, gate), 0, 1e3},
+};
+enum { PROPERTIES = sizeof properties / sizeof *properties };
+static double *property(OpCase *c, int i) { return (double *)((char *)&c->is + properties[i].at); }
+static int property_find(const OpCase *c, const char *name, size_t len) {
+    for (int i = 0; i < PROPERTIES; i++)
+        if (strlen(properties[i].name) == len && !memcmp(properties[i].name, name, len) && key_find(c, name, len) < 0)
+            return i;
+    return -1;
 }
 
 /* Next word of *s, cut at cap - 1 characters; 0 at the end. Words are separated by characters of `between`. */
@@ -74,7 +94,13 @@ static int keys_read(OpCase *c, const char *s, int define, Err *e) {
         if (!equals) return key_bad(c, word, e);
         const double v = strtod(equals + 1, &end);
         if (*end || end == equals + 1 || !isfinite(v)) return key_bad(c, word, e);
-        int i = key_find(c, word, (size_t)(equals - word));
+        int i = define ? -1 : property_find(c, word, (size_t)(equals - word));
+        if (i >= 0) {
+            if (!(v >= properties[i].lo && v <= properties[i].hi)) return key_bad(c, word, e);
+            *property(c, i) = v;
+            continue;
+        }
+        i = key_find(c, word, (size_t)(equals - word));
         if (i < 0) {
             if (!define || c->keys == MAX_KEYS) return key_bad(c, word, e);
             i = c->keys++;
@@ -125,9 +151,9 @@ static int name_index(const char *word, const char *const *names) {
 static void tensor_word(TensorRow *t, int n, const char *word) {
     static const char *const kinds[] = {"real", "wide", "int", "double", NULL};
     static const char *const roles[] = {"in", "out", "saved", "cot", "grad", "over", "work", NULL};
-    static const char *const draws[] = {"",      "plain",  "normal",  "wild",   "near_one", "decay",
-                                        "beta",  "unit",   "ids",     "starts", "weight",   "target",
-                                        "a_log", "angles", "squares", "cache",  "like_t",   NULL};
+    static const char *const draws[] = {"",        "plain", "normal", "wild",    "near_one",  "decay", "beta",
+                                        "unit",    "ids",   "starts", "weight",  "target",    "a_log", "angles",
+                                        "squares", "cache", "like_t", "gate_in", "gate_bias", NULL};
     char role[24];
     const char *s = word;
     if (n == 0) {
@@ -184,6 +210,10 @@ static void case_text(OpCase *c) {
     for (int i = 0; i < c->keys && used < sizeof c->text; i++)
         used += (size_t)snprintf(c->text + used, sizeof c->text - used, "%s%s=%g", i ? " " : "", c->key[i].name,
                                  c->key[i].value);
+    for (int i = 0; i < PROPERTIES && used < sizeof c->text; i++)
+        if (!isnan(*property(c, i)))
+            used +=
+                (size_t)snprintf(c->text + used, sizeof c->text - used, " %s=%g", properties[i].name, *property(c, i));
     for (int i = 0; i < c->tensors && used < sizeof c->text; i++)
         if (!opcase_has(c, i))
             used += (size_t)snprintf(c->text + used, sizeof c->text - used, " -%s", c->tensor[i].name);
@@ -194,6 +224,7 @@ int opcase_open(OpCase *c, const OpRow *row, const char *table, const char *user
     c->row = row;
     tensors_read(c, row->tensors);
     c->absent = absent;
+    for (int i = 0; i < PROPERTIES; i++) *property(c, i) = NAN;
     int rc = keys_read(c, row->keys, 1, e);
     if (!rc) rc = keys_read(c, table, 0, e);
     if (!rc) rc = keys_read(c, user, 0, e);
@@ -225,22 +256,37 @@ static double draw_hard_row(Rng *g) {
     return scale[rng_below(g, 4)];
 }
 
-static double draw_one(Draw draw, int hard, Rng *g) {
+static double draw_decay(double decay, double z, double u, Rng *g) {
+    static const double mixed[] = {0, -1e-3, -0.1, -1, -5, -20, -50, -200};
+    return decay > 0 ? mixed[rng_below(g, 8)] * (0.9 + 0.2 * u) : decay * (1 + 0.05 * fmax(-2, fmin(2, z)));
+}
+
+static double draw_one(const OpCase *c, Draw draw, int hard, Rng *g) {
     static const double decay[] = {0, -1e4, -1e-4, -20, -1}, beta[] = {0, 1, 1e-6, 0.5}, wild[] = {0, 1, 30, 200, 1e3};
-    const double z = rng_normal(g), u = rng_uniform(g);
+    const double z = rng_normal(g), u = rng_uniform(g), normalizer = opcase_key(c, "normalizer");
     switch (draw) {
     case WILD:
-        return hard == 1 ? copysign(wild[rng_below(g, 5)], z) * (0.5 + u) : z;
+        return hard == 1 ? copysign(wild[rng_below(g, 5)], z) * (0.5 + u) : isnan(c->is.gate) ? z : c->is.gate * z;
     case NEAR_ONE:
         return hard == 1 && u < 0.3 ? 0 : 1 + 0.3 * z;
     case DECAY:
+        if (!isnan(c->is.decay)) return draw_decay(c->is.decay, z, u, g);
         return hard == 3 ? -1e4 : hard == 2 ? 0 : hard == 1 ? decay[rng_below(g, 5)] : -0.3 * fabs(z);
     case BETA:
+        if (!isnan(c->is.beta)) return c->is.beta == 2 ? 1 + u : c->is.beta;
         return hard == 2 ? 1 : hard == 1 ? beta[rng_below(g, 4)] : 0.05 + 0.9 * u;
     case WEIGHT:
         return u < 0.3 ? 0 : hard == 2 ? 1 : 0.2 + fabs(z);
-    case A_LOG:
-        return hard == 1 ? -7 + 11 * u : log(0.1 + 4 * u); // up to e^4 times softplus
+    case A_LOG: // up to e^4 times softplus
+        if (!isnan(c->is.decay)) return c->is.decay > 0 ? log(16) : log(fmax(-c->is.decay, 1e-9) / 3) + 0.05 * z;
+        return hard == 1 ? -7 + 11 * u : log(0.1 + 4 * u);
+    case GATE_IN: // of a decay: softplus(3) is about 3, logsigmoid(x) about x
+        if (isnan(c->is.decay)) return z;
+        if (c->is.decay > 0)
+            return isnan(normalizer) ? (u < 0.1 ? 3 : -7) + 0.1 * z : (u < 0.1 ? -50 : -.1) * normalizer;
+        return isnan(normalizer) ? 0.3 * z : normalizer * c->is.decay * (1 + 0.05 * z) + (c->is.decay > -1 ? 20 : 0);
+    case GATE_BIAS:
+        return isnan(c->is.decay) ? z : c->is.decay > 0 ? 0 : 3 + 0.1 * z;
     case SQUARES:
         return hard == 2 ? 0 : z * z;
     default:
@@ -248,10 +294,11 @@ static double draw_one(Draw draw, int hard, Rng *g) {
     }
 }
 
-static void draw_starts(double *v, const int *dims, int T, Rng *g) {
+static void draw_starts(double *v, const int *dims, int T, double pad, Rng *g) {
     for (int b = 0; b < dims[0]; b++)
         for (int t = 0, begin = 0; t < T; t++) {
-            if (t > 0 && (rng_below(g, 5) == 0 || (b == 1 && t == 1))) begin = t; // also documents of one token
+            if (!isnan(pad)) begin = t >= pad + b && t > 0 ? (int)pad + b : 0;
+            else if (t > 0 && (rng_below(g, 5) == 0 || (b == 1 && t == 1))) begin = t; // also documents of one token
             v[(size_t)b * T + t] = begin;
         }
 }
@@ -273,11 +320,37 @@ static void draw_rows(const OpCase *c, int i, int hard, Rng *g) {
                                                                                : 1;
         double square = 0;
         for (size_t k = n; k < n + width; k++) {
-            v[k] = scale * draw_one(t->draw, hard, g);
+            v[k] = scale * draw_one(c, t->draw, hard, g);
             square += v[k] * v[k];
         }
         for (size_t k = n; t->draw == UNIT && k < n + width; k++) v[k] /= sqrt(square);
     }
+}
+
+/* Keys of a kind: row n of k is token n / Hk, head n % Hk. */
+static void draw_keys(const OpCase *c, int i, Rng *g) {
+    const size_t K = (size_t)opcase_key(c, "K"), Hk = (size_t)opcase_key(c, "Hk");
+    double *v = c->value[i];
+    for (size_t n = 0; n < c->count[i] / K; n++) {
+        const double length = 0.5 + 0.9 * rng_uniform(g);
+        for (size_t a = 0; a < K; a++) {
+            double *x = &v[n * K + a];
+            if (c->is.keys == 0) *x = 0;
+            else if (c->is.keys == 1) *x = v[n % Hk * K + a];
+            else if (c->is.keys == 2) *x = a == n / Hk % K;
+            else *x *= length;
+        }
+    }
+}
+
+/* What the case says of whole tensors. */
+static void draw_properties(OpCase *c, int i, Rng *g) {
+    const TensorRow *t = &c->tensor[i];
+    double by = 1;
+    if (!strcmp(t->name, "k") && t->draw != CACHE && !isnan(c->is.keys)) draw_keys(c, i, g);
+    if (!strcmp(t->name, "S0") && !isnan(c->is.state)) by = c->is.state;
+    if (t->role == COT && !isnan(c->is.up)) by = c->is.up > 0 ? c->is.up : !strcmp(t->of, "final");
+    for (size_t n = 0; by != 1 && n < c->count[i]; n++) c->value[i][n] *= by;
 }
 
 /* Tokens to predict: where the row's weight is 0 the target is not read, so it is one that must not be. */
@@ -306,7 +379,7 @@ static void draw_tensor(OpCase *c, int i, Rng *g) {
         for (size_t k = 0; k < c->count[i]; k++) v[k] = (double)rng_below(g, (uint64_t)opcase_key(c, "VOC"));
         break;
     case STARTS:
-        draw_starts(v, c->dims[i], c->dims[i][1], g);
+        draw_starts(v, c->dims[i], c->dims[i][1], c->is.pad, g);
         break;
     case ANGLES:
         draw_angles(v, c->count[i] / 2, g);
@@ -336,5 +409,6 @@ void opcase_draw(OpCase *c, uint64_t seed) {
         if (!c->value[i]) continue;
         rng_seed3(&g, seed, hash_bytes(1, c->row->name, strlen(c->row->name)), hash_bytes(2, name, strlen(name)));
         draw_tensor(c, i, &g);
+        draw_properties(c, i, &g);
     }
 }

@@ -228,7 +228,7 @@ static void state_step(double *S, double *next, const double *A, const double *k
 static void state_matrix(double *A, const OpCase *c, const Dims *d, int b, int t, int h) {
     const int bth = (b * d->T + t) * d->H + h, bthk = (b * d->T + t) * d->Hk + h * d->Hk / d->H;
     const double *k = in(c, "k") + bthk * d->K, *beta = in(c, "beta"), *g = in(c, "g");
-    const int begins = t > 0 && document(c, b, t) == t, channels = !strcmp(c->row->name, "kda");
+    const int begins = t > 0 && document(c, b, t) == t, channels = beta && c->rank[opcase_find(c, "g")] == 4; // of g
     for (int i = 0; i < d->K * d->K; i++) {
         const int row = i / d->K, col = i % d->K;
         const double decay = begins     ? 0
@@ -267,6 +267,28 @@ static void naive_mixer(const OpCase *c, double **out, double *scratch) {
 void naive_delta_rule(const OpCase *c, double **out, double *scratch) { naive_mixer(c, out, scratch); }
 void naive_gla(const OpCase *c, double **out, double *scratch) { naive_mixer(c, out, scratch); }
 void naive_kda(const OpCase *c, double **out, double *scratch) { naive_mixer(c, out, scratch); }
+
+/* The scan, its gates being what was just computed. */
+static void naive_gated(const OpCase *c, double **out, double *scratch) {
+    OpCase scan = *c;
+    const int g = opcase_find(c, "g"), beta = opcase_find(c, "beta");
+    scan.value[g] = out[g];
+    if (beta >= 0) scan.value[beta] = out[beta];
+    naive_mixer(&scan, out, scratch);
+}
+void naive_gdn_mixer(const OpCase *c, double **out, double *scratch) {
+    naive_delta_gate(c, out, scratch);
+    naive_gated(c, out, scratch);
+}
+void naive_kda_mixer(const OpCase *c, double **out, double *scratch) {
+    naive_kda_gate(c, out, scratch);
+    naive_gated(c, out, scratch);
+}
+void naive_gla_mixer(const OpCase *c, double **out, double *scratch) {
+    for (int i = 0; i < key(c, "B") * key(c, "T") * key(c, "Hk") * key(c, "K"); i++)
+        to(c, out, "g")[i] = log_sigmoid(in(c, "x")[i]) / opcase_key(c, "normalizer");
+    naive_gated(c, out, scratch);
+}
 
 /* Probabilities of one row of x (C) times w (VOC,C), the plain way; long double has exponents enough for any case. */
 static void softmax_row(long double *p, const double *x, const double *w, double tau, int C, int VOC) {

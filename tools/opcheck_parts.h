@@ -1,6 +1,7 @@
 /* opcheck_parts.h - how an op is described to the checks (opcheck_table.c), inside opcheck*.c only. */
 #ifndef HYB_OPCHECK_PARTS_H
 #define HYB_OPCHECK_PARTS_H
+#include <stddef.h>
 #include "base/rng.h"
 #include "tools/opcheck.h"
 
@@ -35,7 +36,9 @@ typedef enum {
     ANGLES,
     SQUARES,
     CACHE,
-    LIKE_T
+    LIKE_T,
+    GATE_IN,
+    GATE_BIAS
 } Draw;
 typedef struct {
     char name[24], of[24], shape[24], terms[24];
@@ -45,7 +48,18 @@ typedef struct {
     int optional;
 } TensorRow;
 
-enum { MAX_TENSORS = 24, MAX_KEYS = 20, MAX_RANK = 6, MAX_CASES = 20 };
+/* What a case may say besides its op's own keys: properties of the inputs, NAN where they are drawn as usual. */
+typedef struct {
+    double decay; /* <= 0: log decays of about this (0: exactly); 1: from 0 to -200, mixed */
+    double beta;  /* write strengths: all this; 2: between 1 and 2 */
+    double keys;  /* rows of k: 0 zero, 1 all equal, 2 orthogonal, 3 of any length up to 1.4 */
+    double up;    /* upstream gradients times this; 0: only on the final state */
+    double state; /* the initial state times this */
+    double pad;   /* row b: b + this tokens of another document first, as padding on the left */
+    double gate;  /* inputs of activations times this */
+} Property;
+
+enum { MAX_TENSORS = 28, MAX_KEYS = 20, MAX_RANK = 6, MAX_CASES = 20 };
 typedef struct OpCall OpCall;
 typedef struct OpCase OpCase;
 typedef struct {
@@ -77,6 +91,7 @@ struct OpCase {
         double value;
     } key[MAX_KEYS];
     int keys, tensors, nodiff;
+    Property is;
     TensorRow tensor[MAX_TENSORS];
     unsigned absent; /* bit i: tensor i is NULL */
     size_t count[MAX_TENSORS];
@@ -91,8 +106,24 @@ struct OpCall {
     void *t[MAX_TENSORS]; /* NULL where absent */
 };
 
-extern const OpRow op_rows[];
+extern const OpRow *const op_rows[];
 extern const int op_row_count;
+extern const OpRow row_attention, row_conv, row_delta_gate, row_delta_rule, row_gla_gate, row_gla, row_kda_gate,
+    row_kda, row_gdn_mixer, row_gla_mixer, row_kda_mixer; // opcheck_mixers.c
+#define FORWARD(f)  .forward_at = offsetof(Ops, f)
+#define BACKWARD(f) .backward_at = offsetof(Ops, f)
+
+/* ---- regimes (opcheck_regime.c) ---- */
+enum { REGIME_CASES = 6 };
+typedef struct {
+    const char *name, *ops;          /* the ops it is for */
+    const char *cases[REGIME_CASES]; /* changes to their defaults, as in OpRow */
+    const char *what;
+    int large; /* too much for an emulator */
+} Regime;
+extern const Regime op_regimes[];
+extern const int op_regime_count;
+int regime_has(const Regime *r, const char *op);
 
 /* ---- cases (opcheck_case.c) ---- */
 /* Defaults, then `table` ("N=3 -b"), then `user` ("N=3,I=4"), either may be NULL. Lays out and allocates all tensors.
@@ -113,6 +144,8 @@ static inline int dim(const OpCall *c, const char *key) { return (int)opcase_key
 static inline double num(const OpCall *c, const char *key) { return opcase_key(c->c, key); }
 void *at(const OpCall *c, const char *tensor);
 size_t size_of(const OpCall *c, const char *tensor); /* bytes */
+/* `to` starts as a copy of `from`: for ops that work in place, and for views into a larger tensor. */
+void copy(const OpCall *c, const char *to, const char *from);
 
 /* ---- one backend's copy of a case (opcheck_side.c) ---- */
 typedef struct {
@@ -175,5 +208,5 @@ typedef void Naive(const OpCase *c, double **out, double *scratch);
 Naive naive_add, naive_accumulate, naive_sum, naive_sumsq, naive_embed, naive_linear, naive_rmsnorm, naive_add_rmsnorm,
     naive_gated_rmsnorm, naive_sigmoid_rmsnorm, naive_l2norm, naive_silu, naive_swiglu, naive_rope, naive_attention,
     naive_conv, naive_delta_gate, naive_delta_rule, naive_gla_gate, naive_gla, naive_kda_gate, naive_kda,
-    naive_head_xent, naive_head_kl, naive_align_loss, naive_adamw;
+    naive_gdn_mixer, naive_gla_mixer, naive_kda_mixer, naive_head_xent, naive_head_kl, naive_align_loss, naive_adamw;
 #endif
