@@ -9,12 +9,13 @@ typedef struct {
 } Options;
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
-    {"op", "one op; empty: all (--list names them)", OPT_TEXT, AT(op), 0, 64, NULL, 0},
-    {"backend", "the one to check; all: ref64, ref32, cpu", OPT_TEXT, AT(backend), 0, 64, NULL, 0},
-    {"shape", "one case like N=5,I=7,O=6; empty: the op's own cases", OPT_TEXT, AT(shape), 0, 256, NULL, 0},
+    {"op", "one op; empty: all (--list names them)", OPT_TEXT, AT(op), 0, 64, NULL, AFFECTS_EVALUATION},
+    {"backend", "the one to check; all: ref64, ref32, cpu", OPT_TEXT, AT(backend), 0, 64, NULL, AFFECTS_EVALUATION},
+    {"shape", "one case like N=5,I=7,O=6; empty: the op's own cases", OPT_TEXT, AT(shape), 0, 256, NULL,
+     AFFECTS_EVALUATION},
     {"regime", "inputs and sizes that kernels go wrong on, by name; all: every one", OPT_TEXT, AT(regime), 0, 64, NULL,
-     0},
-    {"list", "only list ops and cases", OPT_BOOL, AT(list), 0, 0, NULL, 1},
+     AFFECTS_EVALUATION},
+    {"list", "only list ops and cases", OPT_BOOL, AT(list), 0, 0, NULL, AFFECTS_LOOKS},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }
