@@ -49,6 +49,26 @@ START_TEST(test_op) {
 }
 END_TEST
 
+/* The regimes of every op (tools/opcheck_regime.c). Large ones only on cpu, where they take a moment. */
+START_TEST(test_regimes) {
+    const char *op = opcheck_name(_i);
+    if (only && strcmp(op, only) != 0) return;
+    Tally t = {.margin = INFINITY};
+    Err e = {0};
+    int has = 0;
+    for (int i = 0; opcheck_regime(i); i++) has |= opcheck_regime_has(i, op);
+    if (!has) return;
+    for (int b = 0; b < (self ? 2 : 3); b++) {
+        const OpcheckOptions o = {
+            .op = op, .backend = backends[b], .regime = "all", .seed = 2, .self = b == 0, .small = b < 2};
+        if (opcheck_run(&o, tally, &t, &e)) ck_abort_msg("%s: %s (%s)", op, e.msg, e.hint);
+    }
+    printf("%-14s %5d comparisons in regimes, smallest margin %.2f: %s\n", op, t.compared, t.margin, t.worst);
+    ck_assert_int_gt(t.compared, 10);
+    ck_assert_int_eq(t.failed, 0);
+}
+END_TEST
+
 /* Numbers that a person can check. */
 START_TEST(test_by_hand) {
     const double x[4] = {3, 4, 0, 0}, one[2] = {1, 1};
@@ -452,6 +472,7 @@ SUITE("ops") {
     }
     GROUP("table", .timeout = 300);
     CASE(test_op, .times = opcheck_count());
+    CASE(test_regimes, .times = opcheck_count());
     if (only) return;
     GROUP("checks", .timeout = 300);
     CASE(test_by_hand);
