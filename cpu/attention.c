@@ -8,7 +8,8 @@
  *   dV += P^T dO      A = rows of P^T,  B = rows of dO        dK += dS^T Q   likewise
  *   dQ += dS K        A = columns of dS^T, B = rows of k
  * Tiles across the diagonal are cut into strips of 16 queries, each with only the keys that it can see.
- * BF16: rows are widened into the workspace a tile at a time, and outputs are rounded once, when their sums are done. */
+ * BF16: rows are widened into the workspace a tile at a time, and outputs are rounded once, when their sums are done.
+ * */
 #include "ops/ops.h"
 #include "parallel.h"
 #include "tile.h"
@@ -251,7 +252,8 @@ typedef struct {
     float *work;
 } AttnJob;
 
-/* The workspace has a part for every head: dk and dv of a query head first, then (BF16) the widened tiles of a thread. */
+/* The workspace has a part for every head: dk and dv of a query head first, then (BF16) the widened tiles of a thread.
+ * */
 static float *attn_part(const AttnJob *j, size_t i) {
     return (float *)((char *)j->work + attention_work(j->d) / ((size_t)j->d->B * j->d->H) * i);
 }

@@ -40,8 +40,9 @@ int cpu_threads(int n);
 void cpu_pin(int on);
 
 /* Weights w (O,I), of float or (bits 16) BF16, that many products will read (Backend.hold): a second copy, packed for
- * y = x W^T and, if asked for, dx = dy W, made by the first product. Nothing if w is held already or there is no memory. changed:
- * whoever wrote w, before the next product. let_go: before w is released; fine if it is not held. Not while an op runs.
+ * y = x W^T and, if asked for, dx = dy W, made by the first product. Nothing if w is held already or there is no
+ * memory. changed: whoever wrote w, before the next product. let_go: before w is released; fine if it is not held.
+ * Not while an op runs.
  * */
 void cpu_hold(const void *w, int O, int I, int backward, int bits);
 size_t cpu_hold_bytes(int O, int I, int backward, int bits); /* what that copy takes at most */

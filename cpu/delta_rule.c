@@ -17,7 +17,7 @@
  *          over i >= t, of K_j.(out o V' dS^T) over j < t, and e^{G_n} <S, dS>: all that decays over token t, no sum
  *          of which is subtracted from another
  *   dS <- e^{G_n} dS + Q^T (scale in o dO) - K^T (in o dR)
- * Source: performance.md 5.1, 5.2 (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), with the inverse replaced by two
+ * Source: ref/METHOD.md 6.2 (Yang, Kautz, Hatamizadeh, arXiv 2412.06464), with the inverse replaced by two
  * substitutions. */
 #include "scan.h"
 

@@ -7,7 +7,8 @@
  * Backward, dS belonging to the state after, dA = scale tril(dO V^T):
  *   dV = A^T dO + (out o k) dS        dQ_i = sum_j dA_ij D_ij o k_j + scale in_i o (dO S^T)_i
  *   dK_j = sum_i dA_ij D_ij o q_i + out_j o (V dS^T)_j         dS <- diag(in_n) dS + (scale in o q)^T dO
- *   dg_t = the sum of every term above whose decay leads over token t, times its own q or k: pairs j < t <= i, the state
+ *   dg_t = the sum of every term above whose decay leads over token t, times its own q or k: pairs j < t <= i,
+ *   the state
  *   before read by i >= t, the state after written by j < t, and in_n rows(S o dS). Each holds e^{g_t} as a factor and
  *   none is subtracted again: sums of all of q o dQ - k o dK from row t on would leave the noise of the pairs behind t,
  *   however small dg_t is.
@@ -15,7 +16,7 @@
  * So the triangle is halved down to LEAF rows; each off-diagonal square is a product of q_i o D_ir and k_j o D_rj,
  * r its first row i, and the leaves go pair by pair. Every
  * D is a product of steps e^g <= 1, so no exponent is ever above 0 and strong decays underflow to what they are.
- * Source: Yang et al. (arXiv 2312.06635); method.md 2.2. */
+ * Source: Yang et al. (arXiv 2312.06635); ref/METHOD.md 6.3. */
 #include "scan.h"
 
 enum { LEAF = 8 };

@@ -19,8 +19,8 @@ INLINE size_t column_block(size_t C) {
 }
 INLINE size_t block_size(size_t b, size_t block, size_t n) { return n - b * block < block ? n - b * block : block; }
 
-/* The arguments of an op as its tasks get them: outputs and inputs in the contract's order, those that are `wide` apart,
- * sizes N (rows) and C, or n (elements). */
+/* The arguments of an op as its tasks get them: outputs and inputs in the contract's order, those that are `wide`
+ * apart, sizes N (rows) and C, or n (elements). */
 typedef struct {
     real *out[2];
     float *wout[2];

@@ -1,6 +1,6 @@
 /* path.h - all of cpu/ for one instruction set and one storage type: included by cpu_avx512.c, cpu_bf16_amx.c and so on
- * with BITS (32: float, 16: BF16), SIMD (vector bits), CPU_PATH (what is exported) and its NAME defined, and for BF16 DOT
- * (dot.h). */
+ * with BITS (32: float, 16: BF16), SIMD (vector bits), CPU_PATH (what is exported) and its NAME defined, and for BF16
+ * DOT (dot.h). */
 #include "cpu/add.c"
 #if BITS == 16
 #include "cpu/gemm16.c"

@@ -172,7 +172,8 @@ static size_t chunk_end(const DeltaDims *d, size_t c) {
     return end < (size_t)d->T ? end : (size_t)d->T;
 }
 
-/* ---- states: where those of one (batch element, head) stand while its chunks are worked through, as ref's States ---- */
+/* ---- states: where those of one (batch element, head) stand while its chunks are worked through, as ref's States ----
+ * */
 
 /* float: all of them in `states`, or in place in `state` if the caller keeps none. BF16: always in place, so that what
  * runs on is not rounded; `states` gets rounded copies. */

@@ -22,10 +22,10 @@ static void accumulate(real *y, const real *x, double alpha, size_t n) {
     if (n) LAUNCH(accumulate_kernel, pack_blocks(n), PACK_THREADS, 0, y, x, (float)alpha, n);
 }
 
-/* sum and sumsq, in exactly the order of the contract, so that the value is ref's to the bit: 4096 elements from left to
- * right, then the block sums of a tensor from first to last. A lane adds one block; its warp brings 32 blocks' next 128
- * elements through shared memory, a row a block, so that global reads are runs of 512 bytes and every lane has its own
- * bank. A launch takes as many tensors as its parameters have room for. */
+/* sum and sumsq, in exactly the order of the contract, so that the value is ref's to the bit:
+ * 4096 elements from left to right, then the block sums of a tensor from first to last. A lane adds one block;
+ * its warp brings 32 blocks' next 128 elements through shared memory, a row a block, so that global reads are runs of
+ * 512 bytes and every lane has its own bank. A launch takes as many tensors as its parameters have room for. */
 enum { SUM_BLOCK = 4096, SUM_STAGE = 1024, SUM_TENSORS = 192, SUM_WARPS = 2, SUM_RUN = 4 * WARP, SUM_LD = SUM_RUN + 1 };
 struct SumTable { // tensor t has the blocks first[t] ... first[t + 1] - 1
     const wide *x[SUM_TENSORS];

@@ -41,8 +41,8 @@ __device__ float gdn_gam(const GdnDecays &d, int i, int j) {
 }
 
 // ---- prepare ----
-/* What prepare leaves of a chunk, in bf16 elements: A, P, and as floats what the serial kernels would otherwise wait for
- * at the top of every chunk: in_i, out_i and beta_i of every row, and all. */
+/* What prepare leaves of a chunk, in bf16 elements: A, P, and as floats what the serial kernels would otherwise wait
+ * for at the top of every chunk: in_i, out_i and beta_i of every row, and all. */
 enum { GDN_FACTORS = 3 * GDN_C + 4, GDN_PAIR = 2 * GDN_C * GDN_C, GDN_KEPT = GDN_PAIR + 2 * GDN_FACTORS };
 /* Where chunk c of (batch, head) has it, chunks being `each` elements apart. */
 __device__ Bf16 *gdn_pair(Bf16 *work, size_t bh, int c, int chunks, int each) {

@@ -87,7 +87,8 @@ static void plan_make(Plan *p, const MatmulShape *s, const unsigned *align, cons
                          out = s->out == MATMUL_BF16 ? CUDA_R_16BF : CUDA_R_32F;
     const cublasOperation_t op_first = s->tb ? CUBLAS_OP_T : CUBLAS_OP_N, op_second = s->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasLtEpilogue_t epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-    // partial sums of a product that is split along k are float: added up in place they would be rounded to bf16 each time
+    // partial sums of a product that is split along k are float: added up in place they would be rounded to bf16 each
+    // time
     const uint32_t float_sums = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     cublasLtMatmulPreference_t pref;
     cublasLtMatmulHeuristicResult_t found;

@@ -55,8 +55,9 @@ __device__ inline void pack_store(Bf16 *p, size_t i, size_t n, const Pack &a) {
 __device__ inline size_t pack_index() { return ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * PACK; }
 static inline unsigned pack_blocks(size_t n) { return ceil_div(n, (size_t)PACK * PACK_THREADS); }
 
-/* Eight elements where some of the arrays are float: two runs of four that are APART elements from each other, so that a
- * warp's access to a float array is one run of 512 bytes, not 32 pieces with gaps. i: apart_index, a multiple of four. */
+/* Eight elements where some of the arrays are float: two runs of four that are APART elements from each other,
+ * so that a warp's access to a float array is one run of 512 bytes, not 32 pieces with gaps. i:
+ * apart_index, a multiple of four. */
 enum { APART = 4 * WARP };
 __device__ inline size_t apart_index(size_t block) {
     return (block * PACK_THREADS + threadIdx.x / WARP * WARP) * PACK + threadIdx.x % WARP * 4;

@@ -1,5 +1,5 @@
-/* rope.cu - rotary position embedding, pairs (c, c + D/2): a thread turns eight pairs of one head, a block the heads of one
- * token. sign = -1 turns the other way (backward). */
+/* rope.cu - rotary position embedding, pairs (c, c + D/2): a thread turns eight pairs of one head, a block the heads of
+ * one token. sign = -1 turns the other way (backward). */
 enum { ROPE_THREADS = 128 };
 __global__ void rope_kernel(real *y, const real *x, const wide *table, int pos, int T, int H, int D, float sign,
                             int adds) {

@@ -11,7 +11,8 @@ template <int D> struct Tile {
 };
 
 /* Starts copying rows [0, valid) of a matrix (rows `stride` elements apart) into a tile of `rows` rows;
- * the others become zero. A thread keeps its column and walks down, so that an access costs an addition, not a product. */
+ * the others become zero. A thread keeps its column and walks down, so that an access costs an addition, not a product.
+ * */
 template <int D>
 __device__ __forceinline__ void tile_fetch(SHARED_PTR(Bf16) tile, const Bf16 *from, size_t stride, const int rows,
                                            int valid, const int threads) {
@@ -64,7 +65,8 @@ __device__ __forceinline__ void tile_mma(float (&c)[NB][4], SHARED_PTR(Bf16) a, 
         }
     }
 }
-/* c0 += a0 b and c1 += a1 b, each a 16 x k block from row r0 of its own tile and b straight: one pass over b for both. */
+/* c0 += a0 b and c1 += a1 b, each a 16 x k block from row r0 of its own tile and b straight: one pass over b for both.
+ * */
 template <int DA, int DB, int NB>
 __device__ __forceinline__ void tile_mma_both(float (&c0)[NB][4], float (&c1)[NB][4], SHARED_PTR(Bf16) a0,
                                               SHARED_PTR(Bf16) a1, SHARED_PTR(Bf16) b, int r0, int n0, int k) {

@@ -1,6 +1,6 @@
-/* test_bad_metadata.c - good metadata with one member made wrong: each member of a config.json of every layout, of a GGUF
- * model and of its tokenizer, gets a value of another kind, or one that cannot be used. What is read is refused,
- * by its name; nothing else is. */
+/* test_bad_metadata.c - good metadata with one member made wrong: each member of a config.json of every layout,
+ * of a GGUF model and of its tokenizer, gets a value of another kind, or one that cannot be used.
+ * What is read is refused, by its name; nothing else is. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/text_buf.h"

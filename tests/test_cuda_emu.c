@@ -85,7 +85,8 @@ static int tensor(int bug) {
     return wrong;
 }
 
-/* Exponentials of 0 .. -12.7 (the last one has no place where BEHIND_END asks); returns how many are not the C library's. */
+/* Exponentials of 0 .. -12.7 (the last one has no place where BEHIND_END asks); returns how many are not the C
+ * library's. */
 static int limits(int bug) {
     float *x = floats(128), *y = floats(128 - (bug == BEHIND_END)); /* not a multiple of 256 bytes */
     int wrong = 0;

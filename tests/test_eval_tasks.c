@@ -1,5 +1,5 @@
-/* test_eval_tasks.c - scoring, splitting and asking: fake models on all generated tasks, real ones batched against one by
- * one. */
+/* test_eval_tasks.c - scoring, splitting and asking: fake models on all generated tasks, real ones batched against one
+ * by one. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"

@@ -198,7 +198,7 @@ START_TEST(options) {
 }
 END_TEST
 
-START_TEST(official_options) { // method.md 1.5 and 9
+START_TEST(official_options) { // ref/METHOD.md 4, 9
     PipelineOptions o;
     pipeline_defaults(&o);
     pipeline_official(&o);

@@ -22,7 +22,7 @@ static const char *data_dir(void) {
     return NULL;
 }
 
-/* ---- random streams: values of CPython 3 and NumPy, from evaluation.md 11 ---- */
+/* ---- random streams: values of CPython 3 and NumPy ---- */
 
 START_TEST(test_streams) {
     PyRandom r;

@@ -14,7 +14,7 @@ static void teardown(void) { tmpdir_end(); }
 
 /* ---------------------------------------------------------------- counts and layouts */
 
-START_TEST(budgets) { // interfaces.md A7: every shipped number of softmax layers
+START_TEST(budgets) { // ref/METHOD.md 3.4: every shipped number of softmax layers
     static const struct {
         int L;
         double ratio;
@@ -33,7 +33,7 @@ static void is_set(const int *keep, int L, const char *want) {
     ck_assert_str_eq(got, want);
 }
 
-START_TEST(uniform_layouts) { // method.md 3.5, 3.6: every shipped uniform set
+START_TEST(uniform_layouts) { // ref/METHOD.md 8: every shipped uniform set
     static const struct {
         int L, K, last;
         const char *set;

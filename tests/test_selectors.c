@@ -19,7 +19,7 @@ static void teardown(void) { tmpdir_end(); }
 
 /* ---------------------------------------------------------------- SMART and distance */
 
-/* Every shipped SMART set (method.md 3.6). */
+/* Every shipped SMART set (ref/METHOD.md 8). */
 static const struct {
     int L, K, set[18];
 } SMART[] = {{28, 4, {0, 9, 18, 26}},

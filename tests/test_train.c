@@ -662,7 +662,7 @@ END_TEST
 
 /* ---------------------------------------------------------------- numbers of the official code */
 
-START_TEST(step_counts) { // method.md 1.5
+START_TEST(step_counts) { // ref/METHOD.md 4
     StageOptions s = {.target_tokens = 100000000, .batch_size = 96, .micro_batch_size = 12, .train_seq_len = 512};
     ck_assert_int_eq(stage_steps(&s), 2034);
     s = (StageOptions){.target_tokens = 600000000, .batch_size = 32, .micro_batch_size = 2, .train_seq_len = 4096};
@@ -693,7 +693,7 @@ START_TEST(schedules) {
 }
 END_TEST
 
-/* The optimiser against the equations of method.md 1.5, in float64, with groups, decay and clipping. */
+/* The optimiser against the equations of ref/METHOD.md 4, in float64, with groups, decay and clipping. */
 typedef struct {
     double *w, *m, *v;
     const double *g;

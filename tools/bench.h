@@ -2,7 +2,7 @@
  *
  * Each row is the median of paired repetitions: multiply-adds from registers first, the op right after, so that a busy
  * neighbour or a changing clock slows both. Rows on one thread are in CPU time of that thread, the others in wall time.
- * "useful" operations are counted: causal attention its triangle, a chunk its triangles (performance.md 1.4). */
+ * "useful" operations are counted: causal attention its triangle, a chunk its triangles (cpu/SPEED.md). */
 #ifndef HYB_BENCH_H
 #define HYB_BENCH_H
 #include <stdio.h>
@@ -24,7 +24,7 @@ typedef struct {
 
 typedef struct {
     const char *op; // only ops whose name contains this; NULL: all
-    // "demo" (small shapes), "large", "matmul" (the 72 products of performance.md 1.2), "all", "steps" (only `step`);
+    // "demo" (small shapes), "large", "matmul" (the 72 products of cpu/SPEED.md), "all", "steps" (only `step`);
     // NULL: "demo"
     const char *set;
     int threads;    // <= 0: all cores. Every row is measured on 1 thread and on these

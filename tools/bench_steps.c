@@ -36,7 +36,7 @@ static Products products_of(const Config *c) {
     return p;
 }
 
-/* A token of one layer: attention over T/2 tokens, or a state and half a chunk of 64 (performance.md 1.4). */
+/* A token of one layer: attention over T/2 tokens, or a state and half a chunk of 64 (cpu/SPEED.md). */
 static double mix_flops(const Config *c, int l, int T, int backward) {
     const double wide = (double)c->H * c->D;
     if (!c->mixer[l]) return (backward ? 8 : 4) * wide * (T + 1) / 2;

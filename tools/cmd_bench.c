@@ -102,7 +102,7 @@ static int steps_of_model(Steps *s, const Cli *c, Backend *be, Err *e) {
     return OK;
 }
 
-/* The shapes that performance.md 1.3 gives PyTorch's figures for, and decoding at that of stories110M. */
+/* The shapes that cpu/SPEED.md gives PyTorch's figures for, and decoding at that of stories110M. */
 static void steps_of_shapes(Steps *s, Backend *be) {
     for (int i = 0; i < 4; i++) {
         const Config c = bench_config(288, 6, 6, 6, 768, i / 2 ? 32000 : 4096, 1);

@@ -1,6 +1,6 @@
 /* opcheck.h - every op as data: its tensors, cases and tolerances; and the checks that any backend is put through.
  *
- * For each op and case (design.md 5):
+ * For each op and case (ref/ops/README.md):
  *   naive    ref64's outputs against the same formula written down a second time, differently (opcheck_naive.c)
  *   chunk    ref64's chunked form, outputs and gradients, against its recurrence
  *   diff     ref64's gradients against central differences, with random cotangents on every output (small cases)
@@ -44,8 +44,8 @@ typedef struct {
     /* to test the checks: what the backend gives for this tensor is taken 1.1 times; NULL: none */
     const char *spoil;
 } OpcheckOptions;
-/* ERR_USAGE for an unknown op, regime or shape, ERR_DEVICE / ERR_MEMORY from the backend; what fails a check is reported,
- * not returned. */
+/* ERR_USAGE for an unknown op, regime or shape, ERR_DEVICE / ERR_MEMORY from the backend;
+ * what fails a check is reported, not returned. */
 int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e);
 int opcheck_count(void);
 const char *opcheck_name(int i);

@@ -2,7 +2,7 @@
  *
  * Reading: a whole file as (pointer, length), mapped read-only. Writing: to "PATH.tmp-PID" in the same directory,
  * fsync, rename, fsync of the directory, so that a reader sees the old file or the new one and never a part
- * (interfaces.md B5).
+ * (ref/io/FORMATS.md 6).
  * Every call goes through a counter, so that tests can fail or kill the process at the n-th I/O call. */
 #ifndef HYB_FILE_H
 #define HYB_FILE_H

@@ -1,4 +1,4 @@
-/* choice.h - which answer does the model prefer, and is it the right one? Source: evaluation.md 2.7. */
+/* choice.h - which answer does the model prefer, and is it the right one? Source: ref/eval/README.md 4. */
 #ifndef HYB_CHOICE_H
 #define HYB_CHOICE_H
 #include <stddef.h>

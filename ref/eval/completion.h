@@ -7,7 +7,7 @@
  *          Based and "just read twice" papers); optionally only a window of tokens around the first hit of key or value
  *   twice  as jrt, the text shown twice
  *
- * Source: evaluation.md 5; github HazyResearch/prefix-linear-attention, lm-eval-harness. */
+ * Source: ref/eval/README.md 5; github HazyResearch/prefix-linear-attention, lm-eval-harness. */
 #ifndef HYB_COMPLETION_H
 #define HYB_COMPLETION_H
 #include "eval/questions.h"

@@ -1,5 +1,5 @@
 /* drills.h - the diagnostic tasks by whose loss under zero-ablation the paper's task-guided baselines rank layers
- * (method.md 3.5, evaluation.md 7.2): seeded, greedy, with words made of syllables, since the official word lists come
+ * (ref/METHOD.md 8): seeded, greedy, with words made of syllables, since the official word lists come
  * from one tokenizer or package.
  *
  *   ar          name: digit pairs, the sum of three asked           the number is in the output

@@ -3,7 +3,8 @@
  * KL-divergence statistics, and the split of zoology: does the token to come continue a bigram that this context has
  * shown before?
  *
- * Consecutive windows of T tokens, each from a fresh state, as perplexity.h. Units are nats. Source: evaluation.md 7.3.
+ * Consecutive windows of T tokens, each from a fresh state, as perplexity.h. Units are nats. Source:
+ * ref/eval/README.md 1.
  * */
 #ifndef HYB_KLSTATS_H
 #define HYB_KLSTATS_H

@@ -1,7 +1,7 @@
 /* lm.h - a model the way an evaluation harness sees it: text in, greedy text or log-probabilities out.
  *
  * Every prompt is scored as if it were alone: prompts of any lengths run together without padding (model/ragged.h).
- * Requests that share their context share its caches and states too. Source: evaluation.md 2. */
+ * Requests that share their context share its caches and states too. Source: ref/eval/README.md 4. */
 #ifndef HYB_LM_H
 #define HYB_LM_H
 #include "base/log.h"

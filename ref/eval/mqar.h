@@ -13,9 +13,9 @@
  *                  value; then all of
  *                  them again in another order, values included
  *
- * The distributions are the originals' (github HazyResearch/zoology; NGRAM and COPY: evaluation.md 7.3), their random
- * streams are not.
- * Source: evaluation.md 7.1, 7.3. */
+ * The distributions are the originals' (github HazyResearch/zoology; NGRAM and COPY: ref/eval/README.md 1),
+ * their random streams are not.
+ * Source: ref/eval/README.md 1. */
 #ifndef HYB_MQAR_H
 #define HYB_MQAR_H
 #include "base/rng.h"

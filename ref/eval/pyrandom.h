@@ -3,7 +3,7 @@
  *
  * Both are the Mersenne twister MT19937 (Matsumoto & Nishimura 1998); they differ in seeding and in how numbers are
  * made of words.
- * Source: evaluation.md 2.1. Nothing but evaluation uses these; everything else draws from base/rng.h. */
+ * Source: ref/eval/README.md 2. Nothing but evaluation uses these; everything else draws from base/rng.h. */
 #ifndef HYB_PYRANDOM_H
 #define HYB_PYRANDOM_H
 #include <stddef.h>

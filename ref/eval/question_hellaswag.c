@@ -1,4 +1,4 @@
-/* question_hellaswag.c - HellaSwag: the publisher's rows, and the six-line form of a mirror. evaluation.md 6. */
+/* question_hellaswag.c - HellaSwag: the publisher's rows, and the six-line form of a mirror. ref/eval/README.md 4. */
 #include "eval/question_parts.h"
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* question_mmlu.c - MMLU from its official files: SUBJECT_test.csv, a row being question, four choices, letter.
- * evaluation.md 6. */
+ * ref/eval/README.md 4. */
 #include "base/mem.h"
 #include "eval/question_parts.h"
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* questions.h - question sets from files: what each row becomes. Contexts and choices as lm-evaluation-harness builds
  * them.
- * Source: evaluation.md 5, 6; file forms as the publishers and common mirrors give them. */
+ * Source: ref/eval/README.md 4, 5; file forms as the publishers and common mirrors give them. */
 #ifndef HYB_QUESTIONS_H
 #define HYB_QUESTIONS_H
 #include "eval/evalset.h"

@@ -4,7 +4,7 @@
  * n distinct keys, values with replacement, fresh in every sequence, so nothing can be memorised in the weights;
  * queries are drawn with replacement. A value in the query part is predicted at its key's position.
  * Guessing one of the values gives about 1/n.
- * The same generator feeds pretraining (method/pretrain.h). Source: evaluation.md 7.3, 8.1. */
+ * The same generator feeds pretraining (method/pretrain.h). Source: ref/METHOD.md 12. */
 #ifndef HYB_RECALL_H
 #define HYB_RECALL_H
 #include "base/rng.h"

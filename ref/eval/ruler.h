@@ -1,15 +1,15 @@
 /* ruler.h - the 13 RULER tasks (NVIDIA, Apache-2.0) as EleutherAI's lm-evaluation-harness (MIT) makes them: same random
- * streams, same texts, same quirks, so that a sample here is byte for byte a sample there. Source: evaluation.md 3; the
- * prompt strings are interface facts of both projects.
+ * streams, same texts, same quirks, so that a sample here is byte for byte a sample there. Source:
+ * ref/eval/README.md 2; the prompt strings are interface facts of both projects.
  *
  * A task's length is fitted by a search with coarse steps, during which samples are drawn, so the search is part of the
  * random stream. Lengths at which the original never ends (nothing fits) are ERR_USAGE.
  *
  * NVIDIA's own generator (github NVIDIA/RULER) is the other flavour: a binary search that fills the length to the last
  * unit, the answer prefix counted, no special tokens, CWE with an example, any gold answer suffices in question
- * answering, scores in percent rounded to two decimals. No chat template. Source: evaluation.md 4.
+ * answering, scores in percent rounded to two decimals. No chat template. Source: ref/eval/README.md 3.
  *
- * "lite" is for tiny models (evaluation.md 7.3): niah_single_1, niah_multikey_2, vt and fwe, filled to the last unit
+ * "lite" is for tiny models (ref/eval/README.md 1): niah_single_1, niah_multikey_2, vt and fwe, filled to the last unit
  * from 256 tokens on, numbers of three digits, no example, short answers. */
 #ifndef HYB_RULER_H
 #define HYB_RULER_H

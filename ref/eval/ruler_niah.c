@@ -1,5 +1,5 @@
 /* ruler_niah.c - needles in a haystack: a magic number, uuid or word per key, hidden in essays, in a repeated sentence,
- * or among other needles. evaluation.md 3.1. */
+ * or among other needles. ref/eval/README.md 2. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/ruler_parts.h"

@@ -1,6 +1,7 @@
 /* ruler_nvidia.c - samples as NVIDIA's scripts fit them: the number of units of haystack by binary search,
  * whole prompts counted.
- * The draws are those of the other files; they look at ruler.flavour where the two generators differ. evaluation.md 4.
+ * The draws are those of the other files; they look at ruler.flavour where the two generators differ.
+ * ref/eval/README.md 3.
  * */
 #include "eval/ruler_parts.h"
 #include <string.h>

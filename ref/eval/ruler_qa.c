@@ -1,4 +1,4 @@
-/* ruler_qa.c - a question among documents: SQuAD and HotpotQA in their official JSON. evaluation.md 3.5. */
+/* ruler_qa.c - a question among documents: SQuAD and HotpotQA in their official JSON. ref/eval/README.md 2. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/ruler_parts.h"

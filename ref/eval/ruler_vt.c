@@ -1,4 +1,5 @@
-/* ruler_vt.c - variable tracking: five names, each assigned from the one before, hidden in noise. evaluation.md 3.2. */
+/* ruler_vt.c - variable tracking: five names, each assigned from the one before, hidden in noise. ref/eval/README.md 2.
+ * */
 #include "eval/ruler_parts.h"
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* ruler_words.c - common words (a numbered list in which ten words return) and frequent words (coded words whose counts
- * fall as a power law). evaluation.md 3.3, 3.4. */
+ * fall as a power law). ref/eval/README.md 2. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/ruler_parts.h"

@@ -1,4 +1,4 @@
-/* score.h - from a generated text and the gold answers to a number. Source: evaluation.md 3 (RULER), 5 (contains,
+/* score.h - from a generated text and the gold answers to a number. Source: ref/eval/README.md 2 (RULER), 5 (contains,
  * SQuAD).
  *
  * Letters are compared without case: ASCII, Latin-1, Latin Extended-A, Greek and Cyrillic; other scripts with case are

@@ -2,7 +2,7 @@
  * scored.
  *
  * A task is one row; a model is three functions, so that a fake one can stand in for it in tests. Source:
- * evaluation.md 2, 3, 5, 6. */
+ * ref/eval/README.md 2 to 5. */
 #ifndef HYB_TASKS_H
 #define HYB_TASKS_H
 #include "eval/lm.h"

@@ -1,7 +1,7 @@
 /* words.h - the word lists of the Python package wonderwords (2.2.0 for the paper's numbers), as RULER uses them.
  *
  * Two views: composites "adjective-noun" in sorted order, of which there are six million, found by rank without making
- * them; and the sorted union of nouns, adjectives and verbs. Source: evaluation.md 3.1, 3.3. */
+ * them; and the sorted union of nouns, adjectives and verbs. Source: ref/eval/README.md 2. */
 #ifndef HYB_WORDS_H
 #define HYB_WORDS_H
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* export.h - a model directory into the layouts that other software loads. Exact, or refused with the reason and the
  * nearest format.
  *
- * fla:     flash-linear-attention's gated_deltanet, gla and kda: what runs write anyway (interfaces.md A2 (4)).
+ * fla:     flash-linear-attention's gated_deltanet, gla and kda: what runs write anyway (ref/io/FORMATS.md 1.4).
  * student: the official code's converted-hf layout (A2 (3)); exact only when the output norm's eps is 1e-5,
  * as it always is there.
  * qwen3_5: transformers' Qwen3_5ForCausalLM (A2 (5)), for Gated DeltaNet students with an output gate (gdn_v3,

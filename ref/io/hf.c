@@ -13,7 +13,7 @@ enum { MAX_SHARDS = 4096 };
 
 /* ---- shards ---- */
 
-/* One component, [A-Za-z0-9._-]+.safetensors: a name from a file never leaves the directory (interfaces.md B2). */
+/* One component, [A-Za-z0-9._-]+.safetensors: a name from a file never leaves the directory (ref/io/FORMATS.md 2). */
 static int shard_name_ok(const char *name, size_t len) {
     static const char end[] = ".safetensors";
     const size_t tail = sizeof end - 1;

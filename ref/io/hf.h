@@ -1,7 +1,7 @@
 /* hf.h - Hugging Face model directories in and out: config.json + safetensors (one file, or index + shards) + tokenizer
  * files.
  *
- * Read: Llama, Mistral, Qwen2/2.5, Qwen3 as transformers writes them (interfaces.md A2 (1), incl.
+ * Read: Llama, Mistral, Qwen2/2.5, Qwen3 as transformers writes them (ref/io/FORMATS.md 1.1, incl.
  * rope_parameters, dtype, tied heads and the case in which only lm_head.weight is stored), and our own output,
  * the fla-native layout (A2 (4)) with its `attn.layers`.
  * Write: the fla-native layout, plus a member "hybridize" in config.json that holds what fla has no slot for,

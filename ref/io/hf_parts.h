@@ -7,11 +7,11 @@
 /* config.json -> Config without the final config_check; *fla = the names in the weight files are fla's,
  * not transformers'. */
 int hf_config_parse(Config *c, int *fla, const Json *j, Err *e);
-/* The part of it for model_type gated_deltanet, gla, kda and hybridize (fla-native layout, interfaces.md A2 (4)). */
+/* The part of it for model_type gated_deltanet, gla, kda and hybridize (fla-native layout, ref/io/FORMATS.md 1.4). */
 int hf_fla_parse(Config *c, const Json *j, const char *type, Err *e);
 /* intermediate_size, or what fla makes of hidden_ratio. */
 int hf_ffn_parse(Config *c, const Json *j, Err *e);
-/* model_type transformer and student: the official code's teachers and students (interfaces.md A2 (2), (3)). */
+/* model_type transformer and student: the official code's teachers and students (ref/io/FORMATS.md 1.2, 1.3). */
 int hf_student_parse(Config *c, const Json *j, const char *type, Err *e);
 /* config.json of a student; ERR_USAGE, with the reason and the nearest format, for what it cannot say exactly. */
 int hf_student_write(JsonOut *o, const Config *c, DType dtype, Err *e);

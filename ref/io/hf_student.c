@@ -1,5 +1,5 @@
 /* hf_student.c - the official code's layouts: fla's "transformer" (its teachers) and "student" (what it writes as
- * converted-hf/), both directions for the latter. Facts: interfaces.md A2 (2), (3) and A4 (2).
+ * converted-hf/), both directions for the latter. Facts: ref/io/FORMATS.md 1.2, 1.3.
  * The names of the tensors are fla's.
  *
  * A student's linear layers never get the configured norm_eps: their output norm uses 1e-5 whatever the rest uses.

@@ -1,4 +1,4 @@
-/* json.h - a strict JSON reader and a small writer (RFC 8259; every verdict in interfaces.md B3).
+/* json.h - a strict JSON reader and a small writer (RFC 8259; every verdict in ref/io/FORMATS.md 4).
  *
  * Parses (pointer, length) into a flat array of nodes: no recursion, depth <= 128, one pass, linear time, key lookup by
  * hash for large objects. Refuses: duplicate keys, trailing bytes, comments, NaN/Infinity (the message names Python),

@@ -1,4 +1,4 @@
-/* safetensors.h - read (mapped, fully validated) and write .safetensors files; every rule of interfaces.md B1.
+/* safetensors.h - read (mapped, fully validated) and write .safetensors files; every rule of ref/io/FORMATS.md 3.
  *
  * Reading checks, in order: >= 8 bytes, header length <= 100 MB and inside the file, strict JSON object, __metadata__
  * string map, per tensor known dtype, shape (rank <= 8, dims < 2^48), data_offsets; entries sorted by offset leave no

@@ -4,7 +4,7 @@
  * One teacher pass, layer by layer. At layer l the student's mixer reads the same normed input n1 as the teacher's
  * attention (teacher-forced), its output is compared with the attention's output, its backward runs with dx = NULL,
  * and the layer is finished before the next begins. The pass ends after the last mixer: its MLP, the final norm and the
- * head are never run. Only mixers train (GRAD_MIXERS). Source: method.md 1.3, 1.4. */
+ * head are never run. Only mixers train (GRAD_MIXERS). Source: ref/METHOD.md 3.2. */
 #ifndef HYB_ALIGN_H
 #define HYB_ALIGN_H
 #include "method/batch.h"
@@ -30,7 +30,7 @@ int align_open(Align *a, Model *teacher, Model *student, const TextStream *data,
                Err *e);
 void align_close(Align *a);
 Task align_task(Align *a);
-/* Loss and gradients of one batch already in a->batch: *loss by method.md 1.4 (norm form: mean over layers;
+/* Loss and gradients of one batch already in a->batch: *loss by ref/METHOD.md 3.2 (norm form: mean over layers;
  * squared form: sum over layers), layer_loss (L, may be NULL) per layer, 0 where the student is softmax. scale 0:
  * loss only. */
 int align_batch(Align *a, double scale, double *loss, double *layer_loss, Err *e);

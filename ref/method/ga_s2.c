@@ -1,4 +1,5 @@
-/* ga_s2.c - which layers must stay softmax? Give one layer at a time its attention back, distil briefly, measure the KL.
+/* ga_s2.c - which layers must stay softmax? Give one layer at a time its attention back, distil briefly, measure the
+ * KL.
  *
  *   I(l) = - E_x KL( teacher(.|x) || student with softmax at l (.|x) )         the paper's Algorithm 1, lines 3 to 6
  *

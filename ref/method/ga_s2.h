@@ -1,4 +1,5 @@
-/* ga_s2.h - the paper's scores: how much does it help to give layer l its softmax attention back? See ref/METHOD.md 3.3. */
+/* ga_s2.h - the paper's scores: how much does it help to give layer l its softmax attention back? See ref/METHOD.md
+ * 3.3. */
 #ifndef HYB_GA_S2_H
 #define HYB_GA_S2_H
 #include "method/distill.h"
@@ -22,8 +23,9 @@ typedef struct {
 } Scoring;
 
 /* Scores of n hybrids: softmax where keep (n,L) says 1. Trained up to step `until` (0: to the end), where the last
- * evaluation is their score, -KL. alive (n): 0 leaves a row as it is; NULL: all. Results are kept as NAME/RECORD-i, their
- * trainings as NAME/layer-i; whether a training is dropped when its result is there is for `until` to say: at the end. */
+ * evaluation is their score, -KL. alive (n): 0 leaves a row as it is; NULL: all. Results are kept as NAME/RECORD-i,
+ * their trainings as NAME/layer-i; whether a training is dropped when its result is there is for `until` to say:
+ * at the end. */
 int score_sets(LayerScore *out, const Scoring *s, const int *keep, const int *alive, int n, const char *name,
                const char *record, int64_t until, Memo *memo, Err *e);
 /* GA-S2: score_sets of the L hybrids with one softmax layer each, and their ranks. */

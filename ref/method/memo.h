@@ -1,7 +1,8 @@
 /* memo.h - what the method keeps between two starts of one run, and all that it knows of the world around it.
  *
- * A record is a struct; a table of fields says what is in it. Whoever runs the method decides where records and training
- * states lie, what a run depends on, and how a stopped one goes on (run/memo.h is that for a run directory). */
+ * A record is a struct; a table of fields says what is in it. Whoever runs the method decides where records and
+ * training states lie, what a run depends on, and how a stopped one goes on (run/memo.h is that for a run directory).
+ * */
 #ifndef HYB_MEMO_H
 #define HYB_MEMO_H
 #include "method/train.h"

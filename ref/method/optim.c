@@ -135,7 +135,7 @@ typedef struct {
 } Step;
 
 /* The official groups go by the name, so that attn_norm learns as fast as attention, and decay reaches everything
- * (method.md 1.5). */
+ * (ref/METHOD.md 4). */
 static int list_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
     Step *s = ctx;
     const Optim *o = s->o;

@@ -1,5 +1,5 @@
-/* optim.h - AdamW over a model's trainable parameters, with learning-rate groups, clipping and schedules (method.md
- * 1.5). */
+/* optim.h - AdamW over a model's trainable parameters, with learning-rate groups, clipping and schedules (
+ * ref/METHOD.md 4). */
 #ifndef HYB_OPTIM_H
 #define HYB_OPTIM_H
 #include "model/model.h"

@@ -32,8 +32,8 @@ typedef struct {
 /* What is kept of a layer: all of it, or all but the trajectory (ranking.json, and rows of other selectors). */
 extern const Record layer_score_record, layer_row_record;
 
-/* Ranks by score, higher first, ties to the lower layer; layers given up earlier (fewer points) stand behind those given
- * up later. NAN counts as lowest. */
+/* Ranks by score, higher first, ties to the lower layer; layers given up earlier (fewer points) stand behind those
+ * given up later. NAN counts as lowest. */
 void score_rank(LayerScore *s, int L);
 /* score = mean of the first n batch_kl, se its standard error; n 0: a layer without a score (NAN). */
 void score_finish(LayerScore *s, int layer, int n);

@@ -1,4 +1,5 @@
-/* select.c - from scores to layers: the K best stay softmax (Algorithm 1, line 7), and the layouts they are compared with.
+/* select.c - from scores to layers: the K best stay softmax (Algorithm 1, line 7), and the layouts they are compared
+ * with.
  * See select.h. */
 #include "method/select.h"
 #include <math.h>

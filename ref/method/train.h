@@ -1,8 +1,8 @@
 /* train.h - the one training loop: every stage is a Task for it. Source: ref/METHOD.md 3.8 and 4.
  *
- * One step = gradients of `micro` micro-batches, clip, AdamW. Stage 1, stage 2, stage 3, the scoring runs and pretraining
- * differ only in what a gradient call does (align.h, distill.h, run/pretrain.h). What stands around the loop, from
- * checkpoints to the log, is a TrainWatch. */
+ * One step = gradients of `micro` micro-batches, clip, AdamW. Stage 1, stage 2, stage 3, the scoring runs and
+ * pretraining differ only in what a gradient call does (align.h, distill.h, run/pretrain.h).
+ * What stands around the loop, from checkpoints to the log, is a TrainWatch. */
 #ifndef HYB_TRAIN_H
 #define HYB_TRAIN_H
 #include "method/optim.h"

@@ -9,7 +9,7 @@ int transfer_config(Config *student, const Config *teacher, const int *mixer, Er
         student->mixer[l] = mixer[l];
         if (mixer_at(mixer[l]) == &mixer_swa_v1 && !student->swa_window) student->swa_window = SWA_WINDOW;
     }
-    // so that fla's own layout, which knows one eps, is exact (interfaces.md A4.2)
+    // so that fla's own layout, which knows one eps, is exact (ref/io/FORMATS.md 1.4)
     student->o_norm_eps = teacher->norm_eps;
     if (!student->conv_width) student->conv_width = 4;
     return config_check(student, "student", e);
@@ -44,7 +44,8 @@ static int copy_same(const Copy *k, const Model *m, const char *name, const Para
 }
 
 /* (Hk*D, C) -> (H*D, C), or without C for a bias. By heads: student head j = teacher head j/g.
- * By rows, as the official code does it: row r = teacher row r/g, which scrambles heads whenever g > 1 (method.md 2.5).
+ * By rows, as the official code does it: row r = teacher row r/g, which scrambles heads whenever g > 1 (ref/METHOD.md
+ * 3.1).
  * */
 static int copy_expand(const Copy *k, const char *name, const ParamInfo *info, Param *slot) {
     const Config *c = &k->to->c;

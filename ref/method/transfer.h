@@ -1,5 +1,5 @@
 /* transfer.h - a student from a teacher: weights copied, k and v expanded to all heads, new parameters initialised
- * (method.md 1.2 step 1, 2.5). */
+ * (ref/METHOD.md 3.1). */
 #ifndef HYB_TRANSFER_H
 #define HYB_TRANSFER_H
 #include "model/model.h"

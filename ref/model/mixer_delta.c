@@ -3,8 +3,8 @@
 
 static const double L2_EPS = 1e-6;
 
-/* k or v of gdn_v5: two stacked linear maps with biases, of which only the first matrix is the teacher's (method.md
- * 2.3). */
+/* k or v of gdn_v5: two stacked linear maps with biases, of which only the first matrix is the teacher's (
+ * ref/METHOD.md 6.5). */
 static int stack_walk(const Config *c, Param *first, Param *bias, Param *second, Param *second_bias, const Walk *w,
                       char which) {
     const size_t C = c->C, Q = (size_t)c->H * c->D, K = (size_t)c->Hk * c->D;

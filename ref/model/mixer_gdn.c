@@ -1,5 +1,5 @@
-/* mixer_gdn.c - Gated DeltaNet, the linear mixer of the paper (gdn_v4), and its siblings v1, v2, v3, v5, v6 (method.md
- * 2.1, 2.3).
+/* mixer_gdn.c - Gated DeltaNet, the linear mixer of the paper (gdn_v4), and its siblings v1, v2, v3, v5, v6 (
+ * ref/METHOD.md 6.1).
  *
  *   q, k, v = SiLU([conv] W x);  q, k = l2norm per head;  g, beta = gates(W_a x, W_b x)
  *   o = delta_rule(q, k, v, g, beta);  y = W_o (rmsnorm(o) [SiLU(W_g x)])            no rope, H heads of size D for q,

@@ -1,4 +1,4 @@
-/* mixer_gla.c - Gated Linear Attention, gla_v1 (method.md 2.2).
+/* mixer_gla.c - Gated Linear Attention, gla_v1 (ref/METHOD.md 6.3).
  *
  *   q, k, v = W x;  g = logsigmoid(W_up W_down x + b) / 16, one decay per key channel;  o = gla(q, k, v, g)
  *   y = W_o (rmsnorm(o) SiLU(W_g x))                      no activation, no normalisation of q and k, no rope */

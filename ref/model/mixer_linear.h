@@ -3,7 +3,8 @@
 #define HYB_MIXER_LINEAR_H
 #include "model/mixer.h"
 
-/* q, k, v projections of H heads each: q copied from the teacher, k and v expanded from its Hk heads (method.md 2.5).
+/* q, k, v projections of H heads each: q copied from the teacher, k and v expanded from its Hk heads (ref/METHOD.md
+ * 3.1).
  * */
 int linear_walk_qkv(const Config *c, MixerParams *p, const Walk *w);
 int linear_walk_o(const Config *c, MixerParams *p, const Walk *w);

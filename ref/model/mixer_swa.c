@@ -1,5 +1,5 @@
-/* mixer_swa.c - sliding-window softmax attention, swa_v1: the student that forgets by distance alone (method.md 2.3;
- * the sliding-window figure of the paper).
+/* mixer_swa.c - sliding-window softmax attention, swa_v1: the student that forgets by distance alone (ref/METHOD.md
+ * 6.5; the sliding-window figure of the paper).
  *
  * Softmax attention in which query i sees key j when 0 <= i - j < swa_window; projections, biases, q/k norm and rope
  * are the teacher's, so stage 1 begins at the teacher wherever a text is shorter than the window.

@@ -294,7 +294,7 @@ int model_init(Model *m, uint64_t seed, double embed_std, double gain, int mixer
 
 /* ---------------------------------------------------------------- rope table */
 
-/* Frequency of pair i, with the context-extension rules of linear and llama3 scaling (method.md 1.8;
+/* Frequency of pair i, with the context-extension rules of linear and llama3 scaling (
  * Llama 3.1 model card code). */
 static double rope_frequency(const Rope *r, int i, int D) {
     const double f = pow(r->theta, -2.0 * i / D);

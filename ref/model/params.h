@@ -43,14 +43,15 @@ typedef struct {
     LayerParams *layer;      /* (L) */
 } Params;
 
-typedef enum {              /* how a parameter starts in a fresh student, or in a fresh teacher */
-               INIT_NORMAL, /* matrices of a model made from scratch: N(0, std^2), std given by pretrain */
-               INIT_ONES,
-               INIT_ZEROS,
-               INIT_FAN_IN,  /* U(-1/sqrt(fan), 1/sqrt(fan)): default of torch.nn.Linear and Conv1d (method.md 2.1.1) */
-               INIT_A_LOG,   /* log U(0,16) */
-               INIT_A_LOG_1, /* log U(1,16): kda */
-               INIT_DT_BIAS  /* softplus^-1 of dt, dt log-uniform in [1e-3, 1e-1], >= 1e-4 */
+/* How a parameter starts in a fresh student, or in a fresh teacher. */
+typedef enum {
+    INIT_NORMAL, /* matrices of a model made from scratch: N(0, std^2), std given by pretrain */
+    INIT_ONES,
+    INIT_ZEROS,
+    INIT_FAN_IN,  /* U(-1/sqrt(fan), 1/sqrt(fan)): default of torch.nn.Linear and Conv1d (ref/METHOD.md 6.6) */
+    INIT_A_LOG,   /* log U(0,16) */
+    INIT_A_LOG_1, /* log U(1,16): kda */
+    INIT_DT_BIAS  /* softplus^-1 of dt, dt log-uniform in [1e-3, 1e-1], >= 1e-4 */
 } InitKind;
 /* from the teacher's softmax layer: not, as it is, (Hk*D, C) -> (H*D, C) */
 typedef enum { COPY_NONE, COPY_SAME, COPY_EXPAND } CopyKind;

@@ -1,4 +1,4 @@
-/* delta_chunk.h - the gated delta rule a chunk at a time: no-WU form (performance.md 5.1), solved by forward
+/* delta_chunk.h - the gated delta rule a chunk at a time: no-WU form (ref/METHOD.md 6.2), solved by forward
  * substitution.
  *
  * Rows i, j = 0..n-1. decay_ij = e^{g_{j+1} + ... + g_i} leads from token j to token i >= j, carry_i from the state S

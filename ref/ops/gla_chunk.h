@@ -1,4 +1,4 @@
-/* gla_chunk.h - gated linear attention a chunk at a time (method.md 2.2).
+/* gla_chunk.h - gated linear attention a chunk at a time (ref/METHOD.md 6.3).
  *
  * Rows i, j = 0..n-1, key channel a. decay_ij,a = e^{g_{j+1,a} + ... + g_i,a} leads from token j to token i >= j,
  * carry_i,a from the state S before the chunk to token i; both are 0 across a document's start.

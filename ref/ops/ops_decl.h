@@ -89,7 +89,7 @@ typedef struct OPS {
     /* gated_rmsnorm: y = x rstd w SiLU(z), rstd as above; x, z (N,C), w (C).
      *   bwd  with n = x rstd, s = sigmoid(z):  dw += sum_n dy n z s;  dz += dy n w s (1 + z (1 - s));
      *        t = dy w z s;  dx += rstd (t - n mean_c(t n)).   dw may be NULL.
-     *   src  method.md 2.1.4; FLA FusedRMSNormGated */
+     *   src  ref/METHOD.md 6.1; FLA FusedRMSNormGated */
     void (*gated_rmsnorm_forward)(real *y, wide *rstd, const real *x, const real *z, const real *w, double eps, int N,
                                   int C);
     void (*gated_rmsnorm_backward)(real *dx, real *dz, wide *dw, const real *dy, const real *x, const real *z,
@@ -105,7 +105,7 @@ typedef struct OPS {
                                      const real *w, const wide *rstd, int N, int C);
 
     /* l2norm: r = (sum_c x^2 + eps)^{-1/2};  y = x r;  y may alias x.   bwd: dx += r (dy - y (dy . y)).
-     * src method.md 2.1 (eps 1e-6 inside). */
+     * src ref/METHOD.md 6.1 (eps 1e-6 inside). */
     void (*l2norm_forward)(real *y, wide *r, const real *x, double eps, int N, int C);
     void (*l2norm_backward)(real *dx, const real *dy, const real *y, const wide *r, int N, int C);
 
@@ -164,7 +164,7 @@ typedef struct OPS {
      *   A_log, dt_bias (H).
      *   bwd  da += dg * -exp(A_log) sigmoid(a + dt_bias);  ddt_bias += sum_n of the same;  dA_log += sum_n dg g;
      *        db += dbeta beta (1 - beta).   dA_log, ddt_bias may be NULL.
-     *   num  softplus(x) = max(x,0) + log1p(e^{-|x|}).   src  method.md 2.1 */
+     *   num  softplus(x) = max(x,0) + log1p(e^{-|x|}).   src  ref/METHOD.md 6.1 */
     void (*delta_gate_forward)(wide *g, wide *beta, const real *a, const real *b, const wide *A_log,
                                const wide *dt_bias, int N, int H);
     void (*delta_gate_backward)(real *da, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta,
@@ -185,11 +185,11 @@ typedef struct OPS {
      *         the final one, `real`: what runs on from chunk to chunk is not rounded. NULL: no backward will follow.
      *         The result must not
      *         depend on chunk beyond rounding; chunk 1 is the plain recurrence, larger ones use the chunked (WY) form
-     *         of method.md
-     *         2.1.2 / performance.md 5.1. A document start inside a chunk zeroes the decay factors that cross it.
+     *         of
+     * ref/METHOD.md 6.2. A document start inside a chunk zeroes the decay factors that cross it.
      *   dstate (B,H,K,V): on entry dL/d(final state), on return dL/d(initial state) (the named exception to "adds").
      *   limits g <= 0; 1 <= chunk <= 256.  work: delta_rule_work(d) bytes (forward and backward alike).
-     *   src   Yang, Kautz, Hatamizadeh (arXiv 2412.06464); method.md 2.1.1-2.1.3; performance.md 5.1, 5.2 */
+     *   src   Yang, Kautz, Hatamizadeh (arXiv 2412.06464); ref/METHOD.md 6.1, 6.2, 6.6 */
     void (*delta_rule_forward)(real *o, real *states, wide *state, const real *q, const real *k, const real *v,
                                const wide *g, const wide *beta, const int *start, double scale, void *work,
                                const DeltaDims *d);
@@ -198,7 +198,7 @@ typedef struct OPS {
                                 const wide *beta, const int *start, double scale, void *work, const DeltaDims *d);
 
     /* gla_gate: per-channel log decay of Gated Linear Attention, g = logsigmoid(x) / normalizer, n elements.
-     *   bwd  dx += dg (1 - sigmoid(x)) / normalizer.   src method.md 2.2 (normalizer 16) */
+     *   bwd  dx += dg (1 - sigmoid(x)) / normalizer.   src ref/METHOD.md 6.3 (normalizer 16) */
     void (*gla_gate_forward)(wide *g, const real *x, double normalizer, size_t n);
     void (*gla_gate_backward)(real *dx, const wide *dg, const real *x, double normalizer, size_t n);
 
@@ -208,7 +208,7 @@ typedef struct OPS {
      *         dS = diag(e^g) dS
      *   shape as delta_rule, except g (B,T,Hk,K); no beta.  state, states, chunk, dstate, start, work (gla_work) as
      *   delta_rule.
-     *   src   Yang et al. (arXiv 2312.06635); method.md 2.2; no exponent above 0 however strong the decay. */
+     *   src   Yang et al. (arXiv 2312.06635); ref/METHOD.md 6.3; no exponent above 0 however strong the decay. */
     void (*gla_forward)(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g,
                         const int *start, double scale, void *work, const DeltaDims *d);
     void (*gla_backward)(real *dq, real *dk, real *dv, wide *dg, wide *dstate, const real *dout, const real *states,
@@ -267,7 +267,7 @@ typedef struct OPS {
      *   The teacher gets none.
      *   x (N,C), w (VOC,C), xt (N,Ct), wt (VOC,Ct), weight (N) or NULL (= 1; 0 skips the row). loss (N) overwritten.
      *   dx, dw may be NULL.
-     *   src  method.md 1.4 stage 2 (official: tau = 1); work: head_work(d). */
+     *   src  ref/METHOD.md 3.5 (official: tau = 1); work: head_work(d). */
     void (*head_kl)(wide *loss, real *dx, wide *dw, const real *x, const real *w, const real *xt, const real *wt,
                     const wide *weight, double tau, void *work, const HeadDims *d);
 
@@ -275,7 +275,7 @@ typedef struct OPS {
      *   ALIGN_NORM (official code)  loss_n = ||t_n - s_n||_2 / sqrt(C);
      *                               ds_n += weight (s_n - t_n) / (||t_n - s_n||_2 sqrt(C)), 0 where equal
      *   ALIGN_SQUARED (paper)       loss_n = ||t_n - s_n||_2^2;           ds_n += weight 2 (s_n - t_n)
-     *   loss (N) overwritten, ds may be NULL. weight is one scalar (1/N, 1/(N L), ...).   src method.md 1.4 stage 1 */
+     *   loss (N) overwritten, ds may be NULL. weight is one scalar (1/N, 1/(N L), ...).   src ref/METHOD.md 3.2 */
     void (*align_loss)(wide *loss, real *ds, const real *t, const real *s, double weight, int form, int N, int C);
 
     /* ---------------------------------------------------------------- optimiser */

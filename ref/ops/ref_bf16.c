@@ -5,9 +5,10 @@
  * added to is widened, added to, and rounded. So this table has the smallest error a BF16 table can have; a faster one
  * may round operands of its matrix units besides.
  *
- * Compiling ref/ops once more with a 16-bit `real` would not say this: C has no arithmetic on such a type, and sums that
- * run through a gradient in memory (dx += dy W) would be rounded at every step. The copies are an allocation, which an op
- * may not report: an op without memory does nothing, and the backend's sync says so. */
+ * Compiling ref/ops once more with a 16-bit `real` would not say this: C has no arithmetic on such a type,
+ * and sums that run through a gradient in memory (dx += dy W) would be rounded at every step.
+ * The copies are an allocation, which an op may not report: an op without memory does nothing, and the backend's sync
+ * says so. */
 #include "ops/bf16.h"
 #include "base/err.h"
 #include "base/mem.h"

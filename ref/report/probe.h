@@ -1,4 +1,4 @@
-/* probe.h - what do a model's softmax heads look at? A block of random tokens, repeated once (evaluation.md 8.1;
+/* probe.h - what do a model's softmax heads look at? A block of random tokens, repeated once (ref/METHOD.md 12;
  * Olsson et al. 2022, arXiv 2209.11895):
  *     previous   mean attention weight on the token before, over all positions but the first
  *     induction  in the second copy, mean weight on the token that followed the same token in the first copy

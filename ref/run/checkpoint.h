@@ -5,7 +5,7 @@
  *                                            trains
  *                       state.json           stage, step, tokens, ..., size and CRC-32C of the other two, CRC-32C of
  *                                            itself
- * Protocol (interfaces.md B5): write ckpt-STEP.tmp/, fsync, rename, fsync DIR, only then delete old ones.
+ * Protocol (ref/io/FORMATS.md 6): write ckpt-STEP.tmp/, fsync, rename, fsync DIR, only then delete old ones.
  * The reader takes the newest directory whose sizes and CRCs agree, else the next older one with a warning;
  * a torn one is never loaded. Batches are a pure function of (seed, step), so there is no random state to keep. */
 #ifndef HYB_CHECKPOINT_H

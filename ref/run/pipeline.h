@@ -1,7 +1,7 @@
 /* pipeline.h - the whole method in one function: stage 1 -> scores -> selection -> stage 2 (-> stage 3) -> evaluation
  * -> model.
  *
- * What a run leaves behind (design.md 7), and by what it is resumed:
+ * What a run leaves behind (ref/README.md), and by what it is resumed:
  *   run.json          resolved options, seed, versions, hashes of the inputs; a run with other options is refused,
  *                     key by key
  *   log.jsonl         every stage's rows (train.h)
@@ -36,7 +36,7 @@ typedef struct {
     int window_size;                /* of swa_v1 layers, and of what the next two say; 0: none (swa_v1: 64) */
     int force_window_on_all_layers; /* every layer is windowed softmax, whatever student says */
     int window_on_kept_layers;      /* kept layers use window_size too (official, where it is set) */
-    /* choices (method.md section 9) */
+    /* choices (ref/METHOD.md section 9) */
     int kv_repeat;               /* KvRepeat */
     int stage1_loss;             /* ALIGN_NORM, ALIGN_SQUARED */
     int official_score;          /* 1: rank by the running training KL instead of the held-out KL */
@@ -91,7 +91,7 @@ typedef struct {
 /* Defaults: the clean choices and a small budget that suits small models (pipeline_options.c says what differs from
  * official). */
 void pipeline_defaults(PipelineOptions *o);
-/* The official code's choices and hyperparameters, one assignment each (method.md 1.5 and 9). */
+/* The official code's choices and hyperparameters, one assignment each (ref/METHOD.md 4, 9). */
 void pipeline_official(PipelineOptions *o);
 const OptionTable *pipeline_table(void);
 int pipeline_check(const PipelineOptions *o, Err *e);

@@ -184,7 +184,7 @@ static void stage_official(StageOptions *s, int64_t tokens, int batch, int micro
 }
 
 void pipeline_official(PipelineOptions *o) {
-    o->kv_repeat = KV_REPEAT_ROW; // einops pattern on rows (method.md 2.5)
+    o->kv_repeat = KV_REPEAT_ROW; // einops pattern on rows (ref/METHOD.md 3.1)
     o->stage1_loss = ALIGN_NORM;  // un-squared, / sqrt(d), mean over tokens and layers
     o->official_score = 1;        // 10-step mean of the training KL
     o->document_boundaries = 0;   // documents run into each other

@@ -40,8 +40,8 @@ void pipeline_note(const Pipeline *p, const char *fmt, ...) __attribute__((forma
 int pipeline_path(const Pipeline *p, char *dst, size_t cap, const char *a, const char *b, Err *e);
 /* 128 + the signal's number when a stop was asked for. */
 int pipeline_stopped(const Pipeline *p, Err *e);
-/* The key of what these options affect, by what it is made from: all that affects one of `affects`, the input files, and
- * the text of `more` (may be NULL). What is made from here on is kept under it. */
+/* The key of what these options affect, by what it is made from: all that affects one of `affects`, the input files,
+ * and the text of `more` (may be NULL). What is made from here on is kept under it. */
 void pipeline_key(Pipeline *p, unsigned affects, const char *more);
 /* h continued with the number; for keys. */
 void pipeline_key_add(Pipeline *p, const void *data, size_t n);

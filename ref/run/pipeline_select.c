@@ -49,8 +49,8 @@ static RaceOptions race_of(const Pipeline *p) {
     return (RaceOptions){{o->early_stop_r, o->early_stop_threshold, o->early_stop_all_pairs}, o->halving_z, p->r->K};
 }
 
-/* The key of scores. Held-out batches count as they are: their sizes may come from stage 2. Where runs end early, so do K
- * and the number that ranks them. */
+/* The key of scores. Held-out batches count as they are: their sizes may come from stage 2. Where runs end early,
+ * so do K and the number that ranks them. */
 static void scores_key(Pipeline *p, const char *more, int with_k) {
     const Heldout *h = pipeline_judge(p);
     const int64_t n[] = {h->B, h->T, h->batches}, race[] = {p->r->K, p->o->official_score};

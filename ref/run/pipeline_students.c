@@ -65,7 +65,8 @@ static void student_key(Pipeline *p, unsigned affects, const char *name, const i
     if (keep) pipeline_key_add(p, keep, (size_t)p->r->L * sizeof *keep);
 }
 
-/* The key of a student's row: of its training, and of how it is measured; sizes of held-out batches count as they are. */
+/* The key of a student's row: of its training, and of how it is measured; sizes of held-out batches count as they are.
+ * */
 static void row_key(Pipeline *p, const char *name, const int *keep) {
     const Heldout *h = &p->heldout;
     const int64_t n[] = {h->B, h->T, h->batches};

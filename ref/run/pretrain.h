@@ -1,4 +1,4 @@
-/* pretrain.h - a small softmax teacher from scratch: text, and the recall game as a curriculum (evaluation.md 8.1).
+/* pretrain.h - a small softmax teacher from scratch: text, and the recall game as a curriculum (ref/METHOD.md 12).
  *
  * A batch is text rows and recall rows; loss = CE_text + lambda CE_recall, separate means, recall only on asked values.
  * A level of the curriculum sets T, the number of pairs and the mix; the next one begins when the running recall

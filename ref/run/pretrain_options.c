@@ -93,7 +93,7 @@ void pretrain_defaults(PretrainOptions *o) {
                            .log_every = 10,
                            .recall_keys = "A-Za-z",
                            .recall_n = "4,8,16,24"};
-    // recall alone on short rows until induction has formed, then with text, then longer (evaluation.md 8.1);
+    // recall alone on short rows until induction has formed, then with text, then longer (ref/METHOD.md 12);
     // in three layers only, so
     // that recall lives in one previous-token layer and one induction layer, and later layers need not copy it
     o->level[0] = (PretrainLevel){.T = 32, .n_min = 2, .n_max = 4, .recall_rows = 128, .threshold = 0.8, .layers = 3};

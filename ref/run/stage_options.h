@@ -1,5 +1,5 @@
-/* stage_options.h - the option rows of one StageOptions, for the tables of pipeline_options.c and pretrain_options.c (the
- * one use of a macro for data: each stage has the same 18 rows). */
+/* stage_options.h - the option rows of one StageOptions, for the tables of pipeline_options.c and pretrain_options.c
+ * (the one use of a macro for data: each stage has the same 18 rows). */
 #ifndef HYB_STAGE_OPTIONS_H
 #define HYB_STAGE_OPTIONS_H
 #include "run/options.h"

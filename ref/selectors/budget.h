@@ -1,5 +1,5 @@
 /* budget.h - how many layers, and which, fit a budget: memory at a context length, or any measured cost per layer
- * (method.md 7, item 6).
+ * (ref/METHOD.md 11).
  *
  * Every layer costs soft[l] as softmax and lin[l] as linear attention; the value of keeping it softmax is value[l]. */
 #ifndef HYB_BUDGET_H

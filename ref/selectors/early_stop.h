@@ -1,4 +1,4 @@
-/* early_stop.h - when is the ranking settled? The paper's rule for ending the scoring runs (method.md 3.2),
+/* early_stop.h - when is the ranking settled? The paper's rule for ending the scoring runs (ref/METHOD.md 7),
  * and the drop of clearly losing layers by paired standard errors.
  *
  * At evaluation e, T_e = the top K. With the last R of them:  backbone B = intersection;

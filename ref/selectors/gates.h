@@ -1,5 +1,5 @@
 /* gates.h - how steeply does the KL fall when layer l's softmax attention is mixed in? All layers from one backward
- * pass (performance.md 4, #14 and #15).
+ * pass (ref/METHOD.md 8).
  *
  * Every layer computes  y_l = (1 - a_l) linear_l(n) + a_l softmax_l(n)  on the student's own normed input n;
  * a = 0 is the all-linear student, a = 1 the teacher. With dy = dKL/dy_l,

@@ -12,8 +12,8 @@ typedef struct {
 } RaceOptions;
 
 /* Scores of n hybrids, softmax where keep (n,L) says 1, as score_sets keeps them; ranks among those that in (n) names
- * (NULL: all), the others come last without a score. With an early end NAME/rounds-R/layer-i holds every evaluation until
- * all are over, and NAME/early_stop says what was saved. race NULL: none. */
+ * (NULL: all), the others come last without a score. With an early end NAME/rounds-R/layer-i holds every evaluation
+ * until all are over, and NAME/early_stop says what was saved. race NULL: none. */
 int race_run(LayerScore *out, const Scoring *s, const RaceOptions *race, const int *keep, const int *in, int n,
              const char *name, Memo *memo, Err *e);
 

@@ -2,7 +2,7 @@
  *
  * S1 is the stage-1 loss on held-out batches. Stage 1 is teacher-forced, so a layer's loss does not depend on the
  * others: GA-S1 (loss of all other layers, lower = better) and GR-S1 (loss of this layer, higher = more important) give
- * one ranking (method.md 3.1). */
+ * one ranking (ref/METHOD.md 8). */
 #ifndef HYB_SCORERS_H
 #define HYB_SCORERS_H
 #include "selectors/selectors.h"

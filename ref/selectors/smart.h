@@ -1,4 +1,4 @@
-/* smart.h - the spacing rule of SMART (Zebra-Llama), as reconstructed in method.md 3.5, and distance regularisation
+/* smart.h - the spacing rule of SMART (Zebra-Llama), as reconstructed in ref/METHOD.md 8, and distance regularisation
  * (3.3). */
 #ifndef HYB_SMART_H
 #define HYB_SMART_H

@@ -1,5 +1,5 @@
 /* swap.h - what is one layer worth without any training? Swap its mixer, run the layers above it,
- * measure (performance.md 4, #7).
+ * measure (ref/METHOD.md 8).
  *
  * The layers below a swapped one compute what they compute without the swap, so they run once:
  * L swaps cost L(L+1)/2 layers instead of
@@ -9,7 +9,7 @@
 #include "selectors/partial.h"
 
 typedef enum {
-    /* student + softmax of layer l:  score = KL(student) - KL(swapped). SMART's sensitivity (method.md 3.5) */
+    /* student + softmax of layer l:  score = KL(student) - KL(swapped). SMART's sensitivity (ref/METHOD.md 8) */
     SWAP_ADD,
     SWAP_REMOVE, /* teacher - softmax of layer l:  score = KL(teacher with the student's linear mixer there) */
     SWAP_PPL,    /* teacher without mixer l:       score = rise of the cross-entropy on the text (LM-PPL, bypass) */

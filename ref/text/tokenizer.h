@@ -1,6 +1,6 @@
 /* tokenizer.h - text <-> token ids exactly as Hugging Face `tokenizers` does it for two families of
  * tokenizer.json: byte-level BPE (Llama-3, Qwen2/2.5/3, GPT-2, SmolLM) and sentencepiece-style BPE with byte
- * fallback (Llama-2, TinyLlama, Mistral, the tinyllamas). The algorithm: interfaces.md B4. Anything else in
+ * fallback (Llama-2, TinyLlama, Mistral, the tinyllamas). The algorithm: ref/io/FORMATS.md 5. Anything else in
  * the file (other models, normalisers, pre-tokenizer regexes, dropout, ...) is refused by name, never
  * guessed.
  *

@@ -2,8 +2,8 @@
  *
  * The path of a text: added tokens with normalized = false are cut out of the raw text -> each rest is
  * normalised -> added tokens with normalized = true are cut out -> each rest is split into pieces -> each
- * piece is merged -> the post-processor's ids go before and behind. The order and the rules: interfaces.md
- * B4. */
+ * piece is merged -> the post-processor's ids go before and behind. The order and the rules: ref/io/FORMATS.md
+ * 5. */
 #ifndef HYB_TOKENIZER_PARTS_H
 #define HYB_TOKENIZER_PARTS_H
 #include "text/added.h"

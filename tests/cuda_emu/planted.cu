@@ -177,7 +177,8 @@ static CUtensorMap square(const void *x) {
     return map;
 }
 
-/* y_i = e^{x_i}, 128 numbers on their way through shared memory, 16 bytes at a time: what the limits of a device allow. */
+/* y_i = e^{x_i}, 128 numbers on their way through shared memory, 16 bytes at a time: what the limits of a device allow.
+ * */
 template <int PLANT> __global__ void limits_kernel(float *y, const float *x) {
     SHARED(float, tile, 2048); // 8 KB
     DYNAMIC_SHARED(float, more);

@@ -255,7 +255,7 @@ enum MixerOp { DELTA_RULE, GLA, KDA };
 static const char *const MIXER[][3] = {{"delta_rule", "delta_rule backward", "delta_rule decode"},
                                        {"gla", "gla backward", "gla decode"},
                                        {"kda", "kda backward", "kda decode"}};
-/* per head-token, performance.md 3.1: operations and bytes, forward and backward. KDA has the delta rule's products and
+/* per head-token, cpu/SPEED.md: operations and bytes, forward and backward. KDA has the delta rule's products and
  * a decay (float, and its gradient) for each of 128 channels. The chunk states in bf16 are 512 bytes per head-token on
  * top of that table. */
 static const double MIXER_FLOPS[][2] = {{166.6e3, 409.6e3}, {98.3e3, 245.8e3}, {166.6e3, 409.6e3}},

@@ -88,8 +88,8 @@ static void row(const char *what, const char *backend, const Tally *t, int rc, c
            t->margin, rc ? e->msg : t->worst, bad ? "   <<< FAILED" : "");
     fflush(stdout);
 }
-/* A row in a process of its own, since an illegal address ends everything that its process does with the device: then one
- * row is lost, with its name. This process never touches the device. */
+/* A row in a process of its own, since an illegal address ends everything that its process does with the device:
+ * then one row is lost, with its name. This process never touches the device. */
 enum { ROW_SECONDS = 120 };
 typedef struct {
     const char *backend, *name;
@@ -132,8 +132,9 @@ static void number(const char *what, const char *backend, double got, double tol
            bad ? "   <<< FAILED" : "");
     fflush(stdout);
 }
-/* BF16 rounds differently in every version of a kernel, and a model that is not trained amplifies it; how much is measured
- * in the same program, as the error of the plain BF16 kernels. The fast ones may have FLOOR_TIMES that. */
+/* BF16 rounds differently in every version of a kernel, and a model that is not trained amplifies it;
+ * how much is measured in the same program, as the error of the plain BF16 kernels. The fast ones may have FLOOR_TIMES
+ * that. */
 enum { STEPS = 20, MODEL_B = 2, MODEL_T = 150 };
 static const double FLOOR_TIMES = 3;
 static int model_errors(const Job *j, const Config *c, double *gradient, double *curve, char *where, size_t cap,

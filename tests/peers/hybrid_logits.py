@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Compares our logits of hybrid models with PyTorch in float64, every mixer written here once more, token by token, from its definition
-(method.md 2; flash-linear-attention's layers). Needs torch and safetensors; not part of `make test`.
+(ref/METHOD.md 6; flash-linear-attention's layers). Needs torch and safetensors; not part of `make test`.
 
     make build/libhyb.a && python3 tests/peers/hybrid_logits.py [--lib build/libhyb.a] MODEL_DIR ...
 
