@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(FLASH_THREADS)
     fetch(ks, q + (((size_t)b * a.T + t0) * a.H + h) * D, row_stride, rows); // queries: through the keys' place
     __syncthreads();
     for (int i = 0; i < D / 16; i++) load_a<D>(qa[i], ks, row0, i * 16);
-    const FlashRows see[1] = {flash_rows(a, start, b, t0 + row0)};
+    const FlashMask mask = {a, start, b, t0};
     FlashState<D, 1> w = {};
     w.top[0][0] = w.top[0][1] = -INFINITY;
     const float scale2 = a.scale * LOG2E;
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(FLASH_THREADS)
         fetch(ks, k + at, key_stride, a.Tk - j0);
         fetch(vs, v + at, key_stride, a.Tk - j0);
         __syncthreads();
-        flash_tile<D, 1>(w, qa, ks, row0, ks, vs, see, true, j0, scale2);
+        flash_tile<D, 1>(w, qa, ks, row0, ks, vs, mask, true, j0, scale2);
     }
     flash_store<D>(o, lse, w.acc[0], w.top[0], w.sum[0], scale2, b, t0 + row0, h, a);
 }

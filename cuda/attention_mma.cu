@@ -17,21 +17,21 @@ const float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 struct FlashRows {
     int first[2], last[2]; // keys first..last, absolute; last < first for rows that do not exist
 };
+__device__ FlashRows flash_rows(const AttnArgs &a, const int *start, int b, int row0) {
+    const int g = threadIdx.x % WARP / 4;
+    FlashRows r;
+    for (int i = 0; i < 2; i++) {
+        const int t = row0 + g + 8 * i, pos = a.past + t;
+        r.first[i] = t < a.T ? first_key(a, start, b, pos) : 0;
+        r.last[i] = t < a.T ? pos : -1;
+    }
+    return r;
+}
 struct FlashMask {
     const AttnArgs &a;
     const int *start;
     int b, t0; // the block's first row
 };
-__device__ FlashRows flash_rows(const FlashMask &m, int row0) {
-    const int g = threadIdx.x % WARP / 4;
-    FlashRows r;
-    for (int i = 0; i < 2; i++) {
-        const int t = m.t0 + row0 + g + 8 * i, pos = m.a.past + t;
-        r.first[i] = t < m.a.T ? first_key(m.a, m.start, m.b, pos) : 0;
-        r.last[i] = t < m.a.T ? pos : -1;
-    }
-    return r;
-}
 __device__ bool flash_sees(const FlashRows &r, int i, int key) { return key >= r.first[i] && key <= r.last[i]; }
 
 /* What a warp keeps of its 16 M rows from tile to tile: unnormalised output, maximum and sum of exponentials. */
@@ -108,7 +108,7 @@ __device__ __forceinline__ void flash_tile(FlashState<D, M> &w, const unsigned (
 #pragma unroll
     for (int m = 0; m < M; m++) {
         if (partly) {
-            const FlashRows see = flash_rows(mask, row0 + 16 * m);
+            const FlashRows see = flash_rows(mask.a, mask.start, mask.b, mask.t0 + row0 + 16 * m);
 #pragma unroll
             for (int n = 0; n < FLASH_KEYS / 8; n++)
 #pragma unroll
@@ -386,7 +386,7 @@ __global__ void __launch_bounds__(FLASH_THREADS, M == 1 ? 3 : 2)
                     for (int e = 0; e < 4; e++)
                         flash_ds(s[m][n][e], dp[m][n][e], true, scale2, lse2[m][e / 2], del[m][e / 2]);
                 if (j0 >= latest_first && j0 + FLASH_BACK - 1 <= t0) continue; // all rows see all of the tile
-                const FlashRows see = flash_rows(mask, row0 + 16 * m);
+                const FlashRows see = flash_rows(mask.a, mask.start, mask.b, mask.t0 + row0 + 16 * m);
 #pragma unroll
                 for (int n = 0; n < FLASH_BACK / 8; n++)
 #pragma unroll

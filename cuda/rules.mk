@@ -69,14 +69,14 @@ $(B)/tests/test_cuda $(B)/tests/test_rounding: $(EMU_LIB)
 $(B)/tests/test_cuda_emu: $(B)/cuda_emu/planted_all.o $(EMU_LIB)
 
 # The device run (tests/gpu/): on a machine with a GPU, or `make gpu-verify-emu` for the same checks on the emulator.
-$(B)/gpu_verify: $(B)/tests/gpu/verify.o $(B)/libtools.a $(B)/libhyb.a $(TOOL_CUDA) $(EMU_LIB)
+$(B)/gpu_verify: $(B)/tests/gpu/verify.o $(B)/tests/gpu/large_check.o $(B)/libtools.a $(B)/libhyb.a $(TOOL_CUDA) $(EMU_LIB)
 	$(CC) $(OPT) $(LDFLAGS) $^ $(B)/libtools.a $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) -lstdc++ $(OMP) $(LDLIBS) -o $@
 $(B)/tests/gpu/verify.o: ALLFLAGS += -Itests $(if $(TOOL_CUDA),-DHAVE_CUDA) $(if $(EMU_LIB),-DHAVE_CUDA_EMU)
 $(B)/gpu_bench: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(CUDA_LIB) $(B)/libtools.a $(B)/libhyb.a
 	$(NVCC) $(NVCC_FLAGS) -Itests/gpu tests/gpu/bench.cu $(filter %.o %.a,$^) $(B)/libhyb.a $(CUDA_LIBS) $(OMP:%=-Xcompiler %) -o $@
 $(B)/gpu_bench_emu: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(EMU_LIB) $(B)/libtools.a $(B)/libhyb.a
 	$(CXX) $(EMU_FLAGS) -Itests/gpu -x c++ tests/gpu/bench.cu -x none $(filter %.o %.a,$^) $(B)/libhyb.a $(LDFLAGS) $(OMP) $(LDLIBS) -o $@
-$(B)/tests/gpu/bench_model.o: ALLFLAGS += -Itests/gpu
+$(B)/tests/gpu/bench_model.o $(B)/tests/gpu/large_check.o: ALLFLAGS += -Itests/gpu -Itests
 gpu-verify: $(B)/gpu_verify ## on a GPU: every op, models, training against the CPU, and compute-sanitizer
 	@sh tests/gpu/verify.sh $(B)/gpu_verify
 gpu-bench: $(B)/gpu_bench ## on a GPU: every op timed beside the copy bandwidth, the matrix rate and PyTorch

@@ -220,12 +220,12 @@ typedef struct {
     char text[8];
 } Probe;
 static const Option probe_rows[] = {
-    {"n", "", OPT_INT, offsetof(Probe, n), -5, 100, NULL, 0},
-    {"stage1.flag", "", OPT_BOOL, offsetof(Probe, flag), 0, 0, NULL, 0},
-    {"pick", "", OPT_CHOICE, offsetof(Probe, pick), 0, 0, "red|green", 0},
-    {"stage1.x_rate", "", OPT_REAL, offsetof(Probe, x), 0, 1, NULL, 0},
-    {"big", "", OPT_I64, offsetof(Probe, big), 0, 1e15, NULL, 0},
-    {"text", "", OPT_TEXT, offsetof(Probe, text), 0, 8, NULL, 0},
+    {"n", "", OPT_INT, offsetof(Probe, n), -5, 100, NULL, AFFECTS_EVALUATION},
+    {"stage1.flag", "", OPT_BOOL, offsetof(Probe, flag), 0, 0, NULL, AFFECTS_EVALUATION},
+    {"pick", "", OPT_CHOICE, offsetof(Probe, pick), 0, 0, "red|green", AFFECTS_EVALUATION},
+    {"stage1.x_rate", "", OPT_REAL, offsetof(Probe, x), 0, 1, NULL, AFFECTS_EVALUATION},
+    {"big", "", OPT_I64, offsetof(Probe, big), 0, 1e15, NULL, AFFECTS_EVALUATION},
+    {"text", "", OPT_TEXT, offsetof(Probe, text), 0, 8, NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable probe_table = {probe_rows, 6};
 static const OptionTable *get_probe(void) { return &probe_table; }

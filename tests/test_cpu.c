@@ -14,6 +14,7 @@
 #include "cpu/held.h"
 #include "cpu/pool.h"
 #include "method/distill.h"
+#include "run/train_run.h"
 #include "tiny.h"
 #include "tools/compare.h"
 #include "tests/suite.h"

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stddef.h>
 #include "base/file.h"
+#include "method/select.h"
 #include "report/report.h"
 #include "report/compare.h"
 #include "report/report_pictures.h"
@@ -43,6 +44,7 @@ static void go(const PipelineOptions *o, const char *dir) {
     Err e = {0};
     must(backend_open(&be, "cpu", 1, &e), &e);
     must(pipeline_run(o, dir, be, NULL, PIPELINE_ALL, &result, &e), &e);
+    must(report_write(dir, &e), &e);
     backend_close(be);
 }
 

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include "cuda/cuda_backend.h"
 #include "method/distill.h"
+#include "run/train_run.h"
 #include "run/memory.h"
 #include "tests/suite.h"
 #include "tests/gpu/model_check.h"
@@ -181,6 +182,7 @@ static double learned(int how, int steps) {
         if (i == steps) break;
         model_backward(&r.m, &r.p, r.l.dh);
         must(optim_step(&o, steps, &norm, &lr, &e), &e);
+        model_zero_grad(&r.m);
         Forget f = {&o, r.be};
         if (how == NEAREST) optim_walk(&o, forget_visit, &f);
     }

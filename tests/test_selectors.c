@@ -7,7 +7,8 @@
 #include "selectors/gates.h"
 #include "report/probe.h"
 #include "selectors/scorers.h"
-#include "method/select.h"
+#include "run/memo.h"
+#include "selectors/selectors.h"
 #include "selectors/smart.h"
 #include "selectors/swap.h"
 #include "tiny.h"
@@ -458,23 +459,43 @@ END_TEST
 
 /* ---------------------------------------------------------------- all scorers, one planted layer */
 
-static ScoreOptions scoring(const char *dir) {
-    ScoreOptions o = {.tau = 1, .eval_every = 2, .cache = 1 << 20};
-    o.train.stage = (StageOptions){.steps = 6, .batch_size = 4, .micro_batch_size = 4, .train_seq_len = 16};
-    o.train.stage.optim =
-        (OptimConfig){.lr = 1e-4, .lr_attn = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
-    o.train.dir = dir;
+/* Scoring runs of a rig, kept as TMPDIR/NAME. */
+typedef struct {
+    Scoring s;
+    RaceOptions race;
+    RunMemo memo;
+    const char *name;
+} Runs;
+static Runs scoring(Rig *r, const char *name) {
+    static const TrainOptions quiet;
+    Runs o = {.name = name, .memo = run_memo(tmpdir, 7, &quiet)};
+    o.s = (Scoring){.teacher = &r->t.teacher,
+                    .start = &r->start,
+                    .text = &r->t.text,
+                    .heldout = &r->h,
+                    .tau = 1,
+                    .eval_every = 2,
+                    .cache = 1 << 20};
+    o.s.stage = (StageOptions){.steps = 6, .batch_size = 4, .micro_batch_size = 4, .train_seq_len = 16};
+    o.s.stage.optim = (OptimConfig){.lr = 1e-4, .lr_attn = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
     return o;
 }
 
-static SelectInput input(Rig *r, int K, const ScoreOptions *o) {
+static SelectInput input(Rig *r, int K, Runs *o) {
     return (SelectInput){.L = L,
                          .K = K,
                          .teacher = &r->t.teacher,
                          .start = &r->start,
                          .heldout = &r->h,
-                         .data = &r->t.text,
-                         .scoring = o};
+                         .scoring = o ? &o->s : NULL,
+                         .race = o ? &o->race : NULL,
+                         .name = o ? o->name : NULL,
+                         .memo = o ? &o->memo.memo : NULL};
+}
+
+static void layers_score(LayerScore *out, Runs *o) {
+    Err e = {0};
+    must(race_ga_s2(out, &o->s, &o->race, o->name, &o->memo.memo, &e), &e);
 }
 
 START_TEST(every_scorer_finds_the_planted_layer) {
@@ -484,7 +505,7 @@ START_TEST(every_scorer_finds_the_planted_layer) {
     Rig r;
     Err e = {0};
     rig_open(&r, "cpu", "gdn_v4", 1, 0);
-    const ScoreOptions o = scoring(place("scores"));
+    Runs o = scoring(&r, "scores");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const Selector *s = selector_find(names[i]);
         int keep[MAX_LAYERS], seen[L] = {0};
@@ -513,18 +534,21 @@ START_TEST(every_scorer_finds_the_planted_layer) {
                 if (l != PLANTED) ck_assert_double_eq(rows[l].score, 0);
         // written and read
         int found;
-        must(score_rows_save(rows, L, place("rows"), 7, &e), &e);
-        must(score_rows_load(other, L, place("rows"), 7, &found, &e), &e);
-        ck_assert_int_eq(found, 1);
+        for (int l = 0; l < L; l++) {
+            must(in.memo->put(in.memo, "rows", l, &layer_row_record, &rows[l], &e), &e);
+            must(in.memo->get(in.memo, "rows", l, &layer_row_record, &other[l], &found, &e), &e);
+            ck_assert_int_eq(found, 1);
+        }
         for (int l = 0; l < L; l++) {
             ck_assert_int_eq(other[l].rank, rows[l].rank);
             ck_assert(other[l].score == rows[l].score || (isnan(other[l].score) && isnan(rows[l].score)));
             ck_assert_int_eq(memcmp(other[l].head, rows[l].head, sizeof rows[l].head), 0);
         }
     }
-    Err wrong = {0};
     int found;
-    ck_assert_int_eq(score_rows_load(other, L, place("rows"), 8, &found, &wrong), ERR_USAGE);
+    o.memo.key++; // another key: it is not there
+    must(o.memo.memo.get(&o.memo.memo, "rows", 0, &layer_row_record, &other[0], &found, &e), &e);
+    ck_assert_int_eq(found, 0);
     rig_close(&r);
 }
 END_TEST
@@ -550,9 +574,9 @@ START_TEST(stopped_scores_go_on) {
         SelectInput in = input(&r, 2, NULL);
         in.recall = &game;
         must(selector_score(s, &in, rows, &e), &e);
-        in.keep_dir = place(names[i]);
-        in.keep_fingerprint = 5 + i;
-        in.stop = &stop;
+        const TrainOptions train = {.stop = &stop};
+        RunMemo memo = run_memo(place(names[i]), 5 + i, &train);
+        in.memo = &memo.memo;
         stop = 15;
         int calls = 0, rc;
         do {
@@ -566,7 +590,7 @@ START_TEST(stopped_scores_go_on) {
             rows[l].seconds = other[l].seconds = 0;
             ck_assert_msg(!memcmp(&rows[l], &other[l], sizeof rows[l]), "%s: layer %d differs", names[i], l);
         }
-        in.keep_fingerprint++; // other options: what is kept is not theirs
+        memo.key++; // other options: what is kept is not theirs
         Err again = {0};
         ck_assert_int_eq(selector_score(s, &in, other, &again), 128 + 15);
     }
@@ -620,11 +644,11 @@ START_TEST(greedy_takes_over_ga_s2) {
     Err e = {0};
     static LayerScore ga[L];
     rig_open(&r, "cpu", "gdn_v4", 0, 0);
-    ScoreOptions o = scoring(place("alone"));
+    Runs o = scoring(&r, "alone");
     SelectInput in = input(&r, 2, &o);
     must(selector_score(selector_find("ga_s2_greedy"), &in, rows, &e), &e);
-    o.train.dir = place("shared");
-    must(score_layers(ga, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
+    o.name = "shared";
+    layers_score(ga, &o);
     in.score = ga;
     must(selector_score(selector_find("ga_s2_greedy"), &in, other, &e), &e);
     ck_assert_int_eq(file_exists(place("shared-ga_s2_greedy-0")), 0); // no run of its own
@@ -682,7 +706,7 @@ START_TEST(all_sets) {
     Rig r;
     Err e = {0};
     rig_open(&r, "cpu", "gdn_v4", 0, 0);
-    const ScoreOptions o = scoring(place("scores"));
+    Runs o = scoring(&r, "scores");
     const SelectInput in = input(&r, 2, &o);
     int keep[MAX_LAYERS], greedy[MAX_LAYERS];
     must(select_layers(selector_find("exhaustive"), &in, keep, &e), &e);
@@ -710,20 +734,20 @@ START_TEST(early_stopping_run) {
     Err e = {0};
     static LayerScore full[L];
     rig_open(&r, "cpu", "gdn_v4", 1, 0);
-    ScoreOptions o = scoring(place("full"));
-    o.train.stage.steps = 12;
-    must(score_layers(full, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
-    o.train.dir = place("early");
-    o.stop = (EarlyStop){.R = 3, .threshold = 0.9};
-    o.K = 1;
-    must(score_layers(rows, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
+    Runs o = scoring(&r, "full");
+    o.s.stage.steps = 12;
+    layers_score(full, &o);
+    o.name = "early";
+    o.race.stop = (EarlyStop){.R = 3, .threshold = 0.9};
+    o.race.K = 1;
+    layers_score(rows, &o);
     for (int l = 0; l < L; l++) {
         ck_assert_int_eq(rows[l].points, 3); // the planted layer leads from the first evaluation on
         ck_assert_int_eq(rows[l].tokens, full[l].tokens / 2);
         ck_assert_int_eq(memcmp(rows[l].point, full[l].point, 3 * sizeof *full[l].point), 0);
     }
     ck_assert_int_eq(rows[PLANTED].rank, 1);
-    must(score_layers(other, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e); // read back
+    layers_score(other, &o); // read back
     for (int l = 0; l < L; l++) ck_assert_int_eq(memcmp(rows[l].point, other[l].point, sizeof rows[l].point), 0);
     Json j;
     const JsonRef root = 0;
@@ -739,16 +763,15 @@ END_TEST
 // losers of a planted layer go, each with a reason; the survivor's run is that of the full one
 START_TEST(halving_run) {
     Rig r;
-    Err e = {0};
     static LayerScore full[L];
     rig_open(&r, "cpu", "gdn_v4", 1, 0);
-    ScoreOptions o = scoring(place("full"));
-    o.train.stage.steps = 12;
-    must(score_layers(full, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
-    o.train.dir = place("halving");
-    o.halving_z = 2;
-    o.K = 1;
-    must(score_layers(rows, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e);
+    Runs o = scoring(&r, "full");
+    o.s.stage.steps = 12;
+    layers_score(full, &o);
+    o.name = "halving";
+    o.race.halving_z = 2;
+    o.race.K = 1;
+    layers_score(rows, &o);
     int dropped = 0;
     for (int l = 0; l < L; l++) {
         ck_assert_int_eq(memcmp(rows[l].point, full[l].point, (size_t)rows[l].points * sizeof *full[l].point), 0);
@@ -760,13 +783,25 @@ START_TEST(halving_run) {
     ck_assert_int_gt(dropped, 0);
     ck_assert_int_eq(rows[PLANTED].dropped, 0);
     ck_assert_int_eq(rows[PLANTED].rank, 1);
-    must(score_layers(other, &r.t.teacher, &r.start, &r.t.text, &r.h, &o, &e), &e); // read back: drops too
+    layers_score(other, &o); // read back: drops too
     for (int l = 0; l < L; l++) ck_assert(rows[l].dropped == other[l].dropped && rows[l].rank == other[l].rank);
     rig_close(&r);
 }
 END_TEST
 
 /* ---------------------------------------------------------------- tasks */
+
+/* importance[l] = accuracy - accuracy without mixer l. */
+static int task_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o,
+                         double *importance, int64_t *tokens, Err *e) {
+    double base, v = 0;
+    TRY(drill_accuracy(k, teacher, t, o, &base, tokens, e));
+    for (int l = 0; l < teacher->c.L; l++) {
+        TRY(drill_without(k, teacher, t, o, l, &v, tokens, e));
+        importance[l] = base - v;
+    }
+    return OK;
+}
 
 /* The value of a name in an AR prompt, through names that stand for names. */
 static int value_of(const char *prompt, const char *name, int depth) {
@@ -847,7 +882,7 @@ START_TEST(task_answers) {
     must(drill_accuracy(drill_find("retrieval"), &m, t, &o, &accuracy, &tokens, &e), &e);
     ck_assert_double_eq(accuracy, 0);
     ck_assert_int_gt(tokens, 2 * 80);
-    must(drill_ablation(drill_find("retrieval"), &m, t, &o, importance, &tokens, &e), &e);
+    must(task_ablation(drill_find("retrieval"), &m, t, &o, importance, &tokens, &e), &e);
     for (int l = 0; l < 2; l++) ck_assert_double_eq(importance[l], 0);
     tokenizer_close(t);
     model_close(&m);
@@ -908,7 +943,7 @@ START_TEST(task_ablation_rule) {
     int64_t tokens = 0;
     must(drill_accuracy(&listen, &m, t, &o, &accuracy, &tokens, &e), &e);
     ck_assert(accuracy == 1 && intact[0]);
-    must(drill_ablation(&judge, &m, t, &o, importance, &tokens, &e), &e);
+    must(task_ablation(&judge, &m, t, &o, importance, &tokens, &e), &e);
     for (int l = 0; l < LAYERS; l++) ck_assert_double_eq(importance[l], l == 1);
     tokenizer_close(t);
     model_close(&m);

@@ -8,6 +8,8 @@
 #include "io/json.h"
 #include "method/align.h"
 #include "method/distill.h"
+#include "method/heldout.h"
+#include "run/train_run.h"
 #include "tiny.h"
 #include "tests/suite.h"
 

@@ -164,7 +164,9 @@ static void step_close(void *ctx) {
 
 static int update(Step *s, Err *e) {
     double norm, lr;
-    return optim_step(&s->optim, 1 << 30, &norm, &lr, e);
+    TRY(optim_step(&s->optim, 1 << 30, &norm, &lr, e));
+    model_zero_grad(s->optim.m);
+    return OK;
 }
 
 static int pretrain_micro(Step *s, Err *e) {

@@ -17,25 +17,25 @@ typedef struct {
 #define AT(f) offsetof(Options, f)
 enum { SET_STEPS = 4, SET_SMOLLM2 }; /* as in the choice below */
 static const Option rows[] = {
-    {"op", "only ops whose name contains this", OPT_TEXT, AT(op), 0, 64, NULL, 0},
+    {"op", "only ops whose name contains this", OPT_TEXT, AT(op), 0, 64, NULL, AFFECTS_EVALUATION},
     {"set",
      "ops at the demo's shapes, at large ones, matrix products only, or all; steps: whole training steps at 6 x 288 "
      "and decoding at "
      "12 x 768; smollm2: steps of a 135M shape",
-     OPT_CHOICE, AT(set), 0, 0, "demo|large|matmul|all|steps|smollm2", 0},
-    {"quick", "fewer and shorter repetitions", OPT_BOOL, AT(quick), 0, 0, NULL, 0},
-    {"no_ref", "leave out the comparison with ref32", OPT_BOOL, AT(no_ref), 0, 0, NULL, 0},
-    {"csv", "comma-separated values", OPT_BOOL, AT(csv), 0, 0, NULL, 1},
-    {"batch_size", "sequences a training step (with -m)", OPT_INT, AT(batch_size), 1, 65536, NULL, 0},
-    {"seq_len", "tokens a sequence (with -m)", OPT_INT, AT(seq_len), 1, 1 << 20, NULL, 0},
+     OPT_CHOICE, AT(set), 0, 0, "demo|large|matmul|all|steps|smollm2", AFFECTS_EVALUATION},
+    {"quick", "fewer and shorter repetitions", OPT_BOOL, AT(quick), 0, 0, NULL, AFFECTS_EVALUATION},
+    {"no_ref", "leave out the comparison with ref32", OPT_BOOL, AT(no_ref), 0, 0, NULL, AFFECTS_EVALUATION},
+    {"csv", "comma-separated values", OPT_BOOL, AT(csv), 0, 0, NULL, AFFECTS_LOOKS},
+    {"batch_size", "sequences a training step (with -m)", OPT_INT, AT(batch_size), 1, 65536, NULL, AFFECTS_EVALUATION},
+    {"seq_len", "tokens a sequence (with -m)", OPT_INT, AT(seq_len), 1, 1 << 20, NULL, AFFECTS_EVALUATION},
     {"decode",
      "only decoding with -m: tokens/s and bytes of caches and states against the length of the context; -o DIR: CSV "
      "and SVG too",
-     OPT_BOOL, AT(decode), 0, 0, NULL, 1},
-    {"teacher", "a second model, side by side (--decode)", OPT_TEXT, AT(teacher), 0, 1024, NULL, 0},
-    {"lengths", "contexts in tokens (--decode)", OPT_TEXT, AT(lengths), 0, 256, NULL, 0},
+     OPT_BOOL, AT(decode), 0, 0, NULL, AFFECTS_LOOKS},
+    {"teacher", "a second model, side by side (--decode)", OPT_TEXT, AT(teacher), 0, 1024, NULL, AFFECTS_EVALUATION},
+    {"lengths", "contexts in tokens (--decode)", OPT_TEXT, AT(lengths), 0, 256, NULL, AFFECTS_EVALUATION},
     {"repeat", "runs of each step (other devices than cpu, with -m), decoded tokens a length (--decode)", OPT_INT,
-     AT(repeat), 1, 64, NULL, 0},
+     AT(repeat), 1, 64, NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "report/compare.h"
+#include "report/report.h"
 #include "tools/run_dir.h"
 #include <stddef.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@ typedef struct {
     char seeds[128];
 } Extra;
 static const Option rows[] = {{"seeds", "of the students, \"1,2,3\"; the option seed is not used", OPT_TEXT,
-                               offsetof(Extra, seeds), 0, 128, NULL, 0}};
+                               offsetof(Extra, seeds), 0, 128, NULL, AFFECTS_EVALUATION}};
 static const OptionTable table = {rows, 1};
 static const OptionTable *get_table(void) { return &table; }
 static void extra_defaults(void *o) { *(Extra *)o = (Extra){.seeds = "1,2,3"}; }
@@ -51,7 +52,8 @@ static int run_seed(Cli *c, Backend *be, uint64_t seed, Err *e) {
     TRY(run_path(dir, sizeof dir, c, name, e));
     cli_note(c, name);
     o->seed = seed;
-    return pipeline_run(o, dir, be, &hooks, PIPELINE_ALL, NULL, e);
+    TRY(pipeline_run(o, dir, be, &hooks, PIPELINE_ALL, NULL, e));
+    return report_write(dir, e);
 }
 
 static int print(const Cli *c, const Compare *k, Err *e) {

@@ -13,10 +13,12 @@ typedef struct {
     int all;
 } Options;
 static const Option rows[] = {
-    {"tolerance", "largest absolute difference that passes", OPT_REAL, offsetof(Options, tolerance), 0, 1e30, NULL, 0},
+    {"tolerance", "largest absolute difference that passes", OPT_REAL, offsetof(Options, tolerance), 0, 1e30, NULL,
+     AFFECTS_EVALUATION},
     {"relative", "or: largest difference relative to the tensor's largest number", OPT_REAL,
-     offsetof(Options, relative), 0, 1e30, NULL, 0},
-    {"all", "print every tensor, not only those beyond tolerance", OPT_BOOL, offsetof(Options, all), 0, 0, NULL, 0},
+     offsetof(Options, relative), 0, 1e30, NULL, AFFECTS_EVALUATION},
+    {"all", "print every tensor, not only those beyond tolerance", OPT_BOOL, offsetof(Options, all), 0, 0, NULL,
+     AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, 3};
 static const OptionTable *get_table(void) { return &table; }

@@ -1,6 +1,9 @@
 /* cmd_distill.c - stage 2 or stage 3 by itself: a given student, given softmax layers, one training run. */
 #include "base/mem.h"
 #include "io/hf.h"
+#include "method/distill.h"
+#include "method/heldout.h"
+#include "method/select.h"
 #include "run/memory.h"
 #include "run/pipeline.h"
 #include "run/pretrain.h"
@@ -13,8 +16,8 @@
 typedef struct {
     int stage;
 } Extra;
-static const Option rows[] = {
-    {"stage", "2: KL to the teacher; 3: cross-entropy on the text", OPT_INT, offsetof(Extra, stage), 2, 3, NULL, 0}};
+static const Option rows[] = {{"stage", "2: KL to the teacher; 3: cross-entropy on the text", OPT_INT,
+                               offsetof(Extra, stage), 2, 3, NULL, AFFECTS_EVALUATION}};
 static const OptionTable table = {rows, 1};
 static const OptionTable *get_table(void) { return &table; }
 static void extra_defaults(void *o) { ((Extra *)o)->stage = 2; }
@@ -106,7 +109,7 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
                         o->eval_seq_len ? o->eval_seq_len : T, o->eval_batches, (size_t)o->cache_mb << 20, e);
 }
 
-static int train(Rig *r, Cli *c, const StageOptions *stage, TrainResult *result, Err *e) {
+static int rig_train(Rig *r, Cli *c, const StageOptions *stage, TrainResult *result, Err *e) {
     const PipelineOptions *o = c->options[0];
     const int stage2 = ((Extra *)c->options[1])->stage == 2;
     TrainOptions t;
@@ -181,7 +184,7 @@ static int distill(Cli *c, Err *e) {
     TRY(run_dir_open(c, "run.json", 0, e));
     TRY(run_json_write(c, e));
     int rc = rig_open(&r, c, stage, e);
-    if (!rc) rc = train(&r, c, stage, &result, e);
+    if (!rc) rc = rig_train(&r, c, stage, &result, e);
     if (!rc) rc = save(&r, c, e);
     if (!rc) rc = report(&r, c, &result, e);
     if (rc == ERR_SIGINT || rc == ERR_SIGTERM) err_hint(e, "go on with the same command and --resume");

@@ -15,20 +15,20 @@ typedef struct {
 } Options;
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
-    {"prompt", "text to go on from", OPT_TEXT, AT(prompt), 0, 16384, NULL, 0},
-    {"prompt_file", "the same from a file (- is stdin)", OPT_TEXT, AT(prompt_file), 0, 1024, NULL, 0},
-    {"max_new_tokens", "at most so many tokens", OPT_INT, AT(max_new_tokens), 0, 1 << 24, NULL, 0},
-    {"temperature", "0 is greedy", OPT_REAL, AT(temperature), 0, 1e6, NULL, 0},
-    {"top_k", "only the k likeliest, 0 = all", OPT_INT, AT(top_k), 0, 1 << 24, NULL, 0},
-    {"top_p", "only the likeliest that make up this probability", OPT_REAL, AT(top_p), 0, 1, NULL, 0},
-    {"greedy", "always the likeliest token", OPT_BOOL, AT(greedy), 0, 0, NULL, 0},
-    {"no_echo", "do not print the prompt", OPT_BOOL, AT(no_echo), 0, 0, NULL, 0},
-    {"no_special", "no BOS in front of the prompt", OPT_BOOL, AT(no_special), 0, 0, NULL, 0},
-    {"ignore_eos", "go on after an end-of-text token", OPT_BOOL, AT(ignore_eos), 0, 0, NULL, 0},
-    {"stats", "speed and memory on stderr at the end", OPT_BOOL, AT(stats), 0, 0, NULL, 0},
+    {"prompt", "text to go on from", OPT_TEXT, AT(prompt), 0, 16384, NULL, AFFECTS_EVALUATION},
+    {"prompt_file", "the same from a file (- is stdin)", OPT_TEXT, AT(prompt_file), 0, 1024, NULL, AFFECTS_EVALUATION},
+    {"max_new_tokens", "at most so many tokens", OPT_INT, AT(max_new_tokens), 0, 1 << 24, NULL, AFFECTS_EVALUATION},
+    {"temperature", "0 is greedy", OPT_REAL, AT(temperature), 0, 1e6, NULL, AFFECTS_EVALUATION},
+    {"top_k", "only the k likeliest, 0 = all", OPT_INT, AT(top_k), 0, 1 << 24, NULL, AFFECTS_EVALUATION},
+    {"top_p", "only the likeliest that make up this probability", OPT_REAL, AT(top_p), 0, 1, NULL, AFFECTS_EVALUATION},
+    {"greedy", "always the likeliest token", OPT_BOOL, AT(greedy), 0, 0, NULL, AFFECTS_EVALUATION},
+    {"no_echo", "do not print the prompt", OPT_BOOL, AT(no_echo), 0, 0, NULL, AFFECTS_EVALUATION},
+    {"no_special", "no BOS in front of the prompt", OPT_BOOL, AT(no_special), 0, 0, NULL, AFFECTS_EVALUATION},
+    {"ignore_eos", "go on after an end-of-text token", OPT_BOOL, AT(ignore_eos), 0, 0, NULL, AFFECTS_EVALUATION},
+    {"stats", "speed and memory on stderr at the end", OPT_BOOL, AT(stats), 0, 0, NULL, AFFECTS_EVALUATION},
     {"dump", "write the prompt's activations into this directory (also: environment DUMP)", OPT_TEXT, AT(dump), 0, 1024,
-     NULL, 0},
-    {"prefill", "tokens of the prompt read at once", OPT_INT, AT(prefill), 1, 65536, NULL, 0},
+     NULL, AFFECTS_EVALUATION},
+    {"prefill", "tokens of the prompt read at once", OPT_INT, AT(prefill), 1, 65536, NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }

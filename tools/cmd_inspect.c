@@ -4,7 +4,8 @@
 #include "base/mem.h"
 #include "io/hf.h"
 #include "io/json.h"
-#include "method/select.h"
+#include "run/checkpoint.h"
+#include "selectors/selectors.h"
 #include "model/mixer.h"
 #include "text/dataset.h"
 #include "tools/cli.h"
@@ -15,9 +16,9 @@ typedef struct {
     int tensors, check_finite;
 } Options;
 static const Option rows[] = {
-    {"tensors", "list every tensor", OPT_BOOL, offsetof(Options, tensors), 0, 0, NULL, 1},
+    {"tensors", "list every tensor", OPT_BOOL, offsetof(Options, tensors), 0, 0, NULL, AFFECTS_LOOKS},
     {"check_finite", "read all numbers and refuse NaN and infinities (exit code 6)", OPT_BOOL,
-     offsetof(Options, check_finite), 0, 0, NULL, 1},
+     offsetof(Options, check_finite), 0, 0, NULL, AFFECTS_LOOKS},
 };
 static const OptionTable table = {rows, 2};
 static const OptionTable *get_table(void) { return &table; }

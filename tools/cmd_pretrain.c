@@ -16,12 +16,12 @@ typedef struct {
 } Extra;
 #define AT(f) offsetof(Extra, f)
 static const Option rows[] = {
-    {"text", "text or JSONL file, or token shard (.tok)", OPT_TEXT, AT(text), 0, 1024, NULL, 1},
+    {"text", "text or JSONL file, or token shard (.tok)", OPT_TEXT, AT(text), 0, 1024, NULL, AFFECTS_LOOKS},
     {"tokenizer", "tokenizer.json or a directory that has one; empty: one token per byte", OPT_TEXT, AT(tokenizer), 0,
-     1024, NULL, 0},
+     1024, NULL, AFFECTS_EVALUATION},
     {"document_separator", "between documents of a plain text; empty: one document", OPT_TEXT, AT(document_separator),
-     0, 64, NULL, 0},
-    {"save_dtype", "of model/", OPT_CHOICE, AT(save_dtype), 0, 0, "float32|bfloat16|float16", 1},
+     0, 64, NULL, AFFECTS_EVALUATION},
+    {"save_dtype", "of model/", OPT_CHOICE, AT(save_dtype), 0, 0, "float32|bfloat16|float16", AFFECTS_LOOKS},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }
@@ -76,7 +76,7 @@ static int rig_open(Rig *r, const Cli *c, Err *e) {
     return pretrain_open(&r->task, &r->m, &r->data, r->tokenizer, o, e);
 }
 
-static int train(Rig *r, const Cli *c, TrainResult *result, Err *e) {
+static int rig_train(Rig *r, const Cli *c, TrainResult *result, Err *e) {
     const PretrainOptions *o = c->options[0];
     TrainOptions t, own = pretrain_train_options(&r->task);
     RunPaths paths;
@@ -164,7 +164,7 @@ static int pretrain(Cli *c, Err *e) {
     TRY(run_dir_open(c, "run.json", 0, e));
     TRY(run_json_write(c, e));
     int rc = rig_open(&r, c, e);
-    if (!rc) rc = train(&r, c, &result, e);
+    if (!rc) rc = rig_train(&r, c, &result, e);
     if (!rc) rc = save(&r, c, e);
     if (!rc) rc = report(&r, c, &result, e);
     if (rc == ERR_SIGINT || rc == ERR_SIGTERM) err_hint(e, "go on with the same command and --resume");

@@ -17,12 +17,12 @@ typedef struct {
     char alphabet[128], scores[1024];
 } Options;
 static const Option rows[] = {
-    {"block", "tokens that are repeated", OPT_INT, offsetof(Options, block), 2, 1 << 20, NULL, 0},
-    {"rows", "sequences", OPT_INT, offsetof(Options, rows), 1, 1 << 20, NULL, 0},
+    {"block", "tokens that are repeated", OPT_INT, offsetof(Options, block), 2, 1 << 20, NULL, AFFECTS_EVALUATION},
+    {"rows", "sequences", OPT_INT, offsetof(Options, rows), 1, 1 << 20, NULL, AFFECTS_EVALUATION},
     {"alphabet", "characters to draw from, \"A-Za-z\"; empty: the whole vocabulary", OPT_TEXT,
-     offsetof(Options, alphabet), 0, 128, NULL, 0},
+     offsetof(Options, alphabet), 0, 128, NULL, AFFECTS_EVALUATION},
     {"scores", "directory with a ranking.json that has scores per head: RUNDIR/rankings/gates", OPT_TEXT,
-     offsetof(Options, scores), 0, 1024, NULL, 0},
+     offsetof(Options, scores), 0, 1024, NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, 4};
 static const OptionTable *get_table(void) { return &table; }

@@ -92,6 +92,8 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     int rc = run_dir_open(c, "run.json", end == PIPELINE_SCORE || end == PIPELINE_SELECT, e);
     if (!rc) rc = mem_alloc(&result, sizeof(PipelineResult), "results", e);
     if (!rc) rc = pipeline_run(o, c->common.output, be, &hooks, end, result, e);
+    if (!rc && end == PIPELINE_ALL && !((PipelineResult *)result)->finished_before)
+        rc = report_write(c->common.output, e);
     if (rc == ERR_SIGINT || rc == ERR_SIGTERM) err_hint(e, "go on with the same command and --resume");
     if (!rc) rc = print(c, end, result, e);
     mem_free(result);

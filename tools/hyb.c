@@ -55,6 +55,7 @@ static int open_with(Oracle **o, const char *op, const char *shape, DType type, 
             used += snprintf(text + used, sizeof text - (size_t)used, " -%s", t->name);
     }
     oracle_close(*o);
+    *o = NULL;
     if (used >= (int)sizeof text) return err_set(e, ERR_USAGE, "%s: the shape is too long", op);
     return oracle_open(o, op, text, type, 0, e);
 }
@@ -111,7 +112,7 @@ int hyb_run(const char *op, const char *shape, HybArray *a, int n, HybError *err
         const OracleTensor *t = oracle_find(o, a[i].name);
         if (t->role == ORACLE_OUTPUT || t->role == ORACLE_GRADIENT) array_put(&a[i], t->value);
     }
-    if (!rc || o) oracle_close(o);
+    oracle_close(o);
     return rc ? fail(error, &e, rc) : HYB_OK;
 }
 
@@ -150,6 +151,6 @@ int hyb_judge(const char *op, const char *shape, HybType type, const HybArray *a
         rc = judge_one(o, t, &a[i], &verdicts[*judged], &e);
         if (!rc) failed += !verdicts[(*judged)++].ok;
     }
-    if (!rc || o) oracle_close(o);
+    oracle_close(o);
     return rc ? fail(error, &e, rc) : failed ? HYB_FAILED : HYB_OK;
 }

@@ -16,6 +16,10 @@
 extern "C" {
 #endif
 
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
 #define HYB_ABI 1
 int hyb_abi(void); /* HYB_ABI of the library that was loaded */
 
@@ -31,7 +35,7 @@ typedef struct {
 } HybArray;
 
 typedef struct {
-    char message[512]; /* one line; empty if nothing failed */
+    char message[1100]; /* one line; empty if nothing failed */
 } HybError;
 
 /* The i-th op; NULL past the end. Its keys with their defaults; NULL for an unknown op. */
@@ -68,6 +72,9 @@ typedef struct {
 int hyb_judge(const char *op, const char *shape, HybType type, const HybArray *arrays, int n, HybVerdict *verdicts,
               int *judged, HybError *error);
 
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -115,7 +115,7 @@ int run_train_options(TrainOptions *t, RunPaths *p, const Cli *c, const char *na
 static uint64_t options_hash(const Cli *c) {
     uint64_t h = fingerprint_bytes(0, &c->common.seed, sizeof c->common.seed);
     for (int k = 0; k < 2 && c->command->options[k]; k++) {
-        const uint64_t part = options_fingerprint(c->command->options[k]->table(), c->options[k]);
+        const uint64_t part = options_key(c->command->options[k]->table(), c->options[k], AFFECTS_NUMBERS, 0);
         h = fingerprint_bytes(h, &part, sizeof part);
     }
     return h;

@@ -1,7 +1,7 @@
 /* run_dir.h - the directory of a run, and the text in it as tokens: what pretrain and distill need besides a model. */
 #ifndef HYB_RUN_DIR_H
 #define HYB_RUN_DIR_H
-#include "method/train.h"
+#include "run/train_run.h"
 #include "text/dataset.h"
 #include "tools/cli.h"
 

@@ -2,7 +2,7 @@
 #ifndef HYB_TASK_PARTS_H
 #define HYB_TASK_PARTS_H
 #include "eval/tasks.h"
-#include "selectors/drills.h"
+#include "eval/drills.h"
 
 typedef enum { MATCH, CONTAINS, NUMBER, SQUAD, DRILL, CHOICE, CONTEXTS, LAST_WORD, ROLLING } TaskKind;
 struct EvalTask {

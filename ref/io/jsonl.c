@@ -37,12 +37,13 @@ int log_row(Log *l, JsonOut *row, Err *e) {
 
 void log_close(Log *l) { mem_free(l); }
 
-/* How many bytes of the text to keep. */
-static int rows_to_keep(const File *f, const char *path, int (*beyond)(void *, const Json *), void *ctx, size_t *keep,
-                        Err *e) {
+/* Copies what is kept of the text to dst (may be NULL); *keep = how many bytes that is. after: whether all rows behind
+ * the first dropped one go too. */
+static int rows_keep(const File *f, const char *path, int (*drop)(void *, const Json *), void *ctx, int after,
+                     char *dst, size_t *keep, Err *e) {
     const char *text = (const char *)f->data;
-    size_t at = 0, number = 1;
-    for (; at < f->size; number++) {
+    *keep = 0;
+    for (size_t at = 0, number = 1; at < f->size; number++) {
         const char *end = memchr(text + at, '\n', f->size - at);
         if (!end) break; /* torn: never finished by its newline */
         size_t n = (size_t)(end - text) - at;
@@ -55,12 +56,13 @@ static int rows_to_keep(const File *f, const char *path, int (*beyond)(void *, c
             err_set(e, ERR_INPUT, "%s: line %zu is not JSON: %s", path, number, why.msg);
             return err_hint(e, "remove the line, or start with a new log");
         }
-        int stop = beyond(ctx, &row);
+        int gone = drop(ctx, &row);
         json_free(&row);
-        if (stop) break;
+        if (gone && after) break;
+        if (!gone && dst) memcpy(dst + *keep, text + at, n + 1);
+        if (!gone) *keep += n + 1;
         at += n + 1;
     }
-    *keep = at;
     return OK;
 }
 
@@ -69,8 +71,25 @@ int log_cut(const char *path, int (*beyond)(void *ctx, const Json *row), void *c
     size_t keep = 0;
     if (!file_exists(path)) return OK;
     TRY(file_open(&f, path, e));
-    int rc = rows_to_keep(&f, path, beyond, ctx, &keep, e);
+    int rc = rows_keep(&f, path, beyond, ctx, 1, NULL, &keep, e);
     if (!rc && keep < f.size) rc = file_write_all(path, f.data, keep, e); /* renames: the mapped file stays as it is */
+    file_close(&f);
+    return rc;
+}
+
+int log_drop(const char *path, int (*drop)(void *ctx, const Json *row), void *ctx, Err *e) {
+    File f;
+    void *mem = NULL;
+    size_t keep = 0;
+    if (!file_exists(path)) return OK;
+    TRY(file_open(&f, path, e));
+    int rc = rows_keep(&f, path, drop, ctx, 0, NULL, &keep, e);
+    if (!rc && keep < f.size) {
+        rc = mem_alloc(&mem, keep ? keep : 1, "log", e);
+        if (!rc) rc = rows_keep(&f, path, drop, ctx, 0, mem, &keep, e);
+        if (!rc) rc = file_write_all(path, mem, keep, e);
+        mem_free(mem);
+    }
     file_close(&f);
     return rc;
 }

@@ -22,6 +22,8 @@ void log_close(Log *l); /* NULL is fine */
  * broken line elsewhere is ERR_INPUT with its number. No file: nothing to do. The file is replaced atomically
  * and only when something is dropped. */
 int log_cut(const char *path, int (*beyond)(void *ctx, const Json *row), void *ctx, Err *e);
+/* Drops every row for which drop() returns 1, and a torn last line; the rest stays in order. Otherwise as log_cut. */
+int log_drop(const char *path, int (*drop)(void *ctx, const Json *row), void *ctx, Err *e);
 /* The usual cut, for resuming stage `stage` at `step`: after rows of that stage have begun, the first row of
  * another stage or with "step" > step is beyond. Rows without a "stage" (events) count as rows of the stage
  * that surrounds them. */

@@ -1,57 +1,11 @@
-/* align.c - stage 1, the teacher-forced alignment of every linear mixer. See align.h. */
+/* align.c - stage 1: every linear mixer learns to answer as the attention that it replaces (Algorithm 1, line 2).
+ *
+ *   L_l = mean over tokens of | attention_l(n1) - mixer_l(n1) | / sqrt(C),   n1 = the teacher's normed input of layer l
+ *
+ * Teacher-forced: one teacher pass feeds all layers, so no layer's loss depends on another's. See align.h. */
 #include "method/align.h"
 #include "base/mem.h"
 #include <string.h>
-
-static void align_place(Align *a, Arena *ar) {
-    const Backend *be = a->teacher->be;
-    const size_t N = a->batch.N, C = a->teacher->c.C;
-    a->x = arena_take(ar, N * C, be->real_size);
-    a->t = arena_take(ar, N * C, be->real_size);
-    a->s = arena_take(ar, N * C, be->real_size);
-    a->ds = arena_take(ar, N * C, be->real_size);
-    a->loss = arena_take(ar, N, be->wide_size);
-    a->sum = arena_take(ar, a->teacher->c.L, sizeof(double));
-}
-
-static int align_start(Align *a, const StageOptions *o, Err *e) {
-    Backend *be = a->teacher->be;
-    const int B = o->micro_batch_size, T = o->train_seq_len, L = a->teacher->c.L;
-    void *extra;
-    TRY(mem_alloc(&extra, (size_t)(L + 1) * sizeof(double), "layer losses", e));
-    a->extra = extra;
-    TRY(batch_open(&a->batch, B, T, e));
-    TRY(pass_open(&a->tp, a->teacher, B, T, 0, e));
-    // what backward needs is one layer's at a time: the memory of a checkpointing pass
-    TRY(pass_open(&a->sp, a->student, B, T, PASS_TRAIN | PASS_CHECKPOINT, e));
-    Arena ar = {0};
-    align_place(a, &ar);
-    TRY(be->alloc(be, &a->mem, ar.used, "alignment scratch", e));
-    const size_t bytes = ar.used;
-    arena_begin(&ar, a->mem, bytes);
-    align_place(a, &ar);
-    for (int l = 0; l < L; l++) a->linear_layers += a->student->c.mixer[l] != 0;
-    if (!a->linear_layers) return err_set(e, ERR_USAGE, "stage 1: the student has no linear layer to align");
-    return OK;
-}
-
-int align_open(Align *a, Model *teacher, Model *student, const TextStream *data, const StageOptions *o, int form,
-               Err *e) {
-    *a = (Align){.teacher = teacher, .student = student, .data = *data, .micro = stage_micro_batches(o), .form = form};
-    model_hold(teacher, 0);
-    const int rc = align_start(a, o, e);
-    if (rc) align_close(a);
-    return rc;
-}
-
-void align_close(Align *a) {
-    if (a->mem) a->teacher->be->release(a->teacher->be, a->mem);
-    mem_free(a->extra);
-    pass_close(&a->sp);
-    pass_close(&a->tp);
-    batch_close(&a->batch);
-    memset(a, 0, sizeof *a);
-}
 
 /* One student mixer on the teacher's normed input n1: forward, distance to a->t, backward into its parameters only. */
 static void align_mixer(Align *a, int l, const Real *n1, double weight) {
@@ -109,7 +63,7 @@ static int align_gradients(void *ctx, int64_t step, int micro, double scale, dou
     const int L = a->teacher->c.L;
     double layer[MAX_LAYERS];
     const uint64_t index = (uint64_t)(step * a->micro + micro);
-    TRY(batch_text(&a->batch, &a->data, 0, index, e));
+    TRY(batch_text(&a->batch, &a->data, TRAINING, index, e));
     a->next = index + 1;
     TRY(align_batch(a, scale, loss, layer, e));
     for (int l = 0; l < L; l++) a->extra[l] += layer[l];
@@ -118,12 +72,12 @@ static int align_gradients(void *ctx, int64_t step, int micro, double scale, dou
     return OK;
 }
 
-static void align_log(void *ctx, JsonOut *row) {
+static void align_log(void *ctx, LogRow *row) {
     Align *a = ctx;
     const int L = a->teacher->c.L;
-    json_out_array(row, "layer_losses");
-    for (int l = 0; l < L; l++) json_out_real(row, NULL, a->extra[L] > 0 ? a->extra[l] / a->extra[L] : 0);
-    json_out_close(row);
+    double mean[MAX_LAYERS];
+    for (int l = 0; l < L; l++) mean[l] = a->extra[L] > 0 ? a->extra[l] / a->extra[L] : 0;
+    row->numbers(row, "layer_losses", mean, L);
     memset(a->extra, 0, (size_t)(L + 1) * sizeof(double));
 }
 
@@ -136,4 +90,56 @@ Task align_task(Align *a) {
                   .extra = a->extra,
                   .n_extra = a->teacher->c.L + 1,
                   .epoch_tokens = (int64_t)a->data.d->tokens};
+}
+
+/* ---------------------------------------------------------------- opening and closing */
+
+static void align_place(Align *a, Arena *ar) {
+    const Backend *be = a->teacher->be;
+    const size_t N = a->batch.N, C = a->teacher->c.C;
+    a->x = arena_take(ar, N * C, be->real_size);
+    a->t = arena_take(ar, N * C, be->real_size);
+    a->s = arena_take(ar, N * C, be->real_size);
+    a->ds = arena_take(ar, N * C, be->real_size);
+    a->loss = arena_take(ar, N, be->wide_size);
+    a->sum = arena_take(ar, a->teacher->c.L, sizeof(double));
+}
+
+static int align_start(Align *a, const StageOptions *o, Err *e) {
+    Backend *be = a->teacher->be;
+    const int B = o->micro_batch_size, T = o->train_seq_len, L = a->teacher->c.L;
+    void *extra;
+    TRY(mem_alloc(&extra, (size_t)(L + 1) * sizeof(double), "layer losses", e));
+    a->extra = extra;
+    TRY(batch_open(&a->batch, B, T, e));
+    TRY(pass_open(&a->tp, a->teacher, B, T, 0, e));
+    // what backward needs is one layer's at a time: the memory of a checkpointing pass
+    TRY(pass_open(&a->sp, a->student, B, T, PASS_TRAIN | PASS_CHECKPOINT, e));
+    Arena ar = {0};
+    align_place(a, &ar);
+    TRY(be->alloc(be, &a->mem, ar.used, "alignment scratch", e));
+    const size_t bytes = ar.used;
+    arena_begin(&ar, a->mem, bytes);
+    align_place(a, &ar);
+    for (int l = 0; l < L; l++) a->linear_layers += a->student->c.mixer[l] != 0;
+    if (!a->linear_layers) return err_set(e, ERR_USAGE, "stage 1: the student has no linear layer to align");
+    return OK;
+}
+
+int align_open(Align *a, Model *teacher, Model *student, const TextStream *data, const StageOptions *o, int form,
+               Err *e) {
+    *a = (Align){.teacher = teacher, .student = student, .data = *data, .micro = stage_micro_batches(o), .form = form};
+    model_hold(teacher, 0);
+    const int rc = align_start(a, o, e);
+    if (rc) align_close(a);
+    return rc;
+}
+
+void align_close(Align *a) {
+    if (a->mem) a->teacher->be->release(a->teacher->be, a->mem);
+    mem_free(a->extra);
+    pass_close(&a->sp);
+    pass_close(&a->tp);
+    batch_close(&a->batch);
+    memset(a, 0, sizeof *a);
 }

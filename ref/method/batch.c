@@ -5,16 +5,16 @@
 
 /* The cut is a token position: training windows end at or before it, held-out windows begin at or after it, for every
  * T. */
-int stream_split(Split *out, const TextStream *s, int T, int heldout, Err *e) {
+int stream_split(Split *out, const TextStream *s, int T, Side side, Err *e) {
     const uint64_t windows = dataset_windows(s->d, T);
     const uint64_t cut = (uint64_t)((double)s->d->tokens * (1 - s->heldout));
     uint64_t train = cut / (uint64_t)T, first = (cut + (uint64_t)T - 1) / (uint64_t)T;
     if (train > windows) train = windows;
     if (first > windows) first = windows;
-    *out = heldout ? (Split){first, windows - first} : (Split){0, train};
+    *out = side == HELDOUT ? (Split){first, windows - first} : (Split){0, train};
     if (out->count) return OK;
     err_set(e, ERR_INPUT, "text: %llu tokens hold no %s window of %d tokens", (unsigned long long)s->d->tokens,
-            heldout ? "held-out" : "training", T);
+            side == HELDOUT ? "held-out" : "training", T);
     return err_hint(e, "give more text, a shorter train_seq_len, or another held-out fraction");
 }
 
@@ -44,7 +44,7 @@ int batch_recall_rows(const TextStream *s, int B) {
 }
 
 /* Recall sequences over the last rows: pairs drawn from the probe's numbers that leave room for a query. */
-static int batch_recall(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e) {
+static int batch_recall(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e) {
     enum { MIX_SEED = 0x6d6978 };
     int fit[RECALL_MAX_N], n_fit = 0;
     const Recall *g = s->recall;
@@ -61,7 +61,7 @@ static int batch_recall(Batch *b, const TextStream *s, int heldout, uint64_t ind
     for (int row = b->B - rows; row < b->B; row++) {
         const size_t at = (size_t)row * b->T;
         Rng r;
-        rng_seed3(&r, (heldout ? 0 : s->seed) ^ MIX_SEED, index * 2 + (heldout != 0), (uint64_t)row);
+        rng_seed3(&r, (side == HELDOUT ? 0 : s->seed) ^ MIX_SEED, index * 2 + (side == HELDOUT), (uint64_t)row);
         const int n = fit[rng_below(&r, (uint64_t)n_fit)];
         recall_row(&g->spec, &r, n, b->T, b->ids + at, b->target + at, weight, scratch);
         memset(b->start + at, 0, (size_t)b->T * sizeof *b->start);
@@ -70,17 +70,19 @@ static int batch_recall(Batch *b, const TextStream *s, int heldout, uint64_t ind
     return OK;
 }
 
-static int batch_make(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e) {
+static int batch_make(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e) {
     enum { HELDOUT_SEED = 0x68656c64 }; // one order of the held-out windows for every run
     Split split;
-    TRY(stream_split(&split, s, b->T, heldout, e));
-    dataset_batch(s->d, &split, heldout ? HELDOUT_SEED : s->seed, index, b->B, b->T, b->ids, b->target, b->start);
-    return batch_recall(b, s, heldout, index, e);
+    TRY(stream_split(&split, s, b->T, side, e));
+    dataset_batch(s->d, &split, side == HELDOUT ? HELDOUT_SEED : s->seed, index, b->B, b->T, b->ids, b->target,
+                  b->start);
+    return batch_recall(b, s, side, index, e);
 }
 
-int batch_text(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e) {
-    const int made = b->has_ahead && !heldout && b->ahead == index && b->ahead_seed == s->seed && b->ahead_of == s->d;
-    if (!made) return batch_make(b, s, heldout, index, e);
+int batch_text(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e) {
+    const int made =
+        b->has_ahead && side == TRAINING && b->ahead == index && b->ahead_seed == s->seed && b->ahead_of == s->d;
+    if (!made) return batch_make(b, s, side, index, e);
     b->has_ahead = 0;
     memcpy(b->ids, b->spare, 3 * (size_t)b->N * sizeof(int));
     return OK;
@@ -92,7 +94,7 @@ void batch_ahead(Batch *b, const TextStream *s, uint64_t index) {
     next.ids = b->spare;
     next.target = next.ids + b->N;
     next.start = next.target + b->N;
-    b->has_ahead = !batch_make(&next, s, 0, index, &ignored);
+    b->has_ahead = !batch_make(&next, s, TRAINING, index, &ignored);
     b->ahead = index;
     b->ahead_seed = s->seed;
     b->ahead_of = s->d;

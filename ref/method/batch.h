@@ -18,9 +18,10 @@ typedef struct {
     const Recall *recall; /* its alphabet and numbers of pairs, for mix > 0 */
 } TextStream;
 
-/* Windows of T tokens on the training side, or on the held-out side. ERR_INPUT when there is not one (names tokens and
+typedef enum { TRAINING, HELDOUT } Side; /* of the cut */
+/* Windows of T tokens on one side of the cut. ERR_INPUT when there is not one (names tokens and
  * T). */
-int stream_split(Split *out, const TextStream *s, int T, int heldout, Err *e);
+int stream_split(Split *out, const TextStream *s, int T, Side side, Err *e);
 
 typedef struct {
     int B, T, N;
@@ -38,7 +39,7 @@ void batch_close(Batch *b); /* fine on a zeroed Batch */
 int batch_recall_rows(const TextStream *s, int B);
 /* Batch number `index` of the stream. With a mixture, text rows are those of the unmixed batch, the last ones
  * replaced. Held-out batches use a seed of their own kind: the same for every model that is compared. */
-int batch_text(Batch *b, const TextStream *s, int heldout, uint64_t index, Err *e);
+int batch_text(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e);
 /* Makes training batch `index` now, for the batch_text that asks for it next with the same stream:
  * while a device is at work on what it was given, so that it need not wait for the reading.
  * ids, target and start stay as they are until then. Cannot fail: then nothing is made ahead. */

@@ -1,5 +1,5 @@
 /* distill.h - stages 2 and 3: the whole student learns the teacher's next-token distribution (KL), or the text itself
- * (cross-entropy, at a longer context). Source: method.md 1.4. */
+ * (cross-entropy, at a longer context). Source: ref/METHOD.md 3.5, 3.6. */
 #ifndef HYB_DISTILL_H
 #define HYB_DISTILL_H
 #include "method/batch.h"
@@ -26,31 +26,7 @@ int distill_open(Distill *d, Model *student, Teacher *teacher, const TextStream 
 void distill_close(Distill *d);
 Task distill_task(Distill *d, const char *run); /* stage "stage2" or "stage3" */
 
-/* The fixed held-out batches by which every student is judged: the same tokens for all, so differences are paired. */
-typedef struct {
-    TextStream data;
-    Teacher teacher;
-    Model *teacher_model;
-    Batch batch;
-    int B, T, batches;
-    double teacher_ce; /* nats per token on the same batches; NAN until heldout_run ran once with ce */
-} Heldout;
-typedef struct {
-    /* mean over batches of the mean over tokens (nats), tau = 1; its standard error over batches */
-    double kl, kl_se;
-    double ce, ce_se; /* cross-entropy on the text (nats per token) */
-    /* The same split in two: tokens that go on as an earlier place of the window went on (the pair of tokens before
-     * them, and they themselves, occurred before: what recall can give), and all others. repeated: their share. Source:
-     * Zoology (arXiv 2312.04927). */
-    double ce_new, ce_repeat, repeated;
-    int batches;
-    double batch_kl[256], batch_ce[256];
-} HeldoutResult;
-enum { HELDOUT_MAX = 256 };
-/* batches is lowered to what the held-out text has (at least 1), raised to no more than HELDOUT_MAX. cache:
- * bytes of teacher states kept. */
-int heldout_open(Heldout *h, Model *teacher, const TextStream *data, int B, int T, int batches, size_t cache, Err *e);
-void heldout_close(Heldout *h);
-int heldout_run(Heldout *h, Model *student, HeldoutResult *r, Err *e);
+/* Hybrid = `start` with the softmax layers of teacher where keep (L) says 1, opened. Source: ref/METHOD.md 3.5. */
+int hybrid_open(Model *h, Model *teacher, Model *start, const int *keep, GradKind grad, Err *e);
 
 #endif

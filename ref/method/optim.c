@@ -182,6 +182,5 @@ int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e) {
     o->step++;
     be->op->adamw(o->list, scale, c->beta1, c->beta2, c->eps, o->step, c->seed, tensors);
     model_changed(o->m);
-    model_zero_grad(o->m);
     return OK;
 }

@@ -49,7 +49,7 @@ size_t optim_bytes(const Model *m, const OptimConfig *c);
 int optim_check(const OptimConfig *c, const Backend *be, Err *e);
 int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e);
 void optim_close(Optim *o);
-/* One step of `total`: global norm of all gradients (returned), scale to clip, AdamW, gradients zeroed.
+/* One step of `total`: global norm of all gradients (returned), scale to clip, AdamW.
  * ERR_NUMERIC if the norm is not finite, naming the first parameter whose gradient is not; nothing is changed then. */
 int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e);
 

@@ -23,6 +23,9 @@ void teacher_close(Teacher *t);
 /* *h = hidden states of batch number `key`, valid until the next call. start as in pass_input. */
 int teacher_hidden(Teacher *t, int64_t key, const int *ids, const int *start, const Real **h, Err *e);
 
+/* A pass that ends in these hidden states, for a loss that reads nothing else of it. */
+Pass teacher_view(const Teacher *t, const Real *h);
+
 /* Bytes it may come to hold: activations, and the states that fit the limit. */
 size_t teacher_bytes(const Teacher *t);
 

@@ -14,6 +14,8 @@
  * a set's regret is its KL there minus that of the best set. Without it there is none. */
 #ifndef HYB_COMPARE_H
 #define HYB_COMPARE_H
+#include "base/text_buf.h"
+#include "method/select.h"
 #include "run/pipeline.h"
 
 enum { COMPARE_SEEDS = 16, COMPARE_NAMES = 64 };

@@ -1,5 +1,6 @@
 /* report.c - the page of a finished run: tables here, pictures in report_pictures.c. See report.h. */
 #include "report/report.h"
+#include "method/select.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "report/report_pictures.h"

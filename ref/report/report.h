@@ -6,6 +6,7 @@
 #ifndef HYB_REPORT_H
 #define HYB_REPORT_H
 #include "base/text_buf.h"
+#include "base/text_buf.h"
 #include "run/pipeline.h"
 
 /* dir: a run with results.json. ERR_INPUT or ERR_IO as the run's files are wrong or missing. */

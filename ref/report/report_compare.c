@@ -1,5 +1,6 @@
 /* report_compare.c - the page of compare.h. */
 #include "report/compare.h"
+#include "selectors/selectors.h"
 #include "base/mem.h"
 #include "report/report_page.h"
 #include "report/report_pictures.h"

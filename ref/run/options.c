@@ -177,26 +177,31 @@ void options_get(const Option *r, const void *options, char *dst, size_t cap) {
     snprintf(dst, cap, "%.*s", (int)strcspn(s, "|"), s);
 }
 
-uint64_t options_fingerprint(const OptionTable *t, const void *options) {
-    uint64_t h = 0;
+uint64_t options_key(const OptionTable *t, const void *options, unsigned affects, uint64_t h) {
     char text[4096];
     for (int i = 0; i < t->n; i++) {
-        if (t->row[i].cosmetic) continue;
+        if (!(t->row[i].affects & affects)) continue;
         options_get(&t->row[i], options, text, sizeof text);
         h = fingerprint_text(fingerprint_text(h, t->row[i].key), text);
     }
     return h;
 }
 
-const Option *options_differ(const OptionTable *t, const void *a, const void *b) {
+const Option *options_differ(const OptionTable *t, const void *a, const void *b, unsigned affects) {
     char x[4096], y[4096];
     for (int i = 0; i < t->n; i++) {
-        if (t->row[i].cosmetic) continue;
+        if (!(t->row[i].affects & affects)) continue;
         options_get(&t->row[i], a, x, sizeof x);
         options_get(&t->row[i], b, y, sizeof y);
         if (strcmp(x, y)) return &t->row[i];
     }
     return NULL;
+}
+
+int options_check(const OptionTable *t, Err *e) {
+    for (int i = 0; i < t->n; i++)
+        if (!t->row[i].affects) return err_set(e, ERR_USAGE, "option '%s' does not say what it affects", t->row[i].key);
+    return OK;
 }
 
 /* ---------------------------------------------------------------- JSON */

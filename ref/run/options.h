@@ -15,13 +15,27 @@ typedef enum {
     OPT_TEXT,  /* char[hi] */
     OPT_CHOICE /* int: index into choices, "norm|squared" */
 } OptionKind;
+/* What changes when an option changes; a row may name several. What a stage makes is kept under a key: the hash of
+ * every option that affects it or what it is made from (options_key). A row without an entry is 0, which
+ * options_check refuses. */
+enum {
+    AFFECTS_LOOKS = 1,       /* no number: paths, threads, how often to save */
+    AFFECTS_DATA = 2,        /* the text as tokens */
+    AFFECTS_STAGE1 = 4,      /* the stage-1 student, and all that begins with it */
+    AFFECTS_SCORES = 8,      /* scores of layers */
+    AFFECTS_SELECTION = 16,  /* which layers are chosen; scores that are there stay */
+    AFFECTS_STUDENTS = 32,   /* stages 2 and 3 */
+    AFFECTS_EVALUATION = 64, /* what is measured of a finished model */
+    AFFECTS_MODEL = 128      /* how the finished model is written */
+};
+
 typedef struct {
     const char *key, *help;
     OptionKind kind;
     size_t offset; /* in the struct */
     double lo, hi;
     const char *choices;
-    int cosmetic; /* 1: may change when a run is resumed (paths, threads, how often to save) */
+    unsigned affects; /* AFFECTS_...; never 0 */
 } Option;
 typedef struct {
     const Option *row;
@@ -37,10 +51,13 @@ int options_read(const OptionTable *t, void *options, const Json *j, JsonRef obj
 void options_write(const OptionTable *t, const void *options, JsonOut *o);
 /* One value as text, as options_set would read it. */
 void options_get(const Option *row, const void *options, char *dst, size_t cap);
-/* Hash of every value that is not cosmetic. */
-uint64_t options_fingerprint(const OptionTable *t, const void *options);
-/* First key whose non-cosmetic value differs, NULL if none. */
-const Option *options_differ(const OptionTable *t, const void *a, const void *b);
+/* h continued with key and value of every row that affects one of `affects`. */
+uint64_t options_key(const OptionTable *t, const void *options, unsigned affects, uint64_t h);
+/* First row that affects one of `affects` and differs, NULL if none. AFFECTS_NUMBERS: all but looks. */
+enum { AFFECTS_NUMBERS = ~AFFECTS_LOOKS };
+const Option *options_differ(const OptionTable *t, const void *a, const void *b, unsigned affects);
+/* ERR_USAGE naming a row that does not say what it affects. */
+int options_check(const OptionTable *t, Err *e);
 const Option *options_find(const OptionTable *t, const char *key);
 
 #endif

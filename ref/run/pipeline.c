@@ -1,14 +1,15 @@
-/* pipeline.c - the whole method, in the order of the paper's Algorithm 1 (method.md 1.2). See pipeline.h. */
+/* pipeline.c - a run: opens what goes in, and keeps, names and reports what the method makes. See pipeline.h. */
 #include "run/pipeline_parts.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
+#include "method/select.h"
 #include "selectors/budget.h"
 #include "run/memory.h"
 #include "run/pretrain.h"
-#include "report/report.h"
 #include <math.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,31 +35,51 @@ int pipeline_stopped(const Pipeline *p, Err *e) {
     return err_set(e, 128 + *p->h->stop, "stopped between two stages; the same command goes on from here");
 }
 
-TrainOptions pipeline_train(const Pipeline *p, const StageOptions *stage, const char *dir, const char *log,
-                            uint64_t fingerprint) {
+void pipeline_key(Pipeline *p, unsigned affects, const char *more) {
+    uint64_t h = fingerprint_bytes(0, &p->inputs, sizeof p->inputs);
+    h = options_key(pipeline_table(), p->o, affects, h);
+    p->memo.key = more ? fingerprint_text(h, more) : h;
+}
+
+void pipeline_key_add(Pipeline *p, const void *data, size_t n) {
+    p->memo.key = fingerprint_bytes(p->memo.key, data, n);
+}
+
+static int memo_open(Pipeline *p, Err *e) {
     const PipelineOptions *o = p->o;
-    TrainOptions t = {.stage = *stage,
-                      .log_every = o->log_every,
-                      .log_path = log,
-                      .dir = dir,
+    TRY(pipeline_path(p, p->log, sizeof p->log, "log.jsonl", NULL, e));
+    TRY(pipeline_path(p, p->checkpoints, sizeof p->checkpoints, "checkpoints", NULL, e));
+    TrainOptions t = {.log_every = o->log_every,
+                      .log_path = p->log,
                       .save_every = o->save_every,
                       .keep_last = o->keep_last,
                       .nan = o->nan_skip ? NAN_SKIP : NAN_STOP,
                       .max_skips = o->max_skips,
-                      .fingerprint = fingerprint,
                       .progress = p->h->progress,
                       .stop = p->h->stop,
                       .warn = p->h->note,
                       .warn_ctx = p->h->ctx};
     t.stage.optim.seed = o->seed;
-    return t;
+    p->memo = run_memo(p->checkpoints, 0, &t);
+    p->m.memo = &p->memo.memo;
+    return OK;
 }
 
 /* ---------------------------------------------------------------- what goes in */
 
+/* Of RUN/data/text.tok, so that other options make it again. */
+typedef struct {
+    int64_t tokens, documents;
+} TextRecord;
+static const Field TEXT[] = {{"tokens", FIELD_I64, offsetof(TextRecord, tokens), 0, 0, FIELD_ALWAYS, 0, NULL},
+                             {"documents", FIELD_I64, offsetof(TextRecord, documents), 0, 0, FIELD_ALWAYS, 0, NULL}};
+static const Record text_record = {TEXT, 2, sizeof(TextRecord)};
+
 static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     const PipelineOptions *o = p->o;
     const size_t n = strlen(o->text);
+    TextRecord text;
+    int found;
     if (n > 4 && !strcmp(o->text + n - 4, ".tok")) {
         snprintf(path, cap, "%s", o->text);
         return OK;
@@ -66,13 +87,18 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     TRY(pipeline_path(p, path, cap, "data", NULL, e));
     TRY(file_mkdirs(path, e));
     TRY(pipeline_path(p, path, cap, "data", "text.tok", e));
-    if (file_exists(path)) return OK; // written atomically: there means complete
+    pipeline_key(p, AFFECTS_DATA, NULL);
+    TRY(p->m.memo->get(p->m.memo, "text", -1, &text_record, &text, &found, e));
+    if (found && file_exists(path)) return OK; // written atomically: there means complete
     pipeline_note(p, "tokenizing %s", o->text);
     const int eos = o->add_eos && p->teacher.c.n_eos > 0 ? p->teacher.c.eos[0] : -1;
     const ShardOptions shard = {.add_eos = eos,
                                 .split = o->document_separator[0] ? o->document_separator : NULL,
                                 .max_tokens = (size_t)o->max_tokens};
-    return shard_write(path, o->text, p->tokenizer, &shard, NULL, e);
+    ShardStats stats;
+    TRY(shard_write(path, o->text, p->tokenizer, &shard, &stats, e));
+    text = (TextRecord){(int64_t)stats.tokens, (int64_t)stats.documents};
+    return p->m.memo->put(p->m.memo, "text", -1, &text_record, &text, e);
 }
 
 static int data_open(Pipeline *p, Err *e) {
@@ -86,7 +112,7 @@ static int data_open(Pipeline *p, Err *e) {
     if (p->data.shard[0].vocab > p->teacher.c.VOC)
         return err_set(e, ERR_INPUT, "%s: ids up to %d, the teacher has %d", path, p->data.shard[0].vocab - 1,
                        p->teacher.c.VOC);
-    p->text = (TextStream){
+    p->m.text = (TextStream){
         .d = &p->data, .seed = p->o->seed, .heldout = p->o->heldout, .boundaries = p->o->document_boundaries};
     return OK;
 }
@@ -96,8 +122,8 @@ static int probes_open(Pipeline *p, Err *e) {
     const PipelineOptions *o = p->o;
     const int B = o->eval_batch_size ? o->eval_batch_size : o->stage2.micro_batch_size;
     const int T = o->eval_seq_len ? o->eval_seq_len : o->stage2.train_seq_len;
-    TRY(heldout_open(&p->heldout, &p->teacher, &p->text, B, T, o->eval_batches, (size_t)o->cache_mb << 19, e));
-    p->scoring = p->text;
+    TRY(heldout_open(&p->heldout, &p->teacher, &p->m.text, B, T, o->eval_batches, (size_t)o->cache_mb << 19, e));
+    p->scoring = p->m.text;
     if (!o->recall_keys[0]) return OK;
     RecallSpec s = {.disjoint = !o->recall_values[0]};
     int *keys = NULL, *values = NULL, n[RECALL_MAX_N], n_n = 0;
@@ -117,27 +143,6 @@ static int probes_open(Pipeline *p, Err *e) {
 }
 
 Heldout *pipeline_judge(Pipeline *p) { return p->judge.B ? &p->judge : &p->heldout; }
-
-/* What every stage depends on besides its own options: a change of anything else leaves finished stages valid. */
-static uint64_t base_fingerprint(const Pipeline *p) {
-    static const char *const keys[] = {
-        "document_separator", "student", "kv_repeat",  "stage1_loss", "document_boundaries", "add_eos",
-        "keep_biases",        "heldout", "max_tokens", "seed",        "log_every",           "nan_skip",
-        "max_skips"};
-    char text[1024];
-    uint64_t h = fingerprint_bytes(0, &p->inputs, sizeof p->inputs);
-    const OptionTable *t = pipeline_table();
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        options_get(options_find(t, keys[i]), p->o, text, sizeof text);
-        h = fingerprint_text(h, text);
-    }
-    for (int i = 0; i < t->n; i++) { // stage 1 is what all later stages start from
-        if (strncmp(t->row[i].key, "stage1.", 7)) continue;
-        options_get(&t->row[i], p->o, text, sizeof text);
-        h = fingerprint_text(h, text);
-    }
-    return h;
-}
 
 /* K from memory_budget_mb, if it is given. */
 static int budget_k(Pipeline *p, Err *e) {
@@ -185,7 +190,7 @@ static int inputs_open(Pipeline *p, Err *e) {
     TRY(file_mkdirs(p->dir, e));
     TRY(file_remove_temps(p->dir, e));
     TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
-    p->base = base_fingerprint(p);
+    TRY(memo_open(p, e));
     TRY(pipeline_fits(p, e));
     TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, p->o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
     for (int l = 0; l < p->teacher.c.L; l++)
@@ -207,11 +212,11 @@ static void pipeline_close(Pipeline *p) {
     recall_close(&p->recall);
     heldout_close(&p->judge);
     heldout_close(&p->heldout);
-    model_close(&p->start);
+    model_close(&p->m.start);
     model_close(&p->teacher);
     dataset_close(&p->data);
     tokenizer_close(p->tokenizer);
-    mem_free(p->score);
+    mem_free(p->m.score);
     mem_free(p->rows);
     for (int i = 0; i < p->rankings; i++) mem_free(p->ranking[i].order);
 }
@@ -235,8 +240,8 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
 }
 
 static int start_given(Pipeline *p, Err *e) {
-    const Config *t = &p->teacher.c, *c = &p->start.c;
-    TRY(hf_load_model(&p->start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
+    const Config *t = &p->teacher.c, *c = &p->m.start.c;
+    TRY(hf_load_model(&p->m.start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
     for (int l = 0; l < c->L; l++)
         if (c->mixer[l] != mixer_find(start_mixer(p->o)))
             return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l,
@@ -247,59 +252,63 @@ static int start_given(Pipeline *p, Err *e) {
     return OK;
 }
 
-static int align_run(Pipeline *p, const Config *c, const char *dir, const char *log, TrainResult *t, Err *e) {
-    Model student;
-    Align a;
-    TRY(model_open(&student, c, p->be, GRAD_MIXERS, e));
-    int rc = transfer_weights(&student, &p->teacher, p->o->kv_repeat, p->o->seed, e);
-    if (!rc && !(rc = align_open(&a, &p->teacher, &student, &p->text, &p->o->stage1, p->o->stage1_loss, e))) {
-        const Task task = align_task(&a);
-        const TrainOptions train = pipeline_train(p, &p->o->stage1, dir, log, p->base);
-        rc = train_run(&task, &train, t, e);
-        align_close(&a);
-    }
-    model_close(&student);
-    return rc;
+/* ---------------------------------------------------------------- all of it, as hybridize() asks for it */
+
+static int aligned(void *ctx, int *enough, Err *e) {
+    Pipeline *p = ctx;
+    *enough = p->end == PIPELINE_ALIGN;
+    if (*enough) return pipeline_model_save(p, &p->m.start, e);
+    return pipeline_stopped(p, e);
 }
 
-/* Stage 1: all mixers linear, each aligned with the attention it replaces. Leaves the frozen stage-1 student in
- * p->start. */
-static int stage1(Pipeline *p, Err *e) {
-    char dir[1200], log[1200];
-    Config c;
-    TrainResult t;
-    int found;
-    if (p->o->student_init_ckpt[0]) return start_given(p, e);
-    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", "stage1", e));
-    TRY(pipeline_path(p, log, sizeof log, "log.jsonl", NULL, e));
-    TRY(start_config(p, &c, e));
-    pipeline_note(p, "stage 1: aligning %d %s layers with their attention, %lld steps", c.L, p->o->student,
-                  (long long)stage_steps(&p->o->stage1));
-    TRY(align_run(p, &c, dir, log, &t, e));
-    p->r->seconds += t.seconds;
-    TRY(model_open(&p->start, &c, p->be, GRAD_NONE, e));
-    TRY(checkpoint_weights(dir, &p->start, &found, p->h->note, p->h->ctx, e));
-    return found ? OK : err_set(e, ERR_IO, "%s: no checkpoint of the finished stage 1", dir);
+static int scores(void *ctx, Err *e) { return pipeline_scores(ctx, e); }
+
+static int choose(void *ctx, int *keep, int *enough, Err *e) {
+    Pipeline *p = ctx;
+    *enough = p->end != PIPELINE_ALL;
+    return pipeline_selection(p, keep, &p->select_seconds, e);
 }
 
-/* ---------------------------------------------------------------- all of it */
-
-static int pipeline_all(Pipeline *p, PipelineEnd end, Err *e) {
-    int keep[MAX_LAYERS] = {0};
-    double select_seconds;
-    TRY(inputs_open(p, e));
-    TRY(pipeline_stopped(p, e));
-    TRY(stage1(p, e));
-    if (end == PIPELINE_ALIGN) return pipeline_model_save(p, &p->start, e);
-    TRY(pipeline_stopped(p, e));
-    TRY(pipeline_scores(p, end == PIPELINE_SCORE && !selector_find(p->o->selector)->score, e));
-    TRY(pipeline_selection(p, keep, &select_seconds, e));
-    if (end != PIPELINE_ALL) return OK;
-    TRY(pipeline_students(p, keep, select_seconds, e));
+static int students(void *ctx, const int *keep, Err *e) {
+    Pipeline *p = ctx;
+    TRY(pipeline_students(p, keep, p->select_seconds, e));
     TRY(pipeline_agreement(p, e));
     pipeline_peak(p);
-    TRY(results_write(p->r, p->dir, e));
-    return report_write(p->dir, e);
+    return results_write(p->r, p->dir, e);
+}
+
+/* What Algorithm 1 is done with. */
+static int method_open(Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    Method *m = &p->m;
+    m->teacher = &p->teacher;
+    m->seed = o->seed;
+    m->kv_repeat = o->kv_repeat;
+    m->align_form = o->stage1_loss;
+    m->stage1 = o->stage1;
+    m->stage2 = o->stage2;
+    m->stage3 = o->stage3;
+    m->checkpointing = o->checkpointing;
+    m->tau = o->temperature;
+    m->ctx = p;
+    m->aligned = aligned;
+    m->scores = scores;
+    m->choose = choose;
+    m->student = students;
+    TRY(start_config(p, &m->linear, e));
+    if (o->student_init_ckpt[0]) return start_given(p, e);
+    pipeline_note(p, "stage 1: aligning %d %s layers with their attention, %lld steps", m->linear.L, o->student,
+                  (long long)stage_steps(&o->stage1));
+    return OK;
+}
+
+static int pipeline_all(Pipeline *p, Err *e) {
+    TRY(inputs_open(p, e));
+    TRY(pipeline_stopped(p, e));
+    TRY(method_open(p, e));
+    pipeline_key(p, AFFECTS_DATA | AFFECTS_STAGE1, NULL);
+    if (!p->m.start.be) TRY(method_stage1(&p->m, &p->r->seconds, e));
+    return hybridize(&p->m, e);
 }
 
 /* A finished run with these options is left as it is. */
@@ -313,9 +322,9 @@ static int pipeline_finished(const PipelineOptions *o, const char *dir, const Pi
     if (!file_exists(path)) return OK;
     TRY(pipeline_options_read(&was, dir, &found, e));
     if (!found) return err_set(e, ERR_INPUT, "%s: results.json is there but run.json is not", dir);
-    if (options_differ(pipeline_table(), &was, o) && h->allow_config_change)
-        return file_remove(path, e);                          // more is wanted of it
-    if (options_differ(pipeline_table(), &was, o)) return OK; // run_file() will say which option
+    if (options_differ(pipeline_table(), &was, o, AFFECTS_NUMBERS) && h->allow_config_change)
+        return file_remove(path, e);                                           // more is wanted of it
+    if (options_differ(pipeline_table(), &was, o, AFFECTS_NUMBERS)) return OK; // run_file() will say which option
     TRY(pipeline_results_read(r, dir, e));
     r->finished_before = *finished = 1;
     return OK;
@@ -329,10 +338,10 @@ int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const P
     int finished = 0;
     TRY(pipeline_check(o, e));
     TRY(mem_alloc(&mem, sizeof(PipelineResult), "results", e));
-    Pipeline p = {.o = o, .h = hooks, .dir = dir, .be = be, .r = mem};
+    Pipeline p = {.o = o, .h = hooks, .dir = dir, .be = be, .end = end, .r = mem};
     int rc = pipeline_finished(o, dir, hooks, p.r, &finished, e);
     if (!rc && finished) pipeline_note(&p, "%s: this run is finished; nothing to do", dir);
-    if (!rc && !finished) rc = pipeline_all(&p, end, e);
+    if (!rc && !finished) rc = pipeline_all(&p, e);
     if (!rc && result) *result = *p.r;
     pipeline_close(&p);
     mem_free(mem);

@@ -18,11 +18,12 @@
  * Read pipeline_run first, then select.c, distill.c, model.c. */
 #ifndef HYB_PIPELINE_H
 #define HYB_PIPELINE_H
-#include "method/align.h"
-#include "run/options.h"
+#include "eval/recall.h"
 #include "method/score.h"
-#include "method/select.h"
-#include "method/transfer.h"
+#include "run/checkpoint.h"
+#include "run/options.h"
+#include "run/record.h"
+#include "base/log.h"
 
 typedef struct {
     /* what goes in */
@@ -99,6 +100,7 @@ typedef struct {
     char name[64]; /* "teacher", "stage1", or the selector's name */
     int keep[MAX_LAYERS], K, L;
     HeldoutResult held;
+    int recall_n[RECALL_MAX_N], n_n;          /* numbers of pairs of the recall probe; n_n 0: no probe */
     double recall[RECALL_MAX_N], recall_mean; /* NAN: no probe */
     double seconds;                           /* of its training (stages 2 and 3) */
     double select_seconds;                    /* of choosing its layers: scoring runs, ablation */
@@ -109,6 +111,7 @@ typedef struct {
     /* of the model; cache and state per sequence when generating */
     size_t parameters, cache_bytes_per_token, state_bytes;
 } StudentRow;
+extern const Record student_record;
 
 enum { PIPELINE_STUDENTS = 256 };
 typedef struct {
@@ -151,8 +154,6 @@ int ranking_about(char *unit, size_t unit_cap, char *label, size_t label_cap, co
 /* The file says what the scores mean: those of the selector, or GA-S2's where it scores nothing itself. */
 int ranking_write(const LayerScore *s, int L, const char *selector, const int *keep, const char *dir, Err *e);
 int trajectory_write(const LayerScore *s, int L, int official, const char *dir, Err *e);
-int row_write(const StudentRow *r, const int *recall_n, int n_n, uint64_t fingerprint, const char *path, Err *e);
-int row_read(StudentRow *r, uint64_t *fingerprint, int n_n, const char *path, Err *e);
 int results_write(const PipelineResult *r, const char *dir, Err *e);
 /* What goes in: name, size, CRC-32C of every file that decides the numbers; its hash. */
 int inputs_hash(uint64_t *hash, JsonOut *j /* may be NULL */, const PipelineOptions *o, Err *e);

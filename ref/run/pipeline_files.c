@@ -6,7 +6,10 @@
 #include "base/text_buf.h"
 #include "io/hf.h"
 #include "run/pipeline.h"
+#include "run/record.h"
+#include "selectors/selectors.h"
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,50 +29,11 @@ static int json_load(Json *j, const char *dir, const char *name, Err *e) {
     return json_open(j, path, e);
 }
 
-/* A number or null (NaN). */
-static int want_number(const Json *j, JsonRef object, const char *key, double *v, Err *e) {
-    const JsonRef r = json_get(j, object, key);
-    *v = NAN;
-    return r >= 0 && json_kind(j, r) == JSON_NULL ? OK : json_want_real(j, r, key, v, e);
-}
-static int want_size(const Json *j, JsonRef object, const char *key, size_t *v, Err *e) {
-    uint64_t u;
-    TRY(json_want_u64(j, json_get(j, object, key), key, &u, e));
-    *v = (size_t)u;
-    return OK;
-}
-static int want_numbers(const Json *j, JsonRef object, const char *key, double *v, int cap, int *n, Err *e) {
-    const JsonRef a = json_get(j, object, key);
-    *n = 0;
-    if (json_kind(j, a) != JSON_ARRAY) return err_set(e, ERR_INPUT, "%s: %s: expected an array", j->file, key);
-    for (JsonRef r = json_first(j, a); r >= 0; r = json_next(j, r)) {
-        if (*n == cap) return err_set(e, ERR_INPUT, "%s: %s: more than %d numbers", j->file, key, cap);
-        v[*n] = NAN;
-        if (json_kind(j, r) != JSON_NULL) TRY(json_want_real(j, r, key, &v[*n], e));
-        ++*n;
-    }
-    return OK;
-}
-static void put_numbers(JsonOut *j, const char *key, const double *v, int n) {
-    json_out_array(j, key);
-    for (int i = 0; i < n; i++) json_out_real(j, NULL, v[i]);
-    json_out_close(j);
-}
 static void put_layers(JsonOut *j, const char *key, const int *keep, int L) {
     json_out_array(j, key);
     for (int l = 0; l < L; l++)
         if (keep[l]) json_out_int(j, NULL, l);
     json_out_close(j);
-}
-static int want_layers(const Json *j, JsonRef object, const char *key, int *keep, int L, Err *e) {
-    const JsonRef a = json_get(j, object, key);
-    int64_t l;
-    memset(keep, 0, MAX_LAYERS * sizeof *keep);
-    for (JsonRef r = json_first(j, a); r >= 0; r = json_next(j, r)) {
-        TRY(json_want_int(j, r, key, 0, L - 1, &l, e));
-        keep[l] = 1;
-    }
-    return OK;
 }
 
 /* ---------------------------------------------------------------- what goes in */
@@ -191,7 +155,7 @@ int run_file(const PipelineOptions *o, const char *dir, const char *backend, con
     int found;
     TRY(pipeline_options_read(&was, dir, &found, e));
     if (!found) return run_write(o, dir, backend, h, inputs, e);
-    const Option *d = options_differ(pipeline_table(), &was, o);
+    const Option *d = options_differ(pipeline_table(), &was, o, AFFECTS_NUMBERS);
     if (d && !h->allow_config_change) {
         char x[4096], y[4096];
         options_get(d, &was, x, sizeof x);
@@ -199,8 +163,12 @@ int run_file(const PipelineOptions *o, const char *dir, const char *backend, con
         err_set(e, ERR_USAGE, "%s: run.json: option '%s' was '%.100s', now it is '%.100s'", dir, d->key, x, y);
         return err_hint(e, "go on with the options of run.json, take another directory, or pass --allow-config-change");
     }
-    TRY(inputs_compare(o, dir, inputs, e));
-    return d ? run_write(o, dir, backend, h, inputs, e) : OK;
+    if (h->allow_config_change) TRY(inputs_hash(inputs, NULL, o, e));
+    else TRY(inputs_compare(o, dir, inputs, e));
+    // what was said to be the run's options is always what it is made with from here on
+    return options_differ(pipeline_table(), &was, o, ~0u) || h->allow_config_change
+               ? run_write(o, dir, backend, h, inputs, e)
+               : OK;
 }
 
 /* ---------------------------------------------------------------- ranking and trajectory */
@@ -220,45 +188,13 @@ int ranking_write(const LayerScore *s, int L, const char *selector, const int *k
     json_out_array(&j, "layers");
     for (int l = 0; l < L; l++) {
         json_out_object(&j, NULL);
-        json_out_int(&j, "layer", l);
-        json_out_int(&j, "rank", s[l].rank);
-        json_out_real(&j, "score", s[l].score);
-        json_out_real(&j, "stderr", s[l].se);
-        json_out_real(&j, "running_kl", s[l].running);
-        if (!isnan(s[l].recall)) json_out_real(&j, "recall", s[l].recall);
+        record_write(&j, &layer_row_record, &s[l]);
         json_out_bool(&j, "selected", keep[l]);
-        json_out_int(&j, "tokens", s[l].tokens);
-        json_out_real(&j, "seconds", s[l].seconds);
-        put_numbers(&j, "batch_kl", s[l].batch_kl, s[l].batches);
-        if (s[l].dropped) { // given up by successive halving, and why
-            json_out_int(&j, "dropped_at_step", s[l].dropped);
-            json_out_real(&j, "behind_kth", s[l].drop_mean);
-            json_out_real(&j, "behind_kth_stderr", s[l].drop_se);
-        }
-        if (s[l].heads) put_numbers(&j, "heads", s[l].head, s[l].heads);
         json_out_close(&j);
     }
     json_out_close(&j);
     json_out_close(&j);
     return json_save(&j, dir, "ranking.json", e);
-}
-
-static int ranking_row(LayerScore *s, const Json *j, JsonRef r, Err *e) {
-    int64_t layer, rank;
-    memset(s, 0, sizeof *s);
-    TRY(json_want_int(j, json_get(j, r, "layer"), "layer", 0, MAX_LAYERS - 1, &layer, e));
-    TRY(json_want_int(j, json_get(j, r, "rank"), "rank", 0, MAX_LAYERS, &rank, e));
-    TRY(json_want_int(j, json_get(j, r, "tokens"), "tokens", 0, INT64_MAX, &s->tokens, e));
-    s->layer = (int)layer;
-    s->rank = (int)rank;
-    TRY(want_number(j, r, "score", &s->score, e));
-    TRY(want_number(j, r, "stderr", &s->se, e));
-    TRY(want_number(j, r, "running_kl", &s->running, e));
-    s->recall = NAN;
-    TRY(json_opt_real(j, r, "recall", &s->recall, e));
-    TRY(want_number(j, r, "seconds", &s->seconds, e));
-    if (json_get(j, r, "heads") >= 0) TRY(want_numbers(j, r, "heads", s->head, SCORE_HEADS, &s->heads, e));
-    return want_numbers(j, r, "batch_kl", s->batch_kl, HELDOUT_MAX, &s->batches, e);
 }
 
 int ranking_read(LayerScore *s, int *L, const char *dir, Err *e) {
@@ -270,7 +206,7 @@ int ranking_read(LayerScore *s, int *L, const char *dir, Err *e) {
     if (!json_size(&j, a) || json_size(&j, a) > MAX_LAYERS)
         rc = err_set(e, ERR_INPUT, "%s: layers: expected 1 to %d", j.file, MAX_LAYERS);
     for (JsonRef r = rc ? -1 : json_first(&j, a); r >= 0 && !rc; r = json_next(&j, r)) {
-        rc = ranking_row(&s[*L], &j, r, e);
+        rc = record_read(&layer_row_record, &s[*L], &j, r, e);
         if (!rc && s[*L].layer != *L)
             rc = err_set(e, ERR_INPUT, "%s: layers: got layer %d in place %d", j.file, s[*L].layer, *L);
         ++*L;
@@ -317,151 +253,66 @@ int trajectory_write(const LayerScore *s, int L, int official, const char *dir, 
 
 /* ---------------------------------------------------------------- students */
 
-static void row_put(JsonOut *j, const StudentRow *r, const int *recall_n, int n_n) {
-    json_out_str(j, "name", r->name);
-    json_out_int(j, "num_hidden_layers", r->L);
-    json_out_int(j, "k", r->K);
-    put_layers(j, "keep_full_attention_layers", r->keep, r->L);
-    json_out_real(j, "kl", r->held.kl);
-    json_out_real(j, "kl_stderr", r->held.kl_se);
-    json_out_real(j, "ce", r->held.ce);
-    json_out_real(j, "ce_stderr", r->held.ce_se);
-    json_out_real(j, "ce_new", r->held.ce_new);
-    json_out_real(j, "ce_repeat", r->held.ce_repeat);
-    json_out_real(j, "repeated", r->held.repeated);
-    json_out_object(j, "recall");
-    for (int i = 0; i < n_n; i++) {
-        char key[16];
-        snprintf(key, sizeof key, "%d", recall_n[i]);
-        json_out_real(j, key, r->recall[i]);
-    }
-    json_out_close(j);
-    json_out_real(j, "recall_mean", n_n ? r->recall_mean : NAN);
-    json_out_real(j, "seconds", r->seconds);
-    json_out_real(j, "select_seconds", r->select_seconds);
-    json_out_int(j, "tokens", r->tokens);
-    json_out_u64(j, "peak_bytes", r->peak_bytes);
-    json_out_u64(j, "counted_bytes", r->counted_bytes);
-    json_out_u64(j, "parameters", r->parameters);
-    json_out_u64(j, "cache_bytes_per_token", r->cache_bytes_per_token);
-    json_out_u64(j, "state_bytes", r->state_bytes);
-    put_numbers(j, "batch_kl", r->held.batch_kl, r->held.batches);
-    put_numbers(j, "batch_ce", r->held.batch_ce, r->held.batches);
-}
-
-static int row_recall(StudentRow *r, const Json *j, JsonRef o, int n_n, Err *e) {
-    const JsonRef a = json_get(j, o, "recall");
-    int i = 0;
-    if (json_size(j, a) != (size_t)n_n)
-        return err_set(e, ERR_INPUT, "%s: recall: got %zu numbers, expected %d", j->file, json_size(j, a), n_n);
-    for (JsonRef c = json_first(j, a); c >= 0; c = json_next(j, c))
-        TRY(json_want_real(j, c, "recall", &r->recall[i++], e));
-    return want_number(j, o, "recall_mean", &r->recall_mean, e);
-}
-
-static int row_get(StudentRow *r, const Json *j, JsonRef o, int n_n, Err *e) {
-    const char *name;
-    int64_t L, K;
-    size_t len;
-    int n;
-    memset(r, 0, sizeof *r);
-    TRY(json_want_str(j, json_get(j, o, "name"), "name", &name, &len, e));
-    if (len >= sizeof r->name)
-        return err_set(e, ERR_INPUT, "%s: name: longer than %zu bytes", j->file, sizeof r->name - 1);
-    memcpy(r->name, name, len + 1);
-    TRY(json_want_int(j, json_get(j, o, "num_hidden_layers"), "num_hidden_layers", 1, MAX_LAYERS, &L, e));
-    TRY(json_want_int(j, json_get(j, o, "k"), "k", 0, L, &K, e));
-    r->L = (int)L;
-    r->K = (int)K;
-    TRY(want_layers(j, o, "keep_full_attention_layers", r->keep, r->L, e));
-    TRY(want_number(j, o, "kl", &r->held.kl, e));
-    TRY(want_number(j, o, "kl_stderr", &r->held.kl_se, e));
-    TRY(want_number(j, o, "ce", &r->held.ce, e));
-    TRY(want_number(j, o, "ce_stderr", &r->held.ce_se, e));
-    TRY(want_number(j, o, "ce_new", &r->held.ce_new, e));
-    TRY(want_number(j, o, "ce_repeat", &r->held.ce_repeat, e));
-    TRY(want_number(j, o, "repeated", &r->held.repeated, e));
-    TRY(row_recall(r, j, o, n_n, e));
-    TRY(want_number(j, o, "seconds", &r->seconds, e));
-    TRY(want_number(j, o, "select_seconds", &r->select_seconds, e));
-    TRY(json_want_int(j, json_get(j, o, "tokens"), "tokens", 0, INT64_MAX, &r->tokens, e));
-    TRY(want_size(j, o, "peak_bytes", &r->peak_bytes, e));
-    TRY(want_size(j, o, "counted_bytes", &r->counted_bytes, e));
-    TRY(want_size(j, o, "parameters", &r->parameters, e));
-    TRY(want_size(j, o, "cache_bytes_per_token", &r->cache_bytes_per_token, e));
-    TRY(want_size(j, o, "state_bytes", &r->state_bytes, e));
-    TRY(want_numbers(j, o, "batch_ce", r->held.batch_ce, HELDOUT_MAX, &n, e));
-    return want_numbers(j, o, "batch_kl", r->held.batch_kl, HELDOUT_MAX, &r->held.batches, e);
-}
-
-int row_write(const StudentRow *r, const int *recall_n, int n_n, uint64_t fingerprint, const char *path, Err *e) {
-    JsonOut j;
-    json_out_begin(&j, 1);
-    json_out_object(&j, NULL);
-    json_out_u64(&j, "fingerprint", fingerprint);
-    row_put(&j, r, recall_n, n_n);
-    json_out_close(&j);
-    return json_save(&j, NULL, path, e);
-}
-
-int row_read(StudentRow *r, uint64_t *fingerprint, int n_n, const char *path, Err *e) {
-    Json j;
-    TRY(json_open(&j, path, e));
-    int rc = json_want_u64(&j, json_get(&j, 0, "fingerprint"), "fingerprint", fingerprint, e);
-    if (!rc) rc = row_get(r, &j, 0, n_n, e);
-    json_free(&j);
-    return rc;
-}
+#define S(MEMBER) offsetof(StudentRow, MEMBER)
+#define NUMBER(KEY, MEMBER)                                                                                            \
+    { KEY, FIELD_REAL, S(MEMBER), 0, 0, FIELD_ALWAYS, 0, NULL }
+#define BYTES(MEMBER)                                                                                                  \
+    { #MEMBER, FIELD_SIZE, S(MEMBER), 0, 0, FIELD_ALWAYS, 0, NULL }
+static const Field STUDENT[] = {
+    {"name", FIELD_TEXT, S(name), 0, sizeof((StudentRow *)0)->name, FIELD_ALWAYS, 0, NULL},
+    {"num_hidden_layers", FIELD_INT, S(L), 0, MAX_LAYERS, FIELD_ALWAYS, 0, NULL},
+    {"k", FIELD_INT, S(K), 0, MAX_LAYERS, FIELD_ALWAYS, 0, NULL},
+    {"keep_full_attention_layers", FIELD_SET, S(keep), S(L), MAX_LAYERS, FIELD_ALWAYS, 0, NULL},
+    NUMBER("kl", held.kl),
+    NUMBER("kl_stderr", held.kl_se),
+    NUMBER("ce", held.ce),
+    NUMBER("ce_stderr", held.ce_se),
+    NUMBER("ce_new", held.ce_new),
+    NUMBER("ce_repeat", held.ce_repeat),
+    NUMBER("repeated", held.repeated),
+    {"recall", FIELD_NAMED, S(recall), S(n_n), RECALL_MAX_N, FIELD_ALWAYS, S(recall_n), NULL},
+    NUMBER("recall_mean", recall_mean),
+    NUMBER("seconds", seconds),
+    NUMBER("select_seconds", select_seconds),
+    {"tokens", FIELD_I64, S(tokens), 0, 0, FIELD_ALWAYS, 0, NULL},
+    BYTES(peak_bytes),
+    BYTES(counted_bytes),
+    BYTES(parameters),
+    BYTES(cache_bytes_per_token),
+    BYTES(state_bytes),
+    {"batch_kl", FIELD_REALS, S(held.batch_kl), S(held.batches), HELDOUT_MAX, FIELD_ALWAYS, 0, NULL},
+    {"batch_ce", FIELD_REALS, S(held.batch_ce), S(held.batches), HELDOUT_MAX, FIELD_ALWAYS, 0, NULL},
+};
+#undef S
+const Record student_record = {STUDENT, sizeof STUDENT / sizeof *STUDENT, sizeof(StudentRow)};
 
 /* ---------------------------------------------------------------- results.json */
+
+#define R(MEMBER) offsetof(PipelineResult, MEMBER)
+static const Field RESULTS[] = {
+    {"num_hidden_layers", FIELD_INT, R(L), 0, MAX_LAYERS, FIELD_ALWAYS, 0, NULL},
+    {"k", FIELD_INT, R(K), 0, MAX_LAYERS, FIELD_ALWAYS, 0, NULL},
+    {"seconds", FIELD_REAL, R(seconds), 0, 0, FIELD_ALWAYS, 0, NULL},
+    {"peak_bytes", FIELD_SIZE, R(peak_bytes), 0, 0, FIELD_ALWAYS, 0, NULL},
+    {"recall_n", FIELD_INTS, R(recall_n), R(n_n), RECALL_MAX_N, FIELD_ALWAYS, 0, NULL},
+    {"students", FIELD_RECORDS, R(row), R(rows), PIPELINE_STUDENTS, FIELD_ALWAYS, 0, &student_record},
+};
+#undef R
+static const Record results_record = {RESULTS, sizeof RESULTS / sizeof *RESULTS, sizeof(PipelineResult)};
 
 int results_write(const PipelineResult *r, const char *dir, Err *e) {
     JsonOut j;
     json_out_begin(&j, 1);
     json_out_object(&j, NULL);
-    json_out_int(&j, "num_hidden_layers", r->L);
-    json_out_int(&j, "k", r->K);
-    json_out_real(&j, "seconds", r->seconds);
-    json_out_u64(&j, "peak_bytes", r->peak_bytes);
-    json_out_array(&j, "recall_n");
-    for (int i = 0; i < r->n_n; i++) json_out_int(&j, NULL, r->recall_n[i]);
-    json_out_close(&j);
-    json_out_array(&j, "students");
-    for (int i = 0; i < r->rows; i++) {
-        json_out_object(&j, NULL);
-        row_put(&j, &r->row[i], r->recall_n, r->n_n);
-        json_out_close(&j);
-    }
-    json_out_close(&j);
+    record_write(&j, &results_record, r);
     json_out_close(&j);
     return json_save(&j, dir, "results.json", e);
-}
-
-static int results_get(PipelineResult *r, const Json *j, Err *e) {
-    int64_t v;
-    double n[RECALL_MAX_N];
-    memset(r, 0, sizeof *r);
-    TRY(json_want_int(j, json_get(j, 0, "num_hidden_layers"), "num_hidden_layers", 1, MAX_LAYERS, &v, e));
-    r->L = (int)v;
-    TRY(json_want_int(j, json_get(j, 0, "k"), "k", 0, r->L, &v, e));
-    r->K = (int)v;
-    TRY(want_number(j, 0, "seconds", &r->seconds, e));
-    TRY(want_size(j, 0, "peak_bytes", &r->peak_bytes, e));
-    TRY(want_numbers(j, 0, "recall_n", n, RECALL_MAX_N, &r->n_n, e));
-    for (int i = 0; i < r->n_n; i++) r->recall_n[i] = n[i] > 0 && n[i] < 1e9 ? (int)n[i] : 0;
-    const JsonRef a = json_get(j, 0, "students");
-    for (JsonRef o = json_first(j, a); o >= 0; o = json_next(j, o)) {
-        if (r->rows == PIPELINE_STUDENTS)
-            return err_set(e, ERR_INPUT, "%s: students: more than %d", j->file, PIPELINE_STUDENTS);
-        TRY(row_get(&r->row[r->rows++], j, o, r->n_n, e));
-    }
-    return OK;
 }
 
 int pipeline_results_read(PipelineResult *r, const char *dir, Err *e) {
     Json j;
     TRY(json_load(&j, dir, "results.json", e));
-    const int rc = results_get(r, &j, e);
+    const int rc = record_read(&results_record, r, &j, 0, e);
     json_free(&j);
     return rc;
 }

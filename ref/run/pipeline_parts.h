@@ -2,6 +2,8 @@
  * pipeline.c puts in order. */
 #ifndef HYB_PIPELINE_PARTS_H
 #define HYB_PIPELINE_PARTS_H
+#include "method/method.h"
+#include "run/memo.h"
 #include "run/pipeline.h"
 
 /* Everything that a run has open. */
@@ -12,20 +14,23 @@ typedef struct {
     Backend *be;
     Tokenizer *tokenizer;
     Dataset data;
-    TextStream text;
-    Model teacher, start; /* start: the stage-1 student, frozen */
+    Model teacher;
+    Method m;     /* what the method works on: the stage-1 student, text, options */
+    RunMemo memo; /* what was done before, in RUN/checkpoints */
+    PipelineEnd end;
     Heldout heldout;
     Recall recall;      /* n_n == 0: no probe */
     TextStream scoring; /* what layers are scored on: text, or with score_mix recall sequences among it */
     Heldout judge;      /* batches of it; without a mixture heldout is used */
-    LayerScore *score;  /* (L) GA-S2's rows, NULL until scored */
     LayerScore *rows;   /* (L) of the selector at work */
     struct {
         char name[32];
         int *order;
     } ranking[PIPELINE_STUDENTS]; /* of all selectors that scored layers */
     int rankings;
-    uint64_t inputs, base; /* hash of the files; of what all stages depend on */
+    uint64_t inputs; /* hash of the files */
+    char checkpoints[1200], log[1200];
+    double select_seconds; /* of the main student */
     PipelineResult *r;
 } Pipeline;
 
@@ -35,13 +40,17 @@ void pipeline_note(const Pipeline *p, const char *fmt, ...) __attribute__((forma
 int pipeline_path(const Pipeline *p, char *dst, size_t cap, const char *a, const char *b, Err *e);
 /* 128 + the signal's number when a stop was asked for. */
 int pipeline_stopped(const Pipeline *p, Err *e);
-TrainOptions pipeline_train(const Pipeline *p, const StageOptions *stage, const char *dir, const char *log,
-                            uint64_t fingerprint);
+/* The key of what these options affect, by what it is made from: all that affects one of `affects`, the input files, and
+ * the text of `more` (may be NULL). What is made from here on is kept under it. */
+void pipeline_key(Pipeline *p, unsigned affects, const char *more);
+/* h continued with the number; for keys. */
+void pipeline_key_add(Pipeline *p, const void *data, size_t n);
 /* Batches that layers are scored on. */
 Heldout *pipeline_judge(Pipeline *p);
 /* Takes the memory high-water mark of this process over into the results. */
 void pipeline_peak(Pipeline *p);
-/* RUN/model. */
+/* RUN/model, if it is not this model's already: the key is that of now. *saved (may be NULL): whether it was there. */
+int pipeline_model_saved(Pipeline *p, int *saved, Err *e);
 int pipeline_model_save(Pipeline *p, const Model *m, Err *e);
 
 /* ---- pipeline_select.c ---- */
@@ -53,8 +62,8 @@ typedef struct {
 } Choice;
 /* 1 if the comma list has the name. */
 int pipeline_names(const char *list, const char *name);
-/* GA-S2's rows of all layers, if any selector wants them, or `want` says so. */
-int pipeline_scores(Pipeline *p, int want, Err *e);
+/* GA-S2's rows of all layers, if any selector wants them. */
+int pipeline_scores(Pipeline *p, Err *e);
 /* The layers of one selector, keep (L). Rows are made for the run's own K, whatever c->K. */
 int pipeline_choose(Pipeline *p, Choice *c, int *keep, Err *e);
 /* The main selector's layers; ranking.json, budget.csv, trajectory.csv. */

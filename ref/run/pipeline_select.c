@@ -4,8 +4,10 @@
 #include "base/mem.h"
 #include "base/text_buf.h"
 #include "selectors/budget.h"
+#include "selectors/selectors.h"
 #include "run/pretrain.h"
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,22 +23,41 @@ int pipeline_names(const char *list, const char *name) {
     return 0;
 }
 
-/* Of all scoring runs; dir and log must stay. */
-static ScoreOptions score_options(const Pipeline *p, const char *dir, const char *log) {
+static int score_recall(void *ctx, Model *m, double *mean, Err *e) {
+    double accuracy[RECALL_MAX_N];
+    return recall_run(ctx, m, NULL, NULL, accuracy, mean, e);
+}
+
+static Scoring scoring_of(Pipeline *p) {
     const PipelineOptions *o = p->o;
-    uint64_t base = p->base;
-    if (p->judge.B) base = fingerprint_real(fingerprint_text(base, o->recall_keys), o->score_mix);
-    ScoreOptions s = {.train = pipeline_train(p, &o->score, dir, log, base),
-                      .tau = o->temperature,
-                      .checkpointing = o->checkpointing,
-                      .official = o->official_score,
-                      .eval_every = o->eval_every,
-                      .cache = (size_t)o->cache_mb << 19,
-                      .K = p->r->K,
-                      .recall = p->recall.n_n ? &p->recall : NULL};
-    s.stop = (EarlyStop){o->early_stop_r, o->early_stop_threshold, o->early_stop_all_pairs};
-    s.halving_z = o->halving_z;
-    return s;
+    return (Scoring){.teacher = &p->teacher,
+                     .start = &p->m.start,
+                     .text = &p->scoring,
+                     .heldout = pipeline_judge(p),
+                     .stage = o->score,
+                     .tau = o->temperature,
+                     .checkpointing = o->checkpointing,
+                     .official = o->official_score,
+                     .eval_every = o->eval_every,
+                     .cache = (size_t)o->cache_mb << 19,
+                     .probe = p->recall.n_n ? score_recall : NULL,
+                     .probe_ctx = &p->recall};
+}
+
+static RaceOptions race_of(const Pipeline *p) {
+    const PipelineOptions *o = p->o;
+    return (RaceOptions){{o->early_stop_r, o->early_stop_threshold, o->early_stop_all_pairs}, o->halving_z, p->r->K};
+}
+
+/* The key of scores. Held-out batches count as they are: their sizes may come from stage 2. Where runs end early, so do K
+ * and the number that ranks them. */
+static void scores_key(Pipeline *p, const char *more, int with_k) {
+    const Heldout *h = pipeline_judge(p);
+    const int64_t n[] = {h->B, h->T, h->batches}, race[] = {p->r->K, p->o->official_score};
+    pipeline_key(p, AFFECTS_DATA | AFFECTS_STAGE1 | AFFECTS_SCORES, more);
+    pipeline_key_add(p, n, sizeof n);
+    if (p->o->early_stop_r || p->o->halving_z > 0) pipeline_key_add(p, race, sizeof race);
+    if (with_k) pipeline_key_add(p, race, sizeof *race);
 }
 
 static int rows_alloc(Pipeline *p, LayerScore **rows, Err *e) {
@@ -60,91 +81,93 @@ static int ranking_note(Pipeline *p, const char *name, const LayerScore *s, Err 
     return OK;
 }
 
-/* GA-S2 scores of all layers, if any selector wants them, or `want` says so. */
-int pipeline_scores(Pipeline *p, int want, Err *e) {
+/* GA-S2's scores of all layers, if any selector wants them. */
+int pipeline_scores(Pipeline *p, Err *e) {
     const PipelineOptions *o = p->o;
-    char dir[1200], log[1200];
+    int want = p->end == PIPELINE_SCORE && !selector_find(o->selector)->score;
     for (int i = 0; i < selector_count(); i++) {
         const Selector *s = selector_at(i);
         want |= s->needs & NEEDS_SCORES && (!strcmp(s->name, o->selector) || pipeline_names(o->students, s->name));
     }
+    p->m.scoring = scoring_of(p);
     if (!want) return OK;
-    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", "scores", e));
-    TRY(pipeline_path(p, log, sizeof log, "log.jsonl", NULL, e));
-    TRY(rows_alloc(p, &p->score, e));
-    const ScoreOptions s = score_options(p, dir, log);
+    TRY(rows_alloc(p, &p->m.score, e));
     pipeline_note(p, "scoring: each of %d layers back to softmax, %lld steps", p->r->L,
                   (long long)stage_steps(&o->score));
-    TRY(score_layers(p->score, &p->teacher, &p->start, &p->scoring, pipeline_judge(p), &s, e));
-    for (int l = 0; l < p->r->L; l++) p->r->seconds += p->score[l].seconds;
-    return ranking_note(p, "ga_s2", p->score, e);
+    const RaceOptions race = race_of(p);
+    scores_key(p, "ga_s2", 0);
+    TRY(race_ga_s2(p->m.score, &p->m.scoring, &race, "scores", p->m.memo, e));
+    for (int l = 0; l < p->r->L; l++) p->r->seconds += p->m.score[l].seconds;
+    return ranking_note(p, "ga_s2", p->m.score, e);
 }
 
 /* ---------------------------------------------------------------- selection */
 
-/* Of everything a selector's rows depend on: all options but those of stages 2 and 3, of which selectors there are,
- * and of layouts. */
-static uint64_t rows_fingerprint(const Pipeline *p, const char *name) {
-    static const char *const not [] = {"stage2.",       "stage3.",      "selector", "keep_full", "k",
-                                       "softmax_ratio", "uniform_",     "students", "memory_",   "cost_budget",
-                                       "layer_costs",   "random_draws", "curve_"};
+/* The key of a selector's rows: that of scores, with the options of its own. */
+static void rows_key(Pipeline *p, const Selector *s) {
     const OptionTable *t = pipeline_table();
-    const int64_t n[] = {p->r->K, p->heldout.B, p->heldout.T, p->heldout.batches};
-    uint64_t h = fingerprint_bytes(fingerprint_text(p->base, name), n, sizeof n);
     char text[1024];
+    scores_key(p, s->name, s->needs & NEEDS_K);
     for (int i = 0; i < t->n; i++) {
-        int skip = t->row[i].cosmetic;
-        for (size_t k = 0; k < sizeof not / sizeof *not ; k++) {
-            const size_t len = strlen(not [k]);
-            skip |= len == 1 ? !strcmp(t->row[i].key, not [k]) : !strncmp(t->row[i].key, not [k], len);
-        }
-        if (skip) continue;
+        if (!s->options || !pipeline_names(s->options, t->row[i].key)) continue;
         options_get(&t->row[i], p->o, text, sizeof text);
-        h = fingerprint_text(h, text);
+        p->memo.key = fingerprint_text(p->memo.key, text);
     }
-    return h;
 }
 
-/* p->rows of a selector that scores layers: read if they are there, else made and written. */
-static int own_rows(Pipeline *p, const Selector *s, const SelectInput *in, Err *e) {
-    char name[64], dir[1200];
-    const uint64_t want = rows_fingerprint(p, s->name);
+typedef struct {
+    int L;
+    LayerScore row[MAX_LAYERS];
+} Rows;
+static const Field ROWS[] = {
+    {"layers", FIELD_RECORDS, offsetof(Rows, row), offsetof(Rows, L), MAX_LAYERS, FIELD_ALWAYS, 0, &layer_row_record}};
+static const Record rows_record = {ROWS, 1, sizeof(Rows)};
+
+static int rows_make(Pipeline *p, const Selector *s, const SelectInput *in, Rows *kept, Err *e) {
+    char name[64];
     int found;
-    if (!p->rows) TRY(rows_alloc(p, &p->rows, e));
+    rows_key(p, s);
     snprintf(name, sizeof name, "rows/%s", s->name);
-    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", name, e));
-    TRY(score_rows_load(p->rows, p->r->L, dir, want, &found, e));
-    if (!found) {
-        char partial[1200];
-        SelectInput now = *in;
-        snprintf(name, sizeof name, "partial/%s", s->name);
-        TRY(pipeline_path(p, partial, sizeof partial, "checkpoints", name, e));
-        now.keep_dir = partial;
-        now.keep_fingerprint = want;
-        now.stop = p->h->stop;
+    TRY(p->m.memo->get(p->m.memo, name, -1, &rows_record, kept, &found, e));
+    if (!found || kept->L != p->r->L) {
         pipeline_note(p, "scoring by %s: %s", s->name, s->label);
-        TRY(selector_score(s, &now, p->rows, e));
-        TRY(score_rows_save(p->rows, p->r->L, dir, want, e));
-        TRY(file_remove_tree(partial, e));
+        TRY(selector_score(s, in, p->rows, e));
+        memset(kept, 0, sizeof *kept);
+        kept->L = p->r->L;
+        memcpy(kept->row, p->rows, (size_t)p->r->L * sizeof *kept->row);
+        TRY(p->m.memo->put(p->m.memo, name, -1, &rows_record, kept, e));
+        TRY(p->m.memo->drop(p->m.memo, "partial", -1, e));
     }
+    memcpy(p->rows, kept->row, (size_t)p->r->L * sizeof *p->rows);
     return ranking_note(p, s->name, p->rows, e);
 }
 
-static SelectInput select_input(Pipeline *p, const Choice *c, const ScoreOptions *scoring) {
+/* p->rows of a selector that scores layers: read if they are there, else made and kept. */
+static int own_rows(Pipeline *p, const Selector *s, const SelectInput *in, Err *e) {
+    void *mem;
+    if (!p->rows) TRY(rows_alloc(p, &p->rows, e));
+    TRY(mem_alloc(&mem, sizeof(Rows), "layer scores", e));
+    const int rc = rows_make(p, s, in, mem, e);
+    mem_free(mem);
+    return rc;
+}
+
+static SelectInput select_input(Pipeline *p, const Choice *c, const RaceOptions *race) {
     const PipelineOptions *o = p->o;
     return (SelectInput){.L = p->r->L,
                          .K = c->K,
-                         .score = p->score,
+                         .score = p->m.score,
                          .stride = o->uniform_stride,
                          .first = o->uniform_first,
                          .seed = o->seed,
                          .draw = c->draw,
                          .teacher = &p->teacher,
                          .recall = p->recall.n_n ? &p->recall : NULL,
-                         .start = &p->start,
+                         .start = &p->m.start,
                          .heldout = pipeline_judge(p),
-                         .data = &p->scoring,
-                         .scoring = scoring,
+                         .scoring = &p->m.scoring,
+                         .race = race,
+                         .memo = p->m.memo,
                          .align_form = o->stage1_loss,
                          .tokenizer = p->tokenizer,
                          .tasks = {o->task_samples, o->task_pairs, o->task_new_tokens, o->seed},
@@ -194,13 +217,11 @@ static int scores_equal(const LayerScore *s, int L) {
 /* keep (L) of one selector. Rows are made for the run's own K, whatever c->K. */
 int pipeline_choose(Pipeline *p, Choice *c, int *keep, Err *e) {
     const Selector *s = selector_find(c->name);
-    char dir[1200], log[1200];
+    char dir[1200];
     int list[MAX_LAYERS];
     double soft[MAX_LAYERS], lin[MAX_LAYERS];
-    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", "scores", e));
-    TRY(pipeline_path(p, log, sizeof log, "log.jsonl", NULL, e));
-    const ScoreOptions scoring = score_options(p, dir, log);
-    SelectInput in = select_input(p, c, &scoring);
+    const RaceOptions race = race_of(p);
+    SelectInput in = select_input(p, c, &race);
     TRY(select_limits(p, &in, c->name, list, soft, lin, e));
     if (s->score) {
         SelectInput all = in;
@@ -212,7 +233,7 @@ int pipeline_choose(Pipeline *p, Choice *c, int *keep, Err *e) {
     c->seconds = 0;
     if (s->score && scores_equal(p->rows, p->r->L))
         pipeline_note(p, "%s: all layers score the same, so it says nothing; the lowest layers are taken", c->name);
-    const LayerScore *cost = s->score ? p->rows : s->needs & NEEDS_SCORES ? p->score : NULL;
+    const LayerScore *cost = s->score ? p->rows : s->needs & NEEDS_SCORES ? p->m.score : NULL;
     for (int l = 0; cost && l < p->r->L; l++) c->seconds += cost[l].seconds;
     if (!cost || c->K != p->r->K) return OK;
     TRY(pipeline_path(p, dir, sizeof dir, "rankings", c->name, e));
@@ -300,14 +321,14 @@ int pipeline_selection(Pipeline *p, int *keep, double *seconds, Err *e) {
     *seconds = c.seconds;
     select_text(text, sizeof text, keep, p->r->L);
     pipeline_note(p, "selected by %s: layers %s", p->o->selector, text[0] ? text : "none");
-    if (!s->score && !p->score) {
+    if (!s->score && !p->m.score) {
         TRY(layout_rows(p, keep, e));
         return ranking_write(p->rows, p->r->L, p->o->selector, keep, p->dir, e);
     }
-    const LayerScore *shown = s->score ? p->rows : p->score;
+    const LayerScore *shown = s->score ? p->rows : p->m.score;
     TRY(ranking_write(shown, p->r->L, p->o->selector, keep, p->dir, e));
     TRY(budget_write(p, shown, keep, e));
-    return p->score ? trajectory_write(p->score, p->r->L, p->o->official_score, p->dir, e) : OK;
+    return p->m.score ? trajectory_write(p->m.score, p->r->L, p->o->official_score, p->dir, e) : OK;
 }
 
 /* agreement.csv: every pair of rankings of this run. */

@@ -1,11 +1,12 @@
 /* pipeline_students.c - the hybrids: each distilled, evaluated, and its row kept; equal sets of layers once. */
 #include "run/pipeline_parts.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
 #include "selectors/budget.h"
+#include "selectors/selectors.h"
 #include "run/pretrain.h"
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,8 @@ static int evaluate(Pipeline *p, Model *m, StudentRow *row, Err *e) {
     const Config *c = &m->c;
     TRY(heldout_run(&p->heldout, m, &row->held, e));
     row->recall_mean = NAN;
+    row->n_n = p->recall.n_n;
+    memcpy(row->recall_n, p->recall.n, sizeof row->recall_n);
     if (p->recall.n_n) TRY(recall_run(&p->recall, m, NULL, NULL, row->recall, &row->recall_mean, e));
     row->L = c->L;
     row->parameters = params_count(c);
@@ -28,32 +31,16 @@ static int evaluate(Pipeline *p, Model *m, StudentRow *row, Err *e) {
     return OK;
 }
 
-/* One of stages 2 and 3 on an open student. */
-static int distill_stage(Pipeline *p, Model *m, const StageOptions *stage, int with_teacher, const char *name,
-                         const char *dir, uint64_t fingerprint, StudentRow *row, Err *e) {
-    char log[1200];
-    Teacher teacher = {0};
-    Distill d;
-    TrainResult t = {0};
-    TRY(pipeline_path(p, log, sizeof log, "log.jsonl", NULL, e));
-    if (with_teacher) TRY(teacher_open(&teacher, &p->teacher, stage->micro_batch_size, stage->train_seq_len, 0, 0, e));
-    int rc =
-        distill_open(&d, m, with_teacher ? &teacher : NULL, &p->text, stage, p->o->temperature, p->o->checkpointing, e);
-    if (!rc) {
-        const Task task = distill_task(&d, name);
-        const TrainOptions train = pipeline_train(p, stage, dir, log, fingerprint);
-        const size_t bytes = m->weight_bytes + m->grad_bytes + optim_bytes(m, &stage->optim) + d.pass.bytes +
-                             d.loss.bytes + teacher_bytes(&teacher) + p->teacher.weight_bytes + p->start.weight_bytes +
-                             teacher_bytes(&p->heldout.teacher) + model_hold_bytes(&p->teacher, 0) +
-                             model_hold_bytes(m, train_hold(stage));
-        if (bytes > row->counted_bytes) row->counted_bytes = bytes;
-        rc = train_run(&task, &train, &t, e);
-        distill_close(&d);
-    }
-    if (with_teacher) teacher_close(&teacher);
-    row->seconds += t.seconds;
-    row->tokens += t.tokens;
-    return rc;
+/* Of RUN/model, so that it is always the model that the report speaks of. */
+typedef struct {
+    int dtype;
+} SavedModel;
+static const Field MODEL[] = {{"dtype", FIELD_INT, offsetof(SavedModel, dtype), 0, 0, FIELD_ALWAYS, 0, NULL}};
+static const Record model_record = {MODEL, 1, sizeof(SavedModel)};
+
+int pipeline_model_saved(Pipeline *p, int *saved, Err *e) {
+    SavedModel model;
+    return p->m.memo->get(p->m.memo, "model", -1, &model_record, &model, saved, e);
 }
 
 int pipeline_model_save(Pipeline *p, const Model *m, Err *e) {
@@ -64,54 +51,51 @@ int pipeline_model_save(Pipeline *p, const Model *m, Err *e) {
     TRY(pipeline_path(p, dir, sizeof dir, "model", NULL, e));
     TRY(hf_save(m, dir, &save, notes, sizeof notes, e));
     if (notes[0]) pipeline_note(p, "model/: %s", notes);
-    return OK;
+    const SavedModel model = {(int)save.dtype};
+    return p->m.memo->put(p->m.memo, "model", -1, &model_record, &model, e);
 }
 
 void pipeline_peak(Pipeline *p) {
     if (mem_peak() > p->r->peak_bytes) p->r->peak_bytes = mem_peak();
 }
 
+/* The key of a student's training: what stages 2 and 3 depend on, and its layers. */
+static void student_key(Pipeline *p, unsigned affects, const char *name, const int *keep) {
+    pipeline_key(p, AFFECTS_DATA | AFFECTS_STAGE1 | AFFECTS_STUDENTS | affects, name);
+    if (keep) pipeline_key_add(p, keep, (size_t)p->r->L * sizeof *keep);
+}
+
+/* The key of a student's row: of its training, and of how it is measured; sizes of held-out batches count as they are. */
+static void row_key(Pipeline *p, const char *name, const int *keep) {
+    const Heldout *h = &p->heldout;
+    const int64_t n[] = {h->B, h->T, h->batches};
+    student_key(p, AFFECTS_EVALUATION, name, keep);
+    pipeline_key_add(p, n, sizeof n);
+}
+
+static void model_key(Pipeline *p, const int *keep) { student_key(p, AFFECTS_MODEL, "model", keep); }
+
 /* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and model/ for the
  * main one. */
-static int student_train(Pipeline *p, const char *name, const int *keep, int is_main, uint64_t fingerprint,
-                         const char *dir, StudentRow *row, Err *e) {
-    const PipelineOptions *o = p->o;
-    char stage_dir[1300];
+static int student_train(Pipeline *p, const char *name, const int *keep, int is_main, StudentRow *row, Err *e) {
+    char dir[80];
     Model m;
+    TrainResult t = {0};
     pipeline_peak(p);
     mem_peak_reset();
-    TRY(hybrid_open(&m, &p->teacher, &p->start, keep, GRAD_ALL, e));
-    snprintf(stage_dir, sizeof stage_dir, "%s/stage2", dir);
-    int rc = distill_stage(p, &m, &o->stage2, 1, name, stage_dir, fingerprint, row, e);
-    if (!rc && (o->stage3.steps || o->stage3.target_tokens)) {
-        snprintf(stage_dir, sizeof stage_dir, "%s/stage3", dir);
-        rc = distill_stage(p, &m, &o->stage3, 0, name, stage_dir, fingerprint, row, e);
-    }
+    snprintf(dir, sizeof dir, "students/%s", name);
+    student_key(p, 0, name, keep);
+    TRY(method_hybrid(&p->m, &m, keep, name, dir, &t, &row->counted_bytes, e));
+    row->counted_bytes += teacher_bytes(&p->heldout.teacher);
+    row->seconds = t.seconds;
+    row->tokens = t.tokens;
     row->peak_bytes = mem_peak();
     pipeline_peak(p);
-    if (!rc) rc = evaluate(p, &m, row, e);
+    int rc = evaluate(p, &m, row, e);
+    model_key(p, keep);
     if (!rc && is_main) rc = pipeline_model_save(p, &m, e);
     model_close(&m);
     return rc;
-}
-
-/* Of the options that decide a student's numbers and are not part of p->base. */
-static uint64_t student_fingerprint(const Pipeline *p, const char *name, const int *keep) {
-    static const char *const keys[] = {"temperature", "eval_batches",  "eval_batch_size", "eval_seq_len",
-                                       "recall_keys", "recall_values", "recall_n",        "recall_rows"};
-    char text[1024];
-    uint64_t h = fingerprint_text(p->base, name);
-    const OptionTable *t = pipeline_table();
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        options_get(options_find(t, keys[i]), p->o, text, sizeof text);
-        h = fingerprint_text(h, text);
-    }
-    for (int i = 0; i < t->n; i++) {
-        if (strncmp(t->row[i].key, "stage2.", 7) && strncmp(t->row[i].key, "stage3.", 7)) continue;
-        options_get(&t->row[i], p->o, text, sizeof text);
-        h = fingerprint_text(h, text);
-    }
-    return keep ? fingerprint_bytes(h, keep, (size_t)p->r->L * sizeof *keep) : h;
 }
 
 /* An earlier row with the same layers: the same start, data and steps give the same student, bit for bit. */
@@ -121,38 +105,35 @@ static const StudentRow *row_same(const Pipeline *p, const int *keep) {
     return NULL;
 }
 
-/* Adds one row: read if it is finished, else made and written. keep NULL: no training, `m` is measured as it is. */
+/* Adds one row: read if it is finished, else made and kept. keep NULL: no training, `m` is measured as it is. */
 static int student(Pipeline *p, const char *name, Model *m, const int *keep, double select_seconds, Err *e) {
-    char file[1200], dir[1200], json[80];
+    char file[80];
     StudentRow *row = &p->r->row[p->r->rows];
-    const uint64_t want = student_fingerprint(p, name, keep);
-    uint64_t got = want;
     const StudentRow *same = keep ? row_same(p, keep) : NULL;
-    memset(row, 0, sizeof *row);
-    snprintf(json, sizeof json, "students/%s.json", name);
+    const int is_main = p->r->rows == 2;
+    int found = 0, saved = 1;
     TRY(pipeline_stopped(p, e));
-    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", "students", e));
-    TRY(file_mkdirs(dir, e));
-    TRY(pipeline_path(p, file, sizeof file, "checkpoints", json, e));
-    snprintf(json, sizeof json, "students/%s", name);
-    TRY(pipeline_path(p, dir, sizeof dir, "checkpoints", json, e));
-    if (file_exists(file)) {
-        TRY(row_read(row, &got, p->r->n_n, file, e));
-        if (got != want) return err_set(e, ERR_USAGE, "%s: was made with other options, data or teacher", file);
-    } else {
+    snprintf(file, sizeof file, "students/%s", name);
+    model_key(p, keep);
+    if (is_main) TRY(pipeline_model_saved(p, &saved, e));
+    row_key(p, name, keep);
+    if (saved) TRY(p->m.memo->get(p->m.memo, file, -1, &student_record, row, &found, e));
+    if (!found) {
+        memset(row, 0, sizeof *row);
         if (same) *row = *same;
         else if (!keep) TRY(evaluate(p, m, row, e));
         else {
             char text[256];
             select_text(text, sizeof text, keep, p->r->L);
             pipeline_note(p, "stage 2: %s, softmax layers %s", name, text[0] ? text : "none");
-            TRY(student_train(p, name, keep, p->r->rows == 2, want, dir, row, e));
+            TRY(student_train(p, name, keep, is_main, row, e));
         }
         snprintf(row->name, sizeof row->name, "%s", name);
         row->select_seconds = select_seconds;
-        TRY(row_write(row, p->r->recall_n, p->r->n_n, want, file, e));
+        row_key(p, name, keep);
+        TRY(p->m.memo->put(p->m.memo, file, -1, &student_record, row, e));
     }
-    if (!p->o->keep_checkpoints) TRY(file_remove_tree(dir, e));
+    if (!p->o->keep_checkpoints) TRY(p->m.memo->drop(p->m.memo, file, -1, e));
     if (keep && !same) p->r->seconds += row->seconds;
     p->r->rows++;
     return OK;
@@ -200,7 +181,7 @@ int pipeline_students(Pipeline *p, const int *keep, double select_seconds, Err *
     int k[MAX_LAYERS], n = 0;
     TRY(list_parse(p->o->curve_k, k, MAX_LAYERS, &n, 0, p->r->L, "curve_k", e));
     TRY(student(p, "teacher", &p->teacher, NULL, 0, e));
-    TRY(student(p, "stage1", &p->start, NULL, 0, e));
+    TRY(student(p, "stage1", &p->m.start, NULL, 0, e));
     TRY(student(p, p->o->selector, NULL, keep, select_seconds, e));
     TRY(selectors(p, p->r->K, e));
     for (int i = 0; i < n; i++)

@@ -72,7 +72,7 @@ static int level_batch(Pretrain *p, int64_t step, int *asked, Err *e) {
     const uint64_t level = (uint64_t)p->extra[X_LEVEL];
     Split split;
     if (text) {
-        TRY(stream_split(&split, &p->data, T, 0, e));
+        TRY(stream_split(&split, &p->data, T, TRAINING, e));
         Rng r; // every level reads the text in an order of its own
         rng_seed3(&r, p->o.seed, 0x74657874, level);
         dataset_batch(p->data.d, &split, rng_u64(&r), (uint64_t)(step - (int64_t)p->extra[X_BEGIN]), v->text_rows, T,
@@ -134,7 +134,7 @@ static int text_evaluate(Pretrain *p, Model *m, double *ce, Err *e) {
     Batch b;
     Pass pass = {0};
     Loss loss = {0};
-    TRY(stream_split(&split, &p->data, T, 1, e));
+    TRY(stream_split(&split, &p->data, T, HELDOUT, e));
     const int rows = split.count < ROWS ? (int)split.count : ROWS;
     const int batches = split.count / rows < BATCHES ? (int)(split.count / rows) : BATCHES;
     TRY(batch_open(&b, rows, T, e));
@@ -143,7 +143,7 @@ static int text_evaluate(Pretrain *p, Model *m, double *ce, Err *e) {
     *ce = 0;
     for (int i = 0; i < batches && !rc; i++) {
         double v = 0;
-        rc = batch_text(&b, &p->data, 1, (uint64_t)i, e);
+        rc = batch_text(&b, &p->data, HELDOUT, (uint64_t)i, e);
         if (!rc) rc = pass_input(&pass, m, b.ids, batch_start(&b, &p->data), e);
         if (rc) break;
         model_forward(m, &pass);
@@ -180,8 +180,9 @@ static int pretrain_after(void *ctx, int64_t done, int64_t tokens, double recent
     return OK;
 }
 
-static void pretrain_log(void *ctx, JsonOut *row) {
+static void pretrain_log(void *ctx, LogRow *log) {
     Pretrain *p = ctx;
+    JsonOut *row = ((JsonLogRow *)(void *)log)->json;
     const double n = p->extra[X_COUNT] > 0 ? p->extra[X_COUNT] : 1;
     json_out_int(row, "level", (int64_t)p->extra[X_LEVEL]);
     json_out_real(row, "text_loss", p->extra[X_TEXT] / n);
@@ -215,8 +216,8 @@ Task pretrain_task(Pretrain *p) {
 TrainOptions pretrain_train_options(const Pretrain *p) {
     TrainOptions t = {.stage = p->o.stage, .log_every = p->o.log_every, .save_every = p->o.save_every};
     t.stage.optim.seed = p->o.seed;
-    t.fingerprint =
-        fingerprint_bytes(options_fingerprint(pretrain_table(), &p->o), &p->data.d->tokens, sizeof p->data.d->tokens);
+    t.fingerprint = fingerprint_bytes(options_key(pretrain_table(), &p->o, AFFECTS_NUMBERS, 0), &p->data.d->tokens,
+                                      sizeof p->data.d->tokens);
     return t;
 }
 

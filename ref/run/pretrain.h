@@ -10,7 +10,7 @@
 #include "method/batch.h"
 #include "method/loss.h"
 #include "run/options.h"
-#include "method/train.h"
+#include "run/train_run.h"
 
 enum { PRETRAIN_LEVELS = 6 };
 typedef struct {

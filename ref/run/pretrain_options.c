@@ -3,96 +3,69 @@
 #include "run/stage_options.h"
 #include <string.h>
 
-#define LEVEL_ROWS(GROUP, I)                                                                                           \
-    {GROUP ".T", "tokens a row", OPT_INT, offsetof(PretrainOptions, level[I].T), 0, 1 << 20, NULL, 0},                 \
-        {GROUP ".n_min", "fewest pairs", OPT_INT, offsetof(PretrainOptions, level[I].n_min), 0, 1 << 16, NULL, 0},     \
-        {GROUP ".n_max", "most pairs", OPT_INT, offsetof(PretrainOptions, level[I].n_max), 0, 1 << 16, NULL, 0},       \
-        {GROUP ".text_rows",                                                                                           \
-         "rows of text a step",                                                                                        \
-         OPT_INT,                                                                                                      \
-         offsetof(PretrainOptions, level[I].text_rows),                                                                \
-         0,                                                                                                            \
-         1 << 16,                                                                                                      \
-         NULL,                                                                                                         \
-         0},                                                                                                           \
-        {GROUP ".recall_rows",                                                                                         \
-         "rows of recall a step",                                                                                      \
-         OPT_INT,                                                                                                      \
-         offsetof(PretrainOptions, level[I].recall_rows),                                                              \
-         0,                                                                                                            \
-         1 << 16,                                                                                                      \
-         NULL,                                                                                                         \
-         0},                                                                                                           \
-        {GROUP ".threshold",                                                                                           \
-         "recall accuracy that ends the level",                                                                        \
-         OPT_REAL,                                                                                                     \
-         offsetof(PretrainOptions, level[I].threshold),                                                                \
-         0,                                                                                                            \
-         2,                                                                                                            \
-         NULL,                                                                                                         \
-         0},                                                                                                           \
-        {GROUP ".min_steps",                                                                                           \
-         "at least so many steps",                                                                                     \
-         OPT_I64,                                                                                                      \
-         offsetof(PretrainOptions, level[I].min_steps),                                                                \
-         0,                                                                                                            \
-         1e15,                                                                                                         \
-         NULL,                                                                                                         \
-         0},                                                                                                           \
-        {GROUP ".max_steps",                                                                                           \
-         "at most so many steps; 0: no limit",                                                                         \
-         OPT_I64,                                                                                                      \
-         offsetof(PretrainOptions, level[I].max_steps),                                                                \
-         0,                                                                                                            \
-         1e15,                                                                                                         \
-         NULL,                                                                                                         \
-         0},                                                                                                           \
-    {                                                                                                                  \
-        GROUP ".layers", "only the first so many layers run; 0: all", OPT_INT,                                         \
-            offsetof(PretrainOptions, level[I].layers), 0, MAX_LAYERS, NULL, 0                                         \
-    }
+// clang-format off
+#define LEVEL_ROW(G, I, M, HELP, KIND, LO, HI) \
+    {G "." #M, HELP, KIND, offsetof(PretrainOptions, level[I].M), LO, HI, NULL, AFFECTS_STAGE1}
+#define LEVEL_ROWS(G, I) \
+    LEVEL_ROW(G, I, T, "tokens a row", OPT_INT, 0, 1 << 20), \
+    LEVEL_ROW(G, I, n_min, "fewest pairs", OPT_INT, 0, 1 << 16), \
+    LEVEL_ROW(G, I, n_max, "most pairs", OPT_INT, 0, 1 << 16), \
+    LEVEL_ROW(G, I, text_rows, "rows of text a step", OPT_INT, 0, 1 << 16), \
+    LEVEL_ROW(G, I, recall_rows, "rows of recall a step", OPT_INT, 0, 1 << 16), \
+    LEVEL_ROW(G, I, threshold, "recall accuracy that ends the level", OPT_REAL, 0, 2), \
+    LEVEL_ROW(G, I, min_steps, "at least so many steps", OPT_I64, 0, 1e15), \
+    LEVEL_ROW(G, I, max_steps, "at most so many steps; 0: no limit", OPT_I64, 0, 1e15), \
+    LEVEL_ROW(G, I, layers, "only the first so many layers run; 0: all", OPT_INT, 0, MAX_LAYERS)
+// clang-format on
 
 static const Option ROWS[] = {
-    {"hidden_size", "width", OPT_INT, offsetof(PretrainOptions, hidden_size), 2, 1 << 20, NULL, 0},
-    {"num_hidden_layers", "layers", OPT_INT, offsetof(PretrainOptions, num_hidden_layers), 1, MAX_LAYERS, NULL, 0},
+    {"hidden_size", "width", OPT_INT, offsetof(PretrainOptions, hidden_size), 2, 1 << 20, NULL, AFFECTS_STAGE1},
+    {"num_hidden_layers", "layers", OPT_INT, offsetof(PretrainOptions, num_hidden_layers), 1, MAX_LAYERS, NULL,
+     AFFECTS_STAGE1},
     {"num_attention_heads", "query heads", OPT_INT, offsetof(PretrainOptions, num_attention_heads), 1, 1 << 16, NULL,
-     0},
+     AFFECTS_STAGE1},
     {"num_key_value_heads", "key and value heads", OPT_INT, offsetof(PretrainOptions, num_key_value_heads), 1, 1 << 16,
-     NULL, 0},
+     NULL, AFFECTS_STAGE1},
     {"intermediate_size", "width inside the MLP", OPT_INT, offsetof(PretrainOptions, intermediate_size), 1, 1 << 20,
-     NULL, 0},
-    {"vocab_size", "0: the tokenizer's", OPT_INT, offsetof(PretrainOptions, vocab_size), 0, 1 << 24, NULL, 0},
+     NULL, AFFECTS_STAGE1},
+    {"vocab_size", "0: the tokenizer's", OPT_INT, offsetof(PretrainOptions, vocab_size), 0, 1 << 24, NULL,
+     AFFECTS_STAGE1},
     {"max_position_embeddings", "longest sequence that config.json promises", OPT_INT,
-     offsetof(PretrainOptions, max_position_embeddings), 1, 1 << 28, NULL, 0},
+     offsetof(PretrainOptions, max_position_embeddings), 1, 1 << 28, NULL, AFFECTS_STAGE1},
     {"tie_word_embeddings", "head = embedding", OPT_BOOL, offsetof(PretrainOptions, tie_word_embeddings), 0, 1, NULL,
-     0},
-    {"rms_norm_eps", "", OPT_REAL, offsetof(PretrainOptions, rms_norm_eps), 1e-30, 1, NULL, 0},
-    {"rope_theta", "", OPT_REAL, offsetof(PretrainOptions, rope_theta), 1, 1e12, NULL, 0},
-    {"embed_std", "of the embedding's first values", OPT_REAL, offsetof(PretrainOptions, embed_std), 0, 100, NULL, 0},
+     AFFECTS_STAGE1},
+    {"rms_norm_eps", "", OPT_REAL, offsetof(PretrainOptions, rms_norm_eps), 1e-30, 1, NULL, AFFECTS_STAGE1},
+    {"rope_theta", "", OPT_REAL, offsetof(PretrainOptions, rope_theta), 1, 1e12, NULL, AFFECTS_STAGE1},
+    {"embed_std", "of the embedding's first values", OPT_REAL, offsetof(PretrainOptions, embed_std), 0, 100, NULL,
+     AFFECTS_STAGE1},
     {"gain", "of the matrices' first values: gain / sqrt(inputs)", OPT_REAL, offsetof(PretrainOptions, gain), 0, 100,
-     NULL, 0},
-    {"heldout", "fraction of the text never trained on", OPT_REAL, offsetof(PretrainOptions, heldout), 0, 0.9, NULL, 0},
+     NULL, AFFECTS_STAGE1},
+    {"heldout", "fraction of the text never trained on", OPT_REAL, offsetof(PretrainOptions, heldout), 0, 0.9, NULL,
+     AFFECTS_STAGE1},
     {"lambda", "weight of the recall loss beside the text loss", OPT_REAL, offsetof(PretrainOptions, lambda), 0, 100,
-     NULL, 0},
+     NULL, AFFECTS_STAGE1},
     {"recall_keys", "characters that keys are drawn from", OPT_TEXT, offsetof(PretrainOptions, recall_keys), 0, 128,
-     NULL, 0},
+     NULL, AFFECTS_STAGE1},
     {"recall_values", "characters of values; empty: the keys' set, disjoint in each row", OPT_TEXT,
-     offsetof(PretrainOptions, recall_values), 0, 128, NULL, 0},
-    {"recall_n", "numbers of pairs of the probe", OPT_TEXT, offsetof(PretrainOptions, recall_n), 0, 64, NULL, 0},
-    {"seed", "", OPT_U64, offsetof(PretrainOptions, seed), 0, 0, NULL, 0},
-    {"save_every", "steps between checkpoints", OPT_I64, offsetof(PretrainOptions, save_every), 0, 1e15, NULL, 1},
+     offsetof(PretrainOptions, recall_values), 0, 128, NULL, AFFECTS_STAGE1},
+    {"recall_n", "numbers of pairs of the probe", OPT_TEXT, offsetof(PretrainOptions, recall_n), 0, 64, NULL,
+     AFFECTS_STAGE1},
+    {"seed", "", OPT_U64, offsetof(PretrainOptions, seed), 0, 0, NULL, AFFECTS_STAGE1},
+    {"save_every", "steps between checkpoints", OPT_I64, offsetof(PretrainOptions, save_every), 0, 1e15, NULL,
+     AFFECTS_LOOKS},
     {"eval_every", "steps between evaluations; 0: 100", OPT_I64, offsetof(PretrainOptions, eval_every), 0, 1e15, NULL,
-     0},
+     AFFECTS_STAGE1},
     {"log_every", "steps a log row averages over; 0: 10", OPT_INT, offsetof(PretrainOptions, log_every), 0, 1 << 30,
-     NULL, 0},
-    {"levels", "of the curriculum", OPT_INT, offsetof(PretrainOptions, levels), 1, PRETRAIN_LEVELS, NULL, 0},
+     NULL, AFFECTS_LOOKS},
+    {"levels", "of the curriculum", OPT_INT, offsetof(PretrainOptions, levels), 1, PRETRAIN_LEVELS, NULL,
+     AFFECTS_STAGE1},
     LEVEL_ROWS("level0", 0),
     LEVEL_ROWS("level1", 1),
     LEVEL_ROWS("level2", 2),
     LEVEL_ROWS("level3", 3),
     LEVEL_ROWS("level4", 4),
     LEVEL_ROWS("level5", 5),
-    STAGE_ROWS("stage", PretrainOptions, stage),
+    STAGE_ROWS("stage", PretrainOptions, stage, AFFECTS_STAGE1),
 };
 
 const OptionTable *pretrain_table(void) {

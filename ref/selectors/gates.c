@@ -136,7 +136,7 @@ int gates_batch(Gates *g, int i, const double *a, double *kl, Err *e) {
     Model *t = g->teacher;
     const int *start = batch_start(&h->batch, &h->data);
     const Real *xt;
-    TRY(batch_text(&h->batch, &h->data, 1, (uint64_t)i, e));
+    TRY(batch_text(&h->batch, &h->data, HELDOUT, (uint64_t)i, e));
     TRY(teacher_hidden(&h->teacher, i, h->batch.ids, start, &xt, e));
     TRY(pass_input(&g->sp, g->start, h->batch.ids, start, e));
     TRY(pass_input(&g->tp, t, h->batch.ids, start, e));
@@ -157,7 +157,7 @@ static void rows_add(const Gates *g, LayerScore *rows, int i, double weight) {
     }
 }
 
-static int gates_all(Gates *g, LayerScore *rows, const int *keep, int nodes, int done, ScoreKeep *partial, Err *e) {
+static int gates_all(Gates *g, LayerScore *rows, const int *keep, int nodes, int done, Partial *partial, Err *e) {
     double a[MAX_LAYERS], kl;
     for (int i = done; i < g->heldout->batches; i++) {
         for (int k = 0; k < (nodes ? nodes : 1); k++) {
@@ -165,24 +165,24 @@ static int gates_all(Gates *g, LayerScore *rows, const int *keep, int nodes, int
             TRY(gates_batch(g, i, a, &kl, e));
             rows_add(g, rows, i, nodes ? 1.0 / nodes : 1);
         }
-        TRY(score_keep_unit(partial, rows, g->start->c.L, i + 1, e));
+        TRY(partial_unit(partial, rows, g->start->c.L, i + 1, e));
     }
     return OK;
 }
 
 int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep, int nodes, Heldout *heldout,
-                 ScoreKeep *partial, Err *e) {
+                 Partial *partial, Err *e) {
     Gates g;
-    ScoreKeep none = {0}, *k = partial ? partial : &none;
+    Partial none = {0}, *k = partial ? partial : &none;
     const int L = start->c.L, passes = nodes ? nodes : 1;
     int done;
-    TRY(score_keep_begin(k, rows, L, &done, e));
+    TRY(partial_begin(k, rows, L, &done, e));
     TRY(gates_open(&g, teacher, start, heldout, e));
     const int rc = gates_all(&g, rows, keep, nodes, done, k, e);
     gates_close(&g);
     if (rc) return rc;
     for (int l = 0; l < L; l++) score_finish(&rows[l], l, !nodes && keep && keep[l] ? 0 : heldout->batches);
-    score_share(rows, L, (int64_t)passes * heldout->batches * heldout->B * heldout->T, score_keep_seconds(k));
+    score_share(rows, L, (int64_t)passes * heldout->batches * heldout->B * heldout->T, partial_seconds(k));
     score_rank(rows, L);
     return OK;
 }

@@ -13,7 +13,8 @@
  *               KL(all-linear) - KL(teacher) as n grows; 8 nodes come within a percent or two */
 #ifndef HYB_GATES_H
 #define HYB_GATES_H
-#include "run/score_keep.h"
+#include "method/loss.h"
+#include "selectors/partial.h"
 
 typedef struct Gates {
     Model *teacher, *start;
@@ -35,6 +36,6 @@ int gates_batch(Gates *g, int i, const double *a, double *kl, Err *e);
  * along the path, keep is not read.
  * Fills rows as swap_scores does, and head[] (as many as SCORE_HEADS holds); partial as there. */
 int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep, int nodes, Heldout *heldout,
-                 ScoreKeep *partial, Err *e);
+                 Partial *partial, Err *e);
 
 #endif

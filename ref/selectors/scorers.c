@@ -1,6 +1,5 @@
 /* scorers.c - see scorers.h. */
 #include "selectors/scorers.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/text_buf.h"
 #include "method/align.h"
@@ -12,16 +11,10 @@
 
 /* ---------------------------------------------------------------- without training */
 
-/* pick: of a greedy selector, whose rounds are kept apart. dir must hold 1200 bytes and stay. */
-static ScoreKeep keep_of(const SelectInput *in, const int *picked, int pick, char *dir) {
-    ScoreKeep k = {.fingerprint = in->keep_fingerprint, .stop = in->stop};
-    if (picked)
-        k.fingerprint =
-            fingerprint_bytes(fingerprint_real(k.fingerprint, pick), picked, (size_t)in->L * sizeof *picked);
-    if (!in->keep_dir) return k;
-    snprintf(dir, 1200, "%.1100s/%d", in->keep_dir, pick);
-    k.dir = dir;
-    return k;
+/* pick: of a greedy selector, whose rounds are kept apart. name must hold 64 bytes and stay. */
+static Partial partial_of(const SelectInput *in, int pick, char *name) {
+    snprintf(name, 64, "partial/%d", pick);
+    return (Partial){.memo = in->memo, .name = name};
 }
 
 /* How well the teacher does without one layer's attention, or with all (layer -1). */
@@ -29,16 +22,16 @@ typedef int Without(const SelectInput *in, const void *what, int layer, double *
 
 /* Layer by layer: what is lost of the teacher's accuracy. Unit 0 is the whole teacher. */
 static int score_without(const SelectInput *in, Without *without, const void *what, LayerScore *rows, Err *e) {
-    char dir[1200];
+    char name[64];
     int done;
-    ScoreKeep k = keep_of(in, NULL, 0, dir);
-    TRY(score_keep_begin(&k, rows, in->L, &done, e));
+    Partial k = partial_of(in, 0, name);
+    TRY(partial_begin(&k, rows, in->L, &done, e));
     for (int unit = done; unit <= in->L; unit++) {
         double v = 0;
         TRY(without(in, what, unit - 1, &v, &rows[0].tokens, e));
         if (unit) rows[unit - 1].score = k.base - v;
         else k.base = v;
-        TRY(score_keep_unit(&k, rows, in->L, unit + 1, e));
+        TRY(partial_unit(&k, rows, in->L, unit + 1, e));
     }
     const int64_t tokens = rows[0].tokens;
     for (int l = 0; l < in->L; l++) {
@@ -46,7 +39,7 @@ static int score_without(const SelectInput *in, Without *without, const void *wh
         score_finish(&rows[l], l, 0);
         rows[l].score = score;
     }
-    score_share(rows, in->L, tokens, score_keep_seconds(&k));
+    score_share(rows, in->L, tokens, partial_seconds(&k));
     score_rank(rows, in->L);
     return OK;
 }
@@ -82,14 +75,14 @@ int score_retrieval(const SelectInput *in, LayerScore *rows, Err *e) { return sc
 
 static int swap_round(const SelectInput *in, SwapKind kind, Model *start, const int *picked, int pick, LayerScore *rows,
                       Err *e) {
-    char dir[1200];
-    ScoreKeep k = keep_of(in, picked, pick, dir);
+    char name[64];
+    Partial k = partial_of(in, pick, name);
     return swap_scores(rows, kind, in->teacher, start, picked, in->heldout, &k, e);
 }
 
 static int gates_round(const SelectInput *in, const int *picked, int pick, int nodes, LayerScore *rows, Err *e) {
-    char dir[1200];
-    ScoreKeep k = keep_of(in, picked, pick, dir);
+    char name[64];
+    Partial k = partial_of(in, pick, name);
     return gates_scores(rows, in->teacher, in->start, picked, nodes, in->heldout, &k, e);
 }
 
@@ -115,7 +108,7 @@ int score_path_gates(const SelectInput *in, LayerScore *rows, Err *e) {
 /* Stage-1 losses of one held-out batch into rows: of the layer itself, or minus the mean of what all others leave. */
 static int s1_batch(Align *a, const SelectInput *in, int i, int addition, LayerScore *rows, Err *e) {
     double loss, layer[MAX_LAYERS], sum = 0;
-    TRY(batch_text(&a->batch, &a->data, 1, (uint64_t)i, e));
+    TRY(batch_text(&a->batch, &a->data, HELDOUT, (uint64_t)i, e));
     TRY(align_batch(a, 0, &loss, layer, e));
     for (int l = 0; l < in->L; l++) sum += layer[l];
     for (int l = 0; l < in->L; l++) rows[l].batch_kl[i] = addition ? -(sum - layer[l]) / in->L : layer[l];
@@ -125,21 +118,21 @@ static int s1_batch(Align *a, const SelectInput *in, int i, int addition, LayerS
 static int score_s1(const SelectInput *in, int addition, LayerScore *rows, Err *e) {
     const Heldout *h = in->heldout;
     const StageOptions o = {.steps = 1, .batch_size = h->B, .micro_batch_size = h->B, .train_seq_len = h->T};
-    char dir[1200];
+    char name[64];
     int done;
     Align a;
-    ScoreKeep k = keep_of(in, NULL, 0, dir);
-    TRY(score_keep_begin(&k, rows, in->L, &done, e));
+    Partial k = partial_of(in, 0, name);
+    TRY(partial_begin(&k, rows, in->L, &done, e));
     TRY(align_open(&a, in->teacher, in->start, &h->data, &o, in->align_form, e));
     int rc = OK;
     for (int i = done; i < h->batches && !rc; i++) {
         rc = s1_batch(&a, in, i, addition, rows, e);
-        if (!rc) rc = score_keep_unit(&k, rows, in->L, i + 1, e);
+        if (!rc) rc = partial_unit(&k, rows, in->L, i + 1, e);
     }
     align_close(&a);
     if (rc) return rc;
     for (int l = 0; l < in->L; l++) score_finish(&rows[l], l, h->batches);
-    score_share(rows, in->L, (int64_t)h->batches * h->B * h->T, score_keep_seconds(&k));
+    score_share(rows, in->L, (int64_t)h->batches * h->B * h->T, partial_seconds(&k));
     score_rank(rows, in->L);
     return OK;
 }
@@ -171,20 +164,34 @@ int score_avg_s1(const SelectInput *in, LayerScore *rows, Err *e) {
 
 /* ---------------------------------------------------------------- S2: with training */
 
-/* The scoring options of another selector: its runs lie in DIR-NAME. dir must hold 1200 bytes. */
-static ScoreOptions options_of(const SelectInput *in, const char *name, char *dir) {
-    ScoreOptions o = *in->scoring;
-    snprintf(dir, 1200, "%.1100s-%.64s", o.train.dir, name);
-    o.train.dir = dir;
-    o.K = in->K;
-    return o;
+/* NAME-S: where the runs of selector S are kept. name must hold 96 bytes. */
+static const char *runs_of(const SelectInput *in, const char *selector, char *name) {
+    snprintf(name, 96, "%.40s-%.50s", in->name ? in->name : "scores", selector);
+    return name;
 }
 
+/* Whether runs of layers may end early; never when a score is a loss to be kept. */
+static RaceOptions race_of(const SelectInput *in, int halving) {
+    RaceOptions race = in->race ? *in->race : (RaceOptions){0};
+    race.K = in->K;
+    if (!halving) race.halving_z = 0;
+    return race;
+}
+
+/* GR-S2: the teacher with only layer l linear; the larger the KL, the more important the layer. */
 int score_gr_s2(const SelectInput *in, LayerScore *rows, Err *e) {
-    char dir[1200];
-    ScoreOptions o = options_of(in, "gr_s2", dir);
-    o.removal = 1;
-    return score_layers(rows, in->teacher, in->start, in->data, in->heldout, &o, e);
+    char name[96];
+    const int L = in->L;
+    const RaceOptions race = race_of(in, 0);
+    Scoring s = *in->scoring;
+    void *mem;
+    s.removal = 1;
+    TRY(mem_alloc(&mem, (size_t)L * L * sizeof(int), "sets of layers", e));
+    int *keep = mem;
+    for (int i = 0; i < L * L; i++) keep[i] = i / L != i % L;
+    const int rc = race_run(rows, &s, &race, keep, NULL, L, runs_of(in, "gr_s2", name), in->memo, e);
+    mem_free(mem);
+    return rc;
 }
 
 int score_avg_s2(const SelectInput *in, LayerScore *rows, Err *e) {
@@ -193,22 +200,34 @@ int score_avg_s2(const SelectInput *in, LayerScore *rows, Err *e) {
     return OK;
 }
 
+/* One hybrid for each layer: that layer softmax, and those that are picked already (NULL: none). */
+static int score_added(const SelectInput *in, const Scoring *s, const RaceOptions *race, const int *picked,
+                       const char *name, LayerScore *rows, Err *e) {
+    const int L = in->L;
+    void *mem;
+    TRY(mem_alloc(&mem, ((size_t)L + 1) * L * sizeof(int), "sets of layers", e));
+    int *keep = mem, *left = keep + L * L;
+    for (int i = 0; i < L * L; i++) keep[i] = i / L == i % L || (picked && picked[i % L]);
+    for (int l = 0; l < L; l++) left[l] = !picked || !picked[l];
+    const int rc = race_run(rows, s, race, keep, picked ? left : NULL, L, name, in->memo, e);
+    mem_free(mem);
+    return rc;
+}
+
 /* The trunk: stage 2 of the student with all layers linear, for as many steps as a scoring run has. */
-static int trunk_train(const SelectInput *in, const ScoreOptions *o, Model *trunk, TrainResult *t, Err *e) {
-    const StageOptions *stage = &o->train.stage;
-    char dir[1300];
-    TrainOptions train = o->train;
+static int trunk_train(const SelectInput *in, const char *name, Model *trunk, TrainResult *t, Err *e) {
+    const Scoring *s = in->scoring;
+    const StageOptions *stage = &s->stage;
+    char training[128];
     Teacher teacher;
     Distill d;
-    snprintf(dir, sizeof dir, "%s/trunk", o->train.dir);
-    train.dir = dir;
-    TRY(file_mkdirs(o->train.dir, e));
+    snprintf(training, sizeof training, "%s/trunk", name);
     TRY(teacher_open(&teacher, in->teacher, stage->micro_batch_size, stage->train_seq_len, 0, 0, e));
-    int rc = distill_open(&d, trunk, &teacher, in->data, stage, o->tau, o->checkpointing, e);
+    int rc = distill_open(&d, trunk, &teacher, s->text, stage, s->tau, s->checkpointing, e);
     if (!rc) {
         Task task = distill_task(&d, "trunk");
         task.stage = "score";
-        rc = train_run(&task, &train, t, e);
+        rc = in->memo->train(in->memo, training, -1, &task, stage, 0, t, e);
         distill_close(&d);
     }
     teacher_close(&teacher);
@@ -217,18 +236,19 @@ static int trunk_train(const SelectInput *in, const ScoreOptions *o, Model *trun
 
 int score_trunk_s2(const SelectInput *in, LayerScore *rows, Err *e) {
     const int none[MAX_LAYERS] = {0};
-    char dir[1200];
-    ScoreOptions o = options_of(in, "trunk_s2", dir);
+    char name[96];
+    Scoring s = *in->scoring;
+    const RaceOptions race = race_of(in, 1);
     Model trunk;
     TrainResult t;
     TRY(hybrid_open(&trunk, in->teacher, in->start, none, GRAD_ALL, e));
-    int rc = trunk_train(in, &o, &trunk, &t, e);
+    int rc = trunk_train(in, runs_of(in, "trunk_s2", name), &trunk, &t, e);
     if (!rc) {
-        const int64_t steps = stage_steps(&o.train.stage);
-        o.train.fingerprint = fingerprint_real(fingerprint_text(o.train.fingerprint, "branch"), (double)steps);
-        o.train.stage.steps = in->branch_steps > 0 ? in->branch_steps : steps > 4 ? steps / 4 : 1;
-        o.eval_every = 0;
-        rc = score_layers(rows, in->teacher, &trunk, in->data, in->heldout, &o, e);
+        const int64_t steps = stage_steps(&s.stage);
+        s.stage.steps = in->branch_steps > 0 ? in->branch_steps : steps > 4 ? steps / 4 : 1;
+        s.eval_every = 0;
+        s.start = &trunk;
+        rc = score_added(in, &s, &race, NULL, name, rows, e);
     }
     model_close(&trunk);
     for (int l = 0; l < in->L && !rc; l++) {
@@ -279,17 +299,15 @@ static int round_gates(const SelectInput *in, const int *picked, int pick, Layer
     return gates_round(in, picked, pick, 0, rows, e);
 }
 static int round_ga_s2(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
-    char name[48], dir[1200];
-    snprintf(name, sizeof name, "ga_s2_greedy-%d", pick);
-    ScoreOptions o = options_of(in, name, dir);
-    if (!pick && in->score && !o.stop.R && o.halving_z <= 0) { // nothing is picked yet: these are GA-S2's runs
+    char selector[32], name[96];
+    const int race = in->race && (in->race->stop.R || in->race->halving_z > 0);
+    if (!pick && in->score && !race) { // nothing is picked yet: these are GA-S2's runs
         memcpy(rows, in->score, (size_t)in->L * sizeof *rows);
         return OK;
     }
-    o.keep = picked;
-    o.stop.R = 0; // the first K of a round are not the question
-    o.halving_z = 0;
-    return score_layers(rows, in->teacher, in->start, in->data, in->heldout, &o, e);
+    snprintf(selector, sizeof selector, "ga_s2_greedy-%d", pick);
+    // no early end: the first K of a round are not the question
+    return score_added(in, in->scoring, NULL, picked, runs_of(in, selector, name), rows, e);
 }
 
 int score_swap_greedy(const SelectInput *in, LayerScore *rows, Err *e) { return greedy(in, round_swap, rows, e); }
@@ -314,9 +332,9 @@ int subsets(int *sets, int cap, int L, int K) {
     }
 }
 
-static int sets_csv(const int *sets, const LayerScore *s, int n, int L, const char *dir, Err *e) {
+static int sets_csv(const int *sets, const LayerScore *s, int n, int L, const char *name, Memo *memo, Err *e) {
     TextBuf b = {0};
-    char path[1300], text[256];
+    char file[128], text[256];
     textbuf_puts(&b, "rank,kl,stderr,recall,layers\n");
     for (int rank = 1; rank <= n; rank++)
         for (int i = 0; i < n; i++) {
@@ -325,8 +343,8 @@ static int sets_csv(const int *sets, const LayerScore *s, int n, int L, const ch
             textbuf_printf(&b, "%d,%.9g,%.3g,%.6g,\"%s\"\n", rank, -s[i].score, s[i].se, s[i].recall, text);
         }
     int rc = textbuf_end(&b, e);
-    if (!rc) rc = file_join(path, sizeof path, dir, "sets.csv", e);
-    if (!rc) rc = file_write_all(path, b.text, b.len, e);
+    snprintf(file, sizeof file, "%s/sets.csv", name);
+    if (!rc) rc = memo->text(memo, file, b.text, b.len, e);
     textbuf_free(&b);
     return rc;
 }
@@ -345,9 +363,9 @@ static void sets_rows(const int *sets, const LayerScore *s, int n, int L, LayerS
 }
 
 int score_exhaustive(const SelectInput *in, LayerScore *rows, Err *e) {
-    char dir[1200];
+    char name[96];
     void *mem, *scores;
-    ScoreOptions o = options_of(in, "exhaustive", dir);
+    runs_of(in, "exhaustive", name);
     const int L = in->L;
     TRY(mem_alloc(&mem, (size_t)MAX_LAYERS * L * sizeof(int), "sets of layers", e));
     const int n = subsets(mem, MAX_LAYERS, L, in->K);
@@ -357,12 +375,8 @@ int score_exhaustive(const SelectInput *in, LayerScore *rows, Err *e) {
     if (!rc) rc = mem_alloc(&scores, (size_t)n * sizeof(LayerScore), "set scores", e);
     if (rc) return mem_free(mem), rc;
     LayerScore *s = scores;
-    o.sets = mem;
-    o.n_sets = n;
-    o.stop.R = 0;
-    o.halving_z = 0;
-    rc = score_layers(s, in->teacher, in->start, in->data, in->heldout, &o, e);
-    if (!rc) rc = sets_csv(mem, s, n, L, dir, e);
+    rc = race_run(s, in->scoring, NULL, mem, NULL, n, name, in->memo, e);
+    if (!rc) rc = sets_csv(mem, s, n, L, name, in->memo, e);
     if (!rc) {
         int64_t tokens = 0;
         double seconds = 0;

@@ -5,7 +5,7 @@
  * one ranking (method.md 3.1). */
 #ifndef HYB_SCORERS_H
 #define HYB_SCORERS_H
-#include "method/select.h"
+#include "selectors/selectors.h"
 
 typedef int Scorer(const SelectInput *in, LayerScore *rows, Err *e);
 Scorer score_ablation, score_ppl, score_act_mse, score_swap, score_swap_remove, score_gates, score_path_gates;

@@ -2,6 +2,7 @@
 #include "selectors/swap.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "method/loss.h"
 #include <math.h>
 #include <string.h>
 
@@ -64,7 +65,7 @@ static int swap_batch(Swap *s, int i, LayerScore *rows, Err *e) {
     Model *m = s->base;
     const int L = m->c.L, *start = batch_start(&h->batch, &h->data);
     double base, v;
-    TRY(batch_text(&h->batch, &h->data, 1, (uint64_t)i, e));
+    TRY(batch_text(&h->batch, &h->data, HELDOUT, (uint64_t)i, e));
     if (s->kind == SWAP_ADD || s->kind == SWAP_REMOVE)
         TRY(teacher_hidden(&h->teacher, i, h->batch.ids, start, &s->xt, e));
     TRY(pass_input(&s->bp, m, h->batch.ids, start, e));
@@ -114,21 +115,21 @@ static void swap_close(Swap *s) {
 }
 
 int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout,
-                ScoreKeep *partial, Err *e) {
+                Partial *partial, Err *e) {
     const int L = teacher->c.L, add = kind == SWAP_ADD;
-    ScoreKeep none = {0}, *k = partial ? partial : &none;
+    Partial none = {0}, *k = partial ? partial : &none;
     int done;
     Swap s = {.kind = kind, .base = add ? start : teacher, .keep = add ? keep : NULL, .heldout = heldout};
     s.other = add ? teacher : kind == SWAP_REMOVE ? start : NULL;
-    TRY(score_keep_begin(k, rows, L, &done, e));
+    TRY(partial_begin(k, rows, L, &done, e));
     int rc = swap_open(&s, e);
     for (int i = done; i < heldout->batches && !rc; i++) {
         rc = swap_batch(&s, i, rows, e);
-        if (!rc) rc = score_keep_unit(k, rows, L, i + 1, e);
+        if (!rc) rc = partial_unit(k, rows, L, i + 1, e);
     }
     swap_close(&s);
     for (int l = 0; l < L && !rc; l++) score_finish(&rows[l], l, whose_at(&s, l) == OTHERS ? 0 : heldout->batches);
-    if (!rc) score_share(rows, L, (int64_t)heldout->batches * heldout->B * heldout->T, score_keep_seconds(k));
+    if (!rc) score_share(rows, L, (int64_t)heldout->batches * heldout->B * heldout->T, partial_seconds(k));
     if (!rc) score_rank(rows, L);
     return rc;
 }

@@ -6,7 +6,7 @@
  * L*L, and one teacher pass serves all. All layers are judged on the same held-out batches: scores are paired. */
 #ifndef HYB_SWAP_H
 #define HYB_SWAP_H
-#include "run/score_keep.h"
+#include "selectors/partial.h"
 
 typedef enum {
     /* student + softmax of layer l:  score = KL(student) - KL(swapped). SMART's sensitivity (method.md 3.5) */
@@ -23,6 +23,6 @@ typedef enum {
  * layers that are softmax already (ADD): their score is NAN, their rank the last. partial:
  * where a stopped call goes on, batch by batch; NULL: nowhere. */
 int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout,
-                ScoreKeep *partial, Err *e);
+                Partial *partial, Err *e);
 
 #endif

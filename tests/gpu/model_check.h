@@ -158,6 +158,7 @@ static inline int model_train(const char *backend, const Config *c, int B, int T
         if (rc) break;
         model_backward(&r.m, &r.p, r.l.dh);
         rc = optim_step(&o, steps, &norm, &lr, e);
+        model_zero_grad(&r.m);
     }
     optim_close(&o);
     if (r.be) model_run_close(&r);

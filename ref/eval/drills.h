@@ -44,8 +44,5 @@ int drill_accuracy(const DrillKind *k, Model *m, const Tokenizer *t, const Drill
 /* The same with mixer `layer`'s output set to zero. */
 int drill_without(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o, int layer,
                   double *accuracy, int64_t *tokens, Err *e);
-/* importance[l] = accuracy - accuracy without mixer l. */
-int drill_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o, double *importance,
-                   int64_t *tokens, Err *e);
 
 #endif

@@ -1,7 +1,7 @@
 /* drills.c - see drills.h. */
-#include "selectors/drills.h"
+#include "eval/drills.h"
 #include "base/mem.h"
-#include "method/score.h"
+#include "method/distill.h"
 #include "model/generate.h"
 #include <ctype.h>
 #include <math.h>
@@ -389,15 +389,4 @@ int drill_without(const DrillKind *k, Model *teacher, const Tokenizer *t, const 
     const int rc = drill_accuracy(k, &m, t, o, accuracy, tokens, e);
     model_close(&m);
     return rc;
-}
-
-int drill_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o, double *importance,
-                   int64_t *tokens, Err *e) {
-    double base, v = 0;
-    TRY(drill_accuracy(k, teacher, t, o, &base, tokens, e));
-    for (int l = 0; l < teacher->c.L; l++) {
-        TRY(drill_without(k, teacher, t, o, l, &v, tokens, e));
-        importance[l] = base - v;
-    }
-    return OK;
 }
