@@ -11,7 +11,7 @@ OPT    ?= -O2 -g
 OMP    ?= $(shell echo 'int main(void){return 0;}' | $(CC) -fopenmp -x c - -o /dev/null 2>/dev/null && echo -fopenmp)
 WARN    = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla -Wpointer-arith $(if $(filter 1,$(WERROR)),-Werror)
 ALLFLAGS = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -ffp-contract=off -Iref -I. -MMD -MP $(CFLAGS)
-LDLIBS += -lm
+LDLIBS += -lm -ldl
 # `make V=1` shows every command.
 Q      = $(if $(V),,@)
 say    = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
@@ -39,6 +39,18 @@ $(B)/libhyb.a: $(LIBOBJ)
 	@rm -f $@ && ar rcs $@ $^
 $(B)/libtools.a: $(TOOLS:%.c=$(B)/%.o)
 	@rm -f $@ && ar rcs $@ $^
+
+# The oracle for other programs (tools/hyb.h): one shared library of position-independent objects, built apart.
+lib: $(B)/libhyb.so $(B)/hyb.pc ## build/libhyb.so: ops, gradients and verdicts for other programs (tools/hyb.h, tests/peers/hyb.py)
+$(B)/libhyb.so: FORCE
+	@$(MAKE) --no-print-directory $(B)/pic/tools/hyb.o $(B)/pic/libtools.a $(B)/pic/libhyb.a B=$(B)/pic TOOL_CUDA= EMU_LIB= \
+	  OPT="$(OPT) -fPIC -fvisibility=hidden"
+	$(Q)$(CC) -shared $(OMP) -Wl,-soname,libhyb.so.1 -Wl,--exclude-libs,ALL $(LDFLAGS) $(B)/pic/tools/hyb.o $(B)/pic/libtools.a \
+	  $(B)/pic/libhyb.a $(LDLIBS) -o $@
+PREFIX ?= /usr/local
+$(B)/hyb.pc: Makefile
+	@mkdir -p $(@D)
+	@printf 'prefix=%s\nName: hyb\nDescription: float64 reference of linear and softmax attention, with gradients\nVersion: 0.1.0\nLibs: -L$${prefix}/lib -lhyb\nCflags: -I$${prefix}/include\n' $(PREFIX) >$@
 
 $(B)/ref/ops/ref_ops32.o: ref/ops/ref_ops.c
 	@mkdir -p $(@D)
@@ -114,6 +126,6 @@ clean: ## remove everything that make made
 	rm -rf build hybridize
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
-.PHONY: FORCE all help clean test demo asan debug mutate tsan valgrind coverage fuzz lint format libcheck
+.PHONY: FORCE lib all help clean test demo asan debug mutate tsan valgrind coverage fuzz lint format libcheck
 .SECONDARY:
 -include cuda/rules.mk

@@ -1,18 +1,18 @@
-/* gradcheck.c - the report of opcheck.h as a table for people or as JSON. */
+/* gradcheck.c - the report of opcheck.h as a table for people or as JSON: what failed first, a summary at the end. */
 #include "base/mem.h"
+#include "tools/cli.h"
 #include "tools/opcheck.h"
 #include <math.h>
 #include <string.h>
 
 typedef struct {
-    char op[20], check[20], tensor[40], shape[200], index[48], word[48];
+    char op[20], check[20], tensor[40], shape[200], index[48], word[48], where[96], guess[160];
     double rel, tol, margin;
     int failed;
 } Line;
 
 typedef struct {
     const GradcheckOptions *o;
-    FILE *out;
     Line *line; /* in order of appearance */
     size_t n, room;
     long compared, failed;
@@ -28,6 +28,8 @@ static Line line_of(const OpResult *r) {
     snprintf(l.shape, sizeof l.shape, "%s", r->shape);
     snprintf(l.index, sizeof l.index, "%s", r->problem ? "" : r->index);
     snprintf(l.word, sizeof l.word, "%s", r->problem ? r->problem : compare_word(&r->c));
+    snprintf(l.where, sizeof l.where, "%s", r->where);
+    snprintf(l.guess, sizeof l.guess, "%s", r->guess);
     return l;
 }
 
@@ -68,47 +70,77 @@ static void print_json(const Report *p, FILE *out) {
                 i ? "," : "", l->op, l->check, l->tensor, l->shape, l->failed ? "false" : "true", l->word);
         if (isfinite(l->rel)) fprintf(out, ", \"rel_error\": %.3e, \"tolerance\": %.3e", l->rel, l->tol);
         if (isfinite(l->margin)) fprintf(out, ", \"margin\": %.3g", l->margin);
+        if (l->where[0]) fprintf(out, ", \"at\": \"%s\"", l->where);
+        if (l->guess[0]) fprintf(out, ", \"guess\": \"%s\"", l->guess);
         fprintf(out, "}");
     }
     fprintf(out, "\n]}\n");
 }
 
+static void print_line(const Line *l, FILE *out) {
+    char rel[16] = "-", margin[16] = "-";
+    if (isfinite(l->rel) && l->tol > 0) snprintf(rel, sizeof rel, "%.1e", l->rel);
+    if (isfinite(l->margin)) snprintf(margin, sizeof margin, "x%.3g", l->margin);
+    fprintf(out, "%-14s %-8s %-14s %-10s %-10.1e %-8s %s %s  %s\n", l->op, l->check, l->tensor, rel, l->tol, margin,
+            l->word, l->index, l->shape);
+    if (l->where[0]) fprintf(out, "    worst at %s%s%s\n", l->where, l->guess[0] ? "; perhaps: " : "", l->guess);
+}
 static void print_table(const Report *p, FILE *out) {
+    const Line *least = NULL;
     fprintf(out, "%-14s %-8s %-14s %-10s %-10s %-8s %s\n", "op", "check", "tensor", "error", "tolerance", "margin",
             "verdict, worst case");
-    for (size_t i = 0; i < p->n; i++) {
-        const Line *l = &p->line[i];
-        char rel[16] = "-", margin[16] = "-";
-        if (isfinite(l->rel) && l->tol > 0) snprintf(rel, sizeof rel, "%.1e", l->rel);
-        if (isfinite(l->margin)) snprintf(margin, sizeof margin, "x%.3g", l->margin);
-        fprintf(out, "%-14s %-8s %-14s %-10s %-10.1e %-8s %s %s  %s\n", l->op, l->check, l->tensor, rel, l->tol, margin,
-                l->word, l->index, l->shape);
-    }
-    fprintf(out, "%ld comparisons, %ld failed\n", p->compared, p->failed);
+    for (int failed = 1; failed >= 0; failed--)
+        for (size_t i = 0; i < p->n; i++) {
+            if (p->line[i].failed != failed) continue;
+            print_line(&p->line[i], out);
+            if (!least || p->line[i].margin < least->margin) least = &p->line[i];
+        }
+    fprintf(out, "%ld comparisons, %ld failed", p->compared, p->failed);
+    if (least && !p->failed) fprintf(out, "; smallest margin x%.3g: %s of %s", least->margin, least->tensor, least->op);
+    fprintf(out, "\n");
 }
 
 static int run_backends(const GradcheckOptions *o, Report *p, Err *e) {
     static const char *const all[] = {"ref64", "ref32", "cpu"};
     OpcheckOptions c = {.op = o->op, .shape = o->shape, .regime = o->regime, .seed = o->seed, .self = 1};
-    const int every = !o->backend || !strcmp(o->backend, "all");
+    const int every = !o->lib && (!o->backend || !strcmp(o->backend, "all"));
+    if (o->lib) c.self = 0;
     for (int i = 0; i < (every ? 3 : 1); i++) {
-        c.backend = every ? all[i] : o->backend;
+        c.backend = every ? all[i] : o->lib ? "lib" : o->backend;
         TRY(opcheck_run(&c, report_add, p, e));
         c.self = 0; // once is enough
     }
     return OK;
 }
 
-int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e) {
-    if (o->list) {
-        for (int i = 0; i < opcheck_count(); i++) fprintf(out, "%-14s %s\n", opcheck_name(i), opcheck_keys(i));
-        return OK;
+static void list(const char *op, FILE *out) {
+    for (int i = 0; i < opcheck_count(); i++) {
+        if (op && strcmp(op, opcheck_name(i)) != 0) continue;
+        fprintf(out, "%-16s %s\n", opcheck_name(i), opcheck_keys(i));
+        for (int r = 0; op && opcheck_regime(r); r++)
+            if (opcheck_regime_has(r, op)) fprintf(out, "    %-18s %s\n", opcheck_regime(r), opcheck_regime_what(r));
     }
-    Report p = {.o = o, .out = out, .e = e};
-    int rc = run_backends(o, &p, e);
+    if (op) return;
+    fprintf(out, "\nregimes (--op OP --list shows those of one op):\n");
+    for (int r = 0; opcheck_regime(r); r++) {
+        int before = 0;
+        for (int k = 0; k < r; k++) before |= !strcmp(opcheck_regime(k), opcheck_regime(r));
+        if (!before) fprintf(out, "    %-18s %s\n", opcheck_regime(r), opcheck_regime_what(r));
+    }
+}
+
+int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e) {
+    Report p = {.o = o, .e = e};
+    void *handle = NULL;
+    int rc = OK;
+    if (o->list) return list(o->op, out), OK;
+    if (o->dump) return gradcheck_dump(o, out, e);
+    if (o->lib) rc = gradcheck_lib(o, &handle, e);
+    if (!rc) rc = o->load ? gradcheck_load(o, report_add, &p, e) : run_backends(o, &p, e);
     if (!rc) rc = p.rc;
     if (!rc && o->json) print_json(&p, out);
     else if (!rc) print_table(&p, out);
+    gradcheck_lib_close(handle);
     mem_free(p.line);
     if (!rc && !p.compared) return err_set(e, ERR_CHECK, "gradcheck: nothing was compared");
     if (!rc && p.failed) return err_set(e, ERR_CHECK, "gradcheck: %ld of %ld comparisons failed", p.failed, p.compared);

@@ -1,4 +1,5 @@
 /* opcheck.c - all cases of an op, all ops. */
+#include "tools/cli.h"
 #include "tools/opcheck_parts.h"
 #include <string.h>
 
@@ -70,9 +71,32 @@ static int run_row(const Run *r, const OpRow *row, Err *e) {
     return run_optional(r, row, row->cases[0], e);
 }
 
+/* ERR_USAGE with the nearest name. */
+int op_unknown(const char *op, Err *e) {
+    const char *names[64];
+    int n = 0;
+    for (int i = 0; i < op_row_count && n < 64; i++) names[n++] = op_rows[i]->name;
+    const char *nearest = cli_nearest(op, names, n);
+    err_set(e, ERR_USAGE, "op: got \"%s\", expected the name of an op", op);
+    return nearest ? err_hint(e, "the nearest is \"%s\"", nearest) : err_hint(e, "--list prints them");
+}
+static int regime_unknown(const char *regime, Err *e) {
+    const char *names[128];
+    int n = 0;
+    for (int i = 0; i < op_regime_count && n < 128; i++) {
+        if (!strcmp(op_regimes[i].name, regime)) return OK;
+        names[n++] = op_regimes[i].name;
+    }
+    if (!strcmp(regime, "all")) return OK;
+    const char *nearest = cli_nearest(regime, names, n);
+    err_set(e, ERR_USAGE, "regime: got \"%s\", expected the name of a regime, or all", regime);
+    return nearest ? err_hint(e, "the nearest is \"%s\"", nearest) : err_hint(e, "--list prints them");
+}
+
 int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e) {
     Run r = {.o = o, .report = report, .ctx = ctx};
     int rc = OK, found = 0;
+    if (o->regime) TRY(regime_unknown(o->regime, e));
     TRY(backend_open(&r.ref, "ref64", 1, e));
     if (o->backend) rc = backend_open(&r.be, o->backend, 1, e);
     for (int i = 0; !rc && i < op_row_count; i++)
@@ -80,10 +104,7 @@ int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e) {
             found = 1;
             rc = run_row(&r, op_rows[i], e);
         }
-    if (!rc && !found) {
-        rc = err_set(e, ERR_USAGE, "op: got \"%s\", expected the name of an op", o->op);
-        err_hint(e, "--list prints them");
-    }
+    if (!rc && !found) rc = op_unknown(o->op, e);
     backend_close(r.be);
     backend_close(r.ref);
     return rc;

@@ -25,8 +25,9 @@ typedef struct {
     const char *tensor;     /* what was compared; "y", "dx", "dx twice", "guards", "inputs", "threads", ... */
     Comparison c;
     double tol;
-    const char *problem; /* for checks that compare no numbers: what is wrong, NULL: nothing */
-    char index[48];      /* of c.at */
+    const char *problem;        /* for checks that compare no numbers: what is wrong, NULL: nothing */
+    char index[48];             /* of c.at */
+    char where[96], guess[160]; /* of a file that failed: c.at in words; what may be wrong, or empty */
 } OpResult;
 typedef void (*OpReport)(void *ctx, const OpResult *r);
 int opresult_failed(const OpResult *r);
@@ -59,9 +60,22 @@ int opcheck_regime_has(int i, const char *op); /* whether row i is for this op *
 typedef struct {
     const char *op, *backend, *shape, *regime; /* backend: a name, "all" (ref64, ref32, cpu), or NULL: the same */
     uint64_t seed;
-    int json, list, verbose; /* verbose: a line for every case, not only the worst one */
+    int json, list, verbose;  /* verbose: a line for every case, not only the worst one */
+    const char *dump;         /* a folder: write cases there as safetensors and check nothing; NULL: no */
+    const char *load;         /* a safetensors file: judge the tensors in it; NULL: no */
+    const char *lib, *symbol; /* a shared library, and its functions for op's forward and backward, "f,g" */
+    const char *dtype; /* of what is loaded or in lib: "float64", "float32", "bfloat16"; NULL: the file's, float32 */
+    int seed_given;    /* seed counts more than a loaded file's */
 } GradcheckOptions;
 /* Prints a table (or JSON) to `out`. ERR_CHECK if anything fails. */
 int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e);
+
+/* Its parts. gradcheck_files.c: cases written with float64 results, inputs rounded to each of three types, tolerances
+ * and their derivation in the metadata; and files judged. gradcheck_lib.c: registers the backend "lib". */
+int gradcheck_dump(const GradcheckOptions *o, FILE *out, Err *e);
+int gradcheck_dump_case(const char *path, const char *op, const char *shape, DType type, uint64_t seed, Err *e);
+int gradcheck_load(const GradcheckOptions *o, OpReport report, void *ctx, Err *e);
+int gradcheck_lib(const GradcheckOptions *o, void **handle, Err *e);
+void gradcheck_lib_close(void *handle); /* NULL is fine */
 
 #endif

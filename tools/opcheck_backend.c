@@ -9,7 +9,7 @@
  * and where operands of products are rounded inside (check_condition) twice what that many independent roundings by
  * 2^-9, the usual size, do. LIMIT: whatever the condition, an error of a
  * tenth, halved by the prefill, must fail. */
-static double tolerance(const Check *k, int i, const Backend *be, int times) {
+double check_tolerance(const Check *k, int i, const Backend *be, int times) {
     static const double LIMIT = 0.03;
     const TensorRow *t = &k->c->tensor[i];
     const double n = opcase_product(k->c, t->terms), by = k->condition[i];
@@ -77,7 +77,7 @@ static int side_forward(Check *k, Side *s, Err *e) {
         spoil(k, i, k->got, NULL);
         memcpy(k->want, k->out[i], k->c->count[i] * sizeof(double));
         sink(k, i, s->be);
-        check_compare(k, i, "", k->got, k->want, tolerance(k, i, s->be, 1));
+        check_compare(k, i, "", k->got, k->want, check_tolerance(k, i, s->be, 1));
     }
     inputs_unchanged(k, s, "forward changed this input");
     return OK;
@@ -100,7 +100,7 @@ static int side_backward(Check *k, Side *s, int times, Err *e) {
         spoil(k, i, k->got, k->want);
         for (size_t n = 0; n < k->c->count[i]; n++) k->want[n] += (role == GRAD ? times : 1) * k->out[i][n];
         sink(k, i, s->be);
-        check_compare(k, i, times == 2 ? " twice" : "", k->got, k->want, tolerance(k, i, s->be, times));
+        check_compare(k, i, times == 2 ? " twice" : "", k->got, k->want, check_tolerance(k, i, s->be, times));
     }
     inputs_unchanged(k, s, "backward changed this input");
     return OK;

@@ -113,6 +113,8 @@ extern const OpRow row_attention, row_conv, row_delta_gate, row_delta_rule, row_
 #define FORWARD(f)  .forward_at = offsetof(Ops, f)
 #define BACKWARD(f) .backward_at = offsetof(Ops, f)
 
+int op_unknown(const char *op, Err *e); /* ERR_USAGE with the nearest name (opcheck.c) */
+
 /* ---- regimes (opcheck_regime.c) ---- */
 enum { REGIME_CASES = 6 };
 typedef struct {
@@ -174,6 +176,7 @@ typedef struct {
     void *ctx;
     const OpCase *c;
     const char *name; /* of the check: "diff", "cpu", ... */
+    int given;        /* inputs are there already: nothing is drawn */
     Side ref;         /* ref64 */
     /* ref64's OUT and SAVED after forward, GRAD (from zero) and OVER after backward; NULL for others */
     double *out[MAX_TENSORS];
@@ -190,6 +193,8 @@ static inline int is_gradient(Role r) { return r == GRAD || r == OVER; }
 int check_open(Check *k, OpCase *c, Backend *ref, const Backend *be, Err *e);
 void check_close(Check *k);
 int check_condition(Check *k, const Backend *be, Err *e);
+/* Of tensor i on `be` after `times` calls (opcheck_backend.c); after check_condition. */
+double check_tolerance(const Check *k, int i, const Backend *be, int times);
 void check_outputs(const Check *k, Side *s, double **out); /* what forward on s left, into out */
 void check_zero_gradients(Side *s);
 void check_problem(const Check *k, const char *tensor, const char *problem);
