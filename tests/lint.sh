@@ -25,6 +25,9 @@ grep -rnE ".{121,}" ref cpu cuda tools tests --include=*.c --include=*.h --inclu
 if clang-format --version 2>/dev/null | grep -q "version 14"; then
     for f in ref/*/*.[ch] tools/*.[ch] cpu/*.[ch] tests/*.[ch] cuda/*.cu cuda/*.h; do clang-format --dry-run -Werror "$f" 2>/dev/null || echo "$f"; done | complain "not what make format makes"
 fi
+# ref/method is the method alone.
+grep -nE '#include "(io|run|report|selectors)/|#include "base/(file|svg)' ref/method/*.[ch] | complain "ref/method knows of files, runs, reports or selectors"
+grep -niE 'json_|fopen|fingerprint|option_|printf\(std' ref/method/*.[ch] | complain "ref/method writes or reads something itself"
 # A document that is cited is in the repository.
 git grep -nE '\b(method|evaluation|interfaces|performance|design)\.md' -- ref cpu cuda tools '*.md' | complain "a citation of a document that is not here"
 git grep -ohE '\b(ref|cpu|cuda|tests|tools|testdata)/[A-Za-z0-9_/-]+\.md' -- ref cpu cuda tools tests '*.md' | sort -u | while read -r f; do [ -f "$f" ] || echo "$f"; done | complain "a citation of a document that is not here"
