@@ -37,22 +37,7 @@ static void head_logits(float *z, const real *x, const real *w, size_t rows, siz
  * logits. */
 static void head_gradient(real *dx, float *dw, const real *dz, const real *x, const real *w, size_t rows,
                           const HeadDims *d) {
-    const size_t C = d->C, VOC = d->VOC, ld = head_stride(d) * (sizeof(float) / sizeof(real));
-    const Gemm for_x = {.c = dx,
-                        .ldc = C,
-                        .a = dz,
-                        .lda = ld,
-                        .by = ROWS,
-                        .b = w,
-                        .ldb = C,
-                        .weights = 1,
-                        .M = rows,
-                        .N = C,
-                        .K = VOC,
-                        .add = 1};
-    const Gemm for_w = {
-        .sums = dw, .ldc = C, .a = dz, .lda = ld, .by = COLS, .b = x, .ldb = C, .M = VOC, .N = C, .K = rows, .add = 1};
-    if (dx) gemm(&for_x);
-    if (dw) gemm(&for_w);
+    const size_t ld = head_stride(d) * (sizeof(float) / sizeof(real));
+    product_gradients(dx, dw, dz, ld, x, w, rows, d->C, d->VOC);
 }
 #endif

@@ -96,12 +96,13 @@ static void bias_columns(const void *job, size_t b) {
     for (size_t o = 0; o < n; o++) j->wout[0][from + o] += sums[o];
 }
 
-static void linear_backward(real *dx, float *dw, float *db, const real *dy, const real *x, const real *w, int N, int I,
-                            int O) {
+/* dx += dy w, dw += dy^T x, for dy (N,O) with rows ldy apart, x (N,I), w (O,I); of linear and of the heads. */
+static void product_gradients(real *dx, float *dw, const real *dy, size_t ldy, const real *x, const real *w, size_t N,
+                              size_t I, size_t O) {
     const Gemm for_x = {.c = dx,
                         .ldc = I,
                         .a = dy,
-                        .lda = O,
+                        .lda = ldy,
                         .by = ROWS,
                         .b = w,
                         .ldb = I,
@@ -111,8 +112,13 @@ static void linear_backward(real *dx, float *dw, float *db, const real *dy, cons
                         .K = O,
                         .add = 1};
     const Gemm for_w = {
-        .sums = dw, .ldc = I, .a = dy, .lda = O, .by = COLS, .b = x, .ldb = I, .M = O, .N = I, .K = N, .add = 1};
+        .sums = dw, .ldc = I, .a = dy, .lda = ldy, .by = COLS, .b = x, .ldb = I, .M = O, .N = I, .K = N, .add = 1};
     if (dx) gemm(&for_x);
     if (dw) gemm(&for_w);
+}
+
+static void linear_backward(real *dx, float *dw, float *db, const real *dy, const real *x, const real *w, int N, int I,
+                            int O) {
+    product_gradients(dx, dw, dy, O, x, w, N, I, O);
     if (db) blocks_of_columns(bias_columns, (Job){.wout = {db}, .in = {dy}, .N = N, .C = O});
 }

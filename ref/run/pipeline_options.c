@@ -78,7 +78,7 @@ static const Option ROWS[] = {
      NULL, AFFECTS_SCORES | AFFECTS_EVALUATION},
     {"eval_seq_len", "tokens in each; 0: as stage2.train_seq_len", OPT_INT, P(eval_seq_len), 0, 1 << 24, NULL,
      AFFECTS_SCORES | AFFECTS_EVALUATION},
-    {"selector", "how layers are chosen; the names stand in ref/method/select.c", OPT_TEXT, P(selector), 0, 32, NULL,
+    {"selector", "how layers are chosen; an unknown name lists all", OPT_TEXT, P(selector), 0, 32, NULL,
      AFFECTS_SELECTION},
     {"keep_full_attention_layers", "of selector explicit: \"3,7\"", OPT_TEXT, P(keep_full_attention_layers), 0, 2048,
      NULL, AFFECTS_SELECTION},
