@@ -271,6 +271,7 @@ static int parse_room(Parser *p) {
     j->node = node;
     TRY(mem_alloc(&strings, p->bytes + 1, j->file, p->lex.e));
     j->strings = strings;
+    if (members <= SMALL) return OK; // no object has enough of them to be looked up by hash
     TRY(mem_alloc(&index, sizeof(Index) + slots * sizeof(Slot), j->file, p->lex.e));
     j->index = index;
     *(Index *)index = (Index){.seed = (uint64_t)(uintptr_t)strings * UINT64_C(0x9e3779b97f4a7c15), .mask = slots - 1};
@@ -289,8 +290,14 @@ static int parse_begin(Parser *p) {
 static int parse_any(Json *j, const JsonLex *lex, unsigned flags, int outer) {
     memset(j, 0, sizeof *j);
     snprintf(j->file, sizeof j->file, "%s", lex->file);
-    Parser p = {.j = j, .lex = *lex, .flags = flags, .outer = outer};
+    Parser p; // its stack is not cleared: a safetensors header is a million little documents
+    p.j = j;
+    p.lex = *lex;
     p.lex.file = j->file;
+    p.nodes = p.bytes = p.used = 0;
+    p.flags = flags;
+    p.depth = 0;
+    p.outer = outer;
     const int rc = parse_begin(&p);
     if (rc) json_free(j);
     return rc;

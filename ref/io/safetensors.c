@@ -21,22 +21,31 @@ static const size_t MAX_SIZE = ((size_t)1 << 48) - 1;
 
 /* ---- the name index ---- */
 
+/* A slot holds a tensor's number + 1 (0 is empty) and above it some bits of its name's hash: whether it is the one looked
+ * for is then known without a walk to the tensor and to its name, which are two misses of the cache. */
+enum { NUMBER_BITS = 20 };
+static const uint32_t NUMBER = (1u << NUMBER_BITS) - 1; // >= MAX_TENSORS
+
 typedef struct {
     uint64_t seed;
     size_t mask;
-    int slot[]; /* index of a tensor + 1; 0 is empty */
+    uint32_t slot[];
 } Index;
 
-static int *index_slot(const Index *x, int *slot, const Tensor *t, const char *name) {
-    size_t i = (size_t)hash_bytes(x->seed, name, strlen(name)) & x->mask;
-    while (slot[i] && strcmp(t[slot[i] - 1].name, name)) i = (i + 1) & x->mask;
-    return &slot[i];
+/* The slot of that name, or the empty one where it belongs; in *tag the bits that go with the number. */
+static uint32_t *index_slot(Index *x, const Tensor *t, const char *name, uint32_t *tag) {
+    const uint64_t hash = hash_bytes(x->seed, name, strlen(name));
+    size_t i = (size_t)hash & x->mask;
+    *tag = (uint32_t)(hash >> 32) & ~NUMBER;
+    while (x->slot[i] && ((x->slot[i] & ~NUMBER) != *tag || strcmp(t[(x->slot[i] & NUMBER) - 1].name, name)))
+        i = (i + 1) & x->mask;
+    return &x->slot[i];
 }
 
 static int index_open(Safetensors *s, size_t n, Err *e) {
     size_t slots = 16;
     while (slots < 2 * n) slots *= 2;
-    TRY(mem_alloc(&s->index, sizeof(Index) + slots * sizeof(int), "tensor index", e));
+    TRY(mem_alloc(&s->index, sizeof(Index) + slots * sizeof(uint32_t), "tensor index", e));
     Index *x = s->index;
     x->seed = (uint64_t)(uintptr_t)x; /* not known to whoever made the file */
     x->mask = slots - 1;
@@ -50,44 +59,38 @@ static int file_order(const void *a, const void *b, void *tensors) {
     return x->name < y->name ? -1 : x->name > y->name; /* empty tensors at one place: as in the header */
 }
 
-/* By their place in the file. Numbers are sorted instead of tensors, which then go to their places along the cycles. */
+/* By their place in the file. Numbers are sorted instead of tensors, which then go to their places along the cycles;
+ * the index keeps its slots and learns the new numbers. */
 static int tensors_sort(Safetensors *s, Err *e) {
+    Index *x = s->index;
     void *p;
-    TRY(mem_alloc(&p, s->n * sizeof(int), "tensor order", e));
-    int *from = p; // tensor from[i] belongs at i
+    TRY(mem_alloc(&p, 2 * s->n * sizeof(int), "tensor order", e));
+    int *from = p, *to = from + s->n; // tensor from[i] belongs at i, tensor i at to[i]
     for (size_t i = 0; i < s->n; i++) from[i] = (int)i;
     qsort_r(from, s->n, sizeof *from, file_order, s->tensor);
+    for (size_t i = 0; i < s->n; i++) to[from[i]] = (int)i;
+    for (size_t i = 0; i <= x->mask; i++)
+        if (x->slot[i]) x->slot[i] = (x->slot[i] & ~NUMBER) | (uint32_t)(to[(x->slot[i] & NUMBER) - 1] + 1);
     for (int i = 0; i < (int)s->n; i++) {
         const Tensor first = s->tensor[i];
-        int to = i;
-        while (from[to] != i) {
-            const int next = from[to];
-            s->tensor[to] = s->tensor[next];
-            from[to] = to;
-            to = next;
+        int at = i;
+        while (from[at] != i) {
+            const int next = from[at];
+            s->tensor[at] = s->tensor[next];
+            from[at] = at;
+            at = next;
         }
-        s->tensor[to] = first;
-        from[to] = to;
+        s->tensor[at] = first;
+        from[at] = at;
     }
     mem_free(p);
     return OK;
 }
 
-/* After sorting: the same names, other places. The index makes room for the sort meanwhile. */
-static int index_sorted(Safetensors *s, Err *e) {
-    mem_free(s->index);
-    s->index = NULL;
-    TRY(tensors_sort(s, e));
-    TRY(index_open(s, s->n, e));
-    Index *x = s->index;
-    for (size_t i = 0; i < s->n; i++) *index_slot(x, x->slot, s->tensor, s->tensor[i].name) = (int)i + 1;
-    return OK;
-}
-
 const Tensor *safetensors_find(const Safetensors *s, const char *name) {
     if (!s->index) return NULL;
-    Index *x = s->index;
-    int i = *index_slot(x, x->slot, s->tensor, name);
+    uint32_t tag;
+    const uint32_t i = *index_slot(s->index, s->tensor, name, &tag) & NUMBER;
     return i ? &s->tensor[i - 1] : NULL;
 }
 
@@ -223,7 +226,6 @@ static int twice(const JsonWalk *w, const char *name, Err *e) {
 /* The tensor of the member that w stands at. data: the data section of `size` bytes. */
 static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size_t len, const unsigned char *data,
                        size_t size, Err *e) {
-    Index *x = s->index;
     Tensor *t = &s->tensor[s->n];
     Json j;
     size_t begin = 0, end = 0;
@@ -233,7 +235,7 @@ static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size
     if (w->end - w->begin > MAX_ENTRY)
         return err_set(e, ERR_INPUT, "%s: tensor '%.200s': a header entry of %zu bytes, at most %d are supported",
                        s->path, name, w->end - w->begin, MAX_ENTRY);
-    int *slot = index_slot(x, x->slot, s->tensor, name);
+    uint32_t tag, *slot = index_slot(s->index, s->tensor, name, &tag);
     if (*slot) return twice(w, name, e);
     t->name = name;
     TRY(json_parse_part(&j, w->text, w->begin, w->end, 1, s->path, e));
@@ -244,7 +246,7 @@ static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size
         return err_set(e, ERR_INPUT, "%s: tensor '%.200s': data ends at %zu, the file has %zu bytes of data", s->path,
                        t->name, end, size);
     t->data = data + begin;
-    *slot = (int)++s->n;
+    *slot = tag | (uint32_t)++s->n;
     return OK;
 }
 
@@ -254,7 +256,7 @@ static int check_cover(Safetensors *s, const unsigned char *data, size_t size, E
     int sorted = 1;
     for (int i[2] = {0, 1}; sorted && i[1] < (int)s->n; i[0]++, i[1]++)
         sorted = file_order(&i[0], &i[1], s->tensor) < 0;
-    if (!sorted) TRY(index_sorted(s, e));
+    if (!sorted) TRY(tensors_sort(s, e));
     for (size_t i = 0; i < s->n; i++) {
         size_t begin = (size_t)(s->tensor[i].data - data);
         if (begin != at)
