@@ -21,8 +21,8 @@ static const size_t MAX_SIZE = ((size_t)1 << 48) - 1;
 
 /* ---- the name index ---- */
 
-/* A slot holds a tensor's number + 1 (0 is empty) and above it some bits of its name's hash: whether it is the one looked
- * for is then known without a walk to the tensor and to its name, which are two misses of the cache. */
+/* A slot holds a tensor's number + 1 (0 is empty) and above it some bits of its name's hash: whether it is the one
+ * looked for is then known without a walk to the tensor and to its name, which are two misses of the cache. */
 enum { NUMBER_BITS = 20 };
 static const uint32_t NUMBER = (1u << NUMBER_BITS) - 1; // >= MAX_TENSORS
 
