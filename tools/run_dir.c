@@ -2,6 +2,7 @@
 #include "tools/run_dir.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/worker.h"
 #include "io/hf.h"
 #include "run/checkpoint.h"
 #include <string.h>
@@ -16,18 +17,23 @@ static int is_empty(const char *dir, const char *mark) {
     size_t n, others = 0;
     if (file_list(&names, &n, dir, NULL)) return 0;
     snprintf(begun, sizeof begun, "%s.tmp-", mark);
-    for (size_t i = 0; i < n; i++) others += strncmp(names[i], begun, strlen(begun)) != 0;
+    for (size_t i = 0; i < n; i++) others += strcmp(names[i], "workers") && strncmp(names[i], begun, strlen(begun));
     file_list_free(names, n);
     return others == 0;
 }
 
 int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
     const char *dir = c->common.output;
-    char path[1024];
+    char path[1024], who[128];
     TRY(cli_require(c, dir, "-o RUNDIR", e));
     TRY(run_path(path, sizeof path, c, mark, e));
     const int kind = file_exists(dir), ours = file_exists(path) == 1;
     if (kind == 1) return err_set(e, ERR_USAGE, "%s: is a file, expected a directory", dir);
+    const int busy = kind == 2 && worker_any(dir, who, sizeof who);
+    if (busy && c->common.overwrite) {
+        err_set(e, ERR_USAGE, "%s: %s is at work here: not overwritten", dir, who);
+        return err_hint(e, "--resume shares the work with it");
+    }
     if (ours && c->common.overwrite) TRY(file_remove_tree(dir, e));
     else if (ours && !c->common.resume && !go_on) {
         err_set(e, ERR_USAGE, "%s: holds an earlier run", dir);
@@ -37,7 +43,7 @@ int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
         return err_hint(e, "choose another -o");
     }
     TRY(file_mkdirs(dir, e));
-    return file_remove_temps(dir, e);
+    return busy ? OK : file_remove_temps(dir, e);
 }
 
 /* ---- data ---- */

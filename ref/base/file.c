@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -193,7 +194,7 @@ static int remove_level(const char *path, int depth, Err *e) {
     if (lstat(path, &st)) return errno == ENOENT ? OK : io_error(e, path, "cannot stat");
     if (!S_ISDIR(st.st_mode)) { /* a link inside the tree is removed, never followed */
         if (!depth) return err_set(e, ERR_IO, "%s: is not a directory (or is a link): not removed", path);
-        return io_fails() || unlink(path) ? io_error(e, path, "cannot remove") : OK;
+        return io_fails() || (unlink(path) && errno != ENOENT) ? io_error(e, path, "cannot remove") : OK;
     }
     if (depth > 16) return err_set(e, ERR_IO, "%s: more than 16 directories deep: not removed", path);
     char **names;
@@ -206,7 +207,7 @@ static int remove_level(const char *path, int depth, Err *e) {
         if (!rc) rc = remove_level(child, depth + 1, e);
     }
     file_list_free(names, n);
-    if (!rc && (io_fails() || rmdir(path))) rc = io_error(e, path, "cannot remove the directory");
+    if (!rc && (io_fails() || (rmdir(path) && errno != ENOENT))) rc = io_error(e, path, "cannot remove the directory");
     return rc;
 }
 
@@ -371,4 +372,40 @@ int file_append(const char *path, const void *data, size_t n, Err *e) {
     int rc = write_fully(fd, data, n) ? io_error(e, path, "cannot append") : OK;
     if (close(fd) && !rc) rc = io_error(e, path, "cannot close");
     return rc;
+}
+
+/* ---- between processes ---- */
+
+/* A file that was replaced while this process waited for its lock is not the one that the name means any more. */
+static int is_current(int fd, const char *path) {
+    struct stat a, b;
+    return !fstat(fd, &a) && !stat(path, &b) && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+}
+
+void file_lock(int *lock, const char *path) {
+    for (;;) {
+        *lock = open(path, O_RDWR | O_CLOEXEC);
+        if (*lock < 0) return;
+        while (flock(*lock, LOCK_EX) && errno == EINTR) {}
+        if (is_current(*lock, path)) return;
+        close(*lock);
+    }
+}
+
+void file_unlock(int lock) {
+    if (lock >= 0) close(lock);
+}
+
+int file_link_new(const char *path, const char *text, int *made, Err *e) {
+    *made = 0;
+    if (!io_fails() && !symlink(text, path)) *made = 1;
+    else if (errno == EPERM || errno == ENOSYS || errno == EOPNOTSUPP) *made = 1;
+    else if (errno != EEXIST) return io_error(e, path, "cannot make the link");
+    return OK;
+}
+
+int file_link_read(const char *path, char *text, size_t cap) {
+    const ssize_t n = readlink(path, text, cap - 1);
+    text[n > 0 ? n : 0] = 0;
+    return n > 0;
 }

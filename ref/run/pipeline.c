@@ -60,7 +60,9 @@ static int memo_open(Pipeline *p, Err *e) {
                       .warn = p->h->note,
                       .warn_ctx = p->h->ctx};
     t.stage.optim.seed = o->seed;
+    Worker *worker = p->memo.worker;
     p->memo = run_memo(p->checkpoints, 0, &t);
+    p->memo.worker = worker;
     p->m.memo = &p->memo.memo;
     return OK;
 }
@@ -187,8 +189,9 @@ static int pipeline_fits(Pipeline *p, Err *e) {
 }
 
 static int inputs_open(Pipeline *p, Err *e) {
-    TRY(file_mkdirs(p->dir, e));
-    TRY(file_remove_temps(p->dir, e));
+    char who[128];
+    if (!worker_others(p->memo.worker, who, sizeof who)) TRY(file_remove_temps(p->dir, e));
+    else pipeline_note(p, "%s: sharing the work with %s", p->dir, who);
     TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
     TRY(memo_open(p, e));
     TRY(pipeline_fits(p, e));
@@ -335,14 +338,21 @@ int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const P
     static const PipelineHooks silent = {0};
     const PipelineHooks *hooks = h ? h : &silent;
     void *mem;
+    char who[128];
     int finished = 0;
     TRY(pipeline_check(o, e));
     TRY(mem_alloc(&mem, sizeof(PipelineResult), "results", e));
     Pipeline p = {.o = o, .h = hooks, .dir = dir, .be = be, .end = end, .r = mem};
-    int rc = pipeline_finished(o, dir, hooks, p.r, &finished, e);
+    int rc = worker_open(&p.memo.worker, dir, e);
+    if (!rc && hooks->allow_config_change && worker_others(p.memo.worker, who, sizeof who)) {
+        rc = err_set(e, ERR_USAGE, "%s: %s is at work here, so its options cannot change now", dir, who);
+        err_hint(e, "wait for its end, or go on without --allow-config-change");
+    }
+    if (!rc) rc = pipeline_finished(o, dir, hooks, p.r, &finished, e);
     if (!rc && finished) pipeline_note(&p, "%s: this run is finished; nothing to do", dir);
     if (!rc && !finished) rc = pipeline_all(&p, e);
     if (!rc && result) *result = *p.r;
+    worker_close(p.memo.worker);
     pipeline_close(&p);
     mem_free(mem);
     return rc;

@@ -28,7 +28,9 @@ typedef struct {
         int *order;
     } ranking[PIPELINE_STUDENTS]; /* of all selectors that scored layers */
     int rankings;
-    uint64_t inputs; /* hash of the files */
+    int waits;                     /* rows that others are making are waited for, else passed over */
+    int passed[PIPELINE_STUDENTS]; /* rows that were */
+    uint64_t inputs;               /* hash of the files */
     char checkpoints[1200], log[1200];
     double select_seconds; /* of the main student */
     PipelineResult *r;
