@@ -301,6 +301,23 @@ START_TEST(files) {
 }
 END_TEST
 
+START_TEST(listing) {
+    Err e = {0};
+    ck_assert_int_eq(gradcheck((GradcheckOptions){.list = 1}, &e), OK);
+    for (int i = 0; i < opcheck_count(); i++) ck_assert_ptr_nonnull(strstr(shown, opcheck_name(i)));
+    ck_assert_ptr_nonnull(strstr(shown, "keys-orthogonal"));
+    ck_assert_int_eq(gradcheck((GradcheckOptions){.list = 1, .op = "conv"}, &e), OK);
+    ck_assert_ptr_nonnull(strstr(shown, "    T=150 C=260 -tail_in\n")); // a case
+    ck_assert_ptr_nonnull(strstr(shown, "    short "));                 // a regime of it
+    ck_assert_ptr_null(strstr(shown, "decay-5"));                       // and not one of others
+    for (int list = 0; list < 2; list++) {
+        e = (Err){0};
+        ck_assert_int_eq(gradcheck((GradcheckOptions){.list = list, .op = "delta_rul"}, &e), ERR_USAGE);
+        ck_assert_ptr_nonnull(strstr(e.hint, "delta_rule"));
+    }
+}
+END_TEST
+
 /* A C function, compiled apart: silu, right and with a constant error. */
 START_TEST(libraries) {
     char path[600], command[2000];
@@ -320,6 +337,12 @@ START_TEST(libraries) {
                   "%s", e.msg);
     ck_assert_int_eq(gradcheck((GradcheckOptions){.op = "silu", .lib = path, .symbol = "silu_wrong", .seed = 1}, &e),
                      ERR_CHECK);
+    // what failed comes first, the sum of it all last
+    const char *first = strchr(shown, '\n') + 1, *last = strrchr(shown, '\n');
+    ck_assert_ptr_nonnull(memmem(first, strcspn(first, "\n"), "TOO FAR", 7));
+    while (last > shown && last[-1] != '\n') last--;
+    ck_assert_ptr_nonnull(strstr(last, " comparisons, "));
+    ck_assert_ptr_nonnull(strstr(shown, " ok "));
     e = (Err){0};
     ck_assert_int_eq(gradcheck((GradcheckOptions){.op = "silu", .lib = path, .symbol = "silu_none", .seed = 1}, &e),
                      ERR_INPUT);
@@ -394,6 +417,7 @@ SUITE("oracle") {
     CASE(truth_passes, .times = opcheck_count());
     GROUP("doors", .setup = tmpdir_begin, .teardown = tmpdir_end, .timeout = 120);
     CASE(files);
+    CASE(listing);
     CASE(libraries);
     CASE(interface);
 }

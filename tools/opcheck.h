@@ -50,7 +50,9 @@ typedef struct {
 int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e);
 int opcheck_count(void);
 const char *opcheck_name(int i);
-const char *opcheck_keys(int i); /* the shape of op i with its defaults: "N=5 I=7 O=6" */
+const char *opcheck_keys(int i);             /* the shape of op i with its defaults: "N=5 I=7 O=6" */
+const char *opcheck_case(int i, int k);      /* case k of op i as changes to the defaults; NULL past the last */
+int opcheck_unknown(const char *op, Err *e); /* ERR_USAGE with the nearest name */
 
 const char *opcheck_regime(int i); /* name of row i of the table of regimes; NULL past its end; a name may come twice */
 const char *opcheck_regime_what(int i);

@@ -113,8 +113,6 @@ extern const OpRow row_attention, row_conv, row_delta_gate, row_delta_rule, row_
 #define FORWARD(f)  .forward_at = offsetof(Ops, f)
 #define BACKWARD(f) .backward_at = offsetof(Ops, f)
 
-int op_unknown(const char *op, Err *e); /* ERR_USAGE with the nearest name (opcheck.c) */
-
 /* ---- regimes (opcheck_regime.c) ---- */
 enum { REGIME_CASES = 6 };
 typedef struct {
