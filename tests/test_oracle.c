@@ -399,6 +399,14 @@ START_TEST(interface) {
 }
 END_TEST
 
+/* hyb.py: the same library from Python. Whatever is missing (python3, numpy, `make lib`) is said. */
+START_TEST(python) {
+    const int rc = system("command -v python3 >/dev/null 2>&1 || { echo 'SKIP hyb.py: no python3'; exit 77; }; "
+                          "python3 tests/peers/hyb_test.py");
+    ck_assert_msg(rc == 0 || rc == 77 << 8, "tests/peers/hyb_test.py: %d", rc);
+}
+END_TEST
+
 SUITE("oracle") {
     GROUP("bugs of others", .timeout = 120);
     CASE(weight_gradient_of_the_gated_norm);
@@ -420,4 +428,5 @@ SUITE("oracle") {
     CASE(listing);
     CASE(libraries);
     CASE(interface);
+    CASE(python);
 }
