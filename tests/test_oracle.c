@@ -318,6 +318,80 @@ START_TEST(listing) {
 }
 END_TEST
 
+/* Every tensor of file a is that of b, to the byte. */
+static void same_file(const char *a, const char *b) {
+    File x, y;
+    Err e = {0};
+    ck_assert_int_eq(file_open(&x, a, &e), OK);
+    ck_assert_int_eq(file_open(&y, b, &e), OK);
+    ck_assert_uint_eq(x.size, y.size);
+    ck_assert_mem_eq(x.data, y.data, x.size);
+    file_close(&x);
+    file_close(&y);
+}
+/* Inputs are numbers of bfloat16 (wide ones of float), results pass as what a program computed. */
+static void case_is_sound(const char *path) {
+    Safetensors s;
+    Err e = {0};
+    ck_assert_msg(!safetensors_open(&s, path, &e), "%s", e.msg);
+    const char *tensors = NULL;
+    for (size_t i = 0; i < s.n_meta; i++)
+        if (!strcmp(s.meta_key[i], "tensors")) tensors = s.meta_value[i];
+    ck_assert_ptr_nonnull(tensors);
+    for (size_t i = 0; i < s.n; i++) {
+        char word[64];
+        snprintf(word, sizeof word, "%s:", s.tensor[i].name);
+        const char *at = strstr(tensors, word);
+        ck_assert_msg(at != NULL, "%s: %s", path, s.tensor[i].name);
+        const size_t len = strcspn(at, " ");
+        for (size_t k = 0; s.tensor[i].dtype == DT_F32 && !memcmp(at + len - 4, "real", 4) && k < s.tensor[i].count;
+             k++) {
+            unsigned bits;
+            memcpy(&bits, s.tensor[i].data + 4 * k, 4);
+            ck_assert_uint_eq(bits & 0xffff, 0);
+        }
+    }
+    safetensors_close(&s);
+    ck_assert_msg(!gradcheck((GradcheckOptions){.load = path, .dtype = "float64"}, &e), "%s: %s", path, e.msg);
+}
+START_TEST(pack) {
+    static const char *const ops[] = {"delta_rule-",    "kda-",       "gla-",     "attention-", "conv-",
+                                      "delta_gate-",    "kda_gate-",  "rmsnorm-", "rope-",      "gla_gate-",
+                                      "gated_rmsnorm-", "head_xent-", "head_kl-", "kda_mixer-"};
+    char first[600], second[600], a[1400], b[1400];
+    Err e = {0};
+    size_t n, size = 0, seen[sizeof ops / sizeof *ops] = {0};
+    char **names;
+    snprintf(first, sizeof first, "%s/pack", tmpdir);
+    snprintf(second, sizeof second, "%s/again", tmpdir);
+    ck_assert_msg(!gradcheck((GradcheckOptions){.pack = first, .seed = 1}, &e), "%s", e.msg);
+    ck_assert_ptr_nonnull(strstr(shown, "kda-mixed-decay,kda,mixed-decay,"));
+    ck_assert_int_eq(file_list(&names, &n, first, &e), OK);
+    ck_assert_uint_ge(n, 60);
+    for (size_t i = 0; i < n; i++) {
+        File f;
+        snprintf(a, sizeof a, "%s/%s", first, names[i]);
+        ck_assert_int_eq(file_open(&f, a, &e), OK);
+        size += f.size;
+        file_close(&f);
+        for (size_t k = 0; k < sizeof ops / sizeof *ops; k++) seen[k] += !strncmp(names[i], ops[k], strlen(ops[k]));
+        if (i % 8 == 0) case_is_sound(a);
+    }
+    for (size_t k = 0; k < sizeof ops / sizeof *ops; k++) ck_assert_msg(seen[k] > 0, "no case of %s", ops[k]);
+    ck_assert_uint_lt(size, 24000000);
+    file_list_free(names, n);
+    ck_assert_int_eq(gradcheck((GradcheckOptions){.pack = second, .op = "kda", .seed = 1}, &e), OK);
+    ck_assert_int_eq(file_list(&names, &n, second, &e), OK);
+    for (size_t i = 0; i < n; i++) {
+        snprintf(a, sizeof a, "%s/%s", first, names[i]);
+        snprintf(b, sizeof b, "%s/%s", second, names[i]);
+        same_file(a, b);
+    }
+    file_list_free(names, n);
+    ck_assert_uint_eq(mem_now(), 0);
+}
+END_TEST
+
 /* A C function, compiled apart: silu, right and with a constant error. */
 START_TEST(libraries) {
     char path[600], command[2000];
@@ -426,6 +500,7 @@ SUITE("oracle") {
     GROUP("doors", .setup = tmpdir_begin, .teardown = tmpdir_end, .timeout = 120);
     CASE(files);
     CASE(listing);
+    CASE(pack);
     CASE(libraries);
     CASE(interface);
     CASE(python);

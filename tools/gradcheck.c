@@ -144,6 +144,7 @@ int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e) {
     int rc = OK;
     if (o->list) return list(o->op, out, e);
     if (o->dump) return gradcheck_dump(o, out, e);
+    if (o->pack) return gradcheck_pack(o, out, e);
     if (o->lib) rc = gradcheck_lib(o, &handle, e);
     if (!rc) rc = o->load ? gradcheck_load(o, report_add, &p, e) : run_backends(o, &p, e);
     if (!rc) rc = p.rc;

@@ -124,6 +124,7 @@ typedef struct {
 extern const Regime op_regimes[];
 extern const int op_regime_count;
 int regime_has(const Regime *r, const char *op);
+int word_listed(const char *list, const char *word); /* a word of a list separated by blanks? NULL: of none */
 
 /* ---- cases (opcheck_case.c) ---- */
 /* Defaults, then `table` ("N=3 -b"), then `user` ("N=3,I=4"), either may be NULL. Lays out and allocates all tensors.
