@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The bytes of a tensor, or NULL. type: "F32", "F64" or "I32"; shape: "[2,3]"; all in one block that *file is freed
+/* The bytes of a tensor, or NULL. type: "F32", "F64" or "I32"; shape: "[2,3"; all in one block that *file is freed
  * with. */
 static void *tensor(const char *path, const char *name, char type[4], char shape[64], size_t *bytes, char **file) {
     uint64_t n = 0;
@@ -24,17 +24,16 @@ static void *tensor(const char *path, const char *name, char type[4], char shape
     if (!at || sscanf(at + strlen(key), "%3[A-Z0-9]\",\"shape\":%63[^]]],\"data_offsets\":[%llu,%llu]", type, shape,
                       &begin, &end) != 4)
         return NULL;
-    strcat(shape, "]");
     *bytes = (size_t)(end - begin);
     return *file + 8 + n + begin;
 }
 
 int main(int argc, char **argv) {
-    char type[4], shape[65], *file = NULL;
+    char type[4], shape[64], *file = NULL;
     size_t bytes;
     const void *data = argc == 3 ? tensor(argv[1], argv[2], type, shape, &bytes, &file) : NULL;
     if (!data) return fprintf(stderr, "usage: load FILE TENSOR\n"), 1;
-    printf("%s %s", type, shape);
+    printf("%s %s]", type, shape);
     for (size_t i = 0; i < 8 && i < bytes / (type[1] == '6' ? 8 : 4); i++)
         if (type[1] == '6') printf(" %.17g", ((const double *)data)[i]);
         else if (type[0] == 'F') printf(" %.9g", ((const float *)data)[i]);
