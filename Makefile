@@ -47,6 +47,11 @@ $(B)/libhyb.so: FORCE
 	  OPT="$(OPT) -fPIC -fvisibility=hidden"
 	$(Q)$(CC) -shared $(OMP) -Wl,-soname,libhyb.so.1 -Wl,--exclude-libs,ALL $(LDFLAGS) $(B)/pic/tools/hyb.o $(B)/pic/libtools.a \
 	  $(B)/pic/libhyb.a $(LDLIBS) -o $@
+conformance: $(B)/hybridize ## build/conformance: cases of every mixer and regime with float64 results, for kernels of others (14 MB)
+	@rm -rf $(B)/conformance && mkdir -p $(B)/conformance
+	@cp LICENSE tests/conformance/* $(B)/conformance
+	@$(B)/hybridize gradcheck --pack $(B)/conformance >$(B)/conformance/cases.csv
+	@echo "$(B)/conformance: $$(($$(wc -l <$(B)/conformance/cases.csv) - 1)) cases, $$(du -sk $(B)/conformance | cut -f1) kB"
 PREFIX ?= /usr/local
 $(B)/hyb.pc: Makefile
 	@mkdir -p $(@D)
@@ -126,6 +131,6 @@ clean: ## remove everything that make made
 	rm -rf build hybridize
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
-.PHONY: FORCE lib all help clean test demo asan debug mutate tsan valgrind coverage fuzz lint format libcheck
+.PHONY: FORCE lib conformance all help clean test demo asan debug mutate tsan valgrind coverage fuzz lint format libcheck
 .SECONDARY:
 -include cuda/rules.mk

@@ -301,6 +301,97 @@ START_TEST(files) {
 }
 END_TEST
 
+START_TEST(listing) {
+    Err e = {0};
+    ck_assert_int_eq(gradcheck((GradcheckOptions){.list = 1}, &e), OK);
+    for (int i = 0; i < opcheck_count(); i++) ck_assert_ptr_nonnull(strstr(shown, opcheck_name(i)));
+    ck_assert_ptr_nonnull(strstr(shown, "keys-orthogonal"));
+    ck_assert_int_eq(gradcheck((GradcheckOptions){.list = 1, .op = "conv"}, &e), OK);
+    ck_assert_ptr_nonnull(strstr(shown, "    T=150 C=260 -tail_in\n")); // a case
+    ck_assert_ptr_nonnull(strstr(shown, "    short "));                 // a regime of it
+    ck_assert_ptr_null(strstr(shown, "decay-5"));                       // and not one of others
+    for (int list = 0; list < 2; list++) {
+        e = (Err){0};
+        ck_assert_int_eq(gradcheck((GradcheckOptions){.list = list, .op = "delta_rul"}, &e), ERR_USAGE);
+        ck_assert_ptr_nonnull(strstr(e.hint, "delta_rule"));
+    }
+}
+END_TEST
+
+/* Every tensor of file a is that of b, to the byte. */
+static void same_file(const char *a, const char *b) {
+    File x, y;
+    Err e = {0};
+    ck_assert_int_eq(file_open(&x, a, &e), OK);
+    ck_assert_int_eq(file_open(&y, b, &e), OK);
+    ck_assert_uint_eq(x.size, y.size);
+    ck_assert_mem_eq(x.data, y.data, x.size);
+    file_close(&x);
+    file_close(&y);
+}
+/* Inputs are numbers of bfloat16 (wide ones of float), results pass as what a program computed. */
+static void case_is_sound(const char *path) {
+    Safetensors s;
+    Err e = {0};
+    ck_assert_msg(!safetensors_open(&s, path, &e), "%s", e.msg);
+    const char *tensors = NULL;
+    for (size_t i = 0; i < s.n_meta; i++)
+        if (!strcmp(s.meta_key[i], "tensors")) tensors = s.meta_value[i];
+    ck_assert_ptr_nonnull(tensors);
+    for (size_t i = 0; i < s.n; i++) {
+        char word[64];
+        snprintf(word, sizeof word, "%s:", s.tensor[i].name);
+        const char *at = strstr(tensors, word);
+        ck_assert_msg(at != NULL, "%s: %s", path, s.tensor[i].name);
+        const size_t len = strcspn(at, " ");
+        for (size_t k = 0; s.tensor[i].dtype == DT_F32 && !memcmp(at + len - 4, "real", 4) && k < s.tensor[i].count;
+             k++) {
+            unsigned bits;
+            memcpy(&bits, s.tensor[i].data + 4 * k, 4);
+            ck_assert_uint_eq(bits & 0xffff, 0);
+        }
+    }
+    safetensors_close(&s);
+    ck_assert_msg(!gradcheck((GradcheckOptions){.load = path, .dtype = "float64"}, &e), "%s: %s", path, e.msg);
+}
+START_TEST(pack) {
+    static const char *const ops[] = {"delta_rule-",    "kda-",       "gla-",     "attention-", "conv-",
+                                      "delta_gate-",    "kda_gate-",  "rmsnorm-", "rope-",      "gla_gate-",
+                                      "gated_rmsnorm-", "head_xent-", "head_kl-", "kda_mixer-"};
+    char first[600], second[600], a[1400], b[1400];
+    Err e = {0};
+    size_t n, size = 0, seen[sizeof ops / sizeof *ops] = {0};
+    char **names;
+    snprintf(first, sizeof first, "%s/pack", tmpdir);
+    snprintf(second, sizeof second, "%s/again", tmpdir);
+    ck_assert_msg(!gradcheck((GradcheckOptions){.pack = first, .seed = 1}, &e), "%s", e.msg);
+    ck_assert_ptr_nonnull(strstr(shown, "kda-mixed-decay,kda,mixed-decay,"));
+    ck_assert_int_eq(file_list(&names, &n, first, &e), OK);
+    ck_assert_uint_ge(n, 60);
+    for (size_t i = 0; i < n; i++) {
+        File f;
+        snprintf(a, sizeof a, "%s/%s", first, names[i]);
+        ck_assert_int_eq(file_open(&f, a, &e), OK);
+        size += f.size;
+        file_close(&f);
+        for (size_t k = 0; k < sizeof ops / sizeof *ops; k++) seen[k] += !strncmp(names[i], ops[k], strlen(ops[k]));
+        if (i % 8 == 0) case_is_sound(a);
+    }
+    for (size_t k = 0; k < sizeof ops / sizeof *ops; k++) ck_assert_msg(seen[k] > 0, "no case of %s", ops[k]);
+    ck_assert_uint_lt(size, 24000000);
+    file_list_free(names, n);
+    ck_assert_int_eq(gradcheck((GradcheckOptions){.pack = second, .op = "kda", .seed = 1}, &e), OK);
+    ck_assert_int_eq(file_list(&names, &n, second, &e), OK);
+    for (size_t i = 0; i < n; i++) {
+        snprintf(a, sizeof a, "%s/%s", first, names[i]);
+        snprintf(b, sizeof b, "%s/%s", second, names[i]);
+        same_file(a, b);
+    }
+    file_list_free(names, n);
+    ck_assert_uint_eq(mem_now(), 0);
+}
+END_TEST
+
 /* A C function, compiled apart: silu, right and with a constant error. */
 START_TEST(libraries) {
     char path[600], command[2000];
@@ -320,6 +411,12 @@ START_TEST(libraries) {
                   "%s", e.msg);
     ck_assert_int_eq(gradcheck((GradcheckOptions){.op = "silu", .lib = path, .symbol = "silu_wrong", .seed = 1}, &e),
                      ERR_CHECK);
+    // what failed comes first, the sum of it all last
+    const char *first = strchr(shown, '\n') + 1, *last = strrchr(shown, '\n');
+    ck_assert_ptr_nonnull(memmem(first, strcspn(first, "\n"), "TOO FAR", 7));
+    while (last > shown && last[-1] != '\n') last--;
+    ck_assert_ptr_nonnull(strstr(last, " comparisons, "));
+    ck_assert_ptr_nonnull(strstr(shown, " ok "));
     e = (Err){0};
     ck_assert_int_eq(gradcheck((GradcheckOptions){.op = "silu", .lib = path, .symbol = "silu_none", .seed = 1}, &e),
                      ERR_INPUT);
@@ -376,6 +473,14 @@ START_TEST(interface) {
 }
 END_TEST
 
+/* hyb.py: the same library from Python. Whatever is missing (python3, numpy, `make lib`) is said. */
+START_TEST(python) {
+    const int rc = system("command -v python3 >/dev/null 2>&1 || { echo 'SKIP hyb.py: no python3'; exit 77; }; "
+                          "python3 tests/peers/hyb_test.py");
+    ck_assert_msg(rc == 0 || rc == 77 << 8, "tests/peers/hyb_test.py: %d", rc);
+}
+END_TEST
+
 SUITE("oracle") {
     GROUP("bugs of others", .timeout = 120);
     CASE(weight_gradient_of_the_gated_norm);
@@ -394,6 +499,9 @@ SUITE("oracle") {
     CASE(truth_passes, .times = opcheck_count());
     GROUP("doors", .setup = tmpdir_begin, .teardown = tmpdir_end, .timeout = 120);
     CASE(files);
+    CASE(listing);
+    CASE(pack);
     CASE(libraries);
     CASE(interface);
+    CASE(python);
 }

@@ -4,7 +4,8 @@
 #include <stddef.h>
 
 typedef struct {
-    char op[64], backend[64], shape[256], regime[64], dump[1024], load[1024], lib[1024], symbol[256], dtype[16];
+    char op[64], backend[64], shape[256], regime[64], dump[1024], pack[1024], load[1024], lib[1024], symbol[256],
+        dtype[16];
     int list;
 } Options;
 #define AT(f) offsetof(Options, f)
@@ -16,6 +17,8 @@ static const Option rows[] = {
     {"regime", "inputs and sizes that kernels go wrong on, by name; all: every one", OPT_TEXT, AT(regime), 0, 64, NULL,
      AFFECTS_EVALUATION},
     {"dump", "write the cases to this folder: inputs, float64 results, tolerances", OPT_TEXT, AT(dump), 0, 1024, NULL,
+     AFFECTS_EVALUATION},
+    {"pack", "write the conformance pack to this folder, its list to stdout", OPT_TEXT, AT(pack), 0, 1024, NULL,
      AFFECTS_EVALUATION},
     {"load", "judge the tensors in this safetensors file", OPT_TEXT, AT(load), 0, 1024, NULL, AFFECTS_EVALUATION},
     {"lib", "check functions of this shared library", OPT_TEXT, AT(lib), 0, 1024, NULL, AFFECTS_EVALUATION},
@@ -37,6 +40,7 @@ static int gradcheck(Cli *c, Err *e) {
                                 .shape = given(o->shape),
                                 .regime = given(o->regime),
                                 .dump = given(o->dump),
+                                .pack = given(o->pack),
                                 .load = given(o->load),
                                 .lib = given(o->lib),
                                 .symbol = given(o->symbol),

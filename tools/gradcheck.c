@@ -113,28 +113,38 @@ static int run_backends(const GradcheckOptions *o, Report *p, Err *e) {
     return OK;
 }
 
-static void list(const char *op, FILE *out) {
-    for (int i = 0; i < opcheck_count(); i++) {
-        if (op && strcmp(op, opcheck_name(i)) != 0) continue;
-        fprintf(out, "%-16s %s\n", opcheck_name(i), opcheck_keys(i));
-        for (int r = 0; op && opcheck_regime(r); r++)
-            if (opcheck_regime_has(r, op)) fprintf(out, "    %-18s %s\n", opcheck_regime(r), opcheck_regime_what(r));
-    }
-    if (op) return;
-    fprintf(out, "\nregimes (--op OP --list shows those of one op):\n");
+/* Of one op: its keys, the cases that are run without --shape (changes to the keys), and its regimes. */
+static int list_op(const char *op, FILE *out, Err *e) {
+    int i = 0;
+    while (opcheck_name(i) && strcmp(op, opcheck_name(i)) != 0) i++;
+    if (!opcheck_name(i)) return opcheck_unknown(op, e);
+    fprintf(out, "%s %s\ncases:\n", opcheck_name(i), opcheck_keys(i));
+    for (int k = 0; opcheck_case(i, k); k++)
+        fprintf(out, "    %s\n", opcheck_case(i, k)[0] ? opcheck_case(i, k) : "(defaults)");
+    fprintf(out, "regimes:\n");
+    for (int r = 0; opcheck_regime(r); r++)
+        if (opcheck_regime_has(r, op)) fprintf(out, "    %-18s %s\n", opcheck_regime(r), opcheck_regime_what(r));
+    return OK;
+}
+static int list(const char *op, FILE *out, Err *e) {
+    if (op) return list_op(op, out, e);
+    for (int i = 0; i < opcheck_count(); i++) fprintf(out, "%-16s %s\n", opcheck_name(i), opcheck_keys(i));
+    fprintf(out, "\nregimes (--op OP --list shows those of one op, and its cases):\n");
     for (int r = 0; opcheck_regime(r); r++) {
         int before = 0;
         for (int k = 0; k < r; k++) before |= !strcmp(opcheck_regime(k), opcheck_regime(r));
         if (!before) fprintf(out, "    %-18s %s\n", opcheck_regime(r), opcheck_regime_what(r));
     }
+    return OK;
 }
 
 int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e) {
     Report p = {.o = o, .e = e};
     void *handle = NULL;
     int rc = OK;
-    if (o->list) return list(o->op, out), OK;
+    if (o->list) return list(o->op, out, e);
     if (o->dump) return gradcheck_dump(o, out, e);
+    if (o->pack) return gradcheck_pack(o, out, e);
     if (o->lib) rc = gradcheck_lib(o, &handle, e);
     if (!rc) rc = o->load ? gradcheck_load(o, report_add, &p, e) : run_backends(o, &p, e);
     if (!rc) rc = p.rc;

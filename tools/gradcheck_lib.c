@@ -24,7 +24,7 @@ static int place(const char *op, const char *symbol, void *f, Err *e) {
     const OpRow *row = NULL;
     for (int i = 0; i < op_row_count; i++)
         if (!strcmp(op_rows[i]->name, op)) row = op_rows[i];
-    if (!row) return err_set(e, ERR_USAGE, "op: got \"%s\", expected the name of an op", op);
+    if (!row) return opcheck_unknown(op, e);
     const int backward = strstr(symbol, "backward") || strstr(symbol, "bwd") || strstr(symbol, "_b_");
     if (backward && !row->backward_at) return err_set(e, ERR_USAGE, "%s has no backward", op);
     char *table = lib.wide ? (char *)&lib.ops64 : (char *)&lib.ops32;

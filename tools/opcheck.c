@@ -72,7 +72,7 @@ static int run_row(const Run *r, const OpRow *row, Err *e) {
 }
 
 /* ERR_USAGE with the nearest name. */
-int op_unknown(const char *op, Err *e) {
+int opcheck_unknown(const char *op, Err *e) {
     const char *names[64];
     int n = 0;
     for (int i = 0; i < op_row_count && n < 64; i++) names[n++] = op_rows[i]->name;
@@ -104,7 +104,7 @@ int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e) {
             found = 1;
             rc = run_row(&r, op_rows[i], e);
         }
-    if (!rc && !found) rc = op_unknown(o->op, e);
+    if (!rc && !found) rc = opcheck_unknown(o->op, e);
     backend_close(r.be);
     backend_close(r.ref);
     return rc;
@@ -113,3 +113,6 @@ int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e) {
 int opcheck_count(void) { return op_row_count; }
 const char *opcheck_name(int i) { return i >= 0 && i < op_row_count ? op_rows[i]->name : NULL; }
 const char *opcheck_keys(int i) { return i >= 0 && i < op_row_count ? op_rows[i]->keys : NULL; }
+const char *opcheck_case(int i, int k) {
+    return i >= 0 && i < op_row_count && k >= 0 && k < MAX_CASES ? op_rows[i]->cases[k] : NULL;
+}

@@ -50,7 +50,9 @@ typedef struct {
 int opcheck_run(const OpcheckOptions *o, OpReport report, void *ctx, Err *e);
 int opcheck_count(void);
 const char *opcheck_name(int i);
-const char *opcheck_keys(int i); /* the shape of op i with its defaults: "N=5 I=7 O=6" */
+const char *opcheck_keys(int i);             /* the shape of op i with its defaults: "N=5 I=7 O=6" */
+const char *opcheck_case(int i, int k);      /* case k of op i as changes to the defaults; NULL past the last */
+int opcheck_unknown(const char *op, Err *e); /* ERR_USAGE with the nearest name */
 
 const char *opcheck_regime(int i); /* name of row i of the table of regimes; NULL past its end; a name may come twice */
 const char *opcheck_regime_what(int i);
@@ -62,6 +64,7 @@ typedef struct {
     uint64_t seed;
     int json, list, verbose;  /* verbose: a line for every case, not only the worst one */
     const char *dump;         /* a folder: write cases there as safetensors and check nothing; NULL: no */
+    const char *pack;         /* a folder: write the conformance pack there and its list to `out`; NULL: no */
     const char *load;         /* a safetensors file: judge the tensors in it; NULL: no */
     const char *lib, *symbol; /* a shared library, and its functions for op's forward and backward, "f,g" */
     const char *dtype; /* of what is loaded or in lib: "float64", "float32", "bfloat16"; NULL: the file's, float32 */
@@ -73,6 +76,7 @@ int gradcheck_run(const GradcheckOptions *o, FILE *out, Err *e);
 /* Its parts. gradcheck_files.c: cases written with float64 results, inputs rounded to each of three types, tolerances
  * and their derivation in the metadata; and files judged. gradcheck_lib.c: registers the backend "lib". */
 int gradcheck_dump(const GradcheckOptions *o, FILE *out, Err *e);
+int gradcheck_pack(const GradcheckOptions *o, FILE *out, Err *e); /* pack.c */
 int gradcheck_dump_case(const char *path, const char *op, const char *shape, DType type, uint64_t seed, Err *e);
 int gradcheck_load(const GradcheckOptions *o, OpReport report, void *ctx, Err *e);
 int gradcheck_lib(const GradcheckOptions *o, void **handle, Err *e);

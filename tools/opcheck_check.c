@@ -109,13 +109,6 @@ static int condition_trial(Check *k, const Backend *be, Rng *g, Err *e) {
     return OK;
 }
 
-/* One word of a list separated by spaces? */
-static int listed(const char *list, const char *word) {
-    const size_t n = strlen(word);
-    for (const char *p = list; p && (p = strstr(p, word)); p += n)
-        if ((p == list || p[-1] == ' ') && (!p[n] || p[n] == ' ')) return 1;
-    return 0;
-}
 /* BF16 alone. Inputs are the same for both sides, and sums are in float: what is left besides storing the result is
  * that some kernels round the operands of their products (probabilities, states, logits).
  * Every such operand is a factor of terms that are also linear in
@@ -124,7 +117,7 @@ static int listed(const char *list, const char *word) {
 static int rounded_trial(Check *k, const Backend *be, Rng *g, Err *e) {
     for (int i = 0; i < k->c->tensors; i++) {
         if (!opcase_has(k->c, i) || !k->c->value[i]) continue;
-        if (listed(k->c->row->rounded, k->c->tensor[i].name)) nudged_put(k, i, k->c->value[i], g);
+        if (word_listed(k->c->row->rounded, k->c->tensor[i].name)) nudged_put(k, i, k->c->value[i], g);
         else side_put(&k->ref, i, k->c->value[i]);
     }
     TRY(side_call(&k->ref, 0, e));

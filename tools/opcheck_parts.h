@@ -113,8 +113,6 @@ extern const OpRow row_attention, row_conv, row_delta_gate, row_delta_rule, row_
 #define FORWARD(f)  .forward_at = offsetof(Ops, f)
 #define BACKWARD(f) .backward_at = offsetof(Ops, f)
 
-int op_unknown(const char *op, Err *e); /* ERR_USAGE with the nearest name (opcheck.c) */
-
 /* ---- regimes (opcheck_regime.c) ---- */
 enum { REGIME_CASES = 6 };
 typedef struct {
@@ -126,6 +124,7 @@ typedef struct {
 extern const Regime op_regimes[];
 extern const int op_regime_count;
 int regime_has(const Regime *r, const char *op);
+int word_listed(const char *list, const char *word); /* a word of a list separated by blanks? NULL: of none */
 
 /* ---- cases (opcheck_case.c) ---- */
 /* Defaults, then `table` ("N=3 -b"), then `user` ("N=3,I=4"), either may be NULL. Lays out and allocates all tensors.

@@ -108,13 +108,13 @@ const Regime op_regimes[] = {
 const int op_regime_count = sizeof op_regimes / sizeof *op_regimes;
 
 /* One word of a list separated by blanks? */
-static int listed(const char *list, const char *word) {
+int word_listed(const char *list, const char *word) {
     const size_t n = strlen(word);
-    for (const char *p = list; (p = strstr(p, word)); p += n)
+    for (const char *p = list; p && (p = strstr(p, word)); p += n)
         if ((p == list || p[-1] == ' ') && (!p[n] || p[n] == ' ')) return 1;
     return 0;
 }
-int regime_has(const Regime *r, const char *op) { return listed(r->ops, op); }
+int regime_has(const Regime *r, const char *op) { return word_listed(r->ops, op); }
 const char *opcheck_regime(int i) { return i >= 0 && i < op_regime_count ? op_regimes[i].name : NULL; }
 const char *opcheck_regime_what(int i) { return i >= 0 && i < op_regime_count ? op_regimes[i].what : NULL; }
 int opcheck_regime_has(int i, const char *op) {

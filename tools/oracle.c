@@ -17,7 +17,7 @@ struct Oracle {
 static const OpRow *row_find(const char *op, Err *e) {
     for (int i = 0; i < op_row_count; i++)
         if (!strcmp(op_rows[i]->name, op)) return op_rows[i];
-    op_unknown(op, e);
+    opcheck_unknown(op, e);
     return NULL;
 }
 

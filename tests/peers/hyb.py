@@ -202,7 +202,8 @@ class Verdicts(list):
 
 
 def check(name, mine, dtype="float32", quiet=False, **named):
-    """A verdict on every tensor of `mine`, computed with activations of `dtype` from the inputs in `named`."""
+    """A verdict on every tensor of `mine`, computed with activations of `dtype` from the inputs in `named`, which must be the numbers
+    that went in, as they were after rounding to it. Upstream gradients that are not given are 0."""
     o = op(name)
     arrays, keys = o._split({k: v for k, v in named.items() if v is not None})
     mine = {k: _numpy(v) for k, v in mine.items()}
