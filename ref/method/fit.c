@@ -271,7 +271,8 @@ static int put_write(const Work *w, int l, const HeadMean *m, const double *solv
 /* Convolutions pass their input on, and the second of two stacked maps repeats heads as transfer does. */
 static int put_plain(const Work *w, int l, const MixerParams *p) {
     static const char *const conv[] = {"attn.q_conv1d.weight", "attn.k_conv1d.weight", "attn.v_conv1d.weight"};
-    static const char *const up[] = {"attn.k_proj.1", "attn.v_proj.1"};
+    static const char *const up[] = {"attn.k_proj.1", "attn.v_proj.1"}, *const low[] = {"attn.k_proj.0.bias",
+                                                                                        "attn.v_proj.0.bias"};
     const int W = w->s->c.conv_width, K = w->Hk * w->D, g = w->H / w->Hk;
     for (int i = 0; i < 3 && p->q_conv.n; i++) {
         for (int c = 0; c < w->Q * W; c++) w->buf[c] = c % W == W - 1;
@@ -285,6 +286,7 @@ static int put_plain(const Work *w, int l, const MixerParams *p) {
         TRY(put(w, l, name, w->buf));
         snprintf(name, sizeof name, "%s.bias", up[i]);
         TRY(fill(w, l, name, (size_t)w->Q, 0));
+        if (!(w->s->c.linear_bias && w->s->c.qkv_bias)) TRY(fill(w, l, low[i], (size_t)K, 0)); // else the teacher's
     }
     return OK;
 }
