@@ -7,6 +7,7 @@
 #include "base/worker.h"
 #include "io/hf.h"
 #include "method/align.h"
+#include "method/fit.h"
 #include "method/transfer.h"
 #include "run/pipeline.h"
 #include "selectors/selectors.h"
@@ -691,10 +692,11 @@ static int text_order(const void *a, const void *b) { return strcmp(*(char *cons
 static char *rows_sorted(const char *path) {
     char *text = without_times(path), *copy = strdup(text), *row[2000], *save = NULL;
     size_t n = 0, at = 0;
+    const size_t room = strlen(text) + 1;
     ck_assert_ptr_nonnull(copy);
     for (char *s = strtok_r(copy, "\n", &save); s && n < 2000; s = strtok_r(NULL, "\n", &save)) row[n++] = s;
     qsort(row, n, sizeof *row, text_order);
-    for (size_t i = 0; i < n; i++) at += (size_t)sprintf(text + at, "%s\n", row[i]);
+    for (size_t i = 0; i < n; i++) at += (size_t)snprintf(text + at, room - at, "%s\n", row[i]);
     free(copy);
     return text;
 }
@@ -809,6 +811,54 @@ START_TEST(pipeline_shared_refusals) {
 END_TEST
 
 /* Every allocation fails once: exit code 5 and no crash (leaks are the sanitizer's business), and the run can go on. */
+START_TEST(pipeline_init_resumes) { // a fitted start: once, before the first step, whatever stops the run
+    PipelineOptions o;
+    Err e = {0}, other = {0}, ckpt = {0}, swa = {0};
+    Stop go = {0};
+    Notes notes;
+    pipeline_inputs();
+    pipeline_small(&o);
+    snprintf(o.students, sizeof o.students, "none");
+    snprintf(o.selector, sizeof o.selector, "uniform");
+    must(pipeline_go(place("plain"), 1, &o, &go, &notes, &r2, &e), &e);
+    ck_assert(!file_exists(place("plain/start.csv")));
+    o.init = START_FIT;
+    o.init_tokens = 100;
+    must(pipeline_go(place("a"), 1, &o, &go, &notes, &r1, &e), &e);
+    ck_assert_ptr_nonnull(strstr(notes.said, "start: 112 tokens read"));
+    ck_assert_double_ne(r1.row[1].held.kl, r2.row[1].held.kl);
+    // stopped in the first step and in every later one
+    for (int i = 0, done = 0; !done; i++) {
+        Err stop = {0};
+        Stop s = {.at = 1 + i % 3};
+        ck_assert_int_lt(i, 60);
+        if (!i) s.stop = SIGINT; // before anything
+        const int rc = pipeline_go(place("b"), 1 + i % 2, &o, &s, &notes, &r2, &stop);
+        done = rc == OK;
+        if (rc) ck_assert_msg(rc == ERR_SIGINT, "%d %s", rc, stop.msg);
+        if (rc && i) ck_assert_msg(i < 2 || !strstr(notes.said, "start: "), "the start was made again");
+    }
+    const char *const files[] = {"log.jsonl", "start.csv", "model/model.safetensors"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char x[64], y[64];
+        snprintf(x, sizeof x, "a/%s", files[i]);
+        snprintf(y, sizeof y, "b/%s", files[i]);
+        same_file(place(x), place(y));
+    }
+    // not as it was begun; not with a start of its own; not with a mixer that has one
+    o.init = START_ZERO_GATE;
+    ck_assert_int_eq(pipeline_go(place("a"), 1, &o, &go, &notes, &r2, &other), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(other.msg, "'init' was 'fit', now it is 'zero_gate'"));
+    snprintf(o.student_init_ckpt, sizeof o.student_init_ckpt, "somewhere");
+    ck_assert_int_eq(pipeline_check(&o, &ckpt), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(ckpt.msg, "student_init_ckpt"));
+    o.student_init_ckpt[0] = 0;
+    o.force_window_on_all_layers = 1;
+    ck_assert_int_eq(pipeline_check(&o, &swa), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(swa.msg, "swa_v1"));
+}
+END_TEST
+
 START_TEST(pipeline_out_of_memory) {
     PipelineOptions o;
     Err e = {0};
@@ -817,6 +867,7 @@ START_TEST(pipeline_out_of_memory) {
     pipeline_inputs();
     pipeline_small(&o);
     snprintf(o.students, sizeof o.students, "ablation");
+    o.init = START_FIT;
     for (long i = 0, ok = 0; !ok; i += 1 + i / 4) {
         char dir[24];
         Err m = {0};
@@ -890,6 +941,7 @@ SUITE("method") {
     CASE(pipeline_resumes_anywhere);
     CASE(pipeline_shared);
     CASE(pipeline_shared_refusals);
+    CASE(pipeline_init_resumes);
     CASE(pipeline_out_of_memory);
     CASE(pipeline_parts);
 }

@@ -48,6 +48,8 @@ size_t optim_bytes(const Model *m, const OptimConfig *c);
  * optim_open asks too. */
 int optim_check(const OptimConfig *c, const Backend *be, Err *e);
 int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e);
+/* Masters are the weights as they are now; for weights that were written since optim_open. */
+int optim_masters(Optim *o, Err *e);
 void optim_close(Optim *o);
 /* One step of `total`: global norm of all gradients (returned), scale to clip, AdamW.
  * ERR_NUMERIC if the norm is not finite, naming the first parameter whose gradient is not; nothing is changed then. */

@@ -97,6 +97,10 @@ int train(Train *t, const Task *task, const StageOptions *stage, int64_t until, 
     t->state = mem;
     TRY(optim_open(&t->optim, task->model, &stage->optim, e));
     if (w && w->begin) TRY(w->begin(w->ctx, t, e));
+    if (task->prepare && !t->resumed) {
+        TRY(task->prepare(task->ctx, e));
+        TRY(optim_masters(&t->optim, e));
+    }
     model_hold(task->model, train_hold(stage));
     model_changed(task->model);
     return train_loop(t, until > 0 && until < t->steps ? until : t->steps, w, t->state + n, e);

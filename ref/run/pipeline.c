@@ -2,7 +2,9 @@
 #include "run/pipeline_parts.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/text_buf.h"
 #include "io/hf.h"
+#include "io/jsonl.h"
 #include "method/select.h"
 #include "selectors/budget.h"
 #include "run/memory.h"
@@ -161,6 +163,16 @@ static int budget_k(Pipeline *p, Err *e) {
     return OK;
 }
 
+/* What init fit needs beside stage 1. */
+static int fit_plan(MemoryPlan *plan, Backend *be, const Config *teacher, const Config *student, const StageOptions *s,
+                    Err *e) {
+    Model m;
+    TRY(model_measure(&m, teacher, be, GRAD_NONE, e));
+    memory_add(plan, "start", fit_bytes(&m, student, s->micro_batch_size * s->train_seq_len));
+    model_close(&m);
+    return OK;
+}
+
 /* Refuses a run that cannot fit, before anything is read: stage 1, and stage 2 of the student with every layer linear.
  * */
 static int pipeline_fits(Pipeline *p, Err *e) {
@@ -180,6 +192,7 @@ static int pipeline_fits(Pipeline *p, Err *e) {
         if (stage == 2) TRY(memory_frozen(&plan, p->be, &student, GRAD_NONE, "stage-1 student", NULL, 0, 0, e));
         TRY(memory_trained(&plan, p->be, &student, stage == 1 ? GRAD_MIXERS : GRAD_ALL, s,
                            stage == 1 || o->checkpointing, stage == 1 ? -1 : teacher.C, e));
+        if (stage == 1 && o->init == START_FIT) TRY(fit_plan(&plan, p->be, &teacher, &student, s, e));
         TRY(memory_check(&plan, p->be, stage == 1 ? "stage 1" : "stage 2", e));
         char table[512];
         memory_text(&plan, table, sizeof table);
@@ -242,6 +255,52 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
     return OK;
 }
 
+static int started_log(const Pipeline *p, const Fit *f, Err *e) {
+    const char *init = p->o->init == START_FIT ? "fit" : "zero_gate";
+    Log *log;
+    JsonOut j;
+    TRY(train_log_trim(p->log, "start", NULL, -1, e));
+    TRY(log_open(&log, p->log, 1, e));
+    json_out_begin(&j, 0);
+    json_out_object(&j, NULL);
+    json_out_str(&j, "stage", "start");
+    json_out_str(&j, "run", "");
+    json_out_int(&j, "step", 0);
+    json_out_str(&j, "init", init);
+    json_out_int(&j, "num_input_tokens_seen", f->tokens);
+    json_out_array(&j, "before");
+    for (int l = 0; l < f->L; l++) json_out_real(&j, NULL, f->layer[l].before);
+    json_out_close(&j);
+    json_out_array(&j, "after");
+    for (int l = 0; l < f->L; l++) json_out_real(&j, NULL, f->layer[l].after);
+    json_out_close(&j);
+    json_out_close(&j);
+    const int rc = log_row(log, &j, e);
+    log_close(log);
+    return rc;
+}
+
+int pipeline_started(void *ctx, const Fit *f, Err *e) {
+    const Pipeline *p = ctx;
+    char path[1200];
+    TextBuf b = {0};
+    double before = 0, after = 0;
+    textbuf_puts(&b, "layer,before,after,distance,entropy,first,constant\n");
+    for (int l = 0; l < f->L; l++) {
+        const FitLayer *v = &f->layer[l];
+        before += v->before / f->L, after += v->after / f->L;
+        textbuf_printf(&b, "%d,%.9g,%.9g,%.6g,%.6g,%.6g,%.6g\n", l, v->before, v->after, v->distance, v->entropy,
+                       v->first, v->constant);
+    }
+    pipeline_note(p, "start: %lld tokens read, error of a layer %.4f -> %.4f in the mean", (long long)f->tokens, before,
+                  after);
+    int rc = textbuf_end(&b, e);
+    if (!rc) rc = pipeline_path(p, path, sizeof path, "start.csv", NULL, e);
+    if (!rc) rc = file_write_all(path, b.text, b.len, e);
+    textbuf_free(&b);
+    return rc ? rc : started_log(p, f, e);
+}
+
 static int start_given(Pipeline *p, Err *e) {
     const Config *t = &p->teacher.c, *c = &p->m.start.c;
     TRY(hf_load_model(&p->m.start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
@@ -287,6 +346,9 @@ static int method_open(Pipeline *p, Err *e) {
     m->teacher = &p->teacher;
     m->seed = o->seed;
     m->kv_repeat = o->kv_repeat;
+    m->init = o->init;
+    m->init_tokens = o->init_tokens;
+    m->started = pipeline_started;
     m->align_form = o->stage1_loss;
     m->stage1 = o->stage1;
     m->stage2 = o->stage2;

@@ -5,6 +5,7 @@
  *   run.json          resolved options, seed, versions, hashes of the inputs; a run with other options is refused,
  *                     key by key
  *   log.jsonl         every stage's rows (train.h)
+ *   start.csv         with init: what the start did to each layer (fit.h)
  *   data/text.tok     the text as tokens
  *   checkpoints/      stage1/ (kept), scores/layer-N.json, students/NAME.json; checkpoints of what is in progress
  *   ranking.json      layers with scores and ranks;   trajectory.csv: rank of each layer over the scoring tokens
@@ -38,6 +39,8 @@ typedef struct {
     int window_on_kept_layers;      /* kept layers use window_size too (official, where it is set) */
     /* choices (ref/METHOD.md section 9) */
     int kv_repeat;               /* KvRepeat */
+    int init;                    /* StartKind */
+    int64_t init_tokens;         /* of fit_start; 0: its own choice */
     int stage1_loss;             /* ALIGN_NORM, ALIGN_SQUARED */
     int official_score;          /* 1: rank by the running training KL instead of the held-out KL */
     int document_boundaries;     /* 1: attention and states begin anew at each document */

@@ -6,7 +6,7 @@
  * at lr (lr_attn). Budgets and learning rates are those of a small model: the official ones are for 1.5B to 7B
  * parameters. */
 #include "run/pipeline.h"
-#include "method/align.h"
+#include "method/fit.h"
 #include "method/transfer.h"
 #include "selectors/selectors.h"
 #include "run/pretrain.h"
@@ -32,6 +32,10 @@ static const Option ROWS[] = {
      P(window_on_kept_layers), 0, 1, NULL, AFFECTS_STAGE1},
     {"kv_repeat", "grouped k and v are expanded by whole heads, or by rows (official)", OPT_CHOICE, P(kv_repeat), 0, 0,
      "head|row", AFFECTS_STAGE1},
+    {"init", "how linear layers start: copies, silent, or fitted to the teacher's attention", OPT_CHOICE, P(init), 0, 0,
+     "teacher|zero_gate|fit", AFFECTS_STAGE1 | AFFECTS_IF_SET},
+    {"init_tokens", "of training text that init fit reads; 0: 16 for each column of o_proj", OPT_I64, P(init_tokens), 0,
+     1e15, NULL, AFFECTS_STAGE1 | AFFECTS_IF_SET},
     {"stage1_loss", "distance of mixer outputs: norm (official code), squared (paper)", OPT_CHOICE, P(stage1_loss), 0,
      0, "norm|squared", AFFECTS_STAGE1},
     {"official_score", "rank by the running training KL instead of the held-out KL", OPT_BOOL, P(official_score), 0, 1,
@@ -246,6 +250,9 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
         mixer_names(known, sizeof known);
         return err_set(e, ERR_USAGE, "student: '%s' is not a mixer for students; known: %s", o->student, known);
     }
+    if (o->init && o->student_init_ckpt[0])
+        return err_set(e, ERR_USAGE, "init: student_init_ckpt has its own start; expected init teacher with it");
+    TRY(fit_check(o->init, mixer_at(mixer_find(o->force_window_on_all_layers ? "swa_v1" : o->student)), e));
     if (!s) return selector_unknown(o->selector, e);
     if (s->needs & NEEDS_RECALL && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "selector: '%s' needs the recall probe: give recall_keys", o->selector);
