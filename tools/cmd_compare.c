@@ -5,6 +5,7 @@
 #include "report/compare.h"
 #include "report/report.h"
 #include "tools/run_dir.h"
+#include "tools/session.h"
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +102,7 @@ static int run(Cli *c, Err *e) {
     TRY(cli_require(c, o->text, "--text FILE", e));
     TRY(seeds_parse(((Extra *)c->options[1])->seeds, seed, &n, e));
     TRY(pipeline_check(o, e));
-    if (file_exists(o->text) != 1) return err_set(e, ERR_IO, "%s: not a file", o->text);
+    TRY(text_there(o->text, o->text_field, o->document_separator, e));
     TRY(run_dir_open(c, "run.json", 0, e));
     TRY(run_json_write(c, e));
     const int rc = compare_seeds(c, seed, n, e);

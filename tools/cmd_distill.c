@@ -96,7 +96,8 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
                        k->VOC);
     const ShardOptions so = {.add_eos = o->add_eos && k->n_eos ? k->eos[0] : -1,
                              .max_tokens = (size_t)o->max_tokens,
-                             .split = o->document_separator[0] ? o->document_separator : NULL};
+                             .split = o->document_separator,
+                             .field = o->text_field};
     TRY(run_data_open(&r->data, c, o->text, r->tokenizer, &so, e));
     const TextStream text = {
         .d = &r->data, .seed = o->seed, .heldout = o->heldout, .boundaries = o->document_boundaries};

@@ -7,6 +7,7 @@
 #include "run/pipeline.h"
 #include "report/report.h"
 #include "tools/run_dir.h"
+#include "tools/session.h"
 #include <math.h>
 #include <string.h>
 
@@ -84,7 +85,7 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     TRY(cli_require(c, o->text, "--text FILE", e));
     TRY(cli_require(c, c->common.output, "-o RUNDIR", e));
     TRY(pipeline_check(o, e));
-    if (file_exists(o->text) != 1) return err_set(e, ERR_IO, "%s: not a file", o->text);
+    TRY(text_there(o->text, o->text_field, o->document_separator, e));
     HfModel h; // what cannot be begun leaves no directory behind
     TRY(hf_open(&h, o->teacher, e));
     hf_close(&h);

@@ -180,8 +180,9 @@ void options_get(const Option *r, const void *options, char *dst, size_t cap) {
 uint64_t options_key(const OptionTable *t, const void *options, unsigned affects, uint64_t h) {
     char text[4096];
     for (int i = 0; i < t->n; i++) {
-        if (!(t->row[i].affects & affects)) continue;
+        if (!(t->row[i].affects & affects & ~AFFECTS_IF_SET)) continue;
         options_get(&t->row[i], options, text, sizeof text);
+        if (t->row[i].affects & AFFECTS_IF_SET && !text[0]) continue;
         h = fingerprint_text(fingerprint_text(h, t->row[i].key), text);
     }
     return h;
@@ -200,7 +201,8 @@ const Option *options_differ(const OptionTable *t, const void *a, const void *b,
 
 int options_check(const OptionTable *t, Err *e) {
     for (int i = 0; i < t->n; i++)
-        if (!t->row[i].affects) return err_set(e, ERR_USAGE, "option '%s' does not say what it affects", t->row[i].key);
+        if (!(t->row[i].affects & ~AFFECTS_IF_SET))
+            return err_set(e, ERR_USAGE, "option '%s' does not say what it affects", t->row[i].key);
     return OK;
 }
 

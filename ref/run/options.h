@@ -26,7 +26,8 @@ enum {
     AFFECTS_SELECTION = 16,  /* which layers are chosen; scores that are there stay */
     AFFECTS_STUDENTS = 32,   /* stages 2 and 3 */
     AFFECTS_EVALUATION = 64, /* what is measured of a finished model */
-    AFFECTS_MODEL = 128      /* how the finished model is written */
+    AFFECTS_MODEL = 128,     /* how the finished model is written */
+    AFFECTS_IF_SET = 256     /* beside another: an empty text is left out of keys, so that older runs keep theirs */
 };
 
 typedef struct {

@@ -2,6 +2,7 @@
 #include "run/pipeline_parts.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/what_is.h"
 #include "io/hf.h"
 #include "method/select.h"
 #include "selectors/budget.h"
@@ -75,14 +76,17 @@ static const Field TEXT[] = {{"tokens", FIELD_I64, offsetof(TextRecord, tokens),
                              {"documents", FIELD_I64, offsetof(TextRecord, documents), 0, 0, FIELD_ALWAYS, 0, NULL}};
 static const Record text_record = {TEXT, 2, sizeof(TextRecord)};
 
+static int is_shard(const char *path) { return file_exists(path) == 1 && what_is_file(path) == IS_SHARD; }
+
 static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     const PipelineOptions *o = p->o;
-    const size_t n = strlen(o->text);
     TextRecord text;
     int found;
-    if (n > 4 && !strcmp(o->text + n - 4, ".tok")) {
-        snprintf(path, cap, "%s", o->text);
-        return OK;
+    if (is_shard(o->text)) {
+        if (o->document_separator[0] || o->text_field[0])
+            return err_set(e, ERR_USAGE, "%s: is a token shard: document_separator and text_field come too late",
+                           o->text);
+        return snprintf(path, cap, "%s", o->text) < (int)cap ? OK : err_set(e, ERR_USAGE, "text: the path is too long");
     }
     TRY(pipeline_path(p, path, cap, "data", NULL, e));
     TRY(file_mkdirs(path, e));
@@ -92,11 +96,13 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     if (found && file_exists(path)) return OK; // written atomically: there means complete
     pipeline_note(p, "tokenizing %s", o->text);
     const int eos = o->add_eos && p->teacher.c.n_eos > 0 ? p->teacher.c.eos[0] : -1;
-    const ShardOptions shard = {.add_eos = eos,
-                                .split = o->document_separator[0] ? o->document_separator : NULL,
-                                .max_tokens = (size_t)o->max_tokens};
+    const ShardOptions shard = {
+        .add_eos = eos, .split = o->document_separator, .field = o->text_field, .max_tokens = (size_t)o->max_tokens};
     ShardStats stats;
     TRY(shard_write(path, o->text, p->tokenizer, &shard, &stats, e));
+    char line[4700];
+    shard_stats_text(&stats, o->text, line, sizeof line);
+    if (p->h->note) p->h->note(p->h->ctx, line);
     text = (TextRecord){(int64_t)stats.tokens, (int64_t)stats.documents};
     return p->m.memo->put(p->m.memo, "text", -1, &text_record, &text, e);
 }
