@@ -20,6 +20,7 @@ static const OptionTable *get_table(void) { return &table; }
 static void extra_defaults(void *o) { *(Extra *)o = (Extra){.seeds = "1,2,3"}; }
 static void defaults(void *o) { pipeline_defaults(o); }
 static void official(void *o) { pipeline_official(o); }
+static void settle(void *o) { pipeline_settle(o); }
 static const CliOptions options = {pipeline_table, sizeof(PipelineOptions), defaults, official};
 static const CliOptions extra = {get_table, sizeof(Extra), extra_defaults, NULL};
 static const CliAlias aliases[] = {{"model", "teacher"}, {"data", "text"}, {NULL, NULL}};
@@ -121,6 +122,7 @@ const Command cmd_compare = {
                "--resume goes on after a stop.",
     .common = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG,
     .alias = aliases,
+    .settle = settle,
     .options = {&options, &extra},
     .run = run,
 };

@@ -13,6 +13,7 @@
 
 static void defaults(void *o) { pipeline_defaults(o); }
 static void official(void *o) { pipeline_official(o); }
+static void settle(void *o) { pipeline_settle(o); }
 static const CliOptions options = {pipeline_table, sizeof(PipelineOptions), defaults, official};
 static const CliAlias aliases[] = {{"model", "teacher"}, {"data", "text"}, {NULL, NULL}};
 
@@ -120,6 +121,7 @@ const Command cmd_run = {
     .details = DIRECTORY,
     .common = COMMON,
     .alias = aliases,
+    .settle = settle,
     .options = {&options},
     .run = run_all,
 };
@@ -132,6 +134,7 @@ const Command cmd_align = {
     .section = "stage1",
     .hidden = "score. stage2. stage3. ",
     .alias = aliases,
+    .settle = settle,
     .options = {&options},
     .run = run_align,
 };
@@ -144,6 +147,7 @@ const Command cmd_score = {
     .section = "score",
     .hidden = "stage2. stage3. ",
     .alias = aliases,
+    .settle = settle,
     .options = {&options},
     .run = run_score,
 };
@@ -156,6 +160,7 @@ const Command cmd_select = {
     .section = "score",
     .hidden = "stage2. stage3. ",
     .alias = aliases,
+    .settle = settle,
     .options = {&options},
     .run = run_select,
 };

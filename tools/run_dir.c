@@ -49,8 +49,9 @@ int run_data_open(Dataset *d, const Cli *c, const char *text, const Tokenizer *t
     ShardStats stats;
     const char *use = path;
     TRY(cli_require(c, text, "--text FILE", e));
-    if (shard && ((o->split && o->split[0]) || (o->field && o->field[0])))
-        return err_set(e, ERR_USAGE, "%s: is a token shard: document_separator and text_field come too late", text);
+    if (shard && ((o->split && o->split[0]) || (o->field && o->field[0]) || o->max_tokens))
+        return err_set(e, ERR_USAGE, "%s: is a token shard: document_separator, text_field, max_tokens come too late",
+                       text);
     if (shard) use = text;
     else {
         TRY(run_path(dir, sizeof dir, c, "data", e));

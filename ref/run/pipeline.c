@@ -83,9 +83,9 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     TextRecord text;
     int found;
     if (is_shard(o->text)) {
-        if (o->document_separator[0] || o->text_field[0])
-            return err_set(e, ERR_USAGE, "%s: is a token shard: document_separator and text_field come too late",
-                           o->text);
+        if (o->document_separator[0] || o->text_field[0] || o->max_tokens)
+            return err_set(e, ERR_USAGE,
+                           "%s: is a token shard: document_separator, text_field, max_tokens come too late", o->text);
         return snprintf(path, cap, "%s", o->text) < (int)cap ? OK : err_set(e, ERR_USAGE, "text: the path is too long");
     }
     TRY(pipeline_path(p, path, cap, "data", NULL, e));
@@ -129,6 +129,9 @@ static int probes_open(Pipeline *p, Err *e) {
     const int B = o->eval_batch_size ? o->eval_batch_size : o->stage2.micro_batch_size;
     const int T = o->eval_seq_len ? o->eval_seq_len : o->stage2.train_seq_len;
     TRY(heldout_open(&p->heldout, &p->teacher, &p->m.text, B, T, o->eval_batches, (size_t)o->cache_mb << 19, e));
+    if (p->heldout.batches < o->eval_batches || p->heldout.B < B)
+        pipeline_note(p, "eval_batches: the held-out text has %d batches of %d x %d tokens, not %d of %d x %d",
+                      p->heldout.batches, p->heldout.B, T, o->eval_batches, B, T);
     p->scoring = p->m.text;
     if (!o->recall_keys[0]) return OK;
     RecallSpec s = {.disjoint = !o->recall_values[0]};
@@ -239,6 +242,9 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
     int mixer[MAX_LAYERS];
     for (int l = 0; l < p->teacher.c.L; l++) mixer[l] = mixer_find(start_mixer(o));
     TRY(transfer_config(c, &p->teacher.c, mixer, e));
+    if (o->window_size && !swa && !o->window_on_kept_layers)
+        pipeline_note(p, "window_size: no layer uses it: it goes with student swa_v1, window_on_kept_layers or "
+                         "force_window_on_all_layers");
     if (swa) c->swa_window = window;
     if (o->force_window_on_all_layers || (o->window_on_kept_layers && (o->window_size || swa))) c->window = window;
     c->linear_bias = p->o->keep_biases && c->qkv_bias;

@@ -205,6 +205,12 @@ void pipeline_official(PipelineOptions *o) {
     o->log_every = 10;
 }
 
+void pipeline_settle(PipelineOptions *o) {
+    StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
+    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++)
+        if (stage[i]->micro_batch_size > stage[i]->batch_size) stage[i]->micro_batch_size = stage[i]->batch_size;
+}
+
 /* Every name of the comma list is a selector, none twice; with all draws and all K they fit the table. */
 static int students_check(const PipelineOptions *o, Err *e) {
     char name[32];

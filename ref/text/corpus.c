@@ -122,8 +122,15 @@ static int refuse_nul(const char *path, size_t at, Err *e) {
 
 int corpus_text_check(const char *path, const void *data, size_t size, Err *e) {
     const WhatIs is = what_is(data, size);
-    if (is > IS_JSON && is != IS_HTML && is != IS_BINARY) return what_is_refuse(is, path, "text", e);
+    if (is > IS_JSON && is != IS_HTML && is != IS_BINARY) return what_is_refuse(is, path, "UTF-8 text", e);
     return OK;
+}
+
+int corpus_file_open(File *f, const char *path, Err *e) {
+    TRY(file_open(f, path, e));
+    const int rc = corpus_text_check(path, f->data, f->size, e);
+    if (rc) file_close(f);
+    return rc;
 }
 
 /* The members of an object, for a message. */
@@ -227,7 +234,7 @@ static int split_read(Corpus *c, const char *s, Err *e) {
     return OK;
 }
 
-static int files_open(Corpus *c, char **path, size_t n, Err *e) {
+static int files_open(Corpus *c, char **path, size_t n, const char *field, Err *e) {
     void *p;
     TRY(mem_alloc(&p, n * sizeof *c->file, "texts", e));
     c->file = p;
@@ -243,6 +250,10 @@ static int files_open(Corpus *c, char **path, size_t n, Err *e) {
         c->bytes += f->file.size;
         if (!f->jsonl) c->plain += f->file.size;
     }
+    if (field && field[0] && c->plain == c->bytes && c->bytes) {
+        err_set(e, ERR_USAGE, "text_field: got '%s', but %s is plain text, not JSON lines", field, c->file[0].path);
+        return err_hint(e, "leave it out");
+    }
     if (c->n_split && !c->plain && c->bytes) {
         err_set(e, ERR_USAGE, "document_separator: given, but %s is JSON lines: each line is a document",
                 c->file[0].path);
@@ -257,7 +268,7 @@ int corpus_open(Corpus *c, const char *input, const CorpusForm *form, Err *e) {
     *c = (Corpus){.field = form && form->field && form->field[0] ? form->field : "text"};
     TRY(corpus_list(&path, &n, input, e));
     int rc = form && form->split ? split_read(c, form->split, e) : OK;
-    if (!rc) rc = files_open(c, path, n, e);
+    if (!rc) rc = files_open(c, path, n, form ? form->field : NULL, e);
     file_list_free(path, n);
     if (rc) corpus_close(c);
     else corpus_rewind(c);

@@ -62,4 +62,7 @@ int corpus_list(char ***path, size_t *n, const char *input, Err *e);
 /* ERR_INPUT when bytes that are taken as one text, as they are, are another kind of file. */
 int corpus_text_check(const char *path, const void *data, size_t size, Err *e);
 
+/* file_open of a text, with that check. */
+int corpus_file_open(File *f, const char *path, Err *e);
+
 #endif
