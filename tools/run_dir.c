@@ -2,6 +2,7 @@
 #include "tools/run_dir.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/what_is.h"
 #include "base/worker.h"
 #include "io/hf.h"
 #include "run/checkpoint.h"
@@ -48,21 +49,15 @@ int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
 
 /* ---- data ---- */
 
-static int is_shard(const char *path, int *yes, Err *e) {
-    File f;
-    TRY(file_open(&f, path, e));
-    *yes = f.size >= 7 && !memcmp(f.data, "HYBTOK1", 7);
-    file_close(&f);
-    return OK;
-}
-
 int run_data_open(Dataset *d, const Cli *c, const char *text, const Tokenizer *t, const ShardOptions *o, Err *e) {
-    char dir[1024], path[1024], line[1300];
-    int shard = 0;
+    char dir[1024], path[1024], line[4700];
+    const int shard = file_exists(text) == 1 && what_is_file(text) == IS_SHARD;
     ShardStats stats;
     const char *use = path;
     TRY(cli_require(c, text, "--text FILE", e));
-    TRY(is_shard(text, &shard, e));
+    if (shard && ((o->split && o->split[0]) || (o->field && o->field[0]) || o->max_tokens))
+        return err_set(e, ERR_USAGE, "%s: is a token shard: document_separator, text_field, max_tokens come too late",
+                       text);
     if (shard) use = text;
     else {
         TRY(run_path(dir, sizeof dir, c, "data", e));
@@ -70,8 +65,7 @@ int run_data_open(Dataset *d, const Cli *c, const char *text, const Tokenizer *t
         TRY(file_join(path, sizeof path, dir, "text.tok", e));
         if (file_exists(path) != 1) {
             TRY(shard_write(path, text, t, o, &stats, e));
-            snprintf(line, sizeof line, "%s: %llu tokens in %llu documents", text, (unsigned long long)stats.tokens,
-                     (unsigned long long)stats.documents);
+            shard_stats_text(&stats, text, line, sizeof line);
             cli_note((void *)(uintptr_t)c, line);
         }
     }

@@ -60,6 +60,37 @@ int file_open(File *f, const char *path, Err *e) {
     return rc;
 }
 
+/* Standard input comes once, but a text is read more than once (hashed, counted, written): it is kept. */
+static struct {
+    void *data;
+    size_t size, cap;
+    int whole;
+} input;
+
+static int input_read(Err *e) {
+    while (!input.whole) {
+        if (input.size == input.cap) {
+            const size_t cap = input.cap * 2 + (1 << 20);
+            TRY(mem_grow(&input.data, input.cap, cap, "standard input", e));
+            input.cap = cap;
+        }
+        const ssize_t got = read(0, (char *)input.data + input.size, input.cap - input.size);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return io_error(e, "standard input", "cannot read");
+        input.whole = !got;
+        input.size += (size_t)got;
+    }
+    return OK;
+}
+
+int file_open_text(File *f, const char *path, Err *e) {
+    memset(f, 0, sizeof *f);
+    if (strcmp(path, "-")) return file_open(f, path, e);
+    TRY(input_read(e));
+    *f = (File){input.size ? input.data : (const void *)"", input.size, 0};
+    return OK;
+}
+
 void file_close(File *f) {
     if (f->mapped) munmap((void *)(uintptr_t)f->data, f->size);
     memset(f, 0, sizeof *f);

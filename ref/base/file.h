@@ -20,6 +20,8 @@ typedef struct {
 /* Regular files only (a directory or a fifo is refused by name). ERR_IO with strerror on failure; f is zeroed then.
  * The file must not be shortened by another process while it is open (the system would raise SIGBUS). */
 int file_open(File *f, const char *path, Err *e);
+/* The same, but "-" is standard input: read to its end the first time, the same bytes each time. */
+int file_open_text(File *f, const char *path, Err *e);
 void file_close(File *f); /* also fine on a zeroed File */
 
 int file_exists(const char *path);         /* 1 regular file, 2 directory, 0 nothing (or not visible) */

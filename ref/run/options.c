@@ -179,13 +179,15 @@ void options_get(const Option *r, const void *options, char *dst, size_t cap) {
 
 static int is_zero(const Option *r, const void *options) {
     const void *p = cfield(r, options);
-    return r->kind == OPT_I64 ? !*(const int64_t *)p : !*(const int *)p;
+    if (r->kind == OPT_TEXT) return !*(const char *)p;
+    if (r->kind == OPT_REAL) return *(const double *)p == 0;
+    return r->kind == OPT_I64 || r->kind == OPT_U64 ? !*(const int64_t *)p : !*(const int *)p;
 }
 
 uint64_t options_key(const OptionTable *t, const void *options, unsigned affects, uint64_t h) {
     char text[4096];
     for (int i = 0; i < t->n; i++) {
-        if (!(t->row[i].affects & affects)) continue;
+        if (!(t->row[i].affects & affects & ~AFFECTS_IF_SET)) continue;
         if (t->row[i].affects & AFFECTS_IF_SET && is_zero(&t->row[i], options)) continue;
         options_get(&t->row[i], options, text, sizeof text);
         h = fingerprint_text(fingerprint_text(h, t->row[i].key), text);

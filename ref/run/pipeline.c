@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/text_buf.h"
+#include "base/what_is.h"
 #include "io/hf.h"
 #include "io/jsonl.h"
 #include "method/select.h"
@@ -79,14 +80,17 @@ static const Field TEXT[] = {{"tokens", FIELD_I64, offsetof(TextRecord, tokens),
                              {"documents", FIELD_I64, offsetof(TextRecord, documents), 0, 0, FIELD_ALWAYS, 0, NULL}};
 static const Record text_record = {TEXT, 2, sizeof(TextRecord)};
 
+static int is_shard(const char *path) { return file_exists(path) == 1 && what_is_file(path) == IS_SHARD; }
+
 static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     const PipelineOptions *o = p->o;
-    const size_t n = strlen(o->text);
     TextRecord text;
     int found;
-    if (n > 4 && !strcmp(o->text + n - 4, ".tok")) {
-        snprintf(path, cap, "%s", o->text);
-        return OK;
+    if (is_shard(o->text)) {
+        if (o->document_separator[0] || o->text_field[0] || o->max_tokens)
+            return err_set(e, ERR_USAGE,
+                           "%s: is a token shard: document_separator, text_field, max_tokens come too late", o->text);
+        return snprintf(path, cap, "%s", o->text) < (int)cap ? OK : err_set(e, ERR_USAGE, "text: the path is too long");
     }
     TRY(pipeline_path(p, path, cap, "data", NULL, e));
     TRY(file_mkdirs(path, e));
@@ -96,11 +100,13 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     if (found && file_exists(path)) return OK; // written atomically: there means complete
     pipeline_note(p, "tokenizing %s", o->text);
     const int eos = o->add_eos && p->teacher.c.n_eos > 0 ? p->teacher.c.eos[0] : -1;
-    const ShardOptions shard = {.add_eos = eos,
-                                .split = o->document_separator[0] ? o->document_separator : NULL,
-                                .max_tokens = (size_t)o->max_tokens};
+    const ShardOptions shard = {
+        .add_eos = eos, .split = o->document_separator, .field = o->text_field, .max_tokens = (size_t)o->max_tokens};
     ShardStats stats;
     TRY(shard_write(path, o->text, p->tokenizer, &shard, &stats, e));
+    char line[4700];
+    shard_stats_text(&stats, o->text, line, sizeof line);
+    if (p->h->note) p->h->note(p->h->ctx, line);
     text = (TextRecord){(int64_t)stats.tokens, (int64_t)stats.documents};
     return p->m.memo->put(p->m.memo, "text", -1, &text_record, &text, e);
 }
@@ -127,6 +133,9 @@ static int probes_open(Pipeline *p, Err *e) {
     const int B = o->eval_batch_size ? o->eval_batch_size : o->stage2.micro_batch_size;
     const int T = o->eval_seq_len ? o->eval_seq_len : o->stage2.train_seq_len;
     TRY(heldout_open(&p->heldout, &p->teacher, &p->m.text, B, T, o->eval_batches, (size_t)o->cache_mb << 19, e));
+    if (p->heldout.batches < o->eval_batches || p->heldout.B < B)
+        pipeline_note(p, "eval_batches: the held-out text has %d batches of %d x %d tokens, not %d of %d x %d",
+                      p->heldout.batches, p->heldout.B, T, o->eval_batches, B, T);
     p->scoring = p->m.text;
     if (!o->recall_keys[0]) return OK;
     RecallSpec s = {.disjoint = !o->recall_values[0]};
@@ -249,6 +258,9 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
     int mixer[MAX_LAYERS];
     for (int l = 0; l < p->teacher.c.L; l++) mixer[l] = mixer_find(start_mixer(o));
     TRY(transfer_config(c, &p->teacher.c, mixer, e));
+    if (o->window_size && !swa && !o->window_on_kept_layers)
+        pipeline_note(p, "window_size: no layer uses it: it goes with student swa_v1, window_on_kept_layers or "
+                         "force_window_on_all_layers");
     if (swa) c->swa_window = window;
     if (o->force_window_on_all_layers || (o->window_on_kept_layers && (o->window_size || swa))) c->window = window;
     c->linear_bias = p->o->keep_biases && c->qkv_bias;

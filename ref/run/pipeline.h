@@ -29,7 +29,8 @@
 typedef struct {
     /* what goes in */
     char teacher[1024];           /* model directory */
-    char text[1024];              /* text or JSONL file, or token shard (.tok) */
+    char text[4096];              /* what text/corpus.h takes, or a token shard */
+    char text_field[128];         /* of JSON lines; "": text */
     char document_separator[64];  /* of a plain text; "": the file is one document */
     char student_init_ckpt[1024]; /* finished stage-1 student (model directory): stage 1 is skipped */
     /* mixer of the layers that are not kept: student_name of the official code, "gdn_v4" */
@@ -95,6 +96,7 @@ typedef struct {
  * official). */
 void pipeline_defaults(PipelineOptions *o);
 /* The official code's choices and hyperparameters, one assignment each (ref/METHOD.md 4, 9). */
+void pipeline_settle(PipelineOptions *o); /* no stage has more sequences at a time than in a step */
 void pipeline_official(PipelineOptions *o);
 const OptionTable *pipeline_table(void);
 int pipeline_check(const PipelineOptions *o, Err *e);

@@ -8,6 +8,7 @@
 #include "run/pipeline.h"
 #include "run/record.h"
 #include "selectors/selectors.h"
+#include "text/corpus.h"
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ static void put_layers(JsonOut *j, const char *key, const int *keep, int L) {
 
 static int input_file(uint64_t *hash, JsonOut *j, const char *path, const char *name, Err *e) {
     File f;
-    TRY(file_open(&f, path, e));
+    TRY(file_open_text(&f, path, e));
     const uint32_t crc = file_crc32c(0, f.data, f.size);
     const uint64_t v[2] = {f.size, crc};
     file_close(&f);
@@ -77,6 +78,20 @@ static int input_model(uint64_t *hash, JsonOut *j, const char *dir, Err *e) {
     return rc;
 }
 
+/* The files of a text: "text", "text_2", ... */
+static int input_texts(uint64_t *hash, JsonOut *j, const char *text, Err *e) {
+    char **path, name[32] = "text";
+    size_t n;
+    TRY(corpus_list(&path, &n, text, e));
+    int rc = OK;
+    for (size_t i = 0; i < n && !rc; i++) {
+        if (i) snprintf(name, sizeof name, "text_%zu", i + 1);
+        rc = input_file(hash, j, path[i], name, e);
+    }
+    file_list_free(path, n);
+    return rc;
+}
+
 int inputs_hash(uint64_t *hash, JsonOut *j, const PipelineOptions *o, Err *e) {
     const char *const key[2] = {"teacher", "student_init_ckpt"}, *const dir[2] = {o->teacher, o->student_init_ckpt};
     *hash = 0;
@@ -86,7 +101,7 @@ int inputs_hash(uint64_t *hash, JsonOut *j, const PipelineOptions *o, Err *e) {
         TRY(input_model(hash, j, dir[i], e));
         if (j) json_out_close(j);
     }
-    return input_file(hash, j, o->text, "text", e);
+    return input_texts(hash, j, o->text, e);
 }
 
 /* ---------------------------------------------------------------- run.json */

@@ -5,6 +5,7 @@
  * apart and end with EOS (neither), weight decay spares norms, gates and biases (nothing is spared), attn_norm learns
  * at lr (lr_attn). Budgets and learning rates are those of a small model: the official ones are for 1.5B to 7B
  * parameters. */
+#include "text/corpus.h"
 #include "run/pipeline.h"
 #include "method/fit.h"
 #include "method/transfer.h"
@@ -17,9 +18,9 @@
 #define P(MEMBER) offsetof(PipelineOptions, MEMBER)
 static const Option ROWS[] = {
     {"teacher", "model directory", OPT_TEXT, P(teacher), 0, 1024, NULL, AFFECTS_LOOKS},
-    {"text", "text or JSONL file, or token shard (.tok)", OPT_TEXT, P(text), 0, 1024, NULL, AFFECTS_LOOKS},
-    {"document_separator", "between documents of a plain text; empty: one document", OPT_TEXT, P(document_separator), 0,
-     64, NULL, AFFECTS_DATA},
+    {"text", TEXT_HELP, OPT_TEXT, P(text), 0, 4096, NULL, AFFECTS_LOOKS},
+    {"text_field", TEXT_FIELD_HELP, OPT_TEXT, P(text_field), 0, 128, NULL, AFFECTS_DATA | AFFECTS_IF_SET},
+    {"document_separator", SEPARATOR_HELP, OPT_TEXT, P(document_separator), 0, 64, NULL, AFFECTS_DATA},
     {"student_init_ckpt", "finished stage-1 student; stage 1 is skipped", OPT_TEXT, P(student_init_ckpt), 0, 1024, NULL,
      AFFECTS_STAGE1},
     {"student", "mixer: gdn_v1 to gdn_v6, gla_v1, kda_v1, kda_v2, swa_v1", OPT_TEXT, P(student), 0, 32, NULL,
@@ -206,6 +207,12 @@ void pipeline_official(PipelineOptions *o) {
     o->task_new_tokens = 200;
     o->seed = 42; // of the Hugging Face Trainer
     o->log_every = 10;
+}
+
+void pipeline_settle(PipelineOptions *o) {
+    StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
+    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++)
+        if (stage[i]->micro_batch_size > stage[i]->batch_size) stage[i]->micro_batch_size = stage[i]->batch_size;
 }
 
 /* Every name of the comma list is a selector, none twice; with all draws and all K they fit the table. */
