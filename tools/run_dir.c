@@ -113,7 +113,7 @@ int run_train_options(TrainOptions *t, RunPaths *p, const Cli *c, const char *na
 /* ---- run.json ---- */
 
 static uint64_t options_hash(const Cli *c) {
-    uint64_t h = fingerprint_bytes(0, &c->common.seed, sizeof c->common.seed);
+    uint64_t h = fingerprint_backend(fingerprint_bytes(0, &c->common.seed, sizeof c->common.seed), c->common.device);
     for (int k = 0; k < 2 && c->command->options[k]; k++) {
         const uint64_t part = options_key(c->command->options[k]->table(), c->options[k], AFFECTS_NUMBERS, 0);
         h = fingerprint_bytes(h, &part, sizeof part);

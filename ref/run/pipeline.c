@@ -40,7 +40,7 @@ int pipeline_stopped(const Pipeline *p, Err *e) {
 
 void pipeline_key(Pipeline *p, unsigned affects, const char *more) {
     uint64_t h = fingerprint_bytes(0, &p->inputs, sizeof p->inputs);
-    h = options_key(pipeline_table(), p->o, affects, h);
+    h = fingerprint_backend(options_key(pipeline_table(), p->o, affects, h), p->be->name);
     p->memo.key = more ? fingerprint_text(h, more) : h;
 }
 
@@ -388,22 +388,20 @@ static int pipeline_all(Pipeline *p, Err *e) {
     return hybridize(&p->m, e);
 }
 
-/* A finished run with these options is left as it is. */
-static int pipeline_finished(const PipelineOptions *o, const char *dir, const PipelineHooks *h, PipelineResult *r,
-                             int *finished, Err *e) {
+/* A finished run of these options, input files and backend is left as it is. */
+static int pipeline_finished(const Pipeline *p, int *finished, Err *e) {
     char path[1200];
-    PipelineOptions was;
-    int found = 0;
     *finished = 0;
-    TRY(file_join(path, sizeof path, dir, "results.json", e));
+    TRY(file_join(path, sizeof path, p->dir, "results.json", e));
     if (!file_exists(path)) return OK;
-    TRY(pipeline_options_read(&was, dir, &found, e));
-    if (!found) return err_set(e, ERR_INPUT, "%s: results.json is there but run.json is not", dir);
-    if (options_differ(pipeline_table(), &was, o, AFFECTS_NUMBERS) && h->allow_config_change)
-        return file_remove(path, e);                                           // more is wanted of it
-    if (options_differ(pipeline_table(), &was, o, AFFECTS_NUMBERS)) return OK; // run_file() will say which option
-    TRY(pipeline_results_read(r, dir, e));
-    r->finished_before = *finished = 1;
+    const int rc = run_same(p->o, p->dir, p->be->name, e);
+    if (rc == ERR_USAGE && p->h->allow_config_change) {
+        if (e) *e = (Err){0};
+        return file_remove(path, e); // more is wanted of it
+    }
+    TRY(rc);
+    TRY(pipeline_results_read(p->r, p->dir, e));
+    p->r->finished_before = *finished = 1;
     return OK;
 }
 
@@ -422,7 +420,7 @@ int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const P
         rc = err_set(e, ERR_USAGE, "%s: %s is at work here, so its options cannot change now", dir, who);
         err_hint(e, "wait for its end, or go on without --allow-config-change");
     }
-    if (!rc) rc = pipeline_finished(o, dir, hooks, p.r, &finished, e);
+    if (!rc) rc = pipeline_finished(&p, &finished, e);
     if (!rc && finished) pipeline_note(&p, "%s: this run is finished; nothing to do", dir);
     if (!rc && !finished) rc = pipeline_all(&p, e);
     if (!rc && result) *result = *p.r;

@@ -162,6 +162,8 @@ int trajectory_write(const LayerScore *s, int L, int official, const char *dir, 
 int results_write(const PipelineResult *r, const char *dir, Err *e);
 /* What goes in: name, size, CRC-32C of every file that decides the numbers; its hash. */
 int inputs_hash(uint64_t *hash, JsonOut *j /* may be NULL */, const PipelineOptions *o, Err *e);
+/* ERR_USAGE saying what differs, if DIR/run.json is not that of these options, these input files and this backend. */
+int run_same(const PipelineOptions *o, const char *dir, const char *backend, Err *e);
 /* Compares with DIR/run.json, or writes it. */
 int run_file(const PipelineOptions *o, const char *dir, const char *backend, const PipelineHooks *h, uint64_t *inputs,
              Err *e);

@@ -76,9 +76,9 @@ static void row_key(Pipeline *p, const char *name, const int *keep) {
 
 static void model_key(Pipeline *p, const int *keep) { student_key(p, AFFECTS_MODEL, "model", keep); }
 
-/* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and model/ for the
- * main one. */
-static int student_train(Pipeline *p, const char *name, const int *keep, int is_main, StudentRow *row, Err *e) {
+/* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and model/ if
+ * it is to be saved. */
+static int student_train(Pipeline *p, const char *name, const int *keep, int save, StudentRow *row, Err *e) {
     char dir[80];
     Model m;
     TrainResult t = {0};
@@ -94,7 +94,7 @@ static int student_train(Pipeline *p, const char *name, const int *keep, int is_
     pipeline_peak(p);
     int rc = evaluate(p, &m, row, e);
     model_key(p, keep);
-    if (!rc && is_main) rc = pipeline_model_save(p, &m, e);
+    if (!rc && save) rc = pipeline_model_save(p, &m, e);
     model_close(&m);
     return rc;
 }
@@ -138,7 +138,7 @@ static int student(Pipeline *p, const char *name, Model *as_is, const int *keep,
             char text[256];
             select_text(text, sizeof text, keep, p->r->L);
             pipeline_note(p, "stage 2: %s, softmax layers %s", name, text[0] ? text : "none");
-            TRY(student_train(p, name, keep, is_main, row, e));
+            TRY(student_train(p, name, keep, !saved, row, e));
         }
         snprintf(row->name, sizeof row->name, "%s", name);
         row->select_seconds = select_seconds;

@@ -96,6 +96,7 @@ static int run_begin(void *ctx, Train *t, Err *e) {
     snprintf(r->s.run, sizeof r->s.run, "%s", task->run ? task->run : "");
     r->s.fingerprint =
         fingerprint_real(stage_key(&r->o->stage, fingerprint_text(r->o->fingerprint, task->stage)), r->o->nan);
+    r->s.fingerprint = fingerprint_backend(r->s.fingerprint, task->model->be->name);
     if (r->o->dir) TRY(run_load(r, e));
     if (r->o->log_path) {
         TRY(train_log_trim(r->o->log_path, task->stage, task->run, t->step, e));
