@@ -92,10 +92,26 @@ static void run_small(PipelineOptions *o) {
     o->keep_checkpoints = 1; // so that what is trained is told from what is measured
 }
 
+/* Both texts line by line as JSON lines, one as "text", the other as "body". */
+static void lines_write(const char *path, const char *text, const char *body) {
+    char a[256], b[256], line[600];
+    Err e = {0};
+    FILE *x = fopen(text, "r"), *y = fopen(body, "r");
+    ck_assert(x && y);
+    while (fgets(a, sizeof a, x) && fgets(b, sizeof b, y)) {
+        a[strcspn(a, "\n")] = b[strcspn(b, "\n")] = 0;
+        snprintf(line, sizeof line, "{\"text\": \"%s\", \"body\": \"%s\"}\n", a, b);
+        must(file_append(path, line, strlen(line), &e), &e);
+    }
+    fclose(x);
+    fclose(y);
+}
+
 static void inputs(void) {
     if (file_exists(at("text.txt"))) return;
     text_write(at("text.txt"), 4, 3000);
     text_write(at("other.txt"), 5, 3000);
+    lines_write(at("lines.jsonl"), at("text.txt"), at("other.txt"));
     teacher_write(at("teacher"), 3);
     teacher_write(at("other"), 7);
     text_write(at("moved.txt"), 4, 3000);
@@ -222,10 +238,12 @@ enum {
     EXPLICIT,
     CURVE,
     BF16,
+    LINES,
+    FIT,
     SETTINGS
 };
 static const struct {
-    const char *device, *set[12]; /* "key=value" */
+    const char *device, *set[12]; /* "key=value", "@": a file of inputs() */
 } SETTING[SETTINGS] = {
     [PLAIN] = {"cpu", {NULL}},
     [SCHEDULES] = {"cpu",
@@ -248,6 +266,8 @@ static const struct {
     [EXPLICIT] = {"cpu", {"selector=explicit", "keep_full_attention_layers=2"}},
     [CURVE] = {"cpu", {"curve_k=2"}},
     [BF16] = {"cpu-bf16", {NULL}},
+    [FIT] = {"cpu", {"init=fit", "init_tokens=48"}},
+    [LINES] = {"cpu", {"text=@lines.jsonl", "document_separator="}},
 };
 
 /* How an option is changed. What is not here is changed in a plain run, by its kind: see value_other. */
@@ -259,6 +279,8 @@ static const struct {
     {"teacher", "%s/moved", PLAIN, "the same files elsewhere"},
     {"text", "%s/moved.txt", PLAIN, "the same file elsewhere"},
     {"document_separator", "night, ", PLAIN, NULL},
+    {"text_field", "body", LINES, NULL},
+    {"init_tokens", "96", FIT, NULL},
     {"student_init_ckpt", "%s/aligned/model", PLAIN, "it is the run's own stage-1 student"},
     {"student", "gla_v1", PLAIN, NULL},
     {"window_size", "5", WINDOW, NULL},
@@ -424,7 +446,7 @@ START_TEST(every_option) {
         char key[64];
         const char *equals = strchr(SETTING[_i].set[i], '=');
         snprintf(key, sizeof key, "%.*s", (int)(equals - SETTING[_i].set[i]), SETTING[_i].set[i]);
-        must(options_set(t, &o, key, equals + 1, &e), &e);
+        must(options_set(t, &o, key, equals[1] == '@' ? at(equals + 2) : equals + 1, &e), &e);
     }
     must(go_on(at("base"), SETTING[_i].device, &o, 0, &steps, &was, &e), &e);
     for (int i = 0; i < t->n; i++) {

@@ -315,10 +315,11 @@ static int layout_rows(Pipeline *p, const int *keep, Err *e) {
     return OK;
 }
 
-/* What only some selectors leave, of a run that had others. */
+/* What only some selectors leave, of a run that had others. Who shares a run has the same ones. */
 static int selection_clear(const Pipeline *p, Err *e) {
     static const char *const names[] = {"trajectory.csv", "budget.csv", "agreement.csv"};
     char path[1200];
+    if (p->m.memo->shared(p->m.memo)) return OK;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         TRY(pipeline_path(p, path, sizeof path, names[i], NULL, e));
         TRY(file_remove(path, e));
