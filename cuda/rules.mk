@@ -68,6 +68,7 @@ $(B)/tests/test_cuda $(B)/tests/test_rounding $(B)/tests/test_cuda_emu: LDLIBS +
 $(B)/tests/test_cuda $(B)/tests/test_rounding: $(EMU_LIB)
 $(B)/tests/test_cuda_emu: $(B)/cuda_emu/planted_all.o $(EMU_LIB)
 
+GPU_PACK = $(B)/gpu_verify $(B)/gpu_bench
 # The device run (tests/gpu/): on a machine with a GPU, or `make gpu-verify-emu` for the same checks on the emulator.
 $(B)/gpu_verify: $(B)/tests/gpu/verify.o $(B)/tests/gpu/large_check.o $(B)/libtools.a $(B)/libhyb.a $(TOOL_CUDA) $(EMU_LIB)
 	$(CC) $(OPT) $(LDFLAGS) $^ $(B)/libtools.a $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) -lstdc++ $(OMP) $(LDLIBS) -o $@
@@ -77,13 +78,24 @@ $(B)/gpu_bench: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(CUDA_LIB) $(B)
 $(B)/gpu_bench_emu: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(EMU_LIB) $(B)/libtools.a $(B)/libhyb.a
 	$(CXX) $(EMU_FLAGS) -Itests/gpu -x c++ tests/gpu/bench.cu -x none $(filter %.o %.a,$^) $(B)/libhyb.a $(LDFLAGS) $(OMP) $(LDLIBS) -o $@
 $(B)/tests/gpu/bench_model.o $(B)/tests/gpu/large_check.o: ALLFLAGS += -Itests/gpu -Itests
-gpu-verify: $(B)/gpu_verify ## on a GPU: every op, models, training against the CPU, and compute-sanitizer
-	@sh tests/gpu/verify.sh $(B)/gpu_verify
-gpu-bench: $(B)/gpu_bench ## on a GPU: every op timed beside the copy bandwidth, the matrix rate and PyTorch
-	@sh tests/gpu/bench.sh $(B)/gpu_bench
+gpu-verify: $(B)/gpu_verify ## on a GPU: every op, models and training against the CPU
+	@$(B)/gpu_verify
+gpu-bench: $(B)/gpu_bench ## on a GPU: every op and whole steps timed beside the copy bandwidth and the matrix rate
+	@rm -f $(B)/bench.csv && $(B)/gpu_bench $(B)/bench.csv
+gpu-device: ## on a GPU: tests/gpu/device.sh, all that a device is asked in 300 s, in the order of what is learnt a second
+	@tests/gpu/device.sh
+gpu-pack: CUDA_ARCHS = 90
+gpu-pack: $(GPU_PACK) ## build/gpu_pack: the binaries of gpu-device for sm_90, stripped, with its scripts, for a machine without a compiler
+	@rm -rf $(B)/gpu_pack && mkdir -p $(B)/gpu_pack
+	@cp tests/gpu/device.sh tests/gpu/peers.py tests/peers/official_step.py $(B)/gpu_pack
+	@for f in $(GPU_PACK); do cp $$f $(B)/gpu_pack/ && strip $(B)/gpu_pack/$$(basename $$f) || exit 1; done
+	@du -sk $(B)/gpu_pack | sed 's/\t.*/ kB in $(subst /,\/,$(B))\/gpu_pack/'
+gpu-device-emu: $(B)/gpu_verify $(B)/gpu_bench_emu ## gpu-device as a whole on the emulator, with /bin/echo for what is not there; ONLY=rmsnorm for one op (minutes without)
+	@OUT=$(B)/device_emu GPU_VERIFY=$(B)/gpu_verify GPU_BENCH=$(B)/gpu_bench_emu BACKENDS="cuda-emu cuda-emu-bf16" NCU=/bin/echo SANITIZER=/bin/echo \
+	  PEERS=/bin/echo OFFICIAL=/bin/echo TOTAL=$(or $(TOTAL),3600) tests/gpu/device.sh $(if $(ONLY),--only $(ONLY))
 gpu-bench-emu: $(B)/gpu_bench_emu ## every row of gpu-bench at tiny shapes on the emulator, and its scripts: what can be checked without a GPU
-	@bash -n tests/gpu/bench.sh && bash -n tests/gpu/verify.sh && sh -n tests/gpu/ptxas.sh && python3 -c "import ast; ast.parse(open('tests/gpu/peers.py').read())"
-	@$(B)/gpu_bench_emu /dev/null >$(B)/bench_emu.txt || { cat $(B)/bench_emu.txt; exit 1; }
+	@sh -n tests/gpu/device.sh && bash -n tests/gpu/device.sh && sh -n tests/gpu/ptxas.sh && python3 -c "import ast; ast.parse(open('tests/gpu/peers.py').read())"
+	@$(B)/gpu_bench_emu >$(B)/bench_emu.txt || { cat $(B)/bench_emu.txt; exit 1; }
 	@cat $(B)/bench_emu.txt
 	@! command -v python3 >/dev/null || python3 tests/peers/official_step.py --device cpu --tiny --ours $(B)/bench_emu.txt
 gpu-verify-emu: $(B)/gpu_verify ## the checks of gpu-verify on the emulator (many minutes)
@@ -91,4 +103,4 @@ gpu-verify-emu: $(B)/gpu_verify ## the checks of gpu-verify on the emulator (man
 mutate-cuda: $(B)/hybridize ## break the fast CUDA kernels on purpose, one line at a time, and require gradcheck on the emulator to notice (minutes)
 	@B=$(B) CXX="$(CXX)" tests/cuda_emu/mutate.sh
 %.d: ;
-.PHONY: mutate-cuda cuda gpu-verify gpu-bench gpu-verify-emu gpu-bench-emu
+.PHONY: gpu-device gpu-pack gpu-device-emu mutate-cuda cuda gpu-verify gpu-bench gpu-verify-emu gpu-bench-emu

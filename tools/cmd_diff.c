@@ -10,7 +10,7 @@
 
 typedef struct {
     double tolerance, relative;
-    int all;
+    int all, gradients;
 } Options;
 static const Option rows[] = {
     {"tolerance", "largest absolute difference that passes", OPT_REAL, offsetof(Options, tolerance), 0, 1e30, NULL,
@@ -19,13 +19,15 @@ static const Option rows[] = {
      offsetof(Options, relative), 0, 1e30, NULL, AFFECTS_EVALUATION},
     {"all", "print every tensor, not only those beyond tolerance", OPT_BOOL, offsetof(Options, all), 0, 0, NULL,
      AFFECTS_EVALUATION},
+    {"gradients", "of two dumps the gradients, not the activations", OPT_BOOL, offsetof(Options, gradients), 0, 0, NULL,
+     AFFECTS_EVALUATION},
 };
-static const OptionTable table = {rows, 3};
+static const OptionTable table = {rows, 4};
 static const OptionTable *get_table(void) { return &table; }
 static void defaults(void *p) { ((Options *)p)->relative = 1e-5; }
 static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
-/* ---- one side: a model directory or a safetensors file (in a directory: activations.safetensors) ---- */
+/* ---- one side: a model directory or a safetensors file (in a directory: that of the dump) ---- */
 
 typedef struct {
     const char *path;
@@ -34,13 +36,13 @@ typedef struct {
     Safetensors s;
 } Side;
 
-static int side_open(Side *x, const char *path, Err *e) {
+static int side_open(Side *x, const char *path, int gradients, Err *e) {
     char inside[1200];
     memset(x, 0, sizeof *x);
     x->path = path;
     if (file_exists(path) != 2) return safetensors_open(&x->s, path, e);
-    TRY(file_join(inside, sizeof inside, path, "activations.safetensors", e));
-    if (file_exists(inside) == 1) return safetensors_open(&x->s, inside, e);
+    TRY(file_join(inside, sizeof inside, path, gradients ? "gradients.safetensors" : "activations.safetensors", e));
+    if (file_exists(inside) == 1 || gradients) return safetensors_open(&x->s, inside, e);
     TRY(hf_open(&x->h, path, e));
     x->model = 1;
     return OK;
@@ -224,8 +226,8 @@ static int diff(Cli *c, Err *e) {
     Side a = {0}, b = {0};
     Names names = {.e = e};
     if (c->n_args != 2) return err_set(e, ERR_USAGE, "diff: expected two paths, got %d", c->n_args);
-    int rc = side_open(&a, c->arg[0], e);
-    if (!rc) rc = side_open(&b, c->arg[1], e);
+    int rc = side_open(&a, c->arg[0], o->gradients, e);
+    if (!rc) rc = side_open(&b, c->arg[1], o->gradients, e);
     if (!rc) rc = names_collect(&names, &a);
     if (!rc) rc = compare(o, &a, &b, &names, e);
     names_free(&names);
@@ -238,11 +240,14 @@ const Command cmd_diff = {
     .name = "diff",
     .summary = "The first tensor in which two models, or two dumps of activations, differ.",
     .usage = "A B [options]",
-    .details = "A and B: model directories (of any layout: tensors go by their fla names), safetensors files, or "
-               "directories written by\n"
-               "generate --dump. Goes through the tensors of A in walk order and stops at the first that differs by "
-               "more than --tolerance\n"
-               "and by more than --relative times its largest number; exit code 1 then.",
+    .details =
+        "A and B: model directories (of any layout: tensors go by their fla names), safetensors files, or "
+        "directories written by\n"
+        "generate --dump, of which --gradients takes what --gradients of generate wrote: of every parameter and of "
+        "every layer's\n"
+        "input, last layer first. Goes through the tensors of A in walk order and stops at the first that differs by "
+        "more than --tolerance\n"
+        "and by more than --relative times its largest number; exit code 1 then.",
     .max_args = 2,
     .options = {&options},
     .run = diff,

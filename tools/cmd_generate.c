@@ -2,8 +2,10 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/dump.h"
+#include "io/hf.h"
 #include "model/generate.h"
 #include "text/corpus.h"
+#include "tools/gradients.h"
 #include "tools/session.h"
 #include <stddef.h>
 #include <stdlib.h>
@@ -11,7 +13,7 @@
 
 typedef struct {
     char prompt[16384], prompt_file[1024], dump[1024];
-    int max_new_tokens, top_k, greedy, no_echo, no_special, ignore_eos, stats, prefill;
+    int max_new_tokens, top_k, greedy, no_echo, no_special, ignore_eos, stats, prefill, gradients;
     double temperature, top_p;
 } Options;
 #define AT(f) offsetof(Options, f)
@@ -29,6 +31,8 @@ static const Option rows[] = {
     {"stats", "speed and memory on stderr at the end", OPT_BOOL, AT(stats), 0, 0, NULL, AFFECTS_EVALUATION},
     {"dump", "write the prompt's activations into this directory (also: environment DUMP)", OPT_TEXT, AT(dump), 0, 1024,
      NULL, AFFECTS_EVALUATION},
+    {"gradients", "with --dump: also the gradients of the prompt's own loss", OPT_BOOL, AT(gradients), 0, 0, NULL,
+     AFFECTS_EVALUATION},
     {"prefill", "tokens of the prompt read at once", OPT_INT, AT(prefill), 1, 65536, NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
@@ -100,14 +104,22 @@ static int decode_run(Cli *c, const Session *s, Decode *d, const Ids *ids, int a
     return OK;
 }
 
-/* activations.safetensors, when it is asked for. */
-static int dump(const Options *o, Session *s, const Ids *ids, Err *e) {
+/* activations.safetensors, and gradients.safetensors, when they are asked for. */
+static int dump(const Cli *c, Session *s, const Ids *ids, Err *e) {
+    const Options *o = c->options[0];
     char path[1200];
     const char *dir = o->dump[0] ? o->dump : getenv("DUMP");
     if (!dir || !*dir) return OK;
     TRY(file_mkdirs(dir, e));
     TRY(file_join(path, sizeof path, dir, "activations.safetensors", e));
-    return dump_write(path, &s->m, ids->id, (int)ids->n, e);
+    TRY(dump_write(path, &s->m, ids->id, (int)ids->n, e));
+    if (!o->gradients) return OK;
+    Model m; // the session's has no gradients
+    TRY(file_join(path, sizeof path, dir, "gradients.safetensors", e));
+    TRY(hf_load_model(&m, c->common.model, s->be, GRAD_ALL, e));
+    const int rc = gradients_write(path, &m, ids->id, (int)ids->n, e);
+    model_close(&m);
+    return rc;
 }
 
 static void stats(Cli *c, const Decode *d, size_t prompt, int made, double seconds) {
@@ -129,13 +141,14 @@ static int generate(Cli *c, Err *e) {
     size_t len = 0;
     void *logits = NULL;
     int made = 0, newline = 0;
+    if (o->gradients && !o->dump[0]) return err_set(e, ERR_USAGE, "generate: --gradients needs --dump DIR");
     TRY(session_open(&s, c, 1, e));
     int rc = prompt_ids(&ids, &text, &len, &s, o, e);
     const size_t total = ids.n + o->max_new_tokens;
     if (!rc && total > (size_t)s.m.c.max_positions)
         cli_note(c, "warning: longer than the model's max_position_embeddings");
     if (!rc && total > 1 << 30) rc = err_set(e, ERR_USAGE, "generate: %zu tokens are too many", total);
-    if (!rc) rc = dump(o, &s, &ids, e);
+    if (!rc) rc = dump(c, &s, &ids, e);
     if (!rc) rc = mem_alloc(&logits, s.m.c.VOC * sizeof(float), "logits", e);
     const int step = ids.n < (size_t)o->prefill ? (int)ids.n : o->prefill;
     if (!rc) rc = decode_open(&d, &s.m, 1, (int)total, step, e);

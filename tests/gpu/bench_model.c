@@ -71,25 +71,34 @@ static int row_run(const Row *r, Backend *be, void (*fill)(void *, size_t), doub
     return OK;
 }
 
-int bench_models(Backend *be, int small, void (*fill)(void *p, size_t bytes), double matrix_rate, Err *e) {
-    const Config qwen = bench_config(2048, 36, 16, 2, 11008, 151936, 1),
-                 llama = bench_config(3072, 28, 24, 8, 8192, 128256, 1), tiny = bench_config(32, 2, 2, 1, 48, 50, 1);
-    const Row large_rows[] = {
-        {"Qwen2.5-3B", qwen, STEP_STAGE1, 32, 512, 52000},
-        {"Qwen2.5-3B", qwen, STEP_STAGE2, 4, 4096, 16800},
-        {"Llama-3.2-3B", llama, STEP_STAGE1, 32, 512, 0},
-        {"Llama-3.2-3B", llama, STEP_STAGE2, 4, 4096, 0},
-    };
-    const Row small_rows[] = {{"tiny", tiny, STEP_STAGE1, 2, 10, 1}, {"tiny", tiny, STEP_STAGE2, 2, 10, 1}};
-    const Row *row = small ? small_rows : large_rows;
-    int rc = OK;
-    for (int i = 0; i < (small ? 2 : 4); i++) {
-        Err mine = {0}; // a shape that does not fit is said, and the next one follows
-        const int one = row_run(&row[i], be, fill, matrix_rate, small ? 1 : 3, &mine);
-        if (one) printf("%-14s %s\n", row[i].name, mine.msg), rc = one;
-        if (one == ERR_DEVICE || (one && small)) return err_set(e, one, "%s: %s", row[i].name, mine.msg);
+static const struct {
+    const char *label, *name;
+    StepKind kind;
+    int B, T;
+    double target;
+} large[] = {{"Qwen2.5-3B stage 1", "Qwen2.5-3B", STEP_STAGE1, 32, 512, 52000},
+             {"Qwen2.5-3B stage 2", "Qwen2.5-3B", STEP_STAGE2, 4, 4096, 17000},
+             {"Llama-3.2-3B stage 1", "Llama-3.2-3B", STEP_STAGE1, 32, 512, 0},
+             {"Llama-3.2-3B stage 2", "Llama-3.2-3B", STEP_STAGE2, 4, 4096, 0}},
+  tiny[] = {{"tiny stage 1", "tiny", STEP_STAGE1, 2, 10, 1}, {"tiny stage 2", "tiny", STEP_STAGE2, 2, 10, 1}};
+int bench_model_count(int small) { return small ? 2 : 4; }
+const char *bench_model_name(int small, int i) { return small ? tiny[i].label : large[i].label; }
+
+int bench_model(Backend *be, int small, int i, void (*fill)(void *p, size_t bytes), double matrix_rate, Err *e) {
+    Row r = {.name = small ? tiny[i].name : large[i].name,
+             .c = small   ? bench_config(32, 2, 2, 1, 48, 50, 1)
+                  : i < 2 ? bench_config(2048, 36, 16, 2, 11008, 151936, 1)
+                          : bench_config(3072, 28, 24, 8, 8192, 128256, 1),
+             .kind = small ? tiny[i].kind : large[i].kind,
+             .B = small ? tiny[i].B : large[i].B,
+             .T = small ? tiny[i].T : large[i].T,
+             .target = small ? tiny[i].target : large[i].target};
+    for (;; r.B /= 2, r.target = 0) { // the target is the first shape's
+        *e = (Err){0};
+        const int rc = row_run(&r, be, fill, matrix_rate, small ? 1 : 3, e);
+        if (rc) printf("%-14s B %d T %d: %s\n", r.name, r.B, r.T, e->msg);
+        if (rc != ERR_MEMORY || r.B == 1) return rc;
     }
-    return rc == ERR_MEMORY ? OK : rc;
 }
 
 /* calls[0], [1]: launches, and copies with fills, of one step of a model of L layers. */

@@ -6,10 +6,13 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-/* Tokens a second of stages 1 and 2 at the Qwen2.5-3B and Llama-3.2-3B shapes (small: one tiny shape), beside the limit
- * that the matrix rate (operations a second) gives, the target, and the memory counted beforehand and held. fill:
- * random numbers into device memory. */
-int bench_models(Backend *be, int small, void (*fill)(void *p, size_t bytes), double matrix_rate, Err *e);
+/* Row i of bench_model_count: tokens a second of stage 1 or 2 at the Qwen2.5-3B or Llama-3.2-3B shape (small: a tiny
+ * one), beside the limit that the matrix rate (operations a second) gives, the target, and the memory counted
+ * beforehand and held. A step that the card has no room for is tried in smaller batches; ERR_MEMORY, said, if none
+ * fits. fill: random numbers into device memory. */
+int bench_model_count(int small);
+const char *bench_model_name(int small, int i);
+int bench_model(Backend *be, int small, int i, void (*fill)(void *p, size_t bytes), double matrix_rate, Err *e);
 /* How many launches (and copies and fills) a decoded token and the steps of stages 1 and 2 are, counted on models of
  * one and two layers with the large ones' head size and chunk, so that the same kernels run;
  * then at the Qwen2.5-3B shape, 4 us each, beside the step's time by roofline

@@ -1,7 +1,18 @@
 #!/usr/bin/env python3
-"""peers.py - what PyTorch (and flash-linear-attention, where it is installed) take for the shapes of bench.cu: medians over device events."""
+"""peers.py [short] - what PyTorch (and flash-linear-attention, where it is installed) take for the shapes of bench.cu: medians over device
+events. short: attention by cuDNN and the default, fla at one shape, AdamW; what fits into a lent machine's minute. Exit 127: nothing to run."""
 import statistics
-import torch
+import sys
+
+try:
+    import torch
+except ImportError:
+    print("SKIP peers: no PyTorch")
+    sys.exit(127)
+if not torch.cuda.is_available():
+    print("SKIP peers: PyTorch sees no GPU")
+    sys.exit(127)
+SHORT = "short" in sys.argv
 
 dev, bf = "cuda", torch.bfloat16
 
@@ -35,6 +46,14 @@ def attention(B, T, H, Hk, D):
     g = torch.randn_like(o)
     shape = f"B {B} T {T} H {H}/{Hk} D {D}"
     line("torch sdpa", shape, f)
+    try:  # on Hopper the fastest there is, but not the default
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            o2 = f()
+            line("torch sdpa, cuDNN", shape, f)
+            line("torch sdpa backward, cuDNN", shape, lambda: torch.autograd.grad(o2, (q, k, v), g, retain_graph=True))
+    except Exception as e:
+        print(f"torch sdpa, cuDNN: {type(e).__name__}: {str(e)[:100]}", flush=True)
     line("torch sdpa backward", shape, lambda: torch.autograd.grad(o, (q, k, v), g, retain_graph=True))
 
 
@@ -135,9 +154,12 @@ def step(name, C, L, H, Hk, F, B, T):
 
 
 print(torch.cuda.get_device_name(), "torch", torch.__version__)
-for shape in ((4, 4096), (32, 512), (1, 32768)):
+for shape in ((4, 4096),) if SHORT else ((4, 4096), (32, 512), (1, 32768)):
     attention(*shape, 16, 2, 128)
 adamw(500000000)
+if SHORT:
+    fla(1, 8192, 32, 0)
+    sys.exit(0)
 rows(16384, 2048)
 head_kl(8192, 2048, 128256)
 step("Qwen2.5-3B", 2048, 36, 16, 2, 11008, 2, 4096)

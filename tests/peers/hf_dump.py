@@ -1,24 +1,59 @@
 #!/usr/bin/env python3
-"""Writes the activations of transformers under the names of `hybridize generate --dump`, for `hybridize diff`. Softmax models only
-(Llama, Mistral, Qwen2, Qwen3). Needs torch, transformers and safetensors; not part of `make test`.
+"""Writes what transformers computes under the names of `hybridize generate --dump`, for `hybridize diff`: activations of softmax models (Llama,
+Mistral, Qwen2, Qwen3), and gradients (--gradients) of these and of students in flash-linear-attention. Needs torch, transformers and
+safetensors, for students fla (on a CPU its kernels are replaced as in fla_logits.py); not part of `make test`.
 
-    ./hybridize generate -m MODEL --prompt "Once upon a time" --max-new-tokens 0 --dump OURS
-    python3 tests/peers/hf_dump.py MODEL OURS THEIRS && ./hybridize diff OURS THEIRS
+    ./hybridize generate -m MODEL --prompt "Once upon a time" --max-new-tokens 0 --dump OURS [--gradients]
+    python3 tests/peers/hf_dump.py MODEL OURS THEIRS [--gradients] && ./hybridize diff OURS THEIRS [--gradients --relative 1e-4]
 
-The token ids are taken from OURS/activations.safetensors; THEIRS is a directory.
+The token ids are taken from OURS/activations.safetensors; THEIRS is a directory. A student is exported first (`export --format fla --dtype f32`).
 """
-import importlib, os, sys
+import importlib, json, os, sys
 os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 
+NAMES = {"embed_tokens": "embeddings", "input_layernorm": "attn_norm", "post_attention_layernorm": "mlp_norm", "self_attn": "attn"}
+
+
+def gradients(where, ids, theirs):
+    """Of the loss for labels = ids, by our names: those of fla."""
+    if json.load(open(os.path.join(where, "config.json")))["model_type"] in ("gated_deltanet", "gla", "kda"):
+        import fla_logits
+        if not torch.cuda.is_available():
+            fla_logits.replace_leaves()
+        import fla
+    how = {} if "fla" in sys.modules else {"attn_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **how).train()
+    inputs = {}
+
+    def keep(l):
+        def hook(m, args, kw):
+            inputs[l] = args[0] if args else kw["hidden_states"]
+            inputs[l].retain_grad()
+        return hook
+
+    for l, block in enumerate(model.model.layers):
+        block.register_forward_pre_hook(keep(l), with_kwargs=True)
+    logits = model(ids, use_cache=False).logits[0]
+    torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:]).backward()
+    out = {f"model.layers.{l}.input": x.grad[0].contiguous() for l, x in inputs.items()}
+    for name, p in model.named_parameters():
+        out[".".join(NAMES.get(n, n) for n in name.split("."))] = p.grad.contiguous()
+    save_file(out, os.path.join(theirs, "gradients.safetensors"))
+
+
 def main():
     where, ours, theirs = sys.argv[1:4]
+    os.makedirs(theirs, exist_ok=True)
     with safe_open(os.path.join(ours, "activations.safetensors"), "pt") as f:
         ids = f.get_tensor("ids").long()[None]
+    if "--gradients" in sys.argv:
+        return gradients(where, ids, theirs)
     model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, attn_implementation="eager").eval()
     out = {}
 
@@ -61,7 +96,6 @@ def main():
     after(model.lm_head, "lm_head")
     with torch.no_grad():
         model(ids)
-    os.makedirs(theirs, exist_ok=True)
     save_file(out, os.path.join(theirs, "activations.safetensors"))
 
 

@@ -302,7 +302,8 @@ def table(impl):
 
 
 def run_torch(function, case, dtype):
-    """Outputs and gradients of `function` by name as numpy arrays: activations in `dtype`, gates and states in float (double for float64)."""
+    """Outputs and gradients of `function` by name as numpy arrays, activations in `dtype`, gates and states in float (double for float64); and
+    the names of those that came back in bfloat16."""
     import torch
     types = {"real": getattr(torch, dtype), "wide": torch.float64 if dtype == "float64" else torch.float32}
     x = {k: torch.tensor(v) if case["kind"][k] == "int" else torch.tensor(v).to(types[case["kind"][k]]).requires_grad_() for k, v in case["in"].items()}
@@ -314,7 +315,7 @@ def run_torch(function, case, dtype):
         torch.autograd.backward(list(roots.values()), [up[k].to(v) for k, v in roots.items()])
     mine = {k: v.detach() for k, v in out.items()}
     mine.update({k: x[case["of"][k]].grad for k in case["grad"] if x[case["of"][k]].grad is not None})
-    return {k: v.double().numpy() for k, v in mine.items()}
+    return {k: v.double().numpy() for k, v in mine.items()}, {k for k, v in mine.items() if v.dtype == torch.bfloat16}
 
 
 def run_mlx(function, case, dtype):
@@ -338,4 +339,4 @@ def run_mlx(function, case, dtype):
     grads = dict(zip(moving, grads))
     mine = dict(zip(names, out))
     mine.update({k: grads[case["of"][k]] for k in case["grad"] if case["of"][k] in grads})
-    return {k: np.array(v.astype(mx.float32), dtype=np.float64) for k, v in mine.items()}
+    return {k: np.array(v.astype(mx.float32), dtype=np.float64) for k, v in mine.items()}, {k for k, v in mine.items() if v.dtype == mx.bfloat16}
