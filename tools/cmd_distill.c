@@ -1,5 +1,6 @@
 /* cmd_distill.c - stage 2 or stage 3 by itself: a given student, given softmax layers, one training run. */
 #include "base/mem.h"
+#include "io/ends.h"
 #include "io/hf.h"
 #include "method/distill.h"
 #include "method/heldout.h"
@@ -95,7 +96,7 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     if (r->teacher.be && r->teacher.c.VOC != k->VOC)
         return err_set(e, ERR_INPUT, "vocabularies differ: the teacher has %d tokens, the student %d", r->teacher.c.VOC,
                        k->VOC);
-    const ShardOptions so = {.add_eos = o->add_eos && k->n_eos ? k->eos[0] : -1,
+    const ShardOptions so = {.add_eos = o->add_eos ? ends_document(k, r->tokenizer) : -1,
                              .max_tokens = (size_t)o->max_tokens,
                              .split = o->document_separator,
                              .field = o->text_field};

@@ -55,3 +55,9 @@ int config_check(const Config *c, const char *where, Err *e) {
     }
     return OK;
 }
+
+int config_ends(const Config *c, int id) {
+    for (int i = 0; i < c->n_eos; i++)
+        if (c->eos[i] == id) return 1;
+    return 0;
+}

@@ -39,6 +39,9 @@ typedef struct {
     DType dtype;                  /* of the checkpoint it came from: what saving writes by default */
 } Config;
 
+/* Is id one of the ends of text? */
+int config_ends(const Config *c, int id);
+
 /* Every precondition of the ops, checked once: positive sizes, H % Hk == 0, D even, limits (C, F <= 2^20, VOC <= 2^24,
  * L <= MAX_LAYERS, ...), known mixers, eps > 0 and finite, rope numbers finite. ERR_INPUT naming the field.
  * `where` is the file or "config". */

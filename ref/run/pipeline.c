@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/what_is.h"
+#include "io/ends.h"
 #include "io/hf.h"
 #include "method/select.h"
 #include "selectors/budget.h"
@@ -95,7 +96,8 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     TRY(p->m.memo->get(p->m.memo, "text", -1, &text_record, &text, &found, e));
     if (found && file_exists(path)) return OK; // written atomically: there means complete
     pipeline_note(p, "tokenizing %s", o->text);
-    const int eos = o->add_eos && p->teacher.c.n_eos > 0 ? p->teacher.c.eos[0] : -1;
+    const int eos = o->add_eos ? ends_document(&p->teacher.c, p->tokenizer) : -1;
+    if (o->add_eos && eos < 0) pipeline_note(p, "add_eos: the teacher names no end of text; documents get none");
     const ShardOptions shard = {
         .add_eos = eos, .split = o->document_separator, .field = o->text_field, .max_tokens = (size_t)o->max_tokens};
     ShardStats stats;
