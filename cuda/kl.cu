@@ -26,8 +26,7 @@ __global__ void kl_kernel(wide *loss, real *z, const real *zt, const wide *weigh
     const RowStats s = row_stats(z_n, inv, VOC), t = row_stats(t_n, inv, VOC);
     const float lse_s = logf(s.sum), lse_t = logf(t.sum), shift = s.max - t.max;
     const float shift_low = (float)(((double)s.max - t.max) - shift);
-    // what the rounding of lse does to every probability alike
-    const float fix_s = (float)(exp((double)lse_s) / s.sum), fix_t = (float)(exp((double)lse_t) / t.sum);
+    const float one_s = 1 / s.sum, one_t = 1 / t.sum;
     float more = 0, sum = 0;
     for (int v = threadIdx.x; v < VOC; v += HEAD_THREADS) {
         const float z_s = (float)z_n[v], z_t = (float)t_n[v], u = (((z_s - z_t) - shift) - shift_low) * inv;
@@ -39,8 +38,9 @@ __global__ void kl_kernel(wide *loss, real *z, const real *zt, const wide *weigh
     for (int v = threadIdx.x; v < VOC; v += HEAD_THREADS) {
         const float z_s = (float)z_n[v], z_t = (float)t_n[v], d = (((z_s - z_t) - shift) - shift_low) * inv - D;
         const float pt = expf((z_t - t.max) * inv - lse_t), ps = expf((z_s - s.max) * inv - lse_s);
-        const float qt = pt * fix_t;
-        sum += fabsf(d) < 0.5f ? qt * (d * d) * kl_series(d) : (ps * fix_s - qt) - qt * d;
+        // not pt: its exponent, which has lse in it, is rounded at a larger place
+        const float qt = expf((z_t - t.max) * inv) * one_t;
+        sum += fabsf(d) < 0.5f ? qt * (d * d) * kl_series(d) : (expf((z_s - s.max) * inv) * one_s - qt) - qt * d;
         if (grads) z_n[v] = wn * tau * (ps - pt);
     }
     sum = block_sum(sum);

@@ -89,6 +89,10 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     const int stage2 = ((Extra *)c->options[1])->stage == 2;
     TRY(cli_backend(c, &r->be, e));
     TRY(session_tokenizer(&r->tokenizer, o->teacher[0] ? o->teacher : o->student_init_ckpt, e));
+    Config config;
+    TRY(hf_config(&config, o->student_init_ckpt, e));
+    TRY(tokenizer_rows(r->tokenizer, config.VOC, o->student_init_ckpt, e));
+    if (o->teacher[0]) TRY(tokenizers_meet(o->student_init_ckpt, o->teacher, e));
     TRY(rig_fits(r, o, stage, stage2, e));
     if (o->teacher[0]) TRY(hf_load_model(&r->teacher, o->teacher, r->be, o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
     TRY(student_open(r, o, e));

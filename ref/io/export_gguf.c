@@ -232,8 +232,13 @@ static int put_tokenizer(GgufOut *g, const Config *c, const char *from, Err *e) 
     char path[1200];
     Json j;
     TRY(file_join(path, sizeof path, from, "tokenizer.json", e));
+    Tokenizer *t;
+    TRY(tokenizer_open(&t, from, e));
+    int rc = tokenizer_rows(t, c->VOC, from, e);
+    tokenizer_close(t);
+    TRY(rc);
     TRY(json_open(&j, path, e));
-    int rc = put_vocabulary(g, c, &j, e);
+    rc = put_vocabulary(g, c, &j, e);
     json_free(&j);
     if (!rc) rc = put_specials(g, c, from, path, e);
     return rc ? rc : put_template(g, from, e);

@@ -2,6 +2,7 @@
 #include "io/gguf_model.h"
 #include "base/mem.h"
 #include "io/hf_parts.h"
+#include "text/tokenizer.h"
 #include "io/ends.h"
 #include <math.h>
 #include <stdio.h>
@@ -380,6 +381,15 @@ static int generation_config(JsonOut *o, const Config *c, Err *e) {
     return json_out_end(o, e);
 }
 
+/* The tokenizer that is written can be read, and each of its tokens has a row. */
+static int rows_check(const char *json, size_t len, const GgufModel *m, Err *e) {
+    Tokenizer *t;
+    TRY(tokenizer_parse(&t, json, len, m->g.path, e));
+    const int rc = tokenizer_rows(t, m->config.VOC, m->g.path, e);
+    tokenizer_close(t);
+    return rc;
+}
+
 int gguf_model_save(GgufModel *m, const char *dir, const HfSaveOptions *o, Err *e) {
     char *tokenizer = NULL, *config = NULL;
     size_t tokenizer_len = 0, config_len = 0;
@@ -388,6 +398,7 @@ int gguf_model_save(GgufModel *m, const char *dir, const HfSaveOptions *o, Err *
     HfSaveOptions with = {.dtype = o->dtype, .shard_bytes = o->shard_bytes, .format = "hf", .n_files = 3};
     int rc = gguf_tokenizer_json(&tokenizer, &tokenizer_len, &m->g, e);
     if (!rc) rc = gguf_tokenizer_config(&config, &config_len, &m->g, e);
+    if (!rc) rc = rows_check(tokenizer, tokenizer_len, m, e);
     if (!rc) rc = generation_config(&generation, &m->config, e);
     const HfFile files[] = {{"tokenizer.json", tokenizer, tokenizer_len},
                             {"tokenizer_config.json", config, config_len},

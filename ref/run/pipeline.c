@@ -112,6 +112,7 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
 static int data_open(Pipeline *p, Err *e) {
     char path[1200];
     TRY(tokenizer_open(&p->tokenizer, p->o->teacher, e));
+    TRY(tokenizer_rows(p->tokenizer, p->teacher.c.VOC, p->o->teacher, e));
     TRY(data_shard(p, path, sizeof path, e));
     const char *paths[1] = {path};
     TRY(dataset_open(&p->data, paths, 1, e));
@@ -255,14 +256,19 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
 
 static int start_given(Pipeline *p, Err *e) {
     const Config *t = &p->teacher.c, *c = &p->m.start.c;
+    Config given;
+    char what[128];
+    TRY(hf_config(&given, p->o->student_init_ckpt, e));
+    if (config_difference(&given, t, what, sizeof what)) {
+        err_set(e, ERR_INPUT, "%s: differs from the teacher %s: %s", p->o->student_init_ckpt, p->o->teacher, what);
+        return err_hint(e, "it must be a stage-1 student of this teacher");
+    }
+    TRY(tokenizers_meet(p->o->student_init_ckpt, p->o->teacher, e));
     TRY(hf_load_model(&p->m.start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
     for (int l = 0; l < c->L; l++)
         if (c->mixer[l] != mixer_find(start_mixer(p->o)))
             return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l,
                            mixer_at(c->mixer[l])->name, start_mixer(p->o));
-    if (c->L != t->L || c->C != t->C || c->VOC != t->VOC || c->H != t->H || c->Hk != t->Hk || c->D != t->D ||
-        c->F != t->F)
-        return err_set(e, ERR_INPUT, "%s: has another shape than the teacher", p->o->student_init_ckpt);
     return OK;
 }
 
