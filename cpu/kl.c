@@ -1,44 +1,103 @@
 /* kl.c - forward KL on blocks of both heads' logits; the student's become their own gradient.
  *
- * With a = (z - max) / tau of each side and e = e^a:  KL = sum e_T (a_T - a_S) / sum e_T - log sum e_T + log sum e_S.
- * */
+ * The value as in ref/ops/kl.c: with u = (z_S - max z_S - z_T + max z_T) / tau, D = log sum p_T e^u and d = u - D,
+ * KL = sum p_T (e^d - 1 - d). Two passes over the logits; floats are added in blocks whose sums are added in double. */
 #include "head.h"
 #include <math.h>
 
-typedef struct {
-    float sum_s, sum_t, cross;
-} KlSums;
+enum { KL_BLOCK = 512 }; // a multiple of any vector
 
-/* z_s, z_t become e_S, e_T */
-static KlSums kl_exp(float *z_s, float *z_t, float max_s, float max_t, float rate, size_t n) {
-    vf sum_s = vset(0), sum_t = vset(0), cross = vset(0);
-    size_t v = 0;
-    for (; v + VW <= n; v += VW) {
-        const vf a_s = (vload(z_s + v) - vset(max_s)) * vset(rate), a_t = (vload(z_t + v) - vset(max_t)) * vset(rate);
-        const vf e_s = vexp(a_s), e_t = vexp(a_t);
-        vstore(z_s + v, e_s), vstore(z_t + v, e_t);
-        sum_s = sum_s + e_s, sum_t = sum_t + e_t, cross = vfma(e_t, a_t - a_s, cross);
-    }
-    KlSums k = {vsum(sum_s), vsum(sum_t), vsum(cross)};
-    for (; v < n; v++) {
-        const float a_s = (z_s[v] - max_s) * rate, a_t = (z_t[v] - max_t) * rate;
-        z_s[v] = expf(a_s), z_t[v] = expf(a_t);
-        k.sum_s += z_s[v], k.sum_t += z_t[v], k.cross += z_t[v] * (a_t - a_s);
-    }
-    return k;
+/* (e^x - 1 - x) / x^2 for |x| < 0.5, to 1e-9 */
+INLINE vf kl_series(vf x) {
+    vf p = vset(1.0f / 362880);
+    p = vfma(p, x, vset(1.0f / 40320));
+    p = vfma(p, x, vset(1.0f / 5040));
+    p = vfma(p, x, vset(1.0f / 720));
+    p = vfma(p, x, vset(1.0f / 120));
+    p = vfma(p, x, vset(1.0f / 24));
+    p = vfma(p, x, vset(1.0f / 6));
+    return vfma(p, x, vset(0.5f));
 }
 
-/* dz may be z_s */
+/* A row: maxima, 1/tau, their difference in two parts, and what the first pass finds. The gradient divides by sums in
+ * float, the value by those in double: fix_s and fix_t are the quotients. */
+typedef struct {
+    float max_s, max_t, rate, shift, shift_low;
+    float sum_s, sum_t, D, fix_s, fix_t;
+} KlRow;
+
+INLINE vf kl_u(const KlRow *r, vf z_s, vf z_t) {
+    return (((z_s - z_t) - vset(r->shift)) - vset(r->shift_low)) * vset(r->rate);
+}
+INLINE vf kl_more(vf e_s, vf e_t, vf u) {
+    return vless(vabs(u), vset(0.5f), e_t * vfma(u * u, kl_series(u), u), e_s - e_t);
+}
+INLINE vf kl_term(vf p_s, vf p_t, vf d) {
+    return vless(vabs(d), vset(0.5f), p_t * (d * d) * kl_series(d), (p_s - p_t) - p_t * d);
+}
+
+static void kl_sums(KlRow *r, const float *z_s, const float *z_t, size_t n) {
+    vf sum_s = vset(0), sum_t = vset(0);
+    double exact_s = 0, exact_t = 0, more = 0; // more: sum e_T (e^u - 1) = exact_s - exact_t
+    size_t v = 0;
+    while (v + VW <= n) {
+        const size_t end = v + KL_BLOCK < n ? v + KL_BLOCK : n;
+        vf block_s = vset(0), block_t = vset(0), block_more = vset(0);
+        for (; v + VW <= end; v += VW) {
+            const vf s = vload(z_s + v), t = vload(z_t + v);
+            const vf e_s = vexp((s - vset(r->max_s)) * vset(r->rate)), e_t = vexp((t - vset(r->max_t)) * vset(r->rate));
+            sum_s = sum_s + e_s, sum_t = sum_t + e_t;
+            block_s = block_s + e_s, block_t = block_t + e_t;
+            block_more = block_more + kl_more(e_s, e_t, kl_u(r, s, t));
+        }
+        exact_s += vsum(block_s), exact_t += vsum(block_t), more += vsum(block_more);
+    }
+    r->sum_s = vsum(sum_s), r->sum_t = vsum(sum_t);
+    for (; v < n; v++) {
+        const float e_s = expf((z_s[v] - r->max_s) * r->rate), e_t = expf((z_t[v] - r->max_t) * r->rate);
+        r->sum_s += e_s, r->sum_t += e_t;
+        exact_s += e_s, exact_t += e_t;
+        more += (kl_more(vset(e_s), vset(e_t), kl_u(r, vset(z_s[v]), vset(z_t[v]))))[0];
+    }
+    more /= exact_t;
+    r->D = (float)(fabs(more) < 0.5 ? log1p(more) : log(exact_s / exact_t));
+    r->fix_s = (float)(r->sum_s / exact_s), r->fix_t = (float)(r->sum_t / exact_t);
+}
+
+/* KL of columns [v, end); their gradient goes to dz if there is one. */
+static double kl_block(const KlRow *r, real *dz, const float *z_s, const float *z_t, size_t v, size_t end, float f) {
+    const vf one_s = vset(1 / r->sum_s), one_t = vset(1 / r->sum_t);
+    vf sum = vset(0);
+    for (; v + VW <= end; v += VW) {
+        const vf s = vload(z_s + v), t = vload(z_t + v);
+        const vf p_t = vexp((t - vset(r->max_t)) * vset(r->rate)) * one_t;
+        const vf p_s = vexp((s - vset(r->max_s)) * vset(r->rate)) * one_s;
+        sum = sum + kl_term(p_s * vset(r->fix_s), p_t * vset(r->fix_t), kl_u(r, s, t) - vset(r->D));
+        if (dz) vput(dz + v, vset(f) * (p_s - p_t), VW);
+    }
+    double total = vsum(sum);
+    for (; v < end; v++) {
+        const vf p_t = vset(expf((z_t[v] - r->max_t) * r->rate)) * one_t;
+        const vf p_s = vset(expf((z_s[v] - r->max_s) * r->rate)) * one_s;
+        const vf d = kl_u(r, vset(z_s[v]), vset(z_t[v])) - vset(r->D);
+        total += kl_term(p_s * vset(r->fix_s), p_t * vset(r->fix_t), d)[0];
+        if (dz) vput(dz + v, vset(f) * (p_s - p_t), 1);
+    }
+    return total;
+}
+
+/* dz may be z_s: what is read of a column is read before its gradient is written, at its place or before it. */
 static float kl_row(real *dz, float *z_s, float *z_t, float weight, float tau, int gradient, size_t VOC) {
     size_t block;
-    const float max_s = row_max(z_s, VOC, &block), max_t = row_max(z_t, VOC, &block);
-    const KlSums k = kl_exp(z_s, z_t, max_s, max_t, 1 / tau, VOC);
-    const float f = weight * tau; // tau^2 from the loss, 1/tau from z / tau
-    for (size_t v = 0; gradient && v < VOC; v += VW) {
-        const vf p_t = vget(z_t + v, VOC - v) * vset(1 / k.sum_t), p_s = vget(z_s + v, VOC - v) * vset(1 / k.sum_s);
-        vput(dz + v, vset(f) * (p_s - p_t), VOC - v);
-    }
-    return tau * tau * (k.cross / k.sum_t - logf(k.sum_t) + logf(k.sum_s));
+    KlRow r = {.max_s = row_max(z_s, VOC, &block), .max_t = row_max(z_t, VOC, &block), .rate = 1 / tau};
+    const double shift = (double)r.max_s - r.max_t;
+    double kl = 0;
+    r.shift = (float)shift;
+    r.shift_low = (float)(shift - r.shift);
+    kl_sums(&r, z_s, z_t, VOC);
+    for (size_t v = 0; v < VOC; v += KL_BLOCK) // weight tau: tau^2 from the loss, 1/tau from z / tau
+        kl += kl_block(&r, gradient ? dz : NULL, z_s, z_t, v, v + KL_BLOCK < VOC ? v + KL_BLOCK : VOC, weight * tau);
+    return (float)((double)tau * tau * kl);
 }
 
 typedef struct {

@@ -1,5 +1,18 @@
 /* kl.cu - forward KL of teacher and student, fused with both output heads, by blocks of rows.
- * The student's logits are overwritten by their gradient. */
+ * The student's logits are overwritten by their gradient. The value as in ref/ops/kl.c and cpu/kl.c. */
+
+/* (e^x - 1 - x) / x^2 for |x| < 0.5, to 1e-9 */
+__device__ float kl_series(float x) {
+    float p = 1.0f / 362880;
+    p = p * x + 1.0f / 40320;
+    p = p * x + 1.0f / 5040;
+    p = p * x + 1.0f / 720;
+    p = p * x + 1.0f / 120;
+    p = p * x + 1.0f / 24;
+    p = p * x + 1.0f / 6;
+    return p * x + 0.5f;
+}
+
 __global__ void kl_kernel(wide *loss, real *z, const real *zt, const wide *weight, float tau, int VOC, int grads) {
     const int n = blockIdx.x;
     const float wn = weight ? weight[n] : 1.0f, inv = 1.0f / tau;
@@ -11,13 +24,24 @@ __global__ void kl_kernel(wide *loss, real *z, const real *zt, const wide *weigh
         return;
     }
     const RowStats s = row_stats(z_n, inv, VOC), t = row_stats(t_n, inv, VOC);
-    const float lse_s = logf(s.sum), lse_t = logf(t.sum);
-    float sum = 0;
+    const float lse_s = logf(s.sum), lse_t = logf(t.sum), shift = s.max - t.max;
+    const float shift_low = (float)(((double)s.max - t.max) - shift);
+    const float one_s = 1 / s.sum, one_t = 1 / t.sum;
+    float more = 0, sum = 0;
     for (int v = threadIdx.x; v < VOC; v += HEAD_THREADS) {
-        const float log_t = ((float)t_n[v] - t.max) * inv - lse_t, log_s = ((float)z_n[v] - s.max) * inv - lse_s,
-                    pt = expf(log_t);
-        sum += pt * (log_t - log_s);
-        if (grads) z_n[v] = wn * tau * (expf(log_s) - pt);
+        const float z_s = (float)z_n[v], z_t = (float)t_n[v], u = (((z_s - z_t) - shift) - shift_low) * inv;
+        const float e_t = expf((z_t - t.max) * inv);
+        more += fabsf(u) < 0.5f ? e_t * (u + u * u * kl_series(u)) : expf((z_s - s.max) * inv) - e_t;
+    }
+    more = block_sum(more) / t.sum;
+    const float D = fabsf(more) < 0.5f ? log1pf(more) : lse_s - lse_t;
+    for (int v = threadIdx.x; v < VOC; v += HEAD_THREADS) {
+        const float z_s = (float)z_n[v], z_t = (float)t_n[v], d = (((z_s - z_t) - shift) - shift_low) * inv - D;
+        const float pt = expf((z_t - t.max) * inv - lse_t), ps = expf((z_s - s.max) * inv - lse_s);
+        // not pt: its exponent, which has lse in it, is rounded at a larger place
+        const float qt = expf((z_t - t.max) * inv) * one_t;
+        sum += fabsf(d) < 0.5f ? qt * (d * d) * kl_series(d) : (expf((z_s - s.max) * inv) * one_s - qt) - qt * d;
+        if (grads) z_n[v] = wn * tau * (ps - pt);
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0) loss[n] = tau * tau * sum;

@@ -15,6 +15,7 @@
 #include "model/generate.h"
 #include "tools/bench_steps.h"
 #include "tools/opcheck.h"
+#include "tests/kl_exact.h"
 #include "tests/suite.h"
 
 typedef struct {
@@ -626,6 +627,15 @@ START_TEST(model_training) {
 }
 END_TEST
 
+START_TEST(kl_is_exact) {
+    Err e = {0};
+    Backend *be;
+    ck_assert_int_eq(backend_open(&be, _i ? "cuda-emu-bf16" : "cuda-emu", 1, &e), OK);
+    kl_exact_check(be, 1e-6);
+    backend_close(be);
+}
+END_TEST
+
 SUITE("cuda") {
     backend_register("cuda-emu", cuda_emu_backend_open);
     GROUP("ops", .timeout = 300);
@@ -638,6 +648,7 @@ SUITE("cuda") {
     CASE(a_tenth_fails, .times = opcheck_count());
     CASE(a_tenth_fails_in_fast_versions);
     GROUP("backend");
+    CASE(kl_is_exact, .times = 2);
     CASE(names);
     CASE(memory_is_zeroed_and_counted);
     CASE(move_may_overlap);

@@ -5,6 +5,7 @@
 #include "base/poison.h"
 #include "base/rng.h"
 #include "tools/opcheck.h"
+#include "tests/kl_exact.h"
 #include "tests/suite.h"
 #include <math.h>
 #include <stdlib.h>
@@ -465,6 +466,20 @@ START_TEST(test_backend) {
 }
 END_TEST
 
+/* Of the four backends, and of cpu's every path. */
+START_TEST(test_kl_exact) {
+    static const char *const name[][2] = {{"ref64", ""},       {"ref32", ""},        {"ref-bf16", ""},
+                                          {"cpu", "avx512"},   {"cpu", "avx2"},      {"cpu", "plain"},
+                                          {"cpu-bf16", "amx"}, {"cpu-bf16", "avx2"}, {"cpu-bf16", "plain"}};
+    Err e = {0};
+    Backend *be;
+    setenv("HYBRIDIZE_CPU", name[_i][1], 1);
+    ck_assert_int_eq(backend_open(&be, name[_i][0], 1, &e), OK);
+    kl_exact_check(be, 1e-6);
+    backend_close(be);
+}
+END_TEST
+
 SUITE("ops") {
     for (char **a = suite_argv + 1; *a; a++) {
         if (!strcmp(*a, "--only") && a[1]) only = *++a;
@@ -485,4 +500,5 @@ SUITE("ops") {
     CASE(test_memory);
     CASE(test_report);
     CASE(test_backend);
+    CASE(test_kl_exact, .times = 9);
 }

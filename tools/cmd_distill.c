@@ -1,5 +1,6 @@
 /* cmd_distill.c - stage 2 or stage 3 by itself: a given student, given softmax layers, one training run. */
 #include "base/mem.h"
+#include "io/ends.h"
 #include "io/hf.h"
 #include "method/distill.h"
 #include "method/heldout.h"
@@ -88,6 +89,10 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     const int stage2 = ((Extra *)c->options[1])->stage == 2;
     TRY(cli_backend(c, &r->be, e));
     TRY(session_tokenizer(&r->tokenizer, o->teacher[0] ? o->teacher : o->student_init_ckpt, e));
+    Config config;
+    TRY(hf_config(&config, o->student_init_ckpt, e));
+    TRY(tokenizer_rows(r->tokenizer, config.VOC, o->student_init_ckpt, e));
+    if (o->teacher[0]) TRY(tokenizers_meet(o->student_init_ckpt, o->teacher, e));
     TRY(rig_fits(r, o, stage, stage2, e));
     if (o->teacher[0]) TRY(hf_load_model(&r->teacher, o->teacher, r->be, o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
     TRY(student_open(r, o, e));
@@ -95,7 +100,7 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     if (r->teacher.be && r->teacher.c.VOC != k->VOC)
         return err_set(e, ERR_INPUT, "vocabularies differ: the teacher has %d tokens, the student %d", r->teacher.c.VOC,
                        k->VOC);
-    const ShardOptions so = {.add_eos = o->add_eos && k->n_eos ? k->eos[0] : -1,
+    const ShardOptions so = {.add_eos = o->add_eos ? ends_document(k, r->tokenizer) : -1,
                              .max_tokens = (size_t)o->max_tokens,
                              .split = o->document_separator,
                              .field = o->text_field};

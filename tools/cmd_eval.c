@@ -176,6 +176,7 @@ static int run_kl(Cli *c, Session *s, Err *e) {
     JsonOut out;
     TRY(cli_require(c, o->teacher, "--teacher DIR", e));
     int rc = ids_open(&ids, c, s, o, e);
+    if (!rc) rc = tokenizers_meet(c->common.model, o->teacher, e);
     if (!rc) rc = hf_load_model(&teacher, o->teacher, s->be, GRAD_NONE, e);
     if (!rc) model_hold(&teacher, 0);
     if (!rc) rc = divergence_run(&r, &teacher, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);

@@ -47,7 +47,7 @@ static void defaults(void *p) {
 static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
 /* Prompt ids, with BOS when the tokenizer adds one, and always when there is nothing else to begin with. */
-static int prompt_ids(Ids *ids, char **text, size_t *len, const Session *s, const Options *o, Err *e) {
+static int prompt_ids(const Cli *c, Ids *ids, char **text, size_t *len, const Session *s, const Options *o, Err *e) {
     if (o->prompt_file[0]) {
         TRY(cli_read(o->prompt_file, text, len, e));
         TRY(corpus_text_check(o->prompt_file, *text, *len, e));
@@ -56,16 +56,13 @@ static int prompt_ids(Ids *ids, char **text, size_t *len, const Session *s, cons
         TRY(mem_strndup(text, o->prompt, *len, e));
     }
     TRY(tokenizer_encode(s->tokenizer, *text, *len, o->no_special ? 0 : TOKENIZE_SPECIAL, ids, e));
+    if (ids->n > 1 && s->m.c.bos >= 0 && ids->id[0] == s->m.c.bos && ids->id[1] == s->m.c.bos)
+        cli_note((void *)(uintptr_t)c, "warning: the prompt begins with BOS twice: the text has one and the tokenizer "
+                                       "adds one (--no-special adds none)");
     if (!ids->n && s->m.c.bos >= 0) TRY(ids_push(ids, s->m.c.bos, e));
     if (ids->n) return OK;
     err_set(e, ERR_USAGE, "generate: the prompt is empty and the model has no BOS token to begin with");
     return err_hint(e, "give --prompt TEXT");
-}
-
-static int is_eos(const Config *c, int id) {
-    for (int i = 0; i < c->n_eos; i++)
-        if (c->eos[i] == id) return 1;
-    return 0;
 }
 
 /* As the bytes come; first: nothing stands before it, so the tokenizer's rule for the beginning of a text holds. */
@@ -97,7 +94,7 @@ static int decode_run(Cli *c, const Session *s, Decode *d, const Ids *ids, int a
         int id;
         if (*c->stop) return err_set(e, *c->stop == SIGINT ? ERR_SIGINT : ERR_SIGTERM, "stopped");
         TRY(sample(&sampler, &rng, logits, s->m.c.VOC, &id, e));
-        if (is_eos(&s->m.c, id) && !o->ignore_eos) break;
+        if (config_ends(&s->m.c, id) && !o->ignore_eos) break;
         TRY(put_token(s, id, !*made && !any, newline, e));
         if (*made + 1 < o->max_new_tokens) TRY(decode_extend(d, &id, 1, logits, e));
     }
@@ -143,7 +140,7 @@ static int generate(Cli *c, Err *e) {
     int made = 0, newline = 0;
     if (o->gradients && !o->dump[0]) return err_set(e, ERR_USAGE, "generate: --gradients needs --dump DIR");
     TRY(session_open(&s, c, 1, e));
-    int rc = prompt_ids(&ids, &text, &len, &s, o, e);
+    int rc = prompt_ids(c, &ids, &text, &len, &s, o, e);
     const size_t total = ids.n + o->max_new_tokens;
     if (!rc && total > (size_t)s.m.c.max_positions)
         cli_note(c, "warning: longer than the model's max_position_embeddings");

@@ -89,7 +89,13 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     TRY(text_there(o->text, o->text_field, o->document_separator, e));
     HfModel h; // what cannot be begun leaves no directory behind
     TRY(hf_open(&h, o->teacher, e));
+    const int rows = h.config.VOC;
     hf_close(&h);
+    Tokenizer *t;
+    TRY(session_tokenizer(&t, o->teacher, e));
+    const int fits = tokenizer_rows(t, rows, o->teacher, e);
+    tokenizer_close(t);
+    TRY(fits);
     TRY(cli_backend(c, &be, e));
     int rc = run_dir_open(c, "run.json", end == PIPELINE_SCORE || end == PIPELINE_SELECT, e);
     if (!rc) rc = mem_alloc(&result, sizeof(PipelineResult), "results", e);

@@ -19,13 +19,11 @@ int session_open(Session *s, const Cli *c, int tokenizer, Err *e) {
     TRY(cli_require(c, c->common.model, "-m MODEL", e));
     TRY(hf_directory(c->common.model, e));
     int rc = tokenizer ? session_tokenizer(&s->tokenizer, c->common.model, e) : OK;
+    Config config;
+    if (!rc && tokenizer) rc = hf_config(&config, c->common.model, e);
+    if (!rc && tokenizer) rc = tokenizer_rows(s->tokenizer, config.VOC, c->common.model, e);
     if (!rc) rc = cli_backend(c, &s->be, e);
     if (!rc) rc = hf_load_model(&s->m, c->common.model, s->be, GRAD_NONE, e);
-    if (!rc && s->tokenizer && tokenizer_size(s->tokenizer) > s->m.c.VOC) {
-        rc = err_set(e, ERR_INPUT, "%s: the tokenizer has %d tokens, the model %d", c->common.model,
-                     tokenizer_size(s->tokenizer), s->m.c.VOC);
-        err_hint(e, "tokenizer.json and model.safetensors do not belong together");
-    }
     if (rc) session_close(s);
     return rc;
 }

@@ -303,12 +303,6 @@ int drill_sample(DrillSample *s, const DrillKind *k, const DrillOptions *o, int 
     return textbuf_end(&s->words, e);
 }
 
-static int is_eos(const Config *c, int id) {
-    for (int i = 0; i < c->n_eos; i++)
-        if (c->eos[i] == id) return 1;
-    return 0;
-}
-
 /* The greedy continuation of prompt as ids. */
 static int answer_ids(Model *m, const Ids *prompt, int new_tokens, Ids *out, Err *e) {
     enum { STEP = 128 };
@@ -325,7 +319,7 @@ static int answer_ids(Model *m, const Ids *prompt, int new_tokens, Ids *out, Err
         for (int i = 0; i < new_tokens && !rc; i++) {
             int id = 0;
             rc = sample(&greedy, &rng, mem, m->c.VOC, &id, e);
-            if (rc || is_eos(&m->c, id)) break;
+            if (rc || config_ends(&m->c, id)) break;
             rc = ids_push(out, id, e);
             if (!rc && i + 1 < new_tokens) rc = decode_extend(&d, &id, 1, mem, e);
         }

@@ -67,12 +67,6 @@ static int prompts_encode(Job *j, const EvalDoc *doc, size_t n, Err *e) {
     return OK;
 }
 
-static int is_eos(const Config *c, int id) {
-    for (int i = 0; i < c->n_eos; i++)
-        if (c->eos[i] == id) return 1;
-    return 0;
-}
-
 static int cut_at(char *text, const char *stop) {
     char *hit = stop && *stop ? strstr(text, stop) : NULL;
     if (hit) *hit = 0;
@@ -105,7 +99,7 @@ static int row_text(Job *j, int row, int *stop, char **text, Err *e) {
 static int row_take(Job *j, int row, int id, Err *e) {
     Slot *s = &j->slot[row];
     char *text = NULL;
-    int over = is_eos(&j->lm->m->c, id), ends = over;
+    int over = config_ends(&j->lm->m->c, id), ends = over;
     if (!over) {
         j->made[(size_t)row * j->max_new + s->made++] = id;
         over = s->made == j->max_new;

@@ -1,5 +1,6 @@
 /* export_gguf.c - a model directory as one GGUF file: metadata, tokenizer, tensors. See export.h;
  * keys as llama.cpp's gguf-py names them. */
+#include "io/ends.h"
 #include "io/export_parts.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -164,15 +165,33 @@ static int put_merges(GgufOut *g, const Json *j, Err *e) {
     return rc;
 }
 
+/* A GGUF file has room for three ends: tokenizer_config.json's eos_token first. */
+static int put_ends(GgufOut *g, const Config *c, const char *from, Err *e) {
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    int first, used = 0;
+    TRY(ends_token(&first, from, e));
+    if (!config_ends(c, first)) first = c->n_eos ? c->eos[0] : -1;
+    if (c->n_eos > 3) {
+        err_set(e, ERR_USAGE, "export: format gguf has room for 3 ends of text, the model has %d", c->n_eos);
+        return err_hint(e,
+                        "take those out of eos_token_id of config.json and generation_config.json that do not matter");
+    }
+    if (first >= 0) gguf_out_u32(g, keys[used++], (uint32_t)first);
+    for (int i = 0; i < c->n_eos; i++)
+        if (c->eos[i] != first) gguf_out_u32(g, keys[used++], (uint32_t)c->eos[i]);
+    return OK;
+}
+
 /* Does the tokenizer put BOS before a text? It is asked. */
-static int put_specials(GgufOut *g, const Config *c, const char *path, Err *e) {
+static int put_specials(GgufOut *g, const Config *c, const char *from, const char *path, Err *e) {
     Tokenizer *t;
     Ids ids = {0};
+    TRY(put_ends(g, c, from, e));
     TRY(tokenizer_open(&t, path, e));
     const int rc = tokenizer_encode(t, "", 0, TOKENIZE_SPECIAL, &ids, e);
     gguf_out_bool(g, "tokenizer.ggml.add_bos_token", ids.n && c->bos >= 0 && ids.id[0] == c->bos);
     if (c->bos >= 0) gguf_out_u32(g, "tokenizer.ggml.bos_token_id", (uint32_t)c->bos);
-    if (c->n_eos) gguf_out_u32(g, "tokenizer.ggml.eos_token_id", (uint32_t)c->eos[0]);
     ids_free(&ids);
     tokenizer_close(t);
     return rc;
@@ -213,10 +232,15 @@ static int put_tokenizer(GgufOut *g, const Config *c, const char *from, Err *e) 
     char path[1200];
     Json j;
     TRY(file_join(path, sizeof path, from, "tokenizer.json", e));
+    Tokenizer *t;
+    TRY(tokenizer_open(&t, from, e));
+    int rc = tokenizer_rows(t, c->VOC, from, e);
+    tokenizer_close(t);
+    TRY(rc);
     TRY(json_open(&j, path, e));
-    int rc = put_vocabulary(g, c, &j, e);
+    rc = put_vocabulary(g, c, &j, e);
     json_free(&j);
-    if (!rc) rc = put_specials(g, c, path, e);
+    if (!rc) rc = put_specials(g, c, from, path, e);
     return rc ? rc : put_template(g, from, e);
 }
 

@@ -2,6 +2,8 @@
 #include "io/gguf_model.h"
 #include "base/mem.h"
 #include "io/hf_parts.h"
+#include "text/tokenizer.h"
+#include "io/ends.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,12 +122,17 @@ static int rope_read(Config *c, const GgufModel *m, const Arch *a, Err *e) {
 }
 
 static int token_ids_read(Config *c, const Gguf *g, Err *e) {
-    int64_t bos = -1, eos = -1;
+    static const char *const keys[] = {"eos", "eot", "eom"};
+    int64_t bos = -1;
     TRY(gguf_opt_int(g, "tokenizer.ggml.bos_token_id", -1, BIG, &bos, e));
-    TRY(gguf_opt_int(g, "tokenizer.ggml.eos_token_id", -1, BIG, &eos, e));
     c->bos = (int)bos;
-    c->n_eos = eos >= 0;
-    c->eos[0] = (int)eos;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        char key[64];
+        int64_t id = -1;
+        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", keys[i]);
+        TRY(gguf_opt_int(g, key, -1, BIG, &id, e));
+        TRY(ends_put(c, id, g->path, e));
+    }
     return OK;
 }
 
@@ -366,9 +373,21 @@ static int generation_config(JsonOut *o, const Config *c, Err *e) {
     json_out_begin(o, 1);
     json_out_object(o, NULL);
     if (c->bos >= 0) json_out_int(o, "bos_token_id", c->bos);
-    if (c->n_eos) json_out_int(o, "eos_token_id", c->eos[0]);
+    if (c->n_eos == 1) json_out_int(o, "eos_token_id", c->eos[0]);
+    if (c->n_eos > 1) json_out_array(o, "eos_token_id");
+    for (int i = 0; c->n_eos > 1 && i < c->n_eos; i++) json_out_int(o, NULL, c->eos[i]);
+    if (c->n_eos > 1) json_out_close(o);
     json_out_close(o);
     return json_out_end(o, e);
+}
+
+/* The tokenizer that is written can be read, and each of its tokens has a row. */
+static int rows_check(const char *json, size_t len, const GgufModel *m, Err *e) {
+    Tokenizer *t;
+    TRY(tokenizer_parse(&t, json, len, m->g.path, e));
+    const int rc = tokenizer_rows(t, m->config.VOC, m->g.path, e);
+    tokenizer_close(t);
+    return rc;
 }
 
 int gguf_model_save(GgufModel *m, const char *dir, const HfSaveOptions *o, Err *e) {
@@ -379,6 +398,7 @@ int gguf_model_save(GgufModel *m, const char *dir, const HfSaveOptions *o, Err *
     HfSaveOptions with = {.dtype = o->dtype, .shard_bytes = o->shard_bytes, .format = "hf", .n_files = 3};
     int rc = gguf_tokenizer_json(&tokenizer, &tokenizer_len, &m->g, e);
     if (!rc) rc = gguf_tokenizer_config(&config, &config_len, &m->g, e);
+    if (!rc) rc = rows_check(tokenizer, tokenizer_len, m, e);
     if (!rc) rc = generation_config(&generation, &m->config, e);
     const HfFile files[] = {{"tokenizer.json", tokenizer, tokenizer_len},
                             {"tokenizer_config.json", config, config_len},

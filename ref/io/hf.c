@@ -1,5 +1,6 @@
 /* hf.c - a model directory from disk: which files, which tensors, all checked before a number is read. See hf.h. */
 #include "io/hf_parts.h"
+#include "io/ends.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/text_buf.h"
@@ -239,6 +240,7 @@ static int config_open(HfModel *h, Err *e) {
     if (!file_exists(path)) return hf_no_config(h->dir, e);
     TRY(json_open(&j, path, e));
     int rc = hf_config_parse(&h->config, &h->fla, &j, e);
+    if (!rc) rc = ends_add(&h->config, &j, h->dir, e);
     if (!rc) rc = config_check(&h->config, path, e);
     json_free(&j);
     return rc;

@@ -4,6 +4,7 @@
  * Whatever this program does not compute is refused by name: a model that loads is computed exactly as transformers
  * does. */
 #include "io/hf_parts.h"
+#include "io/ends.h"
 #include "base/file.h"
 #include "model/mixer.h"
 #include <stdio.h>
@@ -287,6 +288,7 @@ int hf_config(Config *c, const char *dir, Err *e) {
     if (!file_exists(path)) return hf_no_config(dir, e);
     TRY(json_open(&j, path, e));
     rc = hf_config_parse(c, &fla, &j, e);
+    if (!rc) rc = ends_add(c, &j, dir, e);
     if (!rc) rc = config_check(c, path, e);
     json_free(&j);
     if (rc) memset(c, 0, sizeof *c);

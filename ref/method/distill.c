@@ -45,6 +45,13 @@ Task distill_task(Distill *d, const char *run) {
 
 int hybrid_open(Model *h, Model *teacher, Model *start, const int *keep, GradKind grad, Err *e) {
     Config c = start->c;
+    char what[128];
+    if (start != teacher && config_difference(&c, &teacher->c, what, sizeof what)) {
+        err_set(e, ERR_INPUT, "student and teacher differ: %s", what);
+        return err_hint(e,
+                        "layers of one can only stand in the other where both compute alike: is it the student's own "
+                        "teacher?");
+    }
     for (int l = 0; l < c.L; l++)
         if (keep[l]) c.mixer[l] = 0;
     TRY(model_open(h, &c, start->be, grad, e));

@@ -1,5 +1,6 @@
 /* config.c - every precondition of the ops, checked once. */
 #include "model/config.h"
+#include <stdio.h>
 #include "model/mixer.h"
 #include <math.h>
 
@@ -54,4 +55,39 @@ int config_check(const Config *c, const char *where, Err *e) {
         if (m->linear) TRY(check_int(c->conv_width, 1, 8, "conv_size", where, e));
     }
     return OK;
+}
+
+int config_ends(const Config *c, int id) {
+    for (int i = 0; i < c->n_eos; i++)
+        if (c->eos[i] == id) return 1;
+    return 0;
+}
+
+int config_difference(const Config *s, const Config *t, char *out, size_t cap) {
+    const int window = s->window && (!t->window || s->window <= t->window) ? t->window : s->window;
+    const struct {
+        const char *key;
+        double student, teacher;
+    } row[] = {{"num_hidden_layers", s->L, t->L},
+               {"hidden_size", s->C, t->C},
+               {"vocab_size", s->VOC, t->VOC},
+               {"num_attention_heads", s->H, t->H},
+               {"num_key_value_heads", s->Hk, t->Hk},
+               {"head_dim", s->D, t->D},
+               {"intermediate_size", s->F, t->F},
+               {"biases of q, k and v", s->qkv_bias, t->qkv_bias},
+               {"bias of the output projection", s->o_bias, t->o_bias},
+               {"norms of q and k", s->qk_norm, t->qk_norm},
+               {"norm_eps", s->norm_eps, t->norm_eps},
+               {"rope_theta", s->rope.theta, t->rope.theta},
+               {"rope_scaling (0 none, 1 linear, 2 llama3)", s->rope.kind, t->rope.kind},
+               {"rope_scaling.factor", s->rope.factor, t->rope.factor},
+               {"rope_scaling.low_freq_factor", s->rope.low_freq, t->rope.low_freq},
+               {"rope_scaling.high_freq_factor", s->rope.high_freq, t->rope.high_freq},
+               {"rope_scaling.original_max_position_embeddings", s->rope.original, t->rope.original},
+               {"sliding_window (0: none)", window, t->window}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+        if (row[i].student != row[i].teacher)
+            return snprintf(out, cap, "%s: %.9g and %.9g", row[i].key, row[i].student, row[i].teacher), 1;
+    return 0;
 }

@@ -4,6 +4,7 @@
  * */
 #ifndef HYB_CONFIG_H
 #define HYB_CONFIG_H
+#include <stddef.h>
 #include "base/err.h"
 #include "base/dtype.h"
 
@@ -38,6 +39,14 @@ typedef struct {
     int bos, eos[MAX_EOS], n_eos; /* -1 = none */
     DType dtype;                  /* of the checkpoint it came from: what saving writes by default */
 } Config;
+
+/* Is id one of the ends of text? */
+int config_ends(const Config *c, int id);
+
+/* Two models whose layers are exchanged: 1 and the first difference in what layers compute ("rope_theta: 500000 and
+ * 10000"), 0 if there is none. Mixers, eps of mixers' output norms and token ids are not compared. A student may see less
+ * than its teacher (window), not more. */
+int config_difference(const Config *student, const Config *teacher, char *out, size_t cap);
 
 /* Every precondition of the ops, checked once: positive sizes, H % Hk == 0, D even, limits (C, F <= 2^20, VOC <= 2^24,
  * L <= MAX_LAYERS, ...), known mixers, eps > 0 and finite, rope numbers finite. ERR_INPUT naming the field.

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/text_buf.h"
 #include "base/what_is.h"
+#include "io/ends.h"
 #include "io/hf.h"
 #include "io/jsonl.h"
 #include "method/select.h"
@@ -99,7 +100,8 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     TRY(p->m.memo->get(p->m.memo, "text", -1, &text_record, &text, &found, e));
     if (found && file_exists(path)) return OK; // written atomically: there means complete
     pipeline_note(p, "tokenizing %s", o->text);
-    const int eos = o->add_eos && p->teacher.c.n_eos > 0 ? p->teacher.c.eos[0] : -1;
+    const int eos = o->add_eos ? ends_document(&p->teacher.c, p->tokenizer) : -1;
+    if (o->add_eos && eos < 0) pipeline_note(p, "add_eos: the teacher names no end of text; documents get none");
     const ShardOptions shard = {
         .add_eos = eos, .split = o->document_separator, .field = o->text_field, .max_tokens = (size_t)o->max_tokens};
     ShardStats stats;
@@ -114,6 +116,7 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
 static int data_open(Pipeline *p, Err *e) {
     char path[1200];
     TRY(tokenizer_open(&p->tokenizer, p->o->teacher, e));
+    TRY(tokenizer_rows(p->tokenizer, p->teacher.c.VOC, p->o->teacher, e));
     TRY(data_shard(p, path, sizeof path, e));
     const char *paths[1] = {path};
     TRY(dataset_open(&p->data, paths, 1, e));
@@ -315,14 +318,19 @@ int pipeline_started(void *ctx, const Fit *f, Err *e) {
 
 static int start_given(Pipeline *p, Err *e) {
     const Config *t = &p->teacher.c, *c = &p->m.start.c;
+    Config given;
+    char what[128];
+    TRY(hf_config(&given, p->o->student_init_ckpt, e));
+    if (config_difference(&given, t, what, sizeof what)) {
+        err_set(e, ERR_INPUT, "%s: differs from the teacher %s: %s", p->o->student_init_ckpt, p->o->teacher, what);
+        return err_hint(e, "it must be a stage-1 student of this teacher");
+    }
+    TRY(tokenizers_meet(p->o->student_init_ckpt, p->o->teacher, e));
     TRY(hf_load_model(&p->m.start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
     for (int l = 0; l < c->L; l++)
         if (c->mixer[l] != mixer_find(start_mixer(p->o)))
             return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l,
                            mixer_at(c->mixer[l])->name, start_mixer(p->o));
-    if (c->L != t->L || c->C != t->C || c->VOC != t->VOC || c->H != t->H || c->Hk != t->Hk || c->D != t->D ||
-        c->F != t->F)
-        return err_set(e, ERR_INPUT, "%s: has another shape than the teacher", p->o->student_init_ckpt);
     return OK;
 }
 

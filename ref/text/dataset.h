@@ -30,7 +30,8 @@ typedef struct {
 typedef struct {
     uint64_t tokens, documents, bytes, files;
     uint64_t replaced; /* bytes that are not UTF-8 */
-    char note[512];    /* about them, for shard_stats_text */
+    uint64_t doubled;  /* documents that ended with add_eos already: now they have it twice */
+    char note[640];    /* about both, for shard_stats_text */
 } ShardStats;
 /* "FILE: 3 documents, 1000 tokens, 4321 bytes" */
 void shard_stats_text(const ShardStats *s, const char *input, char *out, size_t cap);

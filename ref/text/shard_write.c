@@ -15,7 +15,7 @@ typedef struct {
     const Tokenizer *t;
     const ShardOptions *o;
     Ids ids;
-    uint64_t tokens;
+    uint64_t tokens, doubled;
     size_t done_before, shown; /* of the progress */
 } Pass;
 
@@ -34,6 +34,7 @@ static int pass_run(Pass *p, Sink *sink, void *ctx, Err *e) {
         if (!s) break;
         p->ids.n = 0;
         TRY(tokenizer_encode(p->t, s, n, 0, &p->ids, e));
+        p->doubled += p->o->add_eos >= 0 && p->ids.n && p->ids.id[p->ids.n - 1] == p->o->add_eos;
         if (p->o->add_eos >= 0) TRY(ids_push(&p->ids, p->o->add_eos, e));
         if (most && p->ids.n > most - p->tokens) p->ids.n = (size_t)(most - p->tokens);
         if (!p->ids.n) continue; // nothing but characters that the vocabulary drops
@@ -54,8 +55,14 @@ static int pass(const char *input, const Tokenizer *t, const ShardOptions *o, in
     p.shown = p.done_before;
     int rc = pass_run(&p, sink, ctx, e);
     if (!rc && !second) rc = corpus_check(&docs, e);
-    *stats = (ShardStats){.bytes = docs.done + docs.at, .files = docs.n_files, .replaced = docs.replaced};
+    *stats = (ShardStats){
+        .bytes = docs.done + docs.at, .files = docs.n_files, .replaced = docs.replaced, .doubled = p.doubled};
     corpus_replaced(&docs, stats->note, sizeof stats->note);
+    const size_t used = strlen(stats->note);
+    if (p.doubled)
+        snprintf(stats->note + used, sizeof stats->note - used,
+                 ", %llu of the documents ended with the end of text already and have it twice (add_eos)",
+                 (unsigned long long)p.doubled);
     ids_free(&p.ids);
     corpus_close(&docs);
     return rc;
