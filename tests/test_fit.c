@@ -47,7 +47,7 @@ END_TEST
 
 /* The T x T sums themselves, for one row and head of the teacher's first layer. */
 typedef struct {
-    double lag, entropy, first;
+    double lag, entropy, first, self;
 } Row;
 static Row row_sums(const Config *c, const Pass *p, int b, int t, int start, int h) {
     const double *q = (const double *)p->layer[0].mix.qs, *k = (const double *)p->layer[0].mix.ks;
@@ -67,6 +67,7 @@ static Row row_sums(const Config *c, const Pass *p, int b, int t, int start, int
         r.lag += s > start ? w[s] * (t - s) : 0;
     }
     r.first = w[start];
+    r.self = w[t];
     r.lag /= 1 - r.first;
     return r;
 }
@@ -99,6 +100,7 @@ START_TEST(attention_sums) { // with documents and without; blocks of which the 
             const size_t i = (size_t)n * t.teacher.c.H + h;
             ck_assert_double_eq_tol(a.entropy[i], want.entropy, 1e-12);
             ck_assert_double_eq_tol(a.first[i], want.first, 1e-12);
+            ck_assert_double_eq_tol(a.self[i], want.self, 1e-12);
             if (n % T == begin) ck_assert(isnan(a.lag[i]));
             else if (want.first < 0.99) ck_assert_double_eq_tol(a.lag[i], want.lag, 1e-10);
             rows += n % T != begin;
@@ -396,6 +398,58 @@ START_TEST(
 }
 END_TEST
 
+/* ---------------------------------------------------------------- as published */
+
+START_TEST(taylor_as_published) { // one head: what its weights say is what the attention was seen to do
+    Started x;
+    Config c = tiny_config(2);
+    c.H = c.Hk = 1;
+    c.D = 16;
+    begin_as(&x, "ref64", 1, "gdn_v4", &c, ALIGN_NORM);
+    size_t n;
+    double drawn[16 * 16], size = 0, d = 0;
+    memcpy(drawn, param(&x.s, 0, "a_proj.weight", NULL), 16 * sizeof *drawn);
+    const double ratio = param(&x.s, 0, "v_proj.weight", NULL)[5];
+    start(&x, START_TAYLOR, TOKENS);
+    ck_assert_int_eq(x.f.tokens, TOKENS);
+    // d: the mean over all rows of both batches of |t - s|, the token itself counted as a half
+    for (int batch = 0; batch < 2; batch++) {
+        run_layer(&x, 0, (uint64_t)batch);
+        const int *begin = batch_start(&x.a.batch, &x.a.data);
+        for (int i = 0; i < B * T; i++) {
+            const Row r = row_sums(&c, &x.a.tp, i / T, i % T, begin[i], 0);
+            const int age = i % T - begin[i];
+            d += ((age ? r.lag * (1 - r.first) + r.first * age : 0) + 0.5 * r.self) / TOKENS;
+        }
+    }
+    ck_assert_double_eq_tol(x.f.layer[0].distance, d, 1e-9);
+    // after d tokens half is left, if a_proj says nothing
+    const double gamma = log1p(exp(param(&x.s, 0, "dt_bias", NULL)[0]));
+    ck_assert_double_eq_tol(exp(-gamma * d), 0.5, 1e-9);
+    const double *a = param(&x.s, 0, "a_proj.weight", NULL), *b = param(&x.s, 0, "b_proj.weight", &n);
+    for (int i = 0; i < 16; i++) ck_assert_double_eq_tol(a[i], drawn[i] * 0.02 * sqrt(48), 1e-12);
+    for (size_t i = 0; i < n; i++) size += fabs(b[i]) / 16;
+    ck_assert_double_eq_tol(size, log(0.7 / 0.3) / 4, 1e-12); // the only head is the sharpest
+    const double *v = param(&x.s, 0, "v_proj.weight", &n), *g = param(&x.s, 0, "g_proj.weight", NULL);
+    ck_assert(v[5] != ratio && v[5] / ratio > 0.1 - 1e-12 && v[5] / ratio < 10 + 1e-12);
+    for (size_t i = 0; i < n; i++) ck_assert_double_eq_tol(g[i] / v[i], g[0] / v[0], 1e-9);
+    ck_assert(g[0] / v[0] > 0);
+    ck_assert_int_eq(memcmp(param(&x.s, 0, "o_proj.weight", NULL), param(&x.t.teacher, 0, "o_proj.weight", NULL),
+                            256 * sizeof(double)),
+                     0);
+    end(&x);
+    // and, as published, it is a mixer that hardly speaks
+    Started zero;
+    begin(&x, "gdn_v4");
+    begin(&zero, "gdn_v4");
+    start(&x, START_TAYLOR, TOKENS);
+    start(&zero, START_ZERO_GATE, TOKENS);
+    for (int l = 0; l < 2; l++) ck_assert_double_eq_tol(x.f.layer[l].after / zero.f.layer[l].after, 1, 0.05);
+    end(&x);
+    end(&zero);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- silence */
 
 static int silence_visit(void *ctx, const ParamInfo *info, Param *slot) {
@@ -496,7 +550,7 @@ static int always_stopped(const Memo *m) {
 }
 START_TEST(refusals) {
     Started x;
-    Err swa = {0}, gate = {0}, stop = {0}, small = {0};
+    Err swa = {0}, gate = {0}, stop = {0}, small = {0}, published = {0};
     const Memo memo = {.stopped = always_stopped};
     ck_assert_int_eq(fit_check(START_FIT, &mixer_swa_v1, &swa), ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(swa.msg, "swa_v1"));
@@ -504,6 +558,9 @@ START_TEST(refusals) {
     ck_assert_ptr_nonnull(strstr(gate.msg, "gdn_v2"));
     ck_assert_int_eq(fit_check(START_ZERO_GATE, &mixer_kda_v1, NULL), ERR_USAGE); // its gate is a sigmoid
     ck_assert_int_eq(fit_check(START_ZERO_GATE, &mixer_gla_v1, NULL), OK);
+    ck_assert_int_eq(fit_check(START_TAYLOR, &mixer_gla_v1, &published), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(published.msg, "gla_v1"));
+    ck_assert_int_eq(fit_check(START_TAYLOR, &mixer_gdn_v4, NULL), OK);
     ck_assert_int_eq(fit_check(START_TEACHER, &mixer_swa_v1, NULL), OK);
     begin(&x, "gdn_v4");
     ck_assert_int_eq(fit_start(&x.f, START_FIT, &x.a, TOKENS, &memo, &stop), ERR_SIGTERM);
@@ -550,6 +607,7 @@ SUITE("fit") {
     CASE(per_channel_decays, .times = 2);
     CASE(siblings_agree, .times = 2);
     CASE(norm_cancels_a_scale);
+    CASE(taylor_as_published);
     CASE(zero_gate_is_bypass);
     CASE(any_threads, .times = 2);
     CASE(float_is_near_double);

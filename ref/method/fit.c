@@ -18,9 +18,8 @@
  * it acts, into o_proj; without that norm (gdn_v6) it is the same scale. See fit.h. */
 #include "method/fit.h"
 #include "base/mem.h"
-#include "method/attend.h"
+#include "method/fit_parts.h"
 #include "method/ridge.h"
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,33 +30,6 @@ static const double SURE = 0.5;         /* R^2 of the constant below which gates
 static const double NEAR = 0.25;        /* tokens: the shortest lag that a decay is made for */
 enum { MAX_CONV = 8 };                  /* taps (config_check) */
 
-/* Sums over rows of one layer: first of x, then, in the same memory, of y. */
-typedef struct {
-    double *gram;  /* (C,C) of x x^T;  then (Q,Q) of w y y^T */
-    double *cross; /* (1+H,C) of [1, wanted] x^T, wanted: the decay gate of each row;  then (Q,C) of w y t^T */
-    double *head;  /* (H,HEAD) */
-} Sums;
-enum { LATE = 0, ANY = 4, WANTED = 8, HEAD = 9 }; /* rows, lag, entropy, first of late and of any rows; wanted */
-
-/* A start in the making. */
-typedef struct {
-    Align *a;
-    Model *t, *s;
-    Backend *be;
-    Fit *f;
-    const Memo *memo;
-    int N, C, H, D, Q, Hk;
-    Attend attend;
-    Real *wanted, *ys, *ts; /* (N,1+H);  (N,Q), (N,C) weighted */
-    Wide *product;          /* (max(C,Q)^2) */
-    void *mem, *host;
-    double *buf; /* host: the largest tensor or product */
-    double rows; /* in the sums: of x, then of y */
-    Sums sum[MAX_LAYERS];
-    Err *e;
-} Work;
-
-static double softplus_inverse(double y) { return y + log(-expm1(-y)); }
 static double decay_of(double lag) { return log1p(1 / fmax(lag, NEAR)); }
 
 /* ---------------------------------------------------------------- parameters of layer l by name */
@@ -67,7 +39,7 @@ static int find(const Work *w, const Model *m, int l, const char *name, ParamInf
     if (model_find(m, full, i, p)) return OK;
     return err_set(w->e, ERR_INPUT, "%s: the start needs it and the model has no such parameter", full);
 }
-static int put(const Work *w, int l, const char *name, const double *x) {
+int fit_put(const Work *w, int l, const char *name, const double *x) {
     char full[192];
     ParamInfo i;
     Param p;
@@ -76,17 +48,16 @@ static int put(const Work *w, int l, const char *name, const double *x) {
         if (!isfinite(x[k])) return err_set(w->e, ERR_NUMERIC, "start: %s is not finite", full);
     return param_put(w->be, &i, &p, DT_F64, x, w->e);
 }
-static int get(const Work *w, const Model *m, int l, const char *name, double *x) {
+int fit_get(const Work *w, const Model *m, int l, const char *name, double *x) {
     char full[192];
     ParamInfo i;
     Param p;
     TRY(find(w, m, l, name, &i, &p, full));
     return param_get(w->be, &i, &p, DT_F64, x, w->e);
 }
-/* Every number of it is v. */
-static int fill(const Work *w, int l, const char *name, size_t n, double v) {
+int fit_fill(const Work *w, int l, const char *name, size_t n, double v) {
     for (size_t i = 0; i < n; i++) w->buf[i] = v;
-    return put(w, l, name, w->buf);
+    return fit_put(w, l, name, w->buf);
 }
 
 /* ---------------------------------------------------------------- sums over rows */
@@ -115,7 +86,6 @@ static int see_attention(Work *w, int l, const int *start) {
     const Attend *at = &w->attend;
     Sums *s = &w->sum[l];
     const Real *x = w->a->tp.layer[l].n1;
-    TRY(attend_layer(&w->attend, w->t, &w->a->tp, l, start, w->e));
     for (int n = 0; n < w->N; n++) {
         const int t = n % at->T, late = 2 * (t - (start ? start[n] : 0)) >= at->T;
         double *wanted = w->buf + (size_t)n * (1 + w->H);
@@ -141,13 +111,18 @@ static int scale_rows(Work *w, Real *dst, const Real *src, const double *scale, 
     return real_put(w->be, dst, DT_F64, w->buf, (size_t)w->N * C, w->e);
 }
 
+MixerActs *fit_mixer(Work *w, int l) {
+    const Mixer *mix = mixer_at(w->s->c.mixer[l]);
+    MixerActs *acts = &w->a->sp.layer[l].mix;
+    mix->forward(mix, layer_call(w->s, &w->a->sp, l), acts, w->a->s, w->a->tp.layer[l].n1);
+    return acts;
+}
+
 static int see_output(Work *w, int l, const int *start) {
     Align *a = w->a;
-    const Mixer *mix = mixer_at(w->s->c.mixer[l]);
-    MixerActs *acts = &a->sp.layer[l].mix;
+    const MixerActs *acts = fit_mixer(w, l);
     double *scale = w->attend.lag; // (N), free by now
     (void)start;
-    mix->forward(mix, layer_call(w->s, &a->sp, l), acts, a->s, a->tp.layer[l].n1);
     TRY(real_get(w->be, DT_F64, w->buf, a->t, (size_t)w->N * w->C, w->e));
     for (int n = 0; n < w->N; n++) {
         double square = 0;
@@ -161,7 +136,7 @@ static int see_output(Work *w, int l, const int *start) {
 }
 
 /* The teacher over training batches first .. first + n - 1, each linear layer seen on the way. */
-static int read_text(Work *w, int64_t first, int64_t n, int (*see)(Work *w, int l, const int *start)) {
+int fit_read(Work *w, int64_t first, int64_t n, int (*see)(Work *w, int l, const int *start), int lags) {
     Align *a = w->a;
     const int L = w->t->c.L;
     for (int64_t i = first; i < first + n; i++) {
@@ -172,11 +147,12 @@ static int read_text(Work *w, int64_t first, int64_t n, int (*see)(Work *w, int 
         const int *start = batch_start(&a->batch, &a->data);
         TRY(pass_input(&a->tp, w->t, a->batch.ids, start, w->e));
         TRY(pass_input(&a->sp, w->s, a->batch.ids, start, w->e));
-        if (see == see_attention) TRY(attend_batch(&w->attend, start, w->e));
+        if (lags) TRY(attend_batch(&w->attend, start, w->e));
         model_embed(w->t, &a->tp, a->x);
         for (int l = 0; l < L; l++) {
             layer_norm_in(w->t, &a->tp, l, a->x);
             layer_mixer(w->t, &a->tp, l, a->t);
+            if (w->s->c.mixer[l] && lags) TRY(attend_layer(&w->attend, w->t, &a->tp, l, start, w->e));
             if (w->s->c.mixer[l]) TRY(see(w, l, start));
             if (l + 1 < L) layer_mlp(w->t, &a->tp, l, a->x, a->t, a->x);
         }
@@ -230,7 +206,7 @@ static int put_rows(const Work *w, int l, const char *name, int n, const double 
     for (int r = 0; r < n; r++)
         for (int i = 0; i < w->C; i++)
             w->buf[(size_t)r * w->C + i] = scale[r / each] * solved[(size_t)i * (1 + w->H) + column + (own ? r : 0)];
-    return put(w, l, name, w->buf);
+    return fit_put(w, l, name, w->buf);
 }
 
 /* A decay of its own for each channel: the head's times 2^-1.5 to 2^1.5, since no attention is one exponential. */
@@ -244,17 +220,17 @@ static int put_decay(const Work *w, int l, const HeadMean *m, const double *solv
     if (p->gk_bias.n) { // logsigmoid(bias)/16 = -gamma
         for (int i = 0; i < w->Q; i++)
             w->buf[i] = -log(expm1(16 * channel_decay(w, decay_of(m[i / w->D].lag), i % w->D)));
-        TRY(put(w, l, "attn.gk_proj.1.bias", w->buf));
-        return fill(w, l, "attn.gk_proj.1.weight", p->gk_up.n, 0);
+        TRY(fit_put(w, l, "attn.gk_proj.1.bias", w->buf));
+        return fit_fill(w, l, "attn.gk_proj.1.weight", p->gk_up.n, 0);
     }
     const int each = p->f_up.n ? w->D : 1;
     for (int i = 0; i < w->H * each; i++) {
         const double gamma = decay_of(m[i / each].lag);
         w->buf[i] = softplus_inverse(p->f_up.n ? channel_decay(w, gamma, i % each) : gamma);
     }
-    TRY(put(w, l, "attn.dt_bias", w->buf));
-    TRY(fill(w, l, "attn.A_log", (size_t)w->H, 0));
-    if (p->f_up.n) return fill(w, l, "attn.f_proj.1.weight", p->f_up.n, 0);
+    TRY(fit_put(w, l, "attn.dt_bias", w->buf));
+    TRY(fit_fill(w, l, "attn.A_log", (size_t)w->H, 0));
+    if (p->f_up.n) return fit_fill(w, l, "attn.f_proj.1.weight", p->f_up.n, 0);
     return put_rows(w, l, "attn.a_proj.weight", w->H, &one, w->H, solved, 1, 1);
 }
 
@@ -276,17 +252,17 @@ static int put_plain(const Work *w, int l, const MixerParams *p) {
     const int W = w->s->c.conv_width, K = w->Hk * w->D, g = w->H / w->Hk;
     for (int i = 0; i < 3 && p->q_conv.n; i++) {
         for (int c = 0; c < w->Q * W; c++) w->buf[c] = c % W == W - 1;
-        TRY(put(w, l, conv[i], w->buf));
+        TRY(fit_put(w, l, conv[i], w->buf));
     }
     for (int i = 0; i < 2 && p->k_up.n; i++) {
         char name[64];
         memset(w->buf, 0, (size_t)w->Q * K * sizeof(double));
         for (int r = 0; r < w->Q; r++) w->buf[(size_t)r * K + r / w->D / g * w->D + r % w->D] = 1;
         snprintf(name, sizeof name, "%s.weight", up[i]);
-        TRY(put(w, l, name, w->buf));
+        TRY(fit_put(w, l, name, w->buf));
         snprintf(name, sizeof name, "%s.bias", up[i]);
-        TRY(fill(w, l, name, (size_t)w->Q, 0));
-        if (!(w->s->c.linear_bias && w->s->c.qkv_bias)) TRY(fill(w, l, low[i], (size_t)K, 0)); // else the teacher's
+        TRY(fit_fill(w, l, name, (size_t)w->Q, 0));
+        if (!(w->s->c.linear_bias && w->s->c.qkv_bias)) TRY(fit_fill(w, l, low[i], (size_t)K, 0)); // else the teacher's
     }
     return OK;
 }
@@ -300,11 +276,11 @@ static int put_gates(Work *w, int l, HeadMean *m, double *solved, double *gram) 
     const int sure = f->constant >= SURE;
     TRY(put_decay(w, l, m, solved));
     if (p->b.n && sure) TRY(put_write(w, l, m, solved, logit));
-    if (p->b.n && !sure) TRY(fill(w, l, "attn.b_proj.weight", p->b.n, 0)); // beta = .5, exactly
+    if (p->b.n && !sure) TRY(fit_fill(w, l, "attn.b_proj.weight", p->b.n, 0)); // beta = .5, exactly
     if (p->gate.n && sure) TRY(put_rows(w, l, "attn.g_proj.weight", w->Q, &OPEN, w->Q, solved, 0, 0));
     if (p->g_up.n) {
-        TRY(fill(w, l, "attn.g_proj.1.weight", p->g_up.n, 0));
-        TRY(fill(w, l, "attn.g_proj.1.bias", (size_t)w->Q, OPEN_SIGMOID));
+        TRY(fit_fill(w, l, "attn.g_proj.1.weight", p->g_up.n, 0));
+        TRY(fit_fill(w, l, "attn.g_proj.1.bias", (size_t)w->Q, OPEN_SIGMOID));
     }
     return put_plain(w, l, p);
 }
@@ -358,7 +334,7 @@ static int put_output(const Work *w, int l, double *W, double *normal) {
     const Sums *s = &w->sum[l];
     const int C = w->C, Q = w->Q;
     double trace = 0;
-    TRY(get(w, w->t, l, "attn.o_proj.weight", w->buf));
+    TRY(fit_get(w, w->t, l, "attn.o_proj.weight", w->buf));
     transpose(W, w->buf, C, Q);
     TRY(scale_heads(w, s, W, normal, normal + (size_t)w->H * w->H));
     for (int i = 0; i < Q; i++) trace += s->gram[(size_t)i * Q + i];
@@ -366,7 +342,7 @@ static int put_output(const Work *w, int l, double *W, double *normal) {
     for (size_t i = 0; i < (size_t)Q * C; i++) W[i] = s->cross[i] + lambda * W[i];
     if (trace > 0) TRY(ridge_solve(s->gram, lambda, W, Q, C, "start: o_proj", w->e));
     transpose(w->buf, W, Q, C);
-    return put(w, l, "attn.o_proj.weight", w->buf);
+    return fit_put(w, l, "attn.o_proj.weight", w->buf);
 }
 
 static int fit_output(Work *w) {
@@ -430,13 +406,12 @@ static void work_close(Work *w) {
 
 static int fit_all(Work *w, int64_t batches) {
     const int64_t first = batches >= 8 ? batches / 4 : 1;
-    TRY(work_open(w));
-    TRY(read_text(w, 0, first, see_attention));
+    TRY(fit_read(w, 0, first, see_attention, 1));
     w->rows = (double)w->f->tokens;
     TRY(fit_gates(w));
     for (int l = 0; l < w->t->c.L; l++) // the same memory, now for y
         if (w->s->c.mixer[l]) memset(w->sum[l].gram, 0, (size_t)((char *)w->sum[l].head - (char *)w->sum[l].gram));
-    TRY(read_text(w, first, batches - first, see_output));
+    TRY(fit_read(w, first, batches - first, see_output, 0));
     w->rows = (double)w->f->tokens - w->rows;
     return fit_output(w);
 }
@@ -447,7 +422,7 @@ static int zero_gates(Work *w) {
     TRY(mem_alloc(&zero, n * sizeof(double), "start: gates", w->e));
     int rc = OK;
     for (int l = 0; l < w->t->c.L && !rc; l++)
-        if (w->s->c.mixer[l]) rc = put(w, l, "attn.g_proj.weight", zero);
+        if (w->s->c.mixer[l]) rc = fit_put(w, l, "attn.g_proj.weight", zero);
     mem_free(zero);
     return rc;
 }
@@ -485,6 +460,8 @@ int fit_check(StartKind kind, const Mixer *m, Err *e) {
     if (kind == START_TEACHER) return OK;
     if (!m->linear)
         return err_set(e, ERR_USAGE, "init: %s starts as the teacher's own attention; expected init teacher", m->name);
+    if (kind == START_TAYLOR && m != &mixer_gdn_v4)
+        return err_set(e, ERR_USAGE, "init: taylor is published for gdn_v4, not for %s; expected init fit", m->name);
     if (kind != START_ZERO_GATE || has_gate(m)) return OK;
     return err_set(e, ERR_USAGE, "init: zero_gate needs an output gate that 0 closes, and %s has none", m->name);
 }
@@ -502,10 +479,12 @@ static int start_all(Work *w, StartKind kind, int64_t tokens) {
         if (c->mixer[l]) TRY(fit_check(kind, mixer_at(c->mixer[l]), w->e));
     if (c->D < ATTEND_MIN_D)
         return err_set(w->e, ERR_INPUT, "init: head_dim: got %d, expected at least %d", c->D, ATTEND_MIN_D);
-    if (!tokens) tokens = (int64_t)FIT_ROWS * w->Q;
+    if (!tokens) tokens = kind == START_TAYLOR ? TAYLOR_TOKENS : (int64_t)FIT_ROWS * w->Q;
     const int64_t batches = tokens > 2 * (int64_t)w->N ? (tokens - 1) / w->N + 1 : 2;
     TRY(judge(w, batches, 0));
+    if (kind == START_FIT || kind == START_TAYLOR) TRY(work_open(w));
     if (kind == START_FIT) TRY(fit_all(w, batches));
+    if (kind == START_TAYLOR) TRY(taylor_all(w, batches));
     if (kind == START_ZERO_GATE) TRY(zero_gates(w));
     return judge(w, batches, 1);
 }
