@@ -180,7 +180,7 @@ static void run_layer(Started *x, int l, uint64_t index) {
     m->forward(m, layer_call(&x->s, &a->sp, l), &a->sp.layer[l].mix, a->s, a->tp.layer[l].n1);
 }
 
-START_TEST(decay_has_the_mean_lag) { // one head, so that the layer's mean is the head's
+START_TEST(decay_has_the_mean_lag) { // that it aims at; one head, so that the layer's mean is the head's
     Started x;
     Config c = tiny_config(2);
     c.H = c.Hk = 1;
@@ -190,11 +190,19 @@ START_TEST(decay_has_the_mean_lag) { // one head, so that the layer's mean is th
     for (int l = 0; l < 2; l++) {
         const double bias = param(&x.s, l, "dt_bias", NULL)[0],
                      gamma = exp(param(&x.s, l, "A_log", NULL)[0]) * log1p(exp(bias));
+        const double aim = sqrt(x.f.layer[l].distance * exp(x.f.layer[l].entropy - 1));
         double mass = 0, lag = 0;
         for (int n = 0; n < 100000; n++) mass += exp(-gamma * n), lag += n * exp(-gamma * n);
         ck_assert_double_gt(x.f.layer[l].distance, 0.5);
-        ck_assert_double_eq_tol(lag / mass, x.f.layer[l].distance, 1e-9);
+        ck_assert_double_eq_tol(lag / mass, aim, 1e-9);
+        // and is that decay for every token, whatever a token says
+        run_layer(&x, l, 9);
+        const double *g = (const double *)x.a.sp.layer[l].mix.g;
+        for (int n = 0; n < B * T; n++) ck_assert_double_eq_tol(g[n], -gamma, 1e-12);
     }
+    // e^(entropy - 1) is the mean lag of an exponential that has this entropy, the better the longer it is
+    const double gamma = 0.01, q = exp(-gamma), entropy = -log1p(-q) + gamma * q / (1 - q);
+    ck_assert_double_eq_tol(exp(entropy - 1) * expm1(gamma), 1, 0.01);
     end(&x);
 }
 END_TEST
@@ -215,7 +223,7 @@ START_TEST(gates_are_ridge_rows) { // of one direction u; what is realised misse
     for (int l = 0; l < 2; l++) {
         const int C = x.s.c.C, H = x.s.c.H, Q = H * x.s.c.D;
         const double *b = param(&x.s, l, "b_proj.weight", NULL), *g = param(&x.s, l, "g_proj.weight", NULL);
-        double u[16], top = log(0.7 / 0.3), miss = 0;
+        double u[16], top = log(0.3 / 0.7), low = log(0.1 / 0.9), miss = 0;
         int sharp = 0, blunt = 0;
         run_layer(&x, l, 0); // what the gates were fitted on
         const double *logit = (const double *)x.a.sp.layer[l].mix.b, *z = (const double *)x.a.sp.layer[l].mix.z;
@@ -227,7 +235,7 @@ START_TEST(gates_are_ridge_rows) { // of one direction u; what is realised misse
             if (mean[h] < mean[blunt]) blunt = h;
         }
         for (int i = 0; i < C; i++) u[i] = b[sharp * C + i] / top;
-        for (int i = 0; i < C; i++) ck_assert_double_eq_tol(b[blunt * C + i], -top * u[i], 1e-12);
+        for (int i = 0; i < C; i++) ck_assert_double_eq_tol(b[blunt * C + i], low * u[i], 1e-12);
         for (int i = 0; i < Q * C; i++) ck_assert_double_eq_tol(g[i], 1.278464543 * u[i % C], 1e-12);
         for (int n = 0; n < B * T; n++) miss += pow(1 - logit[n * H + sharp] / top, 2) / (B * T);
         ck_assert_double_eq_tol(1 - miss, x.f.layer[l].constant, 1e-9);
@@ -355,7 +363,8 @@ START_TEST(per_channel_decays) { // gla and kda: exactly -gamma_h 2^u, u from -1
     start(&x, START_FIT, TOKENS);
     for (int l = 0; l < 2; l++) {
         run_layer(&x, l, 7);
-        const double *g = (const double *)x.a.sp.layer[l].mix.g, gamma = log1p(1 / x.f.layer[l].distance);
+        const double *g = (const double *)x.a.sp.layer[l].mix.g,
+                     gamma = log1p(1 / sqrt(x.f.layer[l].distance * exp(x.f.layer[l].entropy - 1)));
         for (int n = 0; n < B * T; n++)
             for (int i = 0; i < 16; i++) ck_assert_double_eq_tol(g[n * 16 + i], -gamma * exp2(i / 5.0 - 1.5), 1e-12);
     }

@@ -9,10 +9,11 @@
 /* Sums over rows of one layer: first of x, then, in the same memory, of y. */
 typedef struct {
     double *gram;  /* (C,C) of x x^T;  then (Q,Q) of w y y^T */
-    double *cross; /* (1+H,C) of [1, wanted] x^T, wanted: the decay gate of each row;  then (Q,C) of w y t^T */
+    double *cross; /* (C) of x;  then (Q,C) of w y t^T;  taylor.c: (H,TAYLOR_SUMS) */
     double *head;  /* (H,HEAD) */
 } Sums;
-enum { LATE = 0, ANY = 4, WANTED = 8, HEAD = 9 }; /* rows, lag, entropy, first of late and of any rows; wanted */
+enum { LATE = 0, ANY = 4, HEAD = 8 }; /* rows, lag, entropy, first of late and of any rows */
+enum { TAYLOR_SUMS = 7 };
 
 /* A start in the making. */
 typedef struct {
@@ -23,8 +24,8 @@ typedef struct {
     const Memo *memo;
     int N, C, H, D, Q, Hk;
     Attend attend;
-    Real *wanted, *ys, *ts; /* (N,1+H);  (N,Q), (N,C) weighted */
-    Wide *product;          /* (max(C,Q)^2) */
+    Real *ones, *ys, *ts; /* (N);  (N,Q), (N,C) weighted */
+    Wide *product;        /* (max(C,Q)^2) */
     void *mem, *host;
     double *buf; /* host: the largest tensor or product */
     double rows; /* in the sums: of x, then of y */

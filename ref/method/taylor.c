@@ -20,8 +20,8 @@
 #include "method/fit_parts.h"
 #include <string.h>
 
-/* Sums of one layer, in its `cross`: a row of SEEN for every head. */
-enum { ROWS, LAG, ENTROPY, TS, SS, RMS_T, RMS_V, SEEN };
+/* Sums of one layer, in its `cross`: TAYLOR_SUMS for every head. */
+enum { ROWS, LAG, ENTROPY, TS, SS, RMS_T, RMS_V };
 
 static int see_lags(Work *w, int l, const int *start) {
     const Attend *at = &w->attend;
@@ -29,7 +29,7 @@ static int see_lags(Work *w, int l, const int *start) {
         for (int h = 0; h < w->H; h++) {
             const size_t i = (size_t)n * w->H + h;
             const int t = n % at->T, age = t - (start ? start[n] : 0);
-            double *seen = w->sum[l].cross + h * SEEN, first = at->first[i];
+            double *seen = w->sum[l].cross + h * TAYLOR_SUMS, first = at->first[i];
             // the first token's weight counts here, which attend.h leaves out
             const double lag = age < 1 ? 0 : isnan(at->lag[i]) ? age * first : at->lag[i] * (1 - first) + age * first;
             seen[ROWS]++;
@@ -48,7 +48,7 @@ static int put_rows(Work *w, int l) {
     FitLayer *f = &w->f->layer[l];
     TRY(fit_fill(w, l, "attn.A_log", (size_t)H, 0));
     for (int h = 0; h < H; h++) {
-        const double *s = seen + h * SEEN, d = fmax(s[LAG] / s[ROWS], 0.5);
+        const double *s = seen + h * TAYLOR_SUMS, d = fmax(s[LAG] / s[ROWS], 0.5);
         w->buf[h] = softplus_inverse(clamp(log(2) / d, 1e-3, 5));
         low = fmin(low, s[ENTROPY] / s[ROWS]), high = fmax(high, s[ENTROPY] / s[ROWS]);
         f->distance += d / H;
@@ -60,7 +60,8 @@ static int put_rows(Work *w, int l) {
     TRY(fit_put(w, l, "attn.a_proj.weight", w->buf));
     TRY(fit_get(w, w->s, l, "attn.b_proj.weight", w->buf));
     for (int h = 0; h < H; h++) {
-        const double c = 1 - (seen[h * SEEN + ENTROPY] / seen[h * SEEN + ROWS] - low) / fmax(high - low, 1e-3),
+        const double c = 1 - (seen[h * TAYLOR_SUMS + ENTROPY] / seen[h * TAYLOR_SUMS + ROWS] - low) /
+                                 fmax(high - low, 1e-3),
                      b = 0.3 + 0.4 * c;
         double *row = w->buf + (size_t)h * C, size = 0;
         for (int i = 0; i < C; i++) size += fabs(row[i]) / C;
@@ -81,7 +82,7 @@ static int see_values(Work *w, int l, const int *start) {
     (void)start;
     TRY(both(w, l, context, fit_mixer(w, l)->o));
     for (size_t i = 0; i < (size_t)w->N * w->Q; i++) {
-        double *seen = w->sum[l].cross + i % (size_t)w->Q / (size_t)w->D * SEEN, s = w->buf[i] * sqrt(w->D);
+        double *seen = w->sum[l].cross + i % (size_t)w->Q / (size_t)w->D * TAYLOR_SUMS, s = w->buf[i] * sqrt(w->D);
         seen[TS] += context[i] * s;
         seen[SS] += s * s;
     }
@@ -91,7 +92,7 @@ static int see_values(Work *w, int l, const int *start) {
 static int put_values(Work *w, int l) {
     TRY(fit_get(w, w->s, l, "attn.v_proj.weight", w->buf));
     for (size_t i = 0; i < (size_t)w->Q * w->C; i++) {
-        const double *seen = w->sum[l].cross + i / (size_t)w->C / (size_t)w->D * SEEN;
+        const double *seen = w->sum[l].cross + i / (size_t)w->C / (size_t)w->D * TAYLOR_SUMS;
         w->buf[i] *= seen[SS] > 0 ? clamp(seen[TS] / seen[SS], 0.1, 10) : 1;
     }
     return fit_put(w, l, "attn.v_proj.weight", w->buf);
