@@ -47,7 +47,7 @@ END_TEST
 
 /* The T x T sums themselves, for one row and head of the teacher's first layer. */
 typedef struct {
-    double lag, entropy, first;
+    double lag, entropy, first, self;
 } Row;
 static Row row_sums(const Config *c, const Pass *p, int b, int t, int start, int h) {
     const double *q = (const double *)p->layer[0].mix.qs, *k = (const double *)p->layer[0].mix.ks;
@@ -67,6 +67,7 @@ static Row row_sums(const Config *c, const Pass *p, int b, int t, int start, int
         r.lag += s > start ? w[s] * (t - s) : 0;
     }
     r.first = w[start];
+    r.self = w[t];
     r.lag /= 1 - r.first;
     return r;
 }
@@ -99,6 +100,7 @@ START_TEST(attention_sums) { // with documents and without; blocks of which the 
             const size_t i = (size_t)n * t.teacher.c.H + h;
             ck_assert_double_eq_tol(a.entropy[i], want.entropy, 1e-12);
             ck_assert_double_eq_tol(a.first[i], want.first, 1e-12);
+            ck_assert_double_eq_tol(a.self[i], want.self, 1e-12);
             if (n % T == begin) ck_assert(isnan(a.lag[i]));
             else if (want.first < 0.99) ck_assert_double_eq_tol(a.lag[i], want.lag, 1e-10);
             rows += n % T != begin;
@@ -178,7 +180,7 @@ static void run_layer(Started *x, int l, uint64_t index) {
     m->forward(m, layer_call(&x->s, &a->sp, l), &a->sp.layer[l].mix, a->s, a->tp.layer[l].n1);
 }
 
-START_TEST(decay_has_the_mean_lag) { // one head, so that the layer's mean is the head's
+START_TEST(decay_has_the_mean_lag) { // that it aims at; one head, so that the layer's mean is the head's
     Started x;
     Config c = tiny_config(2);
     c.H = c.Hk = 1;
@@ -188,11 +190,19 @@ START_TEST(decay_has_the_mean_lag) { // one head, so that the layer's mean is th
     for (int l = 0; l < 2; l++) {
         const double bias = param(&x.s, l, "dt_bias", NULL)[0],
                      gamma = exp(param(&x.s, l, "A_log", NULL)[0]) * log1p(exp(bias));
+        const double aim = sqrt(x.f.layer[l].distance * exp(x.f.layer[l].entropy - 1));
         double mass = 0, lag = 0;
         for (int n = 0; n < 100000; n++) mass += exp(-gamma * n), lag += n * exp(-gamma * n);
         ck_assert_double_gt(x.f.layer[l].distance, 0.5);
-        ck_assert_double_eq_tol(lag / mass, x.f.layer[l].distance, 1e-9);
+        ck_assert_double_eq_tol(lag / mass, aim, 1e-9);
+        // and is that decay for every token, whatever a token says
+        run_layer(&x, l, 9);
+        const double *g = (const double *)x.a.sp.layer[l].mix.g;
+        for (int n = 0; n < B * T; n++) ck_assert_double_eq_tol(g[n], -gamma, 1e-12);
     }
+    // e^(entropy - 1) is the mean lag of an exponential that has this entropy, the better the longer it is
+    const double gamma = 0.01, q = exp(-gamma), entropy = -log1p(-q) + gamma * q / (1 - q);
+    ck_assert_double_eq_tol(exp(entropy - 1) * expm1(gamma), 1, 0.01);
     end(&x);
 }
 END_TEST
@@ -213,7 +223,7 @@ START_TEST(gates_are_ridge_rows) { // of one direction u; what is realised misse
     for (int l = 0; l < 2; l++) {
         const int C = x.s.c.C, H = x.s.c.H, Q = H * x.s.c.D;
         const double *b = param(&x.s, l, "b_proj.weight", NULL), *g = param(&x.s, l, "g_proj.weight", NULL);
-        double u[16], top = log(0.7 / 0.3), miss = 0;
+        double u[16], top = log(0.3 / 0.7), low = log(0.1 / 0.9), miss = 0;
         int sharp = 0, blunt = 0;
         run_layer(&x, l, 0); // what the gates were fitted on
         const double *logit = (const double *)x.a.sp.layer[l].mix.b, *z = (const double *)x.a.sp.layer[l].mix.z;
@@ -225,7 +235,7 @@ START_TEST(gates_are_ridge_rows) { // of one direction u; what is realised misse
             if (mean[h] < mean[blunt]) blunt = h;
         }
         for (int i = 0; i < C; i++) u[i] = b[sharp * C + i] / top;
-        for (int i = 0; i < C; i++) ck_assert_double_eq_tol(b[blunt * C + i], -top * u[i], 1e-12);
+        for (int i = 0; i < C; i++) ck_assert_double_eq_tol(b[blunt * C + i], low * u[i], 1e-12);
         for (int i = 0; i < Q * C; i++) ck_assert_double_eq_tol(g[i], 1.278464543 * u[i % C], 1e-12);
         for (int n = 0; n < B * T; n++) miss += pow(1 - logit[n * H + sharp] / top, 2) / (B * T);
         ck_assert_double_eq_tol(1 - miss, x.f.layer[l].constant, 1e-9);
@@ -353,7 +363,8 @@ START_TEST(per_channel_decays) { // gla and kda: exactly -gamma_h 2^u, u from -1
     start(&x, START_FIT, TOKENS);
     for (int l = 0; l < 2; l++) {
         run_layer(&x, l, 7);
-        const double *g = (const double *)x.a.sp.layer[l].mix.g, gamma = log1p(1 / x.f.layer[l].distance);
+        const double *g = (const double *)x.a.sp.layer[l].mix.g,
+                     gamma = log1p(1 / sqrt(x.f.layer[l].distance * exp(x.f.layer[l].entropy - 1)));
         for (int n = 0; n < B * T; n++)
             for (int i = 0; i < 16; i++) ck_assert_double_eq_tol(g[n * 16 + i], -gamma * exp2(i / 5.0 - 1.5), 1e-12);
     }
@@ -393,6 +404,58 @@ START_TEST(
     be->op->rmsnorm_forward((Real *)b, (Wide *)&r, (Real *)o, (Real *)w, 1e-2 / (s * s), 1, 8);
     for (int i = 0; i < 8; i++) ck_assert_double_eq_tol(a[i], b[i], 1e-14);
     backend_close(be);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- as published */
+
+START_TEST(taylor_as_published) { // one head: what its weights say is what the attention was seen to do
+    Started x;
+    Config c = tiny_config(2);
+    c.H = c.Hk = 1;
+    c.D = 16;
+    begin_as(&x, "ref64", 1, "gdn_v4", &c, ALIGN_NORM);
+    size_t n;
+    double drawn[16 * 16], size = 0, d = 0;
+    memcpy(drawn, param(&x.s, 0, "a_proj.weight", NULL), 16 * sizeof *drawn);
+    const double ratio = param(&x.s, 0, "v_proj.weight", NULL)[5];
+    start(&x, START_TAYLOR, TOKENS);
+    ck_assert_int_eq(x.f.tokens, TOKENS);
+    // d: the mean over all rows of both batches of |t - s|, the token itself counted as a half
+    for (int batch = 0; batch < 2; batch++) {
+        run_layer(&x, 0, (uint64_t)batch);
+        const int *begin = batch_start(&x.a.batch, &x.a.data);
+        for (int i = 0; i < B * T; i++) {
+            const Row r = row_sums(&c, &x.a.tp, i / T, i % T, begin[i], 0);
+            const int age = i % T - begin[i];
+            d += ((age ? r.lag * (1 - r.first) + r.first * age : 0) + 0.5 * r.self) / TOKENS;
+        }
+    }
+    ck_assert_double_eq_tol(x.f.layer[0].distance, d, 1e-9);
+    // after d tokens half is left, if a_proj says nothing
+    const double gamma = log1p(exp(param(&x.s, 0, "dt_bias", NULL)[0]));
+    ck_assert_double_eq_tol(exp(-gamma * d), 0.5, 1e-9);
+    const double *a = param(&x.s, 0, "a_proj.weight", NULL), *b = param(&x.s, 0, "b_proj.weight", &n);
+    for (int i = 0; i < 16; i++) ck_assert_double_eq_tol(a[i], drawn[i] * 0.02 * sqrt(48), 1e-12);
+    for (size_t i = 0; i < n; i++) size += fabs(b[i]) / 16;
+    ck_assert_double_eq_tol(size, log(0.7 / 0.3) / 4, 1e-12); // the only head is the sharpest
+    const double *v = param(&x.s, 0, "v_proj.weight", &n), *g = param(&x.s, 0, "g_proj.weight", NULL);
+    ck_assert(v[5] != ratio && v[5] / ratio > 0.1 - 1e-12 && v[5] / ratio < 10 + 1e-12);
+    for (size_t i = 0; i < n; i++) ck_assert_double_eq_tol(g[i] / v[i], g[0] / v[0], 1e-9);
+    ck_assert(g[0] / v[0] > 0);
+    ck_assert_int_eq(memcmp(param(&x.s, 0, "o_proj.weight", NULL), param(&x.t.teacher, 0, "o_proj.weight", NULL),
+                            256 * sizeof(double)),
+                     0);
+    end(&x);
+    // and, as published, it is a mixer that hardly speaks
+    Started zero;
+    begin(&x, "gdn_v4");
+    begin(&zero, "gdn_v4");
+    start(&x, START_TAYLOR, TOKENS);
+    start(&zero, START_ZERO_GATE, TOKENS);
+    for (int l = 0; l < 2; l++) ck_assert_double_eq_tol(x.f.layer[l].after / zero.f.layer[l].after, 1, 0.05);
+    end(&x);
+    end(&zero);
 }
 END_TEST
 
@@ -496,7 +559,7 @@ static int always_stopped(const Memo *m) {
 }
 START_TEST(refusals) {
     Started x;
-    Err swa = {0}, gate = {0}, stop = {0}, small = {0};
+    Err swa = {0}, gate = {0}, stop = {0}, small = {0}, published = {0};
     const Memo memo = {.stopped = always_stopped};
     ck_assert_int_eq(fit_check(START_FIT, &mixer_swa_v1, &swa), ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(swa.msg, "swa_v1"));
@@ -504,6 +567,9 @@ START_TEST(refusals) {
     ck_assert_ptr_nonnull(strstr(gate.msg, "gdn_v2"));
     ck_assert_int_eq(fit_check(START_ZERO_GATE, &mixer_kda_v1, NULL), ERR_USAGE); // its gate is a sigmoid
     ck_assert_int_eq(fit_check(START_ZERO_GATE, &mixer_gla_v1, NULL), OK);
+    ck_assert_int_eq(fit_check(START_TAYLOR, &mixer_gla_v1, &published), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(published.msg, "gla_v1"));
+    ck_assert_int_eq(fit_check(START_TAYLOR, &mixer_gdn_v4, NULL), OK);
     ck_assert_int_eq(fit_check(START_TEACHER, &mixer_swa_v1, NULL), OK);
     begin(&x, "gdn_v4");
     ck_assert_int_eq(fit_start(&x.f, START_FIT, &x.a, TOKENS, &memo, &stop), ERR_SIGTERM);
@@ -550,6 +616,7 @@ SUITE("fit") {
     CASE(per_channel_decays, .times = 2);
     CASE(siblings_agree, .times = 2);
     CASE(norm_cancels_a_scale);
+    CASE(taylor_as_published);
     CASE(zero_gate_is_bypass);
     CASE(any_threads, .times = 2);
     CASE(float_is_near_double);

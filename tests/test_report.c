@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stddef.h>
 #include "base/file.h"
+#include "method/fit.h"
 #include "method/select.h"
 #include "report/report.h"
 #include "report/compare.h"
@@ -84,9 +85,10 @@ static int lines_of(const char *text) {
 
 START_TEST(run_page) {
     static const char *const pictures[] = {"importance",   "trajectory", "agreement", "budget", "kl_ratio",
-                                           "recall_ratio", "memory",     "recall",    "loss"};
+                                           "recall_ratio", "memory",     "recall",    "start",  "loss"};
     PipelineOptions o;
     small(&o, "ga_s2", "none,uniform,gates,random");
+    o.init = START_FIT;
     o.random_draws = 2;
     o.halving_z = 0.5;
     snprintf(o.curve_k, sizeof o.curve_k, "1,3");

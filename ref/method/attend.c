@@ -32,7 +32,7 @@ int attend_open(Attend *a, const Model *teacher, const Pass *p, Err *e) {
     const size_t rows = (size_t)a->N * a->H, n = rows * a->D, bytes = attend_bytes(teacher, a->N);
     Arena ar = {0};
     int rc = a->be->alloc(a->be, &a->mem, bytes, "attention distances", e);
-    if (!rc) rc = mem_alloc(&a->host, (2 * n + 3 * rows) * sizeof(double), "attention distances", e);
+    if (!rc) rc = mem_alloc(&a->host, (2 * n + 4 * rows) * sizeof(double), "attention distances", e);
     if (rc) return attend_close(a), rc;
     arena_begin(&ar, a->mem, bytes);
     attend_place(a, &ar, a->be);
@@ -41,6 +41,7 @@ int attend_open(Attend *a, const Model *teacher, const Pass *p, Err *e) {
     a->lag = a->o + n;
     a->entropy = a->lag + rows;
     a->first = a->entropy + rows;
+    a->self = a->first + rows;
     return OK;
 }
 
@@ -88,8 +89,15 @@ int attend_layer(Attend *a, const Model *teacher, Pass *p, int l, const int *sta
         a->lag[i] = row_lag(a, a->o + i * a->D, t, t - (start ? start[row] : 0));
     }
     op->attention_forward(a->out, a->lse, m->qs, m->ks, m->ks, k->start, scale, k->work, &d);
-    TRY(real_get(a->be, DT_F64, a->o, a->out, n, e));
     TRY(real_get(a->be, DT_F64, a->q, m->qs, n, e));
+    TRY(real_get(a->be, DT_F64, a->o, m->ks, n / (size_t)(a->H / a->Hk), e));
+    for (size_t i = 0; i < rows; i++) { // entropy still holds lse
+        const double *key = a->o + (i / (size_t)a->H * a->Hk + i % (size_t)a->H / (a->H / a->Hk)) * a->D;
+        double dot = 0;
+        for (int c = 0; c < a->D; c++) dot += a->q[i * a->D + c] * key[c];
+        a->self[i] = exp(scale * dot - a->entropy[i]);
+    }
+    TRY(real_get(a->be, DT_F64, a->o, a->out, n, e));
     for (size_t i = 0; i < n; i++) a->entropy[i / (size_t)a->D] -= scale * a->q[i] * a->o[i];
     return OK;
 }

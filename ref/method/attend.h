@@ -8,6 +8,7 @@
  *   lag      sum_s p_ts (t - s) over s > start_t, divided by 1 - first: the mean distance, in tokens. The first token
  *            of a document is left out, since heads with nothing to say park their weight there.
  *   entropy  - sum_s p_ts log p_ts, in nats
+ *   self     p_tt
  * No row but the first of a document, and none with first > .999, has a lag: it is NAN there.
  *
  * How: attention of "values" that are functions of s alone. Positions are cut into blocks, of which two channels each
@@ -19,8 +20,8 @@ typedef struct {
     int blocks, size; /* of positions */
     Real *value, *out;
     Wide *lse;
-    double *q, *o;                 /* host: (N,H,D) */
-    double *lag, *entropy, *first; /* host: (N,H), of the layer seen last */
+    double *q, *o;                        /* host: (N,H,D) */
+    double *lag, *entropy, *first, *self; /* host: (N,H), of the layer seen last */
     void *mem, *host;
     Backend *be;
 } Attend;

@@ -4,9 +4,11 @@
  *   read a quarter of the batches
  *     d_h = mean lag of head h, e_h = its mean entropy (attend.h), over rows at least half a window into a document
  *     u   = (sum x x^T + lambda I)^-1 sum x                      ridge: u . x is the constant 1, as nearly as x can
- *   decay    gamma_h = log(1 + 1/d_h), so that weights e^{-gamma n} have mean lag d_h;  A_log = 0,
- *            dt_bias_h = softplus^-1(gamma_h);  row h of a_proj = ridge of softplus^-1(log(1 + 1/lag_t)) minus its mean
- *   write    row h of b_proj = logit(b_h) u,  b_h from .7 for the layer's least entropy to .3 for its largest
+ *   decay    gamma_h = log(1 + 1/m_h), so that weights e^{-gamma n} have mean lag m_h;  A_log = 0, a_proj = 0,
+ *            dt_bias_h = softplus^-1(gamma_h), so that g = -gamma_h exactly.  m_h = sqrt(d_h e^{e_h - 1}), between how
+ *            far the head looks and how many tokens it looks at: e^{e - 1} is the mean lag of an exponential with this
+ *            entropy. Lag alone, entropy alone, and rows of a_proj that follow each token's lag were measured and worse
+ *   write    row h of b_proj = logit(b_h) u,  b_h from .3 for the layer's least entropy to .1 for its largest
  *   gate     every row of g_proj = c u with SiLU(c) = 1: the gate lets everything through
  *   read the other batches
  *   output   r = argmin sum |sum_h r_h W_h y_h - t|^2 over one number a head, W the teacher's o_proj;  then
@@ -18,47 +20,18 @@
  * it acts, into o_proj; without that norm (gdn_v6) it is the same scale. See fit.h. */
 #include "method/fit.h"
 #include "base/mem.h"
-#include "method/attend.h"
+#include "method/fit_parts.h"
 #include "method/ridge.h"
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-static const double RIDGE_X = 1e-3;     /* lambda, in units of the mean square of x's channels */
-static const double OPEN = 1.278464543; /* SiLU(OPEN) = 1 */
-static const double OPEN_SIGMOID = 4;   /* sigmoid(4) = .982 */
-static const double SURE = 0.5;         /* R^2 of the constant below which gates stay as they are */
-static const double NEAR = 0.25;        /* tokens: the shortest lag that a decay is made for */
-enum { MAX_CONV = 8 };                  /* taps (config_check) */
-
-/* Sums over rows of one layer: first of x, then, in the same memory, of y. */
-typedef struct {
-    double *gram;  /* (C,C) of x x^T;  then (Q,Q) of w y y^T */
-    double *cross; /* (1+H,C) of [1, wanted] x^T, wanted: the decay gate of each row;  then (Q,C) of w y t^T */
-    double *head;  /* (H,HEAD) */
-} Sums;
-enum { LATE = 0, ANY = 4, WANTED = 8, HEAD = 9 }; /* rows, lag, entropy, first of late and of any rows; wanted */
-
-/* A start in the making. */
-typedef struct {
-    Align *a;
-    Model *t, *s;
-    Backend *be;
-    Fit *f;
-    const Memo *memo;
-    int N, C, H, D, Q, Hk;
-    Attend attend;
-    Real *wanted, *ys, *ts; /* (N,1+H);  (N,Q), (N,C) weighted */
-    Wide *product;          /* (max(C,Q)^2) */
-    void *mem, *host;
-    double *buf; /* host: the largest tensor or product */
-    double rows; /* in the sums: of x, then of y */
-    Sums sum[MAX_LAYERS];
-    Err *e;
-} Work;
-
-static double softplus_inverse(double y) { return y + log(-expm1(-y)); }
-static double decay_of(double lag) { return log1p(1 / fmax(lag, NEAR)); }
+static const double RIDGE_X = 1e-3;           /* lambda, in units of the mean square of x's channels */
+static const double OPEN = 1.278464543;       /* SiLU(OPEN) = 1 */
+static const double OPEN_SIGMOID = 4;         /* sigmoid(4) = .982 */
+static const double SURE = 0.5;               /* R^2 of the constant below which gates stay as they are */
+static const double SHARP = 0.3, BLUNT = 0.1; /* write strength of a layer's sharpest and bluntest head */
+static const double NEAR = 0.25;              /* tokens: the shortest memory that a decay is made for */
+enum { MAX_CONV = 8 };                        /* taps (config_check) */
 
 /* ---------------------------------------------------------------- parameters of layer l by name */
 
@@ -67,7 +40,7 @@ static int find(const Work *w, const Model *m, int l, const char *name, ParamInf
     if (model_find(m, full, i, p)) return OK;
     return err_set(w->e, ERR_INPUT, "%s: the start needs it and the model has no such parameter", full);
 }
-static int put(const Work *w, int l, const char *name, const double *x) {
+int fit_put(const Work *w, int l, const char *name, const double *x) {
     char full[192];
     ParamInfo i;
     Param p;
@@ -76,17 +49,16 @@ static int put(const Work *w, int l, const char *name, const double *x) {
         if (!isfinite(x[k])) return err_set(w->e, ERR_NUMERIC, "start: %s is not finite", full);
     return param_put(w->be, &i, &p, DT_F64, x, w->e);
 }
-static int get(const Work *w, const Model *m, int l, const char *name, double *x) {
+int fit_get(const Work *w, const Model *m, int l, const char *name, double *x) {
     char full[192];
     ParamInfo i;
     Param p;
     TRY(find(w, m, l, name, &i, &p, full));
     return param_get(w->be, &i, &p, DT_F64, x, w->e);
 }
-/* Every number of it is v. */
-static int fill(const Work *w, int l, const char *name, size_t n, double v) {
+int fit_fill(const Work *w, int l, const char *name, size_t n, double v) {
     for (size_t i = 0; i < n; i++) w->buf[i] = v;
-    return put(w, l, name, w->buf);
+    return fit_put(w, l, name, w->buf);
 }
 
 /* ---------------------------------------------------------------- sums over rows */
@@ -115,21 +87,16 @@ static int see_attention(Work *w, int l, const int *start) {
     const Attend *at = &w->attend;
     Sums *s = &w->sum[l];
     const Real *x = w->a->tp.layer[l].n1;
-    TRY(attend_layer(&w->attend, w->t, &w->a->tp, l, start, w->e));
     for (int n = 0; n < w->N; n++) {
         const int t = n % at->T, late = 2 * (t - (start ? start[n] : 0)) >= at->T;
-        double *wanted = w->buf + (size_t)n * (1 + w->H);
-        wanted[0] = 1;
         for (int h = 0; h < w->H; h++) {
             const size_t i = (size_t)n * w->H + h;
-            double *head = s->head + h * HEAD;
-            add_row(head, at->lag[i], at->entropy[i], at->first[i], late);
-            wanted[1 + h] = softplus_inverse(decay_of(isnan(at->lag[i]) ? 0 : at->lag[i]));
-            head[WANTED] += wanted[1 + h];
+            add_row(s->head + h * HEAD, at->lag[i], at->entropy[i], at->first[i], late);
         }
+        w->buf[n] = 1;
     }
-    TRY(real_put(w->be, w->wanted, DT_F64, w->buf, (size_t)w->N * (1 + w->H), w->e));
-    TRY(add_product(w, s->cross, w->wanted, x, w->C, 1 + w->H));
+    TRY(real_put(w->be, w->ones, DT_F64, w->buf, w->N, w->e));
+    TRY(add_product(w, s->cross, w->ones, x, w->C, 1));
     return add_product(w, s->gram, x, x, w->C, w->C);
 }
 
@@ -141,13 +108,18 @@ static int scale_rows(Work *w, Real *dst, const Real *src, const double *scale, 
     return real_put(w->be, dst, DT_F64, w->buf, (size_t)w->N * C, w->e);
 }
 
+MixerActs *fit_mixer(Work *w, int l) {
+    const Mixer *mix = mixer_at(w->s->c.mixer[l]);
+    MixerActs *acts = &w->a->sp.layer[l].mix;
+    mix->forward(mix, layer_call(w->s, &w->a->sp, l), acts, w->a->s, w->a->tp.layer[l].n1);
+    return acts;
+}
+
 static int see_output(Work *w, int l, const int *start) {
     Align *a = w->a;
-    const Mixer *mix = mixer_at(w->s->c.mixer[l]);
-    MixerActs *acts = &a->sp.layer[l].mix;
+    const MixerActs *acts = fit_mixer(w, l);
     double *scale = w->attend.lag; // (N), free by now
     (void)start;
-    mix->forward(mix, layer_call(w->s, &a->sp, l), acts, a->s, a->tp.layer[l].n1);
     TRY(real_get(w->be, DT_F64, w->buf, a->t, (size_t)w->N * w->C, w->e));
     for (int n = 0; n < w->N; n++) {
         double square = 0;
@@ -161,7 +133,7 @@ static int see_output(Work *w, int l, const int *start) {
 }
 
 /* The teacher over training batches first .. first + n - 1, each linear layer seen on the way. */
-static int read_text(Work *w, int64_t first, int64_t n, int (*see)(Work *w, int l, const int *start)) {
+int fit_read(Work *w, int64_t first, int64_t n, int (*see)(Work *w, int l, const int *start), int lags) {
     Align *a = w->a;
     const int L = w->t->c.L;
     for (int64_t i = first; i < first + n; i++) {
@@ -172,11 +144,12 @@ static int read_text(Work *w, int64_t first, int64_t n, int (*see)(Work *w, int 
         const int *start = batch_start(&a->batch, &a->data);
         TRY(pass_input(&a->tp, w->t, a->batch.ids, start, w->e));
         TRY(pass_input(&a->sp, w->s, a->batch.ids, start, w->e));
-        if (see == see_attention) TRY(attend_batch(&w->attend, start, w->e));
+        if (lags) TRY(attend_batch(&w->attend, start, w->e));
         model_embed(w->t, &a->tp, a->x);
         for (int l = 0; l < L; l++) {
             layer_norm_in(w->t, &a->tp, l, a->x);
             layer_mixer(w->t, &a->tp, l, a->t);
+            if (w->s->c.mixer[l] && lags) TRY(attend_layer(&w->attend, w->t, &a->tp, l, start, w->e));
             if (w->s->c.mixer[l]) TRY(see(w, l, start));
             if (l + 1 < L) layer_mlp(w->t, &a->tp, l, a->x, a->t, a->x);
         }
@@ -187,50 +160,36 @@ static int read_text(Work *w, int64_t first, int64_t n, int (*see)(Work *w, int 
 
 /* ---------------------------------------------------------------- decay, write strength, gate */
 
-/* What the heads of a layer were seen to do. */
+/* What a head was seen to do. */
 typedef struct {
-    double lag, entropy;
+    double decay, entropy;
 } HeadMean;
 static void head_means(const Work *w, int l, HeadMean *m, FitLayer *f) {
     for (int h = 0; h < w->H; h++) {
-        const double *s = w->sum[l].head + h * HEAD, *v = s[LATE] > 0 ? s + LATE : s + ANY, n = fmax(v[0], 1);
-        m[h] = (HeadMean){v[1] / n, v[2] / n};
-        f->distance += m[h].lag / w->H;
-        f->entropy += m[h].entropy / w->H;
+        const double *s = w->sum[l].head + h * HEAD, *v = s[LATE] > 0 ? s + LATE : s + ANY, n = fmax(v[0], 1),
+                     lag = v[1] / n, entropy = v[2] / n;
+        m[h] = (HeadMean){log1p(1 / fmax(sqrt(lag * exp(entropy - 1)), NEAR)), entropy};
+        f->distance += lag / w->H;
+        f->entropy += entropy / w->H;
         f->first += v[3] / n / w->H;
     }
 }
 
-/* solved (C,1+H): u, and a row of a_proj for each head. R^2 of u on the rows that were read. */
-static int solve_rows(const Work *w, int l, double *solved, double *gram, double *r2) {
+/* u (C), and its R^2 on the rows that were read. */
+static int solve_constant(const Work *w, int l, double *u, double *gram, double *r2) {
     const Sums *s = &w->sum[l];
-    const int C = w->C, m = 1 + w->H;
+    const int C = w->C;
     double trace = 0, linear = 0, square = 0;
-    for (int i = 0; i < C; i++) {
-        trace += s->gram[(size_t)i * C + i];
-        solved[(size_t)i * m] = s->cross[i];
-        for (int h = 0; h < w->H; h++) // centred: the mean is dt_bias's
-            solved[(size_t)i * m + 1 + h] =
-                s->cross[(size_t)(1 + h) * C + i] - s->head[h * HEAD + WANTED] / w->rows * s->cross[i];
-    }
+    for (int i = 0; i < C; i++) trace += s->gram[(size_t)i * C + i];
+    memcpy(u, s->cross, (size_t)C * sizeof(double));
     memcpy(gram, s->gram, (size_t)C * C * sizeof(double));
-    TRY(ridge_solve(gram, RIDGE_X * trace / C, solved, C, m, "start: normed input", w->e));
+    TRY(ridge_solve(gram, RIDGE_X * trace / C, u, C, 1, "start: normed input", w->e));
     for (int i = 0; i < C; i++) {
-        linear += solved[(size_t)i * m] * s->cross[i];
-        for (int j = 0; j < C; j++)
-            square += solved[(size_t)i * m] * solved[(size_t)j * m] * s->gram[(size_t)i * C + j];
+        linear += u[i] * s->cross[i];
+        for (int j = 0; j < C; j++) square += u[i] * u[j] * s->gram[(size_t)i * C + j];
     }
     *r2 = (2 * linear - square) / w->rows; // 1 - mean (1 - u.x)^2
     return OK;
-}
-
-/* rows (n,C) of a parameter: scale[r / each] times column `column` of solved, or column + r. */
-static int put_rows(const Work *w, int l, const char *name, int n, const double *scale, int each, const double *solved,
-                    int column, int own) {
-    for (int r = 0; r < n; r++)
-        for (int i = 0; i < w->C; i++)
-            w->buf[(size_t)r * w->C + i] = scale[r / each] * solved[(size_t)i * (1 + w->H) + column + (own ? r : 0)];
-    return put(w, l, name, w->buf);
 }
 
 /* A decay of its own for each channel: the head's times 2^-1.5 to 2^1.5, since no attention is one exponential. */
@@ -238,34 +197,37 @@ static double channel_decay(const Work *w, double gamma, int c) {
     return gamma * exp2(w->D > 1 ? 3.0 * c / (w->D - 1) - 1.5 : 0);
 }
 
-static int put_decay(const Work *w, int l, const HeadMean *m, const double *solved) {
+static int put_decay(const Work *w, int l, const HeadMean *m) {
     const MixerParams *p = &w->s->p.layer[l].mix;
-    const double one = 1;
     if (p->gk_bias.n) { // logsigmoid(bias)/16 = -gamma
-        for (int i = 0; i < w->Q; i++)
-            w->buf[i] = -log(expm1(16 * channel_decay(w, decay_of(m[i / w->D].lag), i % w->D)));
-        TRY(put(w, l, "attn.gk_proj.1.bias", w->buf));
-        return fill(w, l, "attn.gk_proj.1.weight", p->gk_up.n, 0);
+        for (int i = 0; i < w->Q; i++) w->buf[i] = -log(expm1(16 * channel_decay(w, m[i / w->D].decay, i % w->D)));
+        TRY(fit_put(w, l, "attn.gk_proj.1.bias", w->buf));
+        return fit_fill(w, l, "attn.gk_proj.1.weight", p->gk_up.n, 0);
     }
     const int each = p->f_up.n ? w->D : 1;
     for (int i = 0; i < w->H * each; i++) {
-        const double gamma = decay_of(m[i / each].lag);
+        const double gamma = m[i / each].decay;
         w->buf[i] = softplus_inverse(p->f_up.n ? channel_decay(w, gamma, i % each) : gamma);
     }
-    TRY(put(w, l, "attn.dt_bias", w->buf));
-    TRY(fill(w, l, "attn.A_log", (size_t)w->H, 0));
-    if (p->f_up.n) return fill(w, l, "attn.f_proj.1.weight", p->f_up.n, 0);
-    return put_rows(w, l, "attn.a_proj.weight", w->H, &one, w->H, solved, 1, 1);
+    TRY(fit_put(w, l, "attn.dt_bias", w->buf));
+    TRY(fit_fill(w, l, "attn.A_log", (size_t)w->H, 0));
+    if (p->f_up.n) return fit_fill(w, l, "attn.f_proj.1.weight", p->f_up.n, 0);
+    return fit_fill(w, l, "attn.a_proj.weight", p->a.n, 0);
 }
 
-static int put_write(const Work *w, int l, const HeadMean *m, const double *solved, double *logit) {
+static int put_write(const Work *w, int l, const HeadMean *m, const double *u) {
     double low = INFINITY, high = -INFINITY;
     for (int h = 0; h < w->H; h++) low = fmin(low, m[h].entropy), high = fmax(high, m[h].entropy);
     for (int h = 0; h < w->H; h++) {
-        const double b = 0.7 - 0.4 * (m[h].entropy - low) / fmax(high - low, 1e-3);
-        logit[h] = log(b / (1 - b));
+        const double b = SHARP - (SHARP - BLUNT) * (m[h].entropy - low) / fmax(high - low, 1e-3);
+        for (int i = 0; i < w->C; i++) w->buf[(size_t)h * w->C + i] = log(b / (1 - b)) * u[i];
     }
-    return put_rows(w, l, "attn.b_proj.weight", w->H, logit, 1, solved, 0, 0);
+    return fit_put(w, l, "attn.b_proj.weight", w->buf);
+}
+
+static int put_open(const Work *w, int l, const double *u) {
+    for (size_t i = 0; i < (size_t)w->Q * w->C; i++) w->buf[i] = OPEN * u[i % (size_t)w->C];
+    return fit_put(w, l, "attn.g_proj.weight", w->buf);
 }
 
 /* Convolutions pass their input on, and the second of two stacked maps repeats heads as transfer does. */
@@ -276,35 +238,34 @@ static int put_plain(const Work *w, int l, const MixerParams *p) {
     const int W = w->s->c.conv_width, K = w->Hk * w->D, g = w->H / w->Hk;
     for (int i = 0; i < 3 && p->q_conv.n; i++) {
         for (int c = 0; c < w->Q * W; c++) w->buf[c] = c % W == W - 1;
-        TRY(put(w, l, conv[i], w->buf));
+        TRY(fit_put(w, l, conv[i], w->buf));
     }
     for (int i = 0; i < 2 && p->k_up.n; i++) {
         char name[64];
         memset(w->buf, 0, (size_t)w->Q * K * sizeof(double));
         for (int r = 0; r < w->Q; r++) w->buf[(size_t)r * K + r / w->D / g * w->D + r % w->D] = 1;
         snprintf(name, sizeof name, "%s.weight", up[i]);
-        TRY(put(w, l, name, w->buf));
+        TRY(fit_put(w, l, name, w->buf));
         snprintf(name, sizeof name, "%s.bias", up[i]);
-        TRY(fill(w, l, name, (size_t)w->Q, 0));
-        if (!(w->s->c.linear_bias && w->s->c.qkv_bias)) TRY(fill(w, l, low[i], (size_t)K, 0)); // else the teacher's
+        TRY(fit_fill(w, l, name, (size_t)w->Q, 0));
+        if (!(w->s->c.linear_bias && w->s->c.qkv_bias)) TRY(fit_fill(w, l, low[i], (size_t)K, 0)); // else the teacher's
     }
     return OK;
 }
 
-static int put_gates(Work *w, int l, HeadMean *m, double *solved, double *gram) {
+static int put_gates(Work *w, int l, HeadMean *m, double *u, double *gram) {
     const MixerParams *p = &w->s->p.layer[l].mix;
     FitLayer *f = &w->f->layer[l];
-    double *logit = solved + (size_t)w->C * (1 + w->H);
     head_means(w, l, m, f);
-    TRY(solve_rows(w, l, solved, gram, &f->constant));
+    TRY(solve_constant(w, l, u, gram, &f->constant));
     const int sure = f->constant >= SURE;
-    TRY(put_decay(w, l, m, solved));
-    if (p->b.n && sure) TRY(put_write(w, l, m, solved, logit));
-    if (p->b.n && !sure) TRY(fill(w, l, "attn.b_proj.weight", p->b.n, 0)); // beta = .5, exactly
-    if (p->gate.n && sure) TRY(put_rows(w, l, "attn.g_proj.weight", w->Q, &OPEN, w->Q, solved, 0, 0));
+    TRY(put_decay(w, l, m));
+    if (p->b.n && sure) TRY(put_write(w, l, m, u));
+    if (p->b.n && !sure) TRY(fit_fill(w, l, "attn.b_proj.weight", p->b.n, 0)); // beta = .5, exactly
+    if (p->gate.n && sure) TRY(put_open(w, l, u));
     if (p->g_up.n) {
-        TRY(fill(w, l, "attn.g_proj.1.weight", p->g_up.n, 0));
-        TRY(fill(w, l, "attn.g_proj.1.bias", (size_t)w->Q, OPEN_SIGMOID));
+        TRY(fit_fill(w, l, "attn.g_proj.1.weight", p->g_up.n, 0));
+        TRY(fit_fill(w, l, "attn.g_proj.1.bias", (size_t)w->Q, OPEN_SIGMOID));
     }
     return put_plain(w, l, p);
 }
@@ -312,12 +273,12 @@ static int put_gates(Work *w, int l, HeadMean *m, double *solved, double *gram) 
 static int fit_gates(Work *w) {
     const size_t C = w->C, H = w->H;
     void *mem;
-    TRY(mem_alloc(&mem, (C * C + C * (1 + H) + H) * sizeof(double) + H * sizeof(HeadMean), "start: gates", w->e));
-    double *gram = mem, *solved = gram + C * C;
-    HeadMean *m = (HeadMean *)(solved + C * (1 + H) + H);
+    TRY(mem_alloc(&mem, (C * C + C) * sizeof(double) + H * sizeof(HeadMean), "start: gates", w->e));
+    double *gram = mem, *u = gram + C * C;
+    HeadMean *m = (HeadMean *)(u + C);
     int rc = OK;
     for (int l = 0; l < w->t->c.L && !rc; l++)
-        if (w->s->c.mixer[l]) rc = put_gates(w, l, m, solved, gram);
+        if (w->s->c.mixer[l]) rc = put_gates(w, l, m, u, gram);
     mem_free(mem);
     return rc;
 }
@@ -358,7 +319,7 @@ static int put_output(const Work *w, int l, double *W, double *normal) {
     const Sums *s = &w->sum[l];
     const int C = w->C, Q = w->Q;
     double trace = 0;
-    TRY(get(w, w->t, l, "attn.o_proj.weight", w->buf));
+    TRY(fit_get(w, w->t, l, "attn.o_proj.weight", w->buf));
     transpose(W, w->buf, C, Q);
     TRY(scale_heads(w, s, W, normal, normal + (size_t)w->H * w->H));
     for (int i = 0; i < Q; i++) trace += s->gram[(size_t)i * Q + i];
@@ -366,7 +327,7 @@ static int put_output(const Work *w, int l, double *W, double *normal) {
     for (size_t i = 0; i < (size_t)Q * C; i++) W[i] = s->cross[i] + lambda * W[i];
     if (trace > 0) TRY(ridge_solve(s->gram, lambda, W, Q, C, "start: o_proj", w->e));
     transpose(w->buf, W, Q, C);
-    return put(w, l, "attn.o_proj.weight", w->buf);
+    return fit_put(w, l, "attn.o_proj.weight", w->buf);
 }
 
 static int fit_output(Work *w) {
@@ -387,7 +348,7 @@ static size_t largest(const Work *w) { return max_size(w->C, w->Q); }
 
 static void work_place(Work *w, Arena *ar) {
     const size_t N = w->N;
-    w->wanted = arena_take(ar, N * (1 + (size_t)w->H), w->be->real_size);
+    w->ones = arena_take(ar, N, w->be->real_size);
     w->ys = arena_take(ar, N * w->Q, w->be->real_size);
     w->ts = arena_take(ar, N * w->C, w->be->real_size);
     w->product = arena_take(ar, largest(w) * largest(w), w->be->wide_size);
@@ -396,8 +357,8 @@ static void work_place(Work *w, Arena *ar) {
 /* Host: the buffer, then each layer's sums. */
 static int sums_open(Work *w) {
     const size_t C = w->C, Q = w->Q, H = w->H, square = largest(w) * largest(w);
-    const size_t buf = max_size(max_size(square, (size_t)w->N * max_size(largest(w), 1 + H)), Q * MAX_CONV),
-                 cross = max_size((1 + H) * C, Q * C), each = square + cross + H * HEAD;
+    const size_t buf = max_size(max_size(square, (size_t)w->N * largest(w)), Q * MAX_CONV),
+                 cross = max_size(H * TAYLOR_SUMS, Q * C), each = square + cross + H * HEAD;
     size_t layers = 0;
     for (int l = 0; l < w->t->c.L; l++) layers += w->s->c.mixer[l] != 0;
     TRY(mem_alloc(&w->host, (buf + layers * each) * sizeof(double), "start: sums over rows", w->e));
@@ -430,13 +391,12 @@ static void work_close(Work *w) {
 
 static int fit_all(Work *w, int64_t batches) {
     const int64_t first = batches >= 8 ? batches / 4 : 1;
-    TRY(work_open(w));
-    TRY(read_text(w, 0, first, see_attention));
+    TRY(fit_read(w, 0, first, see_attention, 1));
     w->rows = (double)w->f->tokens;
     TRY(fit_gates(w));
     for (int l = 0; l < w->t->c.L; l++) // the same memory, now for y
         if (w->s->c.mixer[l]) memset(w->sum[l].gram, 0, (size_t)((char *)w->sum[l].head - (char *)w->sum[l].gram));
-    TRY(read_text(w, first, batches - first, see_output));
+    TRY(fit_read(w, first, batches - first, see_output, 0));
     w->rows = (double)w->f->tokens - w->rows;
     return fit_output(w);
 }
@@ -447,7 +407,7 @@ static int zero_gates(Work *w) {
     TRY(mem_alloc(&zero, n * sizeof(double), "start: gates", w->e));
     int rc = OK;
     for (int l = 0; l < w->t->c.L && !rc; l++)
-        if (w->s->c.mixer[l]) rc = put(w, l, "attn.g_proj.weight", zero);
+        if (w->s->c.mixer[l]) rc = fit_put(w, l, "attn.g_proj.weight", zero);
     mem_free(zero);
     return rc;
 }
@@ -485,6 +445,8 @@ int fit_check(StartKind kind, const Mixer *m, Err *e) {
     if (kind == START_TEACHER) return OK;
     if (!m->linear)
         return err_set(e, ERR_USAGE, "init: %s starts as the teacher's own attention; expected init teacher", m->name);
+    if (kind == START_TAYLOR && m != &mixer_gdn_v4)
+        return err_set(e, ERR_USAGE, "init: taylor is published for gdn_v4, not for %s; expected init fit", m->name);
     if (kind != START_ZERO_GATE || has_gate(m)) return OK;
     return err_set(e, ERR_USAGE, "init: zero_gate needs an output gate that 0 closes, and %s has none", m->name);
 }
@@ -502,10 +464,12 @@ static int start_all(Work *w, StartKind kind, int64_t tokens) {
         if (c->mixer[l]) TRY(fit_check(kind, mixer_at(c->mixer[l]), w->e));
     if (c->D < ATTEND_MIN_D)
         return err_set(w->e, ERR_INPUT, "init: head_dim: got %d, expected at least %d", c->D, ATTEND_MIN_D);
-    if (!tokens) tokens = (int64_t)FIT_ROWS * w->Q;
+    if (!tokens) tokens = kind == START_TAYLOR ? TAYLOR_TOKENS : (int64_t)FIT_ROWS * w->Q;
     const int64_t batches = tokens > 2 * (int64_t)w->N ? (tokens - 1) / w->N + 1 : 2;
     TRY(judge(w, batches, 0));
+    if (kind == START_FIT || kind == START_TAYLOR) TRY(work_open(w));
     if (kind == START_FIT) TRY(fit_all(w, batches));
+    if (kind == START_TAYLOR) TRY(taylor_all(w, batches));
     if (kind == START_ZERO_GATE) TRY(zero_gates(w));
     return judge(w, batches, 1);
 }

@@ -8,6 +8,7 @@
 typedef enum {
     START_TEACHER,   /* what can be copied is copied, the rest is drawn */
     START_ZERO_GATE, /* the same, and an output gate of 0: the mixer's output is exactly 0 */
+    START_TAYLOR,    /* gdn_v4: Taylor-Calibrate's closed form as published (taylor.c) */
     START_FIT        /* decay, write strength, gates and output from the teacher's attention */
 } StartKind;
 
@@ -24,13 +25,13 @@ typedef struct {
     FitLayer layer[MAX_LAYERS];
 } Fit;
 
-enum { FIT_ROWS = 16 };
+enum { FIT_ROWS = 16, TAYLOR_TOKENS = 1024 };
 /* ERR_USAGE, by name, where layers of this mixer cannot start so. */
 int fit_check(StartKind kind, const Mixer *m, Err *e);
 /* Writes the start into every linear layer of a->student, freshly transferred from a->teacher. tokens: to read, rounded
- * up to batches of a, at least two; 0: FIT_ROWS for each of the H D columns of o_proj. Memory is that of the sums (two
- * matrices a layer, on the host, in double), whatever tokens is. The bits do not depend on threads.
- * memo: asked between batches whether to stop. */
+ * up to batches of a, at least two; 0: FIT_ROWS for each of the H D columns of o_proj, or TAYLOR_TOKENS.
+ * Memory is that of the sums (two matrices a layer, on the host, in double), whatever tokens is. The bits do not depend
+ * on threads. memo: asked between batches whether to stop. */
 int fit_start(Fit *f, StartKind kind, Align *a, int64_t tokens, const Memo *memo, Err *e);
 /* Device memory that it takes beside stage 1's, for batches of N rows. */
 size_t fit_bytes(const Model *teacher, const Config *student, int N);

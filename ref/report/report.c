@@ -143,6 +143,7 @@ static int report_all(Report *p, Err *e) {
     TRY(draw_agreement(p, e));
     TRY(draw_curves(p, e));
     TRY(draw_budget(p, e));
+    TRY(draw_start(p, e));
     TRY(draw_loss(p, e));
     return page_end(&p->page, e);
 }

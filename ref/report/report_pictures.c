@@ -462,3 +462,30 @@ int draw_loss(Report *p, Err *e) {
     mem_free(mem);
     return rc;
 }
+
+/* ---------------------------------------------------------------- start */
+
+int draw_start(Report *p, Err *e) {
+    static const char *const name[] = {"copied and drawn", "as it started"};
+    double x[MAX_LAYERS], y[2][MAX_LAYERS];
+    SvgSeries series[2];
+    TextBuf svg = {0};
+    Lines k;
+    size_t n = 0;
+    int found, l;
+    TRY(lines_open(&k, p->page.dir, "start.csv", &found, e));
+    if (!found) return OK;
+    while (n < MAX_LAYERS && lines_next(&k))
+        if (sscanf(k.line, "%d,%lf,%lf", &l, &y[0][n], &y[1][n]) == 3) x[n++] = l;
+    file_close(&k.f);
+    for (int i = 0; i < 2; i++) series[i] = (SvgSeries){.name = name[i], .x = x, .y = y[i], .n = n};
+    const SvgPlot plot = {.title = "What the start did",
+                          .desc = "Stage 1's loss of every layer before its first step, without and with the start",
+                          .x_label = "layer",
+                          .y_label = "distance to the attention's output",
+                          .log_y = 1};
+    if (n) svg_lines(&svg, &plot, series, 2, NAN, NULL);
+    const int rc = n ? page_picture(&p->page, "start", &svg, NULL, NULL, e) : OK;
+    textbuf_free(&svg);
+    return rc;
+}

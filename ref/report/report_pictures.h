@@ -23,6 +23,7 @@ int draw_budget(Report *p, Err *e); /* budget.svg, from budget.csv: what the sco
 int draw_curves(Report *p, Err *e); /* kl_ratio, recall_ratio, memory (.svg/.csv): students at several K */
 int draw_recall(Report *p, Err *e); /* recall.svg/.csv: by number of pairs, one line for each set of layers */
 int draw_loss(Report *p, Err *e);   /* loss.svg/.csv: stages 1, 2 and 3 of the main student */
+int draw_start(Report *p, Err *e);  /* start.svg, from start.csv: layers before and after init; none without */
 
 /* What a picture needs of a run besides its directory: options, results, scores with their unit. */
 int report_read(Report *p, Err *e);

@@ -204,7 +204,7 @@ static int pipeline_fits(Pipeline *p, Err *e) {
         if (stage == 2) TRY(memory_frozen(&plan, p->be, &student, GRAD_NONE, "stage-1 student", NULL, 0, 0, e));
         TRY(memory_trained(&plan, p->be, &student, stage == 1 ? GRAD_MIXERS : GRAD_ALL, s,
                            stage == 1 || o->checkpointing, stage == 1 ? -1 : teacher.C, e));
-        if (stage == 1 && o->init == START_FIT) TRY(fit_plan(&plan, p->be, &teacher, &student, s, e));
+        if (stage == 1 && o->init >= START_TAYLOR) TRY(fit_plan(&plan, p->be, &teacher, &student, s, e));
         TRY(memory_check(&plan, p->be, stage == 1 ? "stage 1" : "stage 2", e));
         char table[512];
         memory_text(&plan, table, sizeof table);
@@ -271,9 +271,10 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
 }
 
 static int started_log(const Pipeline *p, const Fit *f, Err *e) {
-    const char *init = p->o->init == START_FIT ? "fit" : "zero_gate";
+    char init[32];
     Log *log;
     JsonOut j;
+    options_get(options_find(pipeline_table(), "init"), p->o, init, sizeof init);
     TRY(train_log_trim(p->log, "start", NULL, -1, e));
     TRY(log_open(&log, p->log, 1, e));
     json_out_begin(&j, 0);
