@@ -9,6 +9,7 @@
 #include "tools/run_dir.h"
 #include "tools/session.h"
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 static void defaults(void *o) { pipeline_defaults(o); }
@@ -65,6 +66,9 @@ static int ranking_print(const Cli *c, Err *e) {
 
 static int print(const Cli *c, PipelineEnd end, const PipelineResult *r, Err *e) {
     if (end == PIPELINE_ALIGN) return OK;
+    char path[1024];
+    TRY(run_path(path, sizeof path, c, "ranking.json", e));
+    if (end == PIPELINE_SCORE && !file_exists(path)) return OK; // other pieces are still missing
     if (end == PIPELINE_ALL && !c->common.json) return table_print(r, e);
     if (c->common.json) return file_print(c, end == PIPELINE_ALL ? "results.json" : "ranking.json", e);
     return ranking_print(c, e);
@@ -72,20 +76,43 @@ static int print(const Cli *c, PipelineEnd end, const PipelineResult *r, Err *e)
 
 /* ---- the commands ---- */
 
+/* "2/4": the second of four pieces. */
+typedef struct {
+    char pieces[16];
+} ScoreOptions;
+static const Option score_rows[] = {{"pieces", "\"2/4\": only every fourth layer from the second on; see merge",
+                                     OPT_TEXT, offsetof(ScoreOptions, pieces), 0, 16, NULL, AFFECTS_LOOKS}};
+static const OptionTable *score_table(void) {
+    static const OptionTable t = {score_rows, 1};
+    return &t;
+}
+static const CliOptions score_options = {score_table, sizeof(ScoreOptions), NULL, NULL};
+
+static int pieces_parse(const ScoreOptions *o, int *piece, int *pieces, Err *e) {
+    int end = 0;
+    *piece = *pieces = 0;
+    if (!o || !o->pieces[0]) return OK;
+    if (sscanf(o->pieces, "%d/%d%n", piece, pieces, &end) != 2 || o->pieces[end] || *piece < 1 || *piece > *pieces)
+        return err_set(e, ERR_USAGE, "pieces: got '%s', expected i/n with i from 1 to n", o->pieces);
+    --*piece;
+    return OK;
+}
+
 static int run_to(Cli *c, PipelineEnd end, Err *e) {
     PipelineOptions *o = c->options[0];
     void *result = NULL;
     Backend *be = NULL;
-    const PipelineHooks hooks = {.progress = &c->progress,
-                                 .stop = c->stop,
-                                 .note = cli_note,
-                                 .ctx = c,
-                                 .allow_config_change = c->common.allow_config_change,
-                                 .version = HYB_VERSION};
+    PipelineHooks hooks = {.progress = &c->progress,
+                           .stop = c->stop,
+                           .note = cli_note,
+                           .ctx = c,
+                           .allow_config_change = c->common.allow_config_change,
+                           .version = HYB_VERSION};
     TRY(cli_require(c, o->teacher, "-m TEACHER", e));
     TRY(cli_require(c, o->text, "--text FILE", e));
     TRY(cli_require(c, c->common.output, "-o RUNDIR", e));
     TRY(pipeline_check(o, e));
+    TRY(pieces_parse(c->options[1], &hooks.piece, &hooks.pieces, e));
     TRY(text_there(o->text, o->text_field, o->document_separator, e));
     HfModel h; // what cannot be begun leaves no directory behind
     TRY(hf_open(&h, o->teacher, e));
@@ -154,7 +181,7 @@ const Command cmd_score = {
     .hidden = "stage2. stage3. ",
     .alias = aliases,
     .settle = settle,
-    .options = {&options},
+    .options = {&options, &score_options},
     .run = run_score,
 };
 const Command cmd_select = {

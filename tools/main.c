@@ -10,13 +10,13 @@
 #define GIT_ID ""
 #endif
 
-extern const Command cmd_run, cmd_pretrain, cmd_align, cmd_score, cmd_select, cmd_distill, cmd_compare, cmd_eval,
-    cmd_generate, cmd_tokenize, cmd_detokenize, cmd_inspect, cmd_convert, cmd_export, cmd_diff, cmd_probe,
+extern const Command cmd_run, cmd_pretrain, cmd_align, cmd_score, cmd_select, cmd_distill, cmd_merge, cmd_compare,
+    cmd_eval, cmd_generate, cmd_tokenize, cmd_detokenize, cmd_inspect, cmd_convert, cmd_export, cmd_diff, cmd_probe,
     cmd_gradcheck, cmd_bench;
-static const Command *const commands[] = {&cmd_run,        &cmd_pretrain,  &cmd_align,   &cmd_score,    &cmd_select,
-                                          &cmd_distill,    &cmd_compare,   &cmd_eval,    &cmd_generate, &cmd_tokenize,
-                                          &cmd_detokenize, &cmd_inspect,   &cmd_convert, &cmd_export,   &cmd_diff,
-                                          &cmd_probe,      &cmd_gradcheck, &cmd_bench};
+static const Command *const commands[] = {&cmd_run,      &cmd_pretrain,   &cmd_align,     &cmd_score,   &cmd_select,
+                                          &cmd_distill,  &cmd_merge,      &cmd_compare,   &cmd_eval,    &cmd_generate,
+                                          &cmd_tokenize, &cmd_detokenize, &cmd_inspect,   &cmd_convert, &cmd_export,
+                                          &cmd_diff,     &cmd_probe,      &cmd_gradcheck, &cmd_bench};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void overview(FILE *to) {

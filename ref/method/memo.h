@@ -38,6 +38,10 @@ struct Record {
     size_t size; /* of the struct */
 };
 
+/* get's answer for a piece that is made elsewhere, not here and now: the caller ends with it as with an error, but
+ * nothing has failed. */
+enum { MEMO_ELSEWHERE = -1 };
+
 typedef struct Memo Memo;
 struct Memo {
     /* *found = 1 and the record as it was put under this name and index (-1: none), else *found = 0: the piece is now

@@ -65,7 +65,12 @@ static int memo_find(Memo *memo, const char *name, int index, const Record *type
     if (!m->dir) return OK;
     TRY(memo_path(m, path, sizeof path, name, index, ".json", e));
     TRY(memo_read(m, path, type, record, found, e));
-    if (*found || want == LOOK || !m->worker) return OK;
+    if (*found || want == LOOK) return OK;
+    if (m->pieces && index >= 0 && index % m->pieces != m->piece) {
+        *found = -1;
+        return want == GET ? MEMO_ELSEWHERE : OK;
+    }
+    if (!m->worker) return OK;
     TRY(memo_mkdirs(m, name, e));
     for (;;) {
         TRY(worker_claim(m->worker, path, &mine, who, sizeof who, e));
@@ -163,5 +168,5 @@ static int memo_shared(const Memo *memo) {
 RunMemo run_memo(const char *dir, uint64_t key, const TrainOptions *train) {
     static const Memo functions = {memo_get,  memo_try_get, memo_look,    memo_put,   memo_train,
                                    memo_drop, memo_text,    memo_stopped, memo_shared};
-    return (RunMemo){functions, dir, key, *train, NULL};
+    return (RunMemo){.memo = functions, .dir = dir, .key = key, .train = *train};
 }

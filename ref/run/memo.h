@@ -19,6 +19,7 @@ typedef struct {
     uint64_t key;       /* of what is made now */
     TrainOptions train; /* of all trainings: log, progress, stop, how often to save */
     Worker *worker;     /* NULL: nobody shares */
+    int piece, pieces;  /* of the records with an index, those of this process; pieces 0: all */
 } RunMemo;
 
 /* train: what all trainings have in common; stage, dir, until and fingerprint are filled in for each. */

@@ -67,6 +67,8 @@ static int memo_open(Pipeline *p, Err *e) {
     Worker *worker = p->memo.worker;
     p->memo = run_memo(p->checkpoints, 0, &t);
     p->memo.worker = worker;
+    p->memo.piece = p->h->piece;
+    p->memo.pieces = p->h->pieces;
     p->m.memo = &p->memo.memo;
     return OK;
 }
@@ -422,6 +424,8 @@ int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const P
     char who[128];
     int finished = 0;
     TRY(pipeline_check(o, e));
+    if (hooks->pieces && (o->early_stop_r || o->halving_z > 0))
+        return err_set(e, ERR_USAGE, "pieces: with early stopping or halving every layer waits for all others");
     TRY(mem_alloc(&mem, sizeof(PipelineResult), "results", e));
     Pipeline p = {.o = o, .h = hooks, .dir = dir, .be = be, .end = end, .r = mem};
     int rc = worker_open(&p.memo.worker, dir, e);
@@ -432,6 +436,10 @@ int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const P
     if (!rc) rc = pipeline_finished(&p, &finished, e);
     if (!rc && finished) pipeline_note(&p, "%s: this run is finished; nothing to do", dir);
     if (!rc && !finished) rc = pipeline_all(&p, e);
+    if (rc == MEMO_ELSEWHERE) {
+        pipeline_note(&p, "piece %d of %d is done; merge it with the others", hooks->piece + 1, hooks->pieces);
+        rc = OK;
+    }
     if (!rc && result) *result = *p.r;
     worker_close(p.memo.worker);
     pipeline_close(&p);

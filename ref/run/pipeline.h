@@ -138,6 +138,7 @@ typedef struct {
     void *ctx;
     int allow_config_change; /* 1: other options than run.json's are taken over instead of refused */
     const char *version;     /* for run.json */
+    int piece, pieces;       /* PIPELINE_SCORE: only layers and sets of number piece (mod pieces); pieces 0: all */
 } PipelineHooks;
 
 typedef enum { PIPELINE_ALIGN, PIPELINE_SCORE, PIPELINE_SELECT, PIPELINE_ALL } PipelineEnd;
