@@ -1,6 +1,7 @@
 /* cpu.h - what cpu/ offers besides the ops of its tables: its paths, the machine's ceilings, and threads. */
 #ifndef HYB_CPU_H
 #define HYB_CPU_H
+#include "base/err.h"
 #include "ops/ops.h"
 
 /* cpu/ for one instruction set. */
@@ -25,6 +26,8 @@ extern const CpuPath cpu_avx512, cpu_avx2, cpu_plain; /* the first two exist on 
  * HYBRIDIZE_CPU names one (amx, avx512_bf16, avx512, avx2, plain), that one or the best below it. In float the first
  * two are avx512. */
 const CpuPath *cpu_path(void);
+/* ERR_USAGE with the known names if HYBRIDIZE_CPU is set to none of them. */
+int cpu_path_check(Err *e);
 const Ops32 *cpu_ops32(void); /* its table; what Backend.op of "cpu" points to */
 /* By name; NULL if there is none or this CPU does not run it. */
 const CpuPath *cpu_path_named(const char *name);
@@ -33,6 +36,7 @@ const CpuPath *cpu_path_named(const char *name);
 const CpuPath16 *cpu_path16(void);
 const Ops16 *cpu_ops16(void);
 const CpuPath16 *cpu_path16_named(const char *name);
+const char *cpu_path_name(int bits); /* of cpu, or (16) of cpu-bf16 */
 
 /* Threads that the ops will use; <= 0: all cores. Returns what it is now. (Results do not depend on it.) */
 int cpu_threads(int n);

@@ -59,7 +59,7 @@ static int path_find(const char *name) {
 static int path_choose(unsigned table) {
     const char *want = getenv("HYBRIDIZE_CPU");
     int i = want ? path_find(want) : 0;
-    if (i == PATHS) i = 0; // no such name: as if it were not set
+    if (i == PATHS) i = 0; // cpu_path_check refuses it before anything runs
     while (!(table >> i & 1) || !path_runs(i)) i++;
     return i;
 }
@@ -89,6 +89,13 @@ const CpuPath16 *cpu_path16_named(const char *name) {
     const int i = path_find(name);
     return i < PATHS && PATHS16[i] && path_runs(i) ? PATHS16[i] : NULL;
 }
+
+int cpu_path_check(Err *e) {
+    const char *want = getenv("HYBRIDIZE_CPU");
+    if (!want || path_find(want) < PATHS) return OK;
+    return err_set(e, ERR_USAGE, "HYBRIDIZE_CPU: got '%.40s', expected amx, avx512_bf16, avx512, avx2 or plain", want);
+}
+const char *cpu_path_name(int bits) { return bits == 16 ? cpu_path16()->name : cpu_path()->name; }
 
 const Ops32 *cpu_ops32(void) { return &cpu_path()->ops; }
 const Ops16 *cpu_ops16(void) { return &cpu_path16()->ops; }

@@ -148,17 +148,16 @@ __global__ void __launch_bounds__(FLASH_THREADS, M == 1 ? 3 : 2)
     const int b = blockIdx.x / a.H, h = blockIdx.x % a.H, hk = h / (a.H / a.Hk),
               row0 = threadIdx.x / WARP * 16 * M; // of the warp
     const int rows = min((int)ROWS, a.T - t0);
-    const size_t key_stride = (size_t)a.Hk * a.D, base = ((size_t)b * a.stride * a.Hk + hk) * a.D;
+    const size_t key_stride = (size_t)a.Hk * a.D;
     const float scale2 = a.scale * LOG2E;
     tile_fetch<D>(qs, q + (((size_t)b * a.T + t0) * a.H + h) * a.D, (size_t)a.H * a.D, ROWS, rows, FLASH_THREADS);
     cp_async_commit();
     const int last = a.past + t0 + rows - 1, first = first_key(a, start, b, a.past + t0),
               latest_first = first_key(a, start, b, last);
     const int j_begin = first / FLASH_KEYS, j_end = last / FLASH_KEYS + 1;
-    tile_fetch<D>(ks, k + base + (size_t)j_begin * FLASH_KEYS * key_stride, key_stride, FLASH_KEYS,
-                  a.Tk - j_begin * FLASH_KEYS, FLASH_THREADS);
-    tile_fetch<D>(vs, v + base + (size_t)j_begin * FLASH_KEYS * key_stride, key_stride, FLASH_KEYS,
-                  a.Tk - j_begin * FLASH_KEYS, FLASH_THREADS);
+    size_t at = ((size_t)b * a.stride * a.Hk + hk) * a.D + (size_t)j_begin * FLASH_KEYS * key_stride; // of a tile
+    tile_fetch<D>(ks, k + at, key_stride, FLASH_KEYS, a.Tk - j_begin * FLASH_KEYS, FLASH_THREADS);
+    tile_fetch<D>(vs, v + at, key_stride, FLASH_KEYS, a.Tk - j_begin * FLASH_KEYS, FLASH_THREADS);
     cp_async_commit();
     unsigned qa[D / 16][4];
     if constexpr (M == 1) {
@@ -174,7 +173,7 @@ __global__ void __launch_bounds__(FLASH_THREADS, M == 1 ? 3 : 2)
     for (int j = j_begin; j < j_end; j++) {
         const int stage = (j - j_begin) % 2, j0 = j * FLASH_KEYS;
         if (j + 1 < j_end) {
-            const size_t at = base + (size_t)(j + 1) * FLASH_KEYS * key_stride;
+            at += FLASH_KEYS * key_stride;
             tile_fetch<D>(ks + (1 - stage) * TILE, k + at, key_stride, FLASH_KEYS, a.Tk - (j + 1) * FLASH_KEYS,
                           FLASH_THREADS);
             tile_fetch<D>(vs + (1 - stage) * TILE, v + at, key_stride, FLASH_KEYS, a.Tk - (j + 1) * FLASH_KEYS,

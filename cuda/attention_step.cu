@@ -108,6 +108,7 @@ __global__ void __launch_bounds__(SPLIT_THREADS)
                 qb[i][r] = g8 < heads ? *(const unsigned *)(q + (head + g8) * D + 16 * i + 8 * r + t2) : 0u;
         for (int x = 0; x < STEP_RING - 1; x++) fetch(x);
         float acc[M][4] = {}; // rows 16 M warp.. of O^T
+#pragma unroll 2              // whole or one by one, sm_100 spills
         for (int x = 0; x < STEP_TILES; x++) {
             const SHARED_PTR(Bf16) tile = ring + x % STEP_RING * TILE;
             const int j0 = x % (STEP_TILES / 2) * STEP_TILE;

@@ -258,7 +258,19 @@ static void cuda_record_free(Backend *, void *g) {
 }
 
 // ---- opening and closing ----
+/* The rung of an op's ladder that the environment asks for; 0: the best. */
+static int version_read(int *version, Err *e) {
+    const char *v = getenv("HYB_CUDA_VERSION");
+    *version = 0;
+    if (!v) return OK;
+    if (v[0] < '1' || v[0] > '6' || v[1])
+        return err_set(e, ERR_USAGE, "HYB_CUDA_VERSION: got '%.40s', expected 1, 2, 3, 4, 5 or 6 (cuda/LADDER.md)", v);
+    *version = v[0] - '0';
+    return OK;
+}
 static int device_open(int index, const char *name, Err *e) {
+    int version;
+    TRY(version_read(&version, e));
     if (device.users) {
         if (device.index != index)
             return err_set(e, ERR_DEVICE, "%s: device: got a second device, expected device %d, which is open", name,
@@ -292,8 +304,7 @@ static int device_open(int index, const char *name, Err *e) {
 #ifndef CUDA_EMU
     device.hopper = device.hopper && device.encode;
 #endif
-    const char *version = getenv("HYB_CUDA_VERSION");
-    device.version = version ? atoi(version) : 0;
+    device.version = version;
     return OK;
 }
 static void cuda_close(Backend *b) {

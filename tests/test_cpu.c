@@ -639,6 +639,21 @@ START_TEST(path_by_environment) {
 }
 END_TEST
 
+START_TEST(unknown_path) {
+    Backend *b;
+    static const char *const devices[] = {"cpu", "cpu-bf16"};
+    setenv("HYBRIDIZE_CPU", "sse9", 1);
+    for (int i = 0; i < 2; i++) {
+        Err e = {0};
+        ck_assert_int_eq(backend_open(&b, devices[i], 1, &e), ERR_USAGE);
+        for (int k = 0; k < PATHS; k++) ck_assert_msg(strstr(e.msg, names[k]) != NULL, "%s: %s", names[k], e.msg);
+    }
+    Err e = {0};
+    ck_assert_int_eq(backend_open(&b, "ref32", 1, &e), OK);
+    backend_close(b);
+}
+END_TEST
+
 SUITE("cpu") {
     rng_seed(&rng, 1);
     GROUP("math");
@@ -663,6 +678,7 @@ SUITE("cpu") {
     CASE(pool_after_fork);
     CASE(pinned_threads);
     CASE(path_by_environment, .times = PATHS);
+    CASE(unknown_path);
     GROUP("step", .setup = tmpdir_begin, .teardown = tmpdir_end, .timeout = 120);
     CASE(weights_are_packed_once_a_step);
 }

@@ -119,6 +119,19 @@ START_TEST(rung_in_bf16) {
 }
 END_TEST
 
+/* A rung that does not exist is refused, not taken for the best one. */
+START_TEST(unknown_rung) {
+    static const char *const values[] = {"7", "0", "", "wgmma", "12"};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        Backend *b;
+        Err e = {0};
+        setenv("HYB_CUDA_VERSION", values[i], 1);
+        ck_assert_int_eq(backend_open(&b, "cuda-emu", 1, &e), ERR_USAGE);
+        ck_assert_ptr_nonnull(strstr(e.msg, "expected 1, 2, 3, 4, 5 or 6"));
+    }
+}
+END_TEST
+
 /* The bounds are worth something: any one result a tenth too large fails, of every op, in both precisions. */
 typedef struct {
     int n, caught[32];
@@ -620,6 +633,7 @@ SUITE("cuda") {
     CASE(op_in_bf16, .times = opcheck_count());
     CASE(fast_shape_in_float, .times = sizeof FAST / sizeof *FAST);
     CASE(fast_shape_in_bf16, .times = sizeof FAST / sizeof *FAST);
+    CASE(unknown_rung);
     CASE(rung_in_bf16, .times = 6);
     CASE(a_tenth_fails, .times = opcheck_count());
     CASE(a_tenth_fails_in_fast_versions);

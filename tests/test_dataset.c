@@ -114,13 +114,21 @@ START_TEST(text_files) {
     o.max_tokens = 4;
     ck_assert(!shard_write(at("t"), at("a.txt"), t, &o, &st, &e));
     ck_assert_str_eq(documents("t"), "one$|");
-    put("b.txt",
-        "a\xFF"
-        "b",
-        3); // bad UTF-8 in text is replaced
+    char bad[101]; // bad UTF-8 in text is replaced, if it is not over 1 %, and counted
+    memset(bad, 'b', 100);
+    bad[1] = '\xFF';
+    bad[100] = 0;
+    put("b.txt", bad, 100);
     ck_assert(!shard_write(at("t"), at("b.txt"), t, &plain, &st, &e));
-    ck_assert_str_eq(documents("t"), "a\xEF\xBF\xBD"
-                                     "b|");
+    ck_assert(!strncmp(documents("t"),
+                       "b\xEF\xBF\xBD"
+                       "bb",
+                       6));
+    ck_assert(st.replaced == 1 && strstr(st.note, "1 bytes that are not UTF-8 were replaced, the first at byte 1 of"));
+    put("b.txt", bad, 99);
+    ck_assert_int_eq(shard_write(at("t"), at("b.txt"), t, &plain, &st, &e), ERR_INPUT);
+    ck_assert_msg(strstr(e.msg, "1 of 99 bytes are not UTF-8, the first is byte 1") && strstr(e.hint, "iconv"), "%s",
+                  e.msg);
     tokenizer_close(t);
 }
 END_TEST
@@ -150,13 +158,13 @@ START_TEST(bad_inputs) {
         const char *name, *text, *says;
         int code;
     } c[] = {
-        {"x.jsonl", "\"a\"\n\n{\"text\": \"b\"\n\"c\"\n", "line 3", ERR_INPUT},
+        {"x.jsonl", "\"a\"\n\n{\"text\": \"b\"\n\"c\"\n", "x.jsonl:3:13: ", ERR_INPUT},
         {"x.jsonl", "\"a\"\n{\"txt\": \"b\"}\n", "line 2: expected a string or an object with a string 'text'",
          ERR_INPUT},
         {"x.jsonl", "{\"text\": null}", "line 1", ERR_INPUT},
-        {"x.jsonl", "[\"text\"]", "line 1", ERR_INPUT},
-        {"x.jsonl", "\"a\"\n\"\xFF\"", "line 2", ERR_INPUT},
-        {"x.jsonl", "\"a\" \"b\"", "line 1", ERR_INPUT},
+        {"x.jsonl", "[\"text\"]", "is a JSON array, expected JSON lines", ERR_INPUT},
+        {"x.jsonl", "\"a\"\n\"\xFF\"", "x.jsonl:2:2: ", ERR_INPUT},
+        {"x.jsonl", "\"a\" \"b\"", "x.jsonl:1:5: ", ERR_INPUT},
         {"x.jsonl", "\n \n", "holds no text", ERR_INPUT},
         {"x.jsonl", "", "holds no text", ERR_INPUT},
         {"x.txt", "", "holds no text", ERR_INPUT},
@@ -197,7 +205,7 @@ START_TEST(damaged) {
         int at, bytes, crc;
         uint64_t value;
         const char *says;
-    } c[] = {{0, 1, 0, 'h', "is not a token shard"},
+    } c[] = {{0, 1, 0, 'h', "expected a token shard"},
              {8, 4, 0, 2, "version 2"},
              {12, 4, 0, 3, "3 bytes a token"},
              {12, 4, 0, 0, "0 bytes a token"},

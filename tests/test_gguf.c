@@ -338,7 +338,7 @@ static void fault(int i, Make *m) {
 static const char *const fault_says[] = {
     "x.gguf: n: given twice",
     "x.gguf: tensor 'two': given twice",
-    "x.gguf: tensor 'three': tensor type 10 is not supported",
+    "x.gguf: tensor 'three': tensor type Q2_K is not supported",
     "x.gguf: tensor 'three': its rows are no whole number of blocks",
     "x.gguf: tensor 'three': its shape has a zero or is too large",
     "x.gguf: tensor 'three': its shape has a zero or is too large",

@@ -4,8 +4,10 @@
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/worker.h"
 #include "io/hf.h"
 #include "method/align.h"
+#include "method/fit.h"
 #include "method/transfer.h"
 #include "run/pipeline.h"
 #include "selectors/selectors.h"
@@ -684,7 +686,179 @@ START_TEST(pipeline_resumes_anywhere) {
 }
 END_TEST
 
+static int text_order(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* The rows of a log in the order of their text: processes that share a run write them as they come. */
+static char *rows_sorted(const char *path) {
+    char *text = without_times(path), *copy = strdup(text), *row[2000], *save = NULL;
+    size_t n = 0, at = 0;
+    const size_t room = strlen(text) + 1;
+    ck_assert_ptr_nonnull(copy);
+    for (char *s = strtok_r(copy, "\n", &save); s && n < 2000; s = strtok_r(NULL, "\n", &save)) row[n++] = s;
+    qsort(row, n, sizeof *row, text_order);
+    for (size_t i = 0; i < n; i++) at += (size_t)snprintf(text + at, room - at, "%s\n", row[i]);
+    free(copy);
+    return text;
+}
+
+static pid_t pipeline_child(const char *dir, const PipelineOptions *o, long kill_at) {
+    const pid_t pid = fork();
+    if (pid) return pid;
+    Err e = {0};
+    Stop s = {0};
+    Notes notes;
+    if (kill_at) {
+        char at[24];
+        snprintf(at, sizeof at, "%ld", file_io_calls() + kill_at);
+        setenv("HYBRIDIZE_KILL_IO", at, 1);
+    }
+    const int rc = pipeline_go(place(dir), 1, o, &s, &notes, &r2, &e);
+    if (rc) fprintf(stderr, "%s\n", e.msg);
+    char line[24];
+    snprintf(line, sizeof line, "%ld\n", s.steps);
+    _exit(rc ? rc : file_append(place("steps"), line, strlen(line), &e));
+}
+
+/* Four processes on one directory leave what one leaves, also when two of them are killed on the way. */
+START_TEST(pipeline_shared) {
+    static const char *const same[] = {"ranking.json",      "trajectory.csv", "model/model.safetensors",
+                                       "model/config.json", "agreement.csv",  "budget.csv"};
+    PipelineOptions o;
+    Err e = {0};
+    Stop go = {0};
+    Notes notes;
+    Rng rng;
+    pipeline_inputs();
+    pipeline_small(&o);
+    snprintf(o.students, sizeof o.students, "none,uniform,random,exhaustive,gates,gr_s2,trunk_s2");
+    const long before = file_io_calls();
+    must(pipeline_go(place("a"), 1, &o, &go, &notes, &r1, &e), &e);
+    const long calls = file_io_calls() - before;
+    char *rows = rows_sorted(place("a/log.jsonl"));
+    rng_seed(&rng, 5);
+    for (int round = 0; round < 6; round++) {
+        char dir[16], x[64], y[64];
+        int status, ends = 0;
+        snprintf(dir, sizeof dir, "s%d", round);
+        for (int k = 0; k < 4; k++)
+            pipeline_child(dir, &o, k < 2 && round ? 1 + (long)rng_below(&rng, (uint64_t)calls / 2) : 0);
+        while (wait(&status) > 0) {
+            ends += WIFEXITED(status) && !WEXITSTATUS(status);
+            ck_assert_msg(!WIFEXITED(status) || !WEXITSTATUS(status), "round %d: exit code %d", round,
+                          WEXITSTATUS(status));
+        }
+        ck_assert_int_ge(ends, 2);
+        if (!round) { // no step was made twice, and none by one process alone
+            long steps[4], sum = 0, most = 0;
+            char *text = without_times(place("steps"));
+            ck_assert_int_eq(sscanf(text, "%ld%ld%ld%ld", &steps[0], &steps[1], &steps[2], &steps[3]), 4);
+            for (int k = 0; k < 4; k++) sum += steps[k], most = steps[k] > most ? steps[k] : most;
+            ck_assert_int_eq(sum, go.steps);
+            ck_assert_int_lt(most, go.steps);
+            free(text);
+        }
+        for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+            snprintf(x, sizeof x, "a/%s", same[i]);
+            snprintf(y, sizeof y, "%s/%s", dir, same[i]);
+            same_file(place(x), place(y));
+        }
+        snprintf(y, sizeof y, "%s/log.jsonl", dir);
+        char *shared = rows_sorted(place(y));
+        ck_assert_str_eq(rows, shared);
+        free(shared);
+        must(pipeline_results_read(&r2, place(dir), &e), &e);
+        ck_assert_int_eq(r1.rows, r2.rows);
+        for (int i = 0; i < r1.rows; i++) {
+            ck_assert_str_eq(r1.row[i].name, r2.row[i].name);
+            ck_assert_int_eq(memcmp(&r1.row[i].held, &r2.row[i].held, sizeof r1.row[i].held), 0);
+        }
+        must(file_remove_tree(place(dir), &e), &e);
+    }
+    free(rows);
+}
+END_TEST
+
+/* Nobody's options change under a process that is at work. */
+START_TEST(pipeline_shared_refusals) {
+    PipelineOptions o;
+    Err e = {0}, busy = {0}, other = {0};
+    Notes notes = {0};
+    Stop go = {0};
+    Worker *w;
+    pipeline_inputs();
+    pipeline_small(&o);
+    o.students[0] = 0;
+    must(pipeline_go(place("a"), 1, &o, &go, &notes, &r1, &e), &e);
+    const pid_t child = fork();
+    if (!child) {
+        if (worker_open(&w, place("a"), &e) || file_write_all(place("there"), "", 0, &e)) _exit(1);
+        for (;;) pause();
+    }
+    while (!file_exists(place("there"))) usleep(10000);
+    Backend *be;
+    const PipelineHooks h = {.allow_config_change = 1, .version = "test"};
+    must(backend_open(&be, "cpu", 1, &e), &e);
+    o.stage2.optim.lr *= 2;
+    ck_assert_int_eq(pipeline_run(&o, place("a"), be, &h, PIPELINE_ALL, &r2, &busy), ERR_USAGE);
+    ck_assert_msg(strstr(busy.msg, "is at work here"), "%s", busy.msg);
+    ck_assert_int_eq(pipeline_run(&o, place("a"), be, NULL, PIPELINE_ALL, &r2, &other), ERR_USAGE);
+    ck_assert_msg(strstr(other.msg, "stage2.lr"), "%s", other.msg);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    must(pipeline_run(&o, place("a"), be, &h, PIPELINE_ALL, &r2, &e), &e);
+    backend_close(be);
+}
+END_TEST
+
 /* Every allocation fails once: exit code 5 and no crash (leaks are the sanitizer's business), and the run can go on. */
+START_TEST(pipeline_init_resumes) { // a fitted start: once, before the first step, whatever stops the run
+    PipelineOptions o;
+    Err e = {0}, other = {0}, ckpt = {0}, swa = {0};
+    Stop go = {0};
+    Notes notes;
+    pipeline_inputs();
+    pipeline_small(&o);
+    snprintf(o.students, sizeof o.students, "none");
+    snprintf(o.selector, sizeof o.selector, "uniform");
+    must(pipeline_go(place("plain"), 1, &o, &go, &notes, &r2, &e), &e);
+    ck_assert(!file_exists(place("plain/start.csv")));
+    o.init = START_FIT;
+    o.init_tokens = 100;
+    must(pipeline_go(place("a"), 1, &o, &go, &notes, &r1, &e), &e);
+    ck_assert_ptr_nonnull(strstr(notes.said, "start: 112 tokens read"));
+    ck_assert_double_ne(r1.row[1].held.kl, r2.row[1].held.kl);
+    // stopped in the first step and in every later one
+    for (int i = 0, done = 0; !done; i++) {
+        Err stop = {0};
+        Stop s = {.at = 1 + i % 3};
+        ck_assert_int_lt(i, 60);
+        if (!i) s.stop = SIGINT; // before anything
+        const int rc = pipeline_go(place("b"), 1 + i % 2, &o, &s, &notes, &r2, &stop);
+        done = rc == OK;
+        if (rc) ck_assert_msg(rc == ERR_SIGINT, "%d %s", rc, stop.msg);
+        if (rc && i) ck_assert_msg(i < 2 || !strstr(notes.said, "start: "), "the start was made again");
+    }
+    const char *const files[] = {"log.jsonl", "start.csv", "model/model.safetensors"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char x[64], y[64];
+        snprintf(x, sizeof x, "a/%s", files[i]);
+        snprintf(y, sizeof y, "b/%s", files[i]);
+        same_file(place(x), place(y));
+    }
+    // not as it was begun; not with a start of its own; not with a mixer that has one
+    o.init = START_ZERO_GATE;
+    ck_assert_int_eq(pipeline_go(place("a"), 1, &o, &go, &notes, &r2, &other), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(other.msg, "'init' was 'fit', now it is 'zero_gate'"));
+    snprintf(o.student_init_ckpt, sizeof o.student_init_ckpt, "somewhere");
+    ck_assert_int_eq(pipeline_check(&o, &ckpt), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(ckpt.msg, "student_init_ckpt"));
+    o.student_init_ckpt[0] = 0;
+    o.force_window_on_all_layers = 1;
+    ck_assert_int_eq(pipeline_check(&o, &swa), ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(swa.msg, "swa_v1"));
+}
+END_TEST
+
 START_TEST(pipeline_out_of_memory) {
     PipelineOptions o;
     Err e = {0};
@@ -693,6 +867,7 @@ START_TEST(pipeline_out_of_memory) {
     pipeline_inputs();
     pipeline_small(&o);
     snprintf(o.students, sizeof o.students, "ablation");
+    o.init = START_FIT;
     for (long i = 0, ok = 0; !ok; i += 1 + i / 4) {
         char dir[24];
         Err m = {0};
@@ -764,6 +939,9 @@ SUITE("method") {
     CASE(pipeline_whole);
     CASE(pipeline_selectors);
     CASE(pipeline_resumes_anywhere);
+    CASE(pipeline_shared);
+    CASE(pipeline_shared_refusals);
+    CASE(pipeline_init_resumes);
     CASE(pipeline_out_of_memory);
     CASE(pipeline_parts);
 }

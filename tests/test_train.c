@@ -672,8 +672,31 @@ START_TEST(step_counts) { // ref/METHOD.md 4
     ck_assert_int_eq(stage_steps(&s), 1525);
     s.target_tokens = 1;
     ck_assert_int_eq(stage_steps(&s), 1);
-    s.batch_size = 3;
-    ck_assert_int_eq(stage_micro_batches(&s), 2);
+}
+END_TEST
+
+/* A setting is honoured or refused, never silently another one. */
+START_TEST(settings_refused) {
+    static const struct {
+        int batch, micro;
+        double eps;
+        const char *says, *hint;
+    } c[] = {{9, 8, 1e-8, "x.batch_size: got 9, expected a multiple of micro_batch_size 8", "micro_batch_size 3"},
+             {2, 8, 1e-8, "x.batch_size: got 2, expected a multiple of micro_batch_size 8", "micro_batch_size 2"},
+             {7, 3, 1e-8, "x.batch_size: got 7", "micro_batch_size 1"},
+             {8, 8, 0, "x.adam_epsilon: got 0, expected 1.17549e-38 to 1", ""},
+             {8, 8, 1e-46, "x.adam_epsilon: got 1e-46", ""}};
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        Err e = {0};
+        StageOptions s = {.steps = 1, .batch_size = 8, .micro_batch_size = 2, .train_seq_len = 4};
+        s.optim = (OptimConfig){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
+        ck_assert_int_eq(stage_check(&s, "x", &e), OK);
+        s.batch_size = c[i].batch;
+        s.micro_batch_size = c[i].micro;
+        s.optim.eps = c[i].eps;
+        ck_assert_int_eq(stage_check(&s, "x", &e), ERR_USAGE);
+        ck_assert_msg(strstr(e.msg, c[i].says) && strstr(e.hint, c[i].hint), "%s (%s)", e.msg, e.hint);
+    }
 }
 END_TEST
 
@@ -867,6 +890,7 @@ SUITE("train") {
     CASE(nan_policy);
     CASE(batches_ahead);
     CASE(step_counts);
+    CASE(settings_refused);
     CASE(schedules);
     CASE(adamw_follows_the_equations, .times = 4);
     CASE(transfer_expands_heads_or_rows, .times = 2);

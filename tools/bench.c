@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "cpu/cpu.h"
+#include "ops/backend.h"
 #include "tools/bench_cases.h"
 #include <stdlib.h>
 #include <string.h>
@@ -270,10 +271,13 @@ static void matmul_print(Bench *b) {
     }
 }
 
-static void ceilings_print(const Bench *b) {
-    if (b->o->form != BENCH_TEXT) return;
-    fprintf(b->out, "path %s, %d threads; memory read %.1f GB/s on one, %.1f on all\n", cpu_path()->name, b->threads,
+static int ceilings_print(const Bench *b, Err *e) {
+    char paths[128];
+    if (b->o->form != BENCH_TEXT) return OK;
+    TRY(backend_paths(paths, sizeof paths, e));
+    fprintf(b->out, "%s\n%d threads; memory read %.1f GB/s on one, %.1f on all\n", paths, b->threads,
             b->memory[0] * 1e-9, b->memory[1] * 1e-9);
+    return OK;
 }
 
 static int bench_rows(const BenchOptions *o, FILE *out, Err *e) {
@@ -289,7 +293,7 @@ static int bench_rows(const BenchOptions *o, FILE *out, Err *e) {
                .rep_s = o->quick ? 2e-3 : 10e-3,
                .fma_rounds = o->quick ? 50000 : 200000};
     TRY(memory_measure(&b, e));
-    ceilings_print(&b);
+    TRY(ceilings_print(&b, e));
     for (int i = 0; i < bench_case_count; i++)
         if (wanted(&b, bench_cases[i].op, bench_cases[i].sets)) TRY(case_run(&b, &bench_cases[i], e));
     for (int i = 0; i < BENCH_MATMULS; i++) {

@@ -317,7 +317,9 @@ static int parse(Cli *c, int argc, char **argv, Json *j, Err *e) {
     const CliOptions *o = c->command->options[0];
     if (c->official && o && o->official) o->official(c->options[0]);
     if (config) TRY(config_read(c, j, e));
-    return args_walk(c, argc, argv, 0, &config, e);
+    TRY(args_walk(c, argc, argv, 0, &config, e));
+    if (c->command->settle) c->command->settle(c->options[0]);
+    return OK;
 }
 
 int cli_parse(Cli *c, const Command *command, int argc, char **argv, Err *e) {

@@ -55,6 +55,7 @@ typedef struct {
     const char *hidden;    /* "stage2. stage3. ": accepted, but not listed by --help */
     const CliAlias *alias; /* ended by {NULL, NULL}; may be NULL */
     const CliOptions *options[2];
+    void (*settle)(void *options); /* of options[0], once all are read: those that bound each other; may be NULL */
     int (*run)(Cli *c, Err *e);
 } Command;
 

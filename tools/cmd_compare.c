@@ -5,6 +5,7 @@
 #include "report/compare.h"
 #include "report/report.h"
 #include "tools/run_dir.h"
+#include "tools/session.h"
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ static const OptionTable *get_table(void) { return &table; }
 static void extra_defaults(void *o) { *(Extra *)o = (Extra){.seeds = "1,2,3"}; }
 static void defaults(void *o) { pipeline_defaults(o); }
 static void official(void *o) { pipeline_official(o); }
+static void settle(void *o) { pipeline_settle(o); }
 static const CliOptions options = {pipeline_table, sizeof(PipelineOptions), defaults, official};
 static const CliOptions extra = {get_table, sizeof(Extra), extra_defaults, NULL};
 static const CliAlias aliases[] = {{"model", "teacher"}, {"data", "text"}, {NULL, NULL}};
@@ -101,7 +103,7 @@ static int run(Cli *c, Err *e) {
     TRY(cli_require(c, o->text, "--text FILE", e));
     TRY(seeds_parse(((Extra *)c->options[1])->seeds, seed, &n, e));
     TRY(pipeline_check(o, e));
-    if (file_exists(o->text) != 1) return err_set(e, ERR_IO, "%s: not a file", o->text);
+    TRY(text_there(o->text, o->text_field, o->document_separator, e));
     TRY(run_dir_open(c, "run.json", 0, e));
     TRY(run_json_write(c, e));
     const int rc = compare_seeds(c, seed, n, e);
@@ -120,6 +122,7 @@ const Command cmd_compare = {
                "--resume goes on after a stop.",
     .common = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG,
     .alias = aliases,
+    .settle = settle,
     .options = {&options, &extra},
     .run = run,
 };

@@ -23,6 +23,7 @@ static const OptionTable *get_table(void) { return &table; }
 static void extra_defaults(void *o) { ((Extra *)o)->stage = 2; }
 static void defaults(void *o) { pipeline_defaults(o); }
 static void official(void *o) { pipeline_official(o); }
+static void settle(void *o) { pipeline_settle(o); }
 static const CliOptions options = {pipeline_table, sizeof(PipelineOptions), defaults, official};
 static const CliOptions extra = {get_table, sizeof(Extra), extra_defaults, NULL};
 static const CliAlias aliases[] = {{"model", "teacher"}, {"data", "text"}, {NULL, NULL}};
@@ -96,7 +97,8 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
                        k->VOC);
     const ShardOptions so = {.add_eos = o->add_eos && k->n_eos ? k->eos[0] : -1,
                              .max_tokens = (size_t)o->max_tokens,
-                             .split = o->document_separator[0] ? o->document_separator : NULL};
+                             .split = o->document_separator,
+                             .field = o->text_field};
     TRY(run_data_open(&r->data, c, o->text, r->tokenizer, &so, e));
     const TextStream text = {
         .d = &r->data, .seed = o->seed, .heldout = o->heldout, .boundaries = o->document_boundaries};
@@ -105,8 +107,15 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     TRY(distill_open(&r->distill, &r->student, stage2 ? &r->states : NULL, &text, stage, o->temperature,
                      o->checkpointing, e));
     if (!r->teacher.be) return OK;
-    return heldout_open(&r->heldout, &r->teacher, &text, o->eval_batch_size ? o->eval_batch_size : B,
-                        o->eval_seq_len ? o->eval_seq_len : T, o->eval_batches, (size_t)o->cache_mb << 20, e);
+    TRY(heldout_open(&r->heldout, &r->teacher, &text, o->eval_batch_size ? o->eval_batch_size : B,
+                     o->eval_seq_len ? o->eval_seq_len : T, o->eval_batches, (size_t)o->cache_mb << 20, e));
+    if (r->heldout.batches < o->eval_batches) {
+        char line[128];
+        snprintf(line, sizeof line, "eval_batches: the held-out text has %d batches, not %d", r->heldout.batches,
+                 o->eval_batches);
+        cli_note(c, line);
+    }
+    return OK;
 }
 
 static int rig_train(Rig *r, Cli *c, const StageOptions *stage, TrainResult *result, Err *e) {
@@ -205,6 +214,7 @@ const Command cmd_distill = {
     .section = "stage*",
     .hidden = "stage1. score. ",
     .alias = aliases,
+    .settle = settle,
     .options = {&options, &extra},
     .run = distill,
 };

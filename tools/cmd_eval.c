@@ -6,6 +6,7 @@
 #include "io/hf.h"
 #include "io/json.h"
 #include "run/pretrain.h"
+#include "text/corpus.h"
 #include "tools/cmd_eval.h"
 #include <math.h>
 #include <stddef.h>
@@ -16,8 +17,9 @@ typedef EvalOptions Options;
 static const Option rows[] = {
     {"task", "what to measure: one of the above, or a list of question sets", OPT_TEXT, AT(task), 0, 1024, NULL,
      AFFECTS_EVALUATION},
-    {"text", "text file (ppl, kl): the whole file is one stream of tokens", OPT_TEXT, AT(text), 0, 1024, NULL,
+    {"text", "(ppl, kl) " TEXT_HELP "; its documents are one stream of tokens", OPT_TEXT, AT(text), 0, 4096, NULL,
      AFFECTS_EVALUATION},
+    {"text_field", TEXT_FIELD_HELP, OPT_TEXT, AT(text_field), 0, 128, NULL, AFFECTS_EVALUATION},
     {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_TEXT, AT(ids), 0, 1024, NULL,
      AFFECTS_EVALUATION},
     {"seq_len", "window length in tokens", OPT_INT, AT(seq_len), 2, 1 << 24, NULL, AFFECTS_EVALUATION},
@@ -102,14 +104,14 @@ static void defaults(void *p) {
 }
 static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
-static int ids_open(Ids *ids, const Session *s, const Options *o, Err *e) {
+static int ids_open(Ids *ids, const Cli *c, const Session *s, const Options *o, Err *e) {
     if (!o->text[0] == !o->ids[0]) {
         err_set(e, ERR_USAGE, "eval: %s",
                 o->text[0] ? "--text and --ids exclude each other" : "--text FILE or --ids FILE is required");
         return err_hint(e, "usage: hybridize eval --task ppl -m MODEL --text FILE --seq-len N");
     }
-    if (o->ids[0]) TRY(session_json_ids(ids, o->ids, s->m.c.VOC, e));
-    else TRY(session_text_ids(ids, s->tokenizer, o->text, e));
+    if (!o->ids[0]) return session_text_ids(ids, c, s->tokenizer, o->text, o->text_field, (size_t)o->max_tokens, e);
+    TRY(session_json_ids(ids, o->ids, s->m.c.VOC, e));
     if (o->max_tokens && ids->n > (size_t)o->max_tokens) ids->n = (size_t)o->max_tokens;
     return OK;
 }
@@ -155,7 +157,7 @@ static int run_ppl(Cli *c, Session *s, Err *e) {
     Ids ids = {0};
     Perplexity r = {0};
     JsonOut out;
-    int rc = ids_open(&ids, s, o, e);
+    int rc = ids_open(&ids, c, s, o, e);
     if (!rc) rc = perplexity_run(&r, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);
     if (!rc && c->common.json) {
         json_begin(&out, c, "ppl");
@@ -173,7 +175,7 @@ static int run_kl(Cli *c, Session *s, Err *e) {
     Divergence r = {0};
     JsonOut out;
     TRY(cli_require(c, o->teacher, "--teacher DIR", e));
-    int rc = ids_open(&ids, s, o, e);
+    int rc = ids_open(&ids, c, s, o, e);
     if (!rc) rc = hf_load_model(&teacher, o->teacher, s->be, GRAD_NONE, e);
     if (!rc) model_hold(&teacher, 0);
     if (!rc) rc = divergence_run(&r, &teacher, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);

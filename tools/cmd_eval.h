@@ -6,7 +6,8 @@
 
 typedef struct {
     int seq_len, batch_size, recall_rows, recall_queries;
-    char task[1024], text[1024], ids[1024], teacher[1024], recall_keys[128], recall_values[128], recall_n[64];
+    char task[1024], text[4096], text_field[128], ids[1024], teacher[1024], recall_keys[128], recall_values[128],
+        recall_n[64];
     int64_t max_tokens;
     int max_len, samples, limit, max_length, add_bos, tokenizer, seeds, flavour; /* question sets */
     char heat_task[64], lengths[256];

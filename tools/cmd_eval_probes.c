@@ -118,8 +118,7 @@ int eval_klstats(Cli *c, Session *s, Err *e) {
     JsonOut out;
     TRY(cli_require(c, o->teacher, "--teacher DIR", e));
     TRY(cli_require(c, o->text, "--text FILE", e));
-    int rc = session_text_ids(&ids, s->tokenizer, o->text, e);
-    if (!rc && o->max_tokens && ids.n > (size_t)o->max_tokens) ids.n = (size_t)o->max_tokens;
+    int rc = session_text_ids(&ids, c, s->tokenizer, o->text, o->text_field, (size_t)o->max_tokens, e);
     if (!rc) rc = hf_load_model(&base, o->teacher, s->be, GRAD_NONE, e);
     if (!rc) model_hold(&base, 0);
     if (!rc) rc = klstats_run(&r, &base, &s->m, ids.id, ids.n, o->seq_len, &c->progress, e);

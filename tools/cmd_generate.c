@@ -4,6 +4,7 @@
 #include "io/dump.h"
 #include "io/hf.h"
 #include "model/generate.h"
+#include "text/corpus.h"
 #include "tools/gradients.h"
 #include "tools/session.h"
 #include <stddef.h>
@@ -47,8 +48,10 @@ static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
 /* Prompt ids, with BOS when the tokenizer adds one, and always when there is nothing else to begin with. */
 static int prompt_ids(Ids *ids, char **text, size_t *len, const Session *s, const Options *o, Err *e) {
-    if (o->prompt_file[0]) TRY(cli_read(o->prompt_file, text, len, e));
-    else {
+    if (o->prompt_file[0]) {
+        TRY(cli_read(o->prompt_file, text, len, e));
+        TRY(corpus_text_check(o->prompt_file, *text, *len, e));
+    } else {
         *len = strlen(o->prompt);
         TRY(mem_strndup(text, o->prompt, *len, e));
     }

@@ -2,6 +2,7 @@
  * checkpoints. */
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/what_is.h"
 #include "io/hf.h"
 #include "io/json.h"
 #include "run/checkpoint.h"
@@ -198,6 +199,32 @@ static int inspect_run(Report *r, const char *dir, const Options *o, Err *e) {
     return OK;
 }
 
+/* The files of an index, without the model around them. */
+static int inspect_index(Report *r, const char *path, const Options *o, Err *e) {
+    HfModel h;
+    TRY(hf_index_open(&h, path, e));
+    int rc = OK;
+    say(r, "kind", "safetensors index");
+    if (r->json) json_out_array(r->json, "files");
+    for (int s = 0; s < h.n_shards && !rc; s++) {
+        if (r->json) json_out_object(r->json, NULL);
+        rc = file_report(r, &h.shard[s], o, e);
+        if (r->json) json_out_close(r->json);
+    }
+    if (r->json) json_out_close(r->json);
+    hf_close(&h);
+    return rc;
+}
+
+static int is_index(const char *path) {
+    Json j;
+    Err why = {0};
+    if (json_open(&j, path, &why)) return 0;
+    const int index = json_get(&j, 0, "weight_map") >= 0;
+    json_free(&j);
+    return index;
+}
+
 static int has(const char *dir, const char *name) {
     char path[1200];
     return !file_join(path, sizeof path, dir, name, NULL) && file_exists(path) == 1;
@@ -209,13 +236,17 @@ static int inspect_path(Report *r, const char *path, const Options *o, Err *e) {
         if (has(path, "run.json")) return inspect_run(r, path, o, e);
         if (has(path, "state.json")) return inspect_checkpoint(r, path, o, e);
         err_set(e, ERR_INPUT, "%s: no config.json, run.json or state.json in it", path);
-        return err_hint(e, "inspect knows model directories, runs, checkpoints, safetensors files and token shards");
+        return err_hint(
+            e, "inspect knows model directories, runs, checkpoints, safetensors files, their indexes and token shards");
     }
-    File f;
-    TRY(file_open(&f, path, e));
-    const int shard = f.size >= 7 && !memcmp(f.data, "HYBTOK1", 7);
-    file_close(&f);
-    return shard ? inspect_shard(r, path, e) : inspect_safetensors(r, path, o, e);
+    if (!file_exists(path)) return err_set(e, ERR_IO, "%s: no such file or directory", path);
+    const WhatIs is = what_is_file(path);
+    if (is == IS_SHARD) return inspect_shard(r, path, e);
+    if (is != IS_JSON) return inspect_safetensors(r, path, o, e);
+    if (is_index(path)) return inspect_index(r, path, o, e);
+    err_set(e, ERR_INPUT, "%s: is JSON text, expected a directory, a safetensors file, its index or a token shard",
+            path);
+    return err_hint(e, "give the directory that the file lies in");
 }
 
 static int inspect(Cli *c, Err *e) {

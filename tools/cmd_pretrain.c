@@ -4,6 +4,7 @@
 #include "io/hf.h"
 #include "run/memory.h"
 #include "run/pretrain.h"
+#include "text/corpus.h"
 #include "tools/run_dir.h"
 #include "tools/session.h"
 #include <math.h>
@@ -11,16 +12,16 @@
 #include <string.h>
 
 typedef struct {
-    char text[1024], tokenizer[1024], document_separator[64];
+    char text[4096], text_field[128], tokenizer[1024], document_separator[64];
     int save_dtype;
 } Extra;
 #define AT(f) offsetof(Extra, f)
 static const Option rows[] = {
-    {"text", "text or JSONL file, or token shard (.tok)", OPT_TEXT, AT(text), 0, 1024, NULL, AFFECTS_LOOKS},
+    {"text", TEXT_HELP, OPT_TEXT, AT(text), 0, 4096, NULL, AFFECTS_LOOKS},
+    {"text_field", TEXT_FIELD_HELP, OPT_TEXT, AT(text_field), 0, 128, NULL, AFFECTS_EVALUATION | AFFECTS_IF_SET},
     {"tokenizer", "tokenizer.json or a directory that has one; empty: one token per byte", OPT_TEXT, AT(tokenizer), 0,
      1024, NULL, AFFECTS_EVALUATION},
-    {"document_separator", "between documents of a plain text; empty: one document", OPT_TEXT, AT(document_separator),
-     0, 64, NULL, AFFECTS_EVALUATION},
+    {"document_separator", SEPARATOR_HELP, OPT_TEXT, AT(document_separator), 0, 64, NULL, AFFECTS_EVALUATION},
     {"save_dtype", "of model/", OPT_CHOICE, AT(save_dtype), 0, 0, "float32|bfloat16|float16", AFFECTS_LOOKS},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
@@ -65,7 +66,7 @@ static int rig_open(Rig *r, const Cli *c, Err *e) {
     const PretrainOptions *o = c->options[0];
     const Extra *x = c->options[1];
     Config config;
-    const ShardOptions so = {.add_eos = -1, .split = x->document_separator[0] ? x->document_separator : NULL};
+    const ShardOptions so = {.add_eos = -1, .split = x->document_separator, .field = x->text_field};
     TRY(cli_backend(c, &r->be, e));
     TRY(x->tokenizer[0] ? session_tokenizer(&r->tokenizer, x->tokenizer, e) : tokenizer_byte(&r->tokenizer, e));
     TRY(run_data_open(&r->data, c, x->text, r->tokenizer, &so, e));

@@ -7,11 +7,13 @@
 #include "run/pipeline.h"
 #include "report/report.h"
 #include "tools/run_dir.h"
+#include "tools/session.h"
 #include <math.h>
 #include <string.h>
 
 static void defaults(void *o) { pipeline_defaults(o); }
 static void official(void *o) { pipeline_official(o); }
+static void settle(void *o) { pipeline_settle(o); }
 static const CliOptions options = {pipeline_table, sizeof(PipelineOptions), defaults, official};
 static const CliAlias aliases[] = {{"model", "teacher"}, {"data", "text"}, {NULL, NULL}};
 
@@ -84,7 +86,7 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     TRY(cli_require(c, o->text, "--text FILE", e));
     TRY(cli_require(c, c->common.output, "-o RUNDIR", e));
     TRY(pipeline_check(o, e));
-    if (file_exists(o->text) != 1) return err_set(e, ERR_IO, "%s: not a file", o->text);
+    TRY(text_there(o->text, o->text_field, o->document_separator, e));
     HfModel h; // what cannot be begun leaves no directory behind
     TRY(hf_open(&h, o->teacher, e));
     hf_close(&h);
@@ -119,6 +121,7 @@ const Command cmd_run = {
     .details = DIRECTORY,
     .common = COMMON,
     .alias = aliases,
+    .settle = settle,
     .options = {&options},
     .run = run_all,
 };
@@ -131,6 +134,7 @@ const Command cmd_align = {
     .section = "stage1",
     .hidden = "score. stage2. stage3. ",
     .alias = aliases,
+    .settle = settle,
     .options = {&options},
     .run = run_align,
 };
@@ -143,6 +147,7 @@ const Command cmd_score = {
     .section = "score",
     .hidden = "stage2. stage3. ",
     .alias = aliases,
+    .settle = settle,
     .options = {&options},
     .run = run_score,
 };
@@ -155,6 +160,7 @@ const Command cmd_select = {
     .section = "score",
     .hidden = "stage2. stage3. ",
     .alias = aliases,
+    .settle = settle,
     .options = {&options},
     .run = run_select,
 };

@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "base/text_buf.h"
 #include "io/json.h"
+#include "text/corpus.h"
 #include "tools/session.h"
 #include <stddef.h>
 #include <string.h>
@@ -132,6 +133,7 @@ static int run(Cli *c, int decode, Err *e) {
     TRY(cli_require(c, c->common.model, "-m MODEL", e));
     int rc = session_tokenizer(&t, c->common.model, e);
     if (!rc) rc = cli_read(path, &text, &len, e);
+    if (!rc) rc = corpus_text_check(path ? path : "stdin", text, len, e);
     if (!rc && o->jsonl) rc = lines_run(c, t, path, text, len, decode, e);
     else if (!rc && decode) {
         rc = ids_from_text(&ids, text, len, tokenizer_size(t), e);

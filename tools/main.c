@@ -28,7 +28,7 @@ static void overview(FILE *to) {
     for (int i = 0; i < COMMANDS; i++) fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
     fputs("  help        This text, or the options of a command: hybridize help COMMAND\n\n"
           "  -h, --help      this text\n"
-          "  -V, --version   version, compiler, backends\n",
+          "  -V, --version   version, compiler, backends, code paths on this machine\n",
           to);
     cli_exit_codes(to);
 }
@@ -49,18 +49,20 @@ static void backends(void) {
 #endif
 }
 
-static void version(void) {
+/* The commit, how it was built, and what it runs on this machine. */
+static int version(Err *e) {
     printf("hybridize %s%s%s%s\n", HYB_VERSION, *GIT_ID ? " (" : "", GIT_ID, *GIT_ID ? ")" : "");
 #if defined(__clang__)
     printf("compiler: clang %s\n", __clang_version__);
 #elif defined(__GNUC__)
     printf("compiler: gcc %s\n", __VERSION__);
 #endif
-#ifdef HAVE_CUDA
-    puts("backends: cpu ref32 ref64 cuda");
-#else
-    puts("backends: cpu ref32 ref64");
-#endif
+    char text[256];
+    backend_names(text, sizeof text);
+    printf("backends: %s\n", text);
+    TRY(backend_paths(text, sizeof text, e));
+    puts(text);
+    return OK;
 }
 
 static const Command *find(const char *name, Err *e) {
@@ -120,7 +122,7 @@ int main(int argc, char **argv) {
     }
     const char *name = argv[1];
     if (!strcmp(name, "-h") || !strcmp(name, "--help")) overview(stdout);
-    else if (!strcmp(name, "-V") || !strcmp(name, "--version")) version();
+    else if (!strcmp(name, "-V") || !strcmp(name, "--version")) rc = version(&e);
     else if (!strcmp(name, "help")) rc = help(argc - 2, argv + 2, &e);
     else {
         const Command *k = find(name, &e);

@@ -2,6 +2,8 @@
 #include "tools/run_dir.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/what_is.h"
+#include "base/worker.h"
 #include "io/hf.h"
 #include "run/checkpoint.h"
 #include <string.h>
@@ -16,18 +18,23 @@ static int is_empty(const char *dir, const char *mark) {
     size_t n, others = 0;
     if (file_list(&names, &n, dir, NULL)) return 0;
     snprintf(begun, sizeof begun, "%s.tmp-", mark);
-    for (size_t i = 0; i < n; i++) others += strncmp(names[i], begun, strlen(begun)) != 0;
+    for (size_t i = 0; i < n; i++) others += strcmp(names[i], "workers") && strncmp(names[i], begun, strlen(begun));
     file_list_free(names, n);
     return others == 0;
 }
 
 int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
     const char *dir = c->common.output;
-    char path[1024];
+    char path[1024], who[128];
     TRY(cli_require(c, dir, "-o RUNDIR", e));
     TRY(run_path(path, sizeof path, c, mark, e));
     const int kind = file_exists(dir), ours = file_exists(path) == 1;
     if (kind == 1) return err_set(e, ERR_USAGE, "%s: is a file, expected a directory", dir);
+    const int busy = kind == 2 && worker_any(dir, who, sizeof who);
+    if (busy && c->common.overwrite) {
+        err_set(e, ERR_USAGE, "%s: %s is at work here: not overwritten", dir, who);
+        return err_hint(e, "--resume shares the work with it");
+    }
     if (ours && c->common.overwrite) TRY(file_remove_tree(dir, e));
     else if (ours && !c->common.resume && !go_on) {
         err_set(e, ERR_USAGE, "%s: holds an earlier run", dir);
@@ -37,26 +44,20 @@ int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
         return err_hint(e, "choose another -o");
     }
     TRY(file_mkdirs(dir, e));
-    return file_remove_temps(dir, e);
+    return busy ? OK : file_remove_temps(dir, e);
 }
 
 /* ---- data ---- */
 
-static int is_shard(const char *path, int *yes, Err *e) {
-    File f;
-    TRY(file_open(&f, path, e));
-    *yes = f.size >= 7 && !memcmp(f.data, "HYBTOK1", 7);
-    file_close(&f);
-    return OK;
-}
-
 int run_data_open(Dataset *d, const Cli *c, const char *text, const Tokenizer *t, const ShardOptions *o, Err *e) {
-    char dir[1024], path[1024], line[1300];
-    int shard = 0;
+    char dir[1024], path[1024], line[4700];
+    const int shard = file_exists(text) == 1 && what_is_file(text) == IS_SHARD;
     ShardStats stats;
     const char *use = path;
     TRY(cli_require(c, text, "--text FILE", e));
-    TRY(is_shard(text, &shard, e));
+    if (shard && ((o->split && o->split[0]) || (o->field && o->field[0]) || o->max_tokens))
+        return err_set(e, ERR_USAGE, "%s: is a token shard: document_separator, text_field, max_tokens come too late",
+                       text);
     if (shard) use = text;
     else {
         TRY(run_path(dir, sizeof dir, c, "data", e));
@@ -64,8 +65,7 @@ int run_data_open(Dataset *d, const Cli *c, const char *text, const Tokenizer *t
         TRY(file_join(path, sizeof path, dir, "text.tok", e));
         if (file_exists(path) != 1) {
             TRY(shard_write(path, text, t, o, &stats, e));
-            snprintf(line, sizeof line, "%s: %llu tokens in %llu documents", text, (unsigned long long)stats.tokens,
-                     (unsigned long long)stats.documents);
+            shard_stats_text(&stats, text, line, sizeof line);
             cli_note((void *)(uintptr_t)c, line);
         }
     }
@@ -113,7 +113,7 @@ int run_train_options(TrainOptions *t, RunPaths *p, const Cli *c, const char *na
 /* ---- run.json ---- */
 
 static uint64_t options_hash(const Cli *c) {
-    uint64_t h = fingerprint_bytes(0, &c->common.seed, sizeof c->common.seed);
+    uint64_t h = fingerprint_backend(fingerprint_bytes(0, &c->common.seed, sizeof c->common.seed), c->common.device);
     for (int k = 0; k < 2 && c->command->options[k]; k++) {
         const uint64_t part = options_key(c->command->options[k]->table(), c->options[k], AFFECTS_NUMBERS, 0);
         h = fingerprint_bytes(h, &part, sizeof part);

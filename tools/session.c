@@ -1,9 +1,11 @@
 /* session.c - see session.h. */
 #include "tools/session.h"
 #include "base/file.h"
-#include "base/mem.h"
+#include "base/what_is.h"
 #include "io/hf.h"
 #include "io/json.h"
+#include "text/corpus.h"
+#include "text/dataset.h"
 #include <string.h>
 
 int session_tokenizer(Tokenizer **t, const char *dir, Err *e) {
@@ -15,6 +17,7 @@ int session_tokenizer(Tokenizer **t, const char *dir, Err *e) {
 int session_open(Session *s, const Cli *c, int tokenizer, Err *e) {
     memset(s, 0, sizeof *s);
     TRY(cli_require(c, c->common.model, "-m MODEL", e));
+    TRY(hf_directory(c->common.model, e));
     int rc = tokenizer ? session_tokenizer(&s->tokenizer, c->common.model, e) : OK;
     if (!rc) rc = cli_backend(c, &s->be, e);
     if (!rc) rc = hf_load_model(&s->m, c->common.model, s->be, GRAD_NONE, e);
@@ -34,13 +37,42 @@ void session_close(Session *s) {
     memset(s, 0, sizeof *s);
 }
 
-int session_text_ids(Ids *ids, const Tokenizer *t, const char *path, Err *e) {
-    char *text;
+static int corpus_ids(Ids *ids, size_t *documents, Corpus *c, const Tokenizer *t, size_t most, Err *e) {
+    const char *text;
     size_t len;
-    TRY(cli_read(path, &text, &len, e));
-    const int rc = tokenizer_encode(t, text, len, 0, ids, e);
-    mem_free(text);
+    for (*documents = 0; !most || ids->n < most; ++*documents) {
+        TRY(corpus_next(c, &text, &len, e));
+        if (!text) break;
+        TRY(tokenizer_encode(t, text, len, 0, ids, e));
+    }
+    if (most && ids->n > most) ids->n = most;
+    return corpus_check(c, e);
+}
+
+int session_text_ids(Ids *ids, const Cli *c, const Tokenizer *t, const char *path, const char *field, size_t most,
+                     Err *e) {
+    Corpus docs;
+    ShardStats s = {0};
+    char line[4700];
+    size_t documents = 0;
+    TRY(corpus_open(&docs, path, &(CorpusForm){field, NULL}, e));
+    const int rc = corpus_ids(ids, &documents, &docs, t, most, e);
+    if (!rc) {
+        s = (ShardStats){.documents = documents, .tokens = ids->n, .bytes = docs.done + docs.at};
+        corpus_replaced(&docs, s.note, sizeof s.note);
+        shard_stats_text(&s, path, line, sizeof line);
+        cli_note((void *)(uintptr_t)c, line);
+    }
+    corpus_close(&docs);
     return rc;
+}
+
+int text_there(const char *text, const char *field, const char *split, Err *e) {
+    Corpus docs;
+    if (file_exists(text) == 1 && what_is_file(text) == IS_SHARD) return OK;
+    TRY(corpus_open(&docs, text, &(CorpusForm){field, split}, e));
+    corpus_close(&docs);
+    return OK;
 }
 
 int session_json_ids(Ids *ids, const char *path, int VOC, Err *e) {

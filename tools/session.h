@@ -15,8 +15,12 @@ int session_open(Session *s, const Cli *c, int tokenizer, Err *e);
 void session_close(Session *s);
 /* tokenizer.json of a model directory (or the file itself). */
 int session_tokenizer(Tokenizer **t, const char *dir, Err *e);
-/* The whole file as one text, without special tokens. */
-int session_text_ids(Ids *ids, const Tokenizer *t, const char *path, Err *e);
+/* The documents of a text (text/corpus.h) one after the other, without special tokens; says how many there are. most:
+ * stop after so many tokens, 0 = all. */
+int session_text_ids(Ids *ids, const Cli *c, const Tokenizer *t, const char *path, const char *field, size_t most,
+                     Err *e);
+/* OK when every file that a --text names is there and is text. */
+int text_there(const char *text, const char *field, const char *split, Err *e);
 /* A JSON file: a list of ids, or an object whose member "ids" is one. Every id in [0, VOC). */
 int session_json_ids(Ids *ids, const char *path, int VOC, Err *e);
 

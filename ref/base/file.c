@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -57,6 +58,37 @@ int file_open(File *f, const char *path, Err *e) {
     }
     close(fd);
     return rc;
+}
+
+/* Standard input comes once, but a text is read more than once (hashed, counted, written): it is kept. */
+static struct {
+    void *data;
+    size_t size, cap;
+    int whole;
+} input;
+
+static int input_read(Err *e) {
+    while (!input.whole) {
+        if (input.size == input.cap) {
+            const size_t cap = input.cap * 2 + (1 << 20);
+            TRY(mem_grow(&input.data, input.cap, cap, "standard input", e));
+            input.cap = cap;
+        }
+        const ssize_t got = read(0, (char *)input.data + input.size, input.cap - input.size);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return io_error(e, "standard input", "cannot read");
+        input.whole = !got;
+        input.size += (size_t)got;
+    }
+    return OK;
+}
+
+int file_open_text(File *f, const char *path, Err *e) {
+    memset(f, 0, sizeof *f);
+    if (strcmp(path, "-")) return file_open(f, path, e);
+    TRY(input_read(e));
+    *f = (File){input.size ? input.data : (const void *)"", input.size, 0};
+    return OK;
 }
 
 void file_close(File *f) {
@@ -193,7 +225,7 @@ static int remove_level(const char *path, int depth, Err *e) {
     if (lstat(path, &st)) return errno == ENOENT ? OK : io_error(e, path, "cannot stat");
     if (!S_ISDIR(st.st_mode)) { /* a link inside the tree is removed, never followed */
         if (!depth) return err_set(e, ERR_IO, "%s: is not a directory (or is a link): not removed", path);
-        return io_fails() || unlink(path) ? io_error(e, path, "cannot remove") : OK;
+        return io_fails() || (unlink(path) && errno != ENOENT) ? io_error(e, path, "cannot remove") : OK;
     }
     if (depth > 16) return err_set(e, ERR_IO, "%s: more than 16 directories deep: not removed", path);
     char **names;
@@ -206,7 +238,7 @@ static int remove_level(const char *path, int depth, Err *e) {
         if (!rc) rc = remove_level(child, depth + 1, e);
     }
     file_list_free(names, n);
-    if (!rc && (io_fails() || rmdir(path))) rc = io_error(e, path, "cannot remove the directory");
+    if (!rc && (io_fails() || (rmdir(path) && errno != ENOENT))) rc = io_error(e, path, "cannot remove the directory");
     return rc;
 }
 
@@ -371,4 +403,40 @@ int file_append(const char *path, const void *data, size_t n, Err *e) {
     int rc = write_fully(fd, data, n) ? io_error(e, path, "cannot append") : OK;
     if (close(fd) && !rc) rc = io_error(e, path, "cannot close");
     return rc;
+}
+
+/* ---- between processes ---- */
+
+/* A file that was replaced while this process waited for its lock is not the one that the name means any more. */
+static int is_current(int fd, const char *path) {
+    struct stat a, b;
+    return !fstat(fd, &a) && !stat(path, &b) && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+}
+
+void file_lock(int *lock, const char *path) {
+    for (;;) {
+        *lock = open(path, O_RDWR | O_CLOEXEC);
+        if (*lock < 0) return;
+        while (flock(*lock, LOCK_EX) && errno == EINTR) {}
+        if (is_current(*lock, path)) return;
+        close(*lock);
+    }
+}
+
+void file_unlock(int lock) {
+    if (lock >= 0) close(lock);
+}
+
+int file_link_new(const char *path, const char *text, int *made, Err *e) {
+    *made = 0;
+    if (!io_fails() && !symlink(text, path)) *made = 1;
+    else if (errno == EPERM || errno == ENOSYS || errno == EOPNOTSUPP) *made = 1;
+    else if (errno != EEXIST) return io_error(e, path, "cannot make the link");
+    return OK;
+}
+
+int file_link_read(const char *path, char *text, size_t cap) {
+    const ssize_t n = readlink(path, text, cap - 1);
+    text[n > 0 ? n : 0] = 0;
+    return n > 0;
 }

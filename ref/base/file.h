@@ -20,6 +20,8 @@ typedef struct {
 /* Regular files only (a directory or a fifo is refused by name). ERR_IO with strerror on failure; f is zeroed then.
  * The file must not be shortened by another process while it is open (the system would raise SIGBUS). */
 int file_open(File *f, const char *path, Err *e);
+/* The same, but "-" is standard input: read to its end the first time, the same bytes each time. */
+int file_open_text(File *f, const char *path, Err *e);
 void file_close(File *f); /* also fine on a zeroed File */
 
 int file_exists(const char *path);         /* 1 regular file, 2 directory, 0 nothing (or not visible) */
@@ -58,6 +60,17 @@ int file_write_all(const char *path, const void *data, size_t n, Err *e); /* the
 
 /* Append log: opened with O_APPEND, each line written with one write(2). */
 int file_append(const char *path, const void *data, size_t n, Err *e);
+
+/* For a file that several processes append to and replace: no other has it between the two calls. *lock is what
+ * file_unlock takes; -1 where there is no such file, or where its file system knows no locks. */
+void file_lock(int *lock, const char *path);
+void file_unlock(int lock);
+
+/* A symbolic link at `path` that says `text`: *made = 0 if something is there already. Where links cannot be made,
+ * *made = 1 and there is none. */
+int file_link_new(const char *path, const char *text, int *made, Err *e);
+/* 1, and what the link at `path` says; 0: there is none. */
+int file_link_read(const char *path, char *text, size_t cap);
 
 uint32_t file_crc32c(uint32_t crc, const void *data, size_t n); /* start with 0 */
 

@@ -1,5 +1,6 @@
 /* question_mmlu.c - MMLU from its official files: SUBJECT_test.csv, a row being question, four choices, letter.
  * ref/eval/README.md 4. */
+#include "text/corpus.h"
 #include "base/mem.h"
 #include "eval/question_parts.h"
 #include <stdio.h>
@@ -90,7 +91,7 @@ static int questions_put(const char *path, const TextBuf *head, size_t limit, Ev
     File f;
     CsvRow r;
     int n, rc = OK;
-    TRY(file_open(&f, path, e));
+    TRY(corpus_file_open(&f, path, e));
     Csv c = {.at = (const char *)f.data, .end = (const char *)f.data + f.size};
     for (size_t i = 0; (!limit || i < limit) && !rc; i++) {
         EvalDoc *d;

@@ -1,4 +1,5 @@
 /* questions.c - see questions.h: which files belong to which task, and how they are read. */
+#include "text/corpus.h"
 #include "eval/question_parts.h"
 #include "base/mem.h"
 #include "eval/completion.h"
@@ -117,7 +118,7 @@ static int read_json(const QuestionSource *s, const char *path, const File *f, s
 /* One label a line, for the questions already read. */
 static int read_labels(const char *path, EvalSet *out, Err *e) {
     File f;
-    TRY(file_open(&f, path, e));
+    TRY(corpus_file_open(&f, path, e));
     QuestionLines l = {(const char *)f.data, (const char *)f.data + f.size, 0};
     const char *line;
     size_t n;
@@ -148,7 +149,7 @@ static int source_find(const QuestionReader *r, const char *dir, const QuestionS
 static int source_read(const QuestionSource *s, const char *path, const QuestionOptions *o, EvalSet *out, Err *e) {
     File f;
     if (s->form == FORM_MMLU) return mmlu_read(path, o->shots, o->limit, out, e);
-    TRY(file_open(&f, path, e));
+    TRY(corpus_file_open(&f, path, e));
     const int rc = s->form == FORM_JSONL   ? read_jsonl(s, path, &f, o->limit, out, e)
                    : s->form == FORM_JSON  ? read_json(s, path, &f, o->limit, out, e)
                    : s->form == FORM_PAGES ? pages_read(&f, o->limit, out, e)

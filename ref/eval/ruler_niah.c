@@ -1,5 +1,6 @@
 /* ruler_niah.c - needles in a haystack: a magic number, uuid or word per key, hidden in essays, in a repeated sentence,
  * or among other needles. ref/eval/README.md 2. */
+#include "text/corpus.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/ruler_parts.h"
@@ -17,7 +18,7 @@ enum { DEPTHS = 40, ITEM = 128, MOST_NEEDLES = 16 };
 static int spans_read(RulerEssay *s, const char *path, Err *e) {
     File f;
     void *mem;
-    TRY(file_open(&f, path, e));
+    TRY(corpus_file_open(&f, path, e));
     size_t lines = 0;
     for (size_t i = 0; i < f.size; i++) lines += f.data[i] == '\n';
     int rc = mem_alloc(&mem, (lines + 1) * 2 * sizeof(uint32_t), "sentences", e);

@@ -2,6 +2,7 @@
 #include "io/gguf.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "base/what_is.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,9 +178,15 @@ static int read_shape(Cursor *c, GgufTensor *t) {
     t->type = (GgmlType)type;
     const size_t block = ggml_block(t->type);
     if (!block) {
-        err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': tensor type %llu is not supported", c->g->path, (int)t->len,
-                t->name, (unsigned long long)type);
-        return err_hint(c->e, "supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K");
+        const char *name = ggml_any_name(type);
+        if (name)
+            err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': tensor type %s is not supported", c->g->path, (int)t->len,
+                    t->name, name);
+        else
+            err_set(c->e, ERR_INPUT, "%s: tensor '%.*s': tensor type %llu is not known", c->g->path, (int)t->len,
+                    t->name, (unsigned long long)type);
+        return err_hint(c->e, "supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K: take such a file "
+                              "(F16, BF16 or Q8_0 lose least)");
     }
     if (t->shape[t->rank - 1] % block) return bad_tensor(c, t, "its rows are no whole number of blocks");
     t->count = (size_t)count;
@@ -255,11 +262,18 @@ static int read_tensors(Gguf *g, Cursor *c, const unsigned char *file, uint64_t 
 
 /* ---- the file ---- */
 
+static int no_gguf(const Gguf *g, const unsigned char *data, size_t size, Err *e) {
+    const WhatIs is = what_is(data, size);
+    if (is != IS_SAFETENSORS) return what_is_refuse(is, g->path, "a GGUF file", e);
+    err_set(e, ERR_INPUT, "%s: is a safetensors file, expected a GGUF file", g->path);
+    return err_hint(e, "with its config.json and tokenizer.json beside it, its directory is a model already");
+}
+
 static int parse(Gguf *g, const unsigned char *data, size_t size, Err *e) {
     Cursor c = {g, data, data + size, "header", e};
     uint64_t version, tensors, pairs;
-    if (size < 24 || memcmp(data, "GGUF", 4))
-        return err_set(e, ERR_INPUT, "%s: does not begin as a GGUF file", g->path);
+    if (size < 4 || memcmp(data, "GGUF", 4)) return no_gguf(g, data, size, e);
+    if (size < 24) return err_set(e, ERR_INPUT, "%s: %zu bytes are too few for a GGUF file", g->path, size);
     c.at += 4;
     TRY(read_number(&c, 4, &version));
     if (version && !(version & 0xffff))

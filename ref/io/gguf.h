@@ -100,7 +100,9 @@ double gguf_real_at(const GgufValue *v, size_t i); /* of an array of floats */
 /* ---- tensor types ---- */
 
 const char *ggml_name(GgmlType t); /* "Q4_1"; NULL if not supported here */
-size_t ggml_block(GgmlType t);     /* elements of a block: rows are whole blocks; 0 if not supported here */
+/* Also of a type that is not supported (ggml.h, enum ggml_type); NULL for a number that no type has. */
+const char *ggml_any_name(uint64_t type);
+size_t ggml_block(GgmlType t); /* elements of a block: rows are whole blocks; 0 if not supported here */
 size_t ggml_block_bytes(GgmlType t);
 /* out[i] = element first + i of t, for i < n; first and n are multiples of ggml_block.
  * The formulas are ggml's (ggml-quants.c, dequantize_row_*): float32 arithmetic, each block scale read as float16. */

@@ -268,10 +268,27 @@ static int params_list(GgufModel *m, const Arch *a, Err *e) {
     return OK;
 }
 
+/* Parts of a split file (llama.cpp's gguf-split: split.no, split.count) have some of the tensors each, and only the
+ * first one has the metadata. */
+static int split_check(const Gguf *g, Err *e) {
+    int64_t count = 1, no = 0;
+    TRY(gguf_opt_int(g, "split.count", 0, 65535, &count, e));
+    TRY(gguf_opt_int(g, "split.no", 0, 65535, &no, e));
+    if (count > 1) {
+        err_set(e, ERR_INPUT, "%s: is part %d of %d of a split GGUF file, expected one whole file", g->path,
+                (int)no + 1, (int)count);
+        return err_hint(e, "put the parts together first: llama-gguf-split --merge FIRST-PART WHOLE.gguf");
+    }
+    if (g->n) return OK;
+    err_set(e, ERR_INPUT, "%s: holds no tensors, only metadata (a vocabulary?)", g->path);
+    return err_hint(e, "take the file with the weights");
+}
+
 int gguf_model_open(GgufModel *m, const char *path, Err *e) {
     const Arch *a = NULL;
     memset(m, 0, sizeof *m);
     int rc = gguf_open(&m->g, path, e);
+    if (!rc) rc = split_check(&m->g, e);
     if (!rc) rc = arch_find(&m->g, &a, e);
     if (!rc) rc = config_read(&m->config, m, a, e);
     if (!rc) rc = params_list(m, a, e);

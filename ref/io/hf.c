@@ -105,6 +105,7 @@ static int index_open(HfModel *h, const Json *j, Err *e) {
     if (json_kind(j, 0) != JSON_OBJECT || json_kind(j, map) != JSON_OBJECT)
         return err_set(e, ERR_INPUT, "%s: weight_map: missing or not an object", j->file);
     int rc = index_names(&names, &n, j, map, e);
+    if (!rc) rc = hf_shards_there(h->dir, j->file, names, n, e);
     if (!rc) rc = shards_alloc(h, n, e);
     for (int i = 0; !rc && i < n; i++) rc = shard_open_one(h, names[i], e);
     mem_free(names);
@@ -120,10 +121,7 @@ static int shards_open(HfModel *h, Err *e) {
         return shard_open_one(h, "model.safetensors", e);
     }
     TRY(file_join(path, sizeof path, h->dir, "model.safetensors.index.json", e));
-    if (file_exists(path) != 1) {
-        err_set(e, ERR_IO, "%s: no model.safetensors and no model.safetensors.index.json", h->dir);
-        return err_hint(e, "weights in .bin files must be converted to safetensors first");
-    }
+    if (file_exists(path) != 1) return hf_no_weights(h->dir, e);
     TRY(json_open(&j, path, e));
     const int rc = index_open(h, &j, e);
     json_free(&j);
@@ -184,12 +182,7 @@ static int check_param(void *ctx, const ParamInfo *info, Param *slot) {
     const Tensor *t = hf_tensor(k->h, info->name);
     char name[256], found[128], wanted[128];
     if (k->h->fla || hf_name(name, sizeof name, info->name)) snprintf(name, sizeof name, "%s", info->name);
-    if (!t) {
-        err_set(k->e, ERR_INPUT, "%s: tensor \"%s\" is missing", k->h->n_shards == 1 ? k->h->shard[0].path : k->h->dir,
-                name);
-        return err_hint(k->e, "config.json says that the model has it (%d layers, family %s)", k->h->config.L,
-                        k->h->config.family);
-    }
+    if (!t) return hf_no_tensor(k->h, name, k->e);
     k->used[tensor_index(k->h, t)] = 1;
     if (!is_float(t->dtype))
         return err_set(k->e, ERR_INPUT, "%s: tensor \"%s\": got %s, expected F32, F16, BF16 or F64", file_of(k->h, t),
@@ -243,6 +236,7 @@ static int config_open(HfModel *h, Err *e) {
     char path[1024];
     Json j = {0};
     TRY(file_join(path, sizeof path, h->dir, "config.json", e));
+    if (!file_exists(path)) return hf_no_config(h->dir, e);
     TRY(json_open(&j, path, e));
     int rc = hf_config_parse(&h->config, &h->fla, &j, e);
     if (!rc) rc = config_check(&h->config, path, e);
@@ -255,14 +249,23 @@ int hf_open(HfModel *h, const char *dir, Err *e) {
     if (strlen(dir) >= sizeof h->dir)
         return err_set(e, ERR_USAGE, "model directory: the path is longer than %zu bytes", sizeof h->dir);
     snprintf(h->dir, sizeof h->dir, "%s", dir);
-    int rc = OK;
-    if (file_exists(dir) != 2) {
-        rc = err_set(e, ERR_IO, "%s: not a directory", dir);
-        err_hint(e, "give a Hugging Face model directory: config.json, model.safetensors, tokenizer.json");
-    }
+    int rc = hf_directory(dir, e);
     if (!rc) rc = config_open(h, e);
     if (!rc) rc = shards_open(h, e);
     if (!rc) rc = tensors_check(h, e);
+    if (rc) hf_close(h);
+    return rc;
+}
+
+int hf_index_open(HfModel *h, const char *path, Err *e) {
+    Json j = {0};
+    memset(h, 0, sizeof *h);
+    const char *name = base_name(path);
+    if (strlen(path) >= sizeof h->dir) return err_set(e, ERR_USAGE, "%.200s...: path too long", path);
+    snprintf(h->dir, sizeof h->dir, "%.*s", name > path + 1 ? (int)(name - path - 1) : 1, name == path ? "." : path);
+    int rc = json_open(&j, path, e);
+    if (!rc) rc = index_open(h, &j, e);
+    json_free(&j);
     if (rc) hf_close(h);
     return rc;
 }

@@ -29,6 +29,10 @@ typedef struct {
  * embedding). */
 int hf_open(HfModel *h, const char *dir, Err *e);
 void hf_close(HfModel *h);
+/* Only the files that a model.safetensors.index.json names, which must agree with it; h->config is not filled. */
+int hf_index_open(HfModel *h, const char *path, Err *e);
+/* OK for a directory; else what was given instead, and the next step. */
+int hf_directory(const char *dir, Err *e);
 /* Reads only config.json. */
 int hf_config(Config *c, const char *dir, Err *e);
 /* Fills every parameter of m (whose config must equal h->config) from the files, in blocks, converting types;

@@ -282,7 +282,9 @@ int hf_config(Config *c, const char *dir, Err *e) {
     int fla, rc;
     Json j = {0};
     memset(c, 0, sizeof *c);
+    TRY(hf_directory(dir, e));
     TRY(file_join(path, sizeof path, dir, "config.json", e));
+    if (!file_exists(path)) return hf_no_config(dir, e);
     TRY(json_open(&j, path, e));
     rc = hf_config_parse(c, &fla, &j, e);
     if (!rc) rc = config_check(c, path, e);

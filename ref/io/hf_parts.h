@@ -47,6 +47,13 @@ typedef struct {
 int hf_list_open(HfList *l, const Config *c, int fla, DType dtype, Err *e);
 void hf_list_close(HfList *l);
 
+/* Messages with what lies there instead (hf_found.c); all return the code. */
+int hf_no_config(const char *dir, Err *e);
+int hf_no_weights(const char *dir, Err *e);
+int hf_no_tensor(const HfModel *h, const char *name, Err *e);
+/* OK when all the shards that an index names are there. */
+int hf_shards_there(const char *dir, const char *index, const char *const *shard, int n, Err *e);
+
 /* Everything that goes into a directory. */
 typedef struct {
     const char *config; /* the text of config.json; its member "hybridize" says that we may write over it */

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/what_is.h"
 #include "io/json_lex.h"
 #include <limits.h>
 #include <math.h>
@@ -320,7 +321,9 @@ int json_open(Json *j, const char *path, Err *e) {
     File f;
     memset(j, 0, sizeof *j);
     TRY(file_open(&f, path, e));
-    int rc = json_parse(j, (const char *)f.data, f.size, path, e);
+    const WhatIs is = what_is(f.data, f.size);
+    int rc = is > IS_JSON && is != IS_BINARY ? what_is_refuse(is, path, "JSON", e)
+                                             : json_parse(j, (const char *)f.data, f.size, path, e);
     file_close(&f);
     return rc;
 }

@@ -28,8 +28,11 @@ int log_open(Log **l, const char *path, int append, Err *e) {
 int log_row(Log *l, JsonOut *row, Err *e) {
     int rc = json_out_end(row, e);
     if (!rc) {
+        int lock;
         row->text[row->len] = '\n'; /* in place of the NUL: line and end go out in one write */
+        file_lock(&lock, l->path);
         rc = file_append(l->path, row->text, row->len + 1, e);
+        file_unlock(lock);
     }
     json_out_free(row);
     return rc;
@@ -69,11 +72,14 @@ static int rows_keep(const File *f, const char *path, int (*drop)(void *, const 
 int log_cut(const char *path, int (*beyond)(void *ctx, const Json *row), void *ctx, Err *e) {
     File f;
     size_t keep = 0;
+    int lock;
     if (!file_exists(path)) return OK;
-    TRY(file_open(&f, path, e));
-    int rc = rows_keep(&f, path, beyond, ctx, 1, NULL, &keep, e);
+    file_lock(&lock, path);
+    int rc = file_open(&f, path, e);
+    if (!rc) rc = rows_keep(&f, path, beyond, ctx, 1, NULL, &keep, e);
     if (!rc && keep < f.size) rc = file_write_all(path, f.data, keep, e); /* renames: the mapped file stays as it is */
     file_close(&f);
+    file_unlock(lock);
     return rc;
 }
 
@@ -81,9 +87,11 @@ int log_drop(const char *path, int (*drop)(void *ctx, const Json *row), void *ct
     File f;
     void *mem = NULL;
     size_t keep = 0;
+    int lock;
     if (!file_exists(path)) return OK;
-    TRY(file_open(&f, path, e));
-    int rc = rows_keep(&f, path, drop, ctx, 0, NULL, &keep, e);
+    file_lock(&lock, path);
+    int rc = file_open(&f, path, e);
+    if (!rc) rc = rows_keep(&f, path, drop, ctx, 0, NULL, &keep, e);
     if (!rc && keep < f.size) {
         rc = mem_alloc(&mem, keep ? keep : 1, "log", e);
         if (!rc) rc = rows_keep(&f, path, drop, ctx, 0, mem, &keep, e);
@@ -91,6 +99,7 @@ int log_drop(const char *path, int (*drop)(void *ctx, const Json *row), void *ct
         mem_free(mem);
     }
     file_close(&f);
+    file_unlock(lock);
     return rc;
 }
 

@@ -9,6 +9,7 @@
 #include "io/safetensors.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/what_is.h"
 #include "io/json.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@ enum { MAX_HEADER = 100000000, MAX_TENSORS = 1000000, MAX_NAME = 4096, MAX_ENTRY
 // bytes of {"dtype":"I8","shape":[],"data_offsets":[0,1]} with its key: bounds how many there can be
 enum { MIN_ENTRY = 48 };
 static const size_t MAX_SIZE = ((size_t)1 << 48) - 1;
+static const char cut_short[] = "the file seems to be cut short: copy or download it again";
 
 /* ---- the name index ---- */
 
@@ -242,9 +244,12 @@ static int read_tensor(Safetensors *s, const JsonWalk *w, const char *name, size
     const int rc = read_entry(s, &j, 0, t, &begin, &end, e);
     json_free(&j);
     if (rc) return rc;
-    if (end > size)
-        return err_set(e, ERR_INPUT, "%s: tensor '%.200s': data ends at %zu, the file has %zu bytes of data", s->path,
-                       t->name, end, size);
+    if (end > size) {
+        err_set(e, ERR_INPUT, "%s: tensor '%.200s': data ends at %zu, the file has %zu bytes of data", s->path, t->name,
+                end, size);
+        err_hint(e, "%s", cut_short);
+        return ERR_INPUT;
+    }
     t->data = data + begin;
     *slot = tag | (uint32_t)++s->n;
     return OK;
@@ -308,14 +313,20 @@ static int read_tensors(Safetensors *s, const char *header, size_t len, const un
 
 static int parse(Safetensors *s, const unsigned char *data, size_t size, Err *e) {
     uint64_t n = 0;
+    const WhatIs is = what_is(data, size);
+    if (is != IS_SAFETENSORS && is != IS_UNKNOWN && is != IS_BINARY && is != IS_EMPTY)
+        return what_is_refuse(is, s->path, "a safetensors file", e);
     if (size < 8) return err_set(e, ERR_INPUT, "%s: %zu bytes are too few for a safetensors file", s->path, size);
     for (int i = 7; i >= 0; i--) n = n << 8 | data[i];
     if (n > MAX_HEADER)
         return err_set(e, ERR_INPUT, "%s: header length %llu, at most %d is allowed: is this a safetensors file?",
                        s->path, (unsigned long long)n, MAX_HEADER);
-    if (n > size - 8)
-        return err_set(e, ERR_INPUT, "%s: header length %llu, but only %zu bytes follow", s->path,
-                       (unsigned long long)n, size - 8);
+    if (n > size - 8) {
+        err_set(e, ERR_INPUT, "%s: header length %llu, but only %zu bytes follow", s->path, (unsigned long long)n,
+                size - 8);
+        err_hint(e, "%s", cut_short);
+        return ERR_INPUT;
+    }
     s->header_bytes = (size_t)n;
     return read_tensors(s, (const char *)data + 8, (size_t)n, data + 8 + n, size - 8 - (size_t)n, e);
 }

@@ -35,22 +35,29 @@ int score_sets(LayerScore *out, const Scoring *s, const int *keep, const int *al
     const int L = s->start->c.L, last = !until || until >= stage_steps(o);
     char result[128], training[128];
     Teacher teacher; // its hidden states are shared by all hybrids
+    void *mem;
     int rc = OK, found;
     snprintf(result, sizeof result, "%s/%s", name, record);
     snprintf(training, sizeof training, "%s/layer", name);
     TRY(stage_check(o, "score", e));
-    TRY(teacher_open(&teacher, s->teacher, o->micro_batch_size, o->train_seq_len, steps, s->cache, e));
-    for (int i = 0; i < n && !rc; i++) {
-        if (alive && !alive[i]) continue;
-        rc = memo->get(memo, result, i, &layer_score_record, &out[i], &found, e);
-        if (!rc && !found) {
-            rc = hybrid_score(&out[i], s, &teacher, keep + (size_t)i * L, i, training, until, memo, e);
-            if (!rc) rc = memo->put(memo, result, i, &layer_score_record, &out[i], e);
+    TRY(mem_alloc(&mem, (size_t)n, "scored hybrids", e));
+    char *done = mem;
+    rc = teacher_open(&teacher, s->teacher, o->micro_batch_size, o->train_seq_len, steps, s->cache, e);
+    for (int pass = 0; pass < 2; pass++) // first what nobody is at, then what others have made meanwhile
+        for (int i = 0; i < n && !rc; i++) {
+            if (done[i] || (alive && !alive[i])) continue;
+            rc = (pass ? memo->get : memo->try_get)(memo, result, i, &layer_score_record, &out[i], &found, e);
+            if (!rc && found < 0) continue;
+            if (!rc && !found) {
+                rc = hybrid_score(&out[i], s, &teacher, keep + (size_t)i * L, i, training, until, memo, e);
+                if (!rc) rc = memo->put(memo, result, i, &layer_score_record, &out[i], e);
+            }
+            done[i] = 1;
+            if (!rc) score_value(&out[i], s);
+            if (!rc && last && !alive) rc = memo->drop(memo, training, i, e); // also what a crash left behind
         }
-        if (!rc) score_value(&out[i], s);
-        if (!rc && last && !alive) rc = memo->drop(memo, training, i, e); // also what a crash left behind
-    }
     teacher_close(&teacher);
+    mem_free(mem);
     return rc;
 }
 

@@ -40,11 +40,16 @@ struct Record {
 
 typedef struct Memo Memo;
 struct Memo {
-    /* *found = 1 and the record as it was put under this name and index (-1: none), else *found = 0. */
+    /* *found = 1 and the record as it was put under this name and index (-1: none), else *found = 0: the piece is now
+     * this process's to make and put. Where several share a run, get waits as long as another is making it. */
     int (*get)(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e);
-    /* Appears whole or not at all. */
+    /* The same without waiting: *found = -1 while another is making it. */
+    int (*try_get)(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e);
+    /* The same, but the piece is not taken: *found is 0 or 1. */
+    int (*look)(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e);
+    /* Appears whole or not at all, and is nobody's from then on. */
     int (*put)(Memo *m, const char *name, int index, const Record *type, const void *record, Err *e);
-    /* Trains the task up to step `until` (0: to its end), or goes on where a stopped start left it. */
+    /* Trains the task up to step `until` (0: to its end), or goes on where a stopped start left it; waits as get does. */
     int (*train)(Memo *m, const char *name, int index, const Task *task, const StageOptions *stage, int64_t until,
                  TrainResult *result, Err *e);
     /* Drops the training state of that name and index, or with index -1 everything that begins with name. */
@@ -53,6 +58,8 @@ struct Memo {
     int (*text)(Memo *m, const char *name, const char *text, size_t n, Err *e);
     /* The signal's number once a stop was asked for, else 0. */
     int (*stopped)(const Memo *m);
+    /* Whether others work on this run now, and may still read what this process needs no more. */
+    int (*shared)(const Memo *m);
 };
 
 #endif

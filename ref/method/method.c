@@ -1,6 +1,7 @@
 /* method.c - which layers of a Transformer must stay softmax, and the hybrid that keeps them: the paper's Algorithm 1.
  * See method.h. */
 #include "method/method.h"
+#include "base/mem.h"
 #include <stdio.h>
 
 int hybridize(Method *m, Err *e) {
@@ -16,17 +17,42 @@ int hybridize(Method *m, Err *e) {
     return m->student(m->ctx, keep, e); /*  8, 9  method_hybrid, then judged */
 }
 
+/* Stage 1, and what it begins with. */
+typedef struct {
+    Align align; // first: its gradients take this struct as their own
+    Method *m;
+    Fit fit;
+} Stage1;
+
+static int stage1_prepare(void *ctx, Err *e) {
+    Stage1 *s = ctx;
+    Method *m = s->m;
+    TRY(fit_start(&s->fit, m->init, &s->align, m->init_tokens, m->memo, e));
+    return m->started ? m->started(m->ctx, &s->fit, e) : OK;
+}
+
+static int stage1_train(Method *m, Model *student, TrainResult *t, Err *e) {
+    void *mem;
+    TRY(mem_alloc(&mem, sizeof(Stage1), "stage 1", e));
+    Stage1 *s = mem;
+    s->m = m;
+    int rc = align_open(&s->align, m->teacher, student, &m->text, &m->stage1, m->align_form, e);
+    if (!rc) {
+        Task task = align_task(&s->align);
+        if (m->init != START_TEACHER) task.prepare = stage1_prepare;
+        rc = m->memo->train(m->memo, "stage1", -1, &task, &m->stage1, 0, t, e); /* 2 */
+        align_close(&s->align);
+    }
+    mem_free(mem);
+    return rc;
+}
+
 int method_stage1(Method *m, double *seconds, Err *e) {
     Model student;
-    Align a;
     TrainResult t = {0};
     TRY(model_open(&student, &m->linear, m->teacher->be, GRAD_MIXERS, e));
     int rc = transfer_weights(&student, m->teacher, m->kv_repeat, m->seed, e); /* 1 */
-    if (!rc && !(rc = align_open(&a, m->teacher, &student, &m->text, &m->stage1, m->align_form, e))) {
-        const Task task = align_task(&a);
-        rc = m->memo->train(m->memo, "stage1", -1, &task, &m->stage1, 0, &t, e); /* 2 */
-        align_close(&a);
-    }
+    if (!rc) rc = stage1_train(m, &student, &t, e);
     if (!rc) rc = model_open(&m->start, &m->linear, m->teacher->be, GRAD_NONE, e);
     if (!rc) rc = transfer_hybrid(&m->start, &student, m->teacher, e);
     model_close(&student);

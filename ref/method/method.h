@@ -2,6 +2,7 @@
 #ifndef HYB_METHOD_H
 #define HYB_METHOD_H
 #include "method/align.h"
+#include "method/fit.h"
 #include "method/ga_s2.h"
 #include "method/transfer.h"
 
@@ -12,6 +13,8 @@ typedef struct Method {
     TextStream text;
     uint64_t seed; /* of new parameters */
     KvRepeat kv_repeat;
+    StartKind init;                      /* how linear layers start, and */
+    int64_t init_tokens;                 /* tokens that fit_start reads for it */
     int align_form;                      /* ALIGN_NORM, ALIGN_SQUARED */
     StageOptions stage1, stage2, stage3; /* stage3 without steps and target_tokens: none */
     Scoring scoring;                     /* teacher, start and heldout are those below */
@@ -22,6 +25,8 @@ typedef struct Method {
     Memo *memo;
     /* Who runs the method. Each may end it by an error. */
     void *ctx;
+    /* what fit_start did, for any init but START_TEACHER; may be NULL */
+    int (*started)(void *ctx, const Fit *f, Err *e);
     int (*aligned)(void *ctx, int *enough, Err *e); /* after line 2; *enough = 1: no more is wanted */
     int (*scores)(void *ctx, Err *e);               /* lines 3 to 6, when they are kept or end early; NULL: ga_s2 */
     int (*choose)(void *ctx, int *keep, int *enough, Err *e); /* line 7, by whatever selector */

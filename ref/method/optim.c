@@ -97,6 +97,11 @@ int optim_check(const OptimConfig *c, const Backend *be, Err *e) {
     return err_hint(e, "cuda-bf16 has them; elsewhere nothing is rounded");
 }
 
+int optim_masters(Optim *o, Err *e) {
+    Masters k = {o, e};
+    return o->master ? optim_walk(o, master_visit, &k) : OK;
+}
+
 int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e) {
     memset(o, 0, sizeof *o);
     TRY(optim_check(c, m->be, e));
@@ -110,12 +115,11 @@ int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e) {
     Arena a = {0};
     arena_begin(&a, o->mem, bytes);
     optim_place(o, &a, params);
-    Masters k = {o, e};
     void *list = NULL;
     int rc = mem_alloc(&list, params * (sizeof(Trained) + sizeof(double)), "list of parameters", e);
     o->list = list;
     o->sums = (double *)(o->list + params);
-    if (!rc && o->master) rc = optim_walk(o, master_visit, &k);
+    if (!rc) rc = optim_masters(o, e);
     if (rc) optim_close(o);
     return rc;
 }

@@ -46,8 +46,12 @@ typedef struct {
 size_t optim_bytes(const Model *m, const OptimConfig *c);
 /* ERR_USAGE where the options do not fit the backend: stochastic_rounding and weights that are not bf16.
  * optim_open asks too. */
+/* The least epsilon that is a normal float: below it, a gradient that is 0 exactly would move a weight by 0/0. */
+#define ADAM_EPS_LEAST 1.17549436e-38
 int optim_check(const OptimConfig *c, const Backend *be, Err *e);
 int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e);
+/* Masters are the weights as they are now; for weights that were written since optim_open. */
+int optim_masters(Optim *o, Err *e);
 void optim_close(Optim *o);
 /* One step of `total`: global norm of all gradients (returned), scale to clip, AdamW.
  * ERR_NUMERIC if the norm is not finite, naming the first parameter whose gradient is not; nothing is changed then. */

@@ -97,6 +97,10 @@ int train(Train *t, const Task *task, const StageOptions *stage, int64_t until, 
     t->state = mem;
     TRY(optim_open(&t->optim, task->model, &stage->optim, e));
     if (w && w->begin) TRY(w->begin(w->ctx, t, e));
+    if (task->prepare && !t->resumed) {
+        TRY(task->prepare(task->ctx, e));
+        TRY(optim_masters(&t->optim, e));
+    }
     model_hold(task->model, train_hold(stage));
     model_changed(task->model);
     return train_loop(t, until > 0 && until < t->steps ? until : t->steps, w, t->state + n, e);
@@ -112,8 +116,7 @@ void train_close(Train *t) {
 /* ---------------------------------------------------------------- what a stage says */
 
 int stage_micro_batches(const StageOptions *o) {
-    const int n = (o->batch_size + o->micro_batch_size - 1) / o->micro_batch_size;
-    return n > 1 ? n : 1;
+    return o->batch_size / o->micro_batch_size; // stage_check: without a rest
 }
 
 int64_t stage_steps(const StageOptions *o) {
@@ -139,7 +142,7 @@ int stage_check(const StageOptions *o, const char *what, Err *e) {
                {"weight_decay", c->decay, 0, 1e3},
                {"adam_beta1", c->beta1, 0, 0.9999999},
                {"adam_beta2", c->beta2, 0, 0.9999999},
-               {"adam_epsilon", c->eps, 0, 1},
+               {"adam_epsilon", c->eps, ADAM_EPS_LEAST, 1},
                {"warmup_steps", (double)c->schedule.warmup, 0, 1e15},
                {"final_lr_fraction", c->schedule.final, 0, 1},
                {"hold_fraction", c->schedule.hold, 0, 1}};
@@ -147,6 +150,13 @@ int stage_check(const StageOptions *o, const char *what, Err *e) {
         if (!(row[i].v >= row[i].lo && row[i].v <= row[i].hi))
             return err_set(e, ERR_USAGE, "%s.%s: got %g, expected %g to %g", what, row[i].key, row[i].v, row[i].lo,
                            row[i].hi);
+    if (o->batch_size % o->micro_batch_size) {
+        err_set(e, ERR_USAGE, "%s.batch_size: got %d, expected a multiple of micro_batch_size %d", what, o->batch_size,
+                o->micro_batch_size);
+        int micro = o->micro_batch_size < o->batch_size ? o->micro_batch_size : o->batch_size;
+        while (o->batch_size % micro) micro--;
+        return err_hint(e, "give micro_batch_size %d, or another batch_size", micro);
+    }
     if (o->steps < 1 && o->target_tokens < 1) return err_set(e, ERR_USAGE, "%s: give steps or target_tokens", what);
     return OK;
 }

@@ -22,6 +22,8 @@ typedef struct Task {
      * *loss = mean loss, unscaled; *tokens = tokens read. Must be a pure function of its arguments, the weights and
      * `extra`. */
     int (*gradients)(void *ctx, int64_t step, int micro, double scale, double *loss, int64_t *tokens, Err *e);
+    /* Writes the weights that the first step begins with; a training that goes on has its own. May be NULL. */
+    int (*prepare)(void *ctx, Err *e);
     /* After the update of step `done` (from 1): evaluations, curriculum. recent: mean loss of the last 10 steps.
      * May be NULL. */
     int (*after)(void *ctx, int64_t done, int64_t tokens, double recent, Err *e);
@@ -63,6 +65,7 @@ typedef struct Train {
     int64_t step, tokens, skipped;
     /* (1 + TRAIN_RECENT) number of losses seen and the last of them in a ring; then the task's n_extra numbers */
     double *state;
+    int resumed; /* 1: TrainWatch.begin has set it, with the weights, to what an earlier start left */
     /* what the last step did */
     double loss, grad_norm, lr;
     int finite;

@@ -1,12 +1,15 @@
 /* backend.c - the backends in host memory, the list of openers, and conversion at the border. See backend.h. */
 #include "ops/backend.h"
 #include "base/mem.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #ifdef HYB_NO_CPU /* built without cpu/: only speed is lost */
 const Ops32 *cpu_ops32(void) { return &ops_ref32; }
 const Ops16 *cpu_ops16(void) { return &ops_ref16; }
+int cpu_path_check(Err *e) { return (void)e, OK; }
+const char *cpu_path_name(int bits) { return (void)bits, "ref"; }
 int cpu_threads(int threads) { return (void)threads, 1; }
 void cpu_hold(const void *w, int O, int I, int backward, int bits) {
     (void)w, (void)O, (void)I, (void)backward, (void)bits;
@@ -62,14 +65,15 @@ typedef struct {
     int parallel;
 } HostRow;
 static const HostRow host_rows[] = {
-    {"ref64", ref64_table, DT_F64, DT_F64, 0},     {"ref32", ref32_table, DT_F32, DT_F32, 0},
-    {"ref-bf16", ref16_table, DT_BF16, DT_F32, 0}, {"cpu", cpu32_table, DT_F32, DT_F32, 1},
-    {"cpu-bf16", cpu16_table, DT_BF16, DT_F32, 1},
+    {"cpu", cpu32_table, DT_F32, DT_F32, 1},       {"cpu-bf16", cpu16_table, DT_BF16, DT_F32, 1},
+    {"ref32", ref32_table, DT_F32, DT_F32, 0},     {"ref64", ref64_table, DT_F64, DT_F64, 0},
+    {"ref-bf16", ref16_table, DT_BF16, DT_F32, 0},
 };
 enum { HOST_ROWS = sizeof host_rows / sizeof *host_rows };
 
 static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
     void *p;
+    if (row->parallel) TRY(cpu_path_check(e));
     TRY(mem_alloc(&p, sizeof(Backend), "backend", e));
     Backend *b = p;
     *b = (Backend){.name = row->name,
@@ -147,6 +151,21 @@ int backend_open(Backend **b, const char *name, int threads, Err *e) {
     const BackendOpen open = opener_find(name);
     if (open) return open(b, name, threads, e);
     return backend_unknown(name, e);
+}
+
+void backend_names(char *dst, size_t cap) {
+    size_t n = 0;
+    *dst = 0;
+    for (int i = 0; i < HOST_ROWS && n < cap; i++)
+        n += (size_t)snprintf(dst + n, cap - n, "%s%s", i ? " " : "", host_rows[i].name);
+    for (int i = 0; i < MAX_OPENERS && openers[i].name && n < cap; i++)
+        n += (size_t)snprintf(dst + n, cap - n, " %s %s-bf16", openers[i].name, openers[i].name);
+}
+
+int backend_paths(char *dst, size_t cap, Err *e) {
+    TRY(cpu_path_check(e));
+    snprintf(dst, cap, "cpu: %s, cpu-bf16: %s", cpu_path_name(32), cpu_path_name(16));
+    return OK;
 }
 
 void backend_close(Backend *b) {

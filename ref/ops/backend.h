@@ -51,6 +51,11 @@ struct Backend {
  * ERR_DEVICE if CUDA is not built in or absent. */
 int backend_open(Backend **b, const char *name, int threads, Err *e);
 void backend_close(Backend *b);
+/* Names of all that can be opened here, "cpu cpu-bf16 ref32 ...". */
+void backend_names(char *dst, size_t cap);
+/* "cpu: avx512, cpu-bf16: amx": which of its code paths each takes on this machine. ERR_USAGE as backend_open. */
+int backend_paths(char *dst, size_t cap, Err *e);
+
 /* Adds the opener of a backend that ref/ must not know, e.g. "cuda" (then also asked for "cuda:1", "cuda-bf16") or
  * "cuda-emu"; the longest name that fits is asked. Called by tools and tests before anything is opened; at most 8;
  * the string must stay. */
@@ -58,6 +63,8 @@ typedef int (*BackendOpen)(Backend **b, const char *name, int threads, Err *e);
 void backend_register(const char *name, BackendOpen open);
 /* From cpu/cpu_ops.c: the ops for the instruction set of this machine, chosen once. */
 const Ops32 *cpu_ops32(void);
+int cpu_path_check(Err *e); /* ERR_USAGE if HYBRIDIZE_CPU names no path */
+const char *cpu_path_name(int bits);
 const Ops16 *cpu_ops16(void);
 /* Sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number.
  * The count is OpenMP's own, one per process: the "cpu" backend opened last decides. Results do not depend on it. */

@@ -20,6 +20,13 @@ uint64_t fingerprint_bytes(uint64_t h, const void *data, size_t n) {
     return h;
 }
 uint64_t fingerprint_text(uint64_t h, const char *s) { return fingerprint_bytes(h, s, strlen(s) + 1); }
+int backend_same(const char *a, const char *b) {
+    const size_t n = strcspn(a, ":");
+    return n == strcspn(b, ":") && !memcmp(a, b, n);
+}
+uint64_t fingerprint_backend(uint64_t h, const char *name) {
+    return backend_same(name, "cpu") ? h : fingerprint_bytes(h, name, strcspn(name, ":"));
+}
 uint64_t fingerprint_real(uint64_t h, double v) {
     char text[40]; // as text, so that the value counts and not its bytes
     snprintf(text, sizeof text, "%.17g", v);

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 static RunMemo *run_of(Memo *m) { return (RunMemo *)(void *)m; }
 
@@ -22,17 +23,27 @@ static int memo_mkdirs(const RunMemo *m, const char *name, Err *e) {
     return file_mkdirs(path, e);
 }
 
-/* Several processes may one day share the pieces of a run. A piece is then claimed here, by the exclusive creation of
- * DIR/NAME-I.claim, before memo_train or the caller begins it; memo_put ends the claim. One process claims all. */
+/* ---------------------------------------------------------------- pieces that are shared */
 
-static int memo_get(Memo *memo, const char *name, int index, const Record *type, void *record, int *found, Err *e) {
-    const RunMemo *m = run_of(memo);
-    char path[1300];
+/* A moment's rest while another has the piece, which is said once. */
+static int memo_wait(const RunMemo *m, const char *path, const char *who, int *said, Err *e) {
+    const struct timespec nap = {0, 200 * 1000 * 1000};
+    const TrainOptions *o = &m->train;
+    char line[512];
+    if (o->stop && *o->stop) return err_set(e, 128 + *o->stop, "stopped while waiting for %s", who);
+    if (!*said && o->warn) {
+        snprintf(line, sizeof line, "waiting for %.300s, which %.100s is making", path + strlen(m->dir) + 1, who);
+        o->warn(o->warn_ctx, line);
+    }
+    *said = 1;
+    nanosleep(&nap, NULL);
+    return OK;
+}
+
+static int memo_read(const RunMemo *m, const char *path, const Record *type, void *record, int *found, Err *e) {
     Json j;
     uint64_t key = 0;
     *found = 0;
-    if (!m->dir) return OK;
-    TRY(memo_path(m, path, sizeof path, name, index, ".json", e));
     if (file_exists(path) != 1) return OK;
     TRY(json_open(&j, path, e));
     int rc = json_get(&j, 0, "key") < 0 ? OK : json_want_u64(&j, json_get(&j, 0, "key"), "key", &key, e);
@@ -42,6 +53,37 @@ static int memo_get(Memo *memo, const char *name, int index, const Record *type,
     }
     json_free(&j);
     return rc;
+}
+
+typedef enum { LOOK, TRY_GET, GET } Want;
+static int memo_find(Memo *memo, const char *name, int index, const Record *type, void *record, Want want, int *found,
+                     Err *e) {
+    const RunMemo *m = run_of(memo);
+    char path[1300], who[128];
+    int mine = 0, said = 0;
+    *found = 0;
+    if (!m->dir) return OK;
+    TRY(memo_path(m, path, sizeof path, name, index, ".json", e));
+    TRY(memo_read(m, path, type, record, found, e));
+    if (*found || want == LOOK || !m->worker) return OK;
+    TRY(memo_mkdirs(m, name, e));
+    for (;;) {
+        TRY(worker_claim(m->worker, path, &mine, who, sizeof who, e));
+        TRY(memo_read(m, path, type, record, found, e)); // finished since the last look?
+        if (*found) return mine ? worker_release(m->worker, path, e) : OK;
+        if (!mine && want == TRY_GET) *found = -1;
+        if (mine || want == TRY_GET) return OK;
+        TRY(memo_wait(m, path, who, &said, e));
+    }
+}
+static int memo_get(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e) {
+    return memo_find(m, name, index, type, record, GET, found, e);
+}
+static int memo_try_get(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e) {
+    return memo_find(m, name, index, type, record, TRY_GET, found, e);
+}
+static int memo_look(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e) {
+    return memo_find(m, name, index, type, record, LOOK, found, e);
 }
 
 static int memo_put(Memo *memo, const char *name, int index, const Record *type, const void *record, Err *e) {
@@ -57,15 +99,18 @@ static int memo_put(Memo *memo, const char *name, int index, const Record *type,
     record_write(&j, type, record);
     json_out_close(&j);
     int rc = json_out_end(&j, e);
+    if (!rc) rc = worker_check(m->worker, e);
     if (!rc) rc = file_write_all(path, j.text, j.len, e);
     json_out_free(&j);
+    if (!rc && m->worker) rc = worker_release(m->worker, path, e);
     return rc;
 }
 
 static int memo_train(Memo *memo, const char *name, int index, const Task *task, const StageOptions *stage,
                       int64_t until, TrainResult *result, Err *e) {
     const RunMemo *m = run_of(memo);
-    char path[1300];
+    char path[1300], who[128];
+    int mine = 0, said = 0;
     TrainOptions o = m->train;
     const uint64_t seed = o.stage.optim.seed;
     o.stage = *stage;
@@ -77,7 +122,15 @@ static int memo_train(Memo *memo, const char *name, int index, const Task *task,
         TRY(memo_path(m, path, sizeof path, name, index, "", e));
         o.dir = path;
     }
-    return train_run(task, &o, result, e);
+    if (!m->dir || !m->worker) return train_run(task, &o, result, e);
+    TRY(memo_mkdirs(m, name, e));
+    for (;;) {
+        TRY(worker_claim(m->worker, path, &mine, who, sizeof who, e));
+        if (mine) break;
+        TRY(memo_wait(m, path, who, &said, e));
+    }
+    const int rc = train_run(task, &o, result, e);
+    return rc ? rc : worker_release(m->worker, path, e);
 }
 
 static int memo_drop(Memo *memo, const char *name, int index, Err *e) {
@@ -102,7 +155,13 @@ static int memo_stopped(const Memo *memo) {
     return o->stop ? *o->stop : 0;
 }
 
+static int memo_shared(const Memo *memo) {
+    const RunMemo *m = (const RunMemo *)(const void *)memo;
+    return m->worker && worker_others(m->worker, NULL, 0);
+}
+
 RunMemo run_memo(const char *dir, uint64_t key, const TrainOptions *train) {
-    static const Memo functions = {memo_get, memo_put, memo_train, memo_drop, memo_text, memo_stopped};
-    return (RunMemo){functions, dir, key, *train};
+    static const Memo functions = {memo_get,  memo_try_get, memo_look,    memo_put,   memo_train,
+                                   memo_drop, memo_text,    memo_stopped, memo_shared};
+    return (RunMemo){functions, dir, key, *train, NULL};
 }

@@ -3,9 +3,13 @@
  * A record NAME (and index I) is DIR/NAME.json (DIR/NAME-I.json), its training state DIR/NAME/ (DIR/NAME-I/). A record
  * holds the key it was made under, the hash of everything it depends on: under another key it is not there, and is made
  * again. Files are written whole, to a temporary name that is then renamed, so a run may be killed at any time and goes
- * on to the same bits. */
+ * on to the same bits.
+ *
+ * Several processes may share a run (base/worker.h): a piece is claimed before it is made, by the path of its record or of
+ * its training. */
 #ifndef HYB_RUN_MEMO_H
 #define HYB_RUN_MEMO_H
+#include "base/worker.h"
 #include "run/record.h"
 #include "run/train_run.h"
 
@@ -14,6 +18,7 @@ typedef struct {
     const char *dir;    /* NULL: nothing is kept */
     uint64_t key;       /* of what is made now */
     TrainOptions train; /* of all trainings: log, progress, stop, how often to save */
+    Worker *worker;     /* NULL: nobody shares */
 } RunMemo;
 
 /* train: what all trainings have in common; stage, dir, until and fingerprint are filled in for each. */

@@ -177,10 +177,18 @@ void options_get(const Option *r, const void *options, char *dst, size_t cap) {
     snprintf(dst, cap, "%.*s", (int)strcspn(s, "|"), s);
 }
 
+static int is_zero(const Option *r, const void *options) {
+    const void *p = cfield(r, options);
+    if (r->kind == OPT_TEXT) return !*(const char *)p;
+    if (r->kind == OPT_REAL) return *(const double *)p == 0;
+    return r->kind == OPT_I64 || r->kind == OPT_U64 ? !*(const int64_t *)p : !*(const int *)p;
+}
+
 uint64_t options_key(const OptionTable *t, const void *options, unsigned affects, uint64_t h) {
     char text[4096];
     for (int i = 0; i < t->n; i++) {
-        if (!(t->row[i].affects & affects)) continue;
+        if (!(t->row[i].affects & affects & ~AFFECTS_IF_SET)) continue;
+        if (t->row[i].affects & AFFECTS_IF_SET && is_zero(&t->row[i], options)) continue;
         options_get(&t->row[i], options, text, sizeof text);
         h = fingerprint_text(fingerprint_text(h, t->row[i].key), text);
     }
@@ -200,7 +208,8 @@ const Option *options_differ(const OptionTable *t, const void *a, const void *b,
 
 int options_check(const OptionTable *t, Err *e) {
     for (int i = 0; i < t->n; i++)
-        if (!t->row[i].affects) return err_set(e, ERR_USAGE, "option '%s' does not say what it affects", t->row[i].key);
+        if (!(t->row[i].affects & ~AFFECTS_IF_SET))
+            return err_set(e, ERR_USAGE, "option '%s' does not say what it affects", t->row[i].key);
     return OK;
 }
 

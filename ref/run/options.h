@@ -26,7 +26,10 @@ enum {
     AFFECTS_SELECTION = 16,  /* which layers are chosen; scores that are there stay */
     AFFECTS_STUDENTS = 32,   /* stages 2 and 3 */
     AFFECTS_EVALUATION = 64, /* what is measured of a finished model */
-    AFFECTS_MODEL = 128      /* how the finished model is written */
+    AFFECTS_MODEL = 128,     /* how the finished model is written */
+    /* with others: the row is younger than runs that should go on, so at 0, its default and what was done without it,
+     * it is in no key; so is an empty text */
+    AFFECTS_IF_SET = 256
 };
 
 typedef struct {

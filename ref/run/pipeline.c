@@ -2,7 +2,10 @@
 #include "run/pipeline_parts.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/text_buf.h"
+#include "base/what_is.h"
 #include "io/hf.h"
+#include "io/jsonl.h"
 #include "method/select.h"
 #include "selectors/budget.h"
 #include "run/memory.h"
@@ -37,7 +40,7 @@ int pipeline_stopped(const Pipeline *p, Err *e) {
 
 void pipeline_key(Pipeline *p, unsigned affects, const char *more) {
     uint64_t h = fingerprint_bytes(0, &p->inputs, sizeof p->inputs);
-    h = options_key(pipeline_table(), p->o, affects, h);
+    h = fingerprint_backend(options_key(pipeline_table(), p->o, affects, h), p->be->name);
     p->memo.key = more ? fingerprint_text(h, more) : h;
 }
 
@@ -60,7 +63,9 @@ static int memo_open(Pipeline *p, Err *e) {
                       .warn = p->h->note,
                       .warn_ctx = p->h->ctx};
     t.stage.optim.seed = o->seed;
+    Worker *worker = p->memo.worker;
     p->memo = run_memo(p->checkpoints, 0, &t);
+    p->memo.worker = worker;
     p->m.memo = &p->memo.memo;
     return OK;
 }
@@ -75,14 +80,17 @@ static const Field TEXT[] = {{"tokens", FIELD_I64, offsetof(TextRecord, tokens),
                              {"documents", FIELD_I64, offsetof(TextRecord, documents), 0, 0, FIELD_ALWAYS, 0, NULL}};
 static const Record text_record = {TEXT, 2, sizeof(TextRecord)};
 
+static int is_shard(const char *path) { return file_exists(path) == 1 && what_is_file(path) == IS_SHARD; }
+
 static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     const PipelineOptions *o = p->o;
-    const size_t n = strlen(o->text);
     TextRecord text;
     int found;
-    if (n > 4 && !strcmp(o->text + n - 4, ".tok")) {
-        snprintf(path, cap, "%s", o->text);
-        return OK;
+    if (is_shard(o->text)) {
+        if (o->document_separator[0] || o->text_field[0] || o->max_tokens)
+            return err_set(e, ERR_USAGE,
+                           "%s: is a token shard: document_separator, text_field, max_tokens come too late", o->text);
+        return snprintf(path, cap, "%s", o->text) < (int)cap ? OK : err_set(e, ERR_USAGE, "text: the path is too long");
     }
     TRY(pipeline_path(p, path, cap, "data", NULL, e));
     TRY(file_mkdirs(path, e));
@@ -92,11 +100,13 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     if (found && file_exists(path)) return OK; // written atomically: there means complete
     pipeline_note(p, "tokenizing %s", o->text);
     const int eos = o->add_eos && p->teacher.c.n_eos > 0 ? p->teacher.c.eos[0] : -1;
-    const ShardOptions shard = {.add_eos = eos,
-                                .split = o->document_separator[0] ? o->document_separator : NULL,
-                                .max_tokens = (size_t)o->max_tokens};
+    const ShardOptions shard = {
+        .add_eos = eos, .split = o->document_separator, .field = o->text_field, .max_tokens = (size_t)o->max_tokens};
     ShardStats stats;
     TRY(shard_write(path, o->text, p->tokenizer, &shard, &stats, e));
+    char line[4700];
+    shard_stats_text(&stats, o->text, line, sizeof line);
+    if (p->h->note) p->h->note(p->h->ctx, line);
     text = (TextRecord){(int64_t)stats.tokens, (int64_t)stats.documents};
     return p->m.memo->put(p->m.memo, "text", -1, &text_record, &text, e);
 }
@@ -123,6 +133,9 @@ static int probes_open(Pipeline *p, Err *e) {
     const int B = o->eval_batch_size ? o->eval_batch_size : o->stage2.micro_batch_size;
     const int T = o->eval_seq_len ? o->eval_seq_len : o->stage2.train_seq_len;
     TRY(heldout_open(&p->heldout, &p->teacher, &p->m.text, B, T, o->eval_batches, (size_t)o->cache_mb << 19, e));
+    if (p->heldout.batches < o->eval_batches || p->heldout.B < B)
+        pipeline_note(p, "eval_batches: the held-out text has %d batches of %d x %d tokens, not %d of %d x %d",
+                      p->heldout.batches, p->heldout.B, T, o->eval_batches, B, T);
     p->scoring = p->m.text;
     if (!o->recall_keys[0]) return OK;
     RecallSpec s = {.disjoint = !o->recall_values[0]};
@@ -159,6 +172,16 @@ static int budget_k(Pipeline *p, Err *e) {
     return OK;
 }
 
+/* What init fit needs beside stage 1. */
+static int fit_plan(MemoryPlan *plan, Backend *be, const Config *teacher, const Config *student, const StageOptions *s,
+                    Err *e) {
+    Model m;
+    TRY(model_measure(&m, teacher, be, GRAD_NONE, e));
+    memory_add(plan, "start", fit_bytes(&m, student, s->micro_batch_size * s->train_seq_len));
+    model_close(&m);
+    return OK;
+}
+
 /* Refuses a run that cannot fit, before anything is read: stage 1, and stage 2 of the student with every layer linear.
  * */
 static int pipeline_fits(Pipeline *p, Err *e) {
@@ -178,6 +201,7 @@ static int pipeline_fits(Pipeline *p, Err *e) {
         if (stage == 2) TRY(memory_frozen(&plan, p->be, &student, GRAD_NONE, "stage-1 student", NULL, 0, 0, e));
         TRY(memory_trained(&plan, p->be, &student, stage == 1 ? GRAD_MIXERS : GRAD_ALL, s,
                            stage == 1 || o->checkpointing, stage == 1 ? -1 : teacher.C, e));
+        if (stage == 1 && o->init == START_FIT) TRY(fit_plan(&plan, p->be, &teacher, &student, s, e));
         TRY(memory_check(&plan, p->be, stage == 1 ? "stage 1" : "stage 2", e));
         char table[512];
         memory_text(&plan, table, sizeof table);
@@ -187,8 +211,9 @@ static int pipeline_fits(Pipeline *p, Err *e) {
 }
 
 static int inputs_open(Pipeline *p, Err *e) {
-    TRY(file_mkdirs(p->dir, e));
-    TRY(file_remove_temps(p->dir, e));
+    char who[128];
+    if (!worker_others(p->memo.worker, who, sizeof who)) TRY(file_remove_temps(p->dir, e));
+    else pipeline_note(p, "%s: sharing the work with %s", p->dir, who);
     TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
     TRY(memo_open(p, e));
     TRY(pipeline_fits(p, e));
@@ -233,10 +258,59 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
     int mixer[MAX_LAYERS];
     for (int l = 0; l < p->teacher.c.L; l++) mixer[l] = mixer_find(start_mixer(o));
     TRY(transfer_config(c, &p->teacher.c, mixer, e));
+    if (o->window_size && !swa && !o->window_on_kept_layers)
+        pipeline_note(p, "window_size: no layer uses it: it goes with student swa_v1, window_on_kept_layers or "
+                         "force_window_on_all_layers");
     if (swa) c->swa_window = window;
     if (o->force_window_on_all_layers || (o->window_on_kept_layers && (o->window_size || swa))) c->window = window;
     c->linear_bias = p->o->keep_biases && c->qkv_bias;
     return OK;
+}
+
+static int started_log(const Pipeline *p, const Fit *f, Err *e) {
+    const char *init = p->o->init == START_FIT ? "fit" : "zero_gate";
+    Log *log;
+    JsonOut j;
+    TRY(train_log_trim(p->log, "start", NULL, -1, e));
+    TRY(log_open(&log, p->log, 1, e));
+    json_out_begin(&j, 0);
+    json_out_object(&j, NULL);
+    json_out_str(&j, "stage", "start");
+    json_out_str(&j, "run", "");
+    json_out_int(&j, "step", 0);
+    json_out_str(&j, "init", init);
+    json_out_int(&j, "num_input_tokens_seen", f->tokens);
+    json_out_array(&j, "before");
+    for (int l = 0; l < f->L; l++) json_out_real(&j, NULL, f->layer[l].before);
+    json_out_close(&j);
+    json_out_array(&j, "after");
+    for (int l = 0; l < f->L; l++) json_out_real(&j, NULL, f->layer[l].after);
+    json_out_close(&j);
+    json_out_close(&j);
+    const int rc = log_row(log, &j, e);
+    log_close(log);
+    return rc;
+}
+
+int pipeline_started(void *ctx, const Fit *f, Err *e) {
+    const Pipeline *p = ctx;
+    char path[1200];
+    TextBuf b = {0};
+    double before = 0, after = 0;
+    textbuf_puts(&b, "layer,before,after,distance,entropy,first,constant\n");
+    for (int l = 0; l < f->L; l++) {
+        const FitLayer *v = &f->layer[l];
+        before += v->before / f->L, after += v->after / f->L;
+        textbuf_printf(&b, "%d,%.9g,%.9g,%.6g,%.6g,%.6g,%.6g\n", l, v->before, v->after, v->distance, v->entropy,
+                       v->first, v->constant);
+    }
+    pipeline_note(p, "start: %lld tokens read, error of a layer %.4f -> %.4f in the mean", (long long)f->tokens, before,
+                  after);
+    int rc = textbuf_end(&b, e);
+    if (!rc) rc = pipeline_path(p, path, sizeof path, "start.csv", NULL, e);
+    if (!rc) rc = file_write_all(path, b.text, b.len, e);
+    textbuf_free(&b);
+    return rc ? rc : started_log(p, f, e);
 }
 
 static int start_given(Pipeline *p, Err *e) {
@@ -284,6 +358,9 @@ static int method_open(Pipeline *p, Err *e) {
     m->teacher = &p->teacher;
     m->seed = o->seed;
     m->kv_repeat = o->kv_repeat;
+    m->init = o->init;
+    m->init_tokens = o->init_tokens;
+    m->started = pipeline_started;
     m->align_form = o->stage1_loss;
     m->stage1 = o->stage1;
     m->stage2 = o->stage2;
@@ -311,22 +388,20 @@ static int pipeline_all(Pipeline *p, Err *e) {
     return hybridize(&p->m, e);
 }
 
-/* A finished run with these options is left as it is. */
-static int pipeline_finished(const PipelineOptions *o, const char *dir, const PipelineHooks *h, PipelineResult *r,
-                             int *finished, Err *e) {
+/* A finished run of these options, input files and backend is left as it is. */
+static int pipeline_finished(const Pipeline *p, int *finished, Err *e) {
     char path[1200];
-    PipelineOptions was;
-    int found = 0;
     *finished = 0;
-    TRY(file_join(path, sizeof path, dir, "results.json", e));
+    TRY(file_join(path, sizeof path, p->dir, "results.json", e));
     if (!file_exists(path)) return OK;
-    TRY(pipeline_options_read(&was, dir, &found, e));
-    if (!found) return err_set(e, ERR_INPUT, "%s: results.json is there but run.json is not", dir);
-    if (options_differ(pipeline_table(), &was, o, AFFECTS_NUMBERS) && h->allow_config_change)
-        return file_remove(path, e);                                           // more is wanted of it
-    if (options_differ(pipeline_table(), &was, o, AFFECTS_NUMBERS)) return OK; // run_file() will say which option
-    TRY(pipeline_results_read(r, dir, e));
-    r->finished_before = *finished = 1;
+    const int rc = run_same(p->o, p->dir, p->be->name, e);
+    if (rc == ERR_USAGE && p->h->allow_config_change) {
+        if (e) *e = (Err){0};
+        return file_remove(path, e); // more is wanted of it
+    }
+    TRY(rc);
+    TRY(pipeline_results_read(p->r, p->dir, e));
+    p->r->finished_before = *finished = 1;
     return OK;
 }
 
@@ -335,14 +410,21 @@ int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const P
     static const PipelineHooks silent = {0};
     const PipelineHooks *hooks = h ? h : &silent;
     void *mem;
+    char who[128];
     int finished = 0;
     TRY(pipeline_check(o, e));
     TRY(mem_alloc(&mem, sizeof(PipelineResult), "results", e));
     Pipeline p = {.o = o, .h = hooks, .dir = dir, .be = be, .end = end, .r = mem};
-    int rc = pipeline_finished(o, dir, hooks, p.r, &finished, e);
+    int rc = worker_open(&p.memo.worker, dir, e);
+    if (!rc && hooks->allow_config_change && worker_others(p.memo.worker, who, sizeof who)) {
+        rc = err_set(e, ERR_USAGE, "%s: %s is at work here, so its options cannot change now", dir, who);
+        err_hint(e, "wait for its end, or go on without --allow-config-change");
+    }
+    if (!rc) rc = pipeline_finished(&p, &finished, e);
     if (!rc && finished) pipeline_note(&p, "%s: this run is finished; nothing to do", dir);
     if (!rc && !finished) rc = pipeline_all(&p, e);
     if (!rc && result) *result = *p.r;
+    worker_close(p.memo.worker);
     pipeline_close(&p);
     mem_free(mem);
     return rc;

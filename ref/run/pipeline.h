@@ -5,6 +5,7 @@
  *   run.json          resolved options, seed, versions, hashes of the inputs; a run with other options is refused,
  *                     key by key
  *   log.jsonl         every stage's rows (train.h)
+ *   start.csv         with init: what the start did to each layer (fit.h)
  *   data/text.tok     the text as tokens
  *   checkpoints/      stage1/ (kept), scores/layer-N.json, students/NAME.json; checkpoints of what is in progress
  *   ranking.json      layers with scores and ranks;   trajectory.csv: rank of each layer over the scoring tokens
@@ -28,7 +29,8 @@
 typedef struct {
     /* what goes in */
     char teacher[1024];           /* model directory */
-    char text[1024];              /* text or JSONL file, or token shard (.tok) */
+    char text[4096];              /* what text/corpus.h takes, or a token shard */
+    char text_field[128];         /* of JSON lines; "": text */
     char document_separator[64];  /* of a plain text; "": the file is one document */
     char student_init_ckpt[1024]; /* finished stage-1 student (model directory): stage 1 is skipped */
     /* mixer of the layers that are not kept: student_name of the official code, "gdn_v4" */
@@ -38,6 +40,8 @@ typedef struct {
     int window_on_kept_layers;      /* kept layers use window_size too (official, where it is set) */
     /* choices (ref/METHOD.md section 9) */
     int kv_repeat;               /* KvRepeat */
+    int init;                    /* StartKind */
+    int64_t init_tokens;         /* of fit_start; 0: its own choice */
     int stage1_loss;             /* ALIGN_NORM, ALIGN_SQUARED */
     int official_score;          /* 1: rank by the running training KL instead of the held-out KL */
     int document_boundaries;     /* 1: attention and states begin anew at each document */
@@ -92,6 +96,7 @@ typedef struct {
  * official). */
 void pipeline_defaults(PipelineOptions *o);
 /* The official code's choices and hyperparameters, one assignment each (ref/METHOD.md 4, 9). */
+void pipeline_settle(PipelineOptions *o); /* no stage has more sequences at a time than in a step */
 void pipeline_official(PipelineOptions *o);
 const OptionTable *pipeline_table(void);
 int pipeline_check(const PipelineOptions *o, Err *e);
@@ -157,6 +162,8 @@ int trajectory_write(const LayerScore *s, int L, int official, const char *dir, 
 int results_write(const PipelineResult *r, const char *dir, Err *e);
 /* What goes in: name, size, CRC-32C of every file that decides the numbers; its hash. */
 int inputs_hash(uint64_t *hash, JsonOut *j /* may be NULL */, const PipelineOptions *o, Err *e);
+/* ERR_USAGE saying what differs, if DIR/run.json is not that of these options, these input files and this backend. */
+int run_same(const PipelineOptions *o, const char *dir, const char *backend, Err *e);
 /* Compares with DIR/run.json, or writes it. */
 int run_file(const PipelineOptions *o, const char *dir, const char *backend, const PipelineHooks *h, uint64_t *inputs,
              Err *e);

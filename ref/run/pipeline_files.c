@@ -8,6 +8,7 @@
 #include "run/pipeline.h"
 #include "run/record.h"
 #include "selectors/selectors.h"
+#include "text/corpus.h"
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ static void put_layers(JsonOut *j, const char *key, const int *keep, int L) {
 
 static int input_file(uint64_t *hash, JsonOut *j, const char *path, const char *name, Err *e) {
     File f;
-    TRY(file_open(&f, path, e));
+    TRY(file_open_text(&f, path, e));
     const uint32_t crc = file_crc32c(0, f.data, f.size);
     const uint64_t v[2] = {f.size, crc};
     file_close(&f);
@@ -77,6 +78,20 @@ static int input_model(uint64_t *hash, JsonOut *j, const char *dir, Err *e) {
     return rc;
 }
 
+/* The files of a text: "text", "text_2", ... */
+static int input_texts(uint64_t *hash, JsonOut *j, const char *text, Err *e) {
+    char **path, name[32] = "text";
+    size_t n;
+    TRY(corpus_list(&path, &n, text, e));
+    int rc = OK;
+    for (size_t i = 0; i < n && !rc; i++) {
+        if (i) snprintf(name, sizeof name, "text_%zu", i + 1);
+        rc = input_file(hash, j, path[i], name, e);
+    }
+    file_list_free(path, n);
+    return rc;
+}
+
 int inputs_hash(uint64_t *hash, JsonOut *j, const PipelineOptions *o, Err *e) {
     const char *const key[2] = {"teacher", "student_init_ckpt"}, *const dir[2] = {o->teacher, o->student_init_ckpt};
     *hash = 0;
@@ -86,7 +101,7 @@ int inputs_hash(uint64_t *hash, JsonOut *j, const PipelineOptions *o, Err *e) {
         TRY(input_model(hash, j, dir[i], e));
         if (j) json_out_close(j);
     }
-    return input_file(hash, j, o->text, "text", e);
+    return input_texts(hash, j, o->text, e);
 }
 
 /* ---------------------------------------------------------------- run.json */
@@ -132,21 +147,47 @@ int pipeline_options_read(PipelineOptions *o, const char *dir, int *found, Err *
     return rc;
 }
 
-/* The hash that run.json holds against the files as they are now. */
-static int inputs_compare(const PipelineOptions *o, const char *dir, uint64_t *inputs, Err *e) {
+/* The hash and the backend that run.json holds against the files and the device of now. */
+static int inputs_compare(const PipelineOptions *o, const char *dir, const char *backend, uint64_t *inputs, Err *e) {
     Json j;
     char now[24];
-    const char *was;
+    const char *was, *by = "cpu"; // a file from before backends were written
     TRY(inputs_hash(inputs, NULL, o, e));
     snprintf(now, sizeof now, "%016llx", (unsigned long long)*inputs);
     TRY(json_load(&j, dir, "run.json", e));
     int rc = json_want_str(&j, json_get(&j, 0, "inputs_hash"), "inputs_hash", &was, NULL, e);
+    if (!rc) rc = json_opt_str(&j, 0, "backend", &by, e);
     if (!rc && strcmp(was, now)) {
         rc = err_set(e, ERR_USAGE, "%s: run.json: the teacher or the text has changed since the run began", dir);
         err_hint(e, "give the same files, or another run directory");
     }
+    if (!rc && !backend_same(by, backend)) {
+        rc = err_set(e, ERR_USAGE, "%s: run.json: the device was '%s', now it is '%s', which gives other bits", dir, by,
+                     backend);
+        err_hint(e, "pass --device %s, take another directory, or pass --allow-config-change", by);
+    }
     json_free(&j);
     return rc;
+}
+
+static int options_compare(const PipelineOptions *was, const PipelineOptions *o, const char *dir, Err *e) {
+    char x[4096], y[4096];
+    const Option *d = options_differ(pipeline_table(), was, o, AFFECTS_NUMBERS);
+    if (!d) return OK;
+    options_get(d, was, x, sizeof x);
+    options_get(d, o, y, sizeof y);
+    err_set(e, ERR_USAGE, "%s: run.json: option '%s' was '%.100s', now it is '%.100s'", dir, d->key, x, y);
+    return err_hint(e, "go on with the options of run.json, take another directory, or pass --allow-config-change");
+}
+
+int run_same(const PipelineOptions *o, const char *dir, const char *backend, Err *e) {
+    PipelineOptions was;
+    uint64_t inputs;
+    int found;
+    TRY(pipeline_options_read(&was, dir, &found, e));
+    if (!found) return err_set(e, ERR_INPUT, "%s: results.json is there but run.json is not", dir);
+    TRY(options_compare(&was, o, dir, e));
+    return inputs_compare(o, dir, backend, &inputs, e);
 }
 
 int run_file(const PipelineOptions *o, const char *dir, const char *backend, const PipelineHooks *h, uint64_t *inputs,
@@ -155,16 +196,11 @@ int run_file(const PipelineOptions *o, const char *dir, const char *backend, con
     int found;
     TRY(pipeline_options_read(&was, dir, &found, e));
     if (!found) return run_write(o, dir, backend, h, inputs, e);
-    const Option *d = options_differ(pipeline_table(), &was, o, AFFECTS_NUMBERS);
-    if (d && !h->allow_config_change) {
-        char x[4096], y[4096];
-        options_get(d, &was, x, sizeof x);
-        options_get(d, o, y, sizeof y);
-        err_set(e, ERR_USAGE, "%s: run.json: option '%s' was '%.100s', now it is '%.100s'", dir, d->key, x, y);
-        return err_hint(e, "go on with the options of run.json, take another directory, or pass --allow-config-change");
-    }
     if (h->allow_config_change) TRY(inputs_hash(inputs, NULL, o, e));
-    else TRY(inputs_compare(o, dir, inputs, e));
+    else {
+        TRY(options_compare(&was, o, dir, e));
+        TRY(inputs_compare(o, dir, backend, inputs, e));
+    }
     // what was said to be the run's options is always what it is made with from here on
     return options_differ(pipeline_table(), &was, o, ~0u) || h->allow_config_change
                ? run_write(o, dir, backend, h, inputs, e)

@@ -5,8 +5,9 @@
  * apart and end with EOS (neither), weight decay spares norms, gates and biases (nothing is spared), attn_norm learns
  * at lr (lr_attn). Budgets and learning rates are those of a small model: the official ones are for 1.5B to 7B
  * parameters. */
+#include "text/corpus.h"
 #include "run/pipeline.h"
-#include "method/align.h"
+#include "method/fit.h"
 #include "method/transfer.h"
 #include "selectors/selectors.h"
 #include "run/pretrain.h"
@@ -17,9 +18,9 @@
 #define P(MEMBER) offsetof(PipelineOptions, MEMBER)
 static const Option ROWS[] = {
     {"teacher", "model directory", OPT_TEXT, P(teacher), 0, 1024, NULL, AFFECTS_LOOKS},
-    {"text", "text or JSONL file, or token shard (.tok)", OPT_TEXT, P(text), 0, 1024, NULL, AFFECTS_LOOKS},
-    {"document_separator", "between documents of a plain text; empty: one document", OPT_TEXT, P(document_separator), 0,
-     64, NULL, AFFECTS_DATA},
+    {"text", TEXT_HELP, OPT_TEXT, P(text), 0, 4096, NULL, AFFECTS_LOOKS},
+    {"text_field", TEXT_FIELD_HELP, OPT_TEXT, P(text_field), 0, 128, NULL, AFFECTS_DATA | AFFECTS_IF_SET},
+    {"document_separator", SEPARATOR_HELP, OPT_TEXT, P(document_separator), 0, 64, NULL, AFFECTS_DATA},
     {"student_init_ckpt", "finished stage-1 student; stage 1 is skipped", OPT_TEXT, P(student_init_ckpt), 0, 1024, NULL,
      AFFECTS_STAGE1},
     {"student", "mixer: gdn_v1 to gdn_v6, gla_v1, kda_v1, kda_v2, swa_v1", OPT_TEXT, P(student), 0, 32, NULL,
@@ -32,6 +33,10 @@ static const Option ROWS[] = {
      P(window_on_kept_layers), 0, 1, NULL, AFFECTS_STAGE1},
     {"kv_repeat", "grouped k and v are expanded by whole heads, or by rows (official)", OPT_CHOICE, P(kv_repeat), 0, 0,
      "head|row", AFFECTS_STAGE1},
+    {"init", "how linear layers start: copies, silent, or fitted to the teacher's attention", OPT_CHOICE, P(init), 0, 0,
+     "teacher|zero_gate|fit", AFFECTS_STAGE1 | AFFECTS_IF_SET},
+    {"init_tokens", "of training text that init fit reads; 0: 16 for each column of o_proj", OPT_I64, P(init_tokens), 0,
+     1e15, NULL, AFFECTS_STAGE1 | AFFECTS_IF_SET},
     {"stage1_loss", "distance of mixer outputs: norm (official code), squared (paper)", OPT_CHOICE, P(stage1_loss), 0,
      0, "norm|squared", AFFECTS_STAGE1},
     {"official_score", "rank by the running training KL instead of the held-out KL", OPT_BOOL, P(official_score), 0, 1,
@@ -204,6 +209,12 @@ void pipeline_official(PipelineOptions *o) {
     o->log_every = 10;
 }
 
+void pipeline_settle(PipelineOptions *o) {
+    StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
+    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++)
+        if (stage[i]->micro_batch_size > stage[i]->batch_size) stage[i]->micro_batch_size = stage[i]->batch_size;
+}
+
 /* Every name of the comma list is a selector, none twice; with all draws and all K they fit the table. */
 static int students_check(const PipelineOptions *o, Err *e) {
     char name[32];
@@ -246,6 +257,9 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
         mixer_names(known, sizeof known);
         return err_set(e, ERR_USAGE, "student: '%s' is not a mixer for students; known: %s", o->student, known);
     }
+    if (o->init && o->student_init_ckpt[0])
+        return err_set(e, ERR_USAGE, "init: student_init_ckpt has its own start; expected init teacher with it");
+    TRY(fit_check(o->init, mixer_at(mixer_find(o->force_window_on_all_layers ? "swa_v1" : o->student)), e));
     if (!s) return selector_unknown(o->selector, e);
     if (s->needs & NEEDS_RECALL && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "selector: '%s' needs the recall probe: give recall_keys", o->selector);

@@ -28,7 +28,9 @@ typedef struct {
         int *order;
     } ranking[PIPELINE_STUDENTS]; /* of all selectors that scored layers */
     int rankings;
-    uint64_t inputs; /* hash of the files */
+    int waits;                     /* rows that others are making are waited for, else passed over */
+    int passed[PIPELINE_STUDENTS]; /* rows that were */
+    uint64_t inputs;               /* hash of the files */
     char checkpoints[1200], log[1200];
     double select_seconds; /* of the main student */
     PipelineResult *r;
@@ -52,6 +54,9 @@ void pipeline_peak(Pipeline *p);
 /* RUN/model, if it is not this model's already: the key is that of now. *saved (may be NULL): whether it was there. */
 int pipeline_model_saved(Pipeline *p, int *saved, Err *e);
 int pipeline_model_save(Pipeline *p, const Model *m, Err *e);
+
+/* RUN/start.csv, a row of the log and a line: what a start did. */
+int pipeline_started(void *ctx, const Fit *f, Err *e);
 
 /* ---- pipeline_select.c ---- */
 /* A selector at work: which one, how many layers, which draw. */

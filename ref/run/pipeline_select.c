@@ -124,19 +124,21 @@ static const Field ROWS[] = {
 static const Record rows_record = {ROWS, 1, sizeof(Rows)};
 
 static int rows_make(Pipeline *p, const Selector *s, const SelectInput *in, Rows *kept, Err *e) {
+    Memo *m = p->m.memo;
     char name[64];
     int found;
     rows_key(p, s);
     snprintf(name, sizeof name, "rows/%s", s->name);
-    TRY(p->m.memo->get(p->m.memo, name, -1, &rows_record, kept, &found, e));
+    // what trains is shared out piece by piece, by all who work on it
+    TRY((s->needs & NEEDS_TRAINING ? m->look : m->get)(m, name, -1, &rows_record, kept, &found, e));
     if (!found || kept->L != p->r->L) {
         pipeline_note(p, "scoring by %s: %s", s->name, s->label);
         TRY(selector_score(s, in, p->rows, e));
         memset(kept, 0, sizeof *kept);
         kept->L = p->r->L;
         memcpy(kept->row, p->rows, (size_t)p->r->L * sizeof *kept->row);
-        TRY(p->m.memo->put(p->m.memo, name, -1, &rows_record, kept, e));
-        TRY(p->m.memo->drop(p->m.memo, "partial", -1, e));
+        TRY(m->put(m, name, -1, &rows_record, kept, e));
+        TRY(m->drop(m, "partial", -1, e));
     }
     memcpy(p->rows, kept->row, (size_t)p->r->L * sizeof *p->rows);
     return ranking_note(p, s->name, p->rows, e);
@@ -313,10 +315,23 @@ static int layout_rows(Pipeline *p, const int *keep, Err *e) {
     return OK;
 }
 
+/* What only some selectors leave, of a run that had others. */
+static int selection_clear(const Pipeline *p, Err *e) {
+    static const char *const names[] = {"trajectory.csv", "budget.csv", "agreement.csv"};
+    char path[1200];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        TRY(pipeline_path(p, path, sizeof path, names[i], NULL, e));
+        TRY(file_remove(path, e));
+    }
+    TRY(pipeline_path(p, path, sizeof path, "rankings", NULL, e));
+    return file_remove_tree(path, e);
+}
+
 int pipeline_selection(Pipeline *p, int *keep, double *seconds, Err *e) {
     char text[256];
     const Selector *s = selector_find(p->o->selector);
     Choice c = {.name = p->o->selector, .K = p->r->K};
+    TRY(selection_clear(p, e));
     TRY(pipeline_choose(p, &c, keep, e));
     *seconds = c.seconds;
     select_text(text, sizeof text, keep, p->r->L);

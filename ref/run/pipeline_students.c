@@ -40,7 +40,7 @@ static const Record model_record = {MODEL, 1, sizeof(SavedModel)};
 
 int pipeline_model_saved(Pipeline *p, int *saved, Err *e) {
     SavedModel model;
-    return p->m.memo->get(p->m.memo, "model", -1, &model_record, &model, saved, e);
+    return p->m.memo->look(p->m.memo, "model", -1, &model_record, &model, saved, e);
 }
 
 int pipeline_model_save(Pipeline *p, const Model *m, Err *e) {
@@ -76,9 +76,9 @@ static void row_key(Pipeline *p, const char *name, const int *keep) {
 
 static void model_key(Pipeline *p, const int *keep) { student_key(p, AFFECTS_MODEL, "model", keep); }
 
-/* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and model/ for the
- * main one. */
-static int student_train(Pipeline *p, const char *name, const int *keep, int is_main, StudentRow *row, Err *e) {
+/* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and model/ if
+ * it is to be saved. */
+static int student_train(Pipeline *p, const char *name, const int *keep, int save, StudentRow *row, Err *e) {
     char dir[80];
     Model m;
     TrainResult t = {0};
@@ -94,7 +94,7 @@ static int student_train(Pipeline *p, const char *name, const int *keep, int is_
     pipeline_peak(p);
     int rc = evaluate(p, &m, row, e);
     model_key(p, keep);
-    if (!rc && is_main) rc = pipeline_model_save(p, &m, e);
+    if (!rc && save) rc = pipeline_model_save(p, &m, e);
     model_close(&m);
     return rc;
 }
@@ -106,35 +106,46 @@ static const StudentRow *row_same(const Pipeline *p, const int *keep) {
     return NULL;
 }
 
-/* Adds one row: read if it is finished, else made and kept. keep NULL: no training, `m` is measured as it is. */
-static int student(Pipeline *p, const char *name, Model *m, const int *keep, double select_seconds, Err *e) {
+/* Leaves a row to the process that is making it; equal sets of layers are not made a second time meanwhile. */
+static int row_pass(Pipeline *p, StudentRow *row, const int *keep) {
+    memset(row, 0, sizeof *row);
+    if (keep) memcpy(row->keep, keep, (size_t)p->r->L * sizeof *keep);
+    p->passed[p->r->rows++] = 1;
+    return OK;
+}
+
+/* Adds one row: read if it is finished, else made and kept. keep NULL: no training, `as_is` is measured. */
+static int student(Pipeline *p, const char *name, Model *as_is, const int *keep, double select_seconds, Err *e) {
     char file[80];
     StudentRow *row = &p->r->row[p->r->rows];
     const StudentRow *same = keep ? row_same(p, keep) : NULL;
     const int is_main = p->r->rows == 2;
+    Memo *m = p->m.memo;
     int found = 0, saved = 1;
     TRY(pipeline_stopped(p, e));
     snprintf(file, sizeof file, "students/%s", name);
     model_key(p, keep);
     if (is_main) TRY(pipeline_model_saved(p, &saved, e));
     row_key(p, name, keep);
-    if (saved) TRY(p->m.memo->get(p->m.memo, file, -1, &student_record, row, &found, e));
-    if (!found) {
+    if (same && p->passed[same - p->r->row]) found = -1;
+    else TRY((p->waits ? m->get : m->try_get)(m, file, -1, &student_record, row, &found, e));
+    if (found < 0) return row_pass(p, row, keep);
+    if (!found || !saved) {
         memset(row, 0, sizeof *row);
         if (same) *row = *same;
-        else if (!keep) TRY(evaluate(p, m, row, e));
+        else if (!keep) TRY(evaluate(p, as_is, row, e));
         else {
             char text[256];
             select_text(text, sizeof text, keep, p->r->L);
             pipeline_note(p, "stage 2: %s, softmax layers %s", name, text[0] ? text : "none");
-            TRY(student_train(p, name, keep, is_main, row, e));
+            TRY(student_train(p, name, keep, !saved, row, e));
         }
         snprintf(row->name, sizeof row->name, "%s", name);
         row->select_seconds = select_seconds;
         row_key(p, name, keep);
-        TRY(p->m.memo->put(p->m.memo, file, -1, &student_record, row, e));
+        TRY(m->put(m, file, -1, &student_record, row, e));
     }
-    if (!p->o->keep_checkpoints) TRY(p->m.memo->drop(p->m.memo, file, -1, e));
+    if (!p->o->keep_checkpoints) TRY(m->drop(m, file, -1, e));
     if (keep && !same) p->r->seconds += row->seconds;
     p->r->rows++;
     return OK;
@@ -178,7 +189,7 @@ static int selectors(Pipeline *p, int K, Err *e) {
 
 /* The teacher and the stage-1 student as they are, the main student, those to compare it with, and all of them at other
  * K. */
-int pipeline_students(Pipeline *p, const int *keep, double select_seconds, Err *e) {
+static int rows_all(Pipeline *p, const int *keep, double select_seconds, Err *e) {
     int k[MAX_LAYERS], n = 0;
     TRY(list_parse(p->o->curve_k, k, MAX_LAYERS, &n, 0, p->r->L, "curve_k", e));
     TRY(student(p, "teacher", &p->teacher, NULL, 0, e));
@@ -188,4 +199,17 @@ int pipeline_students(Pipeline *p, const int *keep, double select_seconds, Err *
     for (int i = 0; i < n; i++)
         if (k[i] != p->r->K) TRY(selectors(p, k[i], e));
     return OK;
+}
+
+int pipeline_students(Pipeline *p, const int *keep, double select_seconds, Err *e) {
+    const double seconds = p->r->seconds;
+    int passed = 0;
+    TRY(rows_all(p, keep, select_seconds, e));
+    for (int i = 0; i < p->r->rows; i++) passed += p->passed[i];
+    if (!passed) return OK;
+    memset(p->passed, 0, sizeof p->passed); // once more, in order, and with what others have made meanwhile
+    p->r->rows = 0;
+    p->r->seconds = seconds;
+    p->waits = 1;
+    return rows_all(p, keep, select_seconds, e);
 }

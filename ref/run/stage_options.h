@@ -12,7 +12,7 @@
     STAGE_ROW(G ".steps", "optimiser steps; 0: from target_tokens", OPT_I64, S, M.steps, 0, 1e15, NULL, A), \
     STAGE_ROW(G ".target_tokens", "tokens to train on", OPT_I64, S, M.target_tokens, 0, 1e18, NULL, A), \
     STAGE_ROW(G ".batch_size", "sequences a step", OPT_INT, S, M.batch_size, 1, 1 << 20, NULL, A), \
-    STAGE_ROW(G ".micro_batch_size", "sequences at a time", OPT_INT, S, M.micro_batch_size, 1, 1 << 20, NULL, A), \
+    STAGE_ROW(G ".micro_batch_size", "at most so many sequences at a time; batch_size is a multiple of it", OPT_INT, S, M.micro_batch_size, 1, 1 << 20, NULL, A), \
     STAGE_ROW(G ".train_seq_len", "tokens a sequence", OPT_INT, S, M.train_seq_len, 1, 1 << 24, NULL, A), \
     STAGE_ROW(G ".lr", "learning rate outside the mixers", OPT_REAL, S, M.optim.lr, 0, 1e3, NULL, A), \
     STAGE_ROW(G ".lr_attn", "learning rate of the mixers", OPT_REAL, S, M.optim.lr_attn, 0, 1e3, NULL, A), \
@@ -22,7 +22,7 @@
     STAGE_ROW(G ".hold_fraction", "of the steps, before hold_linear falls", OPT_REAL, S, M.optim.schedule.hold, 0, 1, NULL, A), \
     STAGE_ROW(G ".adam_beta1", "AdamW", OPT_REAL, S, M.optim.beta1, 0, 0.9999999, NULL, A), \
     STAGE_ROW(G ".adam_beta2", "AdamW", OPT_REAL, S, M.optim.beta2, 0, 0.9999999, NULL, A), \
-    STAGE_ROW(G ".adam_epsilon", "AdamW", OPT_REAL, S, M.optim.eps, 0, 1, NULL, A), \
+    STAGE_ROW(G ".adam_epsilon", "AdamW", OPT_REAL, S, M.optim.eps, ADAM_EPS_LEAST, 1, NULL, A), \
     STAGE_ROW(G ".weight_decay", "AdamW; of matrices only, unless official_groups", OPT_REAL, S, M.optim.decay, 0, 1e3, NULL, A), \
     STAGE_ROW(G ".max_grad_norm", "clip the global gradient norm; 0: off", OPT_REAL, S, M.optim.clip, 0, 1e30, NULL, A), \
     STAGE_ROW(G ".official_groups", "attn_norm learns at lr_attn, decay on everything", OPT_BOOL, S, M.optim.official_groups, 0, 1, NULL, A), \

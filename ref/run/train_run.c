@@ -37,7 +37,6 @@ typedef struct {
     CheckpointState s; /* extra: the state of the training, then the task's numbers */
     int64_t saved;     /* step of the newest checkpoint, -1 none */
     double began, stepped, session_tokens, base_seconds;
-    int resumed;
     Log *log;
 } Run;
 
@@ -83,7 +82,7 @@ static int run_load(Run *r, Err *e) {
     if (n) memcpy(t->task->extra, t->state + 1 + TRAIN_RECENT, (size_t)n * sizeof(double));
     r->saved = r->s.step;
     r->base_seconds = r->s.seconds;
-    r->resumed = 1;
+    t->resumed = 1;
     return OK;
 }
 
@@ -97,6 +96,7 @@ static int run_begin(void *ctx, Train *t, Err *e) {
     snprintf(r->s.run, sizeof r->s.run, "%s", task->run ? task->run : "");
     r->s.fingerprint =
         fingerprint_real(stage_key(&r->o->stage, fingerprint_text(r->o->fingerprint, task->stage)), r->o->nan);
+    r->s.fingerprint = fingerprint_backend(r->s.fingerprint, task->model->be->name);
     if (r->o->dir) TRY(run_load(r, e));
     if (r->o->log_path) {
         TRY(train_log_trim(r->o->log_path, task->stage, task->run, t->step, e));
@@ -206,7 +206,7 @@ int train_run(const Task *task, const TrainOptions *o, TrainResult *out, Err *e)
                              .skipped = t->skipped,
                              .recent = train_recent(t),
                              .seconds = run_seconds(&r),
-                             .resumed = r.resumed};
+                             .resumed = t->resumed};
         out->loss = recent[0] > 0 ? recent[1 + ((int64_t)recent[0] - 1) % TRAIN_RECENT] : NAN;
     }
     log_close(r.log);

@@ -27,7 +27,7 @@ int partial_begin(Partial *p, LayerScore *rows, int L, int *done, Err *e) {
     if (!p->memo) return OK;
     TRY(mem_alloc(&mem, sizeof(Saved), "partial scores", e));
     Saved *s = mem;
-    const int rc = p->memo->get(p->memo, p->name, -1, &saved_record, s, &found, e);
+    const int rc = p->memo->look(p->memo, p->name, -1, &saved_record, s, &found, e);
     if (!rc && found && s->L == L) {
         memcpy(rows, s->row, (size_t)L * sizeof *rows);
         p->seconds = s->seconds;

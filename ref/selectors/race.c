@@ -105,7 +105,7 @@ static int race_finish(const Race *r, const LayerScore *s, const int *in, Err *e
         if (!in || in[l]) TRY(r->memo->put(r->memo, name, l, &layer_score_record, &s[l], e));
     for (int l = 0; l < r->n; l++)
         if (!in || in[l]) TRY(r->memo->drop(r->memo, name, l, e));
-    for (int i = 1; i <= r->rounds; i++) {
+    for (int i = 1; i <= r->rounds && !r->memo->shared(r->memo); i++) { // others may still be at an earlier round
         snprintf(name, sizeof name, "%s/rounds", r->name);
         TRY(r->memo->drop(r->memo, name, i, e));
     }
@@ -136,7 +136,7 @@ static int race_found(const Race *r, LayerScore *s, const int *in, int *found, E
     *found = 1;
     snprintf(name, sizeof name, "%s/layer", r->name);
     for (int l = 0; l < r->n && *found; l++)
-        if (!in || in[l]) TRY(r->memo->get(r->memo, name, l, &layer_score_record, &s[l], found, e));
+        if (!in || in[l]) TRY(r->memo->look(r->memo, name, l, &layer_score_record, &s[l], found, e));
     return OK;
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/what_is.h"
 #include "text/shard_parts.h"
 
 /* ---- a shard ---- */
@@ -16,7 +17,9 @@ static int check_sizes(Shard *s, Err *e) {
     const unsigned char *h = s->file.data;
     const uint64_t size = s->file.size;
     if (size < SHARD_HEAD || memcmp(h, SHARD_MAGIC, 8))
-        return err_set(e, ERR_INPUT, "%s: is not a token shard", s->path);
+        return size >= SHARD_HEAD || what_is(h, size) != IS_SHARD
+                   ? what_is_refuse(what_is(h, size), s->path, "a token shard", e)
+                   : err_set(e, ERR_INPUT, "%s: is a token shard that is cut short", s->path);
     const uint64_t version = le_get(h + AT_VERSION, 4), width = le_get(h + AT_WIDTH, 4),
                    vocab = le_get(h + AT_VOCAB, 4);
     s->tokens = le_get(h + AT_TOKENS, 8);

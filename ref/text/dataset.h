@@ -17,21 +17,23 @@
 /* ---- making shards ---- */
 typedef struct {
     int add_eos;       /* id appended after every document, -1 = none (official: none) */
-    const char *field; /* member of a JSONL object that holds the text; NULL = "text" */
-    const char *split; /* separator between documents in plain text, NULL = whole file is one document */
+    const char *field; /* member of JSON lines that holds the text; NULL or "" = "text" */
+    const char *split; /* separator between documents in plain text, NULL or "" = a file is one document */
     size_t max_tokens; /* stop after so many tokens, cutting the last document; 0 = all */
     /* called about once a MiB; may be NULL */
     void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total, size_t tokens);
     void *ctx;
 } ShardOptions;
-/* input: a .jsonl file (one object or string a line; malformed lines are ERR_INPUT with their number, blank
- * ones are passed over) or any other text file (bad UTF-8 is replaced as tokenizer_encode does; in JSONL it
- * is malformed). Empty documents are left out. Special tokens written in the text become those tokens; the
- * tokenizer's BOS/EOS are not added. The input is read twice (bytes_total is twice its size), so that memory
- * is bounded by the largest document + 8 bytes a document. Writes out atomically. Stats may be NULL. */
+/* input: what corpus.h takes. Empty documents are left out. Special tokens written in the text become those tokens; the
+ * tokenizer's BOS/EOS are not added. The input is read twice (bytes_total is twice its size), so that memory is bounded
+ * by the largest document + 8 bytes a document. Writes out atomically. Stats may be NULL. */
 typedef struct {
-    uint64_t tokens, documents, bytes;
+    uint64_t tokens, documents, bytes, files;
+    uint64_t replaced; /* bytes that are not UTF-8 */
+    char note[512];    /* about them, for shard_stats_text */
 } ShardStats;
+/* "FILE: 3 documents, 1000 tokens, 4321 bytes" */
+void shard_stats_text(const ShardStats *s, const char *input, char *out, size_t cap);
 int shard_write(const char *out, const char *input, const Tokenizer *t, const ShardOptions *o, ShardStats *stats,
                 Err *e);
 /* The same from ids in memory (tests, synthetic data): doc_end has n_docs entries, increasing, the last == n.

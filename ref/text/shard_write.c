@@ -1,102 +1,36 @@
 /* shard_write.c - text -> token shard. The header stands first and needs counts and checksum, so the input is
  * tokenised twice: once to count, once to write. Memory: one document, and 8 bytes for each document. */
+#include <stdio.h>
 #include <string.h>
 #include "base/mem.h"
-#include "io/json.h"
+#include "text/corpus.h"
 #include "text/dataset.h"
 #include "text/shard_parts.h"
-
-/* ---- a text file -> documents ---- */
-
-typedef struct {
-    const char *path;
-    const ShardOptions *o;
-    int jsonl;
-    File file;
-    size_t at, line;
-    Json json; /* of the current line: holds the text */
-} Documents;
-
-static int is_jsonl(const char *path) {
-    const size_t n = strlen(path);
-    return n >= 6 && !strcmp(path + n - 6, ".jsonl");
-}
-
-static int documents_open(Documents *d, const char *path, const ShardOptions *o, Err *e) {
-    *d = (Documents){.path = path, .o = o, .jsonl = is_jsonl(path)};
-    return file_open(&d->file, path, e);
-}
-
-static void documents_close(Documents *d) {
-    json_free(&d->json);
-    file_close(&d->file);
-}
-
-/* The text of one line: a string, or the named member of an object. */
-static int line_text(Documents *d, const char *s, size_t n, const char **text, size_t *len, Err *e) {
-    const char *field = d->o->field ? d->o->field : "text";
-    Err why = {0};
-    json_free(&d->json);
-    int rc = json_parse(&d->json, s, n, "line", &why);
-    if (rc == ERR_MEMORY) return err_set(e, rc, "%s", why.msg);
-    if (rc) return err_set(e, rc, "%s: line %zu: %s", d->path, d->line, why.msg);
-    const JsonRef r = json_kind(&d->json, 0) == JSON_STRING ? 0 : json_get(&d->json, 0, field);
-    *text = json_str(&d->json, r, len);
-    if (*text) return OK;
-    return err_set(e, ERR_INPUT, "%s: line %zu: expected a string or an object with a string '%s'", d->path, d->line,
-                   field);
-}
-
-static int is_blank(const char *s, size_t n) {
-    while (n && (*s == ' ' || *s == '\t' || *s == '\r')) s++, n--;
-    return n == 0;
-}
-
-/* The next document that is not empty: *text = NULL at the end. Valid until the next call. */
-static int documents_next(Documents *d, const char **text, size_t *len, Err *e) {
-    const char *split = d->jsonl ? "\n" : d->o->split;
-    const size_t n_split = split ? strlen(split) : 0;
-    while (d->at < d->file.size) {
-        const char *s = (const char *)d->file.data + d->at;
-        const size_t left = d->file.size - d->at;
-        const char *end = n_split ? memmem(s, left, split, n_split) : NULL;
-        const size_t n = end ? (size_t)(end - s) : left;
-        d->at += end ? n + n_split : n;
-        d->line++;
-        if (d->jsonl ? is_blank(s, n) : n == 0) continue;
-        *text = s;
-        *len = n;
-        if (d->jsonl) TRY(line_text(d, s, n, text, len, e));
-        if (*len) return OK;
-    }
-    *text = NULL;
-    return OK;
-}
 
 /* ---- one pass over all documents ---- */
 
 typedef int Sink(void *ctx, const Ids *ids, Err *e);
 typedef struct {
-    Documents docs;
+    Corpus *docs;
     const Tokenizer *t;
     const ShardOptions *o;
     Ids ids;
     uint64_t tokens;
-    size_t done_before, done_total, shown; /* of the progress */
+    size_t done_before, shown; /* of the progress */
 } Pass;
 
 static void pass_show(Pass *p, int last) {
-    const size_t done = p->done_before + p->docs.at;
+    const size_t done = p->done_before + p->docs->done + p->docs->at;
     if (!p->o->progress || (!last && done - p->shown < 1 << 20)) return;
     p->shown = done;
-    p->o->progress(p->o->ctx, done, p->done_total, (size_t)p->tokens);
+    p->o->progress(p->o->ctx, done, 2 * p->docs->bytes, (size_t)p->tokens);
 }
 
 static int pass_run(Pass *p, Sink *sink, void *ctx, Err *e) {
     const size_t most = p->o->max_tokens;
     for (const char *s = ""; !most || p->tokens < most;) {
         size_t n;
-        TRY(documents_next(&p->docs, &s, &n, e));
+        TRY(corpus_next(p->docs, &s, &n, e));
         if (!s) break;
         p->ids.n = 0;
         TRY(tokenizer_encode(p->t, s, n, 0, &p->ids, e));
@@ -111,17 +45,19 @@ static int pass_run(Pass *p, Sink *sink, void *ctx, Err *e) {
     return OK;
 }
 
+/* Opens the input anew, so that a file that was cut short between the two passes is not read behind its end. */
 static int pass(const char *input, const Tokenizer *t, const ShardOptions *o, int second, Sink *sink, void *ctx,
-                uint64_t *bytes, Err *e) {
-    Pass p = {.t = t, .o = o};
-    TRY(documents_open(&p.docs, input, o, e));
-    p.done_before = second ? p.docs.file.size : 0;
-    p.done_total = 2 * p.docs.file.size;
+                ShardStats *stats, Err *e) {
+    Corpus docs;
+    TRY(corpus_open(&docs, input, &(CorpusForm){o->field, o->split}, e));
+    Pass p = {.t = t, .o = o, .docs = &docs, .done_before = second ? docs.bytes : 0};
     p.shown = p.done_before;
-    const int rc = pass_run(&p, sink, ctx, e);
-    *bytes = p.docs.at;
+    int rc = pass_run(&p, sink, ctx, e);
+    if (!rc && !second) rc = corpus_check(&docs, e);
+    *stats = (ShardStats){.bytes = docs.done + docs.at, .files = docs.n_files, .replaced = docs.replaced};
+    corpus_replaced(&docs, stats->note, sizeof stats->note);
     ids_free(&p.ids);
-    documents_close(&p.docs);
+    corpus_close(&docs);
     return rc;
 }
 
@@ -219,15 +155,19 @@ static int out_begin(Out *out, const char *path, uint64_t hash, Err *e) {
 
 static int write_text(Out *out, const char *path, const char *input, const Tokenizer *t, const ShardOptions *o,
                       ShardStats *stats, Err *e) {
-    uint64_t bytes;
-    TRY(pass(input, t, o, 0, out_count, out, &bytes, e));
+    TRY(pass(input, t, o, 0, out_count, out, stats, e));
     if (!out->n) return err_set(e, ERR_INPUT, "%s: holds no text", input);
     TRY(out_begin(out, path, tokenizer_hash(t), e));
-    TRY(pass(input, t, o, 1, out_write, out, &bytes, e));
+    TRY(pass(input, t, o, 1, out_write, out, stats, e));
     if (out->w.crc != out->want) return err_set(e, ERR_IO, "%s: changed while it was read", input);
-    TRY(file_commit(&out->w, e));
-    if (stats) *stats = (ShardStats){.tokens = out->tokens, .documents = out->n, .bytes = bytes};
-    return OK;
+    stats->tokens = out->tokens;
+    stats->documents = out->n;
+    return file_commit(&out->w, e);
+}
+
+void shard_stats_text(const ShardStats *s, const char *input, char *out, size_t cap) {
+    snprintf(out, cap, "%s: %llu document%s, %llu tokens, %llu bytes%s", input, (unsigned long long)s->documents,
+             s->documents == 1 ? "" : "s", (unsigned long long)s->tokens, (unsigned long long)s->bytes, s->note);
 }
 
 int shard_write(const char *path, const char *input, const Tokenizer *t, const ShardOptions *o, ShardStats *stats,
@@ -236,9 +176,11 @@ int shard_write(const char *path, const char *input, const Tokenizer *t, const S
     if (stats) *stats = (ShardStats){0};
     if (o->add_eos >= vocab)
         return err_set(e, ERR_USAGE, "end-of-text id %d: the vocabulary ends at %d", o->add_eos, vocab - 1);
+    ShardStats s = {0};
     Out out = {.vocab = vocab, .width = shard_width(vocab)};
-    const int rc = write_text(&out, path, input, t, o, stats, e);
+    const int rc = write_text(&out, path, input, t, o, &s, e);
     if (rc) file_abort(&out.w);
+    else if (stats) *stats = s;
     mem_free(out.end);
     return rc;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/what_is.h"
 #include "text/tokenizer_load.h"
 
 static int is(const char *a, const char *b) { return !strcmp(a, b); }
@@ -245,16 +246,35 @@ int tokenizer_parse(Tokenizer **t, const char *text, size_t len, const char *fil
     return rc;
 }
 
+/* Where tokenizer.json is not there: the older forms of a tokenizer that may be, and how to make it of them. */
+static int no_tokenizer(const char *dir, Err *e) {
+    static const char *const older[] = {"tokenizer.model", "vocab.json", "spiece.model", "tokenizer_config.json"};
+    err_set(e, ERR_IO, "%s: no tokenizer.json in it", dir);
+    for (size_t i = 0; i < sizeof older / sizeof *older; i++) {
+        char name[1024];
+        if (!file_join(name, sizeof name, dir, older[i], NULL) && file_exists(name) == 1)
+            err_hint(e,
+                     "%s is there: transformers' AutoTokenizer.from_pretrained, then save_pretrained, makes "
+                     "tokenizer.json of it",
+                     older[i]);
+    }
+    return err_hint(e, "a model directory with tokenizer.json is needed here");
+}
+
 int tokenizer_open(Tokenizer **t, const char *path, Err *e) {
     char name[1024];
     File f;
     *t = NULL;
     if (file_exists(path) == 2) {
         TRY(file_join(name, sizeof name, path, "tokenizer.json", e));
+        if (!file_exists(name)) return no_tokenizer(path, e);
         path = name;
     }
     TRY(file_open(&f, path, e));
-    const int rc = tokenizer_parse(t, (const char *)f.data, f.size, path, e);
+    const WhatIs is = what_is(f.data, f.size);
+    const int rc = is > IS_JSON && is != IS_BINARY
+                       ? what_is_refuse(is, path, "a tokenizer.json or a model directory", e)
+                       : tokenizer_parse(t, (const char *)f.data, f.size, path, e);
     file_close(&f);
     return rc;
 }
