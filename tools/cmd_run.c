@@ -90,6 +90,7 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     HfModel h; // what cannot be begun leaves no directory behind
     TRY(hf_open(&h, o->teacher, e));
     const int rows = h.config.VOC;
+    session_note_unread(c, o->teacher);
     hf_close(&h);
     Tokenizer *t;
     TRY(session_tokenizer(&t, o->teacher, e));

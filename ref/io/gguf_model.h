@@ -18,7 +18,8 @@ typedef struct {
     const GgufTensor **param; /* in the order of params_walk */
     int *heads;               /* of a parameter whose rows are permuted, else 0 */
     size_t n;
-    float *row; /* scratch, one row of the widest tensor */
+    char unread[512]; /* keys of the architecture that are neither read nor known (strict.h) */
+    float *row;       /* scratch, one row of the widest tensor */
 } GgufModel;
 
 /* Everything checked except the numbers: every parameter present with its shape, no tensor unknown, config_check
