@@ -1,5 +1,6 @@
 /* export_gguf.c - a model directory as one GGUF file: metadata, tokenizer, tensors. See export.h;
  * keys as llama.cpp's gguf-py names them. */
+#include "io/chat.h"
 #include "io/ends.h"
 #include "io/export_parts.h"
 #include "base/file.h"
@@ -114,8 +115,8 @@ static int token_set(Token *t, int VOC, const Json *j, const char *s, size_t n, 
     return OK;
 }
 
-/* A GGUF file has no place for what an added token takes with it or wants around it. One that is looked for in normalised
- * text is found in the text itself where normalising leaves it as it is. */
+/* A GGUF file has no place for what an added token takes with it or wants around it. One that is looked for in
+ * normalised text is found in the text itself where normalising leaves it as it is. */
 static int flags_check(const Json *j, JsonRef r, const char *s, size_t n, Err *e) {
     static const char *const flags[] = {"lstrip", "rstrip", "single_word", "normalized"};
     size_t ascii = 0;
@@ -232,16 +233,22 @@ static int put_vocabulary(GgufOut *g, const Config *c, const Json *j, Err *e) {
     return rc;
 }
 
+/* The default template under the key of old, others under theirs, and their names in a list. */
 static int put_template(GgufOut *g, const char *from, Err *e) {
-    char path[1200];
-    Json j;
-    TRY(file_join(path, sizeof path, from, "tokenizer_config.json", e));
-    if (file_exists(path) != 1) return OK;
-    TRY(json_open(&j, path, e));
-    size_t n = 0;
-    const char *s = json_str(&j, json_get(&j, 0, "chat_template"), &n);
-    if (s) gguf_out_str(g, "tokenizer.chat_template", s, n);
-    json_free(&j);
+    ChatTemplates c;
+    int named = 0;
+    TRY(chat_open(&c, from, e));
+    for (int i = 0; i < c.n; i++) {
+        char key[128];
+        const int main = !strcmp(c.name[i], "default");
+        named += !main;
+        snprintf(key, sizeof key, "tokenizer.chat_template%s%.80s", main ? "" : ".", main ? "" : c.name[i]);
+        gguf_out_str(g, key, c.text[i], strlen(c.text[i]));
+    }
+    if (named) gguf_out_array(g, "tokenizer.chat_templates", GGUF_OUT_STR, (size_t)named);
+    for (int i = 0; i < c.n; i++)
+        if (strcmp(c.name[i], "default")) gguf_out_item_str(g, c.name[i], strlen(c.name[i]));
+    chat_close(&c);
     return OK;
 }
 
@@ -322,7 +329,8 @@ static int same_tokenizer(const Tokenizer *was, const Tokenizer *is, Err *e) {
     if (!rc && !tokenizer_difference(was, is, what, sizeof what) &&
         (a.n != b.n || (a.n && memcmp(a.id, b.id, a.n * sizeof *a.id)))) {
         const size_t i = a.n > b.n ? b.n : 0;
-        const char *name = i < a.n ? tokenizer_token(was, a.id[i], NULL) : NULL;
+        size_t len;
+        const char *name = i < a.n ? tokenizer_token(was, a.id[i], &len) : NULL;
         snprintf(what, sizeof what, "%zu tokens around each text (%.80s), the file has %zu", a.n, name ? name : "none",
                  b.n);
     }

@@ -1,5 +1,5 @@
-/* strict.h - metadata is held to what tensors are held to: a member that is not read is known to be harmless, or refused
- * when it would change what is computed, or named.
+/* strict.h - metadata is held to what tensors are held to: a member that is not read is known to be harmless, or is
+ * refused when it would change what is computed, or named.
  *
  * The names are those of transformers' configuration classes and of llama.cpp's gguf-py (constants.py). */
 #ifndef HYB_STRICT_H
