@@ -311,6 +311,48 @@ START_TEST(output_is_least_squares) { // on the rows that it read; every step aw
 }
 END_TEST
 
+START_TEST(output_has_no_slope) { // its equations, written out: no way down from r, and none from W_o
+    enum { C = 16, Q = 16, H = 4, D = 4, ROWS = B * T };
+    Started x;
+    Err e = {0};
+    const Config c = tiny_config(2);
+    begin_as(&x, "ref64", 1, "gdn_v4", &c, _i ? ALIGN_SQUARED : ALIGN_NORM);
+    start(&x, START_FIT, TOKENS);
+    for (int l = 0; l < 2; l++) {
+        const double *o = param(&x.s, l, "o_proj.weight", NULL), *copy = param(&x.t.teacher, l, "o_proj.weight", NULL);
+        run_layer(&x, l, 1);
+        const double *y = (const double *)x.a.sp.layer[l].mix.y, *t = (const double *)x.a.t;
+        double normal[H * H] = {0}, r[H] = {0}, slope[C * Q] = {0}, lambda = 0, most = 0;
+        for (int n = 0; n < ROWS; n++) {
+            const double *yn = y + (size_t)n * Q, *tn = t + (size_t)n * C;
+            double square = 0, part[H][C] = {0};
+            for (int i = 0; i < C; i++) square += tn[i] * tn[i];
+            const double weight = _i ? 1 : 1 / sqrt(square / C);
+            for (int i = 0; i < C; i++)
+                for (int q = 0; q < Q; q++) part[q / D][i] += copy[i * Q + q] * yn[q];
+            for (int q = 0; q < Q; q++) lambda += weight * yn[q] * yn[q] / ROWS;
+            for (int h = 0; h < H; h++)
+                for (int i = 0; i < C; i++) {
+                    r[h] += weight * part[h][i] * tn[i];
+                    for (int k = 0; k < H; k++) normal[h * H + k] += weight * part[h][i] * part[k][i];
+                }
+            for (int i = 0; i < C; i++) {
+                double miss = -tn[i];
+                for (int q = 0; q < Q; q++) miss += o[i * Q + q] * yn[q];
+                for (int q = 0; q < Q; q++) slope[i * Q + q] += weight * miss * yn[q];
+            }
+        }
+        must(ridge_solve(normal, 0, r, H, 1, "test", &e), &e);
+        for (int i = 0; i < C * Q; i++) {
+            most = fmax(most, fabs(slope[i]));
+            ck_assert_double_eq_tol(slope[i] + lambda * (o[i] - copy[i] * r[i % Q / D]), 0, 1e-6);
+        }
+        ck_assert_double_gt(most, 1e-3); // lambda is not nothing here
+    }
+    end(&x);
+}
+END_TEST
+
 START_TEST(better_than_copies) { // on text that it did not read, for every mixer that it knows
     static const char *const mixer[] = {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v5",
                                         "gdn_v6", "gla_v1", "kda_v1", "kda_v2"};
@@ -611,6 +653,7 @@ SUITE("fit") {
     CASE(gates_are_ridge_rows);
     CASE(gates_without_a_constant);
     CASE(output_is_least_squares);
+    CASE(output_has_no_slope, .times = 2);
     CASE(better_than_copies, .times = 9);
     CASE(twice_is_once);
     CASE(per_channel_decays, .times = 2);
