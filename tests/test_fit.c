@@ -52,16 +52,17 @@ typedef struct {
 static Row row_sums(const Config *c, const Pass *p, int b, int t, int start, int h) {
     const double *q = (const double *)p->layer[0].mix.qs, *k = (const double *)p->layer[0].mix.ks;
     const int hk = h / (c->H / c->Hk);
-    double w[64], sum = 0;
+    const int seen = c->window && t - c->window + 1 > start ? t - c->window + 1 : start;
+    double w[64] = {0}, sum = 0;
     Row r = {0};
-    for (int s = start; s <= t; s++) {
+    for (int s = seen; s <= t; s++) {
         double dot = 0;
         for (int i = 0; i < c->D; i++)
             dot +=
                 q[((size_t)(b * p->T + t) * c->H + h) * c->D + i] * k[((size_t)(b * p->T + s) * c->Hk + hk) * c->D + i];
         sum += w[s] = exp(dot / sqrt(c->D));
     }
-    for (int s = start; s <= t; s++) {
+    for (int s = seen; s <= t; s++) {
         w[s] /= sum;
         r.entropy -= w[s] * log(w[s]);
         r.lag += s > start ? w[s] * (t - s) : 0;
@@ -72,7 +73,7 @@ static Row row_sums(const Config *c, const Pass *p, int b, int t, int start, int
     return r;
 }
 
-START_TEST(attention_sums) { // with documents and without; blocks of which the last is not full
+START_TEST(attention_sums) { // with documents and without, with q/k norm and a window; the last block is not full
     Tiny t;
     Batch b;
     Pass p;
@@ -80,8 +81,10 @@ START_TEST(attention_sums) { // with documents and without; blocks of which the 
     Err e = {0};
     int rows = 0;
     const int B = 3, T = 27;
-    tiny_open(&t, "ref64", 1, 1, place("s.tok"));
-    t.text.boundaries = _i;
+    Config c = tiny_config(1);
+    if (_i / 2) c.qk_norm = c.qkv_bias = 1, c.window = 7;
+    tiny_open_as(&t, "ref64", 1, &c, place("s.tok"));
+    t.text.boundaries = _i % 2;
     must(batch_open(&b, B, T, &e), &e);
     must(batch_text(&b, &t.text, TRAINING, 0, &e), &e);
     must(pass_open(&p, &t.teacher, B, T, 0, &e), &e);
@@ -648,7 +651,7 @@ END_TEST
 SUITE("fit") {
     GROUP("fit", .setup = setup, .teardown = teardown);
     CASE(ridge);
-    CASE(attention_sums, .times = 2);
+    CASE(attention_sums, .times = 4);
     CASE(decay_has_the_mean_lag);
     CASE(gates_are_ridge_rows);
     CASE(gates_without_a_constant);
