@@ -71,7 +71,7 @@ $(B)/ref/ops/ref_ops64.o: ref/ops/ref_ops.c
 $(B)/cpu/%.o: cpu/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(Q)$(CC) $(ALLFLAGS) -O3 $(OMP) -c $< -o $@
+	$(Q)$(CC) $(ALLFLAGS) $(if $(findstring -fsanitize,$(OPT)),,-O3) $(OMP) -c $< -o $@
 $(B)/ref/ops/backend.o: ALLFLAGS += $(if $(CPU),,-DHYB_NO_CPU)
 $(B)/ref/ops/backend.o: $(CPU)
 ifdef COVERAGE
@@ -121,8 +121,9 @@ fuzz: ## run each libFuzzer target for FUZZ_SECONDS (30) seconds; needs clang
 	@tests/fuzz.sh $(or $(FUZZ_SECONDS),30)
 lint: ## rules of the house: dependencies, banned functions, warnings as errors with gcc and clang
 	@tests/lint.sh
-	@for cc in gcc clang; do command -v $$cc >/dev/null || continue; for f in $(REF) $(CMDS) $(TOOLS); do \
-	  $$cc -std=c11 -D_GNU_SOURCE -O1 -fsyntax-only $(filter-out -Werror,$(WARN)) -Werror -Iref -I. $$f || exit 1; done; \
+	@for cc in gcc clang; do command -v $$cc >/dev/null || continue; \
+	  printf '%s\n' $(REF) $(CMDS) $(TOOLS) | xargs -n 10 -P "$$(nproc 2>/dev/null || echo 1)" \
+	    $$cc -std=c11 -D_GNU_SOURCE -O1 -fsyntax-only $(filter-out -Werror,$(WARN)) -Werror -Iref -I. || exit 1; \
 	  for b in 32 64; do $$cc -std=c11 -D_GNU_SOURCE -fsyntax-only $(filter-out -Werror,$(WARN)) -Werror -DBITS=$$b -Iref -I. ref/ops/ref_ops.c || exit 1; done; done
 	@echo "lint ok"
 format: ## clang-format (version 14) over all C sources
