@@ -6,7 +6,7 @@ NVCC   ?= $(shell command -v nvcc 2>/dev/null)
 ARCH   ?= native
 B      ?= build
 WERROR ?= 0
-OPT    ?= -O2 -g
+OPT    ?= -O2
 # OpenMP where the compiler has it; without it everything runs on one thread, with the same bits.
 OMP    ?= $(shell echo 'int main(void){return 0;}' | $(CC) -fopenmp -x c - -o /dev/null 2>/dev/null && echo -fopenmp)
 WARN    = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla -Wpointer-arith $(if $(filter 1,$(WERROR)),-Werror)
@@ -16,6 +16,10 @@ LDLIBS += -lm -ldl
 Q      = $(if $(V),,@)
 say    = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
 export GOMP_SPINCOUNT ?= 5000 # see patience() in tools/main.c
+# As many jobs as there are cores, unless -j or a make above this one says how many.
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
+endif
 
 # ---- sources: ref/ is the program, cpu/ only faster ops; op files are included by their one translation unit ----
 REF    = $(filter-out ref/ops/%,$(wildcard ref/*/*.c)) $(wildcard ref/ops/backend*.c) ref/ops/ref_bf16.c
@@ -29,9 +33,13 @@ LIBOBJ = $(REF:%.c=$(B)/%.o) $(B)/ref/ops/ref_ops32.o $(B)/ref/ops/ref_ops64.o $
 .DEFAULT_GOAL := all
 all: hybridize ## build ./hybridize (the default)
 
-hybridize: $(B)/hybridize
+# The program; cuda/rules.mk has the one with the device (make cuda) and the one with the emulated device (make emu).
+COMMANDS = $(filter-out $(B)/tools/main.o,$(CMDS:%.c=$(B)/%.o)) $(B)/libtools.a $(B)/libhyb.a
+PROGRAMS = hybridize hybridize-cuda hybridize-emu
+$(PROGRAMS): %: $(B)/%
 	@cp -f $< $@
-$(B)/hybridize: $(CMDS:%.c=$(B)/%.o) $(B)/libtools.a $(B)/libhyb.a
+$(B)/hybridize: $(B)/tools/main.o $(COMMANDS)
+$(PROGRAMS:%=$(B)/%):
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
@@ -43,7 +51,7 @@ $(B)/libtools.a: $(TOOLS:%.c=$(B)/%.o)
 # The oracle for other programs (tools/hyb.h): one shared library of position-independent objects, built apart.
 lib: $(B)/libhyb.so $(B)/hyb.pc ## build/libhyb.so: ops, gradients and verdicts for other programs (tools/hyb.h, tests/peers/hyb.py)
 $(B)/libhyb.so: FORCE
-	@$(MAKE) --no-print-directory $(B)/pic/tools/hyb.o $(B)/pic/libtools.a $(B)/pic/libhyb.a B=$(B)/pic TOOL_CUDA= EMU_LIB= \
+	@$(MAKE) --no-print-directory $(B)/pic/tools/hyb.o $(B)/pic/libtools.a $(B)/pic/libhyb.a B=$(B)/pic \
 	  OPT="$(OPT) -fPIC -fvisibility=hidden"
 	$(Q)$(CC) -shared $(OMP) -Wl,-soname,libhyb.so.1 -Wl,--exclude-libs,ALL $(LDFLAGS) $(B)/pic/tools/hyb.o $(B)/pic/libtools.a \
 	  $(B)/pic/libhyb.a $(LDLIBS) -o $@
@@ -68,21 +76,26 @@ $(B)/ref/ops/ref_ops64.o: ref/ops/ref_ops.c
 $(B)/cpu/%.o: cpu/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(Q)$(CC) $(ALLFLAGS) -O3 $(OMP) -c $< -o $@
+	$(Q)$(CC) $(ALLFLAGS) $(if $(findstring -fsanitize,$(OPT)),,-O3) $(OMP) -c $< -o $@
 $(B)/ref/ops/backend.o: ALLFLAGS += $(if $(CPU),,-DHYB_NO_CPU)
 $(B)/ref/ops/backend.o: $(CPU)
 ifdef COVERAGE
 $(COVERED): ALLFLAGS += -O0 --coverage
 LDLIBS += --coverage $(COVERAGE)
 endif
-# main.c is compiled again when what it is linked with, or the commit, changes.
-$(B)/tools/main.o: $(B)/main.flags
+# main.c is compiled again when the commit changes.
+MAIN = $(B)/tools/main.o $(B)/tools/main_cuda.o $(B)/tools/main_emu.o
+$(MAIN): $(B)/main.flags
 $(B)/main.flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(TOOL_CUDA) $(EMU_LIB) $(GIT_ID)' | cmp -s - $@ || echo '$(TOOL_CUDA) $(EMU_LIB) $(GIT_ID)' >$@
+	@echo '$(GIT_ID)' | cmp -s - $@ || echo '$(GIT_ID)' >$@
 FORCE:
 GIT_ID := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
-$(B)/tools/main.o: ALLFLAGS += -DGIT_ID='"$(GIT_ID)"'
+$(MAIN): ALLFLAGS += -DGIT_ID='"$(GIT_ID)"'
+$(B)/tools/main_%.o: tools/main.c
+	@mkdir -p $(@D)
+	$(call say,CC,$< ($*))
+	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
@@ -113,8 +126,9 @@ fuzz: ## run each libFuzzer target for FUZZ_SECONDS (30) seconds; needs clang
 	@tests/fuzz.sh $(or $(FUZZ_SECONDS),30)
 lint: ## rules of the house: dependencies, banned functions, warnings as errors with gcc and clang
 	@tests/lint.sh
-	@for cc in gcc clang; do command -v $$cc >/dev/null || continue; for f in $(REF) $(CMDS) $(TOOLS); do \
-	  $$cc -std=c11 -D_GNU_SOURCE -O1 -fsyntax-only $(filter-out -Werror,$(WARN)) -Werror -Iref -I. $$f || exit 1; done; \
+	@for cc in gcc clang; do command -v $$cc >/dev/null || continue; \
+	  printf '%s\n' $(REF) $(CMDS) $(TOOLS) | xargs -n 10 -P "$$(nproc 2>/dev/null || echo 1)" \
+	    $$cc -std=c11 -D_GNU_SOURCE -O1 -fsyntax-only $(filter-out -Werror,$(WARN)) -Werror -Iref -I. || exit 1; \
 	  for b in 32 64; do $$cc -std=c11 -D_GNU_SOURCE -fsyntax-only $(filter-out -Werror,$(WARN)) -Werror -DBITS=$$b -Iref -I. ref/ops/ref_ops.c || exit 1; done; done
 	@echo "lint ok"
 format: ## clang-format (version 14) over all C sources
@@ -128,7 +142,7 @@ libcheck:
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n",$$1,$$2}' $(filter Makefile %.mk,$(MAKEFILE_LIST))
 clean: ## remove everything that make made
-	rm -rf build hybridize
+	rm -rf build $(PROGRAMS)
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
 .PHONY: FORCE lib conformance all help clean test demo asan debug mutate tsan valgrind coverage fuzz lint format libcheck

@@ -19,7 +19,8 @@ typedef struct {
     const char *name;
     Ops16 ops;
 } CpuPath16;
-extern const CpuPath16 cpu_bf16_amx, cpu_bf16_pairs, cpu_bf16_avx512, cpu_bf16_avx2, cpu_bf16_plain;
+extern CpuPath16 cpu_bf16_amx, cpu_bf16_pairs; /* products; cpu_ops.c fills in the rest */
+extern const CpuPath16 cpu_bf16_avx512, cpu_bf16_avx2, cpu_bf16_plain;
 extern const CpuPath cpu_avx512, cpu_avx2, cpu_plain; /* the first two exist on x86-64 only */
 
 /* What the "cpu" backend uses. Chosen at the first call: the best that this CPU runs, or, if the environment variable

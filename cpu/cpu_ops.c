@@ -50,6 +50,19 @@ static const CpuPath *const PATHS32[PATHS] = {[PLAIN] = &cpu_plain};
 static const CpuPath16 *const PATHS16[PATHS] = {[PLAIN] = &cpu_bf16_plain};
 #endif
 
+/* amx and avx512_bf16 bring products; what is not made of them is that of avx512. */
+static const CpuPath16 *path_whole(int path) {
+#ifdef __x86_64__
+    CpuPath16 *own = path == AMX ? &cpu_bf16_amx : path == PAIRS ? &cpu_bf16_pairs : NULL;
+    if (own && !own->ops.add) {
+#define OP(op)                                                                                                         \
+    if (!own->ops.op) own->ops.op = cpu_bf16_avx512.ops.op;
+#include "ops/ops.def"
+    }
+#endif
+    return PATHS16[path];
+}
+
 static int path_find(const char *name) {
     int i = 0;
     while (i < PATHS && strcmp(NAMES[i], name)) i++;
@@ -79,7 +92,7 @@ const CpuPath16 *cpu_path16(void) {
     static atomic_int chosen;
     unsigned table = 0;
     for (int i = 0; i < PATHS; i++) table |= (unsigned)(PATHS16[i] != NULL) << i;
-    return PATHS16[path_chosen(&chosen, table)];
+    return path_whole(path_chosen(&chosen, table));
 }
 const CpuPath *cpu_path_named(const char *name) {
     const int i = path_find(name);
@@ -87,7 +100,7 @@ const CpuPath *cpu_path_named(const char *name) {
 }
 const CpuPath16 *cpu_path16_named(const char *name) {
     const int i = path_find(name);
-    return i < PATHS && PATHS16[i] && path_runs(i) ? PATHS16[i] : NULL;
+    return i < PATHS && PATHS16[i] && path_runs(i) ? path_whole(i) : NULL;
 }
 
 int cpu_path_check(Err *e) {

@@ -33,8 +33,8 @@ typedef struct {
 /* p + i where there is a p */
 #define at(p, i) ((p) ? (p) + (i) : NULL)
 
-static void runs(PoolTask *task, Job job) { pool_run_if(job.n > ALONE, run_count(job.n), task, &job); }
-static void blocks_of_rows(PoolTask *task, Job job) {
+SHARED void runs(PoolTask *task, Job job) { pool_run_if(job.n > ALONE, run_count(job.n), task, &job); }
+SHARED void blocks_of_rows(PoolTask *task, Job job) {
     pool_run_if(job.N * job.C > ALONE, row_blocks(job.N), task, &job);
 }
 static void blocks_of_columns(PoolTask *task, Job job) {
@@ -56,13 +56,13 @@ INLINE float dot16(const Bf16 *x, const Bf16 *y, size_t C) {
 
 #if BITS == 16
 /* n rows as floats, side by side; returns where they end. */
-static float *rows_widen(float *to, const real *x, size_t ld, size_t n, size_t width) {
+SHARED float *rows_widen(float *to, const real *x, size_t ld, size_t n, size_t width) {
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < width; c += VW) vput(to + i * width + c, vget(x + i * ld + c, width - c), width - c);
     return to + n * width;
 }
 /* y = x, rounded, or y += x */
-static void rows_round(real *y, size_t ld, const float *x, size_t n, size_t width, int add) {
+SHARED void rows_round(real *y, size_t ld, const float *x, size_t n, size_t width, int add) {
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < width; c += VW) {
             const vf v = vget(x + i * width + c, width - c);

@@ -25,6 +25,7 @@ typedef Trained32 Item;
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define SHARED static __attribute__((unused)) // of several ops, of which a path may have none
 
 typedef float V4 __attribute__((vector_size(16), aligned(4), may_alias));
 

@@ -143,7 +143,7 @@ static void panel_mul(float *c, size_t ldc, const float *a, size_t lda, int by, 
 }
 
 /* C (m,n) = or += A (m,k) B (k,n), all in place: for operands that fit the caches. */
-static void block_mul(float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb, size_t m,
+SHARED void block_mul(float *c, size_t ldc, const float *a, size_t lda, int by, const float *b, size_t ldb, size_t m,
                       size_t n, size_t k, int add) {
     for (size_t j = 0; m && j < n; j += 2 * VW)
         panel_mul(c + j, ldc, a, lda, by, b + j, ldb, m, n - j < 2 * VW ? n - j : 2 * VW, k, add);

@@ -1,8 +1,12 @@
 # rules.mk - how cuda/ is built; included by the Makefile after B, CC, CXX, NVCC are set.
-#   emulator   iff there is a C++17 compiler: $(B)/libcuda_emu.a, the same .cu files compiled by it (tests only; no GPU, no CUDA)
-#   device     iff there is nvcc: $(B)/libcuda.a, to be linked into the program with $(CUDA_LIBS) and -DHAVE_CUDA
+#   make emu   iff there is a C++17 compiler: $(B)/libcuda_emu.a, the same .cu files compiled by it (no GPU, no CUDA), and
+#              ./hybridize-emu, the program with that device
+#   make cuda  iff there is nvcc: $(B)/libcuda.a, and ./hybridize-cuda, the program with the device
 # sm_90 is built as sm_90a, which has wgmma. The compiler's resource report (registers, spills) is kept in $(B)/cuda/*.ptxas.
-CUDA_ARCHS ?= 80 90 100
+# CUDA_ARCHS: those of this machine's GPUs; where there is none, all three that the kernels are written for.
+ifndef CUDA_ARCHS
+CUDA_ARCHS := $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]$$' | tr -d . | sort -un),80 90 100)
+endif
 CXX_WORKS  := $(shell echo 'int main(){return 0;}' | $(CXX) -std=c++17 -x c++ - -o /dev/null 2>/dev/null && echo 1)
 CUDA_INC    = -Iref -I. -Icuda
 CUDA_HOST   = cuda_backend matmul_lt
@@ -50,18 +54,17 @@ $(B)/cuda/%.o: cuda/%.cu
 	@mkdir -p $(@D)
 	$(call say,NVCC,$<)
 	$(Q)$(NVCC) $(NVCC_FLAGS) -c $< -o $@
-cuda: $(CUDA_LIB) ## the CUDA kernels (needs nvcc), for sm_80, sm_90 and sm_100; nothing without nvcc
-	@sh tests/gpu/ptxas.sh $(B)/cuda/*.ptxas
-
+cuda: $(if $(CUDA_LIB),hybridize-cuda) ## ./hybridize-cuda: the program with the CUDA kernels, for this machine's GPU (CUDA_ARCHS); nothing without nvcc
+	@[ -z '$(CUDA_LIB)' ] || sh tests/gpu/ptxas.sh $(B)/cuda/*.ptxas
+emu: $(if $(EMU_LIB),hybridize-emu) ## ./hybridize-emu: the program with the same kernels on an emulated device (very slow; for gradcheck)
+$(B)/hybridize-cuda: $(B)/tools/main_cuda.o $(COMMANDS) $(CUDA_LIB)
+$(B)/hybridize-cuda: LDLIBS += $(B)/libhyb.a $(CUDA_LIBS)
+$(B)/tools/main_cuda.o: ALLFLAGS += -DHAVE_CUDA
+$(B)/hybridize-emu: $(B)/tools/main_emu.o $(COMMANDS) $(EMU_LIB)
+$(B)/hybridize-emu: LDLIBS += $(B)/libhyb.a -lstdc++ -lm
+$(B)/tools/main_emu.o: ALLFLAGS += -DHAVE_CUDA_EMU
 # Under the sanitizers the device code is left out: nvcc has none of them, and the emulator has them all.
-ifneq ($(findstring -fsanitize,$(OPT)),)
-TOOL_CUDA =
-else
-TOOL_CUDA = $(CUDA_LIB)
-endif
-$(B)/hybridize: $(TOOL_CUDA) $(EMU_LIB)
-$(B)/hybridize: LDLIBS += $(B)/libhyb.a $(if $(TOOL_CUDA),$(CUDA_LIBS)) $(if $(EMU_LIB),-lstdc++ -lm)
-$(B)/tools/main.o: ALLFLAGS += $(if $(TOOL_CUDA),-DHAVE_CUDA) $(if $(EMU_LIB),-DHAVE_CUDA_EMU)
+TOOL_CUDA = $(if $(findstring -fsanitize,$(OPT)),,$(CUDA_LIB))
 
 # The emulated suites: their libraries come before the ones that every test is linked with.
 $(B)/tests/test_cuda $(B)/tests/test_rounding $(B)/tests/test_cuda_emu: LDLIBS += $(B)/libhyb.a -lstdc++ -lm
@@ -100,7 +103,7 @@ gpu-bench-emu: $(B)/gpu_bench_emu ## every row of gpu-bench at tiny shapes on th
 	@! command -v python3 >/dev/null || python3 tests/peers/official_step.py --device cpu --tiny --ours $(B)/bench_emu.txt
 gpu-verify-emu: $(B)/gpu_verify ## the checks of gpu-verify on the emulator (many minutes)
 	@$(B)/gpu_verify cuda-emu cuda-emu-bf16
-mutate-cuda: $(B)/hybridize ## break the fast CUDA kernels on purpose, one line at a time, and require gradcheck on the emulator to notice (minutes)
+mutate-cuda: $(B)/hybridize-emu ## break the fast CUDA kernels on purpose, one line at a time, and require gradcheck on the emulator to notice (minutes)
 	@B=$(B) CXX="$(CXX)" tests/cuda_emu/mutate.sh
 %.d: ;
-.PHONY: gpu-device gpu-pack gpu-device-emu mutate-cuda cuda gpu-verify gpu-bench gpu-verify-emu gpu-bench-emu
+.PHONY: gpu-device gpu-pack gpu-device-emu mutate-cuda cuda emu gpu-verify gpu-bench gpu-verify-emu gpu-bench-emu

@@ -52,16 +52,17 @@ typedef struct {
 static Row row_sums(const Config *c, const Pass *p, int b, int t, int start, int h) {
     const double *q = (const double *)p->layer[0].mix.qs, *k = (const double *)p->layer[0].mix.ks;
     const int hk = h / (c->H / c->Hk);
-    double w[64], sum = 0;
+    const int seen = c->window && t - c->window + 1 > start ? t - c->window + 1 : start;
+    double w[64] = {0}, sum = 0;
     Row r = {0};
-    for (int s = start; s <= t; s++) {
+    for (int s = seen; s <= t; s++) {
         double dot = 0;
         for (int i = 0; i < c->D; i++)
             dot +=
                 q[((size_t)(b * p->T + t) * c->H + h) * c->D + i] * k[((size_t)(b * p->T + s) * c->Hk + hk) * c->D + i];
         sum += w[s] = exp(dot / sqrt(c->D));
     }
-    for (int s = start; s <= t; s++) {
+    for (int s = seen; s <= t; s++) {
         w[s] /= sum;
         r.entropy -= w[s] * log(w[s]);
         r.lag += s > start ? w[s] * (t - s) : 0;
@@ -72,7 +73,7 @@ static Row row_sums(const Config *c, const Pass *p, int b, int t, int start, int
     return r;
 }
 
-START_TEST(attention_sums) { // with documents and without; blocks of which the last is not full
+START_TEST(attention_sums) { // with documents and without, with q/k norm and a window; the last block is not full
     Tiny t;
     Batch b;
     Pass p;
@@ -80,8 +81,10 @@ START_TEST(attention_sums) { // with documents and without; blocks of which the 
     Err e = {0};
     int rows = 0;
     const int B = 3, T = 27;
-    tiny_open(&t, "ref64", 1, 1, place("s.tok"));
-    t.text.boundaries = _i;
+    Config c = tiny_config(1);
+    if (_i / 2) c.qk_norm = c.qkv_bias = 1, c.window = 7;
+    tiny_open_as(&t, "ref64", 1, &c, place("s.tok"));
+    t.text.boundaries = _i % 2;
     must(batch_open(&b, B, T, &e), &e);
     must(batch_text(&b, &t.text, TRAINING, 0, &e), &e);
     must(pass_open(&p, &t.teacher, B, T, 0, &e), &e);
@@ -306,6 +309,48 @@ START_TEST(output_is_least_squares) { // on the rows that it read; every step aw
                 before = now;
             }
         }
+    }
+    end(&x);
+}
+END_TEST
+
+START_TEST(output_has_no_slope) { // its equations, written out: no way down from r, and none from W_o
+    enum { C = 16, Q = 16, H = 4, D = 4, ROWS = B * T };
+    Started x;
+    Err e = {0};
+    const Config c = tiny_config(2);
+    begin_as(&x, "ref64", 1, "gdn_v4", &c, _i ? ALIGN_SQUARED : ALIGN_NORM);
+    start(&x, START_FIT, TOKENS);
+    for (int l = 0; l < 2; l++) {
+        const double *o = param(&x.s, l, "o_proj.weight", NULL), *copy = param(&x.t.teacher, l, "o_proj.weight", NULL);
+        run_layer(&x, l, 1);
+        const double *y = (const double *)x.a.sp.layer[l].mix.y, *t = (const double *)x.a.t;
+        double normal[H * H] = {0}, r[H] = {0}, slope[C * Q] = {0}, lambda = 0, most = 0;
+        for (int n = 0; n < ROWS; n++) {
+            const double *yn = y + (size_t)n * Q, *tn = t + (size_t)n * C;
+            double square = 0, part[H][C] = {0};
+            for (int i = 0; i < C; i++) square += tn[i] * tn[i];
+            const double weight = _i ? 1 : 1 / sqrt(square / C);
+            for (int i = 0; i < C; i++)
+                for (int q = 0; q < Q; q++) part[q / D][i] += copy[i * Q + q] * yn[q];
+            for (int q = 0; q < Q; q++) lambda += weight * yn[q] * yn[q] / ROWS;
+            for (int h = 0; h < H; h++)
+                for (int i = 0; i < C; i++) {
+                    r[h] += weight * part[h][i] * tn[i];
+                    for (int k = 0; k < H; k++) normal[h * H + k] += weight * part[h][i] * part[k][i];
+                }
+            for (int i = 0; i < C; i++) {
+                double miss = -tn[i];
+                for (int q = 0; q < Q; q++) miss += o[i * Q + q] * yn[q];
+                for (int q = 0; q < Q; q++) slope[i * Q + q] += weight * miss * yn[q];
+            }
+        }
+        must(ridge_solve(normal, 0, r, H, 1, "test", &e), &e);
+        for (int i = 0; i < C * Q; i++) {
+            most = fmax(most, fabs(slope[i]));
+            ck_assert_double_eq_tol(slope[i] + lambda * (o[i] - copy[i] * r[i % Q / D]), 0, 1e-6);
+        }
+        ck_assert_double_gt(most, 1e-3); // lambda is not nothing here
     }
     end(&x);
 }
@@ -606,11 +651,12 @@ END_TEST
 SUITE("fit") {
     GROUP("fit", .setup = setup, .teardown = teardown);
     CASE(ridge);
-    CASE(attention_sums, .times = 2);
+    CASE(attention_sums, .times = 4);
     CASE(decay_has_the_mean_lag);
     CASE(gates_are_ridge_rows);
     CASE(gates_without_a_constant);
     CASE(output_is_least_squares);
+    CASE(output_has_no_slope, .times = 2);
     CASE(better_than_copies, .times = 9);
     CASE(twice_is_once);
     CASE(per_channel_decays, .times = 2);

@@ -523,6 +523,60 @@ START_TEST(test_shared_models) {
 }
 END_TEST
 
+/* What our own reader refuses is not written: infinite after the conversion, by tensor and element; and it can be known
+ * before. */
+START_TEST(test_written_finite) {
+    static const float big[3] = {1, 1e6f, 2};
+    unsigned char f16[6];
+    const Tensor t = {.name = "w", .dtype = DT_F16}, f = {.name = "w", .dtype = DT_F32};
+    Err e = {0};
+    dtype_convert(DT_F16, f16, DT_F32, big, 3);
+    ck_assert_int_eq(tensor_piece_finite(&f, 0, big, sizeof big, "x", &e), OK);
+    ck_assert_int_eq(tensor_piece_finite(&t, 20, f16, sizeof f16, "x", &e), ERR_NUMERIC);
+    ck_assert_str_eq(e.msg, "x: tensor \"w\": element 11 would be infinite in F16");
+    ck_assert_msg(strstr(e.hint, "65504") != NULL, "%s", e.hint);
+    const Config c = {.family = "llama",
+                      .C = 8,
+                      .L = 1,
+                      .H = 2,
+                      .Hk = 2,
+                      .D = 4,
+                      .F = 8,
+                      .VOC = 5,
+                      .tied = 1,
+                      .max_positions = 16,
+                      .norm_eps = 1e-5,
+                      .o_norm_eps = 1e-5,
+                      .conv_width = 4,
+                      .bos = -1,
+                      .rope = {.kind = ROPE_PLAIN, .theta = 10000},
+                      .dtype = DT_F32};
+    Backend *be;
+    Model m;
+    char dir[700];
+    snprintf(dir, sizeof dir, "%s", in_scratch("m"));
+    e = (Err){0};
+    ok(backend_open(&be, "ref32", 1, &e), &e);
+    ok(model_open(&m, &c, be, GRAD_NONE, &e), &e);
+    ok(model_init(&m, 3, 1.0, 1.5, 0, &e), &e);
+    ok(hf_save(&m, dir, &(HfSaveOptions){.dtype = DT_F32}, NULL, 0, &e), &e);
+    ck_assert_int_eq(hf_range_check(dir, DT_F16, &e), OK);
+    ParamInfo info;
+    Param p;
+    ck_assert(model_find(&m, "model.norm.weight", &info, &p));
+    ok(param_put(be, &info, &p, DT_F32, (const float[8]){1, 1, 1, 1e6f, 1, 1, 1, 1}, &e), &e);
+    ck_assert_int_eq(hf_save(&m, dir, &(HfSaveOptions){.dtype = DT_F16}, NULL, 0, &e), ERR_NUMERIC);
+    ck_assert_msg(strstr(e.msg, "\"model.norm.weight\": element 3 would be infinite in F16"), "%s", e.msg);
+    e = (Err){0};
+    ok(hf_save(&m, dir, &(HfSaveOptions){.dtype = DT_BF16}, NULL, 0, &e), &e); // the other is as it was
+    ck_assert_int_eq(hf_range_check(dir, DT_BF16, &e), OK);
+    ck_assert_int_eq(hf_range_check(dir, DT_F16, &e), ERR_NUMERIC);
+    ck_assert_msg(strstr(e.msg, "\"model.norm.weight\": element 3 would be infinite in F16"), "%s", e.msg);
+    model_close(&m);
+    backend_close(be);
+}
+END_TEST
+
 SUITE("hf") {
     GROUP("config");
     CASE(test_family_defaults, .times = 4);
@@ -539,4 +593,5 @@ SUITE("hf") {
     CASE(test_round_trip, .times = sizeof shapes / sizeof *shapes);
     CASE(test_save_refuses);
     CASE(test_save_faults, .times = 2);
+    CASE(test_written_finite);
 }

@@ -188,7 +188,7 @@ static char *numbers_of(const char *dir, const char *name) {
             if (f.size - i > strlen(key[k]) && !memcmp(f.data + i, key[k], strlen(key[k])))
                 while (i < f.size && f.data[i] != ',' && f.data[i] != '\n' && f.data[i] != '}') i++;
         if (text) out[n++] = (char)f.data[i++];
-        else n += (size_t)sprintf(out + n, "%02x", f.data[i++]);
+        else n += (size_t)snprintf(out + n, 3, "%02x", f.data[i++]);
     }
     out[n] = 0;
     file_close(&f);
@@ -351,15 +351,17 @@ static int change_of(const char *key) {
 /* Another value that the option may have. */
 static void value_other(const Option *r, const PipelineOptions *o, char *to, size_t cap) {
     char was[4096];
+    double v;
     options_get(r, o, was, sizeof was);
     switch (r->kind) {
     case OPT_INT:
     case OPT_I64:
     case OPT_U64:
-        snprintf(to, cap, "%lld", atoll(was) + 1);
+        snprintf(to, cap, "%lld", strtoll(was, NULL, 10) + 1);
         return;
     case OPT_REAL:
-        snprintf(to, cap, "%.9g", atof(was) * 1.5 <= r->hi && atof(was) > 0 ? atof(was) * 1.5 : r->hi / 2);
+        v = strtod(was, NULL);
+        snprintf(to, cap, "%.9g", v > 0 && v * 1.5 <= r->hi ? v * 1.5 : r->hi / 2);
         return;
     case OPT_BOOL:
         snprintf(to, cap, "%s", strcmp(was, "true") ? "true" : "false");

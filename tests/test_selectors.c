@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include "selectors/budget.h"
 #include "selectors/gates.h"
+#include "selectors/gates_trained.h"
 #include "report/probe.h"
 #include "selectors/scorers.h"
 #include "run/memo.h"
@@ -422,6 +423,70 @@ START_TEST(gate_slopes) { // against central differences, at gates of all kinds;
 }
 END_TEST
 
+START_TEST(projected_gates) { // a common shift, to the budget exactly; nothing to do the second time
+    double theta[7], was[7], a[7], sum;
+    Rng r;
+    rng_seed(&r, 6);
+    for (int trial = 0; trial < 50; trial++) {
+        const double K = 0.5 + 6 * rng_uniform(&r);
+        for (int l = 0; l < 7; l++) was[l] = theta[l] = 4 * rng_normal(&r);
+        gates_project(theta, a, 7, K);
+        sum = 0;
+        for (int l = 0; l < 7; l++) {
+            sum += a[l];
+            ck_assert_double_eq_tol(a[l], 1 / (1 + exp(-theta[l])), 1e-15);
+            ck_assert_double_eq_tol(theta[l] - was[l], theta[0] - was[0], 1e-12);
+        }
+        ck_assert_double_eq_tol(sum, K, 1e-12);
+        memcpy(was, theta, sizeof was);
+        gates_project(theta, a, 7, K);
+        for (int l = 0; l < 7; l++) ck_assert_double_eq_tol(theta[l], was[l], 1e-12);
+    }
+}
+END_TEST
+
+START_TEST(trained_gates) { // the first step goes where the slopes point; the budget is kept; stopped and gone on
+    Rig r;
+    Gates g;
+    Err e = {0};
+    double slope[L], kl, a[L], sum = 0;
+    rig_open(&r, "ref64", "gdn_v4", 0, 0);
+    must(gates_open(&g, &r.t.teacher, &r.start, &r.h, &e), &e);
+    for (int l = 0; l < L; l++) a[l] = 2.0 / L;
+    must(gates_training_batch(&g, 0, a, &kl, &e), &e);
+    for (int l = 0; l < L; l++) {
+        slope[l] = 0;
+        for (int k = 0; k <= 4; k++) slope[l] += g.slope[l * 5 + k];
+    }
+    gates_close(&g);
+    must(gates_train(rows, &r.t.teacher, &r.start, 2, 1, &r.h, NULL, &e), &e);
+    // Adam's first step is the slope's sign: what a layer gains or loses against the others is nothing but that
+    for (int l = 0; l < L; l++)
+        for (int k = 0; k < L; k++)
+            if ((slope[l] < 0) == (slope[k] < 0)) ck_assert_double_eq_tol(rows[l].score, rows[k].score, 1e-6);
+            else if (slope[l] < 0) ck_assert_double_gt(rows[l].score, rows[k].score);
+    must(gates_train(rows, &r.t.teacher, &r.start, 2, 9, &r.h, NULL, &e), &e);
+    for (int l = 0; l < L; l++) sum += rows[l].score;
+    ck_assert_double_eq_tol(sum, 2, 1e-12);
+    volatile int stop = 15;
+    const TrainOptions train = {.stop = &stop};
+    RunMemo memo = run_memo(place("trained"), 5, &train);
+    Partial p = {.memo = &memo.memo, .name = "partial/0"};
+    int calls = 0, rc;
+    do {
+        Err stopped = {0};
+        rc = gates_train(other, &r.t.teacher, &r.start, 2, 9, &r.h, &p, &stopped);
+        ck_assert_msg(!rc || rc == 128 + 15, "%s", stopped.msg);
+    } while (++calls < 20 && rc);
+    ck_assert_int_eq(calls, 10); // each did one step more
+    for (int l = 0; l < L; l++) {
+        rows[l].seconds = other[l].seconds = 0;
+        ck_assert_int_eq(memcmp(&rows[l], &other[l], sizeof rows[l]), 0);
+    }
+    rig_close(&r);
+}
+END_TEST
+
 /* |sum of the scores / (KL(all-linear) - KL(teacher)) - 1|, and heads add up. */
 static double path_error(Rig *r, int nodes, double kl) {
     Err e = {0};
@@ -499,9 +564,10 @@ static void layers_score(LayerScore *out, Runs *o) {
 }
 
 START_TEST(every_scorer_finds_the_planted_layer) {
-    static const char *const names[] = {"gates",       "path_gates",   "swap",         "swap_remove", "ppl",
-                                        "act_mse",     "gr_s1",        "ga_s1",        "avg_s1",      "gr_s2",
-                                        "swap_greedy", "gates_greedy", "ga_s2_greedy", "trunk_s2",    "exhaustive"};
+    static const char *const names[] = {"gates",        "path_gates", "swap",        "swap_remove",
+                                        "ppl",          "act_mse",    "gr_s1",       "ga_s1",
+                                        "avg_s1",       "gr_s2",      "swap_greedy", "gates_greedy",
+                                        "ga_s2_greedy", "trunk_s2",   "exhaustive",  "gates_trained"};
     Rig r;
     Err e = {0};
     rig_open(&r, "cpu", "gdn_v4", 1, 0);
@@ -1057,6 +1123,8 @@ SUITE("selectors") {
     CASE(swaps_are_plain_hybrids);
     CASE(bypass_is_a_zero_projection);
     CASE(gate_slopes);
+    CASE(projected_gates);
+    CASE(trained_gates);
     CASE(path_is_complete);
     CASE(every_scorer_finds_the_planted_layer);
     CASE(stopped_scores_go_on);

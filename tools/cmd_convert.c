@@ -30,6 +30,11 @@ static int convert(Cli *c, Err *e) {
     gguf_model_types(&m, list, sizeof list);
     snprintf(line, sizeof line, "%s, %zu parameters; tensors: %s", m.config.family, params_count(&m.config), list);
     cli_note(c, line);
+    if (m.unread[0]) {
+        char note[600];
+        snprintf(note, sizeof note, "warning: not read, and not known to be without effect: %s", m.unread);
+        cli_note(c, note);
+    }
     const HfSaveOptions save = {.dtype = types[o->dtype], .shard_bytes = (size_t)o->shard_mb << 20};
     const int rc = gguf_model_save(&m, c->common.output, &save, e);
     gguf_model_close(&m);

@@ -92,6 +92,9 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
     Config config;
     TRY(hf_config(&config, o->student_init_ckpt, e));
     TRY(tokenizer_rows(r->tokenizer, config.VOC, o->student_init_ckpt, e));
+    static const DType types[] = {DT_F32, DT_F32, DT_BF16, DT_F16};
+    TRY(hf_range_check(o->student_init_ckpt, o->save_dtype ? types[o->save_dtype] : config.dtype, e));
+    if (o->teacher[0]) session_note_unread(c, o->teacher);
     if (o->teacher[0]) TRY(tokenizers_meet(o->student_init_ckpt, o->teacher, e));
     TRY(rig_fits(r, o, stage, stage2, e));
     if (o->teacher[0]) TRY(hf_load_model(&r->teacher, o->teacher, r->be, o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));

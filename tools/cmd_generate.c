@@ -1,6 +1,7 @@
 /* cmd_generate.c - text from a model: the prompt and what follows it on stdout, nothing else. */
 #include "base/file.h"
 #include "base/mem.h"
+#include "io/chat.h"
 #include "io/dump.h"
 #include "io/hf.h"
 #include "model/generate.h"
@@ -12,14 +13,18 @@
 #include <string.h>
 
 typedef struct {
-    char prompt[16384], prompt_file[1024], dump[1024];
-    int max_new_tokens, top_k, greedy, no_echo, no_special, ignore_eos, stats, prefill, gradients;
+    char prompt[16384], prompt_file[1024], dump[1024], system[16384];
+    int chat, max_new_tokens, top_k, greedy, no_echo, no_special, ignore_eos, stats, prefill, gradients;
     double temperature, top_p;
 } Options;
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
     {"prompt", "text to go on from", OPT_TEXT, AT(prompt), 0, 16384, NULL, AFFECTS_EVALUATION},
     {"prompt_file", "the same from a file (- is stdin)", OPT_TEXT, AT(prompt_file), 0, 1024, NULL, AFFECTS_EVALUATION},
+    {"chat", "the prompt is a message: the model's chat template is put around it (ChatML, Llama-3, Mistral)", OPT_BOOL,
+     AT(chat), 0, 0, NULL, AFFECTS_EVALUATION},
+    {"system", "system message of --chat; empty: the template's own", OPT_TEXT, AT(system), 0, 16384, NULL,
+     AFFECTS_EVALUATION},
     {"max_new_tokens", "at most so many tokens", OPT_INT, AT(max_new_tokens), 0, 1 << 24, NULL, AFFECTS_EVALUATION},
     {"temperature", "0 is greedy", OPT_REAL, AT(temperature), 0, 1e6, NULL, AFFECTS_EVALUATION},
     {"top_k", "only the k likeliest, 0 = all", OPT_INT, AT(top_k), 0, 1 << 24, NULL, AFFECTS_EVALUATION},
@@ -46,6 +51,28 @@ static void defaults(void *p) {
 }
 static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
 
+/* The ids of what the model's chat template makes of *text, a user's message; as in apply_chat_template, BOS comes from
+ * the template alone. */
+static int chat_ids(const Cli *c, Ids *ids, char **text, size_t *len, const Session *s, const Options *o, Err *e) {
+    ChatTemplates all;
+    TextBuf out = {0};
+    int bos = 0;
+    TRY(chat_open(&all, c->common.model, e));
+    int rc = OK;
+    if (memchr(*text, 0, *len)) rc = err_set(e, ERR_USAGE, "generate: the message has a NUL character");
+    if (!rc && !chat_default(&all)) {
+        rc = err_set(e, ERR_INPUT, "%s: no chat template", c->common.model);
+        err_hint(e, "a base model has none: leave --chat out; an instruct model has chat_template.jinja or a member of "
+                    "tokenizer_config.json");
+    }
+    if (!rc) rc = chat_render(&out, &bos, chat_default(&all), o->system[0] ? o->system : NULL, *text, e);
+    if (!rc && bos && s->m.c.bos >= 0) rc = ids_push(ids, s->m.c.bos, e);
+    if (!rc) rc = tokenizer_encode(s->tokenizer, out.text, out.len, 0, ids, e);
+    textbuf_free(&out);
+    chat_close(&all);
+    return rc;
+}
+
 /* Prompt ids, with BOS when the tokenizer adds one, and always when there is nothing else to begin with. */
 static int prompt_ids(const Cli *c, Ids *ids, char **text, size_t *len, const Session *s, const Options *o, Err *e) {
     if (o->prompt_file[0]) {
@@ -55,6 +82,8 @@ static int prompt_ids(const Cli *c, Ids *ids, char **text, size_t *len, const Se
         *len = strlen(o->prompt);
         TRY(mem_strndup(text, o->prompt, *len, e));
     }
+    if (o->chat) return chat_ids(c, ids, text, len, s, o, e);
+    if (o->system[0]) return err_set(e, ERR_USAGE, "generate: --system goes with --chat");
     TRY(tokenizer_encode(s->tokenizer, *text, *len, o->no_special ? 0 : TOKENIZE_SPECIAL, ids, e));
     if (ids->n > 1 && s->m.c.bos >= 0 && ids->id[0] == s->m.c.bos && ids->id[1] == s->m.c.bos)
         cli_note((void *)(uintptr_t)c, "warning: the prompt begins with BOS twice: the text has one and the tokenizer "
@@ -150,12 +179,12 @@ static int generate(Cli *c, Err *e) {
     const int step = ids.n < (size_t)o->prefill ? (int)ids.n : o->prefill;
     if (!rc) rc = decode_open(&d, &s.m, 1, (int)total, step, e);
     const double began = log_now();
-    if (!rc && !o->no_echo) {
+    if (!rc && !o->no_echo && !o->chat) {
         fwrite(text, 1, len, stdout);
         newline = len && text[len - 1] == '\n';
     }
     if (!rc) rc = decode_run(c, &s, &d, &ids, len > 0, logits, &made, &newline, e);
-    if ((made || (len && !o->no_echo)) && !newline) putchar('\n');
+    if ((made || (len && !o->no_echo && !o->chat)) && !newline) putchar('\n');
     if (!rc && o->stats) stats(c, &d, ids.n, made, log_now() - began);
     decode_close(&d);
     mem_free(logits);

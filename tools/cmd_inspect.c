@@ -5,6 +5,7 @@
 #include "base/what_is.h"
 #include "io/hf.h"
 #include "io/json.h"
+#include "io/strict.h"
 #include "run/checkpoint.h"
 #include "selectors/selectors.h"
 #include "model/mixer.h"
@@ -122,6 +123,9 @@ static int inspect_model(Report *r, const char *path, const Options *o, Err *e) 
     int rc = OK;
     say(r, "kind", "model");
     config_report(r, &h.config);
+    char unread[512];
+    strict_unread_of(path, unread, sizeof unread);
+    if (unread[0]) say(r, "not_read", unread);
     if (r->json) json_out_array(r->json, "files");
     for (int s = 0; s < h.n_shards && !rc; s++) {
         if (r->json) json_out_object(r->json, NULL);

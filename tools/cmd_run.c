@@ -117,6 +117,9 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     HfModel h; // what cannot be begun leaves no directory behind
     TRY(hf_open(&h, o->teacher, e));
     const int rows = h.config.VOC;
+    static const DType types[] = {DT_F32, DT_F32, DT_BF16, DT_F16};
+    TRY(hf_range_check(o->teacher, o->save_dtype ? types[o->save_dtype] : h.config.dtype, e));
+    session_note_unread(c, o->teacher);
     hf_close(&h);
     Tokenizer *t;
     TRY(session_tokenizer(&t, o->teacher, e));

@@ -4,6 +4,7 @@
 #include "base/what_is.h"
 #include "io/hf.h"
 #include "io/json.h"
+#include "io/strict.h"
 #include "text/corpus.h"
 #include "text/dataset.h"
 #include <string.h>
@@ -18,6 +19,7 @@ int session_open(Session *s, const Cli *c, int tokenizer, Err *e) {
     memset(s, 0, sizeof *s);
     TRY(cli_require(c, c->common.model, "-m MODEL", e));
     TRY(hf_directory(c->common.model, e));
+    session_note_unread(c, c->common.model);
     int rc = tokenizer ? session_tokenizer(&s->tokenizer, c->common.model, e) : OK;
     Config config;
     if (!rc && tokenizer) rc = hf_config(&config, c->common.model, e);
@@ -63,6 +65,15 @@ int session_text_ids(Ids *ids, const Cli *c, const Tokenizer *t, const char *pat
     }
     corpus_close(&docs);
     return rc;
+}
+
+void session_note_unread(const Cli *c, const char *dir) {
+    char unread[512], line[1700];
+    strict_unread_of(dir, unread, sizeof unread);
+    if (!unread[0]) return;
+    snprintf(line, sizeof line, "warning: %s/config.json: not read, and not known to be without effect: %s", dir,
+             unread);
+    cli_note((void *)(uintptr_t)c, line);
 }
 
 int text_there(const char *text, const char *field, const char *split, Err *e) {

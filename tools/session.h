@@ -19,6 +19,8 @@ int session_tokenizer(Tokenizer **t, const char *dir, Err *e);
  * stop after so many tokens, 0 = all. */
 int session_text_ids(Ids *ids, const Cli *c, const Tokenizer *t, const char *path, const char *field, size_t most,
                      Err *e);
+/* Names the members of dir's config.json that are neither read nor known (io/strict.h). */
+void session_note_unread(const Cli *c, const char *dir);
 /* OK when every file that a --text names is there and is text. */
 int text_there(const char *text, const char *field, const char *split, Err *e);
 /* A JSON file: a list of ids, or an object whose member "ids" is one. Every id in [0, VOC). */

@@ -1,5 +1,6 @@
 /* export_gguf.c - a model directory as one GGUF file: metadata, tokenizer, tensors. See export.h;
  * keys as llama.cpp's gguf-py names them. */
+#include "io/chat.h"
 #include "io/ends.h"
 #include "io/export_parts.h"
 #include "base/file.h"
@@ -114,6 +115,22 @@ static int token_set(Token *t, int VOC, const Json *j, const char *s, size_t n, 
     return OK;
 }
 
+/* A GGUF file has no place for what an added token takes with it or wants around it. One that is looked for in
+ * normalised text is found in the text itself where normalising leaves it as it is. */
+static int flags_check(const Json *j, JsonRef r, const char *s, size_t n, Err *e) {
+    static const char *const flags[] = {"lstrip", "rstrip", "single_word", "normalized"};
+    size_t ascii = 0;
+    while (ascii < n && (unsigned char)s[ascii] < 0x80) ascii++;
+    const int plain = json_kind(j, json_get(j, 0, "normalizer")) == JSON_NULL || ascii == n;
+    for (int i = 0; i < 4; i++) {
+        if (json_kind(j, json_get(j, r, flags[i])) != JSON_TRUE || (i == 3 && plain)) continue;
+        err_set(e, ERR_USAGE, "export: format gguf cannot hold this tokenizer exactly: added token '%.80s' has %s", s,
+                flags[i]);
+        return err_hint(e, "the file would give other ids than the model was trained with");
+    }
+    return OK;
+}
+
 static int tokens_read(Token *t, int VOC, const Json *j, Err *e) {
     const JsonRef vocab = json_get(j, json_get(j, 0, "model"), "vocab"), added = json_get(j, 0, "added_tokens");
     for (JsonRef r = json_first(j, vocab); r >= 0; r = json_next(j, r)) {
@@ -129,6 +146,7 @@ static int tokens_read(Token *t, int VOC, const Json *j, Err *e) {
         const char *s = NULL;
         TRY(json_want_int(j, json_get(j, r, "id"), "added_tokens: id", 0, VOC - 1, &id, e));
         TRY(json_want_str(j, json_get(j, r, "content"), "added_tokens: content", &s, &n, e));
+        TRY(flags_check(j, r, s, n, e));
         TRY(token_set(t, VOC, j, s, n, id, json_kind(j, json_get(j, r, "special")) == JSON_TRUE ? CONTROL : USER, e));
     }
     return OK;
@@ -215,16 +233,22 @@ static int put_vocabulary(GgufOut *g, const Config *c, const Json *j, Err *e) {
     return rc;
 }
 
+/* The default template under the key of old, others under theirs, and their names in a list. */
 static int put_template(GgufOut *g, const char *from, Err *e) {
-    char path[1200];
-    Json j;
-    TRY(file_join(path, sizeof path, from, "tokenizer_config.json", e));
-    if (file_exists(path) != 1) return OK;
-    TRY(json_open(&j, path, e));
-    size_t n = 0;
-    const char *s = json_str(&j, json_get(&j, 0, "chat_template"), &n);
-    if (s) gguf_out_str(g, "tokenizer.chat_template", s, n);
-    json_free(&j);
+    ChatTemplates c;
+    int named = 0;
+    TRY(chat_open(&c, from, e));
+    for (int i = 0; i < c.n; i++) {
+        char key[128];
+        const int main = !strcmp(c.name[i], "default");
+        named += !main;
+        snprintf(key, sizeof key, "tokenizer.chat_template%s%.80s", main ? "" : ".", main ? "" : c.name[i]);
+        gguf_out_str(g, key, c.text[i], strlen(c.text[i]));
+    }
+    if (named) gguf_out_array(g, "tokenizer.chat_templates", GGUF_OUT_STR, (size_t)named);
+    for (int i = 0; i < c.n; i++)
+        if (strcmp(c.name[i], "default")) gguf_out_item_str(g, c.name[i], strlen(c.name[i]));
+    chat_close(&c);
     return OK;
 }
 
@@ -291,6 +315,50 @@ static int softmax_list(OutList *l, const char **arch, const HfModel *h, DType d
 
 /* ---- the file ---- */
 
+/* The ids that are put around a text. */
+static int template_ids(Ids *ids, const Tokenizer *t, Err *e) {
+    ids->n = 0;
+    return tokenizer_encode(t, "", 0, TOKENIZE_SPECIAL, ids, e);
+}
+
+static int same_tokenizer(const Tokenizer *was, const Tokenizer *is, Err *e) {
+    char what[256] = "";
+    Ids a = {0}, b = {0};
+    int rc = template_ids(&a, was, e);
+    if (!rc) rc = template_ids(&b, is, e);
+    if (!rc && !tokenizer_difference(was, is, what, sizeof what) &&
+        (a.n != b.n || (a.n && memcmp(a.id, b.id, a.n * sizeof *a.id)))) {
+        const size_t i = a.n > b.n ? b.n : 0;
+        size_t len;
+        const char *name = i < a.n ? tokenizer_token(was, a.id[i], &len) : NULL;
+        snprintf(what, sizeof what, "%zu tokens around each text (%.80s), the file has %zu", a.n, name ? name : "none",
+                 b.n);
+    }
+    ids_free(&a);
+    ids_free(&b);
+    if (rc || !what[0]) return rc;
+    err_set(e, ERR_USAGE, "export: format gguf cannot hold this tokenizer exactly: %s", what);
+    return err_hint(e, "the file would give other ids than the model was trained with");
+}
+
+/* The tokenizer that was written is read again and compared. */
+static int read_back(const char *to, const char *from, Err *e) {
+    Gguf g;
+    Tokenizer *was = NULL, *is = NULL;
+    char *json = NULL;
+    size_t len = 0;
+    TRY(gguf_open(&g, to, e));
+    int rc = gguf_tokenizer_json(&json, &len, &g, e);
+    if (!rc) rc = tokenizer_parse(&is, json, len, to, e);
+    if (!rc) rc = tokenizer_open(&was, from, e);
+    if (!rc) rc = same_tokenizer(was, is, e);
+    mem_free(json);
+    tokenizer_close(was);
+    tokenizer_close(is);
+    gguf_close(&g);
+    return rc;
+}
+
 int export_gguf(const HfModel *h, const char *from, const char *to, const ExportOptions *o, Err *e) {
     const Config *c = &h->config;
     const char *arch = "qwen35";
@@ -312,6 +380,7 @@ int export_gguf(const HfModel *h, const char *from, const char *to, const Export
     if (!rc) put_config(&g, c, arch, o->dtype);
     if (!rc) rc = put_tokenizer(&g, c, from, e);
     if (!rc) rc = gguf_write(to, &g, l.tensor, l.n, out_fetch, &l, e);
+    if (!rc && (rc = read_back(to, from, e))) file_remove(to, NULL);
     gguf_out_free(&g);
     out_close(&l);
     return rc;

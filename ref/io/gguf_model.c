@@ -4,6 +4,7 @@
 #include "io/hf_parts.h"
 #include "text/tokenizer.h"
 #include "io/ends.h"
+#include "io/strict.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,6 +142,7 @@ static int config_read(Config *c, const GgufModel *m, const Arch *a, Err *e) {
     const GgufTensor *embed = gguf_find(g, "token_embd.weight");
     int size = 0, experts = 0;
     snprintf(c->family, sizeof c->family, "%s", a->family);
+    TRY(strict_gguf(g, a->name, e));
     TRY(read_int(g, a, "block_count", &c->L, e));
     if (c->L > MAX_LAYERS)
         return err_set(e, ERR_INPUT, "%s: block_count: got %d, expected 1 to %d", g->path, c->L, MAX_LAYERS);
@@ -299,6 +301,7 @@ int gguf_model_open(GgufModel *m, const char *path, Err *e) {
     if (!rc) rc = arch_find(&m->g, &a, e);
     if (!rc) rc = config_read(&m->config, m, a, e);
     if (!rc) rc = params_list(m, a, e);
+    if (!rc) strict_gguf_unread(&m->g, a->name, m->unread, sizeof m->unread);
     if (rc) gguf_model_close(m);
     return rc;
 }

@@ -18,7 +18,8 @@ typedef struct {
     const GgufTensor **param; /* in the order of params_walk */
     int *heads;               /* of a parameter whose rows are permuted, else 0 */
     size_t n;
-    float *row; /* scratch, one row of the widest tensor */
+    char unread[512]; /* keys of the architecture that are neither read nor known (strict.h) */
+    float *row;       /* scratch, one row of the widest tensor */
 } GgufModel;
 
 /* Everything checked except the numbers: every parameter present with its shape, no tensor unknown, config_check
@@ -27,7 +28,8 @@ int gguf_model_open(GgufModel *m, const char *path, Err *e);
 void gguf_model_close(GgufModel *m); /* fine on a zeroed GgufModel */
 /* A ParamSource (hf.h) over it: ERR_NUMERIC names a tensor with NaN or infinity. m must outlive it. */
 ParamSource gguf_model_source(GgufModel *m);
-/* Writes config.json, model.safetensors, tokenizer.json, tokenizer_config.json and generation_config.json.
+/* Writes config.json, model.safetensors, tokenizer.json, tokenizer_config.json (with the chat templates) and
+ * generation_config.json.
  * o->dtype and o->shard_bytes count. */
 int gguf_model_save(GgufModel *m, const char *dir, const HfSaveOptions *o, Err *e);
 /* "Q4_1 210, F32 61, Q8_0 1": which tensor types, most frequent first. */

@@ -479,6 +479,39 @@ static void put_name(JsonOut *o, const char *key, const Vocabulary *v, int64_t i
     if (id >= 0) json_out_strn(o, key, v->token[id].s, v->token[id].n);
 }
 
+/* One template is a string; with named ones beside it they are a list. */
+static int put_chat(JsonOut *o, const Gguf *g, const char *chat, size_t n, Err *e) {
+    const GgufValue *names = NULL;
+    if (gguf_get(g, "tokenizer.chat_templates"))
+        TRY(gguf_want_array(g, "tokenizer.chat_templates", GGUF_STRING, &names, e));
+    if (!names || !names->n) {
+        if (chat) json_out_strn(o, "chat_template", chat, n);
+        return OK;
+    }
+    json_out_array(o, "chat_template");
+    size_t at = 0;
+    for (size_t i = 0; i <= names->n; i++) { // the default one first
+        char key[128] = "default";
+        const char *name = key, *text = chat;
+        size_t n_name = 7, n_text = n;
+        if (i) {
+            text = NULL;
+            gguf_next_str(names, &at, &name, &n_name);
+            snprintf(key, sizeof key, "tokenizer.chat_template.%.*s", (int)(n_name < 80 ? n_name : 80), name);
+            TRY(gguf_opt_str(g, key, &text, &n_text, e));
+            if (!text)
+                return err_set(e, ERR_INPUT, "%s: %s: missing, but tokenizer.chat_templates names it", g->path, key);
+        }
+        if (!text) continue;
+        json_out_object(o, NULL);
+        json_out_strn(o, "name", name, n_name);
+        json_out_strn(o, "template", text, n_text);
+        json_out_close(o);
+    }
+    json_out_close(o);
+    return OK;
+}
+
 int gguf_tokenizer_config(char **text, size_t *len, const Gguf *g, Err *e) {
     Vocabulary v;
     JsonOut o = {0};
@@ -496,7 +529,7 @@ int gguf_tokenizer_config(char **text, size_t *len, const Gguf *g, Err *e) {
         put_name(&o, "eos_token", &v, v.eos);
         put_name(&o, "unk_token", &v, v.unk);
         json_out_bool(&o, "clean_up_tokenization_spaces", 0);
-        if (chat) json_out_strn(&o, "chat_template", chat, n);
+        rc = put_chat(&o, g, chat, n, e);
     }
     json_out_close(&o);
     if (!rc) rc = json_out_end(&o, e);

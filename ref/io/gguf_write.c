@@ -1,5 +1,6 @@
 /* gguf_write.c - see gguf_write.h. */
 #include "io/gguf_write.h"
+#include "io/hf.h"
 #include "base/mem.h"
 #include "io/gguf.h"
 #include <string.h>
@@ -84,6 +85,7 @@ static int data_write(FileWriter *w, const Tensor *t, TensorFetch fetch, void *c
     for (size_t at = 0; at < t->bytes; at += PIECE) {
         const size_t n = t->bytes - at < PIECE ? t->bytes - at : PIECE;
         TRY(fetch(ctx, t, at, buf, n, e));
+        TRY(tensor_piece_finite(t, at, buf, n, w->path, e));
         TRY(file_write(w, buf, n, e));
     }
     return file_write(w, zero, padded(t->bytes) - t->bytes, e);

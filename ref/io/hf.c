@@ -293,6 +293,51 @@ int tensor_check_finite(const Tensor *t, const char *file, Err *e) {
     return OK;
 }
 
+int tensor_piece_finite(const Tensor *t, size_t offset, const void *buf, size_t bytes, const char *file, Err *e) {
+    const size_t size = (size_t)dtype_bits(t->dtype) / 8;
+    double block[512];
+    if (!is_float(t->dtype)) return OK;
+    for (size_t at = 0, n = bytes / size; at < n; at += 512) {
+        const size_t k = n - at < 512 ? n - at : 512;
+        dtype_convert(DT_F64, block, t->dtype, (const char *)buf + at * size, k);
+        for (size_t i = 0; i < k; i++) {
+            if (isfinite(block[i])) continue;
+            err_set(e, ERR_NUMERIC, "%s: tensor \"%s\": element %zu would be %s in %s", file, t->name,
+                    offset / size + at + i, isnan(block[i]) ? "NaN" : "infinite", dtype_name(t->dtype));
+            return t->dtype == DT_F16 ? err_hint(e, "F16 ends at 65504: save as bfloat16 or float32") : ERR_NUMERIC;
+        }
+    }
+    return OK;
+}
+
+static int tensor_range(const Tensor *t, const char *file, DType to, Err *e) {
+    double block[512];
+    float narrow[512];
+    const size_t size = (size_t)dtype_bits(t->dtype) / 8, out = (size_t)dtype_bits(to) / 8;
+    const Tensor as = {.name = t->name, .dtype = to};
+    if (!is_float(t->dtype) || t->dtype == to || name_ends(t->name, "A_log") || name_ends(t->name, "dt_bias"))
+        return OK;
+    for (size_t at = 0; at < t->count; at += 512) {
+        const size_t n = t->count - at < 512 ? t->count - at : 512;
+        dtype_convert(DT_F64, block, t->dtype, t->data + at * size, n);
+        dtype_convert(to, narrow, DT_F64, block, n);
+        TRY(tensor_piece_finite(&as, at * out, narrow, n * out, file, e));
+    }
+    return OK;
+}
+
+int hf_range_check(const char *dir, DType to, Err *e) {
+    HfModel h;
+    int rc = OK;
+    if (to != DT_F16) return OK; // the others hold what F32 holds
+    TRY(hf_open(&h, dir, e));
+    for (int s = 0; s < h.n_shards; s++)
+        for (size_t i = 0; i < h.shard[s].n && !rc; i++)
+            rc = tensor_range(&h.shard[s].tensor[i], h.shard[s].path, to, e);
+    hf_close(&h);
+    return rc;
+}
+
 typedef struct {
     const HfModel *h;
     Backend *be;

@@ -47,6 +47,13 @@ const Tensor *hf_tensor(const HfModel *h, const char *fla_name);
 /* ERR_NUMERIC naming the first NaN or infinity of a floating-point tensor; `file` is for the message. */
 int tensor_check_finite(const Tensor *t, const char *file, Err *e);
 
+/* The same of elements that were just converted for a writer: `bytes` bytes at byte `offset` of t, in buf. Every file
+ * with weights passes here, so nothing is written that hf_load would refuse. */
+int tensor_piece_finite(const Tensor *t, size_t offset, const void *buf, size_t bytes, const char *file, Err *e);
+/* Can all weights of dir be written as `to`? ERR_NUMERIC naming the first that cannot (F16 ends at 65504): to be asked
+ * before time is spent on a model that cannot be saved. */
+int hf_range_check(const char *dir, DType to, Err *e);
+
 typedef struct {
     const char *name, *text;
     size_t len;

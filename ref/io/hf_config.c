@@ -5,6 +5,7 @@
  * does. */
 #include "io/hf_parts.h"
 #include "io/ends.h"
+#include "io/strict.h"
 #include "base/file.h"
 #include "model/mixer.h"
 #include <stdio.h>
@@ -261,6 +262,7 @@ int hf_config_parse(Config *c, int *fla, const Json *j, Err *e) {
     *fla = 0;
     if (json_kind(j, 0) != JSON_OBJECT) return err_set(e, ERR_INPUT, "%s: expected a JSON object", j->file);
     TRY(json_want_str(j, json_get(j, 0, "model_type"), "model_type", &type, NULL, e));
+    TRY(strict_config(j, e));
     c->norm_eps = 1e-6;
     c->bos = -1;
     c->dtype = DT_F32;

@@ -2,6 +2,7 @@
  * other files, all into a temporary directory that is renamed at the end. What goes in is the caller's:
  * hf_save.c and export.c. */
 #include "io/hf_parts.h"
+#include "io/chat.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include <stdio.h>
@@ -16,6 +17,16 @@ static size_t shard_take(const HfDir *d, size_t at, size_t limit) {
     return n;
 }
 
+typedef struct {
+    const HfDir *d;
+    const char *dir;
+} Source;
+static int fetch_finite(void *ctx, const Tensor *t, size_t offset, void *buf, size_t bytes, Err *e) {
+    const Source *s = ctx;
+    TRY(s->d->fetch(s->d->ctx, t, offset, buf, bytes, e));
+    return tensor_piece_finite(t, offset, buf, bytes, s->dir, e);
+}
+
 static int shards_write(const HfDir *d, const char *dir, Err *e) {
     char path[1024], name[64];
     int k = 0, shards = 0;
@@ -24,7 +35,7 @@ static int shards_write(const HfDir *d, const char *dir, Err *e) {
         n = shard_take(d, at, d->shard_bytes);
         snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", ++k, shards);
         TRY(file_join(path, sizeof path, dir, name, e));
-        TRY(safetensors_write(path, d->tensor + at, n, NULL, d->fetch, d->ctx, e));
+        TRY(safetensors_write(path, d->tensor + at, n, NULL, fetch_finite, &(Source){d, path}, e));
     }
     return OK;
 }
@@ -65,7 +76,7 @@ static int weights_write(const HfDir *d, const char *dir, Err *e) {
         return index_write(d, dir, e);
     }
     TRY(file_join(path, sizeof path, dir, "model.safetensors", e));
-    return safetensors_write(path, d->tensor, d->n, NULL, d->fetch, d->ctx, e);
+    return safetensors_write(path, d->tensor, d->n, NULL, fetch_finite, &(Source){d, path}, e);
 }
 
 /* ---- the other files ---- */
@@ -80,7 +91,7 @@ static int tokenizer_copy(const char *from, const char *dir, Err *e) {
         TRY(file_join(dst, sizeof dst, dir, files[i], e));
         if (file_exists(src) == 1) TRY(file_copy(src, dst, e));
     }
-    return OK;
+    return chat_copy(from, dir, e);
 }
 
 static int files_write(const HfDir *d, const char *dir, Err *e) {

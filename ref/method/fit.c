@@ -67,7 +67,7 @@ int fit_fill(const Work *w, int l, const char *name, size_t n, double v) {
 static int add_product(Work *w, double *sum, const Real *dy, const Real *x, int I, int O) {
     const size_t n = (size_t)I * O;
     w->be->zero(w->be, w->product, n * w->be->wide_size);
-    w->be->op->linear_backward(NULL, w->product, NULL, dy, x, NULL, w->N, I, O);
+    w->be->op->linear_backward(NULL, w->product, NULL, dy, x, x, w->N, I, O); // without dx no weight is read
     TRY(wide_get(w->be, DT_F64, w->buf, w->product, n, w->e));
     for (size_t i = 0; i < n; i++) sum[i] += w->buf[i];
     return OK;

@@ -25,7 +25,7 @@ typedef struct {
     FitLayer layer[MAX_LAYERS];
 } Fit;
 
-enum { FIT_ROWS = 16, TAYLOR_TOKENS = 1024 };
+enum { FIT_ROWS = 64, TAYLOR_TOKENS = 1024 };
 /* ERR_USAGE, by name, where layers of this mixer cannot start so. */
 int fit_check(StartKind kind, const Mixer *m, Err *e);
 /* Writes the start into every linear layer of a->student, freshly transferred from a->teacher. tokens: to read, rounded

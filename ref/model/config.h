@@ -44,8 +44,8 @@ typedef struct {
 int config_ends(const Config *c, int id);
 
 /* Two models whose layers are exchanged: 1 and the first difference in what layers compute ("rope_theta: 500000 and
- * 10000"), 0 if there is none. Mixers, eps of mixers' output norms and token ids are not compared. A student may see less
- * than its teacher (window), not more. */
+ * 10000"), 0 if there is none. Mixers, eps of mixers' output norms and token ids are not compared. A student may see
+ * less than its teacher (window), not more. */
 int config_difference(const Config *student, const Config *teacher, char *out, size_t cap);
 
 /* Every precondition of the ops, checked once: positive sizes, H % Hk == 0, D even, limits (C, F <= 2^20, VOC <= 2^24,

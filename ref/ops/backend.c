@@ -129,7 +129,7 @@ static BackendOpen opener_find(const char *name) {
 static int backend_unknown(const char *name, Err *e) {
     if (!strncmp(name, "cuda", 4)) {
         err_set(e, ERR_DEVICE, "%s: backend: not built in", name);
-        return err_hint(e, "build where nvcc is on the PATH, or use --device cpu");
+        return err_hint(e, "make cuda builds ./hybridize-cuda, make emu ./hybridize-emu; or use --device cpu");
     }
     const char *near = NULL;
     size_t most = 1; /* characters in common from the front; fewer than two are no hint */

@@ -14,8 +14,8 @@ static double kl_phi(double d) {
 
 /* tau^2 KL of one row, in double whatever the precision. With u_v = ((z_v - max z) - (zt_v - max zt)) / tau:
  *   D = log sum_v pT e^u, d_v = u_v - D = log pS - log pT, and as sum pS = sum pT = 1:  KL = sum_v pT (e^d - 1 - d).
- * Every term is positive, where pT (log pT - log pS) has two signs and what is left of them may be 1e-12 of one. An error
- * of D counts by its square, for KL is least at the true D. */
+ * Every term is positive, where pT (log pT - log pS) has two signs and what is left of them may be 1e-12 of one. An
+ * error of D counts by its square, for KL is least at the true D. */
 static double kl_value(const real *z_n, const real *zt_n, double tau, int VOC) {
     double max_s = z_n[0], max_t = zt_n[0], sum_s = 0, sum_t = 0, more = 0, sum = 0;
     for (int v = 1; v < VOC; v++) {

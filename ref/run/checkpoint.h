@@ -49,7 +49,7 @@ int64_t checkpoint_newest(const char *dir);
 uint64_t fingerprint_bytes(uint64_t h, const void *data, size_t n);
 uint64_t fingerprint_text(uint64_t h, const char *s);
 uint64_t fingerprint_real(uint64_t h, double v);
-/* Continued with the backend by which numbers are made, its device's index aside: others give other bits. "cpu" leaves h
+/* Continued with the backend that makes the numbers, its device's index aside: others give other bits. "cpu" leaves h
  * as it is, so that what was kept before backends counted is found. */
 uint64_t fingerprint_backend(uint64_t h, const char *name);
 /* 1 if both make the same bits: "cuda:1" and "cuda". */

@@ -35,7 +35,7 @@ static const Option ROWS[] = {
      "head|row", AFFECTS_STAGE1},
     {"init", "how linear layers start: copies, silent, or fitted to the teacher's attention", OPT_CHOICE, P(init), 0, 0,
      "teacher|zero_gate|taylor|fit", AFFECTS_STAGE1 | AFFECTS_IF_SET},
-    {"init_tokens", "of training text that init reads; 0: 16 for each column of o_proj (taylor: 1024)", OPT_I64,
+    {"init_tokens", "of training text that init reads; 0: 64 for each column of o_proj (taylor: 1024)", OPT_I64,
      P(init_tokens), 0, 1e15, NULL, AFFECTS_STAGE1 | AFFECTS_IF_SET},
     {"stage1_loss", "distance of mixer outputs: norm (official code), squared (paper)", OPT_CHOICE, P(stage1_loss), 0,
      0, "norm|squared", AFFECTS_STAGE1},

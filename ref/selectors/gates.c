@@ -131,19 +131,28 @@ static int gates_backward(Gates *g, const double *a, Err *e) {
     return OK;
 }
 
-int gates_batch(Gates *g, int i, const double *a, double *kl, Err *e) {
+/* key: of the teacher's states, kept for held-out batches alone. */
+static int gates_run(Gates *g, Side side, uint64_t index, int64_t key, const double *a, double *kl, Err *e) {
     Heldout *h = g->heldout;
     Model *t = g->teacher;
     const int *start = batch_start(&h->batch, &h->data);
     const Real *xt;
-    TRY(batch_text(&h->batch, &h->data, HELDOUT, (uint64_t)i, e));
-    TRY(teacher_hidden(&h->teacher, i, h->batch.ids, start, &xt, e));
+    TRY(batch_text(&h->batch, &h->data, side, index, e));
+    TRY(teacher_hidden(&h->teacher, key, h->batch.ids, start, &xt, e));
     TRY(pass_input(&g->sp, g->start, h->batch.ids, start, e));
     TRY(pass_input(&g->tp, t, h->batch.ids, start, e));
     gates_forward(g, a);
     TRY(loss_kl(&g->loss, g->start, &g->sp, xt, t->c.C, params_head(&t->p)->w, 1, NULL, 1, kl, NULL, e));
     TRY(gates_backward(g, a, e));
     return g->start->be->sync(g->start->be, e);
+}
+
+int gates_batch(Gates *g, int i, const double *a, double *kl, Err *e) {
+    return gates_run(g, HELDOUT, (uint64_t)i, i, a, kl, e);
+}
+
+int gates_training_batch(Gates *g, uint64_t index, const double *a, double *kl, Err *e) {
+    return gates_run(g, TRAINING, index, g->heldout->teacher.n_slots, a, kl, e);
 }
 
 /* rows += -slope * weight of batch i */

@@ -32,6 +32,8 @@ int gates_open(Gates *g, Model *teacher, Model *start, Heldout *heldout, Err *e)
 void gates_close(Gates *g);
 /* KL of held-out batch i with gates a (L), and g->slope. */
 int gates_batch(Gates *g, int i, const double *a, double *kl, Err *e);
+/* The same of training batch `index` of the stream that the held-out batches are from, of their size. */
+int gates_training_batch(Gates *g, uint64_t index, const double *a, double *kl, Err *e);
 /* nodes 0: at a point, keep (L or NULL) says which gates stand at 1 (their score is NAN); nodes > 0:
  * along the path, keep is not read.
  * Fills rows as swap_scores does, and head[] (as many as SCORE_HEADS holds); partial as there. */

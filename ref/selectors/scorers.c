@@ -4,6 +4,7 @@
 #include "base/text_buf.h"
 #include "method/align.h"
 #include "selectors/gates.h"
+#include "selectors/gates_trained.h"
 #include "selectors/swap.h"
 #include <math.h>
 #include <stdio.h>
@@ -101,6 +102,12 @@ int score_swap_remove(const SelectInput *in, LayerScore *rows, Err *e) {
 int score_gates(const SelectInput *in, LayerScore *rows, Err *e) { return gates_round(in, NULL, 0, 0, rows, e); }
 int score_path_gates(const SelectInput *in, LayerScore *rows, Err *e) {
     return gates_round(in, NULL, 0, PATH_NODES, rows, e);
+}
+
+int score_gates_trained(const SelectInput *in, LayerScore *rows, Err *e) {
+    char name[64];
+    Partial k = partial_of(in, 0, name);
+    return gates_train(rows, in->teacher, in->start, in->K, GATES_STEPS, in->heldout, &k, e);
 }
 
 /* ---------------------------------------------------------------- S1 */

@@ -160,6 +160,8 @@ static const Selector SELECTORS[] = {
      NEEDS_STUDENT, score_gates, choose_own, NULL},
     {"path_gates", "the same slope averaged along the path to the teacher", "-dKL/da along the path (nats per token)",
      NEEDS_STUDENT, score_path_gates, choose_own, NULL},
+    {"gates_trained", "the same gates trained together, K of them open", "gate after training (0: linear, 1: softmax)",
+     NEEDS_STUDENT | NEEDS_K, score_gates_trained, choose_own, NULL},
     {"swap_greedy", "swap, scored anew after each pick", "fall of the KL given the picks before (nats per token)",
      NEEDS_STUDENT | NEEDS_K, score_swap_greedy, choose_own, NULL},
     {"gates_greedy", "gates, scored anew after each pick", "-dKL/da given the picks before (nats per token)",

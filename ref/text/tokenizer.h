@@ -36,8 +36,8 @@ const char *tokenizer_token(const Tokenizer *t, int id, size_t *len);
 
 /* ERR_INPUT naming the first token that has no row in an embedding of so many; `where` is the model. */
 int tokenizer_rows(const Tokenizer *t, int rows, const char *where, Err *e);
-/* 1 and the first token whose id is not the same in both ("'the' is 278 and 1169"), 0 if there is none. Tokens that only
- * one of them has are no difference. */
+/* 1 and the first token whose id is not the same in both ("'the' is 278 and 1169"), 0 if there is none. Tokens that
+ * only one of them has are no difference. */
 int tokenizer_difference(const Tokenizer *a, const Tokenizer *b, char *out, size_t cap);
 /* The same of the tokenizers of two model directories, as ERR_INPUT; fine where one of them has none. */
 int tokenizers_meet(const char *model, const char *teacher, Err *e);

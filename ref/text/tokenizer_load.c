@@ -1,5 +1,6 @@
 /* tokenizer_load.c - tokenizer.json -> Tokenizer: the file, its model and its added tokens. What is not
  * understood is refused by its name; members that Hugging Face's reader ignores are ignored. */
+#include <stdlib.h>
 #include <string.h>
 #include "base/file.h"
 #include "base/mem.h"
@@ -246,6 +247,51 @@ int tokenizer_parse(Tokenizer **t, const char *text, size_t len, const char *fil
     return rc;
 }
 
+/* transformers adds the tokens of tokenizer_config.json that tokenizer.json lacks, and takes its flags where the two
+ * differ. Here the two must agree. */
+static int decoder_compare(const Tokenizer *t, const Json *j, Err *e) {
+    static const char *const flags[] = {"lstrip", "rstrip", "single_word"};
+    const JsonRef list = json_get(j, 0, "added_tokens_decoder");
+    for (JsonRef r = json_first(j, list); r >= 0; r = json_next(j, r)) {
+        size_t n = 0;
+        const char *s = json_str(j, json_get(j, r, "content"), &n), *key = json_key(j, r, NULL);
+        int id = s ? tokenizer_id(t, s, n) : -1, k = 0, on[3] = {0};
+        if (!s) return err_set(e, ERR_INPUT, "%s: added_tokens_decoder: %.20s has no content", j->file, key);
+        while (k < (int)t->n_added && t->added[k].id != id) k++;
+        if (id < 0 || id != strtol(key, NULL, 10) || k == (int)t->n_added) {
+            err_set(e, ERR_INPUT, "%s: added_tokens_decoder: '%.80s' is %.20s, in tokenizer.json it is %s", j->file, s,
+                    key,
+                    id < 0                        ? "missing"
+                    : id != strtol(key, NULL, 10) ? "another id"
+                                                  : "no added token");
+            return err_hint(
+                e, "transformers would add it: AutoTokenizer.from_pretrained, then save_pretrained, makes both "
+                   "files alike");
+        }
+        const int have[3] = {t->added[k].lstrip, t->added[k].rstrip, t->added[k].single_word};
+        for (int i = 0; i < 3; i++) {
+            on[i] = have[i];
+            TRY(json_opt_bool(j, r, flags[i], &on[i], e));
+            if (on[i] == have[i]) continue;
+            err_set(e, ERR_INPUT, "%s: added_tokens_decoder: '%.80s' has %s %s, in tokenizer.json %s", j->file, s,
+                    flags[i], on[i] ? "true" : "false", have[i] ? "true" : "false");
+            return err_hint(e, "AutoTokenizer.from_pretrained, then save_pretrained, makes both files alike");
+        }
+    }
+    return OK;
+}
+
+static int config_compare(const Tokenizer *t, const char *dir, Err *e) {
+    char path[1024];
+    Json j;
+    TRY(file_join(path, sizeof path, dir, "tokenizer_config.json", e));
+    if (file_exists(path) != 1) return OK;
+    TRY(json_open(&j, path, e));
+    const int rc = decoder_compare(t, &j, e);
+    json_free(&j);
+    return rc;
+}
+
 /* Where tokenizer.json is not there: the older forms of a tokenizer that may be, and how to make it of them. */
 static int no_tokenizer(const char *dir, Err *e) {
     static const char *const older[] = {"tokenizer.model", "vocab.json", "spiece.model", "tokenizer_config.json"};
@@ -263,9 +309,11 @@ static int no_tokenizer(const char *dir, Err *e) {
 
 int tokenizer_open(Tokenizer **t, const char *path, Err *e) {
     char name[1024];
+    const char *dir = NULL;
     File f;
     *t = NULL;
     if (file_exists(path) == 2) {
+        dir = path;
         TRY(file_join(name, sizeof name, path, "tokenizer.json", e));
         if (!file_exists(name)) return no_tokenizer(path, e);
         path = name;
@@ -276,7 +324,13 @@ int tokenizer_open(Tokenizer **t, const char *path, Err *e) {
                        ? what_is_refuse(is, path, "a tokenizer.json or a model directory", e)
                        : tokenizer_parse(t, (const char *)f.data, f.size, path, e);
     file_close(&f);
-    return rc;
+    if (rc || !dir) return rc;
+    const int differs = config_compare(*t, dir, e);
+    if (differs) {
+        tokenizer_close(*t);
+        *t = NULL;
+    }
+    return differs;
 }
 
 void tokenizer_close(Tokenizer *t) {

@@ -7,7 +7,7 @@ CXX=${CXX:-c++}
 W=$B/mutate_cuda
 mkdir -p "$W"
 caught=0 bad=0
-objects=$(ls "$B"/tools/*.o)
+objects="$(ls "$B"/tools/cmd_*.o) $B/tools/main_emu.o"
 libs="$B/libtools.a $B/libhyb.a"
 while IFS= read -r line; do
     case $line in '#'* | '') continue ;; esac

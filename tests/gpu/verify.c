@@ -90,7 +90,7 @@ static void row(const char *what, const char *backend, const Tally *t, int rc, c
 }
 /* A row in a process of its own, since an illegal address ends everything that its process does with the device:
  * then one row is lost, with its name. This process never touches the device. */
-enum { ROW_SECONDS = 120 };
+enum { ROW_SECONDS = 120, EMULATED_SECONDS = 3600 };
 typedef struct {
     const char *backend, *name;
     int quick, index;
@@ -100,7 +100,7 @@ static void in_child(void (*run)(const Job *), const Job *job) {
     fflush(stdout);
     const pid_t child = fork();
     if (child == 0) {
-        alarm(ROW_SECONDS);
+        alarm(strstr(job->backend, "emu") ? EMULATED_SECONDS : ROW_SECONDS);
         run(job);
         fflush(stdout);
         _exit(failures != 0);

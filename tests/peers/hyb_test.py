@@ -113,6 +113,39 @@ def test_torch():
     assert hyb.check("delta_rule", dict(o=y.detach().float()), **{n: v.detach() for n, v in t.items()}, scale=SCALE, quiet=True)
 
 
+def test_pack():
+    """The pack's loader and its rule say what the library says."""
+    import subprocess
+    import tempfile
+    here = os.path.dirname(os.path.abspath(__file__))
+    program = os.path.join(here, "../../build/hybridize")
+    if not os.path.exists(program):
+        print("SKIP the pack: no build/hybridize")
+        return
+    sys.path.insert(0, os.path.join(here, "../conformance"))
+    import load_numpy
+    with tempfile.TemporaryDirectory() as tmp:
+        for name in ("gla", "rope"):
+            subprocess.run([program, "gradcheck", "--pack", tmp, "--op", name], check=True, capture_output=True)
+        for name in ("gla-plain", "gla-grouped", "gla-documents", "gla-decay-20", "rope-plain"):
+            case = load_numpy.load(os.path.join(tmp, name + ".safetensors"))
+            keys = {k: v for k, v in case["keys"].items() if k in hyb.op(case["op"]).default}
+            given = {**case["in"], **case["upstream"]}
+            op = hyb.op(case["op"], **keys)
+            mine = {**op.run(list(case["out"]), **case["in"]), **op.backward(case["upstream"], **case["in"])}
+            truth = {**case["out"], **case["grad"]}
+            assert set(truth) - set(mine) == set(), (name, set(truth), set(mine))
+            for t, want in truth.items():
+                assert load_numpy.verdict(mine[t], want, 1e-13)[1] >= 1, (name, t)
+                bad = np.array(mine[t], np.float64)
+                bad.flat[0] += 20 * case["tolerance"]["float32"][t] * max(abs(bad.flat[0]), np.sqrt(np.mean(bad ** 2)))
+                for x, good in ((mine[t], True), (bad, False)):
+                    error, margin = load_numpy.verdict(x, want, case["tolerance"]["float32"][t])
+                    v = hyb.check(case["op"], {t: np.asarray(x, np.float64)}, quiet=True, **keys, **given)[0]
+                    assert (margin >= 1) == good == v.ok, (name, t, error, margin, str(v))
+                    assert good or abs(margin - v.margin) < 0.1 * v.margin, (name, t, margin, v.margin)  # conditions are measured by chance
+
+
 for name, test in list(globals().items()):
     if name.startswith("test_"):
         test()
