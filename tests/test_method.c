@@ -9,6 +9,7 @@
 #include "method/align.h"
 #include "method/fit.h"
 #include "method/transfer.h"
+#include "run/merge.h"
 #include "run/pipeline.h"
 #include "selectors/selectors.h"
 #include "run/pretrain.h"
@@ -810,6 +811,59 @@ START_TEST(pipeline_shared_refusals) {
 }
 END_TEST
 
+static int pieces_score(const char *dir, const PipelineOptions *o, int piece, int pieces, Stop *steps, Err *e) {
+    Backend *be;
+    const Progress progress = {stop_report, steps};
+    const PipelineHooks h = {.progress = &progress, .piece = piece, .pieces = pieces, .version = "test"};
+    must(backend_open(&be, "cpu", 1, e), e);
+    const int rc = pipeline_run(o, place(dir), be, &h, PIPELINE_SCORE, NULL, e);
+    backend_close(be);
+    return rc;
+}
+
+/* Machines that share no folder: aligned once, copied, scored in pieces, merged. */
+START_TEST(pipeline_pieces) {
+    PipelineOptions o;
+    Err e = {0}, other = {0}, race = {0}, none = {0};
+    Stop whole = {0}, first = {0}, second = {0}, rest = {0}, aligned = {0};
+    Backend *be;
+    const Progress progress = {stop_report, &aligned};
+    const PipelineHooks h = {.progress = &progress, .version = "test"};
+    char command[1500];
+    int taken;
+    pipeline_inputs();
+    pipeline_small(&o);
+    must(backend_open(&be, "cpu", 1, &e), &e);
+    must(pipeline_run(&o, place("a"), be, &h, PIPELINE_ALIGN, NULL, &e), &e);
+    backend_close(be);
+    snprintf(command, sizeof command, "cp -r %s %s && cp -r %s %s", place("a"), place("b"), place("a"), place("c"));
+    ck_assert_int_eq(system(command), 0);
+    must(pieces_score("a", &o, 0, 0, &whole, &e), &e);
+    must(pieces_score("b", &o, 0, 2, &first, &e), &e);
+    ck_assert_int_eq(file_exists(place("b/ranking.json")), 0);
+    must(pieces_score("c", &o, 1, 2, &second, &e), &e);
+    ck_assert_int_eq(first.steps + second.steps, whole.steps);
+    ck_assert(first.steps > second.steps && second.steps > 0); // layers 0 and 2, and layer 1
+    must(run_merge(place("b"), place("c"), &taken, &e), &e);
+    ck_assert_int_eq(taken, 1);
+    must(pieces_score("b", &o, 0, 0, &rest, &e), &e);
+    ck_assert_int_eq(rest.steps, 0);
+    same_file(place("a/ranking.json"), place("b/ranking.json"));
+    same_file(place("a/trajectory.csv"), place("b/trajectory.csv"));
+    must(run_merge(place("b"), place("c"), &taken, &e), &e);
+    ck_assert_int_eq(taken, 0);
+    // what does not belong together stays apart
+    ck_assert_int_eq(run_merge(place("b"), place("nothing"), &taken, &none), ERR_USAGE);
+    ck_assert_msg(strstr(none.msg, "run.json is not there"), "%s", none.msg);
+    o.score.steps++;
+    must(pieces_score("d", &o, 0, 2, &rest, &e), &e);
+    ck_assert_int_eq(run_merge(place("b"), place("d"), &taken, &other), ERR_USAGE);
+    ck_assert_msg(strstr(other.msg, "score.steps"), "%s", other.msg);
+    o.early_stop_r = 2;
+    ck_assert_int_eq(pieces_score("e", &o, 0, 2, &rest, &race), ERR_USAGE);
+}
+END_TEST
+
 /* Every allocation fails once: exit code 5 and no crash (leaks are the sanitizer's business), and the run can go on. */
 START_TEST(pipeline_init_resumes) { // a fitted start: once, before the first step, whatever stops the run
     PipelineOptions o;
@@ -941,6 +995,7 @@ SUITE("method") {
     CASE(pipeline_resumes_anywhere);
     CASE(pipeline_shared);
     CASE(pipeline_shared_refusals);
+    CASE(pipeline_pieces);
     CASE(pipeline_init_resumes);
     CASE(pipeline_out_of_memory);
     CASE(pipeline_parts);

@@ -230,8 +230,10 @@ static int remove_level(const char *path, int depth, Err *e) {
     if (depth > 16) return err_set(e, ERR_IO, "%s: more than 16 directories deep: not removed", path);
     char **names;
     size_t n;
-    TRY(file_list(&names, &n, path, e));
-    int rc = OK;
+    Err why = {0};
+    int rc = file_list(&names, &n, path, &why);
+    if (rc && !file_exists(path)) return OK; /* another process removes it, too */
+    if (rc) return err_set(e, rc, "%s", why.msg);
     for (size_t i = 0; i < n && !rc; i++) {
         char child[1024];
         rc = file_join(child, sizeof child, path, names[i], e);
