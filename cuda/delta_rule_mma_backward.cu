@@ -6,7 +6,7 @@
  *       and leaves each chunk's dS and dV' in the workspace, in bf16
  *   parallel, a block per chunk and key head: everything else, from the stored states.
  * dg from L's sums by rows and columns: sum over i >= t, j < t of L_ij = sum over i >= t of (row_i - column_i),
- * as pairs inside cancel. */
+ * as pairs inside cancel; what leads over the chunk's end is summed from the other side. */
 enum { GDN_BACK = 256 };
 
 /* What the workspace holds for one chunk of one head, one after the other. */
@@ -133,6 +133,7 @@ __global__ void __launch_bounds__(GDN_BACK, 1)
     SHARED(float, betas, GDN_C);
     SHARED(float, rows,
            2 * GDN_C);                 // by half of the columns: L's row sums, plus the gradient of in's exponent
+    SHARED(float, lasts, 2 * GDN_C);   // by half of the channels: k . dk's term of the state after
     SHARED(float, columns, 4 * GDN_C); // by row group: L's column sums
     SHARED(float, dbeta_i, 2 * GDN_C);
     SHARED(float, dbeta_j, 4 * GDN_C);
@@ -295,7 +296,7 @@ __global__ void __launch_bounds__(GDN_BACK, 1)
         tile_mma<GDN_C, K, true, true, 2>(sum_k, M2, ks, row, kl, GDN_C);
         // dK_s = out o (V' dS^T) with dS in S's place; <S, dS> on the way
         __syncthreads();
-        float tail = 0, last_all = 0; // all <S, dS>, and the sum of K o dK_s
+        float tail = 0; // all <S, dS>
         const Bf16 *dS = kept + Kept::PAIR + Kept::DU;
         for (int e = threadIdx.x * 8; e < K * V; e += GDN_BACK * 8)
             tail += tile_swap8(Ss + e / V * Tile<V>::LD + e % V, *(const uint4 *)(dS + e));
@@ -311,31 +312,34 @@ __global__ void __launch_bounds__(GDN_BACK, 1)
                     last[e / 2] += z[n][e] * ks[(row + g8 + e / 2 * 8) * Tile<K>::LD + kl + n * 8 + t2 + e % 2];
                     sum_k[n][e] += z[n][e];
                 }
-                // row i of L's last row: in the column sums of i, and all of them in the row sum of the chunk's last
-                // row
+                // what leads over the chunk's end: dg_t takes the rows before t, summed by themselves, since the last
+                // row has the size of what does not decay
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int i = row + g8 + 8 * e;
                 din[e] = quad_sum(din[e]), row_L[e] = quad_sum(row_L[e]), row_b[e] = quad_sum(row_b[e]),
                 last[e] = quad_sum(last[e]);
                 if (t2 == 0) {
-                    rows[half * GDN_C + i] = din[e] + row_L[e] - last[e]; // -last: its column
+                    rows[half * GDN_C + i] = din[e] + row_L[e];
+                    lasts[half * GDN_C + i] = last[e];
                     dbeta_i[half * GDN_C + i] = row_b[e];
-                    last_all += last[e];
                 }
             }
         }
-        last_all = block_sum(last_all);
+        __syncthreads(); // rows and lasts are there
         if (threadIdx.x == 0 && dg) {
-            float run = 0;
+            float run = tail, before = 0;
             for (int i = n_rows - 1; i >= 0; i--) {
                 run += rows[i] + rows[GDN_C + i] - columns[i] - columns[GDN_C + i] - columns[2 * GDN_C + i] -
                        columns[3 * GDN_C + i];
-                if (i == n_rows - 1) run += tail + last_all;
                 const bool first =
                     (int)from[i] == i && t0 + i > 0; // nothing of its decay is left: what remains is rounding
                 if (!first) dg[(bt + i) * a.H + h] += run;
                 else run = 0;
+            }
+            for (int i = 0; i < n_rows; i++) { // 0 up to the last document's start
+                dg[(bt + i) * a.H + h] += before;
+                before += lasts[i] + lasts[GDN_C + i];
             }
         }
         if (dbeta && (int)threadIdx.x < n_rows) {

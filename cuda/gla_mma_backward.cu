@@ -5,9 +5,10 @@
  *   64 at a time
  *   dq_i = s in_i o (S dO_i) + sum_{j <= i} dP_ij e^{b_i - b_j} o k_j
  *   dk_j = out_j o (dS V_j) + sum_{i >= j} dP_ij e^{b_i - b_j} o q_i
- *   dg_t = sum_{i >= t} x_i, x_i = q_i o dq_i - k_i o dk_i, in the last row also all o <S, dS> + sum_j k_j o out_j o
- *   (dS V_j)
- * The terms i = j have no decay in them; they are kept out of x, where they would cancel.
+ *   dg_t = all o <S, dS> + sum_{i >= t} x_i + sum_{j < t} k_j o out_j o (dS V_j),
+ *   x_i = q_i o dq_i - k_i o (dk_i without its first term)
+ * The terms i = j have no decay in them; they are kept out of x, where they would cancel. So would the first term of dk,
+ * subtracted from its own sum over the chunk: its last row has the size of everything that does not decay.
  * Nothing that comes after a document's start depends on the decays before it: the sum begins again there, and g of the
  * start itself has no gradient. */
 enum { GLA_BACK = 256 };
@@ -63,11 +64,11 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
     SHARED_PTR(float) bs = shared_take<float>(cursor, DecaySums<K>::SIZE); // b, and x in the end
     SHARED_PTR(Bf16) vs = shared_take<Bf16>(cursor, TC);
     SHARED_PTR(Bf16) os = shared_take<Bf16>(cursor, TC);
-    SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, TS);
-    SHARED_PTR(Bf16) Ds = shared_take<Bf16>(cursor, TS);
+    SHARED_PTR(Bf16) Ss = shared_take<Bf16>(cursor, 2 * TS);
+    SHARED_PTR(Bf16) Ds = Ss + TS;
     SHARED_PTR(Bf16) dPs = shared_take<Bf16>(cursor, TC);
     SHARED_PTR(float)
-    end = shared_take<float>(cursor, 5 * K + GLA_BACK); // the last row's extra terms, <S, dS>
+    end = shared_take<float>(cursor, K + GLA_BACK); // all, <S, dS>
     SHARED(int, from, GLA_C);
     SHARED(float, diagonal, GLA_C);
     const int c = first_chunk + blockIdx.x, t0 = c * GLA_C, n = min((int)GLA_C, a.T - t0), group = a.H / a.Hk,
@@ -93,7 +94,7 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
         __syncthreads();
         inner += gla_head_products<K, NB>(dp, sq, sk, vs, os, Ss, Ds);
     }
-    end[5 * K + threadIdx.x] = inner;
+    end[K + threadIdx.x] = inner;
 #pragma unroll
     for (int m = 0; m < 4; m++) {
 #pragma unroll
@@ -107,6 +108,9 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
     __syncthreads();
     const int last = (GLA_C - 1) * DecaySums<K>::LD, last_from = from[GLA_C - 1];
     const bool mild = decay_mild<K>(bs, row * 16);
+    SHARED_PTR(Bf16) again = Ss; // S and dS have been read: the first term of dk, each element its own thread's
+    SHARED_PTR(float) fars = shared_take<float>(again, DecaySums<K>::SIZE);
+    static_assert((int)TS >= (int)DecaySums<K>::SIZE, "it takes the place of S and dS");
 #pragma unroll
     for (int p = 0; p < NB / 2; p++) {
         const int c0 = left + p * 16;
@@ -115,23 +119,17 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
         decay_rows<K, true>(to_k, {dPs}, {qs}, bs, row, c0, mild);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
-            float y[2] = {0, 0}; // the last row's share of this column pair, from this warp's rows
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int i = row * 16 + g8 + e / 2 * 8, x = c0 + m * 8 + t2 + e % 2;
-                const float b_i = bs[i * DecaySums<K>::LD + x], in = (int)from[i] >= 0 ? 0.0f : __expf(b_i),
-                            far = last_from > i ? 0.0f : __expf(bs[last + x] - b_i) * sk[2 * p + m][e];
-                y[e % 2] += (float)ks[i * Tile<K>::LD + x] * far;
+                const float b_i = bs[i * DecaySums<K>::LD + x], in = (int)from[i] >= 0 ? 0.0f : __expf(b_i);
+                fars[i * DecaySums<K>::LD + x] = last_from > i ? 0.0f : __expf(bs[last + x] - b_i) * sk[2 * p + m][e];
                 sq[2 * p + m][e] = a.scale * in * sq[2 * p + m][e] + to_q[0][m][e];
-                sk[2 * p + m][e] = far + to_k[0][m][e];
-            }
-            for (int z = 0; z < 2; z++) {
-                for (int s = 4; s < WARP; s *= 2) y[z] += __shfl_xor_sync(FULL, y[z], s);
-                if (g8 == 0) end[row * K + c0 + m * 8 + t2 + z] = y[z];
+                sk[2 * p + m][e] = to_k[0][m][e];
             }
         }
     }
-    for (int x = threadIdx.x; x < K; x += GLA_BACK) end[4 * K + x] = last_from >= 0 ? 0.0f : __expf(bs[last + x]);
+    for (int x = threadIdx.x; x < K; x += GLA_BACK) end[x] = last_from >= 0 ? 0.0f : __expf(bs[last + x]);
     __syncthreads(); // b has been read
 #pragma unroll
     for (int m = 0; m < NB; m++)
@@ -140,22 +138,31 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
             const int i = row * 16 + g8 + e / 2 * 8, x = left + m * 8 + t2;
             const float qx[2] = {qs[i * Tile<K>::LD + x], qs[i * Tile<K>::LD + x + 1]},
                         kx[2] = {ks[i * Tile<K>::LD + x], ks[i * Tile<K>::LD + x + 1]}, own = diagonal[i];
-            for (int z = 0; z < 2; z++) bs[i * DecaySums<K>::LD + x + z] = qx[z] * sq[m][e + z] - kx[z] * sk[m][e + z];
+            float far[2];
+            for (int z = 0; z < 2; z++) {
+                const int c_z = i * DecaySums<K>::LD + x + z;
+                far[z] = fars[c_z];
+                fars[c_z] = kx[z] * far[z];
+                bs[c_z] = qx[z] * sq[m][e + z] - kx[z] * sk[m][e + z];
+            }
             if (i >= n) continue;
             const size_t to = at + (size_t)i * a.Hk * K + x;
             if (dq) pair_add(dq + to, sq[m][e] + own * kx[0], sq[m][e + 1] + own * kx[1]);
-            if (dk) pair_add(dk + to, sk[m][e] + own * qx[0], sk[m][e + 1] + own * qx[1]);
+            if (dk) pair_add(dk + to, far[0] + sk[m][e] + own * qx[0], far[1] + sk[m][e + 1] + own * qx[1]);
         }
     __syncthreads();
     for (int x = threadIdx.x; x < K && dg; x += GLA_BACK) {
-        float run = 0;
-        for (int p = 0; p < GLA_BACK / K; p++) run += end[5 * K + p * K + x];
-        run *= end[4 * K + x];
-        for (int r = 0; r < 4; r++) run += end[r * K + x];
+        float run = 0, before = 0;
+        for (int p = 0; p < GLA_BACK / K; p++) run += end[K + p * K + x];
+        run *= end[x];
         for (int i = GLA_C - 1; i >= 0; i--) {
             run += bs[i * DecaySums<K>::LD + x];
             if (i < n && begins(start, b, a.T, t0 + i)) run = 0;
             else if (i < n) dg[at + (size_t)i * a.Hk * K + x] += run;
+        }
+        for (int i = 0; i < n; i++) { // 0 up to the last document's start
+            dg[at + (size_t)i * a.Hk * K + x] += before;
+            before += fars[i * DecaySums<K>::LD + x];
         }
     }
 }
@@ -169,7 +176,7 @@ static void gla_backward_mma(Bf16 *dq, Bf16 *dk, Bf16 *dv, wide *dg, wide *dstat
     const size_t kept = (size_t)each + (size_t)K * d->V;
     const int most = (int)(a.worker * sizeof(float) / (kept * sizeof(Bf16)));
     const size_t shared = (2 * GLA_C * Tile<K>::LD + (3 * GLA_C + 2 * K) * Tile<GLA_COLS>::LD) * sizeof(Bf16) +
-                          (DecaySums<K>::SIZE + 5 * K + GLA_BACK) * sizeof(float);
+                          (DecaySums<K>::SIZE + K + GLA_BACK) * sizeof(float);
     for (int last = a.NC; last > 0; last -= most) {
         const int first = last > most ? last - most : 0, chunks = last - first;
         const Bf16 *dS = (Bf16 *)work + (size_t)d->B * d->Hk * chunks * each;

@@ -12,8 +12,8 @@
  *       dq_i = s in_i o (S dO_i) + sum_{j<=i} dqk_ij e^{b_i - b_j} o k_j
  *       dk_i = -in_i o (S dR_i) + sum_{j<i} dkk_ij e^{b_i - b_j} o k_j                          what token i reads
  *            + out_i o (dS w_i) + sum_{j>=i} e^{b_j - b_i} o (dqk_ji q_j + dkk_ji k_j)          what it writes
- *       dg_t = sum_{i >= t} x_i, x = q o dq + k o (dk read - dk written), in the last row also all o <S, dS> + sum_j
- *       k_j o out_j o (dS w_j)
+ *       dg_t = all o <S, dS> + sum_{i >= t} x_i + sum_{j < t} k_j o out_j o (dS w_j),
+ *       x = q o dq + k o (dk read - dk written without its first term)
  * The terms i = j of dqk have no decay in them; as in gla_mma_backward.cu they are kept out of x, and the sum begins
  * again at a start. */
 enum { KDA_BACK = 256 };
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(KDA_SCAN, 1)
 // ---- parallel ----
 /* Rows and sums of a chunk that outlive the loop over its channels. */
 template <int K> struct KdaSums {
-    enum { END = 0, INNER = 4 * K, LAST = 5 * K, DBETA = 6 * K, SIZE = DBETA + 2 * KDA_C };
+    enum { INNER = 0, LAST = K, DBETA = 2 * K, SIZE = DBETA + 2 * KDA_C };
 };
 /* dS (K x K, bf16, global) into the tile of S, row sums of S o dS on the way into `inner`. */
 template <int K> __device__ void kda_swap_state(SHARED_PTR(Bf16) Ss, SHARED_PTR(float) inner, const Bf16 *dS) {
@@ -226,29 +226,29 @@ template <int K> __device__ void kda_reads(float (&dk)[K / 32][2][4], const KdaS
         kda_put<K>(dq, y, t, c0);
     }
 }
-/* What they write, with dS in S's place: the rest of dk and x, and the share of the last row of dg into its sums. */
+/* What they write, with dS in S's place: the rest of dk and x; and k o its first term, which dg sums by itself, in the
+ * place of dO and D. */
 template <int K> __device__ void kda_writes(float (&dk)[K / 32][2][4], KdaTiles t) {
     t.row = forgotten(t.row), t.g8 = forgotten(t.g8);
     const bool mild = decay_mild<K>(t.b, t.row * 16);
     const int last = (KDA_C - 1) * DecaySums<K>::LD, last_from = t.from[KDA_C - 1];
+    SHARED_PTR(Bf16) again = t.o;
+    SHARED_PTR(float) fars = shared_take<float>(again, DecaySums<K>::SIZE);
 #pragma unroll
     for (int p = 0; p < K / 32; p++) {
         const int c0 = t.half * (K / 2) + p * 16;
-        float pairs[1][2][4] = {}, y[2][4] = {}, ends[4] = {0, 0, 0, 0};
+        float pairs[1][2][4] = {}, y[2][4] = {};
         decay_rows<K, true>(pairs, {t.dqk, t.dkk}, {t.q, t.k}, t.b, t.row, c0, mild);
         tile_mma<K, K, false, false, 2>(y, t.w, t.S, t.row * 16, c0, K);
 #pragma unroll
         for (int e = 0; e < 8; e++) {
-            const int i = t.row * 16 + t.g8 + e / 2 % 2 * 8, c = c0 + e / 4 * 8 + t.t2 + e % 2;
-            const float out = last_from > i ? 0.0f : __expf(t.b[last + c] - t.b[i * DecaySums<K>::LD + c]),
-                        k = t.k[i * Tile<K>::LD + c], far = out * y[e / 4][e % 4], dk_ic = far + pairs[0][e / 4][e % 4];
-            ends[e / 4 * 2 + e % 2] += k * far;
-            t.x[i * DecaySums<K>::LD + c] = t.x[i * DecaySums<K>::LD + c] - k * dk_ic;
-            dk[p][e / 4][e % 4] += dk_ic + t.diagonal[i] * (float)t.q[i * Tile<K>::LD + c];
-        }
-        for (int z = 0; z < 4; z++) {
-            for (int s = 4; s < WARP; s *= 2) ends[z] += __shfl_xor_sync(FULL, ends[z], s);
-            if (t.g8 == 0) t.sums[KdaSums<K>::END + t.row * K + c0 + z / 2 * 8 + t.t2 + z % 2] = ends[z];
+            const int i = t.row * 16 + t.g8 + e / 2 % 2 * 8, c = c0 + e / 4 * 8 + t.t2 + e % 2,
+                      at = i * DecaySums<K>::LD + c;
+            const float out = last_from > i ? 0.0f : __expf(t.b[last + c] - t.b[at]), k = t.k[i * Tile<K>::LD + c],
+                        far = out * y[e / 4][e % 4], near = pairs[0][e / 4][e % 4];
+            fars[at] = k * far;
+            t.x[at] = t.x[at] - k * near;
+            dk[p][e / 4][e % 4] += far + near + t.diagonal[i] * (float)t.q[i * Tile<K>::LD + c];
         }
     }
 }
@@ -321,13 +321,18 @@ __global__ void __launch_bounds__(KDA_BACK, 1)
         for (int p = 0; p < K / 32; p++)
             kda_put<K>({dk ? dk + at : dk, sum_k, n, a.Hk * K, first, last}, dk_h[p], t, half * (K / 2) + p * 16);
         __syncthreads();
+        SHARED_PTR(Bf16) again = t.o;
+        SHARED_PTR(float) fars = shared_take<float>(again, DecaySums<K>::SIZE);
         for (int c = threadIdx.x; c < K && dg; c += KDA_BACK) {
-            float run = sums[Sums::LAST + c] * sums[Sums::INNER + c];
-            for (int r = 0; r < 4; r++) run += sums[Sums::END + r * K + c];
+            float run = sums[Sums::LAST + c] * sums[Sums::INNER + c], before = 0;
             for (int i = KDA_C - 1; i >= 0; i--) {
                 run += xs[i * DecaySums<K>::LD + c];
                 if (i < n && begins(start, b, a.T, t0 + i)) run = 0;
                 else if (i < n) dg[(head + (size_t)i * a.H) * K + c] += run;
+            }
+            for (int i = 0; i < n; i++) { // 0 up to the last document's start
+                dg[(head + (size_t)i * a.H) * K + c] += before;
+                before += fars[i * DecaySums<K>::LD + c];
             }
         }
         for (int i = threadIdx.x; i < n && dbeta; i += KDA_BACK)
