@@ -79,23 +79,26 @@ START_TEST(test_squad_unicode) {
     static const struct {
         const char *text, *gold;
         double exact;
-    } row[] = {
-        {"the\xc2\xa0tower", "tower", 1},                                                // U+00A0 separates
-        {"a\xe2\x80\x83tower\xe3\x80\x80of", "tower of", 1},                             // U+2003, U+3000
-        {"tower\xe2\x80\x93the\xe2\x80\x93end", "tower\xe2\x80\x93 \xe2\x80\x93end", 1}, // an article beside dashes
-        {"\xe2\x80\x9cThe tower\xe2\x80\x9d", "\xe2\x80\x9c tower\xe2\x80\x9d", 1},      // and beside a curly quote
-        {"the_end", "theend", 1},                                                        // punctuation goes first
-        {"ath\xc3\xa9", "ath\xc3\xa9", 1},                                               // no article in a word
-        {"\xc3\xa9"
-         "a",
-         "\xc3\xa9"
-         "a",
-         1},
-        {"VI\xe1\xbb\x86T NAM", "Vi\xe1\xbb\x87t Nam", 1},                           // Vietnamese
-        {"\xce\x9f\xce\x94\xce\x9f\xce\xa3", "\xce\xbf\xce\xb4\xce\xbf\xcf\x82", 1}, // the last sigma
-        {"\xd4\xb1", "\xd5\xa1", 1},                                                 // Armenian
-        {"\xef\xbc\xa1", "\xef\xbd\x81", 1},                                         // full width
-        {"\xc4\xb0", "i\xcc\x87", 1}};
+    } row[] = {{"the\xc2\xa0tower", "tower", 1},                    // U+00A0 separates
+               {"a\xe2\x80\x83tower\xe3\x80\x80of", "tower of", 1}, // U+2003, U+3000
+               {"tower\xe2\x80\x93the\xe2\x80\x93"
+                "end",
+                "tower\xe2\x80\x93 \xe2\x80\x93"
+                "end",
+                1},                                                                        // an article beside dashes
+               {"\xe2\x80\x9cThe tower\xe2\x80\x9d", "\xe2\x80\x9c tower\xe2\x80\x9d", 1}, // and beside a curly quote
+               {"the_end", "theend", 1},                                                   // punctuation goes first
+               {"ath\xc3\xa9", "ath\xc3\xa9", 1},                                          // no article in a word
+               {"\xc3\xa9"
+                "a",
+                "\xc3\xa9"
+                "a",
+                1},
+               {"VI\xe1\xbb\x86T NAM", "Vi\xe1\xbb\x87t Nam", 1},                           // Vietnamese
+               {"\xce\x9f\xce\x94\xce\x9f\xce\xa3", "\xce\xbf\xce\xb4\xce\xbf\xcf\x82", 1}, // the last sigma
+               {"\xd4\xb1", "\xd5\xa1", 1},                                                 // Armenian
+               {"\xef\xbc\xa1", "\xef\xbd\x81", 1},                                         // full width
+               {"\xc4\xb0", "i\xcc\x87", 1}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         char *gold[] = {(char *)(uintptr_t)row[i].gold};
         double exact, f1;
