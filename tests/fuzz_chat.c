@@ -1,4 +1,5 @@
-/* fuzz_chat.c - any bytes as a chat template and as a model's answer: a prompt or one line; scores within their range. */
+/* fuzz_chat.c - any bytes as a chat template and as a model's answer: a prompt or one line; scores within their range.
+ * */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -21,8 +21,8 @@ static uint32_t lower(uint32_t c) {
     return c;
 }
 
-/* As Python's str.lower: a capital sigma at the end of a word has a small form of its own, a capital I with a dot has two
- * characters. */
+/* As Python's str.lower: a capital sigma at the end of a word has a small form of its own, a capital I with a dot
+ * becomes two characters. */
 static int put_lower(TextBuf *out, const char *s, size_t n, Err *e) {
     int word = 0; // a letter stands before
     for (size_t i = 0; i < n;) {

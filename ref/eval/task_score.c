@@ -11,7 +11,8 @@
 /* lm-evaluation-harness's gsm8k (version 3), its regular expressions by hand:
  *   strict-match      #### (\-?[0-9\.\,]+)             the first match
  *   flexible-extract  (-?[$0-9.,]{2,})|(-?[0-9]+)      the last match
- * What they give, and the gold answer, loses "," "$", all up to "#### ", and one "." at the end, and must then be equal. */
+ * What they give, and the gold answer, loses "," "$", all up to "#### ", and one "." at the end; then both are
+ * compared. */
 static size_t number_strict(const char *text, const char **from) {
     for (const char *p = text; (p = strstr(p, "#### ")); p++) {
         const char *s = p + 5;
