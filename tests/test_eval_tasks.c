@@ -74,6 +74,78 @@ START_TEST(test_squad) {
 }
 END_TEST
 
+/* What differs where a text is not ASCII: blanks, words, capitals. Golden from the official script. */
+START_TEST(test_squad_unicode) {
+    static const struct {
+        const char *text, *gold;
+        double exact;
+    } row[] = {{"the\xc2\xa0tower", "tower", 1},                    // U+00A0 separates
+               {"a\xe2\x80\x83tower\xe3\x80\x80of", "tower of", 1}, // U+2003, U+3000
+               {"tower\xe2\x80\x93the\xe2\x80\x93"
+                "end",
+                "tower\xe2\x80\x93 \xe2\x80\x93"
+                "end",
+                1},                                                                        // an article beside dashes
+               {"\xe2\x80\x9cThe tower\xe2\x80\x9d", "\xe2\x80\x9c tower\xe2\x80\x9d", 1}, // and beside a curly quote
+               {"the_end", "theend", 1},                                                   // punctuation goes first
+               {"ath\xc3\xa9", "ath\xc3\xa9", 1},                                          // no article in a word
+               {"\xc3\xa9"
+                "a",
+                "\xc3\xa9"
+                "a",
+                1},
+               {"VI\xe1\xbb\x86T NAM", "Vi\xe1\xbb\x87t Nam", 1},                           // Vietnamese
+               {"\xce\x9f\xce\x94\xce\x9f\xce\xa3", "\xce\xbf\xce\xb4\xce\xbf\xcf\x82", 1}, // the last sigma
+               {"\xd4\xb1", "\xd5\xa1", 1},                                                 // Armenian
+               {"\xef\xbc\xa1", "\xef\xbd\x81", 1},                                         // full width
+               {"\xc4\xb0", "i\xcc\x87", 1}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        char *gold[] = {(char *)(uintptr_t)row[i].gold};
+        double exact, f1;
+        Err e = {0};
+        ok(score_squad(row[i].text, gold, 1, &exact, &f1, &e), &e);
+        ck_assert_msg(exact == row[i].exact, "%zu: '%s' and '%s': %g", i, row[i].text, row[i].gold, exact);
+    }
+}
+END_TEST
+
+/* gsm8k's scores as the harness's regular expressions give them: strict, flexible. */
+START_TEST(test_numbers) {
+    static const struct {
+        const char *text, *gold;
+        double strict, flexible;
+    } row[] = {{"So 72.\n#### 72", "72", 1, 1},
+               {"#### Step 1: ..\n#### 72", "72", 1, 1}, // the first mark that has a number
+               {"#### 5-3", "5", 1, 0},
+               {"#### 5-3", "-3", 0, 1},
+               {"18 dollars...", "18", 0, 0}, // "..." is a match of its own
+               {"-$18", "18", 0, 0},
+               {"3..", "3", 0, 0},
+               {"3.", "3", 0, 1},
+               {"$1,234.", "1234", 0, 1},
+               {"#### 1,234", "1234", 1, 1},
+               {"#### -7.", "-7", 1, 1},
+               {"####72", "72", 0, 1},
+               {"the answer is 7 or 8", "8", 0, 1},
+               {"no number", "7", 0, 0},
+               {"", "7", 0, 0},
+               {"a - 5", "5", 0, 1},
+               {"12#### 13 #### 14", "13", 1, 0}};
+    const EvalTask *t = task_find("gsm8k");
+    const EvalSet set = {0};
+    ck_assert_ptr_nonnull(t);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        char *gold[] = {(char *)(uintptr_t)row[i].gold};
+        const EvalDoc d = {.text = gold, .n_text = 1};
+        double score[4] = {-1, -1};
+        Err e = {0};
+        ok(task_text_scores(t, &set, &d, row[i].text, 0, score, &e), &e);
+        ck_assert_msg(score[0] == row[i].strict && score[1] == row[i].flexible, "'%s' against %s: %g %g", row[i].text,
+                      row[i].gold, score[0], score[1]);
+    }
+}
+END_TEST
+
 START_TEST(test_ties) {
     char *text[] = {" aa", " \xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9", " bb"};
     const double tie[] = {-2, -4, -2}, norm[] = {-2, -3.9, -2.5};
@@ -979,6 +1051,8 @@ END_TEST
 SUITE("eval_tasks") {
     CASE(test_match);
     CASE(test_squad);
+    CASE(test_squad_unicode);
+    CASE(test_numbers);
     CASE(test_ties);
     CASE(test_fake_models);
     CASE(test_places);

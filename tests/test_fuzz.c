@@ -1,5 +1,11 @@
 /* test_fuzz.c - every fuzz target over its corpus, without libFuzzer: testdata/fuzz/NAME.pack, and the files with a
  * verdict in their name. */
+#define LLVMFuzzerTestOneInput fuzz_chat
+#define score                  fuzz_chat_score
+#include "tests/suite.h"
+#include "tests/fuzz_chat.c"
+#undef score
+#undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput fuzz_checkpoint
 #include "tests/suite.h"
 #include "tests/fuzz_checkpoint.c"
@@ -22,6 +28,11 @@
 #define LLVMFuzzerTestOneInput fuzz_shard
 #include "tests/fuzz_shard.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_text
+#define use                    fuzz_text_use
+#include "tests/fuzz_text.c"
+#undef use
+#undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput fuzz_tokenizer
 #include "tests/fuzz_tokenizer.c"
 #undef LLVMFuzzerTestOneInput
@@ -32,6 +43,7 @@ static const struct {
     const char *name, *dir;
     int (*run)(const unsigned char *data, size_t size);
 } target[] = {
+    {"chat", NULL, fuzz_chat},
     {"checkpoint", "testdata/hostile/ckpt", fuzz_checkpoint},
     {"config", NULL, fuzz_config},
     {"encode", "testdata/hostile/json", fuzz_encode},
@@ -39,6 +51,7 @@ static const struct {
     {"json", "testdata/hostile/json", fuzz_json},
     {"safetensors", "testdata/st", fuzz_safetensors},
     {"shard", "testdata/hostile/shard", fuzz_shard},
+    {"text", NULL, fuzz_text},
     {"tokenizer", "testdata/hostile/tok", fuzz_tokenizer},
 };
 

@@ -340,7 +340,7 @@ static const struct {
     {{.post = TEMPLATE("[{\"Sequence\":{\"id\":\"B\"}}]", "{}")}, "Sequence: 'B'"},
     {{.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}}]", "{}")}, "no ids for 'x'"},
     {{.post = TEMPLATE("[{\"SpecialToken\":{\"id\":\"x\"}}]", "{\"x\":{\"ids\":[77]}}")}, "id 77 of 'x' is no token"},
-    {{.decoder = "null"}, "decoder: ''"},
+    {{.decoder = "null"}, "decoder: got null"},
     {{.decoder = "{\"type\":\"WordPiece\"}"}, "decoder: 'WordPiece'"},
     {{.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}"},
      "at this place: 'ByteFallback'"},

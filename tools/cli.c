@@ -261,7 +261,8 @@ static int flag_apply(Cli *c, char **argv, int argc, int *i, int first, const ch
     if (is_official && !value) return c->official = 1, OK;
     const int negated =
         !strncmp(name, "no-", 3) && !find(c, name, &f) && find(c, name + 3, &f) && f.row->kind == OPT_BOOL;
-    if (!is_config && !is_set && !find(c, negated ? name + 3 : name, &f)) return unknown(c, name, e);
+    if (!is_config && !is_set && !find(c, negated ? name + 3 : name, &f))
+        return unknown(c, argv[*i][1] == '-' ? name : argv[*i], e); // as it was typed
     if (f.row && f.row->kind == OPT_BOOL && !value)
         return first ? OK : cli_set(c, f.row->key, negated ? "false" : "true", e);
     if (!value) {

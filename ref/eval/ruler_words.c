@@ -133,18 +133,23 @@ static int vocabulary_draw(Ruler *r, int size, Vocabulary *v, Err *e) {
     return OK;
 }
 
+/* How often the word of rank w, from 0, stands among n: n / ((w+1)^2 zeta(2)) times. */
+static int coded_count(int n, int w) {
+    const double zeta = 1.6449340668482264; // pi^2 / 6
+    return (int)(n * pow(w + 1, -2.0) / zeta);
+}
+
 /* n words in all: the k-th of the vocabulary n / (k^2 zeta(2)) times, shuffled with a fixed seed. */
 static int coded_text(const Ruler *r, const Vocabulary *v, int n, Draw *d, Err *e) {
     static const char prefix[] =
         "Answer: According to the coded text above, the three most frequently appeared words are:";
-    const double zeta = 1.6449340668482264; // pi^2 / 6
     void *mem;
     int k = 0;
     draw_clear(d);
     TRY(mem_alloc(&mem, ((size_t)n + 1) * sizeof(int), "coded text", e));
     int *list = mem;
     for (int w = 0; w < v->n; w++) {
-        const int count = (int)(n * pow(w + 1, -2.0) / zeta);
+        const int count = coded_count(n, w);
         for (int i = 0; i < count && k < n; i++) list[k++] = w;
     }
     PyRandom fixed;
@@ -174,6 +179,17 @@ static int counted(Ruler *r, const Vocabulary *v, int n, Draw *d, size_t *tokens
     return token_count(r->count, d->text.text, d->text.len, tokens, e);
 }
 
+/* Are the three answers in a text of n words, the third more often than the word that comes next? The originals do not
+ * ask, and make questions without an answer of short texts; the lite flavour refuses them. */
+static int fwe_answerable(const Ruler *r, int n, Err *e) {
+    const int third = coded_count(n, 3), fourth = coded_count(n, 4);
+    if (r->flavour != RULER_LITE || (third > 0 && third > fourth)) return OK;
+    err_set(e, ERR_USAGE,
+            "ruler_fwe: %d tokens hold %d words: the third answer is in the text %d times, the next word %d times",
+            r->L, n, third, fourth);
+    return err_hint(e, "use a larger --max-len");
+}
+
 static int fwe_samples(Ruler *r, int L, int samples, Vocabulary *v, Draw *d, EvalSet *out, Err *e) {
     const int size = L / 50 > 4 ? L / 50 : 4, // noise and the three answers
         step = r->flavour == RULER_LITE ? 1 : L / 32;
@@ -187,6 +203,7 @@ static int fwe_samples(Ruler *r, int L, int samples, Vocabulary *v, Draw *d, Eva
         TRY(vocabulary_draw(r, size, v, e));
         TRY(counted(r, v, n = fit, d, &tokens, e));
         while (tokens > (size_t)L) TRY(counted(r, v, n -= step, d, &tokens, e));
+        TRY(fwe_answerable(r, n, e));
         TRY(draw_emit(r, d, " ", out, e));
     }
     return OK;

@@ -2,29 +2,39 @@
 #include "eval/score.h"
 #include "base/mem.h"
 #include "base/text_buf.h"
+#include "eval/lower_table.h"
 #include "text/unicode.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 static uint32_t lower(uint32_t c) {
+    size_t lo = 0, hi = sizeof lower_runs / sizeof *lower_runs;
     if (c < 0x80) return c >= 'A' && c <= 'Z' ? c + 32 : c;
-    if ((c >= 0xc0 && c <= 0xde && c != 0xd7) || (c >= 0x391 && c <= 0x3a9) || (c >= 0x410 && c <= 0x42f))
-        return c + 32;
-    if (c >= 0x400 && c <= 0x40f) return c + 80;
-    if (c == 0x130 || c == 0x178) return c == 0x178 ? 0xff : c;
-    const int odd = (c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17e); // capitals are odd here, even elsewhere
-    if (c >= 0x100 && c <= 0x17e && (c & 1) == (unsigned)odd && c != 0x138 && c != 0x149) return c + 1;
+    while (lo < hi) {
+        const size_t mid = (lo + hi) / 2;
+        if (c > lower_runs[mid].last) lo = mid + 1;
+        else if (c < lower_runs[mid].first) hi = mid;
+        else
+            return (c - lower_runs[mid].first) % (uint32_t)lower_runs[mid].step ? c : c + (uint32_t)lower_runs[mid].add;
+    }
     return c;
 }
 
+/* As Python's str.lower: a capital sigma at the end of a word has a small form of its own, a capital I with a dot
+ * becomes two characters. */
 static int put_lower(TextBuf *out, const char *s, size_t n, Err *e) {
+    int word = 0; // a letter stands before
     for (size_t i = 0; i < n;) {
-        uint32_t c;
+        uint32_t c, next = 0;
         char bytes[4];
         const size_t step = utf8_decode(s + i, n - i, &c);
+        if (i + step < n) utf8_decode(s + i + step, n - i - step, &next);
+        const int last = word && (next == UTF8_BAD || !(char_flags(next) & CHAR_LETTER));
         if (c == UTF8_BAD) textbuf_put(out, s + i, step);
-        else textbuf_put(out, bytes, utf8_encode(bytes, lower(c)));
+        else if (c == 0x130) textbuf_puts(out, "i\xcc\x87");
+        else textbuf_put(out, bytes, utf8_encode(bytes, c == 0x3a3 && last ? 0x3c2 : lower(c)));
+        word = c != UTF8_BAD && char_flags(c) & CHAR_LETTER;
         i += step;
     }
     return textbuf_end(out, e);
@@ -70,26 +80,43 @@ int score_contains(const char *generated, const char *value, double *score, Err 
 
 /* ---- SQuAD ---- */
 
-/* Lower case, ASCII punctuation dropped, the articles a, an, the dropped, words joined by one space. */
+/* What Python's str.split splits at, and what its \w matches. */
+static int splits(uint32_t c) { return c != UTF8_BAD && (char_flags(c) & CHAR_SPACE || (c >= 28 && c <= 31)); }
+static int in_word(uint32_t c) { return c != UTF8_BAD && (c == '_' || char_flags(c) & (CHAR_LETTER | CHAR_NUMBER)); }
+
+/* An article in s[at..n) that begins a word, which is the whole of it: its length, else 0. */
+static size_t article_at(const char *s, size_t n, size_t at) {
+    static const char *const article[] = {"the", "an", "a"};
+    for (int i = 0; i < 3; i++) {
+        const size_t k = strlen(article[i]);
+        uint32_t next = 0;
+        if (n - at < k || memcmp(s + at, article[i], k)) continue;
+        if (at + k < n) utf8_decode(s + at + k, n - at - k, &next);
+        if (at + k == n || !in_word(next)) return k;
+    }
+    return 0;
+}
+
+/* As the official script: lower case, ASCII punctuation dropped, the articles a, an, the become blanks where they are
+ * words (\b), words joined by one blank. */
 static int normalize(TextBuf *out, const char *s, Err *e) {
     TextBuf low = {0};
     int rc = put_lower(&low, s, strlen(s), e);
     size_t n = 0;
     for (size_t i = 0; i < low.len; i++)
         if (!strchr("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", low.text[i])) low.text[n++] = low.text[i];
-    if (low.text) low.text[n] = 0;
+    int word = 0, gap = 0; // a character of a word stands before; a blank is due
     for (size_t i = 0; i < n && !rc;) {
-        size_t j = i;
-        while (j < n && !is_space(low.text[j])) j++;
-        const char *w = low.text + i;
-        const size_t k = j - i;
-        const int article =
-            (k == 1 && *w == 'a') || (k == 2 && !memcmp(w, "an", 2)) || (k == 3 && !memcmp(w, "the", 3));
-        if (k && !article) {
-            if (out->len) textbuf_puts(out, " ");
-            textbuf_put(out, w, k);
+        uint32_t c;
+        const size_t step = utf8_decode(low.text + i, n - i, &c), article = word ? 0 : article_at(low.text, n, i);
+        if (article || splits(c)) gap = 1;
+        else {
+            if (gap && out->len) textbuf_puts(out, " ");
+            textbuf_put(out, low.text + i, step);
+            gap = 0;
         }
-        i = j + 1;
+        word = !article && in_word(c);
+        i += article ? article : step;
     }
     textbuf_free(&low);
     return rc ? rc : textbuf_end(out, e);

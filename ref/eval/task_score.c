@@ -3,42 +3,57 @@
 #include "base/mem.h"
 #include "eval/score.h"
 #include "eval/task_parts.h"
-#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The last number of a text, as GSM8K's flexible-extract finds it: $ and commas do not count. */
-static void last_number(const char *text, char *dst, size_t cap) {
-    const char *at = NULL, *end = NULL;
-    for (const char *p = text; *p;) {
-        const char *q = p + (*p == '-');
-        if (!isdigit((unsigned char)*q)) {
-            p++;
-            continue;
-        }
-        at = p;
-        while (isdigit((unsigned char)*q) || ((*q == ',' || *q == '.') && isdigit((unsigned char)q[1]))) q++;
-        p = end = q;
+/* lm-evaluation-harness's gsm8k (version 3), its regular expressions by hand:
+ *   strict-match      #### (\-?[0-9\.\,]+)             the first match
+ *   flexible-extract  (-?[$0-9.,]{2,})|(-?[0-9]+)      the last match
+ * What they give, and the gold answer, loses "," "$", all up to "#### ", and one "." at the end; then both are
+ * compared. */
+static size_t number_strict(const char *text, const char **from) {
+    for (const char *p = text; (p = strstr(p, "#### ")); p++) {
+        const char *s = p + 5;
+        const size_t sign = *s == '-', n = strspn(s + sign, "0123456789.,");
+        if (n) return *from = s, sign + n;
     }
-    size_t n = 0;
-    for (; at && at < end && n + 1 < cap; at++)
-        if (*at != ',') dst[n++] = *at;
-    dst[n] = 0;
+    return 0;
+}
+static size_t number_flexible(const char *text, const char **from) {
+    size_t found = 0;
+    for (const char *p = text; *p;) {
+        const size_t sign = *p == '-', many = strspn(p + sign, "$0123456789.,"),
+                     digits = strspn(p + sign, "0123456789");
+        const size_t n = many >= 2 ? sign + many : digits ? sign + digits : 0;
+        if (n) *from = p, found = n;
+        p += n ? n : 1;
+    }
+    return found;
+}
+static void number_clean(const char *s, size_t n, char *dst, size_t cap) {
+    size_t k = 0;
+    for (size_t i = n; i >= 5; i--)
+        if (!memcmp(s + i - 5, "#### ", 5)) {
+            s += i, n -= i;
+            break;
+        }
+    for (size_t i = 0; i < n && k + 1 < cap; i++)
+        if (s[i] != ',' && s[i] != '$') dst[k++] = s[i];
+    if (k && dst[k - 1] == '.') k--;
+    dst[k] = 0;
 }
 
-/* exact: the first "#### NUMBER"; flexible: the last number at all. */
 static void number_scores(const char *text, const char *gold, double score[2]) {
     char want[64], got[64];
-    const char *mark = strstr(text, "#### ");
-    char head[64] = "";
-    if (mark) snprintf(head, sizeof head, "%.*s", (int)strspn(mark + 5, "-0123456789.,"), mark + 5);
-    last_number(gold, want, sizeof want);
-    last_number(head, got, sizeof got);
-    score[0] = want[0] && !strcmp(want, got);
-    last_number(text, got, sizeof got);
-    score[1] = want[0] && !strcmp(want, got);
+    number_clean(gold, strlen(gold), want, sizeof want);
+    for (int flexible = 0; flexible < 2; flexible++) {
+        const char *from = "[invalid]";
+        const size_t n = flexible ? number_flexible(text, &from) : number_strict(text, &from);
+        number_clean(from, n ? n : strlen(from), got, sizeof got);
+        score[flexible] = !strcmp(want, got);
+    }
 }
 
 static double drill_score(const EvalTask *t, const EvalDoc *d, const char *text) {

@@ -458,6 +458,24 @@ static int put_all(JsonOut *o, const Vocabulary *v, Err *e) {
     return json_out_end(o, e);
 }
 
+/* What was made of the file's tokenizer cannot be read: said of the file, which the user has. A token that is there
+ * twice is the usual reason. */
+static int made_refused(const Vocabulary *v, int rc, Err *e) {
+    Vocab known = {0};
+    Err why = {0};
+    for (size_t i = 0; rc == ERR_INPUT && i < v->n && !why.code; i++) {
+        const VocabEntry *k = vocab_find(&known, v->token[i].s, v->token[i].n);
+        if (k)
+            err_set(&why, ERR_INPUT, "%s: tokenizer.ggml.tokens: '%.*s' is there twice: ids %d and %zu", v->g->path,
+                    (int)(v->token[i].n < 80 ? v->token[i].n : 80), v->token[i].s, k->id, i);
+        else vocab_add(&known, v->token[i].s, v->token[i].n, (int)i, 1, &why);
+    }
+    vocab_free(&known);
+    if (why.code == ERR_INPUT && e) *e = why;
+    else err_prefix(e, "%s", v->g->path);
+    return rc;
+}
+
 int gguf_tokenizer_json(char **text, size_t *len, const Gguf *g, Err *e) {
     Vocabulary v;
     JsonOut o = {0};
@@ -467,7 +485,7 @@ int gguf_tokenizer_json(char **text, size_t *len, const Gguf *g, Err *e) {
     int rc = vocabulary_open(&v, g, e);
     if (!rc) rc = put_all(&o, &v, e);
     if (!rc && (rc = tokenizer_parse(&check, o.text, o.len, "its tokenizer.json", e)) != OK)
-        err_prefix(e, "%s", g->path);
+        rc = made_refused(&v, rc, e);
     tokenizer_close(check);
     mem_free(v.token);
     if (rc) json_out_free(&o);

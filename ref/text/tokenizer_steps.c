@@ -291,6 +291,10 @@ int load_decoder(Loader *l, JsonRef r) {
     const char *type;
     int prepend, cut, stage = 0;
     TRY(part_type(l, r, "decoder", &type));
+    if (!*type) {
+        err_set(l->e, ERR_INPUT, "%s: decoder: got null, expected ByteLevel, Metaspace or Sequence", j->file);
+        return err_hint(l->e, "without a decoder the tokens of a text would be joined by blanks");
+    }
     if (is(type, "ByteLevel")) return d->kind = DECODE_BYTES, OK;
     if (is(type, "Metaspace")) {
         d->kind = DECODE_META;
