@@ -17,10 +17,10 @@ static const struct {
     unsigned bit;
     char letter;
 } common_rows[] = {
-    {{"model", "model directory", OPT_TEXT, AT(model), 0, sizeof((CliCommon *)0)->model, NULL, AFFECTS_LOOKS},
+    {{"model", "model directory", OPT_PATH, AT(model), 0, sizeof((CliCommon *)0)->model, NULL, AFFECTS_LOOKS},
      CLI_MODEL,
      'm'},
-    {{"output", "where the results go", OPT_TEXT, AT(output), 0, sizeof((CliCommon *)0)->output, NULL, AFFECTS_LOOKS},
+    {{"output", "where the results go", OPT_PATH, AT(output), 0, sizeof((CliCommon *)0)->output, NULL, AFFECTS_LOOKS},
      CLI_OUTPUT,
      'o'},
     {{"seed", "seed of everything random", OPT_U64, AT(seed), 0, 0, NULL, AFFECTS_EVALUATION}, CLI_SEED, 's'},
@@ -193,6 +193,19 @@ static int config_object(Cli *c, const Json *j, JsonRef object, const char *pref
     return OK;
 }
 
+/* A path in a configuration file is relative to that file, so that the run does not depend on where it is begun. */
+static int config_path(Cli *c, const char *file, const char *key, TextBuf *b, Err *e) {
+    Found f;
+    const char *slash = strrchr(file, '/');
+    if (!slash || !b->len || b->text[0] == '/' || !find(c, key, &f) || f.row->kind != OPT_PATH) return OK;
+    TextBuf whole = {0};
+    textbuf_put(&whole, file, (size_t)(slash + 1 - file));
+    textbuf_put(&whole, b->text, b->len);
+    textbuf_free(b);
+    *b = whole;
+    return textbuf_end(b, e);
+}
+
 static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int depth, Err *e) {
     if (json_kind(j, r) == JSON_NULL || !strcmp(key, "official")) return OK; // null: the default; official: read first
     if (json_kind(j, r) == JSON_OBJECT) {
@@ -206,6 +219,7 @@ static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int de
         rc = config_scalar(j, at, &b, e);
     }
     if (!rc) rc = textbuf_end(&b, e);
+    if (!rc) rc = config_path(c, j->file, key, &b, e);
     if (!rc) rc = cli_set(c, key, b.text, e);
     if (rc && e && !strstr(e->msg, j->file)) err_prefix(e, "%s", j->file);
     textbuf_free(&b);

@@ -16,7 +16,7 @@ typedef struct {
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
     {"prompt", "text to go on from", OPT_TEXT, AT(prompt), 0, 16384, NULL, AFFECTS_EVALUATION},
-    {"prompt_file", "the same from a file (- is stdin)", OPT_TEXT, AT(prompt_file), 0, 1024, NULL, AFFECTS_EVALUATION},
+    {"prompt_file", "the same from a file (- is stdin)", OPT_PATH, AT(prompt_file), 0, 1024, NULL, AFFECTS_EVALUATION},
     {"max_new_tokens", "at most so many tokens", OPT_INT, AT(max_new_tokens), 0, 1 << 24, NULL, AFFECTS_EVALUATION},
     {"temperature", "0 is greedy", OPT_REAL, AT(temperature), 0, 1e6, NULL, AFFECTS_EVALUATION},
     {"top_k", "only the k likeliest, 0 = all", OPT_INT, AT(top_k), 0, 1 << 24, NULL, AFFECTS_EVALUATION},
@@ -26,7 +26,7 @@ static const Option rows[] = {
     {"no_special", "no BOS in front of the prompt", OPT_BOOL, AT(no_special), 0, 0, NULL, AFFECTS_EVALUATION},
     {"ignore_eos", "go on after an end-of-text token", OPT_BOOL, AT(ignore_eos), 0, 0, NULL, AFFECTS_EVALUATION},
     {"stats", "speed and memory on stderr at the end", OPT_BOOL, AT(stats), 0, 0, NULL, AFFECTS_EVALUATION},
-    {"dump", "write the prompt's activations into this directory (also: environment DUMP)", OPT_TEXT, AT(dump), 0, 1024,
+    {"dump", "write the prompt's activations into this directory (also: environment DUMP)", OPT_PATH, AT(dump), 0, 1024,
      NULL, AFFECTS_EVALUATION},
     {"prefill", "tokens of the prompt read at once", OPT_INT, AT(prefill), 1, 65536, NULL, AFFECTS_EVALUATION},
 };

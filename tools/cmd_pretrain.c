@@ -16,8 +16,8 @@ typedef struct {
 } Extra;
 #define AT(f) offsetof(Extra, f)
 static const Option rows[] = {
-    {"text", "text or JSONL file, or token shard (.tok)", OPT_TEXT, AT(text), 0, 1024, NULL, AFFECTS_LOOKS},
-    {"tokenizer", "tokenizer.json or a directory that has one; empty: one token per byte", OPT_TEXT, AT(tokenizer), 0,
+    {"text", "text or JSONL file, or token shard (.tok)", OPT_PATH, AT(text), 0, 1024, NULL, AFFECTS_LOOKS},
+    {"tokenizer", "tokenizer.json or a directory that has one; empty: one token per byte", OPT_PATH, AT(tokenizer), 0,
      1024, NULL, AFFECTS_EVALUATION},
     {"document_separator", "between documents of a plain text; empty: one document", OPT_TEXT, AT(document_separator),
      0, 64, NULL, AFFECTS_EVALUATION},
