@@ -31,7 +31,8 @@ COVERED = $(patsubst %.c,$(B)/%.o,$(filter ref/io/% ref/text/% ref/base/file.c,$
 LIBOBJ = $(REF:%.c=$(B)/%.o) $(B)/ref/ops/ref_ops32.o $(B)/ref/ops/ref_ops64.o $(CPU:%.c=$(B)/%.o)
 
 .DEFAULT_GOAL := all
-all: hybridize ## build ./hybridize (the default)
+# The slow files first, so that no core is left with one of them at the end.
+all: $(CPU:%.c=$(B)/%.o) hybridize ## build ./hybridize (the default)
 
 # The program; cuda/rules.mk has the one with the device (make cuda) and the one with the emulated device (make emu).
 COMMANDS = $(filter-out $(B)/tools/main.o,$(CMDS:%.c=$(B)/%.o)) $(B)/libtools.a $(B)/libhyb.a

@@ -25,7 +25,7 @@ static const struct {
      'o'},
     {{"seed", "seed of everything random", OPT_U64, AT(seed), 0, 0, NULL, AFFECTS_EVALUATION}, CLI_SEED, 's'},
     {{"device", "cpu, cpu-bf16, ref32, ref64, ref-bf16, or cuda[:i] where built", OPT_TEXT, AT(device), 0,
-      sizeof((CliCommon *)0)->device, NULL, AFFECTS_LOOKS},
+      sizeof((CliCommon *)0)->device, NULL, AFFECTS_STAGE1},
      CLI_BACKEND,
      0},
     {{"threads", "threads of the cpu backend, 0 = all cores", OPT_INT, AT(threads), 0, 4096, NULL, AFFECTS_LOOKS},
