@@ -31,7 +31,8 @@ COVERED = $(patsubst %.c,$(B)/%.o,$(filter ref/io/% ref/text/% ref/base/file.c,$
 LIBOBJ = $(REF:%.c=$(B)/%.o) $(B)/ref/ops/ref_ops32.o $(B)/ref/ops/ref_ops64.o $(CPU:%.c=$(B)/%.o)
 
 .DEFAULT_GOAL := all
-all: hybridize ## build ./hybridize (the default)
+# The slow files first, so that no core is left with one of them at the end.
+all: $(CPU:%.c=$(B)/%.o) hybridize ## build ./hybridize (the default)
 
 # The program; cuda/rules.mk has the one with the device (make cuda) and the one with the emulated device (make emu).
 COMMANDS = $(filter-out $(B)/tools/main.o,$(CMDS:%.c=$(B)/%.o)) $(B)/libtools.a $(B)/libhyb.a
@@ -105,6 +106,18 @@ $(B)/tests/%: $(B)/tests/%.o $(B)/libtools.a $(B)/libhyb.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(shell pkg-config --libs check 2>/dev/null || echo -lcheck) $(LDLIBS) -o $@
 
+# ---- in place ---- (the page and the completion are printed by the program, from the tables of --help)
+install: $(B)/hybridize $(B)/hyb.pc ## program, man page, bash completion, and the library if it was built, under PREFIX (DESTDIR before it)
+	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 755 $(B)/hybridize $(DESTDIR)$(PREFIX)/bin/hybridize
+	@[ ! -f $(B)/hybridize-cuda ] || install -m 755 $(B)/hybridize-cuda $(DESTDIR)$(PREFIX)/bin/hybridize-cuda
+	$(B)/hybridize help man >$(DESTDIR)$(PREFIX)/share/man/man1/hybridize.1
+	$(B)/hybridize help completion >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/hybridize
+	@[ ! -f $(B)/libhyb.so ] || { install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include && \
+	  install -m 755 $(B)/libhyb.so $(DESTDIR)$(PREFIX)/lib/libhyb.so.1 && ln -sf libhyb.so.1 $(DESTDIR)$(PREFIX)/lib/libhyb.so && \
+	  install -m 644 tools/hyb.h $(DESTDIR)$(PREFIX)/include/hyb.h && \
+	  sed 's|^prefix=.*|prefix=$(PREFIX)|' $(B)/hyb.pc >$(DESTDIR)$(PREFIX)/lib/pkgconfig/hyb.pc; }
+
 # ---- tests ----
 test: libcheck $(TESTS:%=$(B)/tests/%) $(B)/hybridize ## build and run every test (installs libcheck with apt-get if it is missing and it may)
 	@tests/run.sh $(B)/test-logs $(TESTS:%=$(B)/tests/%)
@@ -145,6 +158,6 @@ clean: ## remove everything that make made
 	rm -rf build $(PROGRAMS)
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
-.PHONY: FORCE lib conformance all help clean test demo asan debug mutate tsan valgrind coverage fuzz lint format libcheck
+.PHONY: FORCE lib install conformance all help clean test demo asan debug mutate tsan valgrind coverage fuzz lint format libcheck
 .SECONDARY:
 -include cuda/rules.mk

@@ -374,6 +374,7 @@ static void value_other(const Option *r, const PipelineOptions *o, char *to, siz
         }
         return;
     case OPT_TEXT:
+    case OPT_PATH:
         ck_abort_msg("option '%s': say in CHANGES what to change it to", r->key);
     }
 }
@@ -525,6 +526,29 @@ START_TEST(backend_keys) {
 }
 END_TEST
 
+/* A path counts by what lies there (inputs_hash), not by its spelling. */
+START_TEST(paths) {
+    const OptionTable *t = pipeline_table();
+    PipelineOptions a, b;
+    int n = 0;
+    for (int i = 0; i < t->n; i++) {
+        Err e = {0};
+        if (t->row[i].kind != OPT_PATH) continue;
+        n++;
+        pipeline_defaults(&a);
+        pipeline_defaults(&b);
+        must(options_set(t, &a, t->row[i].key, "x/y", &e), &e);
+        const int counts = (t->row[i].affects & AFFECTS_NUMBERS) != 0; // whether there is one
+        ck_assert_int_eq(options_key(t, &a, AFFECTS_NUMBERS, 0) != options_key(t, &b, AFFECTS_NUMBERS, 0), counts);
+        ck_assert_int_eq(options_differ(t, &a, &b, AFFECTS_NUMBERS) != NULL, counts);
+        must(options_set(t, &b, t->row[i].key, "x/../x/y", &e), &e);
+        ck_assert_uint_eq(options_key(t, &a, ~0u, 0), options_key(t, &b, ~0u, 0));
+        ck_assert_ptr_null(options_differ(t, &a, &b, ~0u));
+    }
+    ck_assert_int_eq(n, 3); // teacher, text, student_init_ckpt
+}
+END_TEST
+
 /* Every option of pretraining either is part of the key of its checkpoints or says that it changes no number. */
 START_TEST(entries) {
     const OptionTable *tables[2] = {pipeline_table(), pretrain_table()};
@@ -552,5 +576,6 @@ SUITE("options") {
     CASE(other_files);
     CASE(devices);
     CASE(backend_keys);
+    CASE(paths);
     CASE(entries);
 }

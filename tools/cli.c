@@ -17,15 +17,15 @@ static const struct {
     unsigned bit;
     char letter;
 } common_rows[] = {
-    {{"model", "model directory", OPT_TEXT, AT(model), 0, sizeof((CliCommon *)0)->model, NULL, AFFECTS_LOOKS},
+    {{"model", "model directory", OPT_PATH, AT(model), 0, sizeof((CliCommon *)0)->model, NULL, AFFECTS_LOOKS},
      CLI_MODEL,
      'm'},
-    {{"output", "where the results go", OPT_TEXT, AT(output), 0, sizeof((CliCommon *)0)->output, NULL, AFFECTS_LOOKS},
+    {{"output", "where the results go", OPT_PATH, AT(output), 0, sizeof((CliCommon *)0)->output, NULL, AFFECTS_LOOKS},
      CLI_OUTPUT,
      'o'},
     {{"seed", "seed of everything random", OPT_U64, AT(seed), 0, 0, NULL, AFFECTS_EVALUATION}, CLI_SEED, 's'},
     {{"device", "cpu, cpu-bf16, ref32, ref64, ref-bf16, or cuda[:i] where built", OPT_TEXT, AT(device), 0,
-      sizeof((CliCommon *)0)->device, NULL, AFFECTS_LOOKS},
+      sizeof((CliCommon *)0)->device, NULL, AFFECTS_STAGE1},
      CLI_BACKEND,
      0},
     {{"threads", "threads of the cpu backend, 0 = all cores", OPT_INT, AT(threads), 0, 4096, NULL, AFFECTS_LOOKS},
@@ -193,6 +193,83 @@ static int config_object(Cli *c, const Json *j, JsonRef object, const char *pref
     return OK;
 }
 
+/* A path in a configuration file is relative to that file, so that the run does not depend on where it is begun. A text may
+ * be several, with commas between them; - is standard input. */
+static int config_path(Cli *c, const char *file, const char *key, TextBuf *b, Err *e) {
+    Found f;
+    const char *slash = strrchr(file, '/'), *item = b->text;
+    if (!slash || !b->len || !find(c, key, &f) || f.row->kind != OPT_PATH) return OK;
+    TextBuf whole = {0};
+    for (;;) {
+        const size_t n = strcmp(f.row->key, "text") ? strlen(item) : strcspn(item, ",");
+        if (item[0] != '/' && !(n == 1 && item[0] == '-')) textbuf_put(&whole, file, (size_t)(slash + 1 - file));
+        textbuf_put(&whole, item, n);
+        if (!item[n]) break;
+        textbuf_put(&whole, ",", 1);
+        item += n + 1;
+    }
+    textbuf_free(b);
+    *b = whole;
+    return textbuf_end(b, e);
+}
+
+static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int depth, Err *e);
+
+static int config_scalar(const Json *j, JsonRef r, TextBuf *b, Err *e) {
+    int64_t i = 0;
+    uint64_t u = 0;
+    double d = 0;
+    switch (json_kind(j, r)) {
+    case JSON_TRUE:
+        textbuf_puts(b, "true");
+        return OK;
+    case JSON_FALSE:
+        textbuf_puts(b, "false");
+        return OK;
+    case JSON_STRING:
+        textbuf_puts(b, json_str(j, r, NULL));
+        return OK;
+    case JSON_INT:
+        TRY(json_want_int(j, r, "number", INT64_MIN, INT64_MAX, &i, e));
+        textbuf_printf(b, "%" PRId64, i);
+        return OK;
+    case JSON_UINT:
+        TRY(json_want_u64(j, r, "number", &u, e));
+        textbuf_printf(b, "%" PRIu64, u);
+        return OK;
+    case JSON_REAL:
+        TRY(json_want_real(j, r, "number", &d, e));
+        textbuf_printf(b, "%.17g", d);
+        return OK;
+    default:
+        return err_set(e, ERR_USAGE, "%s: expected a number, text, true or false, or a list of them", j->file);
+    }
+}
+
+static int config_object(Cli *c, const Json *j, JsonRef object, const char *prefix, int depth, Err *e) {
+    for (JsonRef r = json_first(j, object); r >= 0; r = json_next(j, r)) {
+        char key[256];
+        const char *name = json_key(j, r, NULL);
+        if (snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", name) >= (int)sizeof key)
+            return err_set(e, ERR_USAGE, "%s: a key is longer than %zu bytes", j->file, sizeof key);
+        TRY(config_node(c, j, r, key, depth, e));
+    }
+    return OK;
+}
+
+/* A path in a configuration file is relative to that file, so that the run does not depend on where it is begun. */
+static int config_path(Cli *c, const char *file, const char *key, TextBuf *b, Err *e) {
+    Found f;
+    const char *slash = strrchr(file, '/');
+    if (!slash || !b->len || b->text[0] == '/' || !find(c, key, &f) || f.row->kind != OPT_PATH) return OK;
+    TextBuf whole = {0};
+    textbuf_put(&whole, file, (size_t)(slash + 1 - file));
+    textbuf_put(&whole, b->text, b->len);
+    textbuf_free(b);
+    *b = whole;
+    return textbuf_end(b, e);
+}
+
 static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int depth, Err *e) {
     if (json_kind(j, r) == JSON_NULL || !strcmp(key, "official")) return OK; // null: the default; official: read first
     if (json_kind(j, r) == JSON_OBJECT) {
@@ -206,6 +283,7 @@ static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int de
         rc = config_scalar(j, at, &b, e);
     }
     if (!rc) rc = textbuf_end(&b, e);
+    if (!rc) rc = config_path(c, j->file, key, &b, e);
     if (!rc) rc = cli_set(c, key, b.text, e);
     if (rc && e && !strstr(e->msg, j->file)) err_prefix(e, "%s", j->file);
     textbuf_free(&b);

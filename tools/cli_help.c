@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int is_hidden(const Command *command, const char *key) {
+int cli_hidden(const Command *command, const char *key) {
     const char *dot = strchr(key, '.');
     if (!command->hidden || !dot) return 0;
     char section[64];
@@ -21,7 +21,7 @@ static void row_print(FILE *to, const Option *row, char letter, const void *opti
     for (char *p = flag; *p; p++)
         if (*p == '_') *p = '-';
     options_get(row, options, value, sizeof value);
-    static const char *const words[] = {" N", " N", " N", " X", "", " TEXT", " WORD"};
+    static const char *const words[] = {" N", " N", " N", " X", "", " TEXT", " WORD", " PATH"};
     if (letter) snprintf(left, sizeof left, "  -%c, --%s%s", letter, flag, words[row->kind]);
     else snprintf(left, sizeof left, "      --%s%s", flag, words[row->kind]);
     fprintf(to, "%-40s %s", left, row->help ? row->help : "");
@@ -38,7 +38,7 @@ static void table_print(FILE *to, const Command *command, const CliOptions *o) {
     if (o->defaults) o->defaults(options);
     int hidden = 0;
     for (int i = 0; i < t->n; i++) {
-        if (is_hidden(command, t->row[i].key)) hidden++;
+        if (cli_hidden(command, t->row[i].key)) hidden++;
         else row_print(to, &t->row[i], 0, options);
     }
     if (hidden) fprintf(to, "      ... and %d more that other stages use: hybridize help run\n", hidden);
@@ -65,7 +65,8 @@ void cli_help(const Command *command, FILE *to) {
     if (command->options[0] && command->options[0]->official)
         fprintf(to, "%-40s %s\n", "      --official", "all choices of the official code; other flags still count");
     if (command->common & CLI_CONFIG) {
-        fprintf(to, "%-40s %s\n", "      --config FILE", "options from a JSON file, keys as above (with _ for -)");
+        fprintf(to, "%-40s %s\n", "      --config FILE",
+                "options from a JSON file, keys as above (with _ for -); paths in it are relative to it");
         fprintf(to, "%-40s %s\n", "      --set KEY=VALUE", "one option by its key");
     }
     fprintf(to, "%-40s %s\n", "  -h, --help", "this text");

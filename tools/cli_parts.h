@@ -8,4 +8,7 @@
 const Option *cli_common_row(const Command *command, int i, char *letter);
 void cli_progress(Cli *c); /* sets c->pace and c->progress */
 
+/* 1 if --help leaves the option of this key out. */
+int cli_hidden(const Command *command, const char *key);
+
 #endif

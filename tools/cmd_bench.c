@@ -32,7 +32,7 @@ static const Option rows[] = {
      "only decoding with -m: tokens/s and bytes of caches and states against the length of the context; -o DIR: CSV "
      "and SVG too",
      OPT_BOOL, AT(decode), 0, 0, NULL, AFFECTS_LOOKS},
-    {"teacher", "a second model, side by side (--decode)", OPT_TEXT, AT(teacher), 0, 1024, NULL, AFFECTS_EVALUATION},
+    {"teacher", "a second model, side by side (--decode)", OPT_PATH, AT(teacher), 0, 1024, NULL, AFFECTS_EVALUATION},
     {"lengths", "contexts in tokens (--decode)", OPT_TEXT, AT(lengths), 0, 256, NULL, AFFECTS_EVALUATION},
     {"repeat", "runs of each step (other devices than cpu, with -m), decoded tokens a length (--decode)", OPT_INT,
      AT(repeat), 1, 64, NULL, AFFECTS_EVALUATION},

@@ -20,7 +20,7 @@ typedef struct {
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
     {"prompt", "text to go on from", OPT_TEXT, AT(prompt), 0, 16384, NULL, AFFECTS_EVALUATION},
-    {"prompt_file", "the same from a file (- is stdin)", OPT_TEXT, AT(prompt_file), 0, 1024, NULL, AFFECTS_EVALUATION},
+    {"prompt_file", "the same from a file (- is stdin)", OPT_PATH, AT(prompt_file), 0, 1024, NULL, AFFECTS_EVALUATION},
     {"chat", "the prompt is a message: the model's chat template is put around it (ChatML, Llama-3, Mistral)", OPT_BOOL,
      AT(chat), 0, 0, NULL, AFFECTS_EVALUATION},
     {"system", "system message of --chat; empty: the template's own", OPT_TEXT, AT(system), 0, 16384, NULL,
@@ -34,7 +34,7 @@ static const Option rows[] = {
     {"no_special", "no BOS in front of the prompt", OPT_BOOL, AT(no_special), 0, 0, NULL, AFFECTS_EVALUATION},
     {"ignore_eos", "go on after an end-of-text token", OPT_BOOL, AT(ignore_eos), 0, 0, NULL, AFFECTS_EVALUATION},
     {"stats", "speed and memory on stderr at the end", OPT_BOOL, AT(stats), 0, 0, NULL, AFFECTS_EVALUATION},
-    {"dump", "write the prompt's activations into this directory (also: environment DUMP)", OPT_TEXT, AT(dump), 0, 1024,
+    {"dump", "write the prompt's activations into this directory (also: environment DUMP)", OPT_PATH, AT(dump), 0, 1024,
      NULL, AFFECTS_EVALUATION},
     {"gradients", "with --dump: also the gradients of the prompt's own loss", OPT_BOOL, AT(gradients), 0, 0, NULL,
      AFFECTS_EVALUATION},

@@ -21,7 +21,7 @@ static const Option rows[] = {
     {"rows", "sequences", OPT_INT, offsetof(Options, rows), 1, 1 << 20, NULL, AFFECTS_EVALUATION},
     {"alphabet", "characters to draw from, \"A-Za-z\"; empty: the whole vocabulary", OPT_TEXT,
      offsetof(Options, alphabet), 0, 128, NULL, AFFECTS_EVALUATION},
-    {"scores", "directory with a ranking.json that has scores per head: RUNDIR/rankings/gates", OPT_TEXT,
+    {"scores", "directory with a ranking.json that has scores per head: RUNDIR/rankings/gates", OPT_PATH,
      offsetof(Options, scores), 0, 1024, NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, 4};

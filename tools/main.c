@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "ops/backend.h"
 #include "tools/cli.h"
+#include "tools/cli_pages.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,7 +20,8 @@ static const Command *const commands[] = {&cmd_run,      &cmd_pretrain,   &cmd_a
                                           &cmd_diff,     &cmd_probe,      &cmd_gradcheck, &cmd_bench};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
-static void overview(FILE *to) {
+static void overview(const Command *none, FILE *to) {
+    (void)none;
     fputs("usage: hybridize COMMAND [options]\n\n"
           "Turns a softmax Transformer into a hybrid of softmax and linear attention, and finds out which "
           "layers must stay softmax.\n\n"
@@ -80,7 +82,10 @@ static const Command *find(const char *name, Err *e) {
 
 static int help(int argc, char **argv, Err *e) {
     if (argc > 1) return err_set(e, ERR_USAGE, "help: expected one command");
-    if (!argc) return overview(stdout), OK;
+    if (!argc) return overview(NULL, stdout), OK;
+    // for make install; no command has these names
+    if (!strcmp(argv[0], "man")) return cli_man(commands, COMMANDS, overview, stdout, e);
+    if (!strcmp(argv[0], "completion")) return cli_completion(commands, COMMANDS, stdout), OK;
     const Command *c = find(argv[0], e);
     if (c) cli_help(c, stdout);
     return c ? OK : e->code;
@@ -117,11 +122,11 @@ int main(int argc, char **argv) {
     int rc = OK;
     backends();
     if (argc < 2) {
-        overview(stderr);
+        overview(NULL, stderr);
         return ERR_USAGE;
     }
     const char *name = argv[1];
-    if (!strcmp(name, "-h") || !strcmp(name, "--help")) overview(stdout);
+    if (!strcmp(name, "-h") || !strcmp(name, "--help")) overview(NULL, stdout);
     else if (!strcmp(name, "-V") || !strcmp(name, "--version")) rc = version(&e);
     else if (!strcmp(name, "help")) rc = help(argc - 2, argv + 2, &e);
     else {

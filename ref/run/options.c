@@ -57,7 +57,8 @@ static int key_unknown(const OptionTable *t, const char *key, Err *e) {
 static int value_bad(const Option *r, const char *value, Err *e) {
     if (r->kind == OPT_CHOICE)
         return err_set(e, ERR_USAGE, "option '%s': got '%s', expected one of %s", r->key, value, r->choices);
-    if (r->kind == OPT_TEXT) return err_set(e, ERR_USAGE, "option '%s': longer than %g bytes", r->key, r->hi - 1);
+    if (r->kind == OPT_TEXT || r->kind == OPT_PATH)
+        return err_set(e, ERR_USAGE, "option '%s': longer than %g bytes", r->key, r->hi - 1);
     if (r->kind == OPT_BOOL)
         return err_set(e, ERR_USAGE, "option '%s': got '%s', expected true or false", r->key, value);
     if (r->kind == OPT_U64)
@@ -121,6 +122,7 @@ static int option_set(const Option *r, void *options, const char *value, Err *e)
         *(int *)field(r, options) = choice % 2;
         return OK;
     case OPT_TEXT:
+    case OPT_PATH:
         if (strlen(value) >= (size_t)r->hi) return value_bad(r, value, e);
         memcpy(field(r, options), value, strlen(value) + 1);
         return OK;
@@ -167,6 +169,7 @@ void options_get(const Option *r, const void *options, char *dst, size_t cap) {
         snprintf(dst, cap, "%s", *(const int *)p ? "true" : "false");
         return;
     case OPT_TEXT:
+    case OPT_PATH:
         snprintf(dst, cap, "%s", (const char *)p);
         return;
     case OPT_CHOICE:
@@ -184,12 +187,18 @@ static int is_zero(const Option *r, const void *options) {
     return r->kind == OPT_I64 || r->kind == OPT_U64 ? !*(const int64_t *)p : !*(const int *)p;
 }
 
+/* The value as it counts. */
+static void counted(const Option *row, const void *options, char *dst, size_t cap) {
+    options_get(row, options, dst, cap);
+    if (row->kind == OPT_PATH && *dst) snprintf(dst, cap, "given");
+}
+
 uint64_t options_key(const OptionTable *t, const void *options, unsigned affects, uint64_t h) {
     char text[4096];
     for (int i = 0; i < t->n; i++) {
         if (!(t->row[i].affects & affects & ~AFFECTS_IF_SET)) continue;
         if (t->row[i].affects & AFFECTS_IF_SET && is_zero(&t->row[i], options)) continue;
-        options_get(&t->row[i], options, text, sizeof text);
+        counted(&t->row[i], options, text, sizeof text);
         h = fingerprint_text(fingerprint_text(h, t->row[i].key), text);
     }
     return h;
@@ -199,8 +208,8 @@ const Option *options_differ(const OptionTable *t, const void *a, const void *b,
     char x[4096], y[4096];
     for (int i = 0; i < t->n; i++) {
         if (!(t->row[i].affects & affects)) continue;
-        options_get(&t->row[i], a, x, sizeof x);
-        options_get(&t->row[i], b, y, sizeof y);
+        counted(&t->row[i], a, x, sizeof x);
+        counted(&t->row[i], b, y, sizeof y);
         if (strcmp(x, y)) return &t->row[i];
     }
     return NULL;
@@ -235,6 +244,7 @@ static void option_write(const Option *r, const char *key, const void *options, 
         json_out_bool(o, key, *(const int *)p);
         return;
     case OPT_TEXT:
+    case OPT_PATH:
     case OPT_CHOICE:
         options_get(r, options, text, sizeof text);
         json_out_str(o, key, text);

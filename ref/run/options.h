@@ -7,13 +7,14 @@
 #include "io/json.h"
 
 typedef enum {
-    OPT_INT,   /* int in [lo, hi] */
-    OPT_I64,   /* int64_t in [lo, hi] */
-    OPT_U64,   /* uint64_t */
-    OPT_REAL,  /* finite double in [lo, hi] */
-    OPT_BOOL,  /* int 0/1: true, false, 1, 0 */
-    OPT_TEXT,  /* char[hi] */
-    OPT_CHOICE /* int: index into choices, "norm|squared" */
+    OPT_INT,    /* int in [lo, hi] */
+    OPT_I64,    /* int64_t in [lo, hi] */
+    OPT_U64,    /* uint64_t */
+    OPT_REAL,   /* finite double in [lo, hi] */
+    OPT_BOOL,   /* int 0/1: true, false, 1, 0 */
+    OPT_TEXT,   /* char[hi] */
+    OPT_CHOICE, /* int: index into choices, "norm|squared" */
+    OPT_PATH    /* char[hi]: a file or directory; in a configuration file it is relative to that file */
 } OptionKind;
 /* What changes when an option changes; a row may name several. What a stage makes is kept under a key: the hash of
  * every option that affects it or what it is made from (options_key). A row without an entry is 0, which
@@ -54,9 +55,11 @@ int options_read(const OptionTable *t, void *options, const Json *j, JsonRef obj
 void options_write(const OptionTable *t, const void *options, JsonOut *o);
 /* One value as text, as options_set would read it. */
 void options_get(const Option *row, const void *options, char *dst, size_t cap);
-/* h continued with key and value of every row that affects one of `affects`. */
+/* h continued with key and value of every row that affects one of `affects`; of a path only whether there is one, since
+ * what lies there counts by its bytes, wherever it is. */
 uint64_t options_key(const OptionTable *t, const void *options, unsigned affects, uint64_t h);
-/* First row that affects one of `affects` and differs, NULL if none. AFFECTS_NUMBERS: all but looks. */
+/* First row that affects one of `affects` and differs in what options_key counts, NULL if none. AFFECTS_NUMBERS: all
+ * but looks. */
 enum { AFFECTS_NUMBERS = ~AFFECTS_LOOKS };
 const Option *options_differ(const OptionTable *t, const void *a, const void *b, unsigned affects);
 /* ERR_USAGE naming a row that does not say what it affects. */
