@@ -7,8 +7,8 @@
  *   dk_j = out_j o (dS V_j) + sum_{i >= j} dP_ij e^{b_i - b_j} o q_i
  *   dg_t = all o <S, dS> + sum_{i >= t} x_i + sum_{j < t} k_j o out_j o (dS V_j),
  *   x_i = q_i o dq_i - k_i o (dk_i without its first term)
- * The terms i = j have no decay in them; they are kept out of x, where they would cancel. So would the first term of dk,
- * subtracted from its own sum over the chunk: its last row has the size of everything that does not decay.
+ * The terms i = j have no decay in them; they are kept out of x, where they would cancel. So would the first term of
+ * dk, subtracted from its own sum over the chunk: its last row has the size of everything that does not decay.
  * Nothing that comes after a document's start depends on the decays before it: the sum begins again there, and g of the
  * start itself has no gradient. */
 enum { GLA_BACK = 256 };

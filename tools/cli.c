@@ -193,8 +193,8 @@ static int config_object(Cli *c, const Json *j, JsonRef object, const char *pref
     return OK;
 }
 
-/* A path in a configuration file is relative to that file, so that the run does not depend on where it is begun. A text may
- * be several, with commas between them; - is standard input. */
+/* A path in a configuration file is relative to that file, so that the run does not depend on where it is begun. A text
+ * may be several, with commas between them; - is standard input. */
 static int config_path(Cli *c, const char *file, const char *key, TextBuf *b, Err *e) {
     Found f;
     const char *slash = strrchr(file, '/'), *item = b->text;

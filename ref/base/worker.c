@@ -160,7 +160,7 @@ static void clear_gone(const Worker *w) {
 
 int worker_open(Worker **out, const char *dir, Err *e) {
     void *mem;
-    char path[1100], line[256];
+    char path[1100], who[240], line[256];
     *out = NULL;
     TRY(file_join(path, sizeof path, dir, "workers", e));
     TRY(file_mkdirs(path, e));
@@ -168,8 +168,8 @@ int worker_open(Worker **out, const char *dir, Err *e) {
     Worker *w = mem;
     snprintf(w->dir, sizeof w->dir, "%s", dir);
     worker_name(w->name);
-    who_text(line, sizeof line - 1, w->name);
-    strcat(line, "\n");
+    who_text(who, sizeof who, w->name);
+    snprintf(line, sizeof line, "%s\n", who);
     int rc = file_join(w->file, sizeof w->file, path, w->name, e);
     if (!rc) rc = file_write_all(w->file, line, strlen(line), e);
     if (!rc) clear_gone(w);

@@ -1,9 +1,10 @@
 /* worker.h - processes that share the work in one directory: on one machine, or on many that see the same folder.
  *
- * A process at work has a file DIR/workers/NAME, whose time a thread renews every few seconds: its heartbeat. A piece of
- * work is claimed by a symbolic link PATH.claim-0 to the worker's name, which the system makes at once or not at all.
- * A claim whose worker is gone is taken over by making PATH.claim-1, and so on: nobody removes what is another's, so
- * two can never win. Whoever finds a claim of his own goes on and looks once more whether the piece is not finished.
+ * A process at work has a file DIR/workers/NAME, whose time a thread renews every few seconds: its heartbeat. A piece
+ * of work is claimed by a symbolic link PATH.claim-0 to the worker's name, which the system makes at once or not at
+ * all. A claim whose worker is gone is taken over by making PATH.claim-1, and so on: nobody removes what is another's,
+ * so two can never win. Whoever finds a claim of his own goes on and looks once more whether the piece is not
+ * finished.
  *
  * A worker is gone when its process is (on this machine: by its number and start time), or when its heartbeat is older
  * than a minute by the clock of the file system. No server, no port, no locks that a file system may lack; where

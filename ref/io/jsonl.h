@@ -3,8 +3,8 @@
  *
  * After a crash the last line may be torn, and the log may run ahead of the checkpoint that training resumes
  * from. Opening for append removes the torn line; log_truncate_after removes what runs ahead, so that the log
- * of an interrupted and resumed run has the same rows as that of an uninterrupted one (times aside). Several processes may
- * append to one log and take rows out of it: it is locked for that long (file_lock). */
+ * of an interrupted and resumed run has the same rows as that of an uninterrupted one (times aside). Several processes
+ * may append to one log and take rows out of it: it is locked for that long (file_lock). */
 #ifndef HYB_JSONL_H
 #define HYB_JSONL_H
 #include <stdint.h>

@@ -53,7 +53,7 @@ struct Memo {
     int (*look)(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e);
     /* Appears whole or not at all, and is nobody's from then on. */
     int (*put)(Memo *m, const char *name, int index, const Record *type, const void *record, Err *e);
-    /* Trains the task up to step `until` (0: to its end), or goes on where a stopped start left it; waits as get does. */
+    /* Trains the task up to step `until` (0: the last), or goes on where a stopped start left it. Waits as get does. */
     int (*train)(Memo *m, const char *name, int index, const Task *task, const StageOptions *stage, int64_t until,
                  TrainResult *result, Err *e);
     /* Drops the training state of that name and index, or with index -1 everything that begins with name. */

@@ -56,16 +56,17 @@ typedef struct Mixer {
     void (*place)(const struct Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, int B, int T,
                   int chunk, int train);
     size_t (*work)(const struct Mixer *m, const Config *c, int B, int T, int chunk); /* bytes of op workspace */
-    void (*forward)(const struct Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x);
+    void (*forward)(const struct Mixer *m, const MixerCall *call, MixerActs *a, Real *y, const Real *x);
     /* dx += ..., parameter gradients += ... (where slot.g != NULL). dx may be NULL (stage 1:
      * the input is the teacher's). */
-    void (*backward)(const struct Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x);
+    void (*backward)(const struct Mixer *m, const MixerCall *call, MixerActs *a, Real *dx, const Real *dy,
+                     const Real *x);
     /* Generation. place_state lays out the empty state for B sequences of at most capacity tokens that come in pieces
      * of at most `step`; extend consumes T more tokens after `past` of them: prefill (T > 1, chunked form) and decoding
      * (T = 1) alike. acts are inference acts for (B,T). */
     void (*place_state)(const struct Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B,
                         int capacity, int step);
-    void (*extend)(const struct Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x,
+    void (*extend)(const struct Mixer *m, const MixerCall *call, MixerActs *a, MixerState *s, Real *y, const Real *x,
                    int past);
 } Mixer;
 

@@ -75,10 +75,10 @@ void delta_inputs_place(const Mixer *m, const Config *c, const Backend *be, Mixe
     a->k_r = arena_take(arena, N * c->H, be->wide_size);
 }
 
-static void chain_forward(const Mixer *m, const MixerCall *k, const Chain *s, Real *tail, const Real *x) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    const int N = k->B * k->T, Q = c->H * c->D, K = c->Hk * c->D;
+static void chain_forward(const Mixer *m, const MixerCall *call, const Chain *s, Real *tail, const Real *x) {
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    const int N = call->B * call->T, Q = c->H * c->D, K = c->Hk * c->D;
     if (s->low) {
         op->linear_forward(s->low, x, s->w->w, s->bias->w, N, c->C, K);
         op->linear_forward(s->lin, s->low, s->up->w, s->up_bias->w, N, K, Q);
@@ -86,65 +86,65 @@ static void chain_forward(const Mixer *m, const MixerCall *k, const Chain *s, Re
         op->linear_forward(s->lin, x, s->w->w, s->bias->w, N, c->C, Q);
     }
     if (m->flags & DELTA_CONV)
-        op->conv_forward(s->conved, tail, s->lin, s->conv->w, tail, k->start, k->B, k->T, Q, c->conv_width);
+        op->conv_forward(s->conved, tail, s->lin, s->conv->w, tail, call->start, call->B, call->T, Q, c->conv_width);
     if (m->flags & DELTA_SILU) op->silu_forward(s->silu, s->conved, (size_t)N * Q);
 }
 
-void delta_inputs_forward(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, const Real *x) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    const int N = k->B * k->T;
+void delta_inputs_forward(const Mixer *m, const MixerCall *call, MixerActs *a, MixerState *s, const Real *x) {
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    const int N = call->B * call->T;
     Chain chain[3];
-    chains_make(chain, k->p, a);
+    chains_make(chain, call->p, a);
     Real *tail[3] = {s ? s->q_tail : NULL, s ? s->k_tail : NULL, s ? s->v_tail : NULL};
-    for (int i = 0; i < 3; i++) chain_forward(m, k, &chain[i], tail[i], x);
+    for (int i = 0; i < 3; i++) chain_forward(m, call, &chain[i], tail[i], x);
     op->l2norm_forward(a->qn, a->q_r, a->qs, L2_EPS, N * c->H, c->D);
     op->l2norm_forward(a->kn, a->k_r, a->ks, L2_EPS, N * c->H, c->D);
 }
 
-static Real *zeroed(const MixerCall *k, Real *t, size_t n) {
-    k->be->zero(k->be, t, n * k->be->real_size);
+static Real *zeroed(const MixerCall *call, Real *t, size_t n) {
+    call->be->zero(call->be, t, n * call->be->real_size);
     return t;
 }
 
 /* d: gradient of a chain's output; spare: scratch of the same size. Both are overwritten. */
-static void chain_backward(const Mixer *m, const MixerCall *k, const Chain *s, Real *dx, Real *d, Real *spare,
+static void chain_backward(const Mixer *m, const MixerCall *call, const Chain *s, Real *dx, Real *d, Real *spare,
                            const Real *x) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    const int N = k->B * k->T, Q = c->H * c->D, K = c->Hk * c->D;
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    const int N = call->B * call->T, Q = c->H * c->D, K = c->Hk * c->D;
     Real *out;
     if (m->flags & DELTA_SILU) {
-        op->silu_backward(out = zeroed(k, spare, (size_t)N * Q), d, s->conved, (size_t)N * Q);
+        op->silu_backward(out = zeroed(call, spare, (size_t)N * Q), d, s->conved, (size_t)N * Q);
         spare = d, d = out;
     }
     if (m->flags & DELTA_CONV) {
-        op->conv_backward(out = zeroed(k, spare, (size_t)N * Q), s->conv->g, d, s->lin, s->conv->w, k->start, k->B,
-                          k->T, Q, c->conv_width);
+        op->conv_backward(out = zeroed(call, spare, (size_t)N * Q), s->conv->g, d, s->lin, s->conv->w, call->start,
+                          call->B, call->T, Q, c->conv_width);
         spare = d, d = out;
     }
     if (s->low) {
-        op->linear_backward(out = zeroed(k, spare, (size_t)N * K), s->up->g, s->up_bias->g, d, s->low, s->up->w, N, K,
-                            Q);
+        op->linear_backward(out = zeroed(call, spare, (size_t)N * K), s->up->g, s->up_bias->g, d, s->low, s->up->w, N,
+                            K, Q);
         op->linear_backward(dx, s->w->g, s->bias->g, out, x, s->w->w, N, c->C, K);
     } else {
         op->linear_backward(dx, s->w->g, s->bias->g, d, x, s->w->w, N, c->C, Q);
     }
 }
 
-void delta_inputs_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *x) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    const int N = k->B * k->T;
+void delta_inputs_backward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *dx, const Real *x) {
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    const int N = call->B * call->T;
     const size_t n = (size_t)N * c->H * c->D;
-    Real *dq = k->tmp[1], *dk = k->tmp[2], *dv = k->tmp[3];
+    Real *dq = call->tmp[1], *dk = call->tmp[2], *dv = call->tmp[3];
     Chain chain[3];
-    chains_make(chain, k->p, a);
-    chain_backward(m, k, &chain[2], dx, dv, k->tmp[0], x);
-    op->l2norm_backward(zeroed(k, k->tmp[0], n), dq, a->qn, a->q_r, N * c->H, c->D);
-    chain_backward(m, k, &chain[0], dx, k->tmp[0], dq, x);
-    op->l2norm_backward(zeroed(k, k->tmp[0], n), dk, a->kn, a->k_r, N * c->H, c->D);
-    chain_backward(m, k, &chain[1], dx, k->tmp[0], dk, x);
+    chains_make(chain, call->p, a);
+    chain_backward(m, call, &chain[2], dx, dv, call->tmp[0], x);
+    op->l2norm_backward(zeroed(call, call->tmp[0], n), dq, a->qn, a->q_r, N * c->H, c->D);
+    chain_backward(m, call, &chain[0], dx, call->tmp[0], dq, x);
+    op->l2norm_backward(zeroed(call, call->tmp[0], n), dk, a->kn, a->k_r, N * c->H, c->D);
+    chain_backward(m, call, &chain[1], dx, call->tmp[0], dk, x);
 }
 
 void delta_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B,

@@ -13,10 +13,10 @@ int delta_walk_qkv(const Mixer *m, const Config *c, MixerParams *p, const Walk *
 int delta_walk_conv(const Mixer *m, const Config *c, MixerParams *p, const Walk *w); /* nothing without DELTA_CONV */
 void delta_inputs_place(const Mixer *m, const Config *c, const Backend *be, MixerActs *a, Arena *arena, size_t N);
 /* Fills a->qn, kn, vs. s holds the convolutions' tails when generating, else NULL. */
-void delta_inputs_forward(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, const Real *x);
+void delta_inputs_forward(const Mixer *m, const MixerCall *call, MixerActs *a, MixerState *s, const Real *x);
 /* tmp[1], tmp[2], tmp[3] = gradients of a->qn, kn, vs (overwritten, like tmp[0]); dx (may be NULL) and parameter
  * gradients += ... */
-void delta_inputs_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *x);
+void delta_inputs_backward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *dx, const Real *x);
 /* The state of every head, and the convolutions' tails. */
 void delta_place_state(const Mixer *m, const Config *c, const Backend *be, MixerState *s, Arena *arena, int B,
                        int capacity, int step);

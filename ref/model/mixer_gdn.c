@@ -46,45 +46,45 @@ static size_t gdn_work(const Mixer *m, const Config *c, int B, int T, int chunk)
 }
 
 /* Everything up to the delta rule's inputs; s holds the convolutions' tails when generating, else NULL. */
-static void gdn_inputs(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, const Real *x) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    MixerParams *p = k->p;
-    const int N = k->B * k->T;
-    delta_inputs_forward(m, k, a, s, x);
+static void gdn_inputs(const Mixer *m, const MixerCall *call, MixerActs *a, MixerState *s, const Real *x) {
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    MixerParams *p = call->p;
+    const int N = call->B * call->T;
+    delta_inputs_forward(m, call, a, s, x);
     op->linear_forward(a->a, x, p->a.w, NULL, N, c->C, c->H);
     op->linear_forward(a->b, x, p->b.w, NULL, N, c->C, c->H);
     op->delta_gate_forward(a->g, a->beta, a->a, a->b, p->A_log.ww, p->dt_bias.ww, N, c->H);
 }
 
-static void gdn_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
-    const DeltaDims d = linear_dims(k);
-    gdn_inputs(m, k, a, NULL, x);
-    k->be->op->delta_rule_forward(a->o, a->states, linear_state_zero(k), a->qn, a->kn, a->vs, a->g, a->beta, k->start,
-                                  1 / sqrt(d.K), k->work, &d);
-    linear_output_forward(k, a, y, x);
+static void gdn_forward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
+    const DeltaDims d = linear_dims(call);
+    gdn_inputs(m, call, a, NULL, x);
+    call->be->op->delta_rule_forward(a->o, a->states, linear_state_zero(call), a->qn, a->kn, a->vs, a->g, a->beta,
+                                     call->start, 1 / sqrt(d.K), call->work, &d);
+    linear_output_forward(call, a, y, x);
 }
 
-static void gdn_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
-    Backend *be = k->be;
+static void gdn_backward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
+    Backend *be = call->be;
     const Ops *op = be->op;
-    const Config *c = k->c;
-    MixerParams *p = k->p;
-    const int N = k->B * k->T, Q = c->H * c->D;
+    const Config *c = call->c;
+    MixerParams *p = call->p;
+    const int N = call->B * call->T, Q = c->H * c->D;
     const size_t bytes = (size_t)N * Q * be->real_size, gates = (size_t)N * c->H;
-    const DeltaDims d = linear_dims(k);
-    Real *dout = k->tmp[0], *dq = k->tmp[1], *dk = k->tmp[2], *dv = k->tmp[3];
-    Wide *dg = k->wtmp[0], *dbeta = k->wtmp[1];
-    linear_output_backward(k, a, dx, dy, x); // leaves d o in tmp[0]
+    const DeltaDims d = linear_dims(call);
+    Real *dout = call->tmp[0], *dq = call->tmp[1], *dk = call->tmp[2], *dv = call->tmp[3];
+    Wide *dg = call->wtmp[0], *dbeta = call->wtmp[1];
+    linear_output_backward(call, a, dx, dy, x); // leaves d o in tmp[0]
     be->zero(be, dq, bytes);
     be->zero(be, dk, bytes);
     be->zero(be, dv, bytes);
     be->zero(be, dg, gates * be->wide_size);
     be->zero(be, dbeta, gates * be->wide_size);
-    op->delta_rule_backward(dq, dk, dv, dg, dbeta, linear_state_zero(k), dout, a->states, a->qn, a->kn, a->vs, a->g,
-                            a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
-    delta_inputs_backward(m, k, a, dx, x);
-    Real *da = k->tmp[0], *db = k->tmp[1];
+    op->delta_rule_backward(dq, dk, dv, dg, dbeta, linear_state_zero(call), dout, a->states, a->qn, a->kn, a->vs, a->g,
+                            a->beta, call->start, 1 / sqrt(d.K), call->work, &d);
+    delta_inputs_backward(m, call, a, dx, x);
+    Real *da = call->tmp[0], *db = call->tmp[1];
     be->zero(be, da, gates * be->real_size);
     be->zero(be, db, gates * be->real_size);
     op->delta_gate_backward(da, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a, a->g, a->beta, p->A_log.ww,
@@ -93,14 +93,14 @@ static void gdn_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real 
     op->linear_backward(dx, p->b.g, NULL, db, x, p->b.w, N, c->C, c->H);
 }
 
-static void gdn_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x,
+static void gdn_extend(const Mixer *m, const MixerCall *call, MixerActs *a, MixerState *s, Real *y, const Real *x,
                        int past) {
     (void)past;
-    const DeltaDims d = linear_dims(k);
-    gdn_inputs(m, k, a, s, x);
-    k->be->op->delta_rule_forward(a->o, NULL, s->state, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K),
-                                  k->work, &d);
-    linear_output_forward(k, a, y, x);
+    const DeltaDims d = linear_dims(call);
+    gdn_inputs(m, call, a, s, x);
+    call->be->op->delta_rule_forward(a->o, NULL, s->state, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K),
+                                     call->work, &d);
+    linear_output_forward(call, a, y, x);
 }
 
 #define GDN(version, text, bits)                                                                                       \

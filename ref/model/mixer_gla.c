@@ -43,11 +43,11 @@ static size_t gla_work_bytes(const Mixer *m, const Config *c, int B, int T, int 
     return gla_work(&d);
 }
 
-static void gla_inputs(const MixerCall *k, MixerActs *a, const Real *x) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    MixerParams *p = k->p;
-    const int N = k->B * k->T, Q = c->H * c->D;
+static void gla_inputs(const MixerCall *call, MixerActs *a, const Real *x) {
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    MixerParams *p = call->p;
+    const int N = call->B * call->T, Q = c->H * c->D;
     op->linear_forward(a->q, x, p->q.w, p->q_bias.w, N, c->C, Q);
     op->linear_forward(a->k, x, p->k.w, p->k_bias.w, N, c->C, Q);
     op->linear_forward(a->v, x, p->v.w, p->v_bias.w, N, c->C, Q);
@@ -56,40 +56,40 @@ static void gla_inputs(const MixerCall *k, MixerActs *a, const Real *x) {
     op->gla_gate_forward(a->g, a->a, NORMALIZER, (size_t)N * Q);
 }
 
-static void gla_mix_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
+static void gla_mix_forward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
     (void)m;
-    const DeltaDims d = linear_dims(k);
-    gla_inputs(k, a, x);
-    k->be->op->gla_forward(a->o, a->states, linear_state_zero(k), a->q, a->k, a->v, a->g, k->start, 1 / sqrt(d.K),
-                           k->work, &d);
-    linear_output_forward(k, a, y, x);
+    const DeltaDims d = linear_dims(call);
+    gla_inputs(call, a, x);
+    call->be->op->gla_forward(a->o, a->states, linear_state_zero(call), a->q, a->k, a->v, a->g, call->start,
+                              1 / sqrt(d.K), call->work, &d);
+    linear_output_forward(call, a, y, x);
 }
 
-static void gla_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy,
+static void gla_mix_backward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *dx, const Real *dy,
                              const Real *x) {
     (void)m;
-    Backend *be = k->be;
+    Backend *be = call->be;
     const Ops *op = be->op;
-    const Config *c = k->c;
-    MixerParams *p = k->p;
-    const int N = k->B * k->T, Q = c->H * c->D;
+    const Config *c = call->c;
+    MixerParams *p = call->p;
+    const int N = call->B * call->T, Q = c->H * c->D;
     const size_t n = (size_t)N * Q;
-    const DeltaDims d = linear_dims(k);
-    Real *dout = k->tmp[0], *dq = k->tmp[1], *dk = k->tmp[2], *dv = k->tmp[3];
-    linear_output_backward(k, a, dx, dy, x); // leaves d o in tmp[0]
+    const DeltaDims d = linear_dims(call);
+    Real *dout = call->tmp[0], *dq = call->tmp[1], *dk = call->tmp[2], *dv = call->tmp[3];
+    linear_output_backward(call, a, dx, dy, x); // leaves d o in tmp[0]
     be->zero(be, dq, n * be->real_size);
     be->zero(be, dk, n * be->real_size);
     be->zero(be, dv, n * be->real_size);
-    be->zero(be, k->wtmp[0], n * be->wide_size);
-    op->gla_backward(dq, dk, dv, k->wtmp[0], linear_state_zero(k), dout, a->states, a->q, a->k, a->v, a->g, k->start,
-                     1 / sqrt(d.K), k->work, &d);
+    be->zero(be, call->wtmp[0], n * be->wide_size);
+    op->gla_backward(dq, dk, dv, call->wtmp[0], linear_state_zero(call), dout, a->states, a->q, a->k, a->v, a->g,
+                     call->start, 1 / sqrt(d.K), call->work, &d);
     op->linear_backward(dx, p->q.g, p->q_bias.g, dq, x, p->q.w, N, c->C, Q);
     op->linear_backward(dx, p->k.g, p->k_bias.g, dk, x, p->k.w, N, c->C, Q);
     op->linear_backward(dx, p->v.g, p->v_bias.g, dv, x, p->v.w, N, c->C, Q);
-    Real *da = k->tmp[0], *dlow = k->tmp[1];
+    Real *da = call->tmp[0], *dlow = call->tmp[1];
     be->zero(be, da, n * be->real_size);
     be->zero(be, dlow, (size_t)N * RANK * be->real_size);
-    op->gla_gate_backward(da, k->wtmp[0], a->a, NORMALIZER, n);
+    op->gla_gate_backward(da, call->wtmp[0], a->a, NORMALIZER, n);
     op->linear_backward(dlow, p->gk_up.g, p->gk_bias.g, da, a->low, p->gk_up.w, N, RANK, Q);
     op->linear_backward(dx, p->gk_down.g, NULL, dlow, x, p->gk_down.w, N, c->C, RANK);
 }
@@ -100,13 +100,13 @@ static void gla_place_state(const Mixer *m, const Config *c, const Backend *be, 
     s->state = arena_take(arena, (size_t)B * c->H * c->D * c->D, be->wide_size);
 }
 
-static void gla_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x,
+static void gla_extend(const Mixer *m, const MixerCall *call, MixerActs *a, MixerState *s, Real *y, const Real *x,
                        int past) {
     (void)m, (void)past;
-    const DeltaDims d = linear_dims(k);
-    gla_inputs(k, a, x);
-    k->be->op->gla_forward(a->o, NULL, s->state, a->q, a->k, a->v, a->g, NULL, 1 / sqrt(d.K), k->work, &d);
-    linear_output_forward(k, a, y, x);
+    const DeltaDims d = linear_dims(call);
+    gla_inputs(call, a, x);
+    call->be->op->gla_forward(a->o, NULL, s->state, a->q, a->k, a->v, a->g, NULL, 1 / sqrt(d.K), call->work, &d);
+    linear_output_forward(call, a, y, x);
 }
 
 const Mixer mixer_gla_v1 = {

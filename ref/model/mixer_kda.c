@@ -52,23 +52,23 @@ static size_t kda_work_bytes(const Mixer *m, const Config *c, int B, int T, int 
     return kda_work(&d);
 }
 
-static void kda_inputs(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, const Real *x) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    MixerParams *p = k->p;
-    const int N = k->B * k->T, Q = c->H * c->D;
-    delta_inputs_forward(m, k, a, s, x);
+static void kda_inputs(const Mixer *m, const MixerCall *call, MixerActs *a, MixerState *s, const Real *x) {
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    MixerParams *p = call->p;
+    const int N = call->B * call->T, Q = c->H * c->D;
+    delta_inputs_forward(m, call, a, s, x);
     op->linear_forward(a->low, x, p->f_down.w, NULL, N, c->C, c->D);
     op->linear_forward(a->a, a->low, p->f_up.w, NULL, N, c->D, Q);
     op->linear_forward(a->b, x, p->b.w, NULL, N, c->C, c->H);
     op->kda_gate_forward(a->g, a->beta, a->a, a->b, p->A_log.ww, p->dt_bias.ww, N, c->H, c->D);
 }
 
-static void kda_output_forward(const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    MixerParams *p = k->p;
-    const int N = k->B * k->T, Q = c->H * c->D;
+static void kda_output_forward(const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    MixerParams *p = call->p;
+    const int N = call->B * call->T, Q = c->H * c->D;
     op->linear_forward(a->z_low, x, p->g_down.w, NULL, N, c->C, c->D);
     op->linear_forward(a->z, a->z_low, p->g_up.w, p->g_bias.w, N, c->D, Q);
     op->sigmoid_rmsnorm_forward(a->y, a->o_r, a->o, a->z, p->o_norm.w, c->o_norm_eps, N * c->H, c->D);
@@ -76,14 +76,14 @@ static void kda_output_forward(const MixerCall *k, MixerActs *a, Real *y, const 
 }
 
 /* Leaves d o in tmp[0]; uses tmp[1], tmp[2]. */
-static void kda_output_backward(const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
-    Backend *be = k->be;
+static void kda_output_backward(const MixerCall *call, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
+    Backend *be = call->be;
     const Ops *op = be->op;
-    const Config *c = k->c;
-    MixerParams *p = k->p;
-    const int N = k->B * k->T, Q = c->H * c->D;
+    const Config *c = call->c;
+    MixerParams *p = call->p;
+    const int N = call->B * call->T, Q = c->H * c->D;
     const size_t bytes = (size_t)N * Q * be->real_size;
-    Real *dout = k->tmp[0], *dyo = k->tmp[1], *dz = k->tmp[2], *dlow = k->tmp[1];
+    Real *dout = call->tmp[0], *dyo = call->tmp[1], *dz = call->tmp[2], *dlow = call->tmp[1];
     be->zero(be, dyo, bytes);
     op->linear_backward(dyo, p->o.g, NULL, dy, a->y, p->o.w, N, Q, c->C);
     be->zero(be, dout, bytes);
@@ -94,32 +94,32 @@ static void kda_output_backward(const MixerCall *k, MixerActs *a, Real *dx, cons
     op->linear_backward(dx, p->g_down.g, NULL, dlow, x, p->g_down.w, N, c->C, c->D);
 }
 
-static void kda_mix_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
-    const DeltaDims d = linear_dims(k);
-    kda_inputs(m, k, a, NULL, x);
-    k->be->op->kda_forward(a->o, a->states, linear_state_zero(k), a->qn, a->kn, a->vs, a->g, a->beta, k->start,
-                           1 / sqrt(d.K), k->work, &d);
-    kda_output_forward(k, a, y, x);
+static void kda_mix_forward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
+    const DeltaDims d = linear_dims(call);
+    kda_inputs(m, call, a, NULL, x);
+    call->be->op->kda_forward(a->o, a->states, linear_state_zero(call), a->qn, a->kn, a->vs, a->g, a->beta, call->start,
+                              1 / sqrt(d.K), call->work, &d);
+    kda_output_forward(call, a, y, x);
 }
 
-static void kda_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy,
+static void kda_mix_backward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *dx, const Real *dy,
                              const Real *x) {
-    Backend *be = k->be;
+    Backend *be = call->be;
     const Ops *op = be->op;
-    const Config *c = k->c;
-    MixerParams *p = k->p;
-    const int N = k->B * k->T, Q = c->H * c->D;
+    const Config *c = call->c;
+    MixerParams *p = call->p;
+    const int N = call->B * call->T, Q = c->H * c->D;
     const size_t n = (size_t)N * Q, heads = (size_t)N * c->H;
-    const DeltaDims d = linear_dims(k);
-    Wide *dg = k->wtmp[0], *dbeta = k->wtmp[1];
-    kda_output_backward(k, a, dx, dy, x);
-    for (int i = 1; i < 4; i++) be->zero(be, k->tmp[i], n * be->real_size);
+    const DeltaDims d = linear_dims(call);
+    Wide *dg = call->wtmp[0], *dbeta = call->wtmp[1];
+    kda_output_backward(call, a, dx, dy, x);
+    for (int i = 1; i < 4; i++) be->zero(be, call->tmp[i], n * be->real_size);
     be->zero(be, dg, n * be->wide_size);
     be->zero(be, dbeta, heads * be->wide_size);
-    op->kda_backward(k->tmp[1], k->tmp[2], k->tmp[3], dg, dbeta, linear_state_zero(k), k->tmp[0], a->states, a->qn,
-                     a->kn, a->vs, a->g, a->beta, k->start, 1 / sqrt(d.K), k->work, &d);
-    delta_inputs_backward(m, k, a, dx, x);
-    Real *df = k->tmp[0], *db = k->tmp[1], *dlow = k->tmp[2];
+    op->kda_backward(call->tmp[1], call->tmp[2], call->tmp[3], dg, dbeta, linear_state_zero(call), call->tmp[0],
+                     a->states, a->qn, a->kn, a->vs, a->g, a->beta, call->start, 1 / sqrt(d.K), call->work, &d);
+    delta_inputs_backward(m, call, a, dx, x);
+    Real *df = call->tmp[0], *db = call->tmp[1], *dlow = call->tmp[2];
     be->zero(be, df, n * be->real_size);
     be->zero(be, db, heads * be->real_size);
     be->zero(be, dlow, (size_t)N * c->D * be->real_size);
@@ -130,13 +130,14 @@ static void kda_mix_backward(const Mixer *m, const MixerCall *k, MixerActs *a, R
     op->linear_backward(dx, p->b.g, NULL, db, x, p->b.w, N, c->C, c->H);
 }
 
-static void kda_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x,
+static void kda_extend(const Mixer *m, const MixerCall *call, MixerActs *a, MixerState *s, Real *y, const Real *x,
                        int past) {
     (void)past;
-    const DeltaDims d = linear_dims(k);
-    kda_inputs(m, k, a, s, x);
-    k->be->op->kda_forward(a->o, NULL, s->state, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K), k->work, &d);
-    kda_output_forward(k, a, y, x);
+    const DeltaDims d = linear_dims(call);
+    kda_inputs(m, call, a, s, x);
+    call->be->op->kda_forward(a->o, NULL, s->state, a->qn, a->kn, a->vs, a->g, a->beta, NULL, 1 / sqrt(d.K), call->work,
+                              &d);
+    kda_output_forward(call, a, y, x);
 }
 
 #define KDA(version, text, bits)                                                                                       \

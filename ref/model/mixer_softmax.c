@@ -67,11 +67,11 @@ size_t softmax_work(const Mixer *m, const Config *c, int B, int T, int chunk) {
 }
 
 /* Projections, q/k norm and rope for T tokens of which the first stands at position pos. */
-static void softmax_qkv(const MixerCall *k, MixerActs *a, const Real *x, int pos) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    const MixerParams *p = k->p;
-    const int N = k->B * k->T, Q = c->H * c->D, K = c->Hk * c->D;
+static void softmax_qkv(const MixerCall *call, MixerActs *a, const Real *x, int pos) {
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    const MixerParams *p = call->p;
+    const int N = call->B * call->T, Q = c->H * c->D, K = c->Hk * c->D;
     op->linear_forward(a->q, x, p->q.w, p->q_bias.w, N, c->C, Q);
     op->linear_forward(a->k, x, p->k.w, p->k_bias.w, N, c->C, K);
     op->linear_forward(a->v, x, p->v.w, p->v_bias.w, N, c->C, K);
@@ -79,53 +79,53 @@ static void softmax_qkv(const MixerCall *k, MixerActs *a, const Real *x, int pos
         op->rmsnorm_forward(a->qs, a->q_r, a->q, p->q_norm.w, c->norm_eps, N * c->H, c->D);
         op->rmsnorm_forward(a->ks, a->k_r, a->k, p->k_norm.w, c->norm_eps, N * c->Hk, c->D);
     }
-    op->rope_forward(a->qs, a->qs, k->rope, pos, k->B, k->T, c->H, c->D);
-    op->rope_forward(a->ks, a->ks, k->rope, pos, k->B, k->T, c->Hk, c->D);
+    op->rope_forward(a->qs, a->qs, call->rope, pos, call->B, call->T, c->H, c->D);
+    op->rope_forward(a->ks, a->ks, call->rope, pos, call->B, call->T, c->Hk, c->D);
 }
 
-void softmax_forward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *y, const Real *x) {
-    const Config *c = k->c;
-    const AttnDims d = softmax_dims(m, c, k->B, k->T, 0, 0);
-    softmax_qkv(k, a, x, 0);
-    k->be->op->attention_forward(a->o, a->lse, a->qs, a->ks, a->v, k->start, 1 / sqrt(c->D), k->work, &d);
-    k->be->op->linear_forward(y, a->o, k->p->o.w, k->p->o_bias.w, k->B * k->T, c->H * c->D, c->C);
+void softmax_forward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
+    const Config *c = call->c;
+    const AttnDims d = softmax_dims(m, c, call->B, call->T, 0, 0);
+    softmax_qkv(call, a, x, 0);
+    call->be->op->attention_forward(a->o, a->lse, a->qs, a->ks, a->v, call->start, 1 / sqrt(c->D), call->work, &d);
+    call->be->op->linear_forward(y, a->o, call->p->o.w, call->p->o_bias.w, call->B * call->T, c->H * c->D, c->C);
 }
 
 /* From the gradient of one rotated projection back to its input: un-rotate, undo the per-head norm, then the matrix. */
-static void softmax_proj_backward(const MixerCall *k, const Param *w, const Param *bias, const Param *norm,
+static void softmax_proj_backward(const MixerCall *call, const Param *w, const Param *bias, const Param *norm,
                                   const Real *pre, const Wide *r, int heads, Real *dx, Real *dq, Real *tmp,
                                   const Real *x) {
-    const Ops *op = k->be->op;
-    const Config *c = k->c;
-    const int N = k->B * k->T;
-    const size_t bytes = (size_t)N * heads * c->D * k->be->real_size;
+    const Ops *op = call->be->op;
+    const Config *c = call->c;
+    const int N = call->B * call->T;
+    const size_t bytes = (size_t)N * heads * c->D * call->be->real_size;
     Real *d = tmp;
-    k->be->zero(k->be, tmp, bytes);
-    op->rope_backward(tmp, dq, k->rope, 0, k->B, k->T, heads, c->D);
+    call->be->zero(call->be, tmp, bytes);
+    op->rope_backward(tmp, dq, call->rope, 0, call->B, call->T, heads, c->D);
     if (c->qk_norm) {
-        k->be->zero(k->be, dq, bytes);
+        call->be->zero(call->be, dq, bytes);
         op->rmsnorm_backward(dq, norm->g, tmp, pre, norm->w, r, N * heads, c->D);
         d = dq;
     }
     op->linear_backward(dx, w->g, bias->g, d, x, w->w, N, c->C, heads * c->D);
 }
 
-void softmax_backward(const Mixer *m, const MixerCall *k, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
-    Backend *be = k->be;
-    const Config *c = k->c;
-    const MixerParams *p = k->p;
-    const int N = k->B * k->T, Q = c->H * c->D, K = c->Hk * c->D;
-    const AttnDims d = softmax_dims(m, c, k->B, k->T, 0, 0);
-    Real *dout = k->tmp[0], *dq = k->tmp[1], *dk = k->tmp[2], *dv = k->tmp[3];
+void softmax_backward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *dx, const Real *dy, const Real *x) {
+    Backend *be = call->be;
+    const Config *c = call->c;
+    const MixerParams *p = call->p;
+    const int N = call->B * call->T, Q = c->H * c->D, K = c->Hk * c->D;
+    const AttnDims d = softmax_dims(m, c, call->B, call->T, 0, 0);
+    Real *dout = call->tmp[0], *dq = call->tmp[1], *dk = call->tmp[2], *dv = call->tmp[3];
     be->zero(be, dout, (size_t)N * Q * be->real_size);
     be->zero(be, dq, (size_t)N * Q * be->real_size);
     be->zero(be, dk, (size_t)N * K * be->real_size);
     be->zero(be, dv, (size_t)N * K * be->real_size);
     be->op->linear_backward(dout, p->o.g, p->o_bias.g, dy, a->o, p->o.w, N, Q, c->C);
-    be->op->attention_backward(dq, dk, dv, dout, a->o, a->lse, a->qs, a->ks, a->v, k->start, 1 / sqrt(c->D), k->work,
-                               &d);
-    softmax_proj_backward(k, &p->q, &p->q_bias, &p->q_norm, a->q, a->q_r, c->H, dx, dq, k->tmp[0], x);
-    softmax_proj_backward(k, &p->k, &p->k_bias, &p->k_norm, a->k, a->k_r, c->Hk, dx, dk, k->tmp[0], x);
+    be->op->attention_backward(dq, dk, dv, dout, a->o, a->lse, a->qs, a->ks, a->v, call->start, 1 / sqrt(c->D),
+                               call->work, &d);
+    softmax_proj_backward(call, &p->q, &p->q_bias, &p->q_norm, a->q, a->q_r, c->H, dx, dq, call->tmp[0], x);
+    softmax_proj_backward(call, &p->k, &p->k_bias, &p->k_norm, a->k, a->k_r, c->Hk, dx, dk, call->tmp[0], x);
     be->op->linear_backward(dx, p->v.g, p->v_bias.g, dv, x, p->v.w, N, c->C, K);
 }
 
@@ -143,12 +143,12 @@ void softmax_place_state(const Mixer *m, const Config *c, const Backend *be, Mix
 }
 
 /* Room for T more rows: all but the window - 1 last ones are out of sight, and the others move to the front. */
-static void softmax_make_room(const MixerCall *k, MixerState *s, int window, int T) {
-    Backend *be = k->be;
-    const size_t row = (size_t)k->c->Hk * k->c->D;
+static void softmax_make_room(const MixerCall *call, MixerState *s, int window, int T) {
+    Backend *be = call->be;
+    const size_t row = (size_t)call->c->Hk * call->c->D;
     if (s->used + T <= s->rows) return;
     const int keep = window - 1 < s->used ? window - 1 : s->used;
-    for (int b = 0; b < k->B; b++) {
+    for (int b = 0; b < call->B; b++) {
         const size_t to = (size_t)b * s->rows * row, from = to + (size_t)(s->used - keep) * row;
         be->move(be, real_at(be, s->k_cache, to), creal_at(be, s->k_cache, from), keep * row * be->real_size);
         be->move(be, real_at(be, s->v_cache, to), creal_at(be, s->v_cache, from), keep * row * be->real_size);
@@ -156,21 +156,22 @@ static void softmax_make_room(const MixerCall *k, MixerState *s, int window, int
     s->used = keep;
 }
 
-void softmax_extend(const Mixer *m, const MixerCall *k, MixerActs *a, MixerState *s, Real *y, const Real *x, int past) {
-    Backend *be = k->be;
-    const Config *c = k->c;
-    const size_t row = (size_t)c->Hk * c->D, bytes = k->T * row * be->real_size;
-    softmax_make_room(k, s, softmax_window(m, c), k->T);
-    const AttnDims d = softmax_dims(m, c, k->B, k->T, s->used, s->rows);
-    softmax_qkv(k, a, x, past);
-    for (int b = 0; b < k->B; b++) {
-        const size_t to = ((size_t)b * s->rows + s->used) * row, from = (size_t)b * k->T * row;
+void softmax_extend(const Mixer *m, const MixerCall *call, MixerActs *a, MixerState *s, Real *y, const Real *x,
+                    int past) {
+    Backend *be = call->be;
+    const Config *c = call->c;
+    const size_t row = (size_t)c->Hk * c->D, bytes = call->T * row * be->real_size;
+    softmax_make_room(call, s, softmax_window(m, c), call->T);
+    const AttnDims d = softmax_dims(m, c, call->B, call->T, s->used, s->rows);
+    softmax_qkv(call, a, x, past);
+    for (int b = 0; b < call->B; b++) {
+        const size_t to = ((size_t)b * s->rows + s->used) * row, from = (size_t)b * call->T * row;
         be->move(be, real_at(be, s->k_cache, to), creal_at(be, a->ks, from), bytes);
         be->move(be, real_at(be, s->v_cache, to), creal_at(be, a->v, from), bytes);
     }
-    s->used += k->T;
-    be->op->attention_forward(a->o, a->lse, a->qs, s->k_cache, s->v_cache, NULL, 1 / sqrt(c->D), k->work, &d);
-    be->op->linear_forward(y, a->o, k->p->o.w, k->p->o_bias.w, k->B * k->T, c->H * c->D, c->C);
+    s->used += call->T;
+    be->op->attention_forward(a->o, a->lse, a->qs, s->k_cache, s->v_cache, NULL, 1 / sqrt(c->D), call->work, &d);
+    be->op->linear_forward(y, a->o, call->p->o.w, call->p->o_bias.w, call->B * call->T, c->H * c->D, c->C);
 }
 
 const Mixer mixer_softmax = {

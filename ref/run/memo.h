@@ -5,8 +5,8 @@
  * again. Files are written whole, to a temporary name that is then renamed, so a run may be killed at any time and goes
  * on to the same bits.
  *
- * Several processes may share a run (base/worker.h): a piece is claimed before it is made, by the path of its record or of
- * its training. */
+ * Several processes may share a run (base/worker.h): a piece is claimed before it is made, by the path of its record or
+ * of its training. */
 #ifndef HYB_RUN_MEMO_H
 #define HYB_RUN_MEMO_H
 #include "base/worker.h"

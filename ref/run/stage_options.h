@@ -18,12 +18,12 @@
     STAGE_ROW(G ".lr_attn", "learning rate of the mixers", OPT_REAL, S, M.optim.lr_attn, 0, 1e3, NULL, A), \
     STAGE_ROW(G ".lr_scheduler_type", "how the learning rates change", OPT_CHOICE, S, M.optim.schedule.kind, 0, 0, "constant|cosine|linear|hold_linear", A), \
     STAGE_ROW(G ".warmup_steps", "steps of linear warm-up", OPT_I64, S, M.optim.schedule.warmup, 0, 1e15, NULL, A), \
-    STAGE_ROW(G ".final_lr_fraction", "of lr, at the end", OPT_REAL, S, M.optim.schedule.final, 0, 1, NULL, A), \
-    STAGE_ROW(G ".hold_fraction", "of the steps, before hold_linear falls", OPT_REAL, S, M.optim.schedule.hold, 0, 1, NULL, A), \
-    STAGE_ROW(G ".adam_beta1", "AdamW", OPT_REAL, S, M.optim.beta1, 0, 0.9999999, NULL, A), \
-    STAGE_ROW(G ".adam_beta2", "AdamW", OPT_REAL, S, M.optim.beta2, 0, 0.9999999, NULL, A), \
-    STAGE_ROW(G ".adam_epsilon", "AdamW", OPT_REAL, S, M.optim.eps, ADAM_EPS_LEAST, 1, NULL, A), \
-    STAGE_ROW(G ".weight_decay", "AdamW; of matrices only, unless official_groups", OPT_REAL, S, M.optim.decay, 0, 1e3, NULL, A), \
+    STAGE_ROW(G ".final_lr_fraction", "learning rate at the end, as a fraction of the full one", OPT_REAL, S, M.optim.schedule.final, 0, 1, NULL, A), \
+    STAGE_ROW(G ".hold_fraction", "fraction of the steps before hold_linear begins to fall", OPT_REAL, S, M.optim.schedule.hold, 0, 1, NULL, A), \
+    STAGE_ROW(G ".adam_beta1", "decay of AdamW's mean of gradients", OPT_REAL, S, M.optim.beta1, 0, 0.9999999, NULL, A), \
+    STAGE_ROW(G ".adam_beta2", "decay of AdamW's mean of their squares", OPT_REAL, S, M.optim.beta2, 0, 0.9999999, NULL, A), \
+    STAGE_ROW(G ".adam_epsilon", "what AdamW adds to the root of that mean", OPT_REAL, S, M.optim.eps, ADAM_EPS_LEAST, 1, NULL, A), \
+    STAGE_ROW(G ".weight_decay", "AdamW's weight decay, of matrices only unless official_groups", OPT_REAL, S, M.optim.decay, 0, 1e3, NULL, A), \
     STAGE_ROW(G ".max_grad_norm", "clip the global gradient norm; 0: off", OPT_REAL, S, M.optim.clip, 0, 1e30, NULL, A), \
     STAGE_ROW(G ".official_groups", "attn_norm learns at lr_attn, decay on everything", OPT_BOOL, S, M.optim.official_groups, 0, 1, NULL, A), \
     STAGE_ROW(G ".stochastic_rounding", "no float copy of bf16 weights, 4 bytes each: round them up or down by chance", OPT_BOOL, S, M.optim.stochastic_rounding, 0, 1, NULL, A)
