@@ -213,63 +213,6 @@ static int config_path(Cli *c, const char *file, const char *key, TextBuf *b, Er
     return textbuf_end(b, e);
 }
 
-static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int depth, Err *e);
-
-static int config_scalar(const Json *j, JsonRef r, TextBuf *b, Err *e) {
-    int64_t i = 0;
-    uint64_t u = 0;
-    double d = 0;
-    switch (json_kind(j, r)) {
-    case JSON_TRUE:
-        textbuf_puts(b, "true");
-        return OK;
-    case JSON_FALSE:
-        textbuf_puts(b, "false");
-        return OK;
-    case JSON_STRING:
-        textbuf_puts(b, json_str(j, r, NULL));
-        return OK;
-    case JSON_INT:
-        TRY(json_want_int(j, r, "number", INT64_MIN, INT64_MAX, &i, e));
-        textbuf_printf(b, "%" PRId64, i);
-        return OK;
-    case JSON_UINT:
-        TRY(json_want_u64(j, r, "number", &u, e));
-        textbuf_printf(b, "%" PRIu64, u);
-        return OK;
-    case JSON_REAL:
-        TRY(json_want_real(j, r, "number", &d, e));
-        textbuf_printf(b, "%.17g", d);
-        return OK;
-    default:
-        return err_set(e, ERR_USAGE, "%s: expected a number, text, true or false, or a list of them", j->file);
-    }
-}
-
-static int config_object(Cli *c, const Json *j, JsonRef object, const char *prefix, int depth, Err *e) {
-    for (JsonRef r = json_first(j, object); r >= 0; r = json_next(j, r)) {
-        char key[256];
-        const char *name = json_key(j, r, NULL);
-        if (snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", name) >= (int)sizeof key)
-            return err_set(e, ERR_USAGE, "%s: a key is longer than %zu bytes", j->file, sizeof key);
-        TRY(config_node(c, j, r, key, depth, e));
-    }
-    return OK;
-}
-
-/* A path in a configuration file is relative to that file, so that the run does not depend on where it is begun. */
-static int config_path(Cli *c, const char *file, const char *key, TextBuf *b, Err *e) {
-    Found f;
-    const char *slash = strrchr(file, '/');
-    if (!slash || !b->len || b->text[0] == '/' || !find(c, key, &f) || f.row->kind != OPT_PATH) return OK;
-    TextBuf whole = {0};
-    textbuf_put(&whole, file, (size_t)(slash + 1 - file));
-    textbuf_put(&whole, b->text, b->len);
-    textbuf_free(b);
-    *b = whole;
-    return textbuf_end(b, e);
-}
-
 static int config_node(Cli *c, const Json *j, JsonRef r, const char *key, int depth, Err *e) {
     if (json_kind(j, r) == JSON_NULL || !strcmp(key, "official")) return OK; // null: the default; official: read first
     if (json_kind(j, r) == JSON_OBJECT) {
