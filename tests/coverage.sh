@@ -11,7 +11,7 @@ if [ -n "$1" ]; then
     /^branch .*(taken 0|never executed)/ { if (!shown++) print line; print "    " $0 }'
     exit
 fi
-suites="base bad_metadata json safetensors hf gguf export tokenizer unicode dataset hostile_files fuzz train log cli failures"
+suites="base bad_metadata json safetensors hf gguf export tokenizer unicode dataset hostile_files fuzz train log cli failures what_is corpus ends meet strict chat"
 # Children that tests fork end with _exit, which would forget what they counted.
 mkdir -p $B
 printf 'void __gcov_dump(void);\nvoid __real__exit(int);\nvoid __wrap__exit(int code) {\n    __gcov_dump();\n    __real__exit(code);\n}\n' |

@@ -202,6 +202,8 @@ static const char *const known[] = {"model_type",
                                     "eos_token",
                                     "bos_token",
                                     "pad_token",
+                                    "is_llama_config",
+                                    "transformers.js_config",
                                     "summary",
                                     "description"};
 
