@@ -16,8 +16,8 @@ LDLIBS += -lm -ldl
 Q      = $(if $(V),,@)
 say    = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
 export GOMP_SPINCOUNT ?= 5000 # see patience() in tools/main.c
-# As many jobs as there are cores, unless -j or a make above this one says how many.
-ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+# As many jobs as there are cores, unless -j or a make above this one says how many, or `make clean all` wants an order.
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS))$(filter clean,$(MAKECMDGOALS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
 endif
 
@@ -147,6 +147,7 @@ lint: ## rules of the house: dependencies, banned functions, warnings as errors 
 format: ## clang-format (version 14) over all C sources
 	@clang-format --version | grep -q 'version 14' || echo "note: written for clang-format 14"
 	clang-format -i $(wildcard ref/*/*.[ch] tools/*.[ch] cpu/*.[ch] tests/*.[ch])
+$(TESTS:%=$(B)/tests/%.o): | libcheck
 libcheck:
 	@printf '#include <check.h>\n' | $(CC) -E - >/dev/null 2>&1 || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq check pkg-config; \
