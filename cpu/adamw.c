@@ -25,12 +25,12 @@ static int adamw_tensor(const AdamW *a, size_t r) {
     }
     return lo;
 }
-/* n weights without a master, from element i of their tensor on (n <= VW) */
+/* The first n weights of a vector, or all, without a master, from element i of their tensor on. */
 static void weight_dither(real *weight, vf now, uint64_t key, size_t i, size_t n) {
 #if BITS == 16
     float p[VW];
     vstore(p, now);
-    for (size_t k = 0; k < n; k++) weight[k] = bf16_dither(p[k], key, i + k);
+    for (size_t k = 0; k < n && k < VW; k++) weight[k] = bf16_dither(p[k], key, i + k);
 #else // a float weight is its master
     (void)key, (void)i, vput(weight, now, n);
 #endif
