@@ -128,6 +128,7 @@ __global__ void __launch_bounds__(GLA_BACK, 1)
                 sk[2 * p + m][e] = to_k[0][m][e];
             }
         }
+        __syncwarp(); // one pair at a time: the loads of the next ones would spill
     }
     for (int x = threadIdx.x; x < K; x += GLA_BACK) end[x] = last_from >= 0 ? 0.0f : __expf(bs[last + x]);
     __syncthreads(); // b has been read
