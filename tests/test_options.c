@@ -375,6 +375,7 @@ static void value_other(const Option *r, const PipelineOptions *o, char *to, siz
         return;
     case OPT_TEXT:
     case OPT_PATH:
+    case OPT_PATHS:
         ck_abort_msg("option '%s': say in CHANGES what to change it to", r->key);
     }
 }
@@ -533,7 +534,7 @@ START_TEST(paths) {
     int n = 0;
     for (int i = 0; i < t->n; i++) {
         Err e = {0};
-        if (t->row[i].kind != OPT_PATH) continue;
+        if (t->row[i].kind != OPT_PATH && t->row[i].kind != OPT_PATHS) continue;
         n++;
         pipeline_defaults(&a);
         pipeline_defaults(&b);

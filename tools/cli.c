@@ -193,15 +193,14 @@ static int config_object(Cli *c, const Json *j, JsonRef object, const char *pref
     return OK;
 }
 
-/* A path in a configuration file is relative to that file, so that the run does not depend on where it is begun. A text
- * may be several, with commas between them; - is standard input. */
+/* A path in a configuration file is relative to that file, so that the run does not depend on where it is begun. */
 static int config_path(Cli *c, const char *file, const char *key, TextBuf *b, Err *e) {
     Found f;
     const char *slash = strrchr(file, '/'), *item = b->text;
-    if (!slash || !b->len || !find(c, key, &f) || f.row->kind != OPT_PATH) return OK;
+    if (!slash || !b->len || !find(c, key, &f) || (f.row->kind != OPT_PATH && f.row->kind != OPT_PATHS)) return OK;
     TextBuf whole = {0};
     for (;;) {
-        const size_t n = strcmp(f.row->key, "text") ? strlen(item) : strcspn(item, ",");
+        const size_t n = f.row->kind == OPT_PATHS ? strcspn(item, ",") : strlen(item);
         if (item[0] != '/' && !(n == 1 && item[0] == '-')) textbuf_put(&whole, file, (size_t)(slash + 1 - file));
         textbuf_put(&whole, item, n);
         if (!item[n]) break;

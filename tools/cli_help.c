@@ -21,7 +21,7 @@ static void row_print(FILE *to, const Option *row, char letter, const void *opti
     for (char *p = flag; *p; p++)
         if (*p == '_') *p = '-';
     options_get(row, options, value, sizeof value);
-    static const char *const words[] = {" N", " N", " N", " X", "", " TEXT", " WORD", " PATH"};
+    static const char *const words[] = {" N", " N", " N", " X", "", " TEXT", " WORD", " PATH", " PATH"};
     if (letter) snprintf(left, sizeof left, "  -%c, --%s%s", letter, flag, words[row->kind]);
     else snprintf(left, sizeof left, "      --%s%s", flag, words[row->kind]);
     fprintf(to, "%-40s %s", left, row->help ? row->help : "");

@@ -17,7 +17,7 @@ typedef EvalOptions Options;
 static const Option rows[] = {
     {"task", "what to measure: one of the above, or a list of question sets", OPT_TEXT, AT(task), 0, 1024, NULL,
      AFFECTS_EVALUATION},
-    {"text", "(ppl, kl) " TEXT_HELP "; its documents are one stream of tokens", OPT_PATH, AT(text), 0, 4096, NULL,
+    {"text", "(ppl, kl) " TEXT_HELP "; its documents are one stream of tokens", OPT_PATHS, AT(text), 0, 4096, NULL,
      AFFECTS_EVALUATION},
     {"text_field", TEXT_FIELD_HELP, OPT_TEXT, AT(text_field), 0, 128, NULL, AFFECTS_EVALUATION},
     {"ids", "token ids instead of a text: a JSON list, or {\"ids\": [...]}", OPT_PATH, AT(ids), 0, 1024, NULL,

@@ -117,22 +117,27 @@ static void config_report(Report *r, const Config *c) {
     say_int(r, "parameters", (long long)params_count(c));
 }
 
+static int files_report(Report *r, const HfModel *h, const Options *o, Err *e) {
+    int rc = OK;
+    if (r->json) json_out_array(r->json, "files");
+    for (int s = 0; s < h->n_shards && !rc; s++) {
+        if (r->json) json_out_object(r->json, NULL);
+        rc = file_report(r, &h->shard[s], o, e);
+        if (r->json) json_out_close(r->json);
+    }
+    if (r->json) json_out_close(r->json);
+    return rc;
+}
+
 static int inspect_model(Report *r, const char *path, const Options *o, Err *e) {
     HfModel h;
     TRY(hf_open(&h, path, e));
-    int rc = OK;
     say(r, "kind", "model");
     config_report(r, &h.config);
     char unread[512];
     strict_unread_of(path, unread, sizeof unread);
     if (unread[0]) say(r, "not_read", unread);
-    if (r->json) json_out_array(r->json, "files");
-    for (int s = 0; s < h.n_shards && !rc; s++) {
-        if (r->json) json_out_object(r->json, NULL);
-        rc = file_report(r, &h.shard[s], o, e);
-        if (r->json) json_out_close(r->json);
-    }
-    if (r->json) json_out_close(r->json);
+    const int rc = files_report(r, &h, o, e);
     hf_close(&h);
     return rc;
 }
@@ -207,15 +212,8 @@ static int inspect_run(Report *r, const char *dir, const Options *o, Err *e) {
 static int inspect_index(Report *r, const char *path, const Options *o, Err *e) {
     HfModel h;
     TRY(hf_index_open(&h, path, e));
-    int rc = OK;
     say(r, "kind", "safetensors index");
-    if (r->json) json_out_array(r->json, "files");
-    for (int s = 0; s < h.n_shards && !rc; s++) {
-        if (r->json) json_out_object(r->json, NULL);
-        rc = file_report(r, &h.shard[s], o, e);
-        if (r->json) json_out_close(r->json);
-    }
-    if (r->json) json_out_close(r->json);
+    const int rc = files_report(r, &h, o, e);
     hf_close(&h);
     return rc;
 }

@@ -17,7 +17,7 @@ typedef struct {
 } Extra;
 #define AT(f) offsetof(Extra, f)
 static const Option rows[] = {
-    {"text", TEXT_HELP, OPT_PATH, AT(text), 0, 4096, NULL, AFFECTS_LOOKS},
+    {"text", TEXT_HELP, OPT_PATHS, AT(text), 0, 4096, NULL, AFFECTS_LOOKS},
     {"text_field", TEXT_FIELD_HELP, OPT_TEXT, AT(text_field), 0, 128, NULL, AFFECTS_EVALUATION | AFFECTS_IF_SET},
     {"tokenizer", "tokenizer.json or a directory that has one; empty: one token per byte", OPT_PATH, AT(tokenizer), 0,
      1024, NULL, AFFECTS_EVALUATION},

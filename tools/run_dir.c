@@ -2,7 +2,6 @@
 #include "tools/run_dir.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/what_is.h"
 #include "base/worker.h"
 #include "io/hf.h"
 #include "run/checkpoint.h"
@@ -51,13 +50,11 @@ int run_dir_open(const Cli *c, const char *mark, int go_on, Err *e) {
 
 int run_data_open(Dataset *d, const Cli *c, const char *text, const Tokenizer *t, const ShardOptions *o, Err *e) {
     char dir[1024], path[1024], line[4700];
-    const int shard = file_exists(text) == 1 && what_is_file(text) == IS_SHARD;
+    int shard = 0;
     ShardStats stats;
     const char *use = path;
     TRY(cli_require(c, text, "--text FILE", e));
-    if (shard && ((o->split && o->split[0]) || (o->field && o->field[0]) || o->max_tokens))
-        return err_set(e, ERR_USAGE, "%s: is a token shard: document_separator, text_field, max_tokens come too late",
-                       text);
+    TRY(shard_given(text, o, &shard, e));
     if (shard) use = text;
     else {
         TRY(run_path(dir, sizeof dir, c, "data", e));

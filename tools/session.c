@@ -78,7 +78,7 @@ void session_note_unread(const Cli *c, const char *dir) {
 
 int text_there(const char *text, const char *field, const char *split, Err *e) {
     Corpus docs;
-    if (file_exists(text) == 1 && what_is_file(text) == IS_SHARD) return OK;
+    if (what_is_file(text) == IS_SHARD) return OK;
     TRY(corpus_open(&docs, text, &(CorpusForm){field, split}, e));
     corpus_close(&docs);
     return OK;

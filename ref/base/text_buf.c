@@ -54,3 +54,8 @@ void textbuf_free(TextBuf *b) {
     mem_free(b->text);
     memset(b, 0, sizeof *b);
 }
+
+int text_ends(const char *s, const char *end) {
+    const size_t n = strlen(s), m = strlen(end);
+    return n >= m && !memcmp(s + n - m, end, m);
+}

@@ -19,4 +19,6 @@ void textbuf_printf(TextBuf *b, const char *fmt, ...) __attribute__((format(prin
 int textbuf_end(TextBuf *b, Err *e); /* ERR_MEMORY if any call ran out; afterwards b->text is never NULL */
 void textbuf_free(TextBuf *b);
 
+int text_ends(const char *s, const char *end); /* 1 if s ends with it */
+
 #endif

@@ -99,11 +99,16 @@ static double file_now(const Worker *w) {
     return (double)time(NULL);
 }
 
+/* Cut where it is too long: there is no such file then. */
+static void worker_file(char path[PATH], const char *dir, const char *name) {
+    snprintf(path, PATH, "%s/workers/%s", dir, name);
+}
+
 static int is_alive(const Worker *w, const char *dir, const char *name) {
     char path[PATH];
     struct stat st;
     Who who;
-    if (snprintf(path, sizeof path, "%s/workers/%s", dir, name) >= (int)sizeof path) return 0;
+    worker_file(path, dir, name);
     if (stat(path, &st) || !who_parse(&who, name)) return 0;
     if (who.machine && who.machine == machine()) return who.start && process_start(who.pid) == who.start;
     return file_now(w) - seconds_of(&st) < stale_seconds;
@@ -114,7 +119,8 @@ static int others(const Worker *w, const char *dir, char *who, size_t cap) {
     size_t n;
     int alive = 0;
     worker_name(me);
-    if (snprintf(path, sizeof path, "%s/workers", dir) >= (int)sizeof path || file_exists(path) != 2) return 0;
+    worker_file(path, dir, "");
+    if (file_exists(path) != 2) return 0;
     if (file_list(&names, &n, path, NULL)) return 0;
     for (size_t i = 0; i < n; i++) {
         if (!strcmp(names[i], me) || !is_alive(w, dir, names[i])) continue;
@@ -148,12 +154,11 @@ static void *heartbeat(void *arg) {
 static void clear_gone(const Worker *w) {
     char path[PATH], **names;
     size_t n;
-    snprintf(path, sizeof path, "%s/workers", w->dir);
+    worker_file(path, w->dir, "");
     if (file_list(&names, &n, path, NULL)) return;
     for (size_t i = 0; i < n; i++) {
-        if (is_alive(w, w->dir, names[i])) continue;
-        if (!file_join(path, sizeof path, w->dir, "workers", NULL) && strlen(path) + strlen(names[i]) + 2 < sizeof path)
-            snprintf(path + strlen(path), sizeof path - strlen(path), "/%s", names[i]), unlink(path);
+        worker_file(path, w->dir, names[i]);
+        if (!is_alive(w, w->dir, names[i])) unlink(path);
     }
     file_list_free(names, n);
 }

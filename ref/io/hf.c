@@ -196,14 +196,9 @@ static int check_param(void *ctx, const ParamInfo *info, Param *slot) {
     return err_hint(k->e, "is this the right config.json for these weights?");
 }
 
-static int name_ends(const char *name, const char *end) {
-    const size_t n = strlen(name), m = strlen(end);
-    return n >= m && !strcmp(name + n - m, end);
-}
-
 /* A tensor that is no parameter: harmless, or a reason to stop. */
 static int check_extra(const HfModel *h, const Tensor *t, Err *e) {
-    if (name_ends(t->name, "rotary_emb.inv_freq")) return OK;
+    if (text_ends(t->name, "rotary_emb.inv_freq")) return OK;
     if (h->config.tied && !strcmp(t->name, "lm_head.weight")) {
         const Tensor *embed = hf_tensor(h, "model.embeddings.weight");
         if (embed && embed->bytes == t->bytes && embed->dtype == t->dtype && !memcmp(embed->data, t->data, t->bytes))
@@ -315,7 +310,7 @@ static int tensor_range(const Tensor *t, const char *file, DType to, Err *e) {
     float narrow[512];
     const size_t size = (size_t)dtype_bits(t->dtype) / 8, out = (size_t)dtype_bits(to) / 8;
     const Tensor as = {.name = t->name, .dtype = to};
-    if (!is_float(t->dtype) || t->dtype == to || name_ends(t->name, "A_log") || name_ends(t->name, "dt_bias"))
+    if (!is_float(t->dtype) || t->dtype == to || text_ends(t->name, "A_log") || text_ends(t->name, "dt_bias"))
         return OK;
     for (size_t at = 0; at < t->count; at += 512) {
         const size_t n = t->count - at < 512 ? t->count - at : 512;

@@ -2,13 +2,9 @@
  * tensor. Each says what was found and the next step. */
 #include "io/hf_parts.h"
 #include "base/file.h"
+#include "base/text_buf.h"
 #include "base/what_is.h"
 #include <string.h>
-
-static int ends(const char *s, size_t n, const char *end) {
-    const size_t m = strlen(end);
-    return n >= m && !memcmp(s + n - m, end, m);
-}
 
 int hf_directory(const char *path, Err *e) {
     if (file_exists(path) == 2) return OK;
@@ -45,7 +41,7 @@ int hf_no_config(const char *dir, Err *e) {
     for (size_t i = 0; i < sizeof other / sizeof *other; i++)
         if (there(dir, other[i].name)) err_hint(e, "%s", other[i].hint);
     for (size_t i = 0; i < n; i++)
-        if (ends(name[i], strlen(name[i]), ".gguf"))
+        if (text_ends(name[i], ".gguf"))
             err_hint(e, "make a model directory of %.100s: hybridize convert --from-gguf FILE -o DIR", name[i]);
     file_list_free(name, n);
     return err_hint(e, "give the directory that holds config.json, model.safetensors and tokenizer.json");
@@ -81,7 +77,7 @@ int hf_no_weights(const char *dir, Err *e) {
     TRY(file_list(&name, &n, dir, e));
     for (size_t k = 0; k < sizeof others / sizeof *others; k++)
         for (size_t i = 0; i < n; i++)
-            if (!(e && e->code) && ends(name[i], strlen(name[i]), others[k].end)) {
+            if (!(e && e->code) && text_ends(name[i], others[k].end)) {
                 err_set(e, ERR_IO, "%s: no model.safetensors and no model.safetensors.index.json, but %.200s is there",
                         dir, name[i]);
                 err_hint(e, "%s", others[k].hint);
@@ -136,7 +132,7 @@ int hf_no_tensor(const HfModel *h, const char *name, Err *e) {
         for (size_t i = 0; i < h->shard[s].n; i++) {
             const char *got = h->shard[s].tensor[i].name;
             const size_t n = strlen(got), m = strlen(name);
-            if (n > m && got[n - m - 1] == '.' && ends(got, n, name)) {
+            if (n > m && got[n - m - 1] == '.' && text_ends(got, name)) {
                 const int front = (int)(n - m < 100 ? n - m : 100);
                 err_set(e, ERR_INPUT, "%s: tensor \"%s\" is missing, but \"%.200s\" is there", where, name, got);
                 return err_hint(e, "take \"%.*s\" off the names of all tensors: %s", front, got,

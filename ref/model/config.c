@@ -1,8 +1,8 @@
 /* config.c - every precondition of the ops, checked once. */
 #include "model/config.h"
-#include <stdio.h>
 #include "model/mixer.h"
 #include <math.h>
+#include <stdio.h>
 
 static int check_int(int v, int lo, int hi, const char *field, const char *where, Err *e) {
     if (v >= lo && v <= hi) return OK;

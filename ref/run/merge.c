@@ -1,6 +1,7 @@
 /* merge.c - see merge.h. */
 #include "run/merge.h"
 #include "base/file.h"
+#include "base/text_buf.h"
 #include "base/worker.h"
 #include "run/checkpoint.h"
 #include "run/pipeline.h"
@@ -44,8 +45,7 @@ static int runs_agree(const char *dir, const char *from, Err *e) {
 }
 
 static int is_record(const char *name) {
-    const size_t n = strlen(name);
-    return n > 5 && !strcmp(name + n - 5, ".json") && strcmp(name, "state.json");
+    return strlen(name) > 5 && text_ends(name, ".json") && strcmp(name, "state.json");
 }
 
 /* Records of one directory and those below; trainings (ckpt-STEP) are left, as they are only good for going on. */

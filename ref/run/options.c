@@ -54,10 +54,12 @@ static int key_unknown(const OptionTable *t, const char *key, Err *e) {
 
 /* ---------------------------------------------------------------- text to value */
 
+static int is_path(const Option *r) { return r->kind == OPT_PATH || r->kind == OPT_PATHS; }
+
 static int value_bad(const Option *r, const char *value, Err *e) {
     if (r->kind == OPT_CHOICE)
         return err_set(e, ERR_USAGE, "option '%s': got '%s', expected one of %s", r->key, value, r->choices);
-    if (r->kind == OPT_TEXT || r->kind == OPT_PATH)
+    if (r->kind == OPT_TEXT || is_path(r))
         return err_set(e, ERR_USAGE, "option '%s': longer than %g bytes", r->key, r->hi - 1);
     if (r->kind == OPT_BOOL)
         return err_set(e, ERR_USAGE, "option '%s': got '%s', expected true or false", r->key, value);
@@ -123,6 +125,7 @@ static int option_set(const Option *r, void *options, const char *value, Err *e)
         return OK;
     case OPT_TEXT:
     case OPT_PATH:
+    case OPT_PATHS:
         if (strlen(value) >= (size_t)r->hi) return value_bad(r, value, e);
         memcpy(field(r, options), value, strlen(value) + 1);
         return OK;
@@ -170,6 +173,7 @@ void options_get(const Option *r, const void *options, char *dst, size_t cap) {
         return;
     case OPT_TEXT:
     case OPT_PATH:
+    case OPT_PATHS:
         snprintf(dst, cap, "%s", (const char *)p);
         return;
     case OPT_CHOICE:
@@ -182,7 +186,7 @@ void options_get(const Option *r, const void *options, char *dst, size_t cap) {
 
 static int is_zero(const Option *r, const void *options) {
     const void *p = cfield(r, options);
-    if (r->kind == OPT_TEXT) return !*(const char *)p;
+    if (r->kind == OPT_TEXT || is_path(r)) return !*(const char *)p;
     if (r->kind == OPT_REAL) return *(const double *)p == 0;
     return r->kind == OPT_I64 || r->kind == OPT_U64 ? !*(const int64_t *)p : !*(const int *)p;
 }
@@ -190,7 +194,7 @@ static int is_zero(const Option *r, const void *options) {
 /* The value as it counts. */
 static void counted(const Option *row, const void *options, char *dst, size_t cap) {
     options_get(row, options, dst, cap);
-    if (row->kind == OPT_PATH && *dst) snprintf(dst, cap, "given");
+    if (is_path(row) && *dst) snprintf(dst, cap, "given");
 }
 
 uint64_t options_key(const OptionTable *t, const void *options, unsigned affects, uint64_t h) {
@@ -245,6 +249,7 @@ static void option_write(const Option *r, const char *key, const void *options, 
         return;
     case OPT_TEXT:
     case OPT_PATH:
+    case OPT_PATHS:
     case OPT_CHOICE:
         options_get(r, options, text, sizeof text);
         json_out_str(o, key, text);

@@ -14,7 +14,8 @@ typedef enum {
     OPT_BOOL,   /* int 0/1: true, false, 1, 0 */
     OPT_TEXT,   /* char[hi] */
     OPT_CHOICE, /* int: index into choices, "norm|squared" */
-    OPT_PATH    /* char[hi]: a file or directory; in a configuration file it is relative to that file */
+    OPT_PATH,   /* char[hi]: a file or directory; in a configuration file it is relative to that file */
+    OPT_PATHS   /* char[hi]: such paths with commas between them; - is standard input */
 } OptionKind;
 /* What changes when an option changes; a row may name several. What a stage makes is kept under a key: the hash of
  * every option that affects it or what it is made from (options_key). A row without an entry is 0, which

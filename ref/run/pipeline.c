@@ -3,7 +3,6 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/text_buf.h"
-#include "base/what_is.h"
 #include "io/ends.h"
 #include "io/hf.h"
 #include "io/jsonl.h"
@@ -83,18 +82,14 @@ static const Field TEXT[] = {{"tokens", FIELD_I64, offsetof(TextRecord, tokens),
                              {"documents", FIELD_I64, offsetof(TextRecord, documents), 0, 0, FIELD_ALWAYS, 0, NULL}};
 static const Record text_record = {TEXT, 2, sizeof(TextRecord)};
 
-static int is_shard(const char *path) { return file_exists(path) == 1 && what_is_file(path) == IS_SHARD; }
-
 static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     const PipelineOptions *o = p->o;
+    ShardOptions shard = {.split = o->document_separator, .field = o->text_field, .max_tokens = (size_t)o->max_tokens};
     TextRecord text;
     int found;
-    if (is_shard(o->text)) {
-        if (o->document_separator[0] || o->text_field[0] || o->max_tokens)
-            return err_set(e, ERR_USAGE,
-                           "%s: is a token shard: document_separator, text_field, max_tokens come too late", o->text);
+    TRY(shard_given(o->text, &shard, &found, e));
+    if (found)
         return snprintf(path, cap, "%s", o->text) < (int)cap ? OK : err_set(e, ERR_USAGE, "text: the path is too long");
-    }
     TRY(pipeline_path(p, path, cap, "data", NULL, e));
     TRY(file_mkdirs(path, e));
     TRY(pipeline_path(p, path, cap, "data", "text.tok", e));
@@ -102,10 +97,9 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     TRY(p->m.memo->get(p->m.memo, "text", -1, &text_record, &text, &found, e));
     if (found && file_exists(path)) return OK; // written atomically: there means complete
     pipeline_note(p, "tokenizing %s", o->text);
-    const int eos = o->add_eos ? ends_document(&p->teacher.c, p->tokenizer) : -1;
-    if (o->add_eos && eos < 0) pipeline_note(p, "add_eos: the teacher names no end of text; documents get none");
-    const ShardOptions shard = {
-        .add_eos = eos, .split = o->document_separator, .field = o->text_field, .max_tokens = (size_t)o->max_tokens};
+    shard.add_eos = o->add_eos ? ends_document(&p->teacher.c, p->tokenizer) : -1;
+    if (o->add_eos && shard.add_eos < 0)
+        pipeline_note(p, "add_eos: the teacher names no end of text; documents get none");
     ShardStats stats;
     TRY(shard_write(path, o->text, p->tokenizer, &shard, &stats, e));
     char line[4700];
@@ -298,7 +292,8 @@ static int started_log(const Pipeline *p, const Fit *f, Err *e) {
     return rc;
 }
 
-int pipeline_started(void *ctx, const Fit *f, Err *e) {
+/* RUN/start.csv, a row of the log and a line: what a start did. */
+static int started(void *ctx, const Fit *f, Err *e) {
     const Pipeline *p = ctx;
     char path[1200];
     TextBuf b = {0};
@@ -371,7 +366,7 @@ static int method_open(Pipeline *p, Err *e) {
     m->kv_repeat = o->kv_repeat;
     m->init = o->init;
     m->init_tokens = o->init_tokens;
-    m->started = pipeline_started;
+    m->started = started;
     m->align_form = o->stage1_loss;
     m->stage1 = o->stage1;
     m->stage2 = o->stage2;

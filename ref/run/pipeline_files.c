@@ -56,11 +56,6 @@ static int input_file(uint64_t *hash, JsonOut *j, const char *path, const char *
     return OK;
 }
 
-static int ends_with(const char *s, const char *end) {
-    const size_t n = strlen(s), m = strlen(end);
-    return n >= m && !strcmp(s + n - m, end);
-}
-
 /* config.json, tokenizer.json and every .safetensors of a model directory. */
 static int input_model(uint64_t *hash, JsonOut *j, const char *dir, Err *e) {
     char **names, path[1200];
@@ -68,7 +63,7 @@ static int input_model(uint64_t *hash, JsonOut *j, const char *dir, Err *e) {
     TRY(file_list(&names, &n, dir, e));
     int rc = OK;
     for (size_t i = 0; i < n && !rc; i++) {
-        if (!ends_with(names[i], ".safetensors") && strcmp(names[i], "config.json") &&
+        if (!text_ends(names[i], ".safetensors") && strcmp(names[i], "config.json") &&
             strcmp(names[i], "tokenizer.json"))
             continue;
         rc = file_join(path, sizeof path, dir, names[i], e);

@@ -18,7 +18,7 @@
 #define P(MEMBER) offsetof(PipelineOptions, MEMBER)
 static const Option ROWS[] = {
     {"teacher", "model directory", OPT_PATH, P(teacher), 0, 1024, NULL, AFFECTS_LOOKS},
-    {"text", TEXT_HELP, OPT_PATH, P(text), 0, 4096, NULL, AFFECTS_LOOKS},
+    {"text", TEXT_HELP, OPT_PATHS, P(text), 0, 4096, NULL, AFFECTS_LOOKS},
     {"text_field", TEXT_FIELD_HELP, OPT_TEXT, P(text_field), 0, 128, NULL, AFFECTS_DATA | AFFECTS_IF_SET},
     {"document_separator", SEPARATOR_HELP, OPT_TEXT, P(document_separator), 0, 64, NULL, AFFECTS_DATA},
     {"student_init_ckpt", "finished stage-1 student; stage 1 is skipped", OPT_PATH, P(student_init_ckpt), 0, 1024, NULL,

@@ -55,9 +55,6 @@ void pipeline_peak(Pipeline *p);
 int pipeline_model_saved(Pipeline *p, int *saved, Err *e);
 int pipeline_model_save(Pipeline *p, const Model *m, Err *e);
 
-/* RUN/start.csv, a row of the log and a line: what a start did. */
-int pipeline_started(void *ctx, const Fit *f, Err *e);
-
 /* ---- pipeline_select.c ---- */
 /* A selector at work: which one, how many layers, which draw. */
 typedef struct {

@@ -105,7 +105,8 @@ static int race_finish(const Race *r, const LayerScore *s, const int *in, Err *e
         if (!in || in[l]) TRY(r->memo->put(r->memo, name, l, &layer_score_record, &s[l], e));
     for (int l = 0; l < r->n; l++)
         if (!in || in[l]) TRY(r->memo->drop(r->memo, name, l, e));
-    for (int i = 1; i <= r->rounds && !r->memo->shared(r->memo); i++) { // others may still be at an earlier round
+    if (r->memo->shared(r->memo)) return OK; // others may still be at an earlier round
+    for (int i = 1; i <= r->rounds; i++) {
         snprintf(name, sizeof name, "%s/rounds", r->name);
         TRY(r->memo->drop(r->memo, name, i, e));
     }

@@ -35,6 +35,9 @@ typedef struct {
 } ShardStats;
 /* "FILE: 3 documents, 1000 tokens, 4321 bytes" */
 void shard_stats_text(const ShardStats *s, const char *input, char *out, size_t cap);
+/* *given = 1 if the text is a token shard already, to be used as it is. ERR_USAGE where o, but for add_eos, asks for
+ * what comes too late then. */
+int shard_given(const char *text, const ShardOptions *o, int *given, Err *e);
 int shard_write(const char *out, const char *input, const Tokenizer *t, const ShardOptions *o, ShardStats *stats,
                 Err *e);
 /* The same from ids in memory (tests, synthetic data): doc_end has n_docs entries, increasing, the last == n.

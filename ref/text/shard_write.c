@@ -3,9 +3,17 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/mem.h"
+#include "base/what_is.h"
 #include "text/corpus.h"
 #include "text/dataset.h"
 #include "text/shard_parts.h"
+
+int shard_given(const char *text, const ShardOptions *o, int *given, Err *e) {
+    *given = what_is_file(text) == IS_SHARD;
+    if (!*given || !((o->split && o->split[0]) || (o->field && o->field[0]) || o->max_tokens)) return OK;
+    return err_set(e, ERR_USAGE, "%s: is a token shard: document_separator, text_field, max_tokens come too late",
+                   text);
+}
 
 /* ---- one pass over all documents ---- */
 
