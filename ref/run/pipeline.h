@@ -14,7 +14,8 @@
  *   budget.csv        the quality-cost curve: for every K the main ranking's first K layers, memory in MiB at
  *                     memory_context, and the sum of
  *                     their scores above the lowest one; with layer_costs: the best set within each of 2L+1 budgets
- *   model/            the distilled hybrid;           results.json: one row per student, written last:
+ *   model/            the distilled hybrid; README.md in it: its model card (report/card.h)
+ *   results.json      one row per student, written last:
  *                     a run that has it is finished
  * Read pipeline_run first, then select.c, distill.c, model.c. */
 #ifndef HYB_PIPELINE_H
