@@ -137,6 +137,7 @@ static int sources_open(EvalRun *u, Err *e) {
     }
     if (!o->emit[0]) {
         TRY(session_open(&u->s, u->c, 1, e));
+        TRY(session_logit_base(&u->s, o->logit_base, e));
         model_hold(&u->s.m, 0);
     } else if (made && o->tokenizer == STUB_NONE) {
         TRY(cli_require(u->c, u->c->common.model, "-m MODEL or --tokenizer byte|simple", e));

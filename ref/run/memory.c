@@ -16,7 +16,7 @@ size_t memory_total(const MemoryPlan *p) {
     return sum;
 }
 
-static size_t rope_bytes(const Model *m, int T) { return (size_t)T * m->c.D * m->be->wide_size; }
+static size_t rope_bytes(const Model *m, int T) { return model_rope_bytes(&m->c, m->be, T); }
 
 int memory_frozen(MemoryPlan *p, Backend *be, const Config *c, GradKind grad, const char *weights,
                   const char *activations, int B, int T, Err *e) {

@@ -263,6 +263,7 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
     if (swa) c->swa_window = window;
     if (o->force_window_on_all_layers || (o->window_on_kept_layers && (o->window_size || swa))) c->window = window;
     c->linear_bias = p->o->keep_biases && c->qkv_bias;
+    c->no_rope = o->kept_rope; // the stage-1 student has no softmax layer: it is for the hybrids made of it
     return OK;
 }
 
@@ -325,6 +326,7 @@ static int start_given(Pipeline *p, Err *e) {
     }
     TRY(tokenizers_meet(p->o->student_init_ckpt, p->o->teacher, e));
     TRY(hf_load_model(&p->m.start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
+    p->m.start.c.no_rope = p->o->kept_rope;
     for (int l = 0; l < c->L; l++)
         if (c->mixer[l] != mixer_find(start_mixer(p->o)))
             return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l,

@@ -48,6 +48,7 @@ typedef struct {
     int document_boundaries;     /* 1: attention and states begin anew at each document */
     int add_eos;                 /* 1: the teacher's EOS after each document */
     int teacher_bf16;            /* 1: GRAD_HALF (model.h) */
+    int kept_rope;               /* 1: kept layers have no rotary embedding (Config.no_rope) */
     int keep_biases;             /* 1: linear layers keep the teacher's q/k/v biases */
     double temperature, heldout; /* tau of the KL; fraction of the text that is never trained on */
     int64_t max_tokens;          /* of the text; 0: all */
