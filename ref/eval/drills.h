@@ -22,8 +22,8 @@ typedef struct {
     uint64_t seed;
 } DrillOptions; /* officially 500, 50, 200 and no seed */
 typedef struct {
-    TextBuf prompt, answer, words;
-} DrillSample; /* words: what may be answered, one a line (cwe, fwe) */
+    TextBuf prompt, answer, words, evidence;
+} DrillSample; /* one a line: words that may be answered (cwe, fwe); evidence, from which the answer follows */
 
 typedef struct {
     const char *name;
@@ -34,7 +34,8 @@ typedef struct {
 enum { DRILLS = 7 };
 const DrillKind *drill_at(int i);
 const DrillKind *drill_find(const char *name); /* NULL if unknown */
-/* Sample number i. drill_free also after a failure. */
+/* Sample number i. drill_free also after a failure. ERR_INPUT if it cannot be answered: its prompt lacks a line of the
+ * evidence, or holds a word that is no answer as often as one that is. */
 int drill_sample(DrillSample *s, const DrillKind *k, const DrillOptions *o, int i, Err *e);
 void drill_free(DrillSample *s);
 
