@@ -585,7 +585,7 @@ START_TEST(test_pages) {
 }
 END_TEST
 
-START_TEST(test_drills) {
+START_TEST(test_diagnostic_tasks) {
     const EvalTask *t = task_find("phone_book");
     EvalModel gold = {NULL, copies_gold, NULL, NULL};
     EvalSet s = {0}, again = {0};
@@ -594,7 +594,7 @@ START_TEST(test_drills) {
     ok(task_make(t, 12, 50, 3, &s, &e), &e);
     ok(task_make(t, 12, 50, 3, &again, &e), &e);
     for (size_t i = 0; i < 12; i++) ck_assert_str_eq(s.doc[i].context[0], again.doc[i].context[0]);
-    ck_assert(task_drill(t) && task_generated(t) && task_generates(t) == 200 && task_ruler(t) < 0);
+    ck_assert(task_diagnostic(t) && task_generated(t) && task_generates(t) == 200 && task_ruler(t) < 0);
     evalset_free(&s);
     ok(task_make(task_find("drill_retrieval"), 12, 50, 3, &s, &e), &e);
     ok(task_run(task_find("drill_retrieval"), &gold, &s, 0, &r, NULL, NULL, &e), &e);
@@ -1063,7 +1063,7 @@ SUITE("eval_tasks") {
     CASE(test_mmlu);
     CASE(test_protocols);
     CASE(test_pages);
-    CASE(test_drills);
+    CASE(test_diagnostic_tasks);
     CASE(test_loglik);
     CASE(test_rolling);
     CASE(test_split_merge);
