@@ -309,7 +309,7 @@ START_TEST(test_checkpoint_bits) {
 }
 END_TEST
 
-/* Held weights (Backend.hold): the same bits, before and after weights change, by an update or by param_put;
+/* Held weights (Backend.prepack): the same bits, before and after weights change, by an update or by param_put;
  * all memory comes back. */
 static int nudge_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Model *m = ctx;
@@ -328,14 +328,14 @@ START_TEST(test_held_weights) {
     rig_open(&a, &c, "cpu", 4, 7, 0, NULL);
     rig_open(&b, &c, "cpu", 4, 7, 0, NULL);
     const size_t before = mem_now();
-    model_hold(&b.m, 1);
+    model_prepack(&b.m, 1);
     for (int round = 0; round < 3; round++) {
         const double value = rig_loss(&a, 1);
         for (int again = 0; again < 2; again++) ck_assert_msg(value == rig_loss(&b, 1), "round %d", round);
         Same same = {&b.m, 0};
         params_walk(&a.m.c, &a.m.p, same_gradient, &same);
         ck_assert_uint_gt(mem_now(), before);
-        ck_assert_uint_le(mem_now() - before, model_hold_bytes(&b.m, 1) + 4096 * sizeof(void *)); // and the table
+        ck_assert_uint_le(mem_now() - before, model_prepack_bytes(&b.m, 1) + 4096 * sizeof(void *)); // and the table
         Rig *const r[] = {&a, &b};
         for (int i = 0; i < 2; i++) {
             if (round) params_walk(&c, &r[i]->m.p, nudge_visit, &r[i]->m);
@@ -343,13 +343,13 @@ START_TEST(test_held_weights) {
                 Param *up = &r[i]->m.p.layer[0].up;
                 // float weights: real and wide are one type
                 r[i]->be->op->accumulate(up->w, (Real *)up->g, -0.1, up->n);
-                model_changed(&r[i]->m);
+                model_invalidate(&r[i]->m);
             }
         }
     }
-    model_let_go(&b.m);
+    model_prepack_release(&b.m);
     ck_assert_uint_eq(mem_now(), before);
-    model_hold(&b.m, 0); // left to model_close
+    model_prepack(&b.m, 0); // left to model_close
     rig_close(&a);
     rig_close(&b);
 }

@@ -19,7 +19,7 @@ static void layer_place(const Model *m, LayerActs *a, Arena *ar, int B, int T, i
 }
 
 /* What costs one pass over memory to compute again: kept by one layer at a time, unless PASS_KEEP. */
-static void again_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsigned flags) {
+static void place_recomputed(const Model *m, Pass *p, Arena *ar, int B, int T, unsigned flags) {
     const size_t size = m->be->real_size, N = (size_t)B * T, C = N * m->c.C, F = N * m->c.F;
     for (int l = 0; l < m->c.L; l++) {
         LayerActs *a = &p->layer[l], *same = flags & PASS_KEEP ? a : &p->layer[0];
@@ -84,7 +84,7 @@ static void pass_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsigne
     p->ids = arena_take(ar, N, sizeof(int));
     p->start_mem = arena_take(ar, N, sizeof(int));
     layers_place(m, p, ar, B, T, flags);
-    again_place(m, p, ar, B, T, flags);
+    place_recomputed(m, p, ar, B, T, flags);
     p->x = arena_take(ar, N * m->c.C, be->real_size);
     p->h = arena_take(ar, N * m->c.C, be->real_size);
     p->r = arena_take(ar, N, be->wide_size);

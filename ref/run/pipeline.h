@@ -60,7 +60,7 @@ typedef struct {
     double score_mix;
     int early_stop_r, early_stop_all_pairs; /* evaluations that must agree, 0: off (early_stop.h) */
     double early_stop_threshold, halving_z;
-    /* of ar, ar_mh, vt, cwe, fwe, phone_book, retrieval (drills.h) */
+    /* of ar, ar_mh, vt, cwe, fwe, phone_book, retrieval (diagnostic_tasks.h) */
     int task_samples, task_pairs, task_new_tokens;
     int64_t branch_steps;                            /* trunk_s2; 0: a quarter of score.steps */
     double distance_strength, distance_width;        /* selector distance */
