@@ -117,9 +117,9 @@ static int memo_train(Memo *memo, const char *name, int index, const Task *task,
     char path[1300], who[128];
     int mine = 0, said = 0;
     TrainOptions o = m->train;
-    const uint64_t seed = o.stage.optim.seed;
     o.stage = *stage;
-    o.stage.optim.seed = seed;
+    o.stage.optim.seed = m->train.stage.optim.seed;
+    o.stage.optim.lanes = m->train.stage.optim.lanes;
     o.until = until;
     o.fingerprint = fingerprint_text(m->key, name);
     o.replaces = 1;

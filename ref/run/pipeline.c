@@ -63,6 +63,7 @@ static int memo_open(Pipeline *p, Err *e) {
                       .warn = p->h->note,
                       .warn_ctx = p->h->ctx};
     t.stage.optim.seed = o->seed;
+    t.stage.optim.lanes = o->lanes;
     Worker *worker = p->memo.worker;
     p->memo = run_memo(p->checkpoints, 0, &t);
     p->memo.worker = worker;

@@ -46,6 +46,7 @@ static uint64_t stage_key(const StageOptions *o, uint64_t h) {
     static const OptionTable table = {rows, (int)(sizeof rows / sizeof *rows)};
     const StageShell shell = {*o};
     h = options_key(&table, &shell, AFFECTS_STAGE1, h);
+    if (o->optim.lanes > 1) h = fingerprint_real(h, o->optim.lanes);
     return o->optim.stochastic_rounding ? fingerprint_real(h, (double)o->optim.seed) : h;
 }
 
