@@ -19,13 +19,15 @@ typedef struct Ranks Ranks;
 struct Ranks {
     int rank, size;
     int local, here; /* number among the ranks of this machine, and how many those are */
-    /* Sends out[q] to rank q and receives in[q] from it, for all q but one's own. Host memory. */
-    int (*swap)(Ranks *r, const RankPart *out, const RankPart *in, Err *e);
+    /* Begins to send out[q] to rank q and to receive in[q] from it, for all q but one's own. Host memory, which stays as
+     * it is until wait has returned: it ends all that was begun. */
+    int (*post)(Ranks *r, const RankPart *out, const RankPart *in, Err *e);
+    int (*wait)(Ranks *r, Err *e);
     /* Rank 0's bytes, for all. Host memory. */
     int (*share)(Ranks *r, void *data, size_t bytes, Err *e);
     /* Rank 0 is at work on something that takes long, and no hung process. */
     void (*alive)(Ranks *r);
-    uint64_t bytes, messages; /* that this rank has sent, by swap */
+    uint64_t bytes, messages; /* that this rank has sent */
     void *state;
 };
 enum { RANKS_MOST = 256 };
@@ -34,9 +36,11 @@ static inline int ranks_count(const Ranks *r) { return r ? r->size : 1; }
 static inline int ranks_index(const Ranks *r) { return r ? r->rank : 0; }
 static inline int ranks_first(const Ranks *r) { return !r || !r->rank; } /* who reads and writes files */
 
+int ranks_swap(Ranks *r, const RankPart *out, const RankPart *in, Err *e); /* post and wait */
 int ranks_share(Ranks *r, void *data, size_t bytes, Err *e);
 /* Of an array in which rank q's bytes are those from at[q] to at[q+1] (size + 1 numbers): all of it, for all. */
 int ranks_gather(Ranks *r, void *data, const size_t *at, Err *e);
+int ranks_gather_post(Ranks *r, void *data, const size_t *at, Err *e); /* the same without the wait */
 /* How something ended that only rank 0 did: rc and *e of rank 0, for all. */
 int ranks_outcome(Ranks *r, int rc, Err *e);
 /* ERR_USAGE naming this rank where its number is not rank 0's: "rank 1: ... differs: `what`". All ranks end then. */

@@ -25,33 +25,36 @@ static int depth_of(int own) {
     return depth;
 }
 
+/* Tensors are exchanged in buckets of so many elements, or as the largest of them, so that ranks wait for each other
+ * once a bucket. */
+enum { BUCKET = 8 << 20 };
+/* The others' sums of one's segments of n elements, rounded up. */
+static size_t bucket_room(size_t n, int lanes) { return n + 16 * (size_t)lanes; }
+
 typedef struct {
-    const Ranks *ranks;
     int lanes;
-    size_t part, whole; /* most elements of one tensor that this rank owns; that there are */
-} Largest;
-static int largest_visit(void *ctx, const ParamInfo *info, Param *slot) {
-    Largest *k = ctx;
-    const int r = ranks_index(k->ranks);
+    size_t most, all;
+} Room;
+static int room_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Room *k = ctx;
+    const size_t n = bucket_room(info->n, k->lanes);
     if (!slot->g) return OK;
-    const size_t n =
-        lanes_rank_edge(info->n, k->lanes, k->ranks, r + 1) - lanes_rank_edge(info->n, k->lanes, k->ranks, r);
-    if (n > k->part) k->part = n;
-    if (info->n > k->whole) k->whole = info->n;
+    if (n > k->most) k->most = n;
+    k->all += n;
     return OK;
 }
-static Largest largest(const Model *m, int lanes) {
+/* Elements of a bucket. */
+static size_t lanes_bucket(const Model *m, int lanes) {
     Model copy = *m; // the walk wants a mutable list; nothing is changed
-    Largest k = {.ranks = m->be->ranks, .lanes = lanes};
-    params_walk(&copy.c, &copy.p, largest_visit, &k);
-    return k;
+    Room k = {.lanes = lanes};
+    params_walk(&copy.c, &copy.p, room_visit, &k);
+    return k.all < BUCKET ? k.all : k.most > BUCKET ? k.most : BUCKET;
 }
 
 size_t lanes_bytes(const Model *m, int lanes) {
     const int R = ranks_count(m->be->ranks);
     if (lanes < 2) return 0;
-    return (size_t)depth_of(lanes / R) * m->grad_bytes +
-           (R > 1 ? (size_t)R * largest(m, lanes).part * m->be->wide_size : 0);
+    return (size_t)depth_of(lanes / R) * m->grad_bytes + (R > 1 ? lanes_bucket(m, lanes) * m->be->wide_size : 0);
 }
 
 static int lanes_start(Lanes *l, Err *e) {
@@ -68,8 +71,9 @@ static int lanes_start(Lanes *l, Err *e) {
         l->waiting[i] = l->others;
         l->others = wide_at(be, l->others, l->m->grad_bytes / be->wide_size);
     }
-    if (R < 2 || be->host) return OK;
-    return mem_alloc(&l->host, 2 * largest(l->m, l->lanes).whole * be->wide_size, "gradients on their way", e);
+    if (R < 2) return OK;
+    l->room = lanes_bucket(l->m, l->lanes);
+    return be->host ? OK : mem_alloc(&l->host, 2 * l->room * be->wide_size, "gradients on their way", e);
 }
 
 int lanes_open(Lanes *l, Model *m, int lanes, int numbers, Err *e) {
@@ -130,17 +134,44 @@ int lanes_add(Lanes *l, int i, Err *e) {
     return OK;
 }
 
+/* The tensors of a bucket. */
+enum { BUCKET_TENSORS = 256 };
 typedef struct {
     Lanes *l;
+    size_t used; /* elements of the bucket */
+    int tensors;
+    struct {
+        Wide *g;      /* this rank's segments */
+        size_t at, n; /* where the others' sums of them are in the bucket, one after the other; elements of each */
+    } tensor[BUCKET_TENSORS];
     Err *e;
 } Exchange;
 
-/* A tensor's gradient on the host, as it is sent from there; received parts go behind it. */
-static char *tensor_host(Lanes *l, Wide *g, size_t bytes) {
+/* What this rank's segments of a tensor are, once the others' sums are there: they are added as the tree says. */
+static int segments_sum(const Exchange *x, int i) {
+    const Lanes *l = x->l;
+    const Ranks *r = l->ranks;
     Backend *be = l->m->be;
-    if (be->host) return (char *)g;
-    be->download(be, l->host, g, bytes);
-    return l->host;
+    const size_t n = x->tensor[i].n;
+    Wide *sum[RANKS_MOST];
+    for (int q = 0; q < r->size; q++) {
+        const size_t at = x->tensor[i].at + (size_t)q * n;
+        sum[q] = q == r->rank ? x->tensor[i].g : wide_at(be, l->others, at);
+        if (q == r->rank || be->host || !n) continue;
+        be->upload(be, sum[q], (char *)l->host + (l->room + at) * be->wide_size, n * be->wide_size);
+    }
+    for (int step = 1; step < r->size; step *= 2)
+        for (int q = 0; q + step < r->size; q += 2 * step) TRY(wide_add(be, sum[q], sum[q + step], n, x->e));
+    if (r->rank) be->move(be, x->tensor[i].g, sum[0], n * be->wide_size);
+    return OK;
+}
+
+static int exchange_end(Exchange *x) {
+    TRY(x->l->ranks->wait(x->l->ranks, x->e));
+    for (int i = 0; i < x->tensors; i++) TRY(segments_sum(x, i));
+    x->used = 0;
+    x->tensors = 0;
+    return OK;
 }
 
 static int exchange_visit(void *ctx, const ParamInfo *info, Param *slot) {
@@ -148,35 +179,34 @@ static int exchange_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Lanes *l = x->l;
     Ranks *r = l->ranks;
     Backend *be = l->m->be;
-    const size_t size = be->wide_size, n = info->n;
-    if (!slot->g) return OK;
-    const size_t from = lanes_rank_edge(n, l->lanes, r, r->rank),
-                 part = lanes_rank_edge(n, l->lanes, r, r->rank + 1) - from;
+    const size_t size = be->wide_size, from = lanes_rank_edge(info->n, l->lanes, r, r->rank),
+                 n = lanes_rank_edge(info->n, l->lanes, r, r->rank + 1) - from;
     RankPart out[RANKS_MOST] = {0}, in[RANKS_MOST] = {0};
-    Wide *sum[RANKS_MOST];
-    char *host = tensor_host(l, slot->g, n * size), *got = be->host ? (char *)l->others : host + n * size;
+    if (!slot->g) return OK;
+    if (x->tensors == BUCKET_TENSORS || x->used + bucket_room(info->n, l->lanes) > l->room) TRY(exchange_end(x));
+    char *host = be->host ? (char *)slot->g : (char *)l->host + x->used * size;
+    char *got = be->host ? (char *)l->others : (char *)l->host + l->room * size;
+    if (!be->host) be->download(be, host, slot->g, info->n * size);
     for (int q = 0; q < r->size; q++) {
-        const size_t at = lanes_rank_edge(n, l->lanes, r, q), end = lanes_rank_edge(n, l->lanes, r, q + 1);
-        sum[q] = q == r->rank ? wide_at(be, slot->g, from) : wide_at(be, l->others, (size_t)q * part);
-        if (q == r->rank) continue;
+        const size_t at = lanes_rank_edge(info->n, l->lanes, r, q), end = lanes_rank_edge(info->n, l->lanes, r, q + 1);
         out[q] = (RankPart){host + at * size, (end - at) * size};
-        in[q] = (RankPart){got + (size_t)q * part * size, part * size};
+        in[q] = (RankPart){got + (x->used + (size_t)q * n) * size, n * size};
     }
-    TRY(r->swap(r, out, in, x->e));
-    for (int q = 0; q < r->size && !be->host; q++)
-        if (q != r->rank) be->upload(be, sum[q], in[q].data, in[q].bytes);
-    for (int step = 1; step < r->size; step *= 2)
-        for (int q = 0; q + step < r->size; q += 2 * step) TRY(wide_add(be, sum[q], sum[q + step], part, x->e));
-    if (r->rank) be->move(be, wide_at(be, slot->g, from), sum[0], part * size);
-    return OK;
+    x->tensor[x->tensors].g = wide_at(be, slot->g, from);
+    x->tensor[x->tensors].at = x->used;
+    x->tensor[x->tensors++].n = n;
+    x->used += bucket_room(info->n, l->lanes);
+    return r->post(r, out, in, x->e);
 }
 
 int lanes_finish(Lanes *l, Err *e) {
     size_t at[RANKS_MOST + 1];
     const int R = ranks_count(l->ranks);
-    Exchange x = {l, e};
+    Exchange x = {.l = l, .e = e};
     for (int q = 0; q <= R; q++) at[q] = (size_t)(l->own * q) * l->numbers * sizeof(double);
     TRY(ranks_gather(l->ranks, l->number, at, e));
     for (int i = 0; i < l->numbers; i++) lanes_sum(l->number + i, l->lanes, (size_t)l->numbers);
-    return R > 1 ? params_walk(&l->m->c, &l->m->p, exchange_visit, &x) : OK;
+    if (R < 2) return OK;
+    TRY(params_walk(&l->m->c, &l->m->p, exchange_visit, &x));
+    return exchange_end(&x);
 }

@@ -27,8 +27,9 @@ typedef struct {
     Ranks *ranks;
     int lanes, own, first; /* of all; of this rank; the first of these */
     Wide **waiting;        /* (log2 own) sums of 1, 2, 4, ... lanes that wait for as many more */
-    Wide *others;          /* the other ranks' sums of a tensor's segments */
-    double *number;        /* (lanes, numbers) */
+    Wide *others;          /* (room) the other ranks' sums of segments */
+    size_t room;
+    double *number; /* (lanes, numbers) */
     int numbers;
     void *host, *mem, *memory;
 } Lanes;

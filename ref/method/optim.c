@@ -197,18 +197,23 @@ static int weights_visit(void *ctx, const ParamInfo *info, Param *slot, size_t a
     Ranks *r = be->ranks;
     const size_t size = info->wide ? be->wide_size : be->real_size;
     size_t edge[RANKS_MOST + 1];
-    void *host = slot->w;
+    void *host;
     (void)at;
     for (int q = 0; q <= r->size; q++) edge[q] = lanes_rank_edge(info->n, o->lanes, r, q) * size;
-    if (!be->host) {
-        TRY(mem_alloc(&host, info->n * size, "weights on their way", s->e));
-        be->download(be, host, slot->w, info->n * size);
-    }
+    if (be->host) return ranks_gather_post(r, slot->w, edge, s->e); // the wait comes after the last
+    TRY(mem_alloc(&host, info->n * size, "weights on their way", s->e));
+    be->download(be, host, slot->w, info->n * size);
     const int rc = ranks_gather(r, host, edge, s->e);
-    if (be->host) return rc;
     if (!rc) be->upload(be, slot->w, host, info->n * size);
     mem_free(host);
     return rc;
+}
+
+static int optim_weights(Step *s) {
+    Ranks *r = s->o->m->be->ranks;
+    if (ranks_count(r) < 2) return OK;
+    TRY(optim_walk(s->o, weights_visit, s));
+    return r->wait(r, s->e);
 }
 
 /* Segments of one tensor are rounded up and down by other chances than each other, whoever has them. */
@@ -246,7 +251,7 @@ int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e) {
     for (int k = 0; k < o->own; k++)
         be->op->adamw(o->list + (size_t)k * o->params, scale, c->beta1, c->beta2, c->eps, o->step,
                       segment_seed(o, o->first + k), (int)o->params);
-    if (ranks_count(be->ranks) > 1) TRY(optim_walk(o, weights_visit, &s));
+    TRY(optim_weights(&s));
     model_changed(o->m);
     return OK;
 }

@@ -122,7 +122,7 @@ static int optim_fetch(void *ctx, const Tensor *t, size_t offset, void *buf, siz
     }
     if (ranks_first(r)) out[0].bytes = 0;
     else memset(in, 0, sizeof in);
-    return ranks_count(r) > 1 ? r->swap(r, out, in, e) : OK;
+    return ranks_swap(r, out, in, e);
 }
 static const TensorFetch FETCH[2] = {weights_fetch, optim_fetch};
 
@@ -396,11 +396,11 @@ static int tensor_load(const Optim *o, int file, const Tensor *w, const unsigned
             if (file) tensor_part(o, w, q, &from, &count);
             out[q] = (RankPart){(char *)(uintptr_t)data + from, count};
         }
-        return ranks_count(r) > 1 ? r->swap(r, out, in, e) : OK;
+        return ranks_swap(r, out, in, e);
     }
     TRY(mem_alloc(&mem, count, "checkpoint on its way", e));
     in[0] = (RankPart){mem, count};
-    const int rc = r->swap(r, out, in, e);
+    const int rc = ranks_swap(r, out, in, e);
     if (!rc) be->upload(be, place, mem, count);
     mem_free(mem);
     return rc;

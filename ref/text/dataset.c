@@ -118,7 +118,7 @@ static int dataset_send(Dataset *d, const char *path, Ranks *r, const int *sees,
     }
     for (int q = 1; ranks_first(r) && q < r->size; q++)
         if (!sees[q]) out[q] = (RankPart){(void *)(uintptr_t)d->shard[0].file.data, size};
-    TRY(r->swap(r, out, in, e));
+    TRY(ranks_swap(r, out, in, e));
     if (!lacks) return OK;
     TRY(mem_alloc((void **)&d->shard, sizeof *d->shard, "shards", e));
     TRY(shard_begin(&d->shard[0], path, &(File){d->sent, size, 0}, e));
