@@ -1,12 +1,13 @@
 /* ranks_mpi.c - ranks that talk by MPI: the one file that includes mpi.h (make MPI=1). See base/ranks.h.
  *
- * Only messages between two ranks are used, none of MPI's own sums, whose order is not ours. Every wait looks for a rank
+ * Only messages between two ranks are used, none of MPI's own sums, whose order is not ours. Every wait looks for one
  * that has failed and for one that is silent too long, so that nobody waits for ever. One thread talks
  * (MPI_THREAD_FUNNELED). */
 #define _POSIX_C_SOURCE 200809L
 #include "base/log.h"
 #include "tools/launch.h"
 #include <mpi.h>
+#include <signal.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,41 +29,53 @@ typedef struct {
     char (*hosts)[64];    /* (size) */
     MPI_Request *request; /* (room) n of them under way, */
     int *peer, n, room;   /* and with whom */
-    long calls, fail_at;  /* tests: HYBRIDIZE_FAIL_MPI=n makes the n-th call fail */
+    long calls;           /* that are not asked again and again while waiting */
 } Mpi;
 
-static int check(Mpi *m, int rc, const char *call, Err *e) {
-    char why[MPI_MAX_ERROR_STRING] = "failed on purpose";
+static int check(int rc, const char *call, Err *e) {
+    char why[MPI_MAX_ERROR_STRING];
     int n;
-    if (++m->calls != m->fail_at && rc == MPI_SUCCESS) return OK;
-    if (rc != MPI_SUCCESS) MPI_Error_string(rc, why, &n);
+    if (rc == MPI_SUCCESS) return OK;
+    MPI_Error_string(rc, why, &n);
     return err_set(e, ERR_IO, "%s: %.200s", call, why);
+}
+
+/* Tests: HYBRIDIZE_FAIL_MPI=n makes the n-th call fail, "n:KILL" and "n:STOP" send this process that signal after it. */
+static int counted(Mpi *m, int rc, const char *call, Err *e) {
+    const char *at = getenv("HYBRIDIZE_FAIL_MPI");
+    char *kind = NULL;
+    if (at && strtol(at, &kind, 10) == ++m->calls) {
+        if (!strcmp(kind, ":KILL")) raise(SIGKILL);
+        if (!strcmp(kind, ":STOP")) raise(SIGSTOP);
+        return err_set(e, ERR_IO, "%s: failed on purpose", call);
+    }
+    return check(rc, call, e);
 }
 
 /* ---------------------------------------------------------------- waiting */
 
 /* Another rank's failure becomes this one's error. */
-static int failure_take(Mpi *m, Err *e) {
+static int failure_take(Err *e) {
     MPI_Status s;
     Failure f;
     int there = 0;
-    TRY(check(m, MPI_Iprobe(MPI_ANY_SOURCE, TAG_FAILED, MPI_COMM_WORLD, &there, &s), "MPI_Iprobe", e));
+    TRY(check(MPI_Iprobe(MPI_ANY_SOURCE, TAG_FAILED, MPI_COMM_WORLD, &there, &s), "MPI_Iprobe", e));
     if (!there) return OK;
-    TRY(check(m, MPI_Recv(&f, sizeof f, MPI_BYTE, s.MPI_SOURCE, TAG_FAILED, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
-              "MPI_Recv", e));
+    TRY(check(MPI_Recv(&f, sizeof f, MPI_BYTE, s.MPI_SOURCE, TAG_FAILED, MPI_COMM_WORLD, MPI_STATUS_IGNORE), "MPI_Recv",
+              e));
     err_set(e, f.e.code, "rank %d on %s: %.600s", s.MPI_SOURCE, f.host, f.e.msg);
     if (f.e.hint[0]) err_hint(e, "%s", f.e.hint);
     return f.e.code;
 }
 
 /* *since is now, if rank 0 has said that it is at work. */
-static int alive_take(Mpi *m, double *since, Err *e) {
+static int alive_take(double *since, Err *e) {
     char nothing;
     int there = 0;
     for (;;) {
-        TRY(check(m, MPI_Iprobe(0, TAG_ALIVE, MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE), "MPI_Iprobe", e));
+        TRY(check(MPI_Iprobe(0, TAG_ALIVE, MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE), "MPI_Iprobe", e));
         if (!there) return OK;
-        TRY(check(m, MPI_Recv(&nothing, 0, MPI_BYTE, 0, TAG_ALIVE, MPI_COMM_WORLD, MPI_STATUS_IGNORE), "MPI_Recv", e));
+        TRY(check(MPI_Recv(&nothing, 0, MPI_BYTE, 0, TAG_ALIVE, MPI_COMM_WORLD, MPI_STATUS_IGNORE), "MPI_Recv", e));
         *since = log_now();
     }
 }
@@ -81,15 +94,15 @@ static int wait_all(Mpi *m, Err *e) {
     double since = log_now();
     for (long turn = 0;; turn++) {
         int done = 0;
-        TRY(check(m, MPI_Testall(m->n, m->request, &done, MPI_STATUSES_IGNORE), "MPI_Testall", e));
+        TRY(check(MPI_Testall(m->n, m->request, &done, MPI_STATUSES_IGNORE), "MPI_Testall", e));
         if (done) return m->n = 0, OK;
         if (turn < SPINS) {
             sched_yield();
             continue;
         }
         nanosleep(&nap, NULL);
-        if (m->r.rank) TRY(alive_take(m, &since, e));
-        else TRY(failure_take(m, e));
+        if (m->r.rank) TRY(alive_take(&since, e));
+        else TRY(failure_take(e));
         if (m->timeout > 0 && log_now() - since > m->timeout) TRY(silent(m, e));
     }
 }
@@ -116,8 +129,8 @@ static int post(Mpi *m, int q, int sends, const RankPart *part, Err *e) {
         MPI_Request *request = &m->request[m->n];
         m->peer[m->n++] = q;
         *request = MPI_REQUEST_NULL;
-        TRY(sends ? check(m, MPI_Isend(p + at, n, MPI_BYTE, q, TAG_DATA, MPI_COMM_WORLD, request), "MPI_Isend", e)
-                  : check(m, MPI_Irecv(p + at, n, MPI_BYTE, q, TAG_DATA, MPI_COMM_WORLD, request), "MPI_Irecv", e));
+        TRY(sends ? counted(m, MPI_Isend(p + at, n, MPI_BYTE, q, TAG_DATA, MPI_COMM_WORLD, request), "MPI_Isend", e)
+                  : counted(m, MPI_Irecv(p + at, n, MPI_BYTE, q, TAG_DATA, MPI_COMM_WORLD, request), "MPI_Irecv", e));
         m->r.messages += (uint64_t)sends;
         m->r.bytes += sends ? (uint64_t)n : 0;
     }
@@ -153,30 +166,28 @@ static void mpi_alive(Ranks *r) {
 static int mpi_begin(Mpi *m, Err *e) {
     MPI_Comm machine;
     int level;
-    TRY(check(m, MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level), "MPI_Init_thread", e));
+    TRY(counted(m, MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level), "MPI_Init_thread", e));
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &m->r.rank);
     MPI_Comm_size(MPI_COMM_WORLD, &m->r.size);
     if (level < MPI_THREAD_FUNNELED) return err_set(e, ERR_USAGE, "this MPI knows no threads (MPI_THREAD_FUNNELED)");
     if (m->r.size > RANKS_MOST) return err_set(e, ERR_USAGE, "ranks: got %d, at most %d", m->r.size, RANKS_MOST);
-    TRY(check(m, MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, m->r.rank, MPI_INFO_NULL, &machine),
-              "MPI_Comm_split_type", e));
+    TRY(counted(m, MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, m->r.rank, MPI_INFO_NULL, &machine),
+                "MPI_Comm_split_type", e));
     MPI_Comm_rank(machine, &m->r.local);
     MPI_Comm_size(machine, &m->r.here);
     MPI_Comm_free(&machine);
     m->hosts = calloc((size_t)m->r.size, sizeof *m->hosts);
     if (!m->hosts) return err_set(e, ERR_MEMORY, "names of machines");
-    return check(m, MPI_Allgather(m->host, 64, MPI_BYTE, m->hosts, 64, MPI_BYTE, MPI_COMM_WORLD), "MPI_Allgather", e);
+    return counted(m, MPI_Allgather(m->host, 64, MPI_BYTE, m->hosts, 64, MPI_BYTE, MPI_COMM_WORLD), "MPI_Allgather", e);
 }
 
 static int mpi_open(Ranks **out, double timeout, Err *e) {
     Mpi *m = calloc(1, sizeof *m);
-    const char *fail_at = getenv("HYBRIDIZE_FAIL_MPI");
     *out = NULL;
     if (!m) return err_set(e, ERR_MEMORY, "ranks");
     m->r = (Ranks){.size = 1, .post = mpi_post, .wait = mpi_wait, .share = mpi_share, .alive = mpi_alive};
     m->timeout = timeout;
-    m->fail_at = fail_at ? strtol(fail_at, NULL, 10) : 0;
     if (gethostname(m->host, sizeof m->host - 1)) snprintf(m->host, sizeof m->host, "unknown");
     *out = &m->r;
     return mpi_begin(m, e);

@@ -78,7 +78,12 @@ static int train_step(Train *t, const TrainWatch *w, double *before, int *cut, E
         train_take_back(t, before);
         return rc;
     }
-    t->finite = isfinite(t->loss) && !optim_step(&t->optim, t->steps, &t->grad_norm, &t->lr, &why);
+    const int moved = isfinite(t->loss) ? optim_step(&t->optim, t->steps, &t->grad_norm, &t->lr, &why) : ERR_NUMERIC;
+    if (moved && moved != ERR_NUMERIC) { // another rank, not a number
+        if (e) *e = why;
+        return moved;
+    }
+    t->finite = !moved;
     TRY(k->model->be->sync(k->model->be, e));
     if (t->finite) {
         double *recent = t->state;
