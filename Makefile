@@ -137,7 +137,7 @@ install: $(B)/hybridize $(B)/hyb.pc ## program, man page, bash completion, and t
 	  sed 's|^prefix=.*|prefix=$(PREFIX)|' $(B)/hyb.pc >$(DESTDIR)$(PREFIX)/lib/pkgconfig/hyb.pc; }
 
 # ---- tests ----
-test: libcheck $(TESTS:%=$(B)/tests/%) $(B)/hybridize ## build and run every test (installs libcheck with apt-get if it is missing and it may)
+test: libcheck $(TESTS:%=$(B)/tests/%) $(B)/hybridize $(if $(MPICC),$(B)/hybridize-mpi) ## build and run every test (installs libcheck with apt-get if it is missing and it may)
 	@tests/run.sh $(B)/test-logs $(TESTS:%=$(B)/tests/%)
 asan: ## the same tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory test B=build/asan WERROR=0 OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" CFLAGS="-DDEBUG $(CFLAGS)"

@@ -1,6 +1,6 @@
-/* test_ranks.c - one training by many processes: mpirun with 2, 4 and 8 ranks on a tiny model, and what one process with
- * as many lanes leaves must be there, byte for byte; ranks that are killed, stopped, fail or do not belong together, and
- * going on with another number of them. Needs mpirun and a program with MPI (make builds it where mpicc is). */
+/* test_ranks.c - one training by many processes: 2, 4 and 8 ranks on a tiny model leave what one process with as many
+ * lanes leaves, byte for byte; ranks that are killed, stopped, fail or do not belong together, and going on with
+ * another number of them. Needs mpirun, and a program with MPI (make test builds it where mpicc is). */
 #include "base/ranks.h"
 #include "method/lanes.h"
 #include "tests/same_tree.h"
@@ -122,6 +122,20 @@ START_TEST(same_bits) {
 }
 END_TEST
 
+/* One stage by itself, for which rank 0 has made the tokens. */
+START_TEST(distilled) {
+    char line[5000];
+    static const char command[] =
+        "distill --stage 2 --student-init-ckpt teacher/model --keep-full-attention-layers 1 -m "
+        "teacher/model --text text --config run.json -t 1 -o ";
+    snprintf(line, sizeof line, "'%s' %swhole", plain, command);
+    ck_assert_msg(!shell(line), "%s", said);
+    snprintf(line, sizeof line, "%so", command);
+    ck_assert_msg(!ranks(2, line, -1, NULL, NULL), "%s", said);
+    ck_assert_int_ge(same_tree(place("whole"), place("o"), "distill"), 4);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- faults */
 
 /* Every rank of four is killed, and so are those that one kills; the others' end comes soon, and another number of them
@@ -218,6 +232,7 @@ SUITE("ranks") {
     if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 0);
     GROUP("bits", .setup = begin, .teardown = tmpdir_end, .timeout = 240);
     CASE(same_bits, .times = sizeof runs / sizeof *runs);
+    CASE(distilled);
     GROUP("faults", .setup = begin, .teardown = tmpdir_end, .timeout = 300);
     CASE(killed);
     CASE(failing, .times = sizeof faults / sizeof *faults);

@@ -40,7 +40,7 @@ static int check(int rc, const char *call, Err *e) {
     return err_set(e, ERR_IO, "%s: %.200s", call, why);
 }
 
-/* Tests: HYBRIDIZE_FAIL_MPI=n makes the n-th call fail, "n:KILL" and "n:STOP" send this process that signal after it. */
+/* Tests: HYBRIDIZE_FAIL_MPI=n makes the n-th call fail, "n:KILL" and "n:STOP" send this process that signal. */
 static int counted(Mpi *m, int rc, const char *call, Err *e) {
     const char *at = getenv("HYBRIDIZE_FAIL_MPI");
     char *kind = NULL;

@@ -19,8 +19,8 @@ typedef struct Ranks Ranks;
 struct Ranks {
     int rank, size;
     int local, here; /* number among the ranks of this machine, and how many those are */
-    /* Begins to send out[q] to rank q and to receive in[q] from it, for all q but this rank's. Host memory, which is left
-     * alone until wait has ended all that was begun. */
+    /* Begins to send out[q] to rank q and to receive in[q] from it, for all q but this rank's. Host memory, which is
+     * left alone until wait has ended all that was begun. */
     int (*post)(Ranks *r, const RankPart *out, const RankPart *in, Err *e);
     int (*wait)(Ranks *r, Err *e);
     /* Rank 0's bytes, for all. Host memory. */
