@@ -50,18 +50,18 @@ static void begin(void) {
     char *full = realpath(tmpdir, NULL);
     snprintf(tmpdir, sizeof tmpdir, "%s", full);
     free(full);
-    snprintf(
-        line, sizeof line,
-        "head -c 20000 '%s/testdata/text.txt' >text && head -c 20001 '%s/testdata/text.txt' >text2 && "
-        "echo '{\"hidden_size\": 16, \"num_hidden_layers\": 3, \"num_attention_heads\": 2, "
-        "\"num_key_value_heads\": 1, \"intermediate_size\": 24, \"levels\": 1, \"level0\": {\"layers\": 0, \"T\": "
-        "24, \"text_rows\": 4, \"recall_rows\": 4, \"n_min\": 2, \"n_max\": 4}, \"recall_n\": [2, 4], \"stage\": "
-        "{\"lr\": 3e-3}, \"save_dtype\": \"float32\"}' >tiny.json && "
-        "echo '{\"lanes\": 8, \"k\": 1, \"students\": \"\", \"eval_batches\": 1, \"log_every\": 1, \"save_every\": "
-        "1, \"keep_checkpoints\": true, \"stage1\": {\"steps\": 2, \"train_seq_len\": 12, \"batch_size\": 8}, "
-        "\"score\": {\"steps\": 1, \"train_seq_len\": 12, \"batch_size\": 8}, \"stage2\": {\"steps\": 2, "
-        "\"train_seq_len\": 12, \"batch_size\": 16, \"micro_batch_size\": 1}}' >run.json",
-        root, root);
+    snprintf(line, sizeof line,
+             "head -c 20000 '%s/testdata/text.txt' >text && head -c 20001 '%s/testdata/text.txt' >text2 && "
+             "echo '{\"hidden_size\": 16, \"num_hidden_layers\": 3, \"num_attention_heads\": 2, "
+             "\"num_key_value_heads\": 1, \"intermediate_size\": 24, \"levels\": 1, \"level0\": {\"layers\": 0, \"T\": "
+             "24, \"text_rows\": 4, \"recall_rows\": 4, \"n_min\": 2, \"n_max\": 4}, \"recall_n\": [2, 4], \"stage\": "
+             "{\"lr\": 3e-3}, \"save_dtype\": \"float32\"}' >tiny.json && "
+             "echo '{\"lanes\": 8, \"k\": 1, \"students\": \"\", \"eval_batches\": 3, \"recall_keys\": \"a-z\", "
+             "\"recall_n\": \"2\", \"recall_rows\": 40, \"log_every\": 1, \"save_every\": "
+             "1, \"keep_checkpoints\": true, \"stage1\": {\"steps\": 2, \"train_seq_len\": 12, \"batch_size\": 8}, "
+             "\"score\": {\"steps\": 1, \"train_seq_len\": 12, \"batch_size\": 8}, \"stage2\": {\"steps\": 2, "
+             "\"train_seq_len\": 12, \"batch_size\": 16, \"micro_batch_size\": 1}}' >run.json",
+             root, root);
     ck_assert_msg(!shell(line), "%s", said);
     snprintf(line, sizeof line, "'%s' pretrain --text text -o teacher --config tiny.json --steps 4 -q -t 1", program);
     ck_assert_msg(!shell(line), "%s", said);
