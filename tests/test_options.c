@@ -240,6 +240,7 @@ enum {
     BF16,
     LINES,
     FIT,
+    LANES,
     SETTINGS
 };
 static const struct {
@@ -267,6 +268,7 @@ static const struct {
     [CURVE] = {"cpu", {"curve_k=2"}},
     [BF16] = {"cpu-bf16", {NULL}},
     [FIT] = {"cpu", {"init=fit", "init_tokens=48"}},
+    [LANES] = {"cpu", {"stage1.batch_size=4", "score.batch_size=4", "stage2.batch_size=4", "stage3.batch_size=4"}},
     [LINES] = {"cpu", {"text=@lines.jsonl", "document_separator="}},
 };
 
@@ -324,6 +326,7 @@ static const struct {
     {"score.hold_fraction", "0.9", SCHEDULES, NULL},
     {"stage2.hold_fraction", "0.9", SCHEDULES, NULL},
     {"stage3.hold_fraction", "0.9", SCHEDULES, NULL},
+    {"lanes", "4", LANES, NULL},
     {"stage1.max_grad_norm", "0.001", PLAIN, NULL},
     {"score.max_grad_norm", "0.001", PLAIN, NULL},
     {"stage2.max_grad_norm", "0.001", PLAIN, NULL},

@@ -54,6 +54,7 @@ typedef struct {
     int64_t max_tokens;          /* of the text; 0: all */
     /* budgets */
     StageOptions stage1, score, stage2, stage3; /* stage3 without steps and target_tokens: none */
+    int lanes;                                  /* of every stage (method/lanes.h); 0: one */
     /* steps between the points of a scoring run's trajectory; 0: steps/8 */
     int64_t eval_every;
     /* share of recall sequences in what layers are scored on; 0: text only, as officially */
@@ -98,7 +99,8 @@ typedef struct {
  * official). */
 void pipeline_defaults(PipelineOptions *o);
 /* The official code's choices and hyperparameters, one assignment each (ref/METHOD.md 4, 9). */
-void pipeline_settle(PipelineOptions *o); /* no stage has more sequences at a time than in a step */
+/* No stage has more sequences at a time than in a step, or in a lane; every stage has the run's lanes. */
+void pipeline_settle(PipelineOptions *o);
 void pipeline_official(PipelineOptions *o);
 const OptionTable *pipeline_table(void);
 int pipeline_check(const PipelineOptions *o, Err *e);

@@ -125,6 +125,7 @@ static const Option ROWS[] = {
     {"recall_rows", "recall probe: sequences per number of pairs", OPT_INT, P(recall_rows), 1, 1 << 20, NULL,
      AFFECTS_SCORES | AFFECTS_EVALUATION},
     {"seed", "seed of new weights, batches and random layouts", OPT_U64, P(seed), 0, 0, NULL, AFFECTS_STAGE1},
+    {"lanes", LANES_HELP, OPT_INT, P(lanes), 0, LANES_MOST, NULL, AFFECTS_STAGE1 | AFFECTS_IF_SET},
     {"save_every", "steps between checkpoints; 0: only when stopped and at the end", OPT_I64, P(save_every), 0, 1e15,
      NULL, AFFECTS_LOOKS},
     {"cache_mb", "memory for teacher states shared by students", OPT_I64, P(cache_mb), 0, 1e9, NULL, AFFECTS_LOOKS},
@@ -222,8 +223,8 @@ void pipeline_official(PipelineOptions *o) {
 
 void pipeline_settle(PipelineOptions *o) {
     StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
-    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++)
-        if (stage[i]->micro_batch_size > stage[i]->batch_size) stage[i]->micro_batch_size = stage[i]->batch_size;
+    if (o->lanes == 1) o->lanes = 0;
+    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++) stage_settle(stage[i], o->lanes);
 }
 
 /* Every name of the comma list is a selector, none twice; with all draws and all K they fit the table. */
@@ -285,8 +286,12 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
     if ((!strcmp(o->selector, "explicit") || strstr(o->students, "explicit")) && !o->keep_full_attention_layers[0])
         return err_set(e, ERR_USAGE, "selector: 'explicit' needs keep_full_attention_layers");
     TRY(students_check(o, e));
-    TRY(stage_check(&o->stage1, "stage1", e));
-    TRY(stage_check(&o->score, "score", e));
-    TRY(stage_check(&o->stage2, "stage2", e));
-    return o->stage3.steps || o->stage3.target_tokens ? stage_check(&o->stage3, "stage3", e) : OK;
+    const StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
+    static const char *const name[] = {"stage1", "score", "stage2", "stage3"};
+    for (int i = 0; i < 3 + (o->stage3.steps || o->stage3.target_tokens); i++) {
+        StageOptions one = *stage[i];
+        one.optim.lanes = o->lanes;
+        TRY(stage_check(&one, name[i], e));
+    }
+    return OK;
 }

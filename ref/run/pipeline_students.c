@@ -48,6 +48,7 @@ int pipeline_model_save(Pipeline *p, const Model *m, Err *e) {
     char dir[1200], notes[1024] = "";
     HfSaveOptions save = {.dtype = p->o->save_dtype ? types[p->o->save_dtype] : p->teacher.c.dtype,
                           .tokenizer_from = p->o->teacher};
+    if (!ranks_first(p->be->ranks)) return OK;
     TRY(pipeline_path(p, dir, sizeof dir, "model", NULL, e));
     TRY(hf_save(m, dir, &save, notes, sizeof notes, e));
     if (notes[0]) pipeline_note(p, "model/: %s", notes);
