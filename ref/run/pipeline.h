@@ -15,6 +15,7 @@
  *                     memory_context, and the sum of
  *                     their scores above the lowest one; with layer_costs: the best set within each of 2L+1 budgets
  *   model/            the distilled hybrid; README.md in it: its model card (report/card.h)
+ *   students/NAME/    with save_students: every other student's
  *   results.json      one row per student, written last:
  *                     a run that has it is finished
  * Read pipeline_run first, then select.c, distill.c, model.c. */
@@ -91,7 +92,7 @@ typedef struct {
     uint64_t seed;
     /* how it runs: no influence on any number */
     int64_t save_every, cache_mb;
-    int keep_last, checkpointing, keep_checkpoints, save_dtype;
+    int keep_last, checkpointing, keep_checkpoints, save_dtype, save_students;
     int log_every, nan_skip, max_skips;
 } PipelineOptions;
 

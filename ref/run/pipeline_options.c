@@ -134,6 +134,8 @@ static const Option ROWS[] = {
      1, NULL, AFFECTS_LOOKS},
     {"keep_checkpoints", "keep checkpoints of finished students too", OPT_BOOL, P(keep_checkpoints), 0, 1, NULL,
      AFFECTS_LOOKS},
+    {"save_students", "every student's model is kept, in students/NAME/, not only the main one's in model/", OPT_BOOL,
+     P(save_students), 0, 1, NULL, AFFECTS_MODEL | AFFECTS_IF_SET},
     {"save_dtype", "number type of model/; auto: that of the teacher", OPT_CHOICE, P(save_dtype), 0, 0,
      "auto|float32|bfloat16|float16", AFFECTS_MODEL},
     {"log_every", "steps a log row averages over", OPT_INT, P(log_every), 1, 1 << 30, NULL, AFFECTS_LOOKS},
