@@ -21,7 +21,7 @@ LDLIBS += -lm -ldl
 # `make V=1` shows every command.
 Q      = $(if $(V),,@)
 say    = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
-export GOMP_SPINCOUNT ?= 5000 # see patience() in tools/main.c
+export GOMP_SPINCOUNT ?= 5000 # see short_spin() in tools/main.c
 # As many jobs as there are cores, unless -j or a make above this one says how many, or `make clean all` wants an order.
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS))$(filter clean,$(MAKECMDGOALS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)

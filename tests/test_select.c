@@ -188,7 +188,7 @@ static int job_score(Job *j, LayerScore *out, Err *e) {
     tiny_student(&start, &t, NULL, GRAD_NONE);
     must(heldout_open(&h, &t.teacher, &t.text, 4, 16, 6, 1 << 20, e), e);
     Scoring o = {.teacher = &t.teacher,
-                 .start = &start,
+                 .stage1_student = &start,
                  .text = &t.text,
                  .heldout = &h,
                  .tau = 1,

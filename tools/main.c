@@ -133,7 +133,7 @@ static int command(const Command *k, int argc, char **argv, Err *e) {
  * a thread that waits for the others turns for some 20 microseconds and then sleeps. Its default, 100 times as long,
  * makes every loop wait for the scheduler on a machine that has anything else to do (measured:
  * 40 ms for a loop of 0.2 ms). Numbers do not depend on it. */
-static void patience(char **argv) {
+static void short_spin(char **argv) {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
     setenv("GOMP_SPINCOUNT", "5000", 1);
     execv("/proc/self/exe", argv); // where there is no such file, everything works as well
@@ -141,7 +141,7 @@ static void patience(char **argv) {
 
 int main(int argc, char **argv) {
     Err e = {0};
-    patience(argv);
+    short_spin(argv);
     int rc = OK;
     backends();
     if (argc < 2) {

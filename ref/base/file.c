@@ -104,6 +104,10 @@ int file_exists(const char *path) {
     if (stat(path, &st)) return 0;
     return S_ISREG(st.st_mode) ? 1 : S_ISDIR(st.st_mode) ? 2 : 0;
 }
+int file_streams(const char *path) {
+    struct stat st;
+    return !stat(path, &st) && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
 
 /* ---- directories ---- */
 

@@ -25,6 +25,7 @@ int file_open_text(File *f, const char *path, Err *e);
 void file_close(File *f); /* also fine on a zeroed File */
 
 int file_exists(const char *path);         /* 1 regular file, 2 directory, 0 nothing (or not visible) */
+int file_streams(const char *path);        /* 1: there, but neither: a pipe, a socket, a device */
 int file_mkdirs(const char *path, Err *e); /* like mkdir -p */
 /* rm -r of a directory we own (at most 16 deep): links in it are removed, not followed; nothing there is fine too. */
 int file_remove_tree(const char *path, Err *e);

@@ -83,19 +83,19 @@ typedef struct {
     Err *e;
 } Masters;
 static int master_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
-    Masters *k = ctx;
-    Backend *be = k->o->m->be;
-    if (!optim_has_master(k->o, info)) return OK;
+    Masters *masters = ctx;
+    Backend *be = masters->o->m->be;
+    if (!optim_has_master(masters->o, info)) return OK;
     size_t from, count;
-    optim_part(k->o, info->n, ranks_index(be->ranks), &from, &count);
+    optim_part(masters->o, info->n, ranks_index(be->ranks), &from, &count);
     const size_t most = count < 1 << 18 ? count : 1 << 18; // a device waits at each block
     void *block;
-    TRY(mem_alloc(&block, most * sizeof(float), "master weights", k->e));
+    TRY(mem_alloc(&block, most * sizeof(float), "master weights", masters->e));
     int rc = OK;
     for (size_t i = 0; i < count && !rc; i += most) {
         const size_t n = count - i < most ? count - i : most;
-        rc = real_get(be, DT_F32, block, creal_at(be, slot->w, from + i), n, k->e);
-        if (!rc) rc = wide_put(be, wide_at(be, k->o->master, at + i), DT_F32, block, n, k->e);
+        rc = real_get(be, DT_F32, block, creal_at(be, slot->w, from + i), n, masters->e);
+        if (!rc) rc = wide_put(be, wide_at(be, masters->o->master, at + i), DT_F32, block, n, masters->e);
     }
     mem_free(block);
     return rc;
@@ -109,8 +109,8 @@ int optim_check(const OptimConfig *c, const Backend *be, Err *e) {
 }
 
 int optim_masters(Optim *o, Err *e) {
-    Masters k = {o, e};
-    return o->master ? optim_walk(o, master_visit, &k) : OK;
+    Masters masters = {o, e};
+    return o->master ? optim_walk(o, master_visit, &masters) : OK;
 }
 
 int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e) {
@@ -252,6 +252,6 @@ int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e) {
         be->op->adamw(o->list + (size_t)k * o->params, scale, c->beta1, c->beta2, c->eps, o->step,
                       segment_seed(o, o->first + k), (int)o->params);
     TRY(optim_weights(&s));
-    model_changed(o->m);
+    model_invalidate(o->m);
     return OK;
 }

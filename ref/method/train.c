@@ -55,11 +55,12 @@ static int train_gradients(Train *t, const TrainWatch *w, const double *before, 
 
 /* A loss or gradient that is not finite: skip the step as allowed, else fail. */
 static int train_not_finite(Train *t, const Err *why, Err *e) {
-    const Task *k = t->task;
+    const Task *task = t->task;
     t->skipped++;
     if (t->nan == NAN_SKIP && t->skipped <= t->max_skips) return OK;
-    err_set(e, ERR_NUMERIC, "%s %s: step %lld: %s (loss %g)%s", k->stage, k->run ? k->run : "", (long long)t->step + 1,
-            why->code ? why->msg : "loss is not finite", t->loss, t->nan == NAN_SKIP ? "; too many skipped steps" : "");
+    err_set(e, ERR_NUMERIC, "%s %s: step %lld: %s (loss %g)%s", task->stage, task->run ? task->run : "",
+            (long long)t->step + 1, why->code ? why->msg : "loss is not finite", t->loss,
+            t->nan == NAN_SKIP ? "; too many skipped steps" : "");
     return err_hint(e, "lower the learning rate, or skip such steps (nan_skip with max_skips)");
 }
 
@@ -69,10 +70,10 @@ static void train_take_back(Train *t, const double *before) {
 }
 
 static int train_step(Train *t, const TrainWatch *w, double *before, int *cut, Err *e) {
-    const Task *k = t->task;
+    const Task *task = t->task;
     Err why = {0};
-    if (k->n_extra) memcpy(before, k->extra, (size_t)k->n_extra * sizeof *before);
-    model_zero_grad(k->model);
+    if (task->n_extra) memcpy(before, task->extra, (size_t)task->n_extra * sizeof *before);
+    model_zero_grad(task->model);
     const int rc = train_gradients(t, w, before, cut, e);
     if (rc || *cut) {
         train_take_back(t, before);
@@ -84,7 +85,7 @@ static int train_step(Train *t, const TrainWatch *w, double *before, int *cut, E
         return moved;
     }
     t->finite = !moved;
-    TRY(k->model->be->sync(k->model->be, e));
+    TRY(task->model->be->sync(task->model->be, e));
     if (t->finite) {
         double *recent = t->state;
         recent[1 + (int64_t)recent[0] % TRAIN_RECENT] = t->loss;
@@ -95,7 +96,7 @@ static int train_step(Train *t, const TrainWatch *w, double *before, int *cut, E
     }
     t->step++;
     t->tokens += t->step_tokens;
-    return k->after ? k->after(k->ctx, t->step, t->tokens, train_recent(t), e) : OK;
+    return task->after ? task->after(task->ctx, t->step, t->tokens, train_recent(t), e) : OK;
 }
 
 /* ---------------------------------------------------------------- all steps */
@@ -120,7 +121,7 @@ double train_recent(const Train *t) {
 }
 
 /* Several micro-batches read the same weights; within one, the loss's blocks of rows read the same head. */
-int train_hold(const StageOptions *o) { return HOLD_BACKWARD | (stage_micro_batches(o) > 1 ? 0 : HOLD_HEAD); }
+int train_prepack(const StageOptions *o) { return PREPACK_BACKWARD | (stage_micro_batches(o) > 1 ? 0 : PREPACK_HEAD); }
 
 int train(Train *t, const Task *task, const StageOptions *stage, int64_t until, const TrainWatch *w, Err *e) {
     const size_t n = 1 + TRAIN_RECENT + (size_t)task->n_extra;
@@ -138,13 +139,13 @@ int train(Train *t, const Task *task, const StageOptions *stage, int64_t until, 
         TRY(task->prepare(task->ctx, e));
         TRY(optim_masters(&t->optim, e));
     }
-    model_hold(task->model, train_hold(stage));
-    model_changed(task->model);
+    model_prepack(task->model, train_prepack(stage));
+    model_invalidate(task->model);
     return train_loop(t, until > 0 && until < t->steps ? until : t->steps, w, t->state + n, e);
 }
 
 void train_close(Train *t) {
-    if (t->task) model_let_go(t->task->model);
+    if (t->task) model_prepack_release(t->task->model);
     optim_close(&t->optim);
     lanes_close(&t->lanes);
     mem_free(t->state);

@@ -101,6 +101,6 @@ int train(Train *t, const Task *task, const StageOptions *stage, int64_t until, 
 void train_close(Train *t);
 /* Mean of the ring of recent losses; NAN before the first. */
 double train_recent(const Train *t);
-int train_hold(const StageOptions *o); /* which weights of its model it holds: for model_hold_bytes */
+int train_prepack(const StageOptions *o); /* which weights of its model it holds: for model_prepack_bytes */
 
 #endif

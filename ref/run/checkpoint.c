@@ -43,23 +43,23 @@ typedef struct {
     Err *e;
 } TensorList;
 
-static void tensors_free(TensorList *k) {
-    for (size_t i = 0; i < k->n; i++) mem_free((char *)(uintptr_t)k->t[i].name);
-    mem_free(k->t);
+static void tensors_free(TensorList *list) {
+    for (size_t i = 0; i < list->n; i++) mem_free((char *)(uintptr_t)list->t[i].name);
+    mem_free(list->t);
 }
 
-static int tensors_add(TensorList *k, const char *prefix, const ParamInfo *info, DType type, const void *device) {
-    if (k->n == k->cap) {
-        const size_t cap = k->cap ? 2 * k->cap : 64;
-        void *t = k->t;
-        TRY(mem_grow(&t, k->cap * sizeof(Tensor), cap * sizeof(Tensor), "tensor list", k->e));
-        k->t = t;
-        k->cap = cap;
+static int tensors_add(TensorList *list, const char *prefix, const ParamInfo *info, DType type, const void *device) {
+    if (list->n == list->cap) {
+        const size_t cap = list->cap ? 2 * list->cap : 64;
+        void *t = list->t;
+        TRY(mem_grow(&t, list->cap * sizeof(Tensor), cap * sizeof(Tensor), "tensor list", list->e));
+        list->t = t;
+        list->cap = cap;
     }
     char name[200], *copy;
     const int len = snprintf(name, sizeof name, "%s%s", prefix, info->name);
-    TRY(mem_strndup(&copy, name, (size_t)len, k->e));
-    Tensor *t = &k->t[k->n++];
+    TRY(mem_strndup(&copy, name, (size_t)len, list->e));
+    Tensor *t = &list->t[list->n++];
     *t = (Tensor){.name = copy, .dtype = type, .rank = info->rank, .count = info->n, .data = device};
     t->bytes = info->n * (size_t)dtype_bits(type) / 8;
     for (int i = 0; i < info->rank; i++) t->shape[i] = info->shape[i];
@@ -67,25 +67,25 @@ static int tensors_add(TensorList *k, const char *prefix, const ParamInfo *info,
 }
 
 static int weights_visit(void *ctx, const ParamInfo *info, Param *slot) {
-    TensorList *k = ctx;
-    const Backend *be = k->o->m->be;
-    return tensors_add(k, "", info, info->wide ? be->wide_type : be->real_type, slot->w);
+    TensorList *list = ctx;
+    const Backend *be = list->o->m->be;
+    return tensors_add(list, "", info, info->wide ? be->wide_type : be->real_type, slot->w);
 }
 
 static int optim_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
-    TensorList *k = ctx;
-    const Optim *o = k->o;
+    TensorList *list = ctx;
+    const Optim *o = list->o;
     const Backend *be = o->m->be;
     (void)slot;
-    TRY(tensors_add(k, "m.", info, be->wide_type, wide_at(be, o->m1, at)));
-    TRY(tensors_add(k, "v.", info, be->wide_type, wide_at(be, o->m2, at)));
+    TRY(tensors_add(list, "m.", info, be->wide_type, wide_at(be, o->m1, at)));
+    TRY(tensors_add(list, "v.", info, be->wide_type, wide_at(be, o->m2, at)));
     if (!optim_has_master(o, info)) return OK;
-    return tensors_add(k, "master.", info, be->wide_type, wide_at(be, o->master, at));
+    return tensors_add(list, "master.", info, be->wide_type, wide_at(be, o->master, at));
 }
 
-static int tensors_list(TensorList *k, const Optim *o, int file, Err *e) {
-    *k = (TensorList){.o = o, .e = e};
-    return file == 0 ? params_walk(&o->m->c, &o->m->p, weights_visit, k) : optim_walk(o, optim_visit, k);
+static int tensors_list(TensorList *list, const Optim *o, int file, Err *e) {
+    *list = (TensorList){.o = o, .e = e};
+    return file == 0 ? params_walk(&o->m->c, &o->m->p, weights_visit, list) : optim_walk(o, optim_visit, list);
 }
 
 /* What a rank has of a tensor of the optimiser's file: bytes from *from on, *count of them, at t->data. */
@@ -239,11 +239,11 @@ static int checkpoint_write(const char *tmp, const Optim *o, const CheckpointSta
     char path[1200];
     TRY(file_mkdirs(tmp, e));
     for (int i = 0; i < 2; i++) {
-        TensorList k;
-        int rc = tensors_list(&k, o, i, e);
+        TensorList list;
+        int rc = tensors_list(&list, o, i, e);
         if (!rc) rc = file_join(path, sizeof path, tmp, FILES[i], e);
-        if (!rc) rc = safetensors_write(path, k.t, k.n, NULL, FETCH[i], (void *)(uintptr_t)o, e);
-        tensors_free(&k);
+        if (!rc) rc = safetensors_write(path, list.t, list.n, NULL, FETCH[i], (void *)(uintptr_t)o, e);
+        tensors_free(&list);
         if (rc) return rc;
         if (!ranks_first(o->m->be->ranks)) continue; // it writes nothing
         TRY(file_measure(path, &size[i], &crc[i], e));
@@ -424,17 +424,17 @@ static int file_check(const Safetensors *s, const TensorList *k, const char *nam
 static int file_load(const char *path, const Optim *o, int file, Err *e) {
     char name[1300];
     Safetensors s = {0};
-    TensorList k;
+    TensorList list;
     Ranks *r = o->m->be->ranks;
     const int first = ranks_first(r);
-    int rc = tensors_list(&k, o, file, e);
+    int rc = tensors_list(&list, o, file, e);
     if (!rc && first) rc = file_join(name, sizeof name, path, FILES[file], e);
     if (!rc && first) rc = safetensors_open(&s, name, e);
-    if (!rc && first) rc = file_check(&s, &k, name, e);
+    if (!rc && first) rc = file_check(&s, &list, name, e);
     rc = ranks_outcome(r, rc, e);
-    for (size_t i = 0; i < k.n && !rc; i++)
-        rc = tensor_load(o, file, &k.t[i], first ? safetensors_find(&s, k.t[i].name)->data : NULL, e);
-    tensors_free(&k);
+    for (size_t i = 0; i < list.n && !rc; i++)
+        rc = tensor_load(o, file, &list.t[i], first ? safetensors_find(&s, list.t[i].name)->data : NULL, e);
+    tensors_free(&list);
     safetensors_close(&s);
     return rc;
 }

@@ -197,7 +197,7 @@ static int pipeline_fits(Pipeline *p, Err *e) {
     const GradKind kind = o->teacher_bf16 ? GRAD_HALF : GRAD_NONE;
     Config teacher, student;
     int mixer[MAX_LAYERS];
-    if (!p->be->room) return OK;
+    if (!p->be->free_memory) return OK;
     TRY(hf_config(&teacher, o->teacher, e));
     for (int l = 0; l < teacher.L; l++) mixer[l] = mixer_find(o->student);
     TRY(transfer_config(&student, &teacher, mixer, e));
@@ -254,7 +254,7 @@ static void pipeline_close(Pipeline *p) {
     recall_close(&p->recall);
     heldout_close(&p->judge);
     heldout_close(&p->heldout);
-    model_close(&p->m.start);
+    model_close(&p->m.stage1_student);
     model_close(&p->teacher);
     dataset_close(&p->data);
     tokenizer_close(p->tokenizer);
@@ -281,6 +281,7 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
     if (swa) c->swa_window = window;
     if (o->force_window_on_all_layers || (o->window_on_kept_layers && (o->window_size || swa))) c->window = window;
     c->linear_bias = p->o->keep_biases && c->qkv_bias;
+    c->no_rope = o->kept_rope; // the stage-1 student has no softmax layer: it is for the hybrids made of it
     return OK;
 }
 
@@ -333,7 +334,7 @@ static int started(void *ctx, const Fit *f, Err *e) {
 }
 
 static int start_given(Pipeline *p, Err *e) {
-    const Config *t = &p->teacher.c, *c = &p->m.start.c;
+    const Config *t = &p->teacher.c, *c = &p->m.stage1_student.c;
     Config given;
     char what[128];
     TRY(hf_config(&given, p->o->student_init_ckpt, e));
@@ -342,7 +343,8 @@ static int start_given(Pipeline *p, Err *e) {
         return err_hint(e, "it must be a stage-1 student of this teacher");
     }
     TRY(tokenizers_meet(p->o->student_init_ckpt, p->o->teacher, e));
-    TRY(hf_load_model(&p->m.start, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
+    TRY(hf_load_model(&p->m.stage1_student, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
+    p->m.stage1_student.c.no_rope = p->o->kept_rope;
     for (int l = 0; l < c->L; l++)
         if (c->mixer[l] != mixer_find(start_mixer(p->o)))
             return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l,
@@ -355,7 +357,7 @@ static int start_given(Pipeline *p, Err *e) {
 static int aligned(void *ctx, int *enough, Err *e) {
     Pipeline *p = ctx;
     *enough = p->end == PIPELINE_ALIGN;
-    if (*enough) return pipeline_model_save(p, &p->m.start, e);
+    if (*enough) return pipeline_model_save(p, &p->m.stage1_student, e);
     return pipeline_stopped(p, e);
 }
 
@@ -408,7 +410,7 @@ static int pipeline_all(Pipeline *p, Err *e) {
     TRY(pipeline_stopped(p, e));
     TRY(method_open(p, e));
     pipeline_key(p, AFFECTS_DATA | AFFECTS_STAGE1, NULL);
-    if (!p->m.start.be) TRY(method_stage1(&p->m, &p->r->seconds, e));
+    if (!p->m.stage1_student.be) TRY(method_stage1(&p->m, &p->r->seconds, e));
     return hybridize(&p->m, e);
 }
 

@@ -14,7 +14,8 @@
  *   budget.csv        the quality-cost curve: for every K the main ranking's first K layers, memory in MiB at
  *                     memory_context, and the sum of
  *                     their scores above the lowest one; with layer_costs: the best set within each of 2L+1 budgets
- *   model/            the distilled hybrid;           results.json: one row per student, written last:
+ *   model/            the distilled hybrid; README.md in it: its model card (report/card.h)
+ *   results.json      one row per student, written last:
  *                     a run that has it is finished
  * Read pipeline_run first, then select.c, distill.c, model.c. */
 #ifndef HYB_PIPELINE_H
@@ -47,6 +48,7 @@ typedef struct {
     int document_boundaries;     /* 1: attention and states begin anew at each document */
     int add_eos;                 /* 1: the teacher's EOS after each document */
     int teacher_bf16;            /* 1: GRAD_HALF (model.h) */
+    int kept_rope;               /* 1: kept layers have no rotary embedding (Config.no_rope) */
     int keep_biases;             /* 1: linear layers keep the teacher's q/k/v biases */
     double temperature, heldout; /* tau of the KL; fraction of the text that is never trained on */
     int64_t max_tokens;          /* of the text; 0: all */
@@ -59,7 +61,7 @@ typedef struct {
     double score_mix;
     int early_stop_r, early_stop_all_pairs; /* evaluations that must agree, 0: off (early_stop.h) */
     double early_stop_threshold, halving_z;
-    /* of ar, ar_mh, vt, cwe, fwe, phone_book, retrieval (drills.h) */
+    /* of ar, ar_mh, vt, cwe, fwe, phone_book, retrieval (diagnostic_tasks.h) */
     int task_samples, task_pairs, task_new_tokens;
     int64_t branch_steps;                            /* trunk_s2; 0: a quarter of score.steps */
     double distance_strength, distance_width;        /* selector distance */

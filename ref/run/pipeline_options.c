@@ -48,6 +48,8 @@ static const Option ROWS[] = {
      P(teacher_bf16), 0, 1, NULL, AFFECTS_STAGE1},
     {"keep_biases", "linear layers keep the teacher's q/k/v biases", OPT_BOOL, P(keep_biases), 0, 1, NULL,
      AFFECTS_STAGE1},
+    {"kept_rope", "rotary embedding of the kept layers, from scoring on: the teacher's, or none (for long contexts)",
+     OPT_CHOICE, P(kept_rope), 0, 0, "teacher|none", AFFECTS_SCORES | AFFECTS_STUDENTS | AFFECTS_IF_SET},
     {"temperature", "temperature tau of the KL", OPT_REAL, P(temperature), 1e-3, 1e3, NULL,
      AFFECTS_SCORES | AFFECTS_STUDENTS},
     {"heldout", "fraction of the text that is never trained on", OPT_REAL, P(heldout), 1e-6, 0.9, NULL, AFFECTS_STAGE1},

@@ -194,7 +194,7 @@ static int rows_all(Pipeline *p, const int *keep, double select_seconds, Err *e)
     int k[MAX_LAYERS], n = 0;
     TRY(list_parse(p->o->curve_k, k, MAX_LAYERS, &n, 0, p->r->L, "curve_k", e));
     TRY(student(p, "teacher", &p->teacher, NULL, 0, e));
-    TRY(student(p, "stage1", &p->m.start, NULL, 0, e));
+    TRY(student(p, "stage1", &p->m.stage1_student, NULL, 0, e));
     TRY(student(p, p->o->selector, NULL, keep, select_seconds, e));
     TRY(selectors(p, p->r->K, e));
     for (int i = 0; i < n; i++)

@@ -19,20 +19,21 @@ static Partial partial_of(const SelectInput *in, int pick, char *name) {
 }
 
 /* How well the teacher does without one layer's attention, or with all (layer -1). */
-typedef int Without(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens, Err *e);
+typedef int AblatedAccuracy(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens,
+                            Err *e);
 
 /* Layer by layer: what is lost of the teacher's accuracy. Unit 0 is the whole teacher. */
-static int score_without(const SelectInput *in, Without *without, const void *what, LayerScore *rows, Err *e) {
+static int score_ablated(const SelectInput *in, AblatedAccuracy *ablated, const void *what, LayerScore *rows, Err *e) {
     char name[64];
     int done;
-    Partial k = partial_of(in, 0, name);
-    TRY(partial_begin(&k, rows, in->L, &done, e));
+    Partial partial = partial_of(in, 0, name);
+    TRY(partial_begin(&partial, rows, in->L, &done, e));
     for (int unit = done; unit <= in->L; unit++) {
         double v = 0;
-        TRY(without(in, what, unit - 1, &v, &rows[0].tokens, e));
-        if (unit) rows[unit - 1].score = k.base - v;
-        else k.base = v;
-        TRY(partial_unit(&k, rows, in->L, unit + 1, e));
+        TRY(ablated(in, what, unit - 1, &v, &rows[0].tokens, e));
+        if (unit) rows[unit - 1].score = partial.base - v;
+        else partial.base = v;
+        TRY(partial_unit(&partial, rows, in->L, unit + 1, e));
     }
     const int64_t tokens = rows[0].tokens;
     for (int l = 0; l < in->L; l++) {
@@ -40,31 +41,31 @@ static int score_without(const SelectInput *in, Without *without, const void *wh
         score_finish(&rows[l], l, 0);
         rows[l].score = score;
     }
-    score_share(rows, in->L, tokens, partial_seconds(&k));
+    score_share(rows, in->L, tokens, partial_seconds(&partial));
     score_rank(rows, in->L);
     return OK;
 }
 
-static int without_recall(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens,
+static int ablated_recall(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens,
                           Err *e) {
     (void)what;
     for (int i = 0; i < in->recall->n_n; i++)
         *tokens += (int64_t)in->recall->rows * 2 * (in->recall->n[i] + in->recall->queries);
-    return select_recall_without(in->teacher, in->recall, layer, accuracy, e);
+    return recall_ablated(in->teacher, in->recall, layer, accuracy, e);
 }
 
-static int without_task(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens, Err *e) {
-    const DrillKind *k = what;
-    if (layer < 0) return drill_accuracy(k, in->teacher, in->tokenizer, &in->tasks, accuracy, tokens, e);
-    return drill_without(k, in->teacher, in->tokenizer, &in->tasks, layer, accuracy, tokens, e);
+static int ablated_task(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens, Err *e) {
+    const DiagnosticTask *task = what;
+    if (layer < 0) return diagnostic_accuracy(task, in->teacher, in->tokenizer, &in->tasks, accuracy, tokens, e);
+    return diagnostic_ablated(task, in->teacher, in->tokenizer, &in->tasks, layer, accuracy, tokens, e);
 }
 
 int score_ablation(const SelectInput *in, LayerScore *rows, Err *e) {
-    return score_without(in, without_recall, NULL, rows, e);
+    return score_ablated(in, ablated_recall, NULL, rows, e);
 }
 
 static int score_task(const SelectInput *in, const char *name, LayerScore *rows, Err *e) {
-    return score_without(in, without_task, drill_find(name), rows, e);
+    return score_ablated(in, ablated_task, diagnostic_find(name), rows, e);
 }
 int score_ar(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "ar", rows, e); }
 int score_ar_mh(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "ar_mh", rows, e); }
@@ -74,17 +75,17 @@ int score_fwe(const SelectInput *in, LayerScore *rows, Err *e) { return score_ta
 int score_phone_book(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "phone_book", rows, e); }
 int score_retrieval(const SelectInput *in, LayerScore *rows, Err *e) { return score_task(in, "retrieval", rows, e); }
 
-static int swap_round(const SelectInput *in, SwapKind kind, Model *start, const int *picked, int pick, LayerScore *rows,
-                      Err *e) {
+static int swap_round(const SelectInput *in, SwapKind kind, Model *stage1_student, const int *picked, int pick,
+                      LayerScore *rows, Err *e) {
     char name[64];
-    Partial k = partial_of(in, pick, name);
-    return swap_scores(rows, kind, in->teacher, start, picked, in->heldout, &k, e);
+    Partial partial = partial_of(in, pick, name);
+    return swap_scores(rows, kind, in->teacher, stage1_student, picked, in->heldout, &partial, e);
 }
 
 static int gates_round(const SelectInput *in, const int *picked, int pick, int nodes, LayerScore *rows, Err *e) {
     char name[64];
-    Partial k = partial_of(in, pick, name);
-    return gates_scores(rows, in->teacher, in->start, picked, nodes, in->heldout, &k, e);
+    Partial partial = partial_of(in, pick, name);
+    return gates_scores(rows, in->teacher, in->stage1_student, picked, nodes, in->heldout, &partial, e);
 }
 
 int score_ppl(const SelectInput *in, LayerScore *rows, Err *e) {
@@ -94,10 +95,10 @@ int score_act_mse(const SelectInput *in, LayerScore *rows, Err *e) {
     return swap_round(in, SWAP_MSE, NULL, NULL, 0, rows, e);
 }
 int score_swap(const SelectInput *in, LayerScore *rows, Err *e) {
-    return swap_round(in, SWAP_ADD, in->start, NULL, 0, rows, e);
+    return swap_round(in, SWAP_ADD, in->stage1_student, NULL, 0, rows, e);
 }
 int score_swap_remove(const SelectInput *in, LayerScore *rows, Err *e) {
-    return swap_round(in, SWAP_REMOVE, in->start, NULL, 0, rows, e);
+    return swap_round(in, SWAP_REMOVE, in->stage1_student, NULL, 0, rows, e);
 }
 int score_gates(const SelectInput *in, LayerScore *rows, Err *e) { return gates_round(in, NULL, 0, 0, rows, e); }
 int score_path_gates(const SelectInput *in, LayerScore *rows, Err *e) {
@@ -106,8 +107,8 @@ int score_path_gates(const SelectInput *in, LayerScore *rows, Err *e) {
 
 int score_gates_trained(const SelectInput *in, LayerScore *rows, Err *e) {
     char name[64];
-    Partial k = partial_of(in, 0, name);
-    return gates_train(rows, in->teacher, in->start, in->K, GATES_STEPS, in->heldout, &k, e);
+    Partial partial = partial_of(in, 0, name);
+    return gates_train(rows, in->teacher, in->stage1_student, in->K, GATES_STEPS, in->heldout, &partial, e);
 }
 
 /* ---------------------------------------------------------------- S1 */
@@ -128,18 +129,18 @@ static int score_s1(const SelectInput *in, int addition, LayerScore *rows, Err *
     char name[64];
     int done;
     Align a;
-    Partial k = partial_of(in, 0, name);
-    TRY(partial_begin(&k, rows, in->L, &done, e));
-    TRY(align_open(&a, in->teacher, in->start, &h->data, &o, in->align_form, e));
+    Partial partial = partial_of(in, 0, name);
+    TRY(partial_begin(&partial, rows, in->L, &done, e));
+    TRY(align_open(&a, in->teacher, in->stage1_student, &h->data, &o, in->align_form, e));
     int rc = OK;
     for (int i = done; i < h->batches && !rc; i++) {
         rc = s1_batch(&a, in, i, addition, rows, e);
-        if (!rc) rc = partial_unit(&k, rows, in->L, i + 1, e);
+        if (!rc) rc = partial_unit(&partial, rows, in->L, i + 1, e);
     }
     align_close(&a);
     if (rc) return rc;
     for (int l = 0; l < in->L; l++) score_finish(&rows[l], l, h->batches);
-    score_share(rows, in->L, (int64_t)h->batches * h->B * h->T, partial_seconds(&k));
+    score_share(rows, in->L, (int64_t)h->batches * h->B * h->T, partial_seconds(&partial));
     score_rank(rows, in->L);
     return OK;
 }
@@ -178,25 +179,25 @@ static const char *runs_of(const SelectInput *in, const char *selector, char *na
 }
 
 /* Whether runs of layers may end early; never when a score is a loss to be kept. */
-static RaceOptions race_of(const SelectInput *in, int halving) {
-    RaceOptions race = in->race ? *in->race : (RaceOptions){0};
-    race.K = in->K;
-    if (!halving) race.halving_z = 0;
-    return race;
+static SchedulerOptions scheduler_of(const SelectInput *in, int halving) {
+    SchedulerOptions scheduler = in->scheduler ? *in->scheduler : (SchedulerOptions){0};
+    scheduler.K = in->K;
+    if (!halving) scheduler.halving_z = 0;
+    return scheduler;
 }
 
 /* GR-S2: the teacher with only layer l linear; the larger the KL, the more important the layer. */
 int score_gr_s2(const SelectInput *in, LayerScore *rows, Err *e) {
     char name[96];
     const int L = in->L;
-    const RaceOptions race = race_of(in, 0);
+    const SchedulerOptions scheduler = scheduler_of(in, 0);
     Scoring s = *in->scoring;
     void *mem;
     s.removal = 1;
     TRY(mem_alloc(&mem, (size_t)L * L * sizeof(int), "sets of layers", e));
     int *keep = mem;
     for (int i = 0; i < L * L; i++) keep[i] = i / L != i % L;
-    const int rc = race_run(rows, &s, &race, keep, NULL, L, runs_of(in, "gr_s2", name), in->memo, e);
+    const int rc = scheduler_run(rows, &s, &scheduler, keep, NULL, L, runs_of(in, "gr_s2", name), in->memo, e);
     mem_free(mem);
     return rc;
 }
@@ -208,7 +209,7 @@ int score_avg_s2(const SelectInput *in, LayerScore *rows, Err *e) {
 }
 
 /* One hybrid for each layer: that layer softmax, and those that are picked already (NULL: none). */
-static int score_added(const SelectInput *in, const Scoring *s, const RaceOptions *race, const int *picked,
+static int score_added(const SelectInput *in, const Scoring *s, const SchedulerOptions *scheduler, const int *picked,
                        const char *name, LayerScore *rows, Err *e) {
     const int L = in->L;
     void *mem;
@@ -216,7 +217,7 @@ static int score_added(const SelectInput *in, const Scoring *s, const RaceOption
     int *keep = mem, *left = keep + L * L;
     for (int i = 0; i < L * L; i++) keep[i] = i / L == i % L || (picked && picked[i % L]);
     for (int l = 0; l < L; l++) left[l] = !picked || !picked[l];
-    const int rc = race_run(rows, s, race, keep, picked ? left : NULL, L, name, in->memo, e);
+    const int rc = scheduler_run(rows, s, scheduler, keep, picked ? left : NULL, L, name, in->memo, e);
     mem_free(mem);
     return rc;
 }
@@ -245,17 +246,17 @@ int score_trunk_s2(const SelectInput *in, LayerScore *rows, Err *e) {
     const int none[MAX_LAYERS] = {0};
     char name[96];
     Scoring s = *in->scoring;
-    const RaceOptions race = race_of(in, 1);
+    const SchedulerOptions scheduler = scheduler_of(in, 1);
     Model trunk;
     TrainResult t;
-    TRY(hybrid_open(&trunk, in->teacher, in->start, none, GRAD_ALL, e));
+    TRY(hybrid_open(&trunk, in->teacher, in->stage1_student, none, GRAD_ALL, e));
     int rc = trunk_train(in, runs_of(in, "trunk_s2", name), &trunk, &t, e);
     if (!rc) {
         const int64_t steps = stage_steps(&s.stage);
         s.stage.steps = in->branch_steps > 0 ? in->branch_steps : steps > 4 ? steps / 4 : 1;
         s.eval_every = 0;
-        s.start = &trunk;
-        rc = score_added(in, &s, &race, NULL, name, rows, e);
+        s.stage1_student = &trunk;
+        rc = score_added(in, &s, &scheduler, NULL, name, rows, e);
     }
     model_close(&trunk);
     for (int l = 0; l < in->L && !rc; l++) {
@@ -300,15 +301,15 @@ static int greedy(const SelectInput *in, Round *round, LayerScore *rows, Err *e)
 }
 
 static int round_swap(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
-    return swap_round(in, SWAP_ADD, in->start, picked, pick, rows, e);
+    return swap_round(in, SWAP_ADD, in->stage1_student, picked, pick, rows, e);
 }
 static int round_gates(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
     return gates_round(in, picked, pick, 0, rows, e);
 }
 static int round_ga_s2(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
     char selector[32], name[96];
-    const int race = in->race && (in->race->stop.R || in->race->halving_z > 0);
-    if (!pick && in->score && !race) { // nothing is picked yet: these are GA-S2's runs
+    const int scheduler = in->scheduler && (in->scheduler->stop.R || in->scheduler->halving_z > 0);
+    if (!pick && in->score && !scheduler) { // nothing is picked yet: these are GA-S2's runs
         memcpy(rows, in->score, (size_t)in->L * sizeof *rows);
         return OK;
     }
@@ -382,7 +383,7 @@ int score_exhaustive(const SelectInput *in, LayerScore *rows, Err *e) {
     if (!rc) rc = mem_alloc(&scores, (size_t)n * sizeof(LayerScore), "set scores", e);
     if (rc) return mem_free(mem), rc;
     LayerScore *s = scores;
-    rc = race_run(s, in->scoring, NULL, mem, NULL, n, name, in->memo, e);
+    rc = scheduler_run(s, in->scoring, NULL, mem, NULL, n, name, in->memo, e);
     if (!rc) rc = sets_csv(mem, s, n, L, name, in->memo, e);
     if (!rc) {
         int64_t tokens = 0;

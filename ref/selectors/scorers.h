@@ -11,7 +11,7 @@ typedef int Scorer(const SelectInput *in, LayerScore *rows, Err *e);
 Scorer score_ablation, score_ppl, score_act_mse, score_swap, score_swap_remove, score_gates, score_path_gates,
     score_gates_trained;
 Scorer score_ga_s1, score_gr_s1, score_avg_s1, score_gr_s2, score_avg_s2, score_trunk_s2, score_exhaustive;
-/* Zero-ablation of the teacher under one of the tasks of drills.h. */
+/* Zero-ablation of the teacher under one of the tasks of diagnostic_tasks.h. */
 Scorer score_ar, score_ar_mh, score_vt, score_cwe, score_fwe, score_phone_book, score_retrieval;
 /* Picks one layer after the other, each by scores given those before; the last round's scores order the rest.
  * A picked layer keeps the score by which it was picked; tokens and seconds of all rounds add up. */

@@ -30,7 +30,7 @@ static void ablation_forward(void *ctx, const Model *m, Pass *p) {
     be->op->rmsnorm_forward(p->h, p->r, p->x, m->p.norm.w, m->c.norm_eps, p->N, m->c.C);
 }
 
-int select_recall_without(Model *teacher, Recall *recall, int layer, double *mean, Err *e) {
+int recall_ablated(Model *teacher, Recall *recall, int layer, double *mean, Err *e) {
     double accuracy[RECALL_MAX_N];
     Ablation a = {layer};
     return recall_run(recall, teacher, layer < 0 ? NULL : ablation_forward, &a, accuracy, mean, e);
@@ -213,7 +213,7 @@ static int select_check(const Selector *s, const SelectInput *in, Err *e) {
         err_set(e, ERR_USAGE, "%s: needs the teacher and a recall probe", s->name);
         return err_hint(e, "set recall_keys");
     }
-    if (s->needs & NEEDS_STUDENT && (!in->teacher || !in->start || !in->heldout))
+    if (s->needs & NEEDS_STUDENT && (!in->teacher || !in->stage1_student || !in->heldout))
         return err_set(e, ERR_USAGE, "%s: needs the teacher, the stage-1 student and held-out text", s->name);
     if (s->needs & NEEDS_TASKS && (!in->teacher || !in->tokenizer))
         return err_set(e, ERR_USAGE, "%s: needs the teacher and its tokenizer", s->name);

@@ -1,10 +1,10 @@
 /* selectors.h - which K layers stay softmax. A selector is one row in a table: a name and a function. */
 #ifndef HYB_SELECTORS_H
 #define HYB_SELECTORS_H
-#include "eval/drills.h"
+#include "eval/diagnostic_tasks.h"
 #include "eval/recall.h"
 #include "method/select.h"
-#include "selectors/race.h"
+#include "selectors/scheduler.h"
 
 typedef struct { /* what selectors may look at; each says what it needs */
     int L, K;
@@ -18,22 +18,23 @@ typedef struct { /* what selectors may look at; each says what it needs */
     Model *teacher;             /* all that score layers */
     Recall *recall;             /* ablation */
     const Tokenizer *tokenizer; /* ar, ar_mh, vt, cwe, fwe, phone_book, retrieval */
-    DrillOptions tasks;
-    Model *start;            /* the stage-1 student, frozen */
-    Heldout *heldout;        /* batches to score on */
-    const Scoring *scoring;  /* of those that train: their scoring runs */
-    const RaceOptions *race; /* and when these end early; NULL: never */
-    const char *name;        /* scoring runs of selector S are kept as NAME-S/layer-i; NULL: "scores" */
-    Memo *memo;              /* what was done before; NULL: nothing is kept, so only selectors that do not train */
-    int align_form;          /* S1: ALIGN_NORM, ALIGN_SQUARED */
-    int64_t branch_steps;    /* trunk_s2 */
+    DiagnosticOptions tasks;
+    Model *stage1_student;             /* the stage-1 student, frozen */
+    Heldout *heldout;                  /* batches to score on */
+    const Scoring *scoring;            /* of those that train: their scoring runs */
+    const SchedulerOptions *scheduler; /* and when these end early; NULL: never */
+    const char *name;                  /* scoring runs of selector S are kept as NAME-S/layer-i; NULL: "scores" */
+    Memo *memo;           /* what was done before; NULL: nothing is kept, so only selectors that do not train */
+    int align_form;       /* S1: ALIGN_NORM, ALIGN_SQUARED */
+    int64_t branch_steps; /* trunk_s2 */
     double distance_strength, distance_width;
     /* (L) costs of layers: selectors with scores take the best set within `budget` instead of K; NULL: K */
     const double *soft, *lin;
     double budget;
 } SelectInput;
 
-/* GA-S2's rows; recall; start and heldout; scoring and memo; tokenizer and tasks; rows differ with K */
+/* GA-S2's rows; recall; stage-1 student and held-out batches; scoring and memo; tokenizer and tasks; rows differ with
+ * K */
 enum { NEEDS_SCORES = 1, NEEDS_RECALL = 2, NEEDS_STUDENT = 4, NEEDS_TRAINING = 8, NEEDS_TASKS = 16, NEEDS_K = 32 };
 typedef struct {
     /* unit: what a score is, for axes: "rise of the text loss (nats per token)"; NULL: scores nothing */
@@ -59,5 +60,5 @@ int selector_score(const Selector *s, const SelectInput *in, LayerScore *rows, E
 int select_layers(const Selector *s, const SelectInput *in, int *keep, Err *e);
 
 /* Mean recall of the teacher with the output of mixer `layer` set to zero; -1: of the whole teacher. */
-int select_recall_without(Model *teacher, Recall *recall, int layer, double *mean, Err *e);
+int recall_ablated(Model *teacher, Recall *recall, int layer, double *mean, Err *e);
 #endif

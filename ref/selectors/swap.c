@@ -8,7 +8,7 @@
 
 typedef struct {
     SwapKind kind;
-    Model *base, *other; /* whose stack is run; where swapped mixers come from, NULL: they say nothing */
+    Model *base, *other; /* source stack is run; where swapped mixers come from, NULL: they say nothing */
     const int *keep;     /* layers that are always other's */
     Heldout *heldout;
     Pass bp, op;
@@ -19,20 +19,20 @@ typedef struct {
     const Real *xt; /* the teacher's last hidden state of this batch */
 } Swap;
 
-typedef enum { OWN, OTHERS } Whose;
+typedef enum { OF_BASE, OF_OTHER } Source;
 
 static Real *prefix_at(const Swap *s, int l) {
     return real_at(s->base->be, s->prefix, (size_t)l * s->bp.N * s->base->c.C);
 }
 
 /* One layer of base with its own mixer, the other's, or none. out may be x. */
-static void layer_run(Swap *s, int l, Whose whose, const Real *x, Real *out) {
+static void layer_run(Swap *s, int l, Source source, const Real *x, Real *out) {
     Model *m = s->base;
     Backend *be = m->be;
     Pass *p = &s->bp;
     const size_t n = (size_t)p->N * m->c.C;
     layer_norm_in(m, p, l, x);
-    if (whose == OWN) layer_mixer(m, p, l, p->mix_out);
+    if (source == OF_BASE) layer_mixer(m, p, l, p->mix_out);
     else if (!s->other) be->zero(be, p->mix_out, n * be->real_size);
     else {
         const Mixer *mix = mixer_at(s->other->c.mixer[l]);
@@ -41,7 +41,7 @@ static void layer_run(Swap *s, int l, Whose whose, const Real *x, Real *out) {
     layer_mlp(m, p, l, x, p->mix_out, out);
 }
 
-static Whose whose_at(const Swap *s, int l) { return s->keep && s->keep[l] ? OTHERS : OWN; }
+static Source source_at(const Swap *s, int l) { return s->keep && s->keep[l] ? OF_OTHER : OF_BASE; }
 
 /* Measure of the residual stream x at the end of the stack; first: without a swap. */
 static int swap_measure(Swap *s, const Real *x, int first, double *v, Err *e) {
@@ -72,12 +72,12 @@ static int swap_batch(Swap *s, int i, LayerScore *rows, Err *e) {
     if (s->other) TRY(pass_input(&s->op, s->other, h->batch.ids, start, e));
     model_embed(m, &s->bp, s->prefix);
     for (int l = 0; l < L; l++)
-        layer_run(s, l, whose_at(s, l), prefix_at(s, l), l + 1 < L ? prefix_at(s, l + 1) : s->x);
+        layer_run(s, l, source_at(s, l), prefix_at(s, l), l + 1 < L ? prefix_at(s, l + 1) : s->x);
     TRY(swap_measure(s, s->x, 1, &base, e));
     for (int l = 0; l < L; l++) {
-        if (whose_at(s, l) == OTHERS) continue;
-        layer_run(s, l, OTHERS, prefix_at(s, l), s->x);
-        for (int k = l + 1; k < L; k++) layer_run(s, k, whose_at(s, k), s->x, s->x);
+        if (source_at(s, l) == OF_OTHER) continue;
+        layer_run(s, l, OF_OTHER, prefix_at(s, l), s->x);
+        for (int k = l + 1; k < L; k++) layer_run(s, k, source_at(s, k), s->x, s->x);
         TRY(swap_measure(s, s->x, 0, &v, e));
         rows[l].batch_kl[i] = s->kind == SWAP_ADD ? base - v : v - base;
     }
@@ -114,13 +114,13 @@ static void swap_close(Swap *s) {
     pass_close(&s->bp);
 }
 
-int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout,
-                Partial *partial, Err *e) {
+int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *stage1_student, const int *keep,
+                Heldout *heldout, Partial *partial, Err *e) {
     const int L = teacher->c.L, add = kind == SWAP_ADD;
     Partial none = {0}, *k = partial ? partial : &none;
     int done;
-    Swap s = {.kind = kind, .base = add ? start : teacher, .keep = add ? keep : NULL, .heldout = heldout};
-    s.other = add ? teacher : kind == SWAP_REMOVE ? start : NULL;
+    Swap s = {.kind = kind, .base = add ? stage1_student : teacher, .keep = add ? keep : NULL, .heldout = heldout};
+    s.other = add ? teacher : kind == SWAP_REMOVE ? stage1_student : NULL;
     TRY(partial_begin(k, rows, L, &done, e));
     int rc = swap_open(&s, e);
     for (int i = done; i < heldout->batches && !rc; i++) {
@@ -128,7 +128,7 @@ int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, c
         if (!rc) rc = partial_unit(k, rows, L, i + 1, e);
     }
     swap_close(&s);
-    for (int l = 0; l < L && !rc; l++) score_finish(&rows[l], l, whose_at(&s, l) == OTHERS ? 0 : heldout->batches);
+    for (int l = 0; l < L && !rc; l++) score_finish(&rows[l], l, source_at(&s, l) == OF_OTHER ? 0 : heldout->batches);
     if (!rc) score_share(rows, L, (int64_t)heldout->batches * heldout->B * heldout->T, partial_seconds(k));
     if (!rc) score_rank(rows, L);
     return rc;
