@@ -38,7 +38,7 @@ LIBOBJ = $(REF:%.c=$(B)/%.o) $(B)/ref/ops/ref_ops32.o $(B)/ref/ops/ref_ops64.o $
 
 .DEFAULT_GOAL := all
 # The slow files first, so that no core is left with one of them at the end.
-all: $(CPU:%.c=$(B)/%.o) hybridize ## build ./hybridize (the default)
+all: $(CPU:%.c=$(B)/%.o) hybridize ## build ./hybridize (the default); MPI=1: to be started as ranks by mpirun or srun
 
 # The program; cuda/rules.mk has the one with the device (make cuda) and the one with the emulated device (make emu).
 COMMANDS = $(filter-out $(B)/tools/main.o,$(CMDS:%.c=$(B)/%.o)) $(B)/libtools.a $(B)/libhyb.a

@@ -2,6 +2,7 @@
  * lanes leaves, byte for byte; ranks that are killed, stopped, fail or do not belong together, and going on with
  * another number of them. Needs mpirun, and a program with MPI (make test builds it where mpicc is). */
 #include "base/ranks.h"
+#include "io/hf.h"
 #include "method/lanes.h"
 #include "tests/same_tree.h"
 #include "tests/suite.h"
@@ -122,6 +123,56 @@ START_TEST(same_bits) {
 }
 END_TEST
 
+typedef struct {
+    Ranks ranks;
+    int lanes, params;
+    unsigned long long bytes, messages;
+} Cost;
+static int cost_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Cost *c = ctx;
+    (void)slot;
+    c->params++;
+    for (int q = 0; q < c->ranks.size; q++) {
+        const size_t part =
+            lanes_rank_edge(info->n, c->lanes, &c->ranks, q + 1) - lanes_rank_edge(info->n, c->lanes, &c->ranks, q);
+        const size_t sent = (q ? part : part * (size_t)(c->ranks.size - 1)) * sizeof(float);
+        c->bytes += sent; // their gradients; of one's own part, the weights, to each of them
+        c->messages += !part ? 0 : q ? 1 : (unsigned)c->ranks.size - 1;
+    }
+    return OK;
+}
+
+/* What a step sends is what RANKS.md says: two runs, one with a step more. */
+START_TEST(cost) {
+    char line[1000];
+    unsigned long long bytes[2], messages[2];
+    const int R = 4;
+    Err e = {0};
+    Model m;
+    Backend *be;
+    for (int i = 0; i < 2; i++) {
+        snprintf(line, sizeof line,
+                 "distill --stage 2 --student-init-ckpt teacher/model --keep-full-attention-layers 1 -m teacher/model "
+                 "--text text --config run.json --save-every 0 --steps %d -t 1 -o o%d",
+                 2 + i, i);
+        ck_assert_msg(!ranks(R, line, -1, NULL, NULL), "%s", said);
+        const char *at = strstr(said, "the first sent ");
+        ck_assert_msg(at && sscanf(at, "the first sent %llu bytes in %llu", &bytes[i], &messages[i]) == 2, "%s", said);
+    }
+    must(backend_open(&be, "cpu", 1, &e), &e);
+    must(hf_load_model(&m, place("o0/model"), be, GRAD_NONE, &e), &e);
+    Cost c = {.ranks = {.size = R}, .lanes = 8};
+    params_walk(&m.c, &m.p, cost_visit, &c);
+    // and to each: whether to stop, loss and tokens of two lanes, sums of squares of two segments
+    c.bytes += (R - 1) * (sizeof(int) + 2 * 2 * sizeof(double) + 2 * (unsigned)c.params * sizeof(double));
+    c.messages += 3 * (R - 1);
+    ck_assert_uint_eq(bytes[1] - bytes[0], c.bytes);
+    ck_assert_uint_eq(messages[1] - messages[0], c.messages);
+    model_close(&m);
+    backend_close(be);
+}
+END_TEST
+
 /* One stage by itself, for which rank 0 has made the tokens. */
 START_TEST(distilled) {
     char line[5000];
@@ -233,6 +284,7 @@ SUITE("ranks") {
     GROUP("bits", .setup = begin, .teardown = tmpdir_end, .timeout = 240);
     CASE(same_bits, .times = sizeof runs / sizeof *runs);
     CASE(distilled);
+    CASE(cost);
     GROUP("faults", .setup = begin, .teardown = tmpdir_end, .timeout = 300);
     CASE(killed);
     CASE(failing, .times = sizeof faults / sizeof *faults);

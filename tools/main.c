@@ -109,6 +109,10 @@ static int command_run(Cli *c, Err *e) {
     fputs(progress_break(&c->pace), stderr);
     if (!rc) rc = cli_flush(e);
     if (!c->ranks) return rc;
+    char line[128];
+    snprintf(line, sizeof line, "%d ranks; the first sent %llu bytes in %llu messages", c->ranks->size,
+             (unsigned long long)c->ranks->bytes, (unsigned long long)c->ranks->messages);
+    if (!rc && ranks_first(c->ranks)) cli_note(c, line);
     if (rc && ranks_first(c->ranks)) cli_fail(e);
     engine->close(c->ranks, rc ? e : NULL);
     return rc;
