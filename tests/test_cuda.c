@@ -410,8 +410,8 @@ START_TEST(states_need_not_be_kept) {
 }
 END_TEST
 
-/* 69,632 heads x batch, above what a grid's y holds, with the same inputs each: the same outputs each, one token (steps)
- * and two (recurrences). */
+/* 69,632 heads x batch, above what a grid's y holds, with the same inputs each: the same outputs each, of one token
+ * (steps) and of two (recurrences). */
 START_TEST(heads_above_65535) {
     for (int T = 1; T <= 2; T++) {
         const DeltaDims d = {.B = 4096, .T = T, .H = 17, .Hk = 17, .K = 1, .V = 1, .chunk = 2};
