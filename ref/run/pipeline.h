@@ -96,7 +96,8 @@ typedef struct {
  * official). */
 void pipeline_defaults(PipelineOptions *o);
 /* The official code's choices and hyperparameters, one assignment each (ref/METHOD.md 4, 9). */
-void pipeline_settle(PipelineOptions *o); /* no stage has more sequences at a time than in a step */
+void pipeline_settle(PipelineOptions *o); /* after parsing: selectors by the names of their rows; no stage has more
+                                          * sequences at a time than in a step */
 void pipeline_official(PipelineOptions *o);
 const OptionTable *pipeline_table(void);
 int pipeline_check(const PipelineOptions *o, Err *e);
