@@ -61,10 +61,10 @@ START_TEST(uniform_layouts) { // ref/METHOD.md 8: every shipped uniform set
     }
     int keep[MAX_LAYERS];
     Err e = {0}, beyond = {0};
-    SelectInput in = {.L = 28, .K = 7, .first = 3, .stride = 4};
+    SelectInput in = {.L = 28, .K = 7, .own = {.uniform_first = 3, .uniform_stride = 4}};
     must(select_layers(selector_find("uniform_stride"), &in, keep, &e), &e);
     is_set(keep, 28, "3,7,11,15,19,23,27");
-    in.first = 4;
+    in.own.uniform_first = 4;
     ck_assert_int_eq(select_layers(selector_find("uniform_stride"), &in, keep, &beyond), ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(beyond.msg, "layer 28"));
 }

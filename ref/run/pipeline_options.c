@@ -68,17 +68,17 @@ static const Option ROWS[] = {
      P(early_stop_all_pairs), 0, 1, NULL, AFFECTS_SCORES},
     {"halving_z", "drop layers so many paired standard errors behind the K-th best; 0: off", OPT_REAL, P(halving_z), 0,
      1e6, NULL, AFFECTS_SCORES},
-    {"task_samples", "selectors task: prompts of a task (official: 500)", OPT_INT, P(task_samples), 1, 1 << 20, NULL,
+    {"task_samples", "selectors task: prompts of a task (official: 500)", OPT_INT, P(own.task_samples), 1, 1 << 20,
+     NULL, AFFECTS_SELECTION},
+    {"task_pairs", "selectors task: pairs in a prompt (official: 50)", OPT_INT, P(own.task_pairs), 3, 128, NULL,
      AFFECTS_SELECTION},
-    {"task_pairs", "selectors task: pairs in a prompt (official: 50)", OPT_INT, P(task_pairs), 3, 128, NULL,
-     AFFECTS_SELECTION},
-    {"task_new_tokens", "selectors task: tokens of an answer at most (official: 200)", OPT_INT, P(task_new_tokens), 1,
-     1 << 16, NULL, AFFECTS_SELECTION},
+    {"task_new_tokens", "selectors task: tokens of an answer at most (official: 200)", OPT_INT, P(own.task_new_tokens),
+     1, 1 << 16, NULL, AFFECTS_SELECTION},
     {"branch_steps", "selector trunk_s2: steps of a branch, after score.steps of trunk; 0: a quarter of them", OPT_I64,
-     P(branch_steps), 0, 1e15, NULL, AFFECTS_SELECTION},
+     P(own.branch_steps), 0, 1e15, NULL, AFFECTS_SELECTION},
     {"distance_strength", "selector distance: strength of the penalty on neighbours; 0: ga_s2", OPT_REAL,
-     P(distance_strength), 0, 1e6, NULL, AFFECTS_SELECTION},
-    {"distance_width", "selector distance: width of that penalty in layers", OPT_REAL, P(distance_width), 1e-3, 1e6,
+     P(own.distance_strength), 0, 1e6, NULL, AFFECTS_SELECTION},
+    {"distance_width", "selector distance: width of that penalty in layers", OPT_REAL, P(own.distance_width), 1e-3, 1e6,
      NULL, AFFECTS_SELECTION},
     {"eval_batches", "number of held-out batches", OPT_INT, P(eval_batches), 1, HELDOUT_MAX, NULL,
      AFFECTS_SCORES | AFFECTS_EVALUATION},
@@ -102,10 +102,10 @@ static const Option ROWS[] = {
      P(cost_budget), 0, 1e300, NULL, AFFECTS_SELECTION},
     {"layer_costs", "measured costs of layers: \"soft:lin,soft:lin,...\", or one such pair for all layers", OPT_TEXT,
      P(layer_costs), 0, 2048, NULL, AFFECTS_SELECTION},
-    {"uniform_first", "selector uniform:stride: the first softmax layer", OPT_INT, P(uniform_first), 0, MAX_LAYERS,
+    {"uniform_first", "selector uniform:stride: the first softmax layer", OPT_INT, P(own.uniform_first), 0, MAX_LAYERS,
      NULL, AFFECTS_SELECTION},
-    {"uniform_stride", "selector uniform:stride: layers from one softmax layer to the next", OPT_INT, P(uniform_stride),
-     1, MAX_LAYERS, NULL, AFFECTS_SELECTION},
+    {"uniform_stride", "selector uniform:stride: layers from one softmax layer to the next", OPT_INT,
+     P(own.uniform_stride), 1, MAX_LAYERS, NULL, AFFECTS_SELECTION},
     {"students", "further selectors to distil and compare with: \"explicit:none,uniform,random,ablation\"", OPT_TEXT,
      P(students), 0, 512, NULL, AFFECTS_SELECTION},
     {"random_draws", "selector random: number of draws, students random, random-2, ...", OPT_INT, P(random_draws), 1,
@@ -165,14 +165,14 @@ void pipeline_defaults(PipelineOptions *o) {
                            .selector = "ga_s2",
                            .k = -1,
                            .early_stop_threshold = 0.9,
-                           .distance_strength = 0.5,
-                           .distance_width = 2,
+                           .own.distance_strength = 0.5,
+                           .own.distance_width = 2,
                            .memory_context = 32768,
-                           .task_samples = 16,
-                           .task_pairs = 20,
-                           .task_new_tokens = 48,
+                           .own.task_samples = 16,
+                           .own.task_pairs = 20,
+                           .own.task_new_tokens = 48,
                            .softmax_ratio = 0.25,
-                           .uniform_stride = 1,
+                           .own.uniform_stride = 1,
                            .random_draws = 1,
                            .recall_n = "4,8,16,24",
                            .recall_rows = 64,
@@ -211,9 +211,9 @@ void pipeline_official(PipelineOptions *o) {
     stage_official(&o->stage2, 600000000, 32, 2, 4096, 7e-6, 1e-4, SCHEDULE_CONSTANT);
     // a code path without a shipped configuration: off
     stage_official(&o->stage3, 0, 32, 1, 8192, 7e-6, 1e-4, SCHEDULE_CONSTANT);
-    o->task_samples = 500;
-    o->task_pairs = 50;
-    o->task_new_tokens = 200;
+    o->own.task_samples = 500;
+    o->own.task_pairs = 50;
+    o->own.task_new_tokens = 200;
     o->seed = 42; // of the Hugging Face Trainer
     o->log_every = 10;
 }

@@ -67,8 +67,9 @@ static int ablated_recall(const SelectInput *in, const void *what, int layer, do
 
 static int ablated_task(const SelectInput *in, const void *what, int layer, double *accuracy, int64_t *tokens, Err *e) {
     const DiagnosticTask *task = what;
-    if (layer < 0) return diagnostic_accuracy(task, in->teacher, in->tokenizer, &in->tasks, accuracy, tokens, e);
-    return diagnostic_ablated(task, in->teacher, in->tokenizer, &in->tasks, layer, accuracy, tokens, e);
+    const DiagnosticOptions o = {in->own.task_samples, in->own.task_pairs, in->own.task_new_tokens, in->seed};
+    if (layer < 0) return diagnostic_accuracy(task, in->teacher, in->tokenizer, &o, accuracy, tokens, e);
+    return diagnostic_ablated(task, in->teacher, in->tokenizer, &o, layer, accuracy, tokens, e);
 }
 
 static int score_ablation(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {

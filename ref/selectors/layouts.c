@@ -12,13 +12,13 @@ static int choose_uniform_last(const SelectInput *in, int *keep, Err *e) {
 }
 
 static int choose_stride(const SelectInput *in, int *keep, Err *e) {
-    if (in->stride < 1 || in->first < 0)
-        return err_set(e, ERR_USAGE, "uniform_stride: got first %d and stride %d, expected >= 0 and >= 1", in->first,
-                       in->stride);
-    const long last = in->first + (long)(in->K - 1) * in->stride;
+    if (in->own.uniform_stride < 1 || in->own.uniform_first < 0)
+        return err_set(e, ERR_USAGE, "uniform_stride: got first %d and stride %d, expected >= 0 and >= 1",
+                       in->own.uniform_first, in->own.uniform_stride);
+    const long last = in->own.uniform_first + (long)(in->K - 1) * in->own.uniform_stride;
     if (in->K > 0 && last >= in->L)
         return err_set(e, ERR_USAGE, "uniform_stride: layer %ld is needed, the model has %d", last, in->L);
-    for (int i = 0; i < in->K; i++) keep[in->first + i * in->stride] = 1;
+    for (int i = 0; i < in->K; i++) keep[in->own.uniform_first + i * in->own.uniform_stride] = 1;
     return OK;
 }
 

@@ -91,7 +91,7 @@ static int score_trunk_s2(const Selector *selector, const SelectInput *in, Layer
     int rc = trunk_train(in, runs_of(in, "trunk_s2", name), &trunk, &t, e);
     if (!rc) {
         const int64_t steps = stage_steps(&s.stage);
-        s.stage.steps = in->branch_steps > 0 ? in->branch_steps : steps > 4 ? steps / 4 : 1;
+        s.stage.steps = in->own.branch_steps > 0 ? in->own.branch_steps : steps > 4 ? steps / 4 : 1;
         s.eval_every = 0;
         s.stage1_student = &trunk;
         rc = score_added(in, &s, &scheduler, NULL, name, rows, e);

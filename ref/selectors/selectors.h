@@ -7,28 +7,34 @@
 #include "method/select.h"
 #include "selectors/scheduler.h"
 
+/* Options of selectors of their own; their rows and defaults are in run/pipeline_options.c. */
+typedef struct {
+    int task_samples, task_pairs, task_new_tokens; /* family task (diagnostic_tasks.h) */
+    int64_t branch_steps;                          /* trunk_s2; 0: a quarter of the scoring runs' steps */
+    double distance_strength, distance_width;      /* distance */
+    int uniform_first, uniform_stride;             /* uniform:stride: first, first+stride, ... */
+} SelectOptions;
+
 typedef struct { /* what selectors may look at; each says what it needs */
     int L, K;
     const LayerScore *score; /* ga_s2, avg_s2, distance: GA-S2's rows */
     /* rows of a selector that scores layers itself, if they are there already; NULL: it scores them now */
     const LayerScore *rows;
-    const int *list;            /* explicit */
-    int n_list, stride, first;  /* stride: first, first+stride, ... */
-    uint64_t seed;              /* random */
-    int draw;                   /* random: which of the seed's sets, from 0 */
-    Model *teacher;             /* all that score layers */
-    Recall *recall;             /* ablation */
-    const Tokenizer *tokenizer; /* ar, ar_mh, vt, cwe, fwe, phone_book, retrieval */
-    DiagnosticOptions tasks;
+    const int *list; /* explicit */
+    int n_list;
+    SelectOptions own;
+    uint64_t seed;                     /* random, task */
+    int draw;                          /* random: which of the seed's sets, from 0 */
+    Model *teacher;                    /* all that score layers */
+    Recall *recall;                    /* ablation */
+    const Tokenizer *tokenizer;        /* family task */
     Model *stage1_student;             /* the stage-1 student, frozen */
     Heldout *heldout;                  /* batches to score on */
     const Scoring *scoring;            /* of those that train: their scoring runs */
     const SchedulerOptions *scheduler; /* and when these end early; NULL: never */
     const char *name;                  /* scoring runs of selector S are kept as NAME-S/layer-i; NULL: "scores" */
-    Memo *memo;           /* what was done before; NULL: nothing is kept, so only selectors that do not train */
-    int align_form;       /* S1: ALIGN_NORM, ALIGN_SQUARED */
-    int64_t branch_steps; /* trunk_s2 */
-    double distance_strength, distance_width;
+    Memo *memo;     /* what was done before; NULL: nothing is kept, so only selectors that do not train */
+    int align_form; /* S1: ALIGN_NORM, ALIGN_SQUARED */
     /* (L) costs of layers: selectors with scores take the best set within `budget` instead of K; NULL: K */
     const double *soft, *lin;
     double budget;

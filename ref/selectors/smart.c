@@ -109,7 +109,7 @@ static int choose_distance(const SelectInput *in, int *keep, Err *e) {
     double s[MAX_LAYERS];
     (void)e;
     for (int l = 0; l < in->L; l++) s[l] = in->score[l].score;
-    distance_select(s, in->L, in->K, in->distance_strength, in->distance_width, keep, NULL);
+    distance_select(s, in->L, in->K, in->own.distance_strength, in->own.distance_width, keep, NULL);
     return OK;
 }
 
