@@ -575,7 +575,7 @@ END_TEST
 
 /* Every selector by its name, on mixed scoring data with early stopping; rows are read back, not made again;
  * K from memory. */
-/* save_students: students/NAME is what model/ is where that selector is the main one; one that is lost is made again. */
+/* save_students: students/NAME is what model/ is where that selector is the main one; a lost one is made again. */
 START_TEST(pipeline_saves_students) {
     PipelineOptions o;
     Err e = {0};
