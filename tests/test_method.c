@@ -573,8 +573,6 @@ START_TEST(pipeline_whole) {
 }
 END_TEST
 
-/* Every selector by its name, on mixed scoring data with early stopping; rows are read back, not made again;
- * K from memory. */
 /* save_students: students/NAME is what model/ is where that selector is the main one; a lost one is made again. */
 START_TEST(pipeline_saves_students) {
     PipelineOptions o;
@@ -607,6 +605,8 @@ START_TEST(pipeline_saves_students) {
 }
 END_TEST
 
+/* Every selector by its name, on mixed scoring data with early stopping; rows are read back, not made again;
+ * K from memory. */
 START_TEST(pipeline_selectors) {
     static const char all[] = "gr_s2,avg_s2,ga_s1,gr_s1,avg_s1,distance,ppl,act_mse,smart,swap,swap_remove,path_gates,"
                               "swap_greedy,gates_greedy,"
