@@ -313,7 +313,7 @@ START_TEST(card) { // the card's command is the run, and its numbers are the res
     snprintf(o.student, sizeof o.student, "swa_v1");
     go(&o, place("own"));
     text = text_of(place("own/model/README.md"));
-    ck_assert_ptr_nonnull(strstr(text, "in hybridize's own layout"));
+    ck_assert_ptr_nonnull(strstr(text, "only hybridize reads this directory"));
     mem_free(text);
 }
 END_TEST

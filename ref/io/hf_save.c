@@ -89,6 +89,15 @@ static int layout_check(const Config *c, const HfSaveOptions *o, int *fla, Err *
     return OK;
 }
 
+int hf_notes(const Config *c, char *notes, size_t cap, Err *e) {
+    JsonOut config = {0};
+    int linear = 0;
+    for (int l = 0; l < c->L; l++) linear |= c->mixer[l];
+    TRY(hf_config_write(&config, c, c->dtype, linear, notes, cap, e));
+    json_out_free(&config);
+    return OK;
+}
+
 int hf_save_from(const Config *c, const ParamSource *source, const char *dir, const HfSaveOptions *o, char *notes,
                  size_t cap, Err *e) {
     HfList l;

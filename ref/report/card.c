@@ -3,6 +3,7 @@
 #include "report/card.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "io/hf.h"
 #include "model/mixer.h"
 #include <stdio.h>
 #include <string.h>
@@ -142,26 +143,29 @@ static int put_made(TextBuf *b, const PipelineResult *r, const PipelineOptions *
     return rc;
 }
 
-/* What reads the files: config.json says in whose layout they are. */
+/* What reads the files: config.json says in whose layout they are, and the writer what those would compute otherwise. */
 static int put_load(TextBuf *b, const char *dir, Err *e) {
-    char path[1200];
-    const char *type = "";
-    Json j;
-    TRY(file_join(path, sizeof path, dir, "model/config.json", e));
-    TRY(json_open(&j, path, e));
-    const int rc = json_opt_str(&j, 0, "model_type", &type, e);
+    char path[1200], notes[1024] = "";
+    Config c;
+    int linear = 0;
+    TRY(file_join(path, sizeof path, dir, "model", e));
+    TRY(hf_config(&c, path, e));
+    for (int l = 0; l < c.L; l++) linear |= c.mixer[l];
+    TRY(hf_notes(&c, notes, sizeof notes, e));
     textbuf_puts(b, "\n## Loading it\n\n    hybridize generate -m DIR --prompt \"...\"\n\n");
-    if (!strcmp(type, "hybridize"))
-        textbuf_puts(b, "The files are in hybridize's own layout, since no other has these layers.");
-    else if (!strcmp(type, "gated_deltanet") || !strcmp(type, "gla") || !strcmp(type, "kda"))
+    if (notes[0]) {
+        textbuf_puts(b, "Other software would not compute the same from these files:\n\n");
+        for (const char *line = notes; *line; line += strcspn(line, "\n"), line += *line == '\n')
+            textbuf_printf(b, "- %.*s\n", (int)strcspn(line, "\n"), line);
+    } else if (!linear) textbuf_puts(b, "transformers reads the files as they are.\n");
+    else
         textbuf_puts(b, "flash-linear-attention reads the files as they are:\n\n"
                         "    import fla, transformers\n"
                         "    model = transformers.AutoModelForCausalLM.from_pretrained(\"DIR\")\n");
-    else textbuf_puts(b, "transformers reads the files as they are.");
-    textbuf_puts(b, "\nFor other software, `hybridize export --format qwen3_5` (transformers) and `gguf` (llama.cpp) "
-                    "write the model exactly, or say why that format cannot hold it.\n");
-    json_free(&j);
-    return rc;
+    textbuf_puts(b,
+                 "\nFor other layouts, `hybridize export --format qwen3_5` (transformers) and `gguf` (llama.cpp) write "
+                 "the model exactly, or say why that format cannot hold it.\n");
+    return OK;
 }
 
 int card_write(const PipelineResult *r, const PipelineOptions *o, const char *dir, Err *e) {
