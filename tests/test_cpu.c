@@ -200,7 +200,7 @@ START_TEST(held_weights_give_the_same_bits) {
 }
 END_TEST
 
-/* Rows so long that four panels are more than the usual buffer: it grows, twice, and the bits are those of held
+/* Rows so long that four panels are more than the usual buffer: it grows, twice, and the bits are those of prepacked
  * weights, whose panels are elsewhere. */
 START_TEST(long_bf16_products) {
     static const char *const paths[] = {"amx", "avx512_bf16", "avx512", "avx2", "plain"};
@@ -216,9 +216,9 @@ START_TEST(long_bf16_products) {
         for (size_t i = 0; i < N * I; i++) x[i] = bf16_round((float)rng_uniform(&r) - 0.5f);
         for (size_t i = 0; i < O * I; i++) w[i] = bf16_round((float)rng_uniform(&r) - 0.5f);
         p->ops.linear_forward(y, x, w, NULL, N, (int)I, (int)O);
-        cpu_hold(w, (int)O, (int)I, 0, 16);
+        cpu_prepack(w, (int)O, (int)I, 0, 16);
         p->ops.linear_forward(held, x, w, NULL, N, (int)I, (int)O);
-        cpu_let_go(w);
+        cpu_prepack_release(w);
         ck_assert_msg(!memcmp(y, held, N * O * sizeof *y), "%s, %zu x %zu", p->name, O, I);
         double want = 0;
         for (size_t i = 0; i < I; i++)

@@ -197,8 +197,13 @@ static char *numbers_of(const char *dir, const char *name) {
 
 /* 1 if the two runs hold the same numbers; else *where is the file that differs. */
 static int runs_same(const char *a, const char *b, const char **where) {
-    static const char *const FILES[] = {"results.json", "ranking.json",      "trajectory.csv",
-                                        "budget.csv",   "model/config.json", "model/model.safetensors"};
+    static const char *const FILES[] = {"results.json",
+                                        "ranking.json",
+                                        "trajectory.csv",
+                                        "budget.csv",
+                                        "model/config.json",
+                                        "model/model.safetensors",
+                                        "students/random/model.safetensors"};
     int same = 1;
     for (size_t i = 0; i < sizeof FILES / sizeof *FILES && same; i++) {
         char *x = numbers_of(a, FILES[i]), *y = numbers_of(b, FILES[i]);

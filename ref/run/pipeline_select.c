@@ -160,8 +160,7 @@ static SelectInput select_input(Pipeline *p, const Choice *c, const SchedulerOpt
     return (SelectInput){.L = p->r->L,
                          .K = c->K,
                          .score = p->m.score,
-                         .stride = o->uniform_stride,
-                         .first = o->uniform_first,
+                         .own = o->own,
                          .seed = o->seed,
                          .draw = c->draw,
                          .teacher = &p->teacher,
@@ -172,11 +171,7 @@ static SelectInput select_input(Pipeline *p, const Choice *c, const SchedulerOpt
                          .scheduler = scheduler,
                          .memo = p->m.memo,
                          .align_form = o->stage1_loss,
-                         .tokenizer = p->tokenizer,
-                         .tasks = {o->task_samples, o->task_pairs, o->task_new_tokens, o->seed},
-                         .branch_steps = o->branch_steps,
-                         .distance_strength = o->distance_strength,
-                         .distance_width = o->distance_width};
+                         .tokenizer = p->tokenizer};
 }
 
 /* layer_costs as numbers: soft, lin (L). */

@@ -2,6 +2,8 @@
 #include "selectors/gates.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "selectors/gates_trained.h"
+#include "selectors/parts.h"
 #include <math.h>
 #include <string.h>
 
@@ -196,3 +198,40 @@ int gates_scores(LayerScore *rows, Model *teacher, Model *stage1_student, const 
     score_rank(rows, L);
     return OK;
 }
+
+/* ---------------------------------------------------------------- the family */
+
+static int gates_round(const SelectInput *in, const int *picked, int pick, int nodes, LayerScore *rows, Err *e) {
+    char name[64];
+    Partial partial = partial_of(in, pick, name);
+    return gates_scores(rows, in->teacher, in->stage1_student, picked, nodes, in->heldout, &partial, e);
+}
+
+static int round_gates(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
+    return gates_round(in, picked, pick, 0, rows, e);
+}
+static int score_gates(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    return gates_round(in, NULL, 0, s->kind, rows, e);
+}
+static int score_gates_greedy(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    (void)s;
+    return greedy(in, round_gates, rows, e);
+}
+static int score_gates_trained(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    char name[64];
+    Partial partial = partial_of(in, 0, name);
+    (void)s;
+    return gates_train(rows, in->teacher, in->stage1_student, in->K, GATES_STEPS, in->heldout, &partial, e);
+}
+
+static const Selector gates[] = {
+    {NULL, "gates", "slope of the KL when softmax is mixed into the linear student",
+     "-dKL/da at a = 0 (nats per token)", NEEDS_STUDENT, score_gates, choose_own, NULL, 0},
+    {"path", "path_gates", "the same slope averaged along the path to the teacher",
+     "-dKL/da along the path (nats per token)", NEEDS_STUDENT, score_gates, choose_own, NULL, PATH_NODES},
+    {"greedy", "gates_greedy", "gates, scored anew after each pick", "-dKL/da given the picks before (nats per token)",
+     NEEDS_STUDENT | NEEDS_K, score_gates_greedy, choose_own, NULL, 0},
+    {"trained", "gates_trained", "the same gates trained together, K of them open",
+     "gate after training (0: linear, 1: softmax)", NEEDS_STUDENT | NEEDS_K, score_gates_trained, choose_own, NULL, 0},
+};
+const SelectorFamily family_gates = {.name = "gates", FAMILY(gates)};

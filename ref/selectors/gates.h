@@ -16,6 +16,8 @@
 #include "method/loss.h"
 #include "selectors/partial.h"
 
+enum { PATH_NODES = 8 }; /* of selector gates:path */
+
 typedef struct Gates {
     Model *teacher, *stage1_student;
     Heldout *heldout;

@@ -3,6 +3,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "method/loss.h"
+#include "selectors/parts.h"
+#include "selectors/smart.h"
 #include <math.h>
 #include <string.h>
 
@@ -133,3 +135,50 @@ int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *stage1_s
     if (!rc) score_rank(rows, L);
     return rc;
 }
+
+/* ---------------------------------------------------------------- families swap, bypass, smart */
+
+static int swap_round(const SelectInput *in, SwapKind kind, const int *picked, int pick, LayerScore *rows, Err *e) {
+    char name[64];
+    Partial partial = partial_of(in, pick, name);
+    return swap_scores(rows, kind, in->teacher, in->stage1_student, picked, in->heldout, &partial, e);
+}
+static int round_swap(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
+    return swap_round(in, SWAP_ADD, picked, pick, rows, e);
+}
+static int score_swap(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    return swap_round(in, (SwapKind)s->kind, NULL, 0, rows, e);
+}
+static int score_swap_greedy(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    (void)s;
+    return greedy(in, round_swap, rows, e);
+}
+
+static const Selector swap[] = {
+    {NULL, "swap", "forward-only one-swap KL", "fall of the KL (nats per token)", NEEDS_STUDENT, score_swap, choose_own,
+     NULL, SWAP_ADD},
+    {"remove", "swap_remove", "forward-only KL of the teacher with this layer linear",
+     "KL to the teacher (nats per token)", NEEDS_STUDENT, score_swap, choose_own, NULL, SWAP_REMOVE},
+    {"greedy", "swap_greedy", "swap, scored anew after each pick",
+     "fall of the KL given the picks before (nats per token)", NEEDS_STUDENT | NEEDS_K, score_swap_greedy, choose_own,
+     NULL, 0},
+};
+const SelectorFamily family_swap = {.name = "swap", FAMILY(swap)};
+
+static const Selector bypass[] = {
+    {"ppl", "ppl", "rise of the text's cross-entropy when the teacher's mixer is bypassed",
+     "rise of the text loss (nats per token)", NEEDS_STUDENT, score_swap, choose_own, NULL, SWAP_PPL},
+    {"mse", "act_mse", "change of the teacher's last hidden state when its mixer is bypassed",
+     "mean squared change of the last hidden state", NEEDS_STUDENT, score_swap, choose_own, NULL, SWAP_MSE},
+};
+const SelectorFamily family_bypass = {.name = "bypass", FAMILY(bypass)};
+
+static int choose_smart(const SelectInput *in, int *keep, Err *e) {
+    double s[MAX_LAYERS];
+    for (int l = 0; l < in->L; l++) s[l] = in->rows[l].score;
+    return smart_select(s, in->L, in->K, keep, e);
+}
+static const Selector smart[] = {{NULL, "smart", "forward-only one-swap KL under SMART's spacing rule",
+                                  "fall of the KL (nats per token)", NEEDS_STUDENT, score_swap, choose_smart, NULL,
+                                  SWAP_ADD}};
+const SelectorFamily family_smart = {.name = "smart", FAMILY(smart)};
