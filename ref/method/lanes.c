@@ -3,6 +3,12 @@
 #include "base/mem.h"
 #include <string.h>
 
+int lanes_check(int lanes, Err *e) {
+    if (lanes >= 0 && lanes <= LANES_MOST && !(lanes & (lanes - 1))) return OK;
+    err_set(e, ERR_USAGE, "lanes: got %d, expected a power of two", lanes);
+    return err_hint(e, "2, 4, 8, ... %d", LANES_MOST);
+}
+
 size_t lanes_edge(size_t n, int lanes, int i) {
     const size_t one = ((n + (size_t)lanes - 1) / (size_t)lanes + 15) / 16 * 16, at = one * (size_t)i;
     return at < n ? at : n;

@@ -14,6 +14,7 @@
 #include "model/model.h"
 
 enum { LANES_MOST = 256 };
+int lanes_check(int lanes, Err *e); /* ERR_USAGE: not a power of two, or too many; 0 is fine */
 /* Element at which segment i of n elements begins; segment `lanes` is the end. One lane has one segment. Segments begin
  * at multiples of 16 elements; the last ones of a small tensor are empty. */
 size_t lanes_edge(size_t n, int lanes, int i);

@@ -33,8 +33,8 @@ static int micro_gradients(Train *t, const TrainWatch *w, int first, int end, in
 /* Gradients of all micro-batches: of this rank's lanes, and from the other ranks the sums of theirs. */
 static int train_gradients(Train *t, const TrainWatch *w, const double *before, int *cut, Err *e) {
     Lanes *l = &t->lanes;
-    double *extra = t->task->extra;
     const int micro = t->micro / l->lanes, sums = t->task->n_sums;
+    double *extra = t->task->extra + t->task->sums;
     if (l->lanes < 2) return micro_gradients(t, w, 0, t->micro, cut, e);
     for (int i = 0; i < l->own; i++) {
         double *number = lanes_numbers(l, i);
@@ -49,7 +49,7 @@ static int train_gradients(Train *t, const TrainWatch *w, const double *before, 
     TRY(lanes_finish(l, e));
     t->loss = l->number[0];
     t->step_tokens = (int64_t)l->number[1];
-    for (int k = 0; k < sums; k++) extra[k] = before[k] + l->number[2 + k];
+    for (int k = 0; k < sums; k++) extra[k] = before[t->task->sums + k] + l->number[2 + k];
     return OK;
 }
 
@@ -172,13 +172,10 @@ void stage_settle(StageOptions *o, int lanes) {
 }
 
 /* Each lane has as many micro-batches as the others. */
-static int lanes_check(const StageOptions *o, const char *what, Err *e) {
+static int stage_lanes_check(const StageOptions *o, const char *what, Err *e) {
     const int lanes = o->optim.lanes;
+    TRY(lanes_check(lanes, e));
     if (lanes < 2) return OK;
-    if (lanes > LANES_MOST || lanes & (lanes - 1)) {
-        err_set(e, ERR_USAGE, "lanes: got %d, expected a power of two", lanes);
-        return err_hint(e, "2, 4, 8, ... %d", LANES_MOST);
-    }
     if (o->batch_size % lanes) {
         err_set(e, ERR_USAGE, "%s.batch_size: got %d, expected a multiple of the %d lanes", what, o->batch_size, lanes);
         int most = 1;
@@ -225,5 +222,5 @@ int stage_check(const StageOptions *o, const char *what, Err *e) {
         return err_hint(e, "give micro_batch_size %d, or another batch_size", micro);
     }
     if (o->steps < 1 && o->target_tokens < 1) return err_set(e, ERR_USAGE, "%s: give steps or target_tokens", what);
-    return lanes_check(o, what, e);
+    return stage_lanes_check(o, what, e);
 }

@@ -28,10 +28,10 @@ typedef struct Task {
      * May be NULL. */
     int (*after)(void *ctx, int64_t done, int64_t tokens, double recent, Err *e);
     void (*log)(void *ctx, LogRow *row); /* the task's own numbers since the last call. May be NULL. */
-    /* (n_extra) numbers that belong to the state of the training. May be NULL. The first n_sums of them are sums that
-     * gradients adds to and does not read: those of lanes are added as their gradients are. */
+    /* (n_extra) numbers that belong to the state of the training. May be NULL. Those from number `sums` on, n_sums of
+     * them, are sums that gradients adds to and does not read: a lane's are added as its gradients are. */
     double *extra;
-    int n_extra, n_sums;
+    int n_extra, sums, n_sums;
     /* tokens of one pass over the data; 0: unknown */
     int64_t epoch_tokens;
 } Task;
