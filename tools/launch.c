@@ -6,22 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What Open MPI's and MPICH's launchers, and srun with one of their plugins, leave in the environment. */
-static int launched(const char *const *names) {
-    for (; *names; names++)
-        if (getenv(*names)) return (int)strtol(getenv(*names), NULL, 10);
-    return -1;
+/* What Open MPI's launcher leaves in the environment, or MPICH's; srun may leave the latter for any program. */
+static int launched(const char *openmpi, const char *mpich) {
+    const char *s = getenv(openmpi);
+    if (!s && !getenv("SLURM_PROCID")) s = getenv(mpich);
+    return s ? (int)strtol(s, NULL, 10) : 0;
 }
 int launch_size(void) {
-    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", NULL};
-    const int n = launched(names);
+    const int n = launched("OMPI_COMM_WORLD_SIZE", "PMI_SIZE");
     return n > 0 ? n : 1;
 }
-int launch_rank(void) {
-    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", NULL};
-    const int n = launch_size() > 1 ? launched(names) : 0;
-    return n > 0 ? n : 0;
-}
+int launch_rank(void) { return launched("OMPI_COMM_WORLD_RANK", "PMI_RANK"); }
 
 /* One device a rank: those of a machine are numbered as its ranks are. */
 static void device_own(Cli *c) {

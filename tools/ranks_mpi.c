@@ -8,7 +8,6 @@
 #include "tools/launch.h"
 #include <mpi.h>
 #include <signal.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -96,10 +95,7 @@ static int wait_all(Mpi *m, Err *e) {
         int done = 0;
         TRY(check(MPI_Testall(m->n, m->request, &done, MPI_STATUSES_IGNORE), "MPI_Testall", e));
         if (done) return m->n = 0, OK;
-        if (turn < SPINS) {
-            sched_yield();
-            continue;
-        }
+        if (turn < SPINS) continue;
         nanosleep(&nap, NULL);
         if (m->r.rank) TRY(alive_take(&since, e));
         else TRY(failure_take(e));
@@ -214,7 +210,8 @@ static void mpi_close(Ranks *r, const Err *why) {
         if (r->rank) {
             tell(m, why);
             Err own = *why;
-            cli_fail(err_prefix(&own, "rank %d on %s", r->rank, m->host) ? &own : why);
+            err_prefix(&own, "rank %d on %s", r->rank, m->host);
+            cli_fail(&own);
         }
         MPI_Abort(MPI_COMM_WORLD, why->code);
     }
