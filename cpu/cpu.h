@@ -44,13 +44,14 @@ int cpu_threads(int n);
 /* Ties each of that many threads to a processor of its own, for measurements; 0: lets them go again. Linux only. */
 void cpu_pin(int on);
 
-/* Weights w (O,I), of float or (bits 16) BF16, that many products will read (Backend.hold): a second copy, packed for
- * y = x W^T and, if asked for, dx = dy W, made by the first product. Nothing if w is held already or there is no
- * memory. changed: whoever wrote w, before the next product. let_go: before w is released; fine if it is not held.
+/* Weights w (O,I), of float or (bits 16) BF16, that many products will read (Backend.prepack): a second copy, packed
+ * for y = x W^T and, if asked for, dx = dy W, made by the first product. Nothing if w is prepacked already or there is
+ * no memory. cpu_invalidate: whoever wrote w calls it before the next product. cpu_prepack_release: before w is
+ * released; fine if w is not prepacked.
  * Not while an op runs.
  * */
-void cpu_hold(const void *w, int O, int I, int backward, int bits);
-size_t cpu_hold_bytes(int O, int I, int backward, int bits); /* what that copy takes at most */
-void cpu_changed(const void *w);
-void cpu_let_go(const void *w);
+void cpu_prepack(const void *w, int O, int I, int backward, int bits);
+size_t cpu_prepack_bytes(int O, int I, int backward, int bits); /* what that copy takes at most */
+void cpu_invalidate(const void *w);
+void cpu_prepack_release(const void *w);
 #endif

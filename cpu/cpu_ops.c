@@ -1,6 +1,6 @@
 /* cpu_ops.c - picks the instruction set once: the ops of "cpu" and "cpu-bf16" are the tables of that path. */
 #include "cpu/cpu.h"
-#include "cpu/held.c"
+#include "cpu/prepack.c"
 #include "cpu/pool.c"
 #include <stdatomic.h>
 #include <stdlib.h>

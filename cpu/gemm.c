@@ -4,7 +4,7 @@
  * FMAs (tile.h), and the blocks are added to C in order. So the bits do not depend on threads, tiles, packing or the
  * size of the buffers.
  * B is packed, by all threads, into panels of 2 VW columns [k][2 VW], or read in place where its rows are short;
- * a matrix of weights that somebody holds (held.h) is packed at its first product and found ready at the others.
+ * a matrix of weights that is prepacked (prepack.h) is packed at its first product and found ready at the others.
  * Then the threads take blocks of C (M_BLOCK rows x some panels) as they come. A is read in place, or, where its stride
  * would make its rows fall on the same cache sets, copied block by
  * block to the stack. */
@@ -109,7 +109,7 @@ static void pass_block(const void *pass, size_t t) {
 }
 
 static void gemm_passes(const Gemm *g, float *pack, size_t budget, int whole) {
-    const size_t nk = held_blocks(g->K), kc = held_block(g->K), panels = (g->N + NR - 1) / NR;
+    const size_t nk = prepack_blocks(g->K), kc = prepack_block(g->K), panels = (g->N + NR - 1) / NR;
     // All columns of as much K as fits, so that A is read once; of fewer columns only where one block of K does not
     // fit.
     const size_t fit = budget / (kc * NR), p_pass = min_size(panels, fit), k_pass = min_size(nk, fit / p_pass);
@@ -130,28 +130,28 @@ static void gemm_passes(const Gemm *g, float *pack, size_t budget, int whole) {
         }
 }
 
-/* All panels of held weights, or NULL if this product has to pack for itself. */
-static float *panels_held(const Gemm *g) {
-    Held *h = g->weights ? held_find(g->b) : NULL;
-    HeldCopy *copy = h ? &h->copy[g->trans] : NULL;
+/* All panels of prepacked weights, or NULL if this product has to pack for itself. */
+static float *panels_ready(const Gemm *g) {
+    Prepacked *h = g->weights ? prepack_find(g->b) : NULL;
+    PackedCopy *copy = h ? &h->copy[g->trans] : NULL;
     if (!copy || !copy->wanted || h->O != (g->trans ? g->N : g->K) || h->I != (g->trans ? g->K : g->N)) return NULL;
-    if (atomic_load_explicit(&copy->state, memory_order_acquire) == HELD_READY)
+    if (atomic_load_explicit(&copy->state, memory_order_acquire) == PACK_READY)
         return copy->lanes == VW ? copy->panels : NULL;
-    int stale = HELD_STALE;
-    if (!atomic_compare_exchange_strong(&copy->state, &stale, HELD_BUSY)) return NULL;
+    int stale = PACK_STALE;
+    if (!atomic_compare_exchange_strong(&copy->state, &stale, PACK_BUSY)) return NULL;
     const size_t panels = (g->N + NR - 1) / NR;
     const Pass s = {.g = g,
-                    .pack = held_memory(copy, held_bytes(g->K, g->N)),
+                    .pack = prepack_memory(copy, prepack_bytes(g->K, g->N)),
                     .whole = 1,
                     .panels = panels,
-                    .kc = held_block(g->K),
-                    .k1 = held_blocks(g->K),
+                    .kc = prepack_block(g->K),
+                    .k1 = prepack_blocks(g->K),
                     .p1 = panels};
     if (s.pack)
         pool_run_if(g->N * g->K > ALONE, s.k1 * s.p1, panel_pack, &s),
-            atomic_fetch_add_explicit(&held_packed, 1, memory_order_relaxed);
+            atomic_fetch_add_explicit(&matrices_packed, 1, memory_order_relaxed);
     copy->lanes = VW;
-    atomic_store_explicit(&copy->state, s.pack ? HELD_READY : HELD_STALE, memory_order_release);
+    atomic_store_explicit(&copy->state, s.pack ? PACK_READY : PACK_STALE, memory_order_release);
     return s.pack;
 }
 
@@ -160,15 +160,15 @@ static void gemm(const Gemm *caller) {
     const Gemm *g = &of_floats;
     if (!of_floats.c) of_floats.c = of_floats.sums;
     if (!g->M || !g->N) return;
-    float *held = panels_held(g);
-    if (held) {
-        gemm_passes(g, held, POOL_PACK, 1);
+    float *ready = panels_ready(g);
+    if (ready) {
+        gemm_passes(g, ready, POOL_PACK, 1);
         return;
     }
     float stack[STACK_PACK];
     const size_t need = (g->K + K_BLOCK) * (g->N + NR);
     float *big = need > STACK_PACK ? pool_take() : NULL;
     gemm_passes(g, big ? big : stack, big ? POOL_PACK : STACK_PACK, 0);
-    if (g->weights && !in_place(g)) atomic_fetch_add_explicit(&held_packed, 1, memory_order_relaxed);
+    if (g->weights && !in_place(g)) atomic_fetch_add_explicit(&matrices_packed, 1, memory_order_relaxed);
     pool_give(big);
 }

@@ -1,7 +1,7 @@
 /* gemm.h - C (M,N) = or += A B, threaded over blocks of C. */
 #ifndef HYB_CPU_GEMM_H
 #define HYB_CPU_GEMM_H
-#include "cpu/held.h"
+#include "cpu/prepack.h"
 #include "cpu/pool.h"
 #include "tile.h"
 #include <stdlib.h>
@@ -16,7 +16,7 @@ typedef struct {
     const real *b;
     size_t ldb;
     int trans;   // 0: b is (K,N); 1: b is (N,K)
-    int weights; // 1: b is a matrix of weights, whole: its panels may be held
+    int weights; // 1: b is a matrix of weights, whole: its panels may be there already
     size_t M, N, K;
     int add;          // 0: C = , 1: C +=
     const real *bias; // (N) or NULL, added to every row

@@ -1,8 +1,8 @@
 /* gemm16.c - the threaded product of BF16 operands with float sums (see gemm.h): C is rounded once, from them.
  *
  * B is packed into panels of 32 columns, [pair along K][32 columns][2], K padded with zeros to whole steps of 32: one
- * layout for all paths, since a tile of AMX, a vector of AVX512_BF16 and a loop that widens can all read it. Held
- * weights are packed once (held.h), others for every product.
+ * layout for all paths, since a tile of AMX, a vector of AVX512_BF16 and a loop that widens can all read it. Prepacked
+ * weights are packed once (prepack.h), others for every product.
  * A task owns a block of C, up to MB rows x NB columns, and its sums; K goes by in blocks of at most KB, in order, so
  * the bits depend on K and the path alone. Rows of A are read in place where whole tiles can be, else copied in pairs
  * and padded.
@@ -19,7 +19,8 @@ enum {
     KB = DOT == DOT_NONE ? 256 : 512,
     LDA = KB + 32, // elements between copied rows of A
     POOL_BYTES = 4 << 20,
-    FEW_PANELS = 4 // fewer do not make a pass over A worth while
+    POOL_MOST = 64 << 20, // where K is so long that fewer than
+    FEW_PANELS = 4        // would fit, which do not make a pass over A worth while
 };
 
 typedef struct {
@@ -225,38 +226,43 @@ static void pass_run(Pass16 *s, int packed) {
     pool_run_if(enough, (g->M + MB - 1) / MB * s->nb, block_task, s);
 }
 
-/* All panels of held weights, or NULL if this product has to pack for itself. */
+/* All panels of prepacked weights, or NULL if this product has to pack for itself. */
 static Bf16 *panels_held16(const Pass16 *s) {
     const Gemm *g = s->g;
-    Held *h = g->weights ? held_find(g->b) : NULL;
-    HeldCopy *copy = h ? &h->copy[g->trans] : NULL;
+    Prepacked *h = g->weights ? prepack_find(g->b) : NULL;
+    PackedCopy *copy = h ? &h->copy[g->trans] : NULL;
     if (!copy || !copy->wanted || h->O != (g->trans ? g->N : g->K) || h->I != (g->trans ? g->K : g->N)) return NULL;
-    if (atomic_load_explicit(&copy->state, memory_order_acquire) == HELD_READY) return copy->panels;
-    int stale = HELD_STALE;
-    if (!atomic_compare_exchange_strong(&copy->state, &stale, HELD_BUSY)) return NULL;
+    if (atomic_load_explicit(&copy->state, memory_order_acquire) == PACK_READY) return copy->panels;
+    int stale = PACK_STALE;
+    if (!atomic_compare_exchange_strong(&copy->state, &stale, PACK_BUSY)) return NULL;
     Pass16 all = *s;
-    all.pack = held_memory(copy, held_bytes16(g->K, g->N));
+    all.pack = prepack_memory(copy, prepack_bytes16(g->K, g->N));
     if (all.pack)
         pool_run_if(g->N * g->K > ALONE, all.p1, panel_task, &all),
-            atomic_fetch_add_explicit(&held_packed, 1, memory_order_relaxed);
-    atomic_store_explicit(&copy->state, all.pack ? HELD_READY : HELD_STALE, memory_order_release);
+            atomic_fetch_add_explicit(&matrices_packed, 1, memory_order_relaxed);
+    atomic_store_explicit(&copy->state, all.pack ? PACK_READY : PACK_STALE, memory_order_release);
     return all.pack;
 }
 
-/* One buffer for panels, as in gemm.c. */
+/* One buffer for panels, as in gemm.c; as large as any product wanted it so far. */
 static atomic_flag pool_taken = ATOMIC_FLAG_INIT;
-static Bf16 *pool_take(void) {
+static Bf16 *pool_take(size_t bytes) {
     static Bf16 *pool;
+    static size_t have;
     if (atomic_flag_test_and_set(&pool_taken)) return NULL;
-    if (!pool) pool = aligned_alloc(64, POOL_BYTES);
+    if (have < bytes) {
+        free(pool);
+        pool = aligned_alloc(64, bytes);
+        have = pool ? bytes : 0;
+    }
     if (!pool) atomic_flag_clear(&pool_taken);
     return pool;
 }
 
 static void gemm(const Gemm *g) {
     if (!g->M || !g->N) return;
-    const size_t panels = (g->N + NP - 1) / NP, kp = held_up32(g->K), blocks = (kp + KB - 1) / KB;
-    Pass16 s = {.g = g, .kp = kp, .kc = kp ? held_up32((kp + blocks - 1) / blocks) : 1, .p1 = panels};
+    const size_t panels = (g->N + NP - 1) / NP, kp = prepack_up32(g->K), blocks = (kp + KB - 1) / KB;
+    Pass16 s = {.g = g, .kp = kp, .kc = kp ? prepack_up32((kp + blocks - 1) / blocks) : 1, .p1 = panels};
     // odd distances split pairs; multiples of 2 KB put a tile's rows on the same cache sets
     s.copy_a = g->by == COLS || g->lda % 2 || g->lda % 1024 == 0 || (uintptr_t)g->a % 4;
     s.pack = panels_held16(&s);
@@ -264,9 +270,11 @@ static void gemm(const Gemm *g) {
         pass_run(&s, 1);
         return;
     }
-    if (g->weights) atomic_fetch_add_explicit(&held_packed, 1, memory_order_relaxed);
-    const size_t fit = kp ? POOL_BYTES / sizeof(Bf16) / (kp * NP) : panels;
-    s.pack = fit >= least(panels, FEW_PANELS) ? pool_take() : NULL;
+    if (g->weights) atomic_fetch_add_explicit(&matrices_packed, 1, memory_order_relaxed);
+    const size_t bytes = kp * NP * sizeof(Bf16);
+    const size_t few = bytes * least(panels, FEW_PANELS) > POOL_BYTES, most = few ? POOL_MOST : POOL_BYTES;
+    const size_t fit = bytes ? most / bytes : panels;
+    s.pack = fit >= least(panels, FEW_PANELS) ? pool_take(few ? least(panels, fit) * bytes : POOL_BYTES) : NULL;
     for (s.p0 = 0; s.p0 < panels; s.p0 = s.p1) {
         s.p1 = s.pack ? least(panels, s.p0 + fit) : panels;
         pass_run(&s, 0);

@@ -66,7 +66,7 @@ static void child_after_fork(void) { team_lost = team_started; }
  * of 10 ms spent in loops, the caller works alone for 20 times as long as it waited, and then tries again.
  * The bits do not depend on it. */
 static _Thread_local double spent, waited, alone_until;
-static void patience(double begun, double done, double ended) {
+static void back_off(double begun, double done, double ended) {
     spent += ended - begun;
     waited += ended - done;
     if (spent < 0.01) return;
@@ -93,7 +93,7 @@ void pool_run(size_t n, PoolTask *task, const void *job) {
 #pragma omp master
         done = omp_get_wtime();
     }
-    patience(begun, done, omp_get_wtime());
+    back_off(begun, done, omp_get_wtime());
 }
 
 void cpu_pin(int on) {

@@ -140,7 +140,7 @@ static int cuda_alloc(Backend *b, void **p, size_t bytes, const char *what, Err 
     if (s->now > s->peak) s->peak = s->now;
     return OK;
 }
-static size_t cuda_room(Backend *) {
+static size_t cuda_free_memory(Backend *) {
     size_t left = 0, total = 0;
     cuda_check(cudaMemGetInfo(&left, &total), "free memory");
     return left;
@@ -357,7 +357,7 @@ extern "C" int SIDE(backend_open)(Backend **out, const char *name, int threads, 
     b->real_size = bits / 8, b->wide_size = 4;
     b->alloc = cuda_alloc, b->release = cuda_release, b->zero = cuda_zero, b->upload = cuda_upload,
     b->download = cuda_download;
-    b->move = cuda_move, b->room = cuda_room, b->sync = cuda_sync, b->close = cuda_close;
+    b->move = cuda_move, b->free_memory = cuda_free_memory, b->sync = cuda_sync, b->close = cuda_close;
     b->record_begin = cuda_record_begin, b->record_end = cuda_record_end, b->replay = cuda_replay,
     b->record_free = cuda_record_free;
     b->threads = device.sm;

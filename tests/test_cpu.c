@@ -11,9 +11,10 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "cpu/cpu.h"
-#include "cpu/held.h"
+#include "cpu/prepack.h"
 #include "cpu/pool.h"
 #include "method/distill.h"
+#include "ops/bf16.h"
 #include "run/train_run.h"
 #include "tiny.h"
 #include "tools/compare.h"
@@ -179,7 +180,7 @@ START_TEST(held_weights_give_the_same_bits) {
         float *was = malloc((k.y.n + k.dx.n) * sizeof(float)), *now = malloc((k.y.n + k.dx.n) * sizeof(float));
         const size_t before = mem_now();
         product_run(&k, was);
-        cpu_hold(k.w.f, k.O, k.I, 1, 32);
+        cpu_prepack(k.w.f, k.O, k.I, 1, 32);
         ck_assert_msg(product_same(&k, was), "%s: the product that packs, shape %d", p->name, s);
         ck_assert(mem_now() > before);
         ck_assert_msg(product_same(&k, was), "%s: the product that finds panels, shape %d", p->name, s);
@@ -187,14 +188,43 @@ START_TEST(held_weights_give_the_same_bits) {
         product_run(&k, now);
         ck_assert_msg(!memcmp(was, now, k.y.n * sizeof(float)),
                       "%s: packed although nobody said that w changed, shape %d", p->name, s);
-        cpu_changed(k.w.f);
+        cpu_invalidate(k.w.f);
         product_run(&k, now);
         ck_assert_msg(memcmp(was, now, k.y.n * sizeof(float)), "%s: old panels after a change, shape %d", p->name, s);
         ck_assert(product_same(&k, now));
-        cpu_let_go(k.w.f);
+        cpu_prepack_release(k.w.f);
         ck_assert(mem_now() == before && product_same(&k, now));
         free(was), free(now);
         pairs_free();
+    }
+}
+END_TEST
+
+/* Rows so long that four panels are more than the usual buffer: it grows, twice, and the bits are those of prepacked
+ * weights, whose panels are elsewhere. */
+START_TEST(long_bf16_products) {
+    static const char *const paths[] = {"amx", "avx512_bf16", "avx512", "avx2", "plain"};
+    static const int shape[][2] = {{17000, 70}, {20000, 200}, {600, 40}};
+    enum { N = 3 };
+    const CpuPath16 *p = cpu_path16_named(paths[_i]);
+    for (int s = 0; p && s < 3; s++) {
+        const size_t I = (size_t)shape[s][0], O = (size_t)shape[s][1];
+        Bf16 *x = malloc(N * I * sizeof *x), *w = malloc(O * I * sizeof *w);
+        Bf16 *y = malloc(N * O * sizeof *y), *held = malloc(N * O * sizeof *held);
+        Rng r;
+        rng_seed(&r, 7);
+        for (size_t i = 0; i < N * I; i++) x[i] = bf16_round((float)rng_uniform(&r) - 0.5f);
+        for (size_t i = 0; i < O * I; i++) w[i] = bf16_round((float)rng_uniform(&r) - 0.5f);
+        p->ops.linear_forward(y, x, w, NULL, N, (int)I, (int)O);
+        cpu_prepack(w, (int)O, (int)I, 0, 16);
+        p->ops.linear_forward(held, x, w, NULL, N, (int)I, (int)O);
+        cpu_prepack_release(w);
+        ck_assert_msg(!memcmp(y, held, N * O * sizeof *y), "%s, %zu x %zu", p->name, O, I);
+        double want = 0;
+        for (size_t i = 0; i < I; i++)
+            want += (double)bf16_float(x[2 * I + i]) * (double)bf16_float(w[(O - 1) * I + i]);
+        ck_assert_double_eq_tol(bf16_float(y[3 * O - 1]), want, 0.005 * fabs(want) + 0.02);
+        free(x), free(w), free(y), free(held);
     }
 }
 END_TEST
@@ -207,21 +237,21 @@ START_TEST(held_weights_without_memory_or_of_another_path) {
     product_run(&k, was);
     for (long n = 0; n < 3; n++) { // no memory for the table, for y's panels, for dx's
         mem_fail_after(n);
-        cpu_hold(k.w.f, k.O, k.I, 1, 32);
+        cpu_prepack(k.w.f, k.O, k.I, 1, 32);
         ck_assert(product_same(&k, was) && product_same(&k, was));
         mem_fail_after(-1);
         ck_assert(product_same(&k, was));
-        cpu_let_go(k.w.f);
+        cpu_prepack_release(k.w.f);
     }
     for (int other = 0; other < PATHS; other++) {
         const CpuPath *q = cpu_path_named(names[other]);
         if (!q) continue;
-        cpu_hold(k.w.f, k.O, k.I, 1, 32);
+        cpu_prepack(k.w.f, k.O, k.I, 1, 32);
         k.p = q;
         product_run(&k, NULL);
         k.p = p;
         ck_assert_msg(product_same(&k, was), "%s reads the panels of %s", p->name, q->name);
-        cpu_let_go(k.w.f);
+        cpu_prepack_release(k.w.f);
     }
     free(was);
     pairs_free();
@@ -235,20 +265,20 @@ START_TEST(held_weights_are_found_again) {
     const size_t before = mem_now();
     for (int step = 0; step < 20000; step++) {
         const int i = (int)rng_below(&rng, N);
-        if (rng_below(&rng, 3)) cpu_hold(w[i], 1, 16, 0, 32), in[i] = 1;
-        else cpu_let_go(w[i]), in[i] = 0;
+        if (rng_below(&rng, 3)) cpu_prepack(w[i], 1, 16, 0, 32), in[i] = 1;
+        else cpu_prepack_release(w[i]), in[i] = 0;
         if (step % 1000 && step > 200) continue;
         for (int j = 0; j < N; j++) {
-            const Held *h = held_find(w[j]);
+            const Prepacked *h = prepack_find(w[j]);
             ck_assert_msg((h != NULL) == in[j] && (!h || h->w == w[j]), "step %d, matrix %d", step, j);
         }
     }
-    for (int i = 0; i < N; i++) cpu_let_go(w[i]);
+    for (int i = 0; i < N; i++) cpu_prepack_release(w[i]);
     ck_assert(mem_now() == before);
 }
 END_TEST
 
-/* A step packs each matrix once for y = x W^T and, where its rows are long (cpu/held.h), once for dx = dy W:
+/* A step packs each matrix once for y = x W^T and, where its rows are long (cpu/prepack.h), once for dx = dy W:
  * whatever the number of its micro-batches, and of the head's blocks of rows; a frozen teacher's were packed by an
  * earlier step. */
 typedef struct {
@@ -279,12 +309,12 @@ static size_t packed_by(int kind, int64_t steps, int micro, size_t *layouts) {
     must(distill_open(&d, &s, kind == 2 ? &teacher : NULL, &t.text, &o.stage, 1.0, 0, &e), &e);
     Task task = distill_task(&d, "test");
     TrainResult r;
-    const size_t before = atomic_load(&held_packed);
+    const size_t before = atomic_load(&matrices_packed);
     must(train_run(&task, &o, &r, &e), &e);
     Layouts k = {&s, 0};
     params_walk(&s.c, &s.p, layouts_visit, &k);
     *layouts = k.n;
-    const size_t n = atomic_load(&held_packed) - before;
+    const size_t n = atomic_load(&matrices_packed) - before;
     distill_close(&d);
     if (kind == 2) teacher_close(&teacher);
     model_close(&s);
@@ -662,6 +692,7 @@ SUITE("cpu") {
     GROUP("ops", .timeout = 300);
     CASE(linear_blocks, .times = PATHS);
     CASE(held_weights_give_the_same_bits, .times = PATHS);
+    CASE(long_bf16_products, .times = 5);
     CASE(held_weights_without_memory_or_of_another_path, .times = PATHS);
     CASE(held_weights_are_found_again);
     CASE(attention_tiles, .times = 2 * PATHS);

@@ -183,7 +183,7 @@ static void tenth_fails(const char *backend, const char *op, const char *shape) 
     for (int i = 0; i < all.n; i++) {
         Tensors now = {0};
         int caught = 0;
-        o.spoil = all.name[i];
+        o.inject_error = all.name[i];
         ck_assert_int_eq(opcheck_run(&o, tensors, &now, &e), OK);
         for (int k = 0; k < now.n; k++) caught += !strcmp(now.name[k], all.name[i]) && now.caught[k];
         ck_assert_msg(caught || !strcmp(all.name[i], "top"), "%s %s: %s a tenth too large passed", op, shape,

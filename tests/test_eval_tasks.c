@@ -586,7 +586,7 @@ START_TEST(test_pages) {
 }
 END_TEST
 
-START_TEST(test_drills) {
+START_TEST(test_diagnostic_tasks) {
     const EvalTask *t = task_find("phone_book");
     EvalModel gold = {NULL, copies_gold, NULL, NULL};
     EvalSet s = {0}, again = {0};
@@ -595,7 +595,7 @@ START_TEST(test_drills) {
     ok(task_make(t, 12, 50, 3, &s, &e), &e);
     ok(task_make(t, 12, 50, 3, &again, &e), &e);
     for (size_t i = 0; i < 12; i++) ck_assert_str_eq(s.doc[i].context[0], again.doc[i].context[0]);
-    ck_assert(task_drill(t) && task_generated(t) && task_generates(t) == 200 && task_ruler(t) < 0);
+    ck_assert(task_diagnostic(t) && task_generated(t) && task_generates(t) == 200 && task_ruler(t) < 0);
     evalset_free(&s);
     ok(task_make(task_find("drill_retrieval"), 12, 50, 3, &s, &e), &e);
     ok(task_run(task_find("drill_retrieval"), &gold, &s, 0, &r, NULL, NULL, &e), &e);
@@ -700,9 +700,9 @@ START_TEST(test_answers_of_questions) {
 }
 END_TEST
 
-/* A drill that loses one line of what its answer follows from, or shows a wrong word as often, is refused. */
-static const DrillKind *whole;
-static int loses(DrillSample *s, Rng *r, int pairs, Err *e) {
+/* A diagnostic task that loses one line of what its answer follows from, or shows a wrong word as often, is refused. */
+static const DiagnosticTask *whole;
+static int loses(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     TRY(whole->make(s, r, pairs, e));
     TRY(textbuf_end(&s->prompt, e));
     TRY(textbuf_end(&s->evidence, e));
@@ -712,7 +712,7 @@ static int loses(DrillSample *s, Rng *r, int pairs, Err *e) {
     for (char *p = s->prompt.text; (p = strstr(p, line)); p += n) memset(p, '#', n);
     return OK;
 }
-static int ties(DrillSample *s, Rng *r, int pairs, Err *e) {
+static int ties(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     TRY(whole->make(s, r, pairs, e));
     TRY(textbuf_end(&s->words, e));
     const char *word = s->words.text; // the last word, once more than any other
@@ -720,23 +720,23 @@ static int ties(DrillSample *s, Rng *r, int pairs, Err *e) {
     for (int i = 0; i < 400 && *word; i++) textbuf_printf(&s->prompt, " %.*s", (int)strcspn(word, "\n"), word);
     return OK;
 }
-START_TEST(test_answers_of_drills) {
-    const DrillOptions o = {.samples = 1, .pairs = 20, .seed = 4};
-    for (int k = 0; k < DRILLS; k++)
+START_TEST(test_answers_of_diagnostic_tasks) {
+    const DiagnosticOptions o = {.samples = 1, .pairs = 20, .seed = 4};
+    for (int k = 0; k < DIAGNOSTIC_TASKS; k++)
         for (int i = 0; i < 20; i++) {
-            DrillSample s;
+            DiagnosticSample s;
             Err e = {0};
-            whole = drill_at(k);
-            const DrillKind less = {whole->name, loses, whole->right}, more = {whole->name, ties, whole->right};
-            ok(drill_sample(&s, whole, &o, i, &e), &e);
+            whole = diagnostic_at(k);
+            const DiagnosticTask less = {whole->name, loses, whole->right}, more = {whole->name, ties, whole->right};
+            ok(diagnostic_sample(&s, whole, &o, i, &e), &e);
             ck_assert(s.evidence.len > 0);
-            drill_free(&s);
-            ck_assert_int_eq(drill_sample(&s, &less, &o, i, &e), ERR_INPUT);
+            diagnostic_free(&s);
+            ck_assert_int_eq(diagnostic_sample(&s, &less, &o, i, &e), ERR_INPUT);
             ck_assert(strstr(e.msg, whole->name) && strstr(e.msg, "cannot be answered"));
-            drill_free(&s);
+            diagnostic_free(&s);
             const int listed = !strcmp(whole->name, "cwe") || !strcmp(whole->name, "fwe");
-            ck_assert_int_eq(drill_sample(&s, &more, &o, i, &e), listed ? ERR_INPUT : OK);
-            drill_free(&s);
+            ck_assert_int_eq(diagnostic_sample(&s, &more, &o, i, &e), listed ? ERR_INPUT : OK);
+            diagnostic_free(&s);
         }
 }
 END_TEST
@@ -1200,10 +1200,10 @@ SUITE("eval_tasks") {
     CASE(test_mmlu);
     CASE(test_protocols);
     CASE(test_pages);
-    CASE(test_drills);
+    CASE(test_diagnostic_tasks);
     CASE(test_answers_of_ruler);
     CASE(test_answers_of_questions);
-    CASE(test_answers_of_drills);
+    CASE(test_answers_of_diagnostic_tasks);
     CASE(test_loglik);
     CASE(test_rolling);
     CASE(test_split_merge);

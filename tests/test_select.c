@@ -61,10 +61,10 @@ START_TEST(uniform_layouts) { // ref/METHOD.md 8: every shipped uniform set
     }
     int keep[MAX_LAYERS];
     Err e = {0}, beyond = {0};
-    SelectInput in = {.L = 28, .K = 7, .first = 3, .stride = 4};
+    SelectInput in = {.L = 28, .K = 7, .own = {.uniform_first = 3, .uniform_stride = 4}};
     must(select_layers(selector_find("uniform_stride"), &in, keep, &e), &e);
     is_set(keep, 28, "3,7,11,15,19,23,27");
-    in.first = 4;
+    in.own.uniform_first = 4;
     ck_assert_int_eq(select_layers(selector_find("uniform_stride"), &in, keep, &beyond), ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(beyond.msg, "layer 28"));
 }
@@ -115,6 +115,46 @@ START_TEST(lists) {
     ck_assert_int_eq(select_layers(selector_find("ablation"), &in, keep, &probe), ERR_USAGE);
     ck_assert_ptr_null(selector_find("nonsense"));
     ck_assert_ptr_null(selector_at(selector_count()));
+}
+END_TEST
+
+/* Every variant by FAMILY:VARIANT and by the name of its rows, each name once, in what an unknown name lists. */
+START_TEST(families) {
+    char list[600] = "", want[600] = "", known[600], small[20];
+    selector_families(known, sizeof known);
+    for (int i = 0; i < selector_count(); i++) {
+        const Selector *s = selector_at(i);
+        ck_assert_ptr_eq(selector_find(s->name), s);
+        ck_assert_msg(!s->variant || strstr(known, s->variant), "%s is not listed", s->name);
+    }
+    static const char *const both[][2] = {{"ga_s2", "ga_s2"},
+                                          {"ga_s2:greedy", "ga_s2_greedy"},
+                                          {"s1:avg", "avg_s1"},
+                                          {"task:vt", "vt"},
+                                          {"bypass:mse", "act_mse"},
+                                          {"swap:remove", "swap_remove"},
+                                          {"gates:path", "path_gates"},
+                                          {"vt", "vt"},
+                                          {"uniform:last", "uniform_last"},
+                                          {"explicit:none", "none"},
+                                          {"explicit", "explicit"},
+                                          {"trunk_s2", "trunk_s2"}};
+    for (size_t i = 0; i < sizeof both / sizeof *both; i++) {
+        ck_assert_str_eq(selector_find(both[i][0])->name, both[i][1]);
+        ck_assert_uint_le(strlen(both[i][1]), strlen(both[i][0])); // what selector_names relies on
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? "," : "", both[i][0]);
+        snprintf(want + strlen(want), sizeof want - strlen(want), "%s%s", i ? "," : "", both[i][1]);
+    }
+    selector_names(list);
+    ck_assert_str_eq(list, want);
+    char odd[] = "swap:best,,swap:greedy,";
+    selector_names(odd);
+    ck_assert_str_eq(odd, "swap:best,,swap_greedy,");
+    static const char *const none[] = {"s1", "task", "bypass", "swap:", "swap:remov", "swap:remove2", "ga", "", ":"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) ck_assert_ptr_null(selector_find(none[i]));
+    selector_families(small, sizeof small); // cut, and ended
+    ck_assert_int_eq(memcmp(small, known, sizeof small - 1), 0);
+    ck_assert_uint_eq(strlen(small), sizeof small - 1);
 }
 END_TEST
 
@@ -188,7 +228,7 @@ static int job_score(Job *j, LayerScore *out, Err *e) {
     tiny_student(&start, &t, NULL, GRAD_NONE);
     must(heldout_open(&h, &t.teacher, &t.text, 4, 16, 6, 1 << 20, e), e);
     Scoring o = {.teacher = &t.teacher,
-                 .start = &start,
+                 .stage1_student = &start,
                  .text = &t.text,
                  .heldout = &h,
                  .tau = 1,
@@ -346,6 +386,7 @@ SUITE("select") {
     CASE(uniform_layouts);
     CASE(top);
     CASE(lists);
+    CASE(families);
     CASE(random_sets);
     CASE(agreement);
     CASE(finds_the_planted_layer);

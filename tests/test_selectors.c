@@ -7,7 +7,8 @@
 #include "selectors/gates.h"
 #include "selectors/gates_trained.h"
 #include "report/probe.h"
-#include "selectors/scorers.h"
+#include "selectors/parts.h"
+#include "selectors/s2.h"
 #include "run/memo.h"
 #include "selectors/selectors.h"
 #include "selectors/smart.h"
@@ -527,7 +528,7 @@ END_TEST
 /* Scoring runs of a rig, kept as TMPDIR/NAME. */
 typedef struct {
     Scoring s;
-    RaceOptions race;
+    SchedulerOptions scheduler;
     RunMemo memo;
     const char *name;
 } Runs;
@@ -535,7 +536,7 @@ static Runs scoring(Rig *r, const char *name) {
     static const TrainOptions quiet;
     Runs o = {.name = name, .memo = run_memo(tmpdir, 7, &quiet)};
     o.s = (Scoring){.teacher = &r->t.teacher,
-                    .start = &r->start,
+                    .stage1_student = &r->start,
                     .text = &r->t.text,
                     .heldout = &r->h,
                     .tau = 1,
@@ -550,17 +551,17 @@ static SelectInput input(Rig *r, int K, Runs *o) {
     return (SelectInput){.L = L,
                          .K = K,
                          .teacher = &r->t.teacher,
-                         .start = &r->start,
+                         .stage1_student = &r->start,
                          .heldout = &r->h,
                          .scoring = o ? &o->s : NULL,
-                         .race = o ? &o->race : NULL,
+                         .scheduler = o ? &o->scheduler : NULL,
                          .name = o ? o->name : NULL,
                          .memo = o ? &o->memo.memo : NULL};
 }
 
 static void layers_score(LayerScore *out, Runs *o) {
     Err e = {0};
-    must(race_ga_s2(out, &o->s, &o->race, o->name, &o->memo.memo, &e), &e);
+    must(scheduler_ga_s2(out, &o->s, &o->scheduler, o->name, &o->memo.memo, &e), &e);
 }
 
 START_TEST(every_scorer_finds_the_planted_layer) {
@@ -804,8 +805,8 @@ START_TEST(early_stopping_run) {
     o.s.stage.steps = 12;
     layers_score(full, &o);
     o.name = "early";
-    o.race.stop = (EarlyStop){.R = 3, .threshold = 0.9};
-    o.race.K = 1;
+    o.scheduler.stop = (EarlyStop){.R = 3, .threshold = 0.9};
+    o.scheduler.K = 1;
     layers_score(rows, &o);
     for (int l = 0; l < L; l++) {
         ck_assert_int_eq(rows[l].points, 3); // the planted layer leads from the first evaluation on
@@ -835,8 +836,8 @@ START_TEST(halving_run) {
     o.s.stage.steps = 12;
     layers_score(full, &o);
     o.name = "halving";
-    o.race.halving_z = 2;
-    o.race.K = 1;
+    o.scheduler.halving_z = 2;
+    o.scheduler.K = 1;
     layers_score(rows, &o);
     int dropped = 0;
     for (int l = 0; l < L; l++) {
@@ -858,12 +859,12 @@ END_TEST
 /* ---------------------------------------------------------------- tasks */
 
 /* importance[l] = accuracy - accuracy without mixer l. */
-static int task_ablation(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o,
+static int task_ablation(const DiagnosticTask *k, Model *teacher, const Tokenizer *t, const DiagnosticOptions *o,
                          double *importance, int64_t *tokens, Err *e) {
     double base, v = 0;
-    TRY(drill_accuracy(k, teacher, t, o, &base, tokens, e));
+    TRY(diagnostic_accuracy(k, teacher, t, o, &base, tokens, e));
     for (int l = 0; l < teacher->c.L; l++) {
-        TRY(drill_without(k, teacher, t, o, l, &v, tokens, e));
+        TRY(diagnostic_ablated(k, teacher, t, o, l, &v, tokens, e));
         importance[l] = base - v;
     }
     return OK;
@@ -884,19 +885,19 @@ static int value_of(const char *prompt, const char *name, int depth) {
 }
 
 START_TEST(task_prompts) { // the right answer is right, others are not; the same seed makes the same prompt
-    const DrillOptions o = {.pairs = 12, .seed = 3};
-    ck_assert_ptr_null(drill_find("nonsense"));
-    for (int k = 0; k < DRILLS; k++)
+    const DiagnosticOptions o = {.pairs = 12, .seed = 3};
+    ck_assert_ptr_null(diagnostic_find("nonsense"));
+    for (int k = 0; k < DIAGNOSTIC_TASKS; k++)
         for (int i = 0; i < 20; i++) {
-            DrillSample s, again;
+            DiagnosticSample s, again;
             Err e = {0};
             char said[400];
-            must(drill_sample(&s, drill_at(k), &o, i, &e), &e);
-            must(drill_sample(&again, drill_at(k), &o, i, &e), &e);
+            must(diagnostic_sample(&s, diagnostic_at(k), &o, i, &e), &e);
+            must(diagnostic_sample(&again, diagnostic_at(k), &o, i, &e), &e);
             ck_assert_str_eq(s.prompt.text, again.prompt.text);
             snprintf(said, sizeof said, " %s\nand so on", s.answer.text);
-            ck_assert_msg(drill_at(k)->right(&s, said), "%s: '%s' is refused", drill_at(k)->name, said);
-            ck_assert(!drill_at(k)->right(&s, "") && !drill_at(k)->right(&s, "no idea at all"));
+            ck_assert_msg(diagnostic_at(k)->right(&s, said), "%s: '%s' is refused", diagnostic_at(k)->name, said);
+            ck_assert(!diagnostic_at(k)->right(&s, "") && !diagnostic_at(k)->right(&s, "no idea at all"));
             if (k < 2) { // ar, ar_mh: the sum recomputed from the prompt
                 char a[32], b[32], c[32];
                 ck_assert_int_eq(sscanf(strstr(s.prompt.text, "What is"),
@@ -906,21 +907,21 @@ START_TEST(task_prompts) { // the right answer is right, others are not; the sam
                     value_of(s.prompt.text, a, 0) + value_of(s.prompt.text, b, 0) + value_of(s.prompt.text, c, 0);
                 ck_assert_int_eq(sum, (int)strtol(s.answer.text, NULL, 10));
             }
-            drill_free(&s);
-            drill_free(&again);
+            diagnostic_free(&s);
+            diagnostic_free(&again);
         }
-    DrillSample s;
+    DiagnosticSample s;
     Err e = {0};
-    must(drill_sample(&s, drill_find("vt"), &o, 0, &e), &e);
-    ck_assert(drill_find("vt")->right(&s, "X3, X1 and X2") && !drill_find("vt")->right(&s, "X1 X2 X3 Y1") &&
-              !drill_find("vt")->right(&s, "X1 X2"));
-    drill_free(&s);
-    must(drill_sample(&s, drill_find("fwe"), &o, 0, &e), &e);
+    must(diagnostic_sample(&s, diagnostic_find("vt"), &o, 0, &e), &e);
+    ck_assert(diagnostic_find("vt")->right(&s, "X3, X1 and X2") && !diagnostic_find("vt")->right(&s, "X1 X2 X3 Y1") &&
+              !diagnostic_find("vt")->right(&s, "X1 X2"));
+    diagnostic_free(&s);
+    must(diagnostic_sample(&s, diagnostic_find("fwe"), &o, 0, &e), &e);
     char a[16], b[16], c[16], swapped[64];
     ck_assert_int_eq(sscanf(s.answer.text, "%15s %15s %15s", a, b, c), 3);
     snprintf(swapped, sizeof swapped, "%s %s %s", b, a, c);
-    ck_assert(!drill_find("fwe")->right(&s, swapped)); // the order counts
-    drill_free(&s);
+    ck_assert(!diagnostic_find("fwe")->right(&s, swapped)); // the order counts
+    diagnostic_free(&s);
 }
 END_TEST
 
@@ -936,7 +937,7 @@ START_TEST(task_answers) {
     c.VOC = 256;
     double importance[2], accuracy = -1;
     int64_t tokens = 0;
-    const DrillOptions o = {.samples = 2, .pairs = 3, .new_tokens = 4, .seed = 1};
+    const DiagnosticOptions o = {.samples = 2, .pairs = 3, .new_tokens = 4, .seed = 1};
     must(backend_open(&be, "cpu", 1, &e), &e);
     must(model_open(&m, &c, be, GRAD_NONE, &e), &e);
     must(model_init(&m, 3, 1, 1.5, 0, &e), &e);
@@ -945,10 +946,10 @@ START_TEST(task_answers) {
     must(file_write_all(place("tok/tokenizer.json"), json, n, &e), &e);
     mem_free(json);
     must(tokenizer_open(&t, place("tok"), &e), &e);
-    must(drill_accuracy(drill_find("retrieval"), &m, t, &o, &accuracy, &tokens, &e), &e);
+    must(diagnostic_accuracy(diagnostic_find("retrieval"), &m, t, &o, &accuracy, &tokens, &e), &e);
     ck_assert_double_eq(accuracy, 0);
     ck_assert_int_gt(tokens, 2 * 80);
-    must(task_ablation(drill_find("retrieval"), &m, t, &o, importance, &tokens, &e), &e);
+    must(task_ablation(diagnostic_find("retrieval"), &m, t, &o, importance, &tokens, &e), &e);
     for (int l = 0; l < 2; l++) ck_assert_double_eq(importance[l], 0);
     tokenizer_close(t);
     model_close(&m);
@@ -959,18 +960,18 @@ END_TEST
 /* A task whose right answer is what the intact teacher says: only the layer whose attention says something can lose it.
  * */
 static char intact[64];
-static int fixed_make(DrillSample *s, Rng *r, int pairs, Err *e) {
+static int fixed_make(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     (void)r, (void)pairs, (void)e;
     textbuf_puts(&s->prompt, "a1 b2 c3 d4 b");
     textbuf_puts(&s->answer, "as before");
     return OK;
 }
-static int fixed_listen(const DrillSample *s, const char *output) {
+static int fixed_listen(const DiagnosticSample *s, const char *output) {
     (void)s;
     snprintf(intact, sizeof intact, "%s", output);
     return 1;
 }
-static int fixed_right(const DrillSample *s, const char *output) {
+static int fixed_right(const DiagnosticSample *s, const char *output) {
     (void)s;
     return !strcmp(output, intact);
 }
@@ -978,8 +979,8 @@ static int fixed_right(const DrillSample *s, const char *output) {
 // importance = accuracy - accuracy without the layer's attention: 1 for the planted layer, 0 for the others
 START_TEST(task_ablation_rule) {
     enum { LAYERS = 3 };
-    const DrillKind listen = {"listen", fixed_make, fixed_listen}, judge = {"judge", fixed_make, fixed_right};
-    const DrillOptions o = {.samples = 2, .pairs = 3, .new_tokens = 12, .seed = 1};
+    const DiagnosticTask listen = {"listen", fixed_make, fixed_listen}, judge = {"judge", fixed_make, fixed_right};
+    const DiagnosticOptions o = {.samples = 2, .pairs = 3, .new_tokens = 12, .seed = 1};
     static const double zero[16 * 16];
     Backend *be;
     Model m;
@@ -1007,7 +1008,7 @@ START_TEST(task_ablation_rule) {
     }
     double accuracy, importance[LAYERS];
     int64_t tokens = 0;
-    must(drill_accuracy(&listen, &m, t, &o, &accuracy, &tokens, &e), &e);
+    must(diagnostic_accuracy(&listen, &m, t, &o, &accuracy, &tokens, &e), &e);
     ck_assert(accuracy == 1 && intact[0]);
     must(task_ablation(&judge, &m, t, &o, importance, &tokens, &e), &e);
     for (int l = 0; l < LAYERS; l++) ck_assert_double_eq(importance[l], l == 1);

@@ -123,18 +123,18 @@ static int step_open(void *ctx, Err *e) {
         TRY(weights_open(&s->student, s, GRAD_ALL, e));
         TRY(optim_open(&s->optim, &s->student, &adamw, e));
         TRY(pass_open(&s->pass, &s->student, s->B, s->T, PASS_TRAIN, e));
-        model_hold(&s->student, train_hold(&stage));
+        model_prepack(&s->student, train_prepack(&stage));
         return loss_open(&s->loss, &s->student, 0, N, e);
     case STEP_STAGE1:
         TRY(student_open(s, GRAD_MIXERS, e));
         TRY(align_open(&s->align, &s->teacher, &s->student, &none, &stage, ALIGN_NORM, e));
         memcpy(s->align.batch.ids, s->ids, (size_t)N * sizeof(int));
-        model_hold(&s->student, train_hold(&stage));
+        model_prepack(&s->student, train_prepack(&stage));
         return OK;
     case STEP_STAGE2:
         TRY(student_open(s, GRAD_ALL, e));
-        model_hold(&s->teacher, 0);
-        model_hold(&s->student, train_hold(&stage));
+        model_prepack(&s->teacher, 0);
+        model_prepack(&s->student, train_prepack(&stage));
         TRY(pass_open(&s->tp, &s->teacher, s->B, s->T, 0, e));
         TRY(pass_open(&s->pass, &s->student, s->B, s->T, PASS_TRAIN, e));
         return loss_open(&s->loss, &s->student, s->c.C, N, e);

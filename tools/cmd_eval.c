@@ -28,6 +28,8 @@ static const Option rows[] = {
     {"max_tokens", "only the first so many tokens, 0 = all", OPT_I64, AT(max_tokens), 0, 1e15, NULL,
      AFFECTS_EVALUATION},
     {"teacher", "model directory of the teacher (kl)", OPT_PATH, AT(teacher), 0, 1024, NULL, AFFECTS_EVALUATION},
+    {"logit_base", "queries of softmax layers times ln(t + base) / ln(base) at position t; 0: as config.json says",
+     OPT_REAL, AT(logit_base), 0, 1e30, NULL, AFFECTS_EVALUATION | AFFECTS_IF_SET},
     {"recall_keys", "characters that keys are drawn from (recall)", OPT_TEXT, AT(recall_keys), 0, 128, NULL,
      AFFECTS_EVALUATION},
     {"recall_values", "characters of values; empty: the keys' set", OPT_TEXT, AT(recall_values), 0, 128, NULL,
@@ -60,7 +62,7 @@ static const Option rows[] = {
      AFFECTS_EVALUATION},
     {"needles", "heatmap: samples a cell", OPT_INT, AT(heat_samples), 1, 10000, NULL, AFFECTS_EVALUATION},
     {"new_tokens", "heatmap: tokens of an answer", OPT_INT, AT(new_tokens), 1, 4096, NULL, AFFECTS_EVALUATION},
-    {"pairs", "drills: key-value pairs of a question", OPT_INT, AT(pairs), 3, 128, NULL, AFFECTS_EVALUATION},
+    {"pairs", "diagnostic tasks: key-value pairs of a question", OPT_INT, AT(pairs), 3, 128, NULL, AFFECTS_EVALUATION},
     {"shots", "mmlu: answered examples before each question", OPT_INT, AT(shots), 0, 5, NULL, AFFECTS_EVALUATION},
     {"protocol",
      "swde, fda, squad_completion: the harness's version 0 or 1, or that of the Based and just-read-twice "
@@ -178,7 +180,7 @@ static int run_kl(Cli *c, Session *s, Err *e) {
     int rc = ids_open(&ids, c, s, o, e);
     if (!rc) rc = tokenizers_meet(c->common.model, o->teacher, e);
     if (!rc) rc = hf_load_model(&teacher, o->teacher, s->be, GRAD_NONE, e);
-    if (!rc) model_hold(&teacher, 0);
+    if (!rc) model_prepack(&teacher, 0);
     if (!rc) rc = divergence_run(&r, &teacher, &s->m, ids.id, ids.n, o->seq_len, o->batch_size, &c->progress, e);
     if (!rc && c->common.json) {
         json_begin(&out, c, "kl");
@@ -265,8 +267,9 @@ static int eval(Cli *c, Err *e) {
                          measures[i].run == run_recall || measures[i].run == eval_klstats ||
                              measures[i].run == eval_heatmap || !o->ids[0],
                          e));
-        model_hold(&s.m, 0);
-        const int rc = measures[i].run(c, &s, e);
+        int rc = session_logit_base(&s, o->logit_base, e);
+        model_prepack(&s.m, 0);
+        if (!rc) rc = measures[i].run(c, &s, e);
         session_close(&s);
         return rc;
     }
@@ -290,7 +293,8 @@ const Command cmd_eval = {
                "  mqar, mqar_forgetting, mqar_compositional, parity, majority   zoology's, over the whole "
                "vocabulary; --passes 2: read twice\n"
                "  copy      a random block twice          ngram     keys of --gram tokens\n"
-               "  drill_retrieval, drill_ar, drill_ar_mh, drill_vt, drill_cwe, drill_fwe, phone_book   the "
+               "  diagnostic_retrieval, diagnostic_ar, diagnostic_ar_mh, diagnostic_vt, diagnostic_cwe, "
+               "diagnostic_fwe, phone_book   the "
                "diagnostic tasks of the official "
                "code\n"
                "Needles and long texts (--data; --max-len tokens, --samples questions a task):\n"

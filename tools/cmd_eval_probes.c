@@ -121,7 +121,7 @@ int eval_klstats(Cli *c, Session *s, Err *e) {
     int rc = session_text_ids(&ids, c, s->tokenizer, o->text, o->text_field, (size_t)o->max_tokens, e);
     if (!rc) rc = tokenizers_meet(c->common.model, o->teacher, e);
     if (!rc) rc = hf_load_model(&base, o->teacher, s->be, GRAD_NONE, e);
-    if (!rc) model_hold(&base, 0);
+    if (!rc) model_prepack(&base, 0);
     if (!rc) rc = klstats_run(&r, &base, &s->m, ids.id, ids.n, o->seq_len, &c->progress, e);
     if (!rc && c->common.json) {
         json_out_begin(&out, 1);

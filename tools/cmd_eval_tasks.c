@@ -60,7 +60,7 @@ static int questions_get(EvalRun *u, const EvalTask *t, EvalSet *set, Err *e) {
     const int ruler = task_ruler(t);
     const int samples = o->limit && o->limit < o->samples ? o->limit : o->samples;
     set->threshold = o->no_answer;
-    if (task_drill(t)) return task_make(t, samples, o->pairs, u->c->common.seed, set, e);
+    if (task_diagnostic(t)) return task_make(t, samples, o->pairs, u->c->common.seed, set, e);
     if (ruler < 0) {
         const QuestionOptions q = {.limit = (size_t)o->limit,
                                    .shots = !strcmp(task_name(t), "mmlu") ? o->shots : 0,
@@ -143,7 +143,7 @@ static int sources_open(EvalRun *u, Err *e) {
     int made = 0, read = 0;
     for (int i = 0; i < u->n; i++) {
         made |= task_ruler(u->task[i]) >= 0;
-        read |= !task_drill(u->task[i]);
+        read |= !task_diagnostic(u->task[i]);
     }
     if (read && !o->data[0]) {
         err_set(e, ERR_USAGE, "eval: --data DIR is required");
@@ -151,7 +151,8 @@ static int sources_open(EvalRun *u, Err *e) {
     }
     if (!o->emit[0]) {
         TRY(session_open(&u->s, u->c, 1, e));
-        model_hold(&u->s.m, 0);
+        TRY(session_logit_base(&u->s, o->logit_base, e));
+        model_prepack(&u->s.m, 0);
     } else if (made && o->tokenizer == STUB_NONE) {
         TRY(cli_require(u->c, u->c->common.model, "-m MODEL or --tokenizer byte|simple", e));
         TRY(session_tokenizer(&u->s.tokenizer, u->c->common.model, e));

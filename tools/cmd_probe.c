@@ -104,7 +104,7 @@ static int scores_read(double **score, const HeadProbe *p, const char *dir, Err 
     for (int l = 0; l < L && !rc; l++) {
         if (s[l].heads == p->H) continue;
         rc = err_set(e, ERR_INPUT, "%s: layer %d has scores of %d heads, the model has %d", dir, l, s[l].heads, p->H);
-        err_hint(e, "selectors gates, path_gates and gates_greedy score heads");
+        err_hint(e, "selectors gates, gates:path and gates:greedy score heads");
     }
     if (!rc) rc = mem_alloc(&mem, (size_t)p->L * (size_t)p->H * sizeof(double), "scores of heads", e);
     if (!rc) {

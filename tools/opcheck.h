@@ -43,7 +43,7 @@ typedef struct {
     uint64_t seed;
     int self; /* run naive, chunk and diff */
     /* to test the checks: what the backend gives for this tensor is taken 1.1 times; NULL: none */
-    const char *spoil;
+    const char *inject_error;
 } OpcheckOptions;
 /* ERR_USAGE for an unknown op, regime or shape, ERR_DEVICE / ERR_MEMORY from the backend;
  * what fails a check is reported, not returned. */

@@ -24,8 +24,8 @@ double check_tolerance(const Check *k, int i, const Backend *be, int times) {
 
 /* For tests of the checks: as if the backend's result v were a tenth too large; `before`: what a gradient was added to.
  * */
-static void spoil(const Check *k, int i, double *v, const double *before) {
-    if (!k->o->spoil || strcmp(k->o->spoil, k->c->tensor[i].name)) return;
+static void inject_error(const Check *k, int i, double *v, const double *before) {
+    if (!k->o->inject_error || strcmp(k->o->inject_error, k->c->tensor[i].name)) return;
     for (size_t n = 0; n < k->c->count[i]; n++) v[n] += 0.1 * (v[n] - (before ? before[n] : 0));
 }
 
@@ -74,7 +74,7 @@ static int side_forward(Check *k, Side *s, Err *e) {
         if (k->c->tensor[i].kind == INT && s->be->real_type == DT_BF16)
             continue; // an argmax of rounded logits may be another
         side_get(s, i, k->got);
-        spoil(k, i, k->got, NULL);
+        inject_error(k, i, k->got, NULL);
         memcpy(k->want, k->out[i], k->c->count[i] * sizeof(double));
         sink(k, i, s->be);
         check_compare(k, i, "", k->got, k->want, check_tolerance(k, i, s->be, 1));
@@ -97,7 +97,7 @@ static int side_backward(Check *k, Side *s, int times, Err *e) {
         memset(k->want, 0, k->c->count[i] * sizeof(double));
         if (role == GRAD) prefill(k, s->be, i, k->want);
         side_get(s, i, k->got);
-        spoil(k, i, k->got, k->want);
+        inject_error(k, i, k->got, k->want);
         for (size_t n = 0; n < k->c->count[i]; n++) k->want[n] += (role == GRAD ? times : 1) * k->out[i][n];
         sink(k, i, s->be);
         check_compare(k, i, times == 2 ? " twice" : "", k->got, k->want, check_tolerance(k, i, s->be, times));

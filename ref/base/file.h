@@ -67,6 +67,10 @@ int file_append(const char *path, const void *data, size_t n, Err *e);
 void file_lock(int *lock, const char *path);
 void file_unlock(int lock);
 
+/* 1: from now on this process changes no file: every call that would is OK and does nothing. For the ranks that are not
+ * the first (base/ranks.h), which run the same code. */
+void file_read_only(int on);
+
 /* A symbolic link at `path` that says `text`: *made = 0 if something is there already. Where links cannot be made,
  * *made = 1 and there is none. */
 int file_link_new(const char *path, const char *text, int *made, Err *e);

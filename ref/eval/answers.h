@@ -6,7 +6,7 @@
  *   SWDE, FDA, SQuAD completion    the gold value occurs in the prompt
  *   SQuAD 2.0                      one of the gold answers does, if there are any
  *   multiple choice                the right choice is not there twice
- *   drills                         asked where they are drawn (drills.h)
+ *   diagnostic tasks              asked where they are drawn (diagnostic_tasks.h)
  *   gsm8k, LAMBADA, wikitext       the answer is not meant to be shown
  *
  * Occurs: by the rule that scores an output, so that a model which repeats its prompt is right. "yes" and "no"

@@ -2,17 +2,17 @@
 #ifndef HYB_TASK_PARTS_H
 #define HYB_TASK_PARTS_H
 #include "eval/tasks.h"
-#include "eval/drills.h"
+#include "eval/diagnostic_tasks.h"
 
-typedef enum { MATCH, CONTAINS, NUMBER, SQUAD, DRILL, CHOICE, CONTEXTS, LAST_WORD, ROLLING } TaskKind;
+typedef enum { MATCH, CONTAINS, NUMBER, SQUAD, DIAGNOSTIC, CHOICE, CONTEXTS, LAST_WORD, ROLLING } TaskKind;
 struct EvalTask {
     const char *name;
     TaskKind kind;
     int max_new;
     const char *const *until;
-    int norm;          /* CHOICE: acc_norm too */
-    int ruler;         /* index + 1 */
-    const char *drill; /* method/drills.h */
+    int norm;               /* CHOICE: acc_norm too */
+    int ruler;              /* index + 1 */
+    const char *diagnostic; /* method/diagnostic_tasks.h */
 };
 
 /* Scores of one generated answer. no_answer: the probability of " unanswerable" (SQUAD). */
@@ -37,7 +37,7 @@ typedef struct {
 } SquadAnswer;
 int task_squad_metrics(const SquadAnswer *a, size_t n, double threshold, TaskResult *r, Err *e);
 
-/* Questions of a drill. */
-int task_drill_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e);
+/* Questions of a diagnostic task. */
+int task_diagnostic_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e);
 
 #endif

@@ -56,10 +56,10 @@ static void number_scores(const char *text, const char *gold, double score[2]) {
     }
 }
 
-static double drill_score(const EvalTask *t, const EvalDoc *d, const char *text) {
-    const DrillSample s = {.answer = {.text = d->text[0], .len = strlen(d->text[0])},
-                           .words = {.text = d->text[1], .len = strlen(d->text[1])}};
-    return drill_find(t->drill)->right(&s, text);
+static double diagnostic_score(const EvalTask *t, const EvalDoc *d, const char *text) {
+    const DiagnosticSample s = {.answer = {.text = d->text[0], .len = strlen(d->text[0])},
+                                .words = {.text = d->text[1], .len = strlen(d->text[1])}};
+    return diagnostic_find(t->diagnostic)->right(&s, text);
 }
 
 /* exact, F1 of the threshold 1, and what the sweep needs: the probability. */
@@ -82,8 +82,8 @@ int task_text_scores(const EvalTask *t, const EvalSet *set, const EvalDoc *d, co
         return score_contains(text, d->text[0], score, e);
     case NUMBER:
         return number_scores(text, d->text[0], score), OK;
-    case DRILL:
-        *score = drill_score(t, d, text);
+    case DIAGNOSTIC:
+        *score = diagnostic_score(t, d, text);
         return OK;
     default:
         return squad_scores(d, text, no_answer, score, e);
@@ -156,19 +156,19 @@ int task_squad_metrics(const SquadAnswer *a, size_t n, double threshold, TaskRes
     return OK;
 }
 
-/* ---- drills ---- */
+/* ---- diagnostic tasks ---- */
 
-int task_drill_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e) {
-    const DrillOptions o = {.samples = samples, .pairs = pairs, .seed = seed};
+int task_diagnostic_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e) {
+    const DiagnosticOptions o = {.samples = samples, .pairs = pairs, .seed = seed};
     for (int i = 0; i < samples; i++) {
-        DrillSample s;
+        DiagnosticSample s;
         EvalDoc *d;
-        int rc = drill_sample(&s, drill_find(t->drill), &o, i, e);
+        int rc = diagnostic_sample(&s, diagnostic_find(t->diagnostic), &o, i, e);
         if (!rc) rc = evalset_add(out, &d, e);
         if (!rc) rc = evaldoc_context(d, s.prompt.text, s.prompt.len, e);
         if (!rc) rc = evaldoc_text(d, s.answer.text, s.answer.len, e);
         if (!rc) rc = evaldoc_text(d, s.words.text, s.words.len, e);
-        drill_free(&s);
+        diagnostic_free(&s);
         TRY(rc);
     }
     return OK;

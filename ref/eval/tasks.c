@@ -45,13 +45,13 @@ static const EvalTask tasks[] = {
     {"fda", CONTAINS, 48, line_end, 0, 0, NULL},
     {"squad_completion", CONTAINS, 48, blank_line, 0, 0, NULL},
     {"squadv2", SQUAD, 256, line_end, 0, 0, NULL},
-    {"drill_retrieval", DRILL, 200, NULL, 0, 0, "retrieval"},
-    {"drill_ar", DRILL, 200, NULL, 0, 0, "ar"},
-    {"drill_ar_mh", DRILL, 200, NULL, 0, 0, "ar_mh"},
-    {"drill_vt", DRILL, 200, NULL, 0, 0, "vt"},
-    {"drill_cwe", DRILL, 200, NULL, 0, 0, "cwe"},
-    {"drill_fwe", DRILL, 200, NULL, 0, 0, "fwe"},
-    {"phone_book", DRILL, 200, NULL, 0, 0, "phone_book"},
+    {"drill_retrieval", DIAGNOSTIC, 200, NULL, 0, 0, "retrieval"},
+    {"drill_ar", DIAGNOSTIC, 200, NULL, 0, 0, "ar"},
+    {"drill_ar_mh", DIAGNOSTIC, 200, NULL, 0, 0, "ar_mh"},
+    {"drill_vt", DIAGNOSTIC, 200, NULL, 0, 0, "vt"},
+    {"drill_cwe", DIAGNOSTIC, 200, NULL, 0, 0, "cwe"},
+    {"drill_fwe", DIAGNOSTIC, 200, NULL, 0, 0, "fwe"},
+    {"phone_book", DIAGNOSTIC, 200, NULL, 0, 0, "phone_book"},
 };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 
@@ -66,8 +66,8 @@ const EvalTask *task_find(const char *name) {
 const char *task_name(const EvalTask *t) { return t->name; }
 int task_generates(const EvalTask *t) { return t->max_new; }
 int task_ruler(const EvalTask *t) { return t->ruler - 1; }
-int task_drill(const EvalTask *t) { return t->drill != NULL; }
-int task_generated(const EvalTask *t) { return t->ruler || t->drill; }
+int task_diagnostic(const EvalTask *t) { return t->diagnostic != NULL; }
+int task_generated(const EvalTask *t) { return t->ruler || t->diagnostic; }
 
 static int generate(void *ctx, const EvalDoc *doc, size_t n, int max_new, const char *const *until, char ***text,
                     Err *e) {
@@ -85,8 +85,8 @@ int task_read(const EvalTask *t, const char *dir, const QuestionOptions *o, Eval
     return questions_read(r, dir, o, out, e);
 }
 int task_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e) {
-    if (!t->drill) return err_set(e, ERR_USAGE, "%s: not a task of drills", t->name);
-    return task_drill_make(t, samples, pairs, seed, out, e);
+    if (!t->diagnostic) return err_set(e, ERR_USAGE, "%s: not a diagnostic task", t->name);
+    return task_diagnostic_make(t, samples, pairs, seed, out, e);
 }
 
 /* ---- metrics ---- */
@@ -112,7 +112,7 @@ static void metrics_name(const EvalTask *t, int L, TaskResult *r) {
     case SQUAD:
         metric(r, "exact"), metric(r, "f1"), metric(r, "no_answer_probability");
         break;
-    case DRILL:
+    case DIAGNOSTIC:
         metric(r, "acc");
         break;
     case LAST_WORD:

@@ -15,7 +15,8 @@ const EvalTask *task_find(const char *name);
 const char *task_name(const EvalTask *t);
 int task_generates(const EvalTask *t); /* tokens to generate; 0: log-likelihoods only */
 int task_ruler(const EvalTask *t);     /* its index for ruler.h, -1 for other tasks */
-int task_drill(const EvalTask *t); /* 1: a diagnostic task of the official code or a phone book, made by task_make */
+int task_diagnostic(
+    const EvalTask *t); /* 1: a diagnostic task of the official code or a phone book, made by task_make */
 int task_generated(const EvalTask *t); /* 1: needs no file of questions */
 
 typedef struct { /* NULL where a model cannot */
@@ -50,7 +51,7 @@ typedef int (*TaskLog)(void *ctx, const EvalTask *t, const TaskResult *names, co
 
 /* Questions of a task that is read from files under dir. */
 int task_read(const EvalTask *t, const char *dir, const QuestionOptions *o, EvalSet *out, Err *e);
-/* Questions of a drill (method/drills.h): a pure function of its arguments. */
+/* Questions of a diagnostic task (diagnostic_tasks.h): a pure function of its arguments. */
 int task_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e);
 /* Asks and scores. L names the metric of RULER tasks ("4096"). log may be NULL. */
 int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log, void *ctx,

@@ -89,6 +89,7 @@ Task align_task(Align *a) {
                   .log = align_log,
                   .extra = a->extra,
                   .n_extra = a->teacher->c.L + 1,
+                  .n_sums = a->teacher->c.L + 1,
                   .epoch_tokens = (int64_t)a->data.d->tokens};
 }
 
@@ -129,7 +130,7 @@ static int align_start(Align *a, const StageOptions *o, Err *e) {
 int align_open(Align *a, Model *teacher, Model *student, const TextStream *data, const StageOptions *o, int form,
                Err *e) {
     *a = (Align){.teacher = teacher, .student = student, .data = *data, .micro = stage_micro_batches(o), .form = form};
-    model_hold(teacher, 0);
+    model_prepack(teacher, 0);
     const int rc = align_start(a, o, e);
     if (rc) align_close(a);
     return rc;

@@ -75,12 +75,12 @@ static double row_lag(const Attend *a, const double *o, int t, int age) {
 
 int attend_layer(Attend *a, const Model *teacher, Pass *p, int l, const int *start, Err *e) {
     const Ops *op = a->be->op;
-    const MixerCall *k = layer_call(teacher, p, l);
+    const MixerCall *call = layer_call(teacher, p, l);
     const MixerActs *m = &p->layer[l].mix;
-    const AttnDims d = {.B = k->B, .T = k->T, .H = a->H, .Hk = a->Hk, .D = a->D, .window = a->window};
+    const AttnDims d = {.B = call->B, .T = call->T, .H = a->H, .Hk = a->Hk, .D = a->D, .window = a->window};
     const double scale = 1 / sqrt(a->D);
     const size_t rows = (size_t)a->N * a->H, n = rows * a->D;
-    op->attention_forward(a->out, a->lse, m->qs, m->ks, a->value, k->start, scale, k->work, &d);
+    op->attention_forward(a->out, a->lse, m->qs, m->ks, a->value, call->start, scale, call->work, &d);
     TRY(real_get(a->be, DT_F64, a->o, a->out, n, e));
     TRY(wide_get(a->be, DT_F64, a->entropy, a->lse, rows, e));
     for (size_t i = 0; i < rows; i++) {
@@ -88,7 +88,7 @@ int attend_layer(Attend *a, const Model *teacher, Pass *p, int l, const int *sta
         a->first[i] = a->o[i * a->D + a->D - 1];
         a->lag[i] = row_lag(a, a->o + i * a->D, t, t - (start ? start[row] : 0));
     }
-    op->attention_forward(a->out, a->lse, m->qs, m->ks, m->ks, k->start, scale, k->work, &d);
+    op->attention_forward(a->out, a->lse, m->qs, m->ks, m->ks, call->start, scale, call->work, &d);
     TRY(real_get(a->be, DT_F64, a->q, m->qs, n, e));
     TRY(real_get(a->be, DT_F64, a->o, m->ks, n / (size_t)(a->H / a->Hk), e));
     for (size_t i = 0; i < rows; i++) { // entropy still holds lse

@@ -43,10 +43,10 @@ Task distill_task(Distill *d, const char *run) {
 
 /* ---------------------------------------------------------------- the hybrid */
 
-int hybrid_open(Model *h, Model *teacher, Model *start, const int *keep, GradKind grad, Err *e) {
-    Config c = start->c;
+int hybrid_open(Model *h, Model *teacher, Model *stage1_student, const int *keep, GradKind grad, Err *e) {
+    Config c = stage1_student->c;
     char what[128];
-    if (start != teacher && config_difference(&c, &teacher->c, what, sizeof what)) {
+    if (stage1_student != teacher && config_difference(&c, &teacher->c, what, sizeof what)) {
         err_set(e, ERR_INPUT, "student and teacher differ: %s", what);
         return err_hint(e,
                         "layers of one can only stand in the other where both compute alike: is it the student's own "
@@ -54,9 +54,9 @@ int hybrid_open(Model *h, Model *teacher, Model *start, const int *keep, GradKin
     }
     for (int l = 0; l < c.L; l++)
         if (keep[l]) c.mixer[l] = 0;
-    TRY(model_open(h, &c, start->be, grad, e));
-    h->chunk = start->chunk;
-    const int rc = transfer_hybrid(h, start, teacher, e);
+    TRY(model_open(h, &c, stage1_student->be, grad, e));
+    h->chunk = stage1_student->chunk;
+    const int rc = transfer_hybrid(h, stage1_student, teacher, e);
     if (rc) model_close(h);
     return rc;
 }

@@ -26,7 +26,8 @@ int distill_open(Distill *d, Model *student, Teacher *teacher, const TextStream 
 void distill_close(Distill *d);
 Task distill_task(Distill *d, const char *run); /* stage "stage2" or "stage3" */
 
-/* Hybrid = `start` with the softmax layers of teacher where keep (L) says 1, opened. Source: ref/METHOD.md 3.5. */
-int hybrid_open(Model *h, Model *teacher, Model *start, const int *keep, GradKind grad, Err *e);
+/* Hybrid = `stage1_student` with the softmax layers of teacher where keep (L) says 1, opened. Source: ref/METHOD.md
+ * 3.5. */
+int hybrid_open(Model *h, Model *teacher, Model *stage1_student, const int *keep, GradKind grad, Err *e);
 
 #endif

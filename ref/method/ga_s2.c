@@ -17,7 +17,7 @@ static int hybrid_score(LayerScore *out, const Scoring *s, Teacher *teacher, con
 static void score_value(LayerScore *v, const Scoring *s);
 
 int ga_s2(LayerScore *out, const Scoring *s, const char *name, Memo *memo, Err *e) {
-    const int L = s->start->c.L;
+    const int L = s->stage1_student->c.L;
     void *mem;
     TRY(mem_alloc(&mem, (size_t)L * L * sizeof(int), "sets of layers", e));
     int *keep = mem;
@@ -32,7 +32,7 @@ int score_sets(LayerScore *out, const Scoring *s, const int *keep, const int *al
                const char *record, int64_t until, Memo *memo, Err *e) {
     const StageOptions *o = &s->stage;
     const int64_t steps = stage_steps(o) * stage_micro_batches(o);
-    const int L = s->start->c.L, last = !until || until >= stage_steps(o);
+    const int L = s->stage1_student->c.L, last = !until || until >= stage_steps(o);
     char result[128], training[128];
     Teacher teacher; // its hidden states are shared by all hybrids
     void *mem;
@@ -131,7 +131,7 @@ static int hybrid_score(LayerScore *out, const Scoring *s, Teacher *teacher, con
                         int64_t until, Memo *memo, Err *e) {
     Model hybrid;
     void *run;
-    TRY(hybrid_open(&hybrid, s->teacher, s->start, keep, GRAD_ALL, e));
+    TRY(hybrid_open(&hybrid, s->teacher, s->stage1_student, keep, GRAD_ALL, e));
     int rc = mem_alloc(&run, sizeof(Run), "scoring run", e);
     if (!rc) {
         rc = run_train(out, run, s, &hybrid, teacher, i, name, until, memo, e);

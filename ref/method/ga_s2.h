@@ -7,10 +7,10 @@
 
 /* What a scoring run is made of. */
 typedef struct {
-    Model *teacher, *start; /* start: the stage-1 student, frozen */
-    const TextStream *text; /* what is trained on */
-    Heldout *heldout;       /* what is judged on */
-    StageOptions stage;     /* the short stage 2 */
+    Model *teacher, *stage1_student; /* stage1_student: the stage-1 student, frozen */
+    const TextStream *text;          /* what is trained on */
+    Heldout *heldout;                /* what is judged on */
+    StageOptions stage;              /* the short stage 2 */
     double tau;
     int checkpointing;
     int official;       /* 1: the score is the running training KL, as in the official code; 0: the held-out KL */

@@ -6,10 +6,10 @@
 
 int hybridize(Method *m, Err *e) {
     int keep[MAX_LAYERS] = {0}, enough = 0;
-    if (!m->start.be) TRY(method_stage1(m, NULL, e)); /*  1, 2  all layers linear, each aligned */
+    if (!m->stage1_student.be) TRY(method_stage1(m, NULL, e)); /*  1, 2  all layers linear, each aligned */
     TRY(m->aligned(m->ctx, &enough, e));
     if (enough) return OK;
-    m->scoring.start = &m->start;
+    m->scoring.stage1_student = &m->stage1_student;
     if (m->scores) TRY(m->scores(m->ctx, e)); /*  3-6   one layer at a time softmax again */
     else if (m->score) TRY(ga_s2(m->score, &m->scoring, "scores", m->memo, e));
     TRY(m->choose(m->ctx, keep, &enough, e)); /*  7     the K most important ones stay */
@@ -53,8 +53,8 @@ int method_stage1(Method *m, double *seconds, Err *e) {
     TRY(model_open(&student, &m->linear, m->teacher->be, GRAD_MIXERS, e));
     int rc = transfer_weights(&student, m->teacher, m->kv_repeat, m->seed, e); /* 1 */
     if (!rc) rc = stage1_train(m, &student, &t, e);
-    if (!rc) rc = model_open(&m->start, &m->linear, m->teacher->be, GRAD_NONE, e);
-    if (!rc) rc = transfer_hybrid(&m->start, &student, m->teacher, e);
+    if (!rc) rc = model_open(&m->stage1_student, &m->linear, m->teacher->be, GRAD_NONE, e);
+    if (!rc) rc = transfer_hybrid(&m->stage1_student, &student, m->teacher, e);
     model_close(&student);
     if (seconds) *seconds = t.seconds;
     return rc;
@@ -72,8 +72,8 @@ static int method_distill(Method *m, Model *hybrid, const StageOptions *stage, i
         const Task task = distill_task(&d, run);
         const size_t need = hybrid->weight_bytes + hybrid->grad_bytes + optim_bytes(hybrid, &stage->optim) +
                             d.pass.bytes + d.loss.bytes + teacher_bytes(&teacher) + m->teacher->weight_bytes +
-                            m->start.weight_bytes + model_hold_bytes(m->teacher, 0) +
-                            model_hold_bytes(hybrid, train_hold(stage));
+                            m->stage1_student.weight_bytes + model_prepack_bytes(m->teacher, 0) +
+                            model_prepack_bytes(hybrid, train_prepack(stage));
         if (need > *bytes) *bytes = need;
         rc = m->memo->train(m->memo, name, -1, &task, stage, 0, &one, e);
         distill_close(&d);
@@ -87,7 +87,7 @@ static int method_distill(Method *m, Model *hybrid, const StageOptions *stage, i
 int method_hybrid(Method *m, Model *hybrid, const int *keep, const char *run, const char *name, TrainResult *t,
                   size_t *bytes, Err *e) {
     char training[160];
-    TRY(hybrid_open(hybrid, m->teacher, &m->start, keep, GRAD_ALL, e)); /* 8 */
+    TRY(hybrid_open(hybrid, m->teacher, &m->stage1_student, keep, GRAD_ALL, e)); /* 8 */
     snprintf(training, sizeof training, "%s/stage2", name);
     int rc = method_distill(m, hybrid, &m->stage2, 1, run, training, t, bytes, e); /* 9 */
     if (!rc && (m->stage3.steps || m->stage3.target_tokens)) {

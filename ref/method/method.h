@@ -20,8 +20,8 @@ typedef struct Method {
     Scoring scoring;                     /* teacher, start and heldout are those below */
     int checkpointing;
     double tau;
-    Model start;       /* the stage-1 student, frozen; open before: lines 1 and 2 are skipped */
-    LayerScore *score; /* (L) GA-S2's rows; NULL: they are not wanted */
+    Model stage1_student; /* the stage-1 student, frozen; open before: lines 1 and 2 are skipped */
+    LayerScore *score;    /* (L) GA-S2's rows; NULL: they are not wanted */
     Memo *memo;
     /* Who runs the method. Each may end it by an error. */
     void *ctx;
@@ -34,7 +34,7 @@ typedef struct Method {
 } Method;
 
 int hybridize(Method *m, Err *e);
-/* Lines 1 and 2: m->start. *seconds: of training. */
+/* Lines 1 and 2: m->stage1_student. *seconds: of training. */
 int method_stage1(Method *m, double *seconds, Err *e);
 /* Lines 8 and 9 for these softmax layers: the hybrid, opened and distilled. Its trainings are kept as NAME/stage2 and
  * NAME/stage3; *t adds up both; *bytes: the most memory that one of them counts. */

@@ -11,7 +11,7 @@ int teacher_open(Teacher *t, Model *m, int B, int T, int64_t slots, size_t limit
     t->n_slots = slots;
     t->limit = limit;
     t->m = m;
-    model_hold(m, 0);
+    model_prepack(m, 0);
     const int rc = pass_open(&t->pass, m, B, T, 0, e);
     if (rc) teacher_close(t);
     return rc;

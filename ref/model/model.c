@@ -132,44 +132,44 @@ typedef struct {
     int what;
     size_t *bytes;
     void (*then)(Backend *b, const Real *w);
-} Hold;
+} PrepackWalk;
 /* The matrices that linear and the heads read: the embedding only where it is the head too. */
-static int hold_visit(void *ctx, const ParamInfo *info, Param *slot) {
-    const Hold *h = ctx;
+static int prepack_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    const PrepackWalk *h = ctx;
     Backend *be = h->m->be;
-    const int backward = h->what & HOLD_BACKWARD;
+    const int backward = h->what & PREPACK_BACKWARD;
     if (info->rank != 2 || info->wide || (slot->w == h->m->p.embed.w && h->m->p.head.n)) return OK;
-    if (h->what & HOLD_HEAD && info->layer >= 0) return OK;
+    if (h->what & PREPACK_HEAD && info->layer >= 0) return OK;
     if (h->then) h->then(be, slot->w);
-    else if (h->bytes) *h->bytes += be->hold_bytes(be, (int)info->shape[0], (int)info->shape[1], backward);
-    else be->hold(be, slot->w, (int)info->shape[0], (int)info->shape[1], backward);
+    else if (h->bytes) *h->bytes += be->prepack_bytes(be, (int)info->shape[0], (int)info->shape[1], backward);
+    else be->prepack(be, slot->w, (int)info->shape[0], (int)info->shape[1], backward);
     return OK;
 }
-void model_hold(Model *m, int what) {
-    Hold h = {.m = m, .what = what};
-    if (!m->be->hold || m->half || m->held) return;
-    params_walk(&m->c, &m->p, hold_visit, &h);
-    m->held = 1;
+void model_prepack(Model *m, int what) {
+    PrepackWalk h = {.m = m, .what = what};
+    if (!m->be->prepack || m->half || m->prepacked) return;
+    params_walk(&m->c, &m->p, prepack_visit, &h);
+    m->prepacked = 1;
 }
-size_t model_hold_bytes(const Model *m, int what) {
+size_t model_prepack_bytes(const Model *m, int what) {
     size_t bytes = 0;
     Params p = m->p; // the walk wants a mutable list; nothing is changed
-    Hold h = {.m = m, .what = what, .bytes = &bytes};
-    if (m->be->hold && !m->half) params_walk(&m->c, &p, hold_visit, &h);
+    PrepackWalk h = {.m = m, .what = what, .bytes = &bytes};
+    if (m->be->prepack && !m->half) params_walk(&m->c, &p, prepack_visit, &h);
     return bytes;
 }
-static void held_each(Model *m, void (*then)(Backend *b, const Real *w)) {
-    Hold h = {.m = m, .then = then};
-    if (m->held) params_walk(&m->c, &m->p, hold_visit, &h);
+static void prepacked_each(Model *m, void (*then)(Backend *b, const Real *w)) {
+    PrepackWalk h = {.m = m, .then = then};
+    if (m->prepacked) params_walk(&m->c, &m->p, prepack_visit, &h);
 }
-void model_changed(Model *m) { held_each(m, m->be->changed); }
-void model_let_go(Model *m) {
-    held_each(m, m->be->let_go);
-    m->held = 0;
+void model_invalidate(Model *m) { prepacked_each(m, m->be->invalidate); }
+void model_prepack_release(Model *m) {
+    prepacked_each(m, m->be->prepack_release);
+    m->prepacked = 0;
 }
 
 void model_close(Model *m) {
-    if (m->be) model_let_go(m);
+    if (m->be) model_prepack_release(m);
     if (m->be) {
         m->be->release(m->be, m->weight_mem);
         m->be->release(m->be, m->grad_mem);
@@ -224,7 +224,7 @@ static int half_convert(const ParamInfo *i, DType to, void *dst, DType from, con
                    dtype_name(to));
 }
 int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e) {
-    if (be->changed && !i->wide) be->changed(be, p->w);
+    if (be->invalidate && !i->wide) be->invalidate(be, p->w);
     if (p->half) return half_convert(i, DT_BF16, p->half, type, host, e);
     return i->wide ? wide_put(be, p->ww, type, host, i->n, e) : real_put(be, p->w, type, host, i->n, e);
 }
@@ -308,27 +308,41 @@ static double rope_frequency(const Rope *r, int i, int D) {
     return (1 - s) * f / r->factor + s * f;
 }
 
-/* Makes sure that positions 0..rows-1 are in the table. */
-int model_rope(Model *m, int rows, Err *e) {
-    if (rows <= m->rope_rows) return OK;
-    const int half = m->c.D / 2;
-    const size_t n = (size_t)rows * half * 2;
-    void *host, *table;
-    TRY(mem_alloc(&host, n * sizeof(double), "rope table", e));
-    double *t = host;
+/* Positions 0..rows-1 of one table. turned 0: nothing is rotated. base: of the scale of queries, 0 without. */
+static void rope_fill(double *t, const Config *c, int rows, int turned, double base) {
+    const int half = c->D / 2;
     for (int i = 0; i < half; i++) {
-        const double f = rope_frequency(&m->c.rope, i, m->c.D);
+        const double f = turned ? rope_frequency(&c->rope, i, c->D) : 0;
         for (int pos = 0; pos < rows; pos++) {
-            t[((size_t)pos * half + i) * 2] = cos(pos * f);
-            t[((size_t)pos * half + i) * 2 + 1] = sin(pos * f);
+            const double s = base > 0 ? log(pos + base) / log(base) : 1;
+            t[((size_t)pos * half + i) * 2] = s * cos(pos * f);
+            t[((size_t)pos * half + i) * 2 + 1] = s * sin(pos * f);
         }
     }
-    int rc = m->be->alloc(m->be, &table, n * m->be->wide_size, "rope table", e);
-    if (!rc && (rc = wide_put(m->be, table, DT_F64, host, n, e))) m->be->release(m->be, table);
+}
+
+size_t model_rope_bytes(const Config *c, const Backend *be, int rows) {
+    return (size_t)rows * c->D * be->wide_size * (c->no_rope || c->logit_base > 0 ? 3 : 1);
+}
+
+int model_rope(Model *m, int rows, Err *e) {
+    const Config *c = &m->c;
+    if (rows <= m->rope_rows) return OK;
+    const size_t n = (size_t)rows * c->D, all = model_rope_bytes(c, m->be, rows) / m->be->wide_size;
+    void *host, *table;
+    TRY(mem_alloc(&host, all * sizeof(double), "rope table", e));
+    rope_fill(host, c, rows, 1, 0);
+    if (all > n) {
+        rope_fill((double *)host + n, c, rows, !c->no_rope, c->logit_base);
+        rope_fill((double *)host + 2 * n, c, rows, !c->no_rope, 0);
+    }
+    int rc = m->be->alloc(m->be, &table, all * m->be->wide_size, "rope table", e);
+    if (!rc && (rc = wide_put(m->be, table, DT_F64, host, all, e))) m->be->release(m->be, table);
     mem_free(host);
     if (rc) return rc;
     m->be->release(m->be, m->rope);
-    m->rope = table;
+    m->rope = m->rope_q = m->rope_k = table;
+    if (all > n) m->rope_q = wide_at(m->be, table, n), m->rope_k = wide_at(m->be, table, 2 * n);
     m->rope_rows = rows;
     return OK;
 }
@@ -340,7 +354,8 @@ MixerCall *layer_call(const Model *m, Pass *p, int l) {
     p->call.be = m->be;
     p->call.c = &m->c;
     p->call.p = &m->p.layer[l].mix;
-    p->call.rope = m->rope;
+    p->call.rope_q = m->c.mixer[l] ? m->rope : m->rope_q;
+    p->call.rope_k = m->c.mixer[l] ? m->rope : m->rope_k;
     p->call.start = p->start;
     p->call.B = p->B;
     p->call.T = p->T;
@@ -384,7 +399,7 @@ void layer_forward(const Model *m, Pass *p, int l, const Real *x, Real *x_out) {
 }
 
 /* n1, n2, act were left to later layers: once more, by the same ops on the same numbers, so the bits are the same. */
-static int lean(const Pass *p) { return !(p->flags & (PASS_CHECKPOINT | PASS_KEEP)); }
+static int recomputes(const Pass *p) { return !(p->flags & (PASS_CHECKPOINT | PASS_KEEP)); }
 
 void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx) {
     Backend *be = m->be;
@@ -394,7 +409,7 @@ void layer_mlp_backward(Model *m, Pass *p, int l, Real *dx) {
     const int N = p->N, C = m->c.C, F = m->c.F;
     const size_t f = (size_t)N * F;
     layer_weights(m, l);
-    if (lean(p)) {
+    if (recomputes(p)) {
         op->rmsnorm_forward(a->n2, a->r2, a->x2, w->mlp_norm.w, m->c.norm_eps, N, C);
         op->swiglu_forward(a->act, a->gate, a->up, f);
     }
@@ -417,7 +432,7 @@ void layer_backward(Model *m, Pass *p, int l, Real *dx) {
     const Mixer *mix = mixer_at(m->c.mixer[l]);
     layer_mlp_backward(m, p, l, dx);
     // x2 = x + mixer(n1)
-    if (lean(p)) layer_norm_in(m, p, l, a->x);
+    if (recomputes(p)) layer_norm_in(m, p, l, a->x);
     be->zero(be, p->dn, (size_t)p->N * m->c.C * be->real_size);
     mix->backward(mix, layer_call(m, p, l), &a->mix, p->dn, dx, a->n1);
     be->op->rmsnorm_backward(dx, m->p.layer[l].attn_norm.g, p->dn, a->x, m->p.layer[l].attn_norm.w, a->r1, p->N,

@@ -23,12 +23,12 @@ typedef struct {
     GradKind grad;
     int chunk; /* of chunked mixers, default 64 */
     /* table for c.max_positions positions at most; grown by pass_open / decode_open when T needs more */
-    Wide *rope;
+    Wide *rope, *rope_q, *rope_k; /* tables of swa_v1 layers, and of softmax layers' queries and keys */
     int rope_rows;
     void *weight_mem, *grad_mem;
     size_t weight_bytes, grad_bytes;
     Half *half; /* NULL unless grad is GRAD_HALF */
-    int held;
+    int prepacked;
 } Model;
 
 /* Allocates (zeroed) weights and, as grad says, gradients. config_check is run first. */
@@ -40,16 +40,17 @@ void model_close(Model *m); /* fine on a zeroed Model */
 void model_zero_grad(Model *m);
 /* The matrices of this model will be read by many products between changes (a frozen model, or one that runs several
  * times a step):
- * Backend.hold, for up to the memory of the weights again. No-op for GRAD_HALF, which exists to save memory, where the
- * backend gains nothing, and on a model that is held. model_close lets go, model_let_go does it earlier. */
+ * Backend.prepack, for up to the memory of the weights again. No-op for GRAD_HALF, which exists to save memory, where
+ * the backend gains nothing, and on a model that is prepacked. model_close releases the panels, model_prepack_release
+ * does it earlier. */
 enum {
-    HOLD_BACKWARD = 1, /* for backward too: up to twice that memory */
-    HOLD_HEAD = 2      /* the output head alone, which a loss reads for each of its blocks of rows */
+    PREPACK_BACKWARD = 1, /* for backward too: up to twice that memory */
+    PREPACK_HEAD = 2      /* the output head alone, which a loss reads for each of its blocks of rows */
 };
-void model_hold(Model *m, int what);
-size_t model_hold_bytes(const Model *m, int what); /* that memory, at most */
-void model_let_go(Model *m);
-void model_changed(Model *m); /* its weights were written */
+void model_prepack(Model *m, int what);
+size_t model_prepack_bytes(const Model *m, int what); /* that memory, at most */
+void model_prepack_release(Model *m);
+void model_invalidate(Model *m); /* its weights were written */
 /* Finds a parameter by its full name: info and slot copies; returns 0 if absent. */
 int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot);
 /* Fresh weights: INIT_* of every parameter; std of INIT_NORMAL: embed_std for the embedding, gain/sqrt(cols) for the
@@ -59,6 +60,7 @@ int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot);
 int model_init(Model *m, uint64_t seed, double embed_std, double gain, int mixers_only, Err *e);
 /* The rope table covers positions 0..rows-1 afterwards (pass_open and decode_open call it). */
 int model_rope(Model *m, int rows, Err *e);
+size_t model_rope_bytes(const Config *c, const Backend *be, int rows); /* of that table */
 /* Whole-parameter copies between host arrays of any float type and the device (GRAD_HALF:
  * before the model is first used). */
 int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e);

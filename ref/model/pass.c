@@ -19,7 +19,7 @@ static void layer_place(const Model *m, LayerActs *a, Arena *ar, int B, int T, i
 }
 
 /* What costs one pass over memory to compute again: kept by one layer at a time, unless PASS_KEEP. */
-static void again_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsigned flags) {
+static void place_recomputed(const Model *m, Pass *p, Arena *ar, int B, int T, unsigned flags) {
     const size_t size = m->be->real_size, N = (size_t)B * T, C = N * m->c.C, F = N * m->c.F;
     for (int l = 0; l < m->c.L; l++) {
         LayerActs *a = &p->layer[l], *same = flags & PASS_KEEP ? a : &p->layer[0];
@@ -84,7 +84,7 @@ static void pass_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsigne
     p->ids = arena_take(ar, N, sizeof(int));
     p->start_mem = arena_take(ar, N, sizeof(int));
     layers_place(m, p, ar, B, T, flags);
-    again_place(m, p, ar, B, T, flags);
+    place_recomputed(m, p, ar, B, T, flags);
     p->x = arena_take(ar, N * m->c.C, be->real_size);
     p->h = arena_take(ar, N * m->c.C, be->real_size);
     p->r = arena_take(ar, N, be->wide_size);
@@ -146,6 +146,10 @@ int pass_input(Pass *p, const Model *m, const int *ids, const int *start, Err *e
         if (ids[n] < 0 || ids[n] >= m->c.VOC)
             return err_set(e, ERR_INPUT, "token %d of the batch: got id %d, expected 0 to %d", n, ids[n], m->c.VOC - 1);
     m->be->upload(m->be, p->ids, ids, (size_t)p->N * sizeof(int));
+    if (start && m->c.logit_base > 0)
+        return err_set(e, ERR_USAGE,
+                       "logit_base: queries are scaled by the place in the row, which is not that in the "
+                       "document: expected rows of one document");
     p->start = start ? p->start_mem : NULL;
     if (start) m->be->upload(m->be, p->start_mem, start, (size_t)p->N * sizeof(int));
     return OK;

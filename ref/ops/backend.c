@@ -11,14 +11,14 @@ const Ops16 *cpu_ops16(void) { return &ops_ref16; }
 int cpu_path_check(Err *e) { return (void)e, OK; }
 const char *cpu_path_name(int bits) { return (void)bits, "ref"; }
 int cpu_threads(int threads) { return (void)threads, 1; }
-void cpu_hold(const void *w, int O, int I, int backward, int bits) {
+void cpu_prepack(const void *w, int O, int I, int backward, int bits) {
     (void)w, (void)O, (void)I, (void)backward, (void)bits;
 }
-size_t cpu_hold_bytes(int O, int I, int backward, int bits) {
+size_t cpu_prepack_bytes(int O, int I, int backward, int bits) {
     return (void)O, (void)I, (void)backward, (void)bits, (size_t)0;
 }
-void cpu_changed(const void *w) { (void)w; }
-void cpu_let_go(const void *w) { (void)w; }
+void cpu_invalidate(const void *w) { (void)w; }
+void cpu_prepack_release(const void *w) { (void)w; }
 #endif
 
 /* ---- host memory ---- */
@@ -43,14 +43,14 @@ static int host_sync(Backend *b, Err *e) { return (void)b, (void)e, OK; }
 static int ref16_sync(Backend *b, Err *e) { return (void)b, ref_bf16_sync(e); }
 static void host_close(Backend *b) { mem_free(b); }
 
-static void held_hold(Backend *b, const Real *w, int O, int I, int backward) {
-    cpu_hold(w, O, I, backward, dtype_bits(b->real_type));
+static void host_prepack(Backend *b, const Real *w, int O, int I, int backward) {
+    cpu_prepack(w, O, I, backward, dtype_bits(b->real_type));
 }
-static size_t held_size(Backend *b, int O, int I, int backward) {
-    return cpu_hold_bytes(O, I, backward, dtype_bits(b->real_type));
+static size_t host_prepack_bytes(Backend *b, int O, int I, int backward) {
+    return cpu_prepack_bytes(O, I, backward, dtype_bits(b->real_type));
 }
-static void held_changed(Backend *b, const Real *w) { (void)b, cpu_changed(w); }
-static void held_let_go(Backend *b, const Real *w) { (void)b, cpu_let_go(w); }
+static void host_invalidate(Backend *b, const Real *w) { (void)b, cpu_invalidate(w); }
+static void host_prepack_release(Backend *b, const Real *w) { (void)b, cpu_prepack_release(w); }
 
 /* One row a host backend. A table is read through `Ops` with its own element types behind Real and Wide (ops.h). */
 static const void *ref64_table(void) { return &ops_ref64; }
@@ -93,7 +93,8 @@ static int host_open(Backend **out, const HostRow *row, int threads, Err *e) {
                    .host = 1,
                    .threads = row->parallel ? cpu_threads(threads) : 1};
     if (row->parallel)
-        b->hold = held_hold, b->hold_bytes = held_size, b->changed = held_changed, b->let_go = held_let_go;
+        b->prepack = host_prepack, b->prepack_bytes = host_prepack_bytes, b->invalidate = host_invalidate,
+        b->prepack_release = host_prepack_release;
     *out = b;
     return OK;
 }
@@ -175,13 +176,13 @@ void backend_close(Backend *b) {
 /* ---- conversion at the border ---- */
 
 /* Bytes of host buffer in a conversion. A device waits at every block, so there it is larger if memory can be had. */
-enum { BORDER = 16 * 1024, BORDER_DEVICE = 1 << 20 };
+enum { STAGING = 16 * 1024, BORDER_DEVICE = 1 << 20 };
 typedef struct {
     void *buffer, *more;
     size_t count;
-} Border;
+} Staging;
 
-static int border_sizes(size_t *near, size_t *widest, DType host, size_t device_size, Err *e) {
+static int staging_sizes(size_t *near, size_t *widest, DType host, size_t device_size, Err *e) {
     char probe[8] = {0}, to[8];
     *near = (size_t)dtype_bits(host) / 8;
     if (dtype_convert(DT_F64, to, host, probe, 1))
@@ -190,8 +191,8 @@ static int border_sizes(size_t *near, size_t *widest, DType host, size_t device_
     *widest = *near > device_size ? *near : device_size;
     return OK;
 }
-static Border border_open(const Backend *b, char *small, size_t n, size_t widest) {
-    Border r = {small, NULL, BORDER / widest};
+static Staging staging_open(const Backend *b, char *small, size_t n, size_t widest) {
+    Staging r = {small, NULL, STAGING / widest};
     if (!b->host && n > r.count && !mem_alloc(&r.more, BORDER_DEVICE, "conversion", NULL))
         r.buffer = r.more, r.count = BORDER_DEVICE / widest;
     return r;
@@ -199,10 +200,10 @@ static Border border_open(const Backend *b, char *small, size_t n, size_t widest
 
 static int put(Backend *b, void *dst, DType device, size_t size, DType type, const void *src, size_t n, Err *e) {
     size_t near, widest;
-    char small[BORDER];
-    TRY(border_sizes(&near, &widest, type, size, e));
+    char small[STAGING];
+    TRY(staging_sizes(&near, &widest, type, size, e));
     if (type == device) return b->upload(b, dst, src, n * size), OK;
-    const Border r = border_open(b, small, n, widest);
+    const Staging r = staging_open(b, small, n, widest);
     for (size_t i = 0; i < n; i += r.count) {
         const size_t m = n - i < r.count ? n - i : r.count;
         dtype_convert(device, r.buffer, type, (const char *)src + i * near, m);
@@ -214,10 +215,10 @@ static int put(Backend *b, void *dst, DType device, size_t size, DType type, con
 
 static int get(Backend *b, DType type, void *dst, DType device, size_t size, const void *src, size_t n, Err *e) {
     size_t near, widest;
-    char small[BORDER];
-    TRY(border_sizes(&near, &widest, type, size, e));
+    char small[STAGING];
+    TRY(staging_sizes(&near, &widest, type, size, e));
     if (type == device) return b->download(b, dst, src, n * size), OK;
-    const Border r = border_open(b, small, n, widest);
+    const Staging r = staging_open(b, small, n, widest);
     for (size_t i = 0; i < n; i += r.count) {
         const size_t m = n - i < r.count ? n - i : r.count;
         b->download(b, r.buffer, (const char *)src + i * size, m * size);
@@ -238,4 +239,28 @@ int wide_put(Backend *b, Wide *dst, DType type, const void *src, size_t n, Err *
 }
 int wide_get(Backend *b, DType type, void *dst, const Wide *src, size_t n, Err *e) {
     return get(b, type, dst, b->wide_type, b->wide_size, src, n, e);
+}
+
+static void host_add(DType type, void *y, const void *x, size_t n) {
+    if (type == DT_F64)
+        for (size_t i = 0; i < n; i++) ((double *)y)[i] += ((const double *)x)[i];
+    else
+        for (size_t i = 0; i < n; i++) ((float *)y)[i] += ((const float *)x)[i];
+}
+
+int wide_add(Backend *b, Wide *y, const Wide *x, size_t n, Err *e) {
+    enum { BLOCK = 1 << 20 };
+    void *mem;
+    if (b->host) return host_add(b->wide_type, y, x, n), OK;
+    TRY(mem_alloc(&mem, 2 * BLOCK, "sum of gradients", e));
+    char *a = mem, *c = a + BLOCK;
+    for (size_t i = 0; i < n; i += BLOCK / b->wide_size) {
+        const size_t m = n - i < BLOCK / b->wide_size ? n - i : BLOCK / b->wide_size;
+        b->download(b, a, wide_at(b, y, i), m * b->wide_size);
+        b->download(b, c, cwide_at(b, x, i), m * b->wide_size);
+        host_add(b->wide_type, a, c, m);
+        b->upload(b, wide_at(b, y, i), a, m * b->wide_size);
+    }
+    mem_free(mem);
+    return OK;
 }

@@ -22,8 +22,8 @@ struct Backend {
     void (*upload)(Backend *b, void *device, const void *host, size_t bytes);
     void (*download)(Backend *b, void *host, const void *device, size_t bytes);
     void (*move)(Backend *b, void *dst, const void *src, size_t bytes); /* device to device; may overlap */
-    size_t (*room)(Backend *b);      /* bytes that alloc can still give; NULL: not known */
-    int (*sync)(Backend *b, Err *e); /* waits; returns the first error latched by a launch, naming the kernel */
+    size_t (*free_memory)(Backend *b); /* bytes that alloc can still give; NULL: not known */
+    int (*sync)(Backend *b, Err *e);   /* waits; returns the first error latched by a launch, naming the kernel */
     /* Optional (NULL: calls cost nothing). Calls that are the same each time, pointers and sizes too, told to the
      * device once: what stands between record_begin and record_end (ops, zero, move; nothing that waits or reads host
      * memory) is not done but kept in *g, replay does all of it. *g stays NULL if the device refuses:
@@ -32,18 +32,19 @@ struct Backend {
     void (*record_end)(Backend *b, void **g);
     void (*replay)(Backend *b, void *g);
     void (*record_free)(Backend *b, void *g);
-    /* Optional (NULL: nothing to gain). A matrix w (O,I) that many products read between changes is held:
-     * the backend may keep a copy laid out for y = x W^T and, if backward, dx = dy W, made by the first product that
-     * wants it. Whoever writes held weights calls changed before
-     * the next product; let_go before w is released (fine if it is not held). Without memory for the copy only speed is
-     * lost. */
-    void (*hold)(Backend *b, const Real *w, int O, int I, int backward);
-    size_t (*hold_bytes)(Backend *b, int O, int I, int backward); /* what the copy takes at most */
-    void (*changed)(Backend *b, const Real *w);
-    void (*let_go)(Backend *b, const Real *w);
+    /* Optional (NULL: nothing to gain). prepack: many products will read the matrix w (O,I) between changes, so the
+     * backend may keep a copy of it laid out for y = x W^T and, if backward, dx = dy W; the first product that wants
+     * the copy makes it. The model that w belongs to owns the copy (model_prepack). Whoever writes w calls invalidate
+     * before the next product; prepack_release comes before w is released (fine if w is not prepacked). Without memory
+     * for the copy only speed is lost. */
+    void (*prepack)(Backend *b, const Real *w, int O, int I, int backward);
+    size_t (*prepack_bytes)(Backend *b, int O, int I, int backward); /* what the copy takes at most */
+    void (*invalidate)(Backend *b, const Real *w);
+    void (*prepack_release)(Backend *b, const Real *w);
     void (*close)(Backend *b);
-    int host;    /* 1: device pointers are host pointers */
-    int threads; /* what the backend will use */
+    struct Ranks *ranks; /* base/ranks.h: processes that train with this one; NULL: none */
+    int host;            /* 1: device pointers are host pointers */
+    int threads;         /* what the backend will use */
     void *state;
 };
 
@@ -69,10 +70,10 @@ const Ops16 *cpu_ops16(void);
 /* Sets how many threads the "cpu" ops use from now on (<= 0: all cores) and returns that number.
  * The count is OpenMP's own, one per process: the "cpu" backend opened last decides. Results do not depend on it. */
 int cpu_threads(int threads);
-void cpu_hold(const void *w, int O, int I, int backward, int bits); /* Backend.hold and so on; bits of a weight */
-size_t cpu_hold_bytes(int O, int I, int backward, int bits);
-void cpu_changed(const void *w);
-void cpu_let_go(const void *w);
+void cpu_prepack(const void *w, int O, int I, int backward, int bits); /* Backend.prepack and so on; bits of a weight */
+size_t cpu_prepack_bytes(int O, int I, int backward, int bits);
+void cpu_invalidate(const void *w);
+void cpu_prepack_release(const void *w);
 /* From ref/ops/ref_bf16.c: Backend.sync of "ref-bf16". */
 int ref_bf16_sync(Err *e);
 
@@ -92,5 +93,7 @@ int real_put(Backend *b, Real *dst, DType type, const void *src, size_t n, Err *
 int real_get(Backend *b, DType type, void *dst, const Real *src, size_t n, Err *e);
 int wide_put(Backend *b, Wide *dst, DType type, const void *src, size_t n, Err *e);
 int wide_get(Backend *b, DType type, void *dst, const Wide *src, size_t n, Err *e);
+/* y += x, n elements, added on the host: a device's come there and go back in blocks. */
+int wide_add(Backend *b, Wide *y, const Wide *x, size_t n, Err *e);
 
 #endif

@@ -61,26 +61,27 @@ typedef struct {
 } Lines;
 
 /* 0 when DIR/NAME is not there. The header is skipped. */
-static int lines_open(Lines *k, const char *dir, const char *name, int *found, Err *e) {
+static int lines_open(Lines *lines, const char *dir, const char *name, int *found, Err *e) {
     char path[1200];
-    memset(k, 0, sizeof *k);
+    memset(lines, 0, sizeof *lines);
     TRY(file_join(path, sizeof path, dir, name, e));
     *found = file_exists(path) == 1;
     if (!*found) return OK;
-    TRY(file_open(&k->f, path, e));
-    k->at = (const char *)k->f.data;
-    k->end = k->at + k->f.size;
-    const char *eol = memchr(k->at, '\n', k->f.size);
-    k->at = eol ? eol + 1 : k->end;
+    TRY(file_open(&lines->f, path, e));
+    lines->at = (const char *)lines->f.data;
+    lines->end = lines->at + lines->f.size;
+    const char *eol = memchr(lines->at, '\n', lines->f.size);
+    lines->at = eol ? eol + 1 : lines->end;
     return OK;
 }
 
-static int lines_next(Lines *k) {
-    if (k->at >= k->end) return 0;
-    const char *eol = memchr(k->at, '\n', (size_t)(k->end - k->at));
-    const size_t n = (size_t)((eol ? eol : k->end) - k->at);
-    snprintf(k->line, sizeof k->line, "%.*s", n < sizeof k->line ? (int)n : (int)sizeof k->line - 1, k->at);
-    k->at = eol ? eol + 1 : k->end;
+static int lines_next(Lines *lines) {
+    if (lines->at >= lines->end) return 0;
+    const char *eol = memchr(lines->at, '\n', (size_t)(lines->end - lines->at));
+    const size_t n = (size_t)((eol ? eol : lines->end) - lines->at);
+    snprintf(lines->line, sizeof lines->line, "%.*s", n < sizeof lines->line ? (int)n : (int)sizeof lines->line - 1,
+             lines->at);
+    lines->at = eol ? eol + 1 : lines->end;
     return 1;
 }
 
@@ -92,16 +93,16 @@ typedef struct {
 } History;
 
 static int history_read(History *h, const Report *p, Err *e) {
-    Lines k;
+    Lines lines;
     int found;
     long long step = -1;
-    TRY(lines_open(&k, p->page.dir, "trajectory.csv", &found, e));
+    TRY(lines_open(&lines, p->page.dir, "trajectory.csv", &found, e));
     if (!found) return OK;
-    while (lines_next(&k)) {
+    while (lines_next(&lines)) {
         int l, rank;
         long long now, tokens;
-        const char *last = strrchr(k.line, ',');
-        if (!last || sscanf(k.line, "%d,%lld,%lld", &l, &now, &tokens) != 3 || sscanf(last + 1, "%d", &rank) != 1)
+        const char *last = strrchr(lines.line, ',');
+        if (!last || sscanf(lines.line, "%d,%lld,%lld", &l, &now, &tokens) != 3 || sscanf(last + 1, "%d", &rank) != 1)
             continue;
         if (now != step && h->points == SCORE_POINTS) break;
         if (now != step) h->x[h->points++] = (double)tokens;
@@ -110,7 +111,7 @@ static int history_read(History *h, const Report *p, Err *e) {
         h->rank[l * SCORE_POINTS + h->points - 1] = rank;
         if (l >= h->L) h->L = l + 1;
     }
-    file_close(&k.f);
+    file_close(&lines.f);
     return OK;
 }
 
@@ -179,24 +180,24 @@ static int agreement_draw(Report *p, Agreement *a, double *v, Err *e) {
 }
 
 int draw_agreement(Report *p, Err *e) {
-    Lines k;
+    Lines lines;
     void *mem;
     int found;
-    TRY(lines_open(&k, p->page.dir, "agreement.csv", &found, e));
+    TRY(lines_open(&lines, p->page.dir, "agreement.csv", &found, e));
     if (!found) return OK;
     int rc = mem_alloc(&mem, sizeof(Agreement) + MOST_RANKINGS * MOST_RANKINGS * sizeof(double), "agreement", e);
-    if (rc) return file_close(&k.f), rc;
+    if (rc) return file_close(&lines.f), rc;
     Agreement *a = mem;
     memset(a, 0, sizeof *a);
     for (int i = 0; i < MOST_RANKINGS * MOST_RANKINGS; i++) a->rho[i] = NAN;
-    while (lines_next(&k)) {
+    while (lines_next(&lines)) {
         char x[32], y[32];
         double tau, rho;
-        if (sscanf(k.line, "%31[^,],%31[^,],%lf,%lf", x, y, &tau, &rho) != 4) continue;
+        if (sscanf(lines.line, "%31[^,],%31[^,],%lf,%lf", x, y, &tau, &rho) != 4) continue;
         const int i = agreement_index(a, x), j = agreement_index(a, y);
         if (i >= 0 && j >= 0) a->rho[i * MOST_RANKINGS + j] = rho;
     }
-    file_close(&k.f);
+    file_close(&lines.f);
     if (a->n > 1) rc = agreement_draw(p, a, (double *)(a + 1), e);
     mem_free(mem);
     return rc;
@@ -205,23 +206,23 @@ int draw_agreement(Report *p, Err *e) {
 /* ---------------------------------------------------------------- what K costs, and what the scores promise for it */
 
 int draw_budget(Report *p, Err *e) {
-    Lines k;
+    Lines lines;
     TextBuf svg = {0};
     double x[MAX_LAYERS + 1], y[MAX_LAYERS + 1], here_x = NAN, here_y = NAN;
     int found;
     size_t n = 0;
     char axis[128];
-    TRY(lines_open(&k, p->page.dir, "budget.csv", &found, e));
+    TRY(lines_open(&lines, p->page.dir, "budget.csv", &found, e));
     if (!found) return OK;
-    while (n <= MAX_LAYERS && lines_next(&k)) {
+    while (n <= MAX_LAYERS && lines_next(&lines)) {
         int K, chosen;
         double cost, value;
-        if (sscanf(k.line, "%d,%lf,%lf,%d", &K, &cost, &value, &chosen) != 4) continue;
+        if (sscanf(lines.line, "%d,%lf,%lf,%d", &K, &cost, &value, &chosen) != 4) continue;
         x[n] = cost;
         y[n++] = value;
         if (chosen) here_x = cost, here_y = value;
     }
-    file_close(&k.f);
+    file_close(&lines.f);
     if (n < 2) return OK;
     if (p->o->cost_budget > 0) snprintf(axis, sizeof axis, "cost of all layers (units of layer_costs)");
     else
@@ -470,14 +471,14 @@ int draw_start(Report *p, Err *e) {
     double x[MAX_LAYERS], y[2][MAX_LAYERS];
     SvgSeries series[2];
     TextBuf svg = {0};
-    Lines k;
+    Lines lines;
     size_t n = 0;
     int found, l;
-    TRY(lines_open(&k, p->page.dir, "start.csv", &found, e));
+    TRY(lines_open(&lines, p->page.dir, "start.csv", &found, e));
     if (!found) return OK;
-    while (n < MAX_LAYERS && lines_next(&k))
-        if (sscanf(k.line, "%d,%lf,%lf", &l, &y[0][n], &y[1][n]) == 3) x[n++] = l;
-    file_close(&k.f);
+    while (n < MAX_LAYERS && lines_next(&lines))
+        if (sscanf(lines.line, "%d,%lf,%lf", &l, &y[0][n], &y[1][n]) == 3) x[n++] = l;
+    file_close(&lines.f);
     for (int i = 0; i < 2; i++) series[i] = (SvgSeries){.name = name[i], .x = x, .y = y[i], .n = n};
     const SvgPlot plot = {.title = "What the start did",
                           .desc = "Stage 1's loss of every layer before its first step, without and with the start",

@@ -16,7 +16,7 @@ size_t memory_total(const MemoryPlan *p) {
     return sum;
 }
 
-static size_t rope_bytes(const Model *m, int T) { return (size_t)T * m->c.D * m->be->wide_size; }
+static size_t rope_bytes(const Model *m, int T) { return model_rope_bytes(&m->c, m->be, T); }
 
 int memory_frozen(MemoryPlan *p, Backend *be, const Config *c, GradKind grad, const char *weights,
                   const char *activations, int B, int T, Err *e) {
@@ -36,6 +36,7 @@ int memory_trained(MemoryPlan *p, Backend *be, const Config *c, GradKind grad, c
     TRY(model_measure(&m, c, be, grad, e));
     memory_add(p, "student's weights", m.weight_bytes);
     memory_add(p, "gradients", m.grad_bytes);
+    memory_add(p, "gradients of lanes", lanes_bytes(&m, o->optim.lanes));
     memory_add(p, o->optim.stochastic_rounding ? "optimiser without masters" : "optimiser", optim_bytes(&m, &o->optim));
     memory_add(p, "activations",
                pass_bytes(&m, B, T, PASS_TRAIN | (checkpointing ? PASS_CHECKPOINT : 0)) + rope_bytes(&m, T));
@@ -55,10 +56,10 @@ void memory_text(const MemoryPlan *p, char *dst, size_t cap) {
 
 int memory_check(const MemoryPlan *p, Backend *be, const char *what, Err *e) {
     char table[512];
-    const size_t room = be->room ? be->room(be) : 0, need = memory_total(p);
-    if (!room || need <= room) return OK;
+    const size_t available = be->free_memory ? be->free_memory(be) : 0, need = memory_total(p);
+    if (!available || need <= available) return OK;
     memory_text(p, table, sizeof table);
     err_set(e, ERR_MEMORY, "%s: %s: got %.2f %s free, expected %s", be->name, what,
-            (double)room / (need < 1000000000 ? 1e6 : 1e9), need < 1000000000 ? "MB" : "GB", table);
+            (double)available / (need < 1000000000 ? 1e6 : 1e9), need < 1000000000 ? "MB" : "GB", table);
     return err_hint(e, "smaller micro_batch_size or train_seq_len, checkpointing, or a bf16 device");
 }

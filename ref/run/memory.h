@@ -26,7 +26,7 @@ int memory_trained(MemoryPlan *p, Backend *be, const Config *c, GradKind grad, c
                    int Ct, Err *e);
 /* "63.21 GB: teacher's weights 6.17, ...": at most cap - 1 characters. */
 void memory_text(const MemoryPlan *p, char *dst, size_t cap);
-/* ERR_MEMORY with the table if the plan needs more than be->room; OK where the backend does not know its room. what:
+/* ERR_MEMORY with the table if the plan needs more than be->free_memory; OK where the backend does not know it. what:
  * "stage 2". */
 int memory_check(const MemoryPlan *p, Backend *be, const char *what, Err *e);
 

@@ -14,7 +14,9 @@
  *   budget.csv        the quality-cost curve: for every K the main ranking's first K layers, memory in MiB at
  *                     memory_context, and the sum of
  *                     their scores above the lowest one; with layer_costs: the best set within each of 2L+1 budgets
- *   model/            the distilled hybrid;           results.json: one row per student, written last:
+ *   model/            the distilled hybrid; README.md in it: its model card (report/card.h)
+ *   students/NAME/    with save_students: every other student's
+ *   results.json      one row per student, written last:
  *                     a run that has it is finished
  * Read pipeline_run first, then select.c, distill.c, model.c. */
 #ifndef HYB_PIPELINE_H
@@ -24,6 +26,7 @@
 #include "run/checkpoint.h"
 #include "run/options.h"
 #include "run/record.h"
+#include "selectors/selectors.h"
 #include "base/log.h"
 
 typedef struct {
@@ -47,21 +50,20 @@ typedef struct {
     int document_boundaries;     /* 1: attention and states begin anew at each document */
     int add_eos;                 /* 1: the teacher's EOS after each document */
     int teacher_bf16;            /* 1: GRAD_HALF (model.h) */
+    int kept_rope;               /* 1: kept layers have no rotary embedding (Config.no_rope) */
     int keep_biases;             /* 1: linear layers keep the teacher's q/k/v biases */
     double temperature, heldout; /* tau of the KL; fraction of the text that is never trained on */
     int64_t max_tokens;          /* of the text; 0: all */
     /* budgets */
     StageOptions stage1, score, stage2, stage3; /* stage3 without steps and target_tokens: none */
+    int lanes;                                  /* of every stage (method/lanes.h); 0: one */
     /* steps between the points of a scoring run's trajectory; 0: steps/8 */
     int64_t eval_every;
     /* share of recall sequences in what layers are scored on; 0: text only, as officially */
     double score_mix;
     int early_stop_r, early_stop_all_pairs; /* evaluations that must agree, 0: off (early_stop.h) */
     double early_stop_threshold, halving_z;
-    /* of ar, ar_mh, vt, cwe, fwe, phone_book, retrieval (drills.h) */
-    int task_samples, task_pairs, task_new_tokens;
-    int64_t branch_steps;                            /* trunk_s2; 0: a quarter of score.steps */
-    double distance_strength, distance_width;        /* selector distance */
+    SelectOptions own;                               /* of selectors */
     int eval_batches, eval_batch_size, eval_seq_len; /* held-out batches; sizes 0: as stage 2 */
     /* selection */
     char selector[32];                     /* of the main student: "ga_s2" */
@@ -75,7 +77,6 @@ typedef struct {
     double cost_budget;
     /* "soft:lin,soft:lin,...": measured costs of each layer as softmax and as linear attention */
     char layer_costs[2048];
-    int uniform_first, uniform_stride;
     char students[512]; /* further students to compare with: "none,uniform,random,ablation" */
     int random_draws;   /* of selector random: students random, random-2, ... */
     /* "1,3,4": further numbers of softmax layers at which selectors' sets are distilled, as NAME@K */
@@ -88,15 +89,17 @@ typedef struct {
     uint64_t seed;
     /* how it runs: no influence on any number */
     int64_t save_every, cache_mb;
-    int keep_last, checkpointing, keep_checkpoints, save_dtype;
+    int keep_last, checkpointing, keep_checkpoints, save_dtype, save_students;
     int log_every, nan_skip, max_skips;
 } PipelineOptions;
 
 /* Defaults: the clean choices and a small budget that suits small models (pipeline_options.c says what differs from
  * official). */
 void pipeline_defaults(PipelineOptions *o);
+/* After parsing: selectors by the names of their rows; no stage has more sequences at a time than in a step, or in a
+ * lane; every stage has the run's lanes. */
+void pipeline_settle(PipelineOptions *o);
 /* The official code's choices and hyperparameters, one assignment each (ref/METHOD.md 4, 9). */
-void pipeline_settle(PipelineOptions *o); /* no stage has more sequences at a time than in a step */
 void pipeline_official(PipelineOptions *o);
 const OptionTable *pipeline_table(void);
 int pipeline_check(const PipelineOptions *o, Err *e);

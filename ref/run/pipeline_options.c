@@ -48,6 +48,8 @@ static const Option ROWS[] = {
      P(teacher_bf16), 0, 1, NULL, AFFECTS_STAGE1},
     {"keep_biases", "linear layers keep the teacher's q/k/v biases", OPT_BOOL, P(keep_biases), 0, 1, NULL,
      AFFECTS_STAGE1},
+    {"kept_rope", "rotary embedding of the kept layers, from scoring on: the teacher's, or none (for long contexts)",
+     OPT_CHOICE, P(kept_rope), 0, 0, "teacher|none", AFFECTS_SCORES | AFFECTS_STUDENTS | AFFECTS_IF_SET},
     {"temperature", "temperature tau of the KL", OPT_REAL, P(temperature), 1e-3, 1e3, NULL,
      AFFECTS_SCORES | AFFECTS_STUDENTS},
     {"heldout", "fraction of the text that is never trained on", OPT_REAL, P(heldout), 1e-6, 0.9, NULL, AFFECTS_STAGE1},
@@ -68,17 +70,17 @@ static const Option ROWS[] = {
      P(early_stop_all_pairs), 0, 1, NULL, AFFECTS_SCORES},
     {"halving_z", "drop layers so many paired standard errors behind the K-th best; 0: off", OPT_REAL, P(halving_z), 0,
      1e6, NULL, AFFECTS_SCORES},
-    {"task_samples", "prompts of selectors ar, ar_mh, vt, cwe, fwe, phone_book, retrieval (official: 500)", OPT_INT,
-     P(task_samples), 1, 1 << 20, NULL, AFFECTS_SELECTION},
-    {"task_pairs", "the same selectors: pairs in a prompt (official: 50)", OPT_INT, P(task_pairs), 3, 128, NULL,
+    {"task_samples", "selectors task: prompts of a task (official: 500)", OPT_INT, P(own.task_samples), 1, 1 << 20,
+     NULL, AFFECTS_SELECTION},
+    {"task_pairs", "selectors task: pairs in a prompt (official: 50)", OPT_INT, P(own.task_pairs), 3, 128, NULL,
      AFFECTS_SELECTION},
-    {"task_new_tokens", "the same selectors: tokens of an answer at most (official: 200)", OPT_INT, P(task_new_tokens),
+    {"task_new_tokens", "selectors task: tokens of an answer at most (official: 200)", OPT_INT, P(own.task_new_tokens),
      1, 1 << 16, NULL, AFFECTS_SELECTION},
     {"branch_steps", "selector trunk_s2: steps of a branch, after score.steps of trunk; 0: a quarter of them", OPT_I64,
-     P(branch_steps), 0, 1e15, NULL, AFFECTS_SELECTION},
+     P(own.branch_steps), 0, 1e15, NULL, AFFECTS_SELECTION},
     {"distance_strength", "selector distance: strength of the penalty on neighbours; 0: ga_s2", OPT_REAL,
-     P(distance_strength), 0, 1e6, NULL, AFFECTS_SELECTION},
-    {"distance_width", "selector distance: width of that penalty in layers", OPT_REAL, P(distance_width), 1e-3, 1e6,
+     P(own.distance_strength), 0, 1e6, NULL, AFFECTS_SELECTION},
+    {"distance_width", "selector distance: width of that penalty in layers", OPT_REAL, P(own.distance_width), 1e-3, 1e6,
      NULL, AFFECTS_SELECTION},
     {"eval_batches", "number of held-out batches", OPT_INT, P(eval_batches), 1, HELDOUT_MAX, NULL,
      AFFECTS_SCORES | AFFECTS_EVALUATION},
@@ -102,11 +104,11 @@ static const Option ROWS[] = {
      P(cost_budget), 0, 1e300, NULL, AFFECTS_SELECTION},
     {"layer_costs", "measured costs of layers: \"soft:lin,soft:lin,...\", or one such pair for all layers", OPT_TEXT,
      P(layer_costs), 0, 2048, NULL, AFFECTS_SELECTION},
-    {"uniform_first", "selector uniform_stride: the first softmax layer", OPT_INT, P(uniform_first), 0, MAX_LAYERS,
+    {"uniform_first", "selector uniform:stride: the first softmax layer", OPT_INT, P(own.uniform_first), 0, MAX_LAYERS,
      NULL, AFFECTS_SELECTION},
-    {"uniform_stride", "selector uniform_stride: layers from one softmax layer to the next", OPT_INT, P(uniform_stride),
-     1, MAX_LAYERS, NULL, AFFECTS_SELECTION},
-    {"students", "further selectors to distil and compare with: \"none,uniform,random,ablation\"", OPT_TEXT,
+    {"uniform_stride", "selector uniform:stride: layers from one softmax layer to the next", OPT_INT,
+     P(own.uniform_stride), 1, MAX_LAYERS, NULL, AFFECTS_SELECTION},
+    {"students", "further selectors to distil and compare with: \"explicit:none,uniform,random,ablation\"", OPT_TEXT,
      P(students), 0, 512, NULL, AFFECTS_SELECTION},
     {"random_draws", "selector random: number of draws, students random, random-2, ...", OPT_INT, P(random_draws), 1,
      64, NULL, AFFECTS_SELECTION},
@@ -123,6 +125,7 @@ static const Option ROWS[] = {
     {"recall_rows", "recall probe: sequences per number of pairs", OPT_INT, P(recall_rows), 1, 1 << 20, NULL,
      AFFECTS_SCORES | AFFECTS_EVALUATION},
     {"seed", "seed of new weights, batches and random layouts", OPT_U64, P(seed), 0, 0, NULL, AFFECTS_STAGE1},
+    {"lanes", LANES_HELP, OPT_INT, P(lanes), 0, LANES_MOST, NULL, AFFECTS_STAGE1 | AFFECTS_IF_SET},
     {"save_every", "steps between checkpoints; 0: only when stopped and at the end", OPT_I64, P(save_every), 0, 1e15,
      NULL, AFFECTS_LOOKS},
     {"cache_mb", "memory for teacher states shared by students", OPT_I64, P(cache_mb), 0, 1e9, NULL, AFFECTS_LOOKS},
@@ -131,6 +134,8 @@ static const Option ROWS[] = {
      1, NULL, AFFECTS_LOOKS},
     {"keep_checkpoints", "keep checkpoints of finished students too", OPT_BOOL, P(keep_checkpoints), 0, 1, NULL,
      AFFECTS_LOOKS},
+    {"save_students", "every student's model is kept, in students/NAME/, not only the main one's in model/", OPT_BOOL,
+     P(save_students), 0, 1, NULL, AFFECTS_MODEL | AFFECTS_IF_SET},
     {"save_dtype", "number type of model/; auto: that of the teacher", OPT_CHOICE, P(save_dtype), 0, 0,
      "auto|float32|bfloat16|float16", AFFECTS_MODEL},
     {"log_every", "steps a log row averages over", OPT_INT, P(log_every), 1, 1 << 30, NULL, AFFECTS_LOOKS},
@@ -165,14 +170,14 @@ void pipeline_defaults(PipelineOptions *o) {
                            .selector = "ga_s2",
                            .k = -1,
                            .early_stop_threshold = 0.9,
-                           .distance_strength = 0.5,
-                           .distance_width = 2,
+                           .own.distance_strength = 0.5,
+                           .own.distance_width = 2,
                            .memory_context = 32768,
-                           .task_samples = 16,
-                           .task_pairs = 20,
-                           .task_new_tokens = 48,
+                           .own.task_samples = 16,
+                           .own.task_pairs = 20,
+                           .own.task_new_tokens = 48,
                            .softmax_ratio = 0.25,
-                           .uniform_stride = 1,
+                           .own.uniform_stride = 1,
                            .random_draws = 1,
                            .recall_n = "4,8,16,24",
                            .recall_rows = 64,
@@ -211,17 +216,26 @@ void pipeline_official(PipelineOptions *o) {
     stage_official(&o->stage2, 600000000, 32, 2, 4096, 7e-6, 1e-4, SCHEDULE_CONSTANT);
     // a code path without a shipped configuration: off
     stage_official(&o->stage3, 0, 32, 1, 8192, 7e-6, 1e-4, SCHEDULE_CONSTANT);
-    o->task_samples = 500;
-    o->task_pairs = 50;
-    o->task_new_tokens = 200;
+    o->own.task_samples = 500;
+    o->own.task_pairs = 50;
+    o->own.task_new_tokens = 200;
     o->seed = 42; // of the Hugging Face Trainer
     o->log_every = 10;
 }
 
 void pipeline_settle(PipelineOptions *o) {
+    selector_names(o->selector);
+    selector_names(o->students);
+    selector_names(o->curve_students);
     StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
-    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++)
-        if (stage[i]->micro_batch_size > stage[i]->batch_size) stage[i]->micro_batch_size = stage[i]->batch_size;
+    if (o->lanes == 1) o->lanes = 0;
+    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++) stage_settle(stage[i], o->lanes);
+}
+
+static int selector_unknown(const char *option, const char *name, int n, Err *e) {
+    char known[400];
+    selector_families(known, sizeof known);
+    return err_set(e, ERR_USAGE, "%s: '%.*s' is unknown; known: %s", option, n < 40 ? n : 40, name, known);
 }
 
 /* Every name of the comma list is a selector, none twice; with all draws and all K they fit the table. */
@@ -230,10 +244,10 @@ static int students_check(const PipelineOptions *o, Err *e) {
     int n = 1, k[MAX_LAYERS], n_k = 0;
     for (const char *s = o->students; *s;) {
         const size_t len = strcspn(s, ",");
-        if (len >= sizeof name) return err_set(e, ERR_USAGE, "students: '%.*s' is not a selector", (int)len, s);
+        if (len >= sizeof name) return selector_unknown("students", s, 40, e);
         memcpy(name, s, len);
         name[len] = 0;
-        if (!selector_find(name)) return err_set(e, ERR_USAGE, "students: '%s' is not a selector", name);
+        if (!selector_find(name)) return selector_unknown("students", name, (int)len, e);
         for (const char *before = o->students; before < s;) {
             const size_t other = strcspn(before, ",");
             if (other == len && !memcmp(before, s, len))
@@ -250,13 +264,6 @@ static int students_check(const PipelineOptions *o, Err *e) {
     return OK;
 }
 
-static int selector_unknown(const char *name, Err *e) {
-    char known[512] = "";
-    for (int i = 0, n = 0; i < selector_count() && n < (int)sizeof known; i++)
-        n += snprintf(known + n, sizeof known - (size_t)n, "%s%s", i ? ", " : "", selector_at(i)->name);
-    return err_set(e, ERR_USAGE, "selector: '%s' is unknown; known: %s", name, known);
-}
-
 int pipeline_check(const PipelineOptions *o, Err *e) {
     const Selector *s = selector_find(o->selector);
     if (!o->teacher[0]) return err_set(e, ERR_USAGE, "teacher: no model directory given");
@@ -269,7 +276,7 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
     if (o->init && o->student_init_ckpt[0])
         return err_set(e, ERR_USAGE, "init: student_init_ckpt has its own start; expected init teacher with it");
     TRY(fit_check(o->init, mixer_at(mixer_find(o->force_window_on_all_layers ? "swa_v1" : o->student)), e));
-    if (!s) return selector_unknown(o->selector, e);
+    if (!s) return selector_unknown("selector", o->selector, 40, e);
     if (s->needs & NEEDS_RECALL && !o->recall_keys[0])
         return err_set(e, ERR_USAGE, "selector: '%s' needs the recall probe: give recall_keys", o->selector);
     if (strstr(o->students, "ablation") && !o->recall_keys[0])
@@ -283,8 +290,12 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
     if ((!strcmp(o->selector, "explicit") || strstr(o->students, "explicit")) && !o->keep_full_attention_layers[0])
         return err_set(e, ERR_USAGE, "selector: 'explicit' needs keep_full_attention_layers");
     TRY(students_check(o, e));
-    TRY(stage_check(&o->stage1, "stage1", e));
-    TRY(stage_check(&o->score, "score", e));
-    TRY(stage_check(&o->stage2, "stage2", e));
-    return o->stage3.steps || o->stage3.target_tokens ? stage_check(&o->stage3, "stage3", e) : OK;
+    const StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
+    static const char *const name[] = {"stage1", "score", "stage2", "stage3"};
+    for (int i = 0; i < 3 + (o->stage3.steps || o->stage3.target_tokens); i++) {
+        StageOptions one = *stage[i];
+        one.optim.lanes = o->lanes;
+        TRY(stage_check(&one, name[i], e));
+    }
+    return OK;
 }

@@ -31,7 +31,7 @@ static int score_recall(void *ctx, Model *m, double *mean, Err *e) {
 static Scoring scoring_of(Pipeline *p) {
     const PipelineOptions *o = p->o;
     return (Scoring){.teacher = &p->teacher,
-                     .start = &p->m.start,
+                     .stage1_student = &p->m.stage1_student,
                      .text = &p->scoring,
                      .heldout = pipeline_judge(p),
                      .stage = o->score,
@@ -44,20 +44,21 @@ static Scoring scoring_of(Pipeline *p) {
                      .probe_ctx = &p->recall};
 }
 
-static RaceOptions race_of(const Pipeline *p) {
+static SchedulerOptions scheduler_of(const Pipeline *p) {
     const PipelineOptions *o = p->o;
-    return (RaceOptions){{o->early_stop_r, o->early_stop_threshold, o->early_stop_all_pairs}, o->halving_z, p->r->K};
+    return (SchedulerOptions){
+        {o->early_stop_r, o->early_stop_threshold, o->early_stop_all_pairs}, o->halving_z, p->r->K};
 }
 
 /* The key of scores. Held-out batches count as they are: their sizes may come from stage 2. Where runs end early,
  * so do K and the number that ranks them. */
 static void scores_key(Pipeline *p, const char *more, int with_k) {
     const Heldout *h = pipeline_judge(p);
-    const int64_t n[] = {h->B, h->T, h->batches}, race[] = {p->r->K, p->o->official_score};
+    const int64_t n[] = {h->B, h->T, h->batches}, scheduler[] = {p->r->K, p->o->official_score};
     pipeline_key(p, AFFECTS_DATA | AFFECTS_STAGE1 | AFFECTS_SCORES, more);
     pipeline_key_add(p, n, sizeof n);
-    if (p->o->early_stop_r || p->o->halving_z > 0) pipeline_key_add(p, race, sizeof race);
-    if (with_k) pipeline_key_add(p, race, sizeof *race);
+    if (p->o->early_stop_r || p->o->halving_z > 0) pipeline_key_add(p, scheduler, sizeof scheduler);
+    if (with_k) pipeline_key_add(p, scheduler, sizeof *scheduler);
 }
 
 static int rows_alloc(Pipeline *p, LayerScore **rows, Err *e) {
@@ -94,9 +95,9 @@ int pipeline_scores(Pipeline *p, Err *e) {
     TRY(rows_alloc(p, &p->m.score, e));
     pipeline_note(p, "scoring: each of %d layers back to softmax, %lld steps", p->r->L,
                   (long long)stage_steps(&o->score));
-    const RaceOptions race = race_of(p);
+    const SchedulerOptions scheduler = scheduler_of(p);
     scores_key(p, "ga_s2", 0);
-    TRY(race_ga_s2(p->m.score, &p->m.scoring, &race, "scores", p->m.memo, e));
+    TRY(scheduler_ga_s2(p->m.score, &p->m.scoring, &scheduler, "scores", p->m.memo, e));
     for (int l = 0; l < p->r->L; l++) p->r->seconds += p->m.score[l].seconds;
     return ranking_note(p, "ga_s2", p->m.score, e);
 }
@@ -154,28 +155,23 @@ static int own_rows(Pipeline *p, const Selector *s, const SelectInput *in, Err *
     return rc;
 }
 
-static SelectInput select_input(Pipeline *p, const Choice *c, const RaceOptions *race) {
+static SelectInput select_input(Pipeline *p, const Choice *c, const SchedulerOptions *scheduler) {
     const PipelineOptions *o = p->o;
     return (SelectInput){.L = p->r->L,
                          .K = c->K,
                          .score = p->m.score,
-                         .stride = o->uniform_stride,
-                         .first = o->uniform_first,
+                         .own = o->own,
                          .seed = o->seed,
                          .draw = c->draw,
                          .teacher = &p->teacher,
                          .recall = p->recall.n_n ? &p->recall : NULL,
-                         .start = &p->m.start,
+                         .stage1_student = &p->m.stage1_student,
                          .heldout = pipeline_judge(p),
                          .scoring = &p->m.scoring,
-                         .race = race,
+                         .scheduler = scheduler,
                          .memo = p->m.memo,
                          .align_form = o->stage1_loss,
-                         .tokenizer = p->tokenizer,
-                         .tasks = {o->task_samples, o->task_pairs, o->task_new_tokens, o->seed},
-                         .branch_steps = o->branch_steps,
-                         .distance_strength = o->distance_strength,
-                         .distance_width = o->distance_width};
+                         .tokenizer = p->tokenizer};
 }
 
 /* layer_costs as numbers: soft, lin (L). */
@@ -222,8 +218,8 @@ int pipeline_choose(Pipeline *p, Choice *c, int *keep, Err *e) {
     char dir[1200];
     int list[MAX_LAYERS];
     double soft[MAX_LAYERS], lin[MAX_LAYERS];
-    const RaceOptions race = race_of(p);
-    SelectInput in = select_input(p, c, &race);
+    const SchedulerOptions scheduler = scheduler_of(p);
+    SelectInput in = select_input(p, c, &scheduler);
     TRY(select_limits(p, &in, c->name, list, soft, lin, e));
     if (s->score) {
         SelectInput all = in;

@@ -2,12 +2,14 @@
 #include "selectors/gates.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "selectors/gates_trained.h"
+#include "selectors/parts.h"
 #include <math.h>
 #include <string.h>
 
 static void gates_place(Gates *g, Arena *ar) {
-    const Backend *be = g->start->be;
-    const Config *c = &g->start->c;
+    const Backend *be = g->stage1_student->be;
+    const Config *c = &g->stage1_student->c;
     const size_t n = (size_t)g->sp.N * c->C;
     g->soft = arena_take(ar, n, be->real_size);
     g->lin = arena_take(ar, n, be->real_size);
@@ -16,17 +18,17 @@ static void gates_place(Gates *g, Arena *ar) {
 }
 
 static int gates_start(Gates *g, Err *e) {
-    Backend *be = g->start->be;
-    const Config *c = &g->start->c;
+    Backend *be = g->stage1_student->be;
+    const Config *c = &g->stage1_student->c;
     const size_t w = (size_t)c->C * c->H * c->D + c->C; // an output projection and its bias
     Arena ar = {0};
     TRY(mem_alloc(&g->host, (2 * w + (size_t)c->L * (c->H + 1)) * sizeof(double), "gate derivatives", e));
     g->w_host = g->host;
     g->dw_host = g->w_host + w;
     g->slope = g->dw_host + w;
-    TRY(pass_open(&g->sp, g->start, g->heldout->B, g->heldout->T, PASS_TRAIN | PASS_KEEP, e));
+    TRY(pass_open(&g->sp, g->stage1_student, g->heldout->B, g->heldout->T, PASS_TRAIN | PASS_KEEP, e));
     TRY(pass_open(&g->tp, g->teacher, g->heldout->B, g->heldout->T, PASS_TRAIN | PASS_KEEP, e));
-    TRY(loss_open(&g->loss, g->start, g->teacher->c.C, g->sp.N, e));
+    TRY(loss_open(&g->loss, g->stage1_student, g->teacher->c.C, g->sp.N, e));
     gates_place(g, &ar);
     const size_t bytes = ar.used;
     TRY(be->alloc(be, &g->mem, bytes, "gate scratch", e));
@@ -36,15 +38,15 @@ static int gates_start(Gates *g, Err *e) {
     return OK;
 }
 
-int gates_open(Gates *g, Model *teacher, Model *start, Heldout *heldout, Err *e) {
-    *g = (Gates){.teacher = teacher, .start = start, .heldout = heldout};
+int gates_open(Gates *g, Model *teacher, Model *stage1_student, Heldout *heldout, Err *e) {
+    *g = (Gates){.teacher = teacher, .stage1_student = stage1_student, .heldout = heldout};
     const int rc = gates_start(g, e);
     if (rc) gates_close(g);
     return rc;
 }
 
 void gates_close(Gates *g) {
-    if (g->mem) g->start->be->release(g->start->be, g->mem);
+    if (g->mem) g->stage1_student->be->release(g->stage1_student->be, g->mem);
     loss_close(&g->loss);
     pass_close(&g->tp);
     pass_close(&g->sp);
@@ -54,11 +56,11 @@ void gates_close(Gates *g) {
 
 /* y_l = (1 - a) linear + a softmax, both kept for the derivative. */
 static void gated_mixer(Gates *g, int l, double a, Real *y) {
-    Backend *be = g->start->be;
+    Backend *be = g->stage1_student->be;
     const Mixer *mix = mixer_at(g->teacher->c.mixer[l]);
-    const size_t n = (size_t)g->sp.N * g->start->c.C;
+    const size_t n = (size_t)g->sp.N * g->stage1_student->c.C;
     mix->forward(mix, layer_call(g->teacher, &g->tp, l), &g->tp.layer[l].mix, g->soft, g->sp.layer[l].n1);
-    layer_mixer(g->start, &g->sp, l, a == 0 ? y : g->lin);
+    layer_mixer(g->stage1_student, &g->sp, l, a == 0 ? y : g->lin);
     if (a == 0) return;
     be->zero(be, y, n * be->real_size);
     be->op->accumulate(y, g->lin, 1 - a, n);
@@ -66,7 +68,7 @@ static void gated_mixer(Gates *g, int l, double a, Real *y) {
 }
 
 static void gates_forward(Gates *g, const double *a) {
-    Model *m = g->start;
+    Model *m = g->stage1_student;
     Pass *p = &g->sp;
     const int L = m->c.L;
     model_embed(m, p, p->layer[0].x);
@@ -81,8 +83,8 @@ static void gates_forward(Gates *g, const double *a) {
 /* slope (H+1) += sign * <dy, W o + b>, by heads of o (N,H*D). */
 static int slope_add(Gates *g, const Real *o, const Param *w, const Param *bias, const Real *dy, double sign,
                      double *slope, Err *e) {
-    Backend *be = g->start->be;
-    const Config *c = &g->start->c;
+    Backend *be = g->stage1_student->be;
+    const Config *c = &g->stage1_student->c;
     const int Q = c->H * c->D;
     const size_t n = (size_t)c->C * Q;
     Wide *db = wide_at(be, g->dw, n);
@@ -109,7 +111,7 @@ static void gated_backward(Gates *g, Model *m, Pass *p, int l, double s, const R
 }
 
 static int gates_backward(Gates *g, const double *a, Err *e) {
-    Model *m = g->start, *t = g->teacher;
+    Model *m = g->stage1_student, *t = g->teacher;
     Backend *be = m->be;
     Pass *p = &g->sp;
     const size_t n = (size_t)p->N * m->c.C;
@@ -139,12 +141,12 @@ static int gates_run(Gates *g, Side side, uint64_t index, int64_t key, const dou
     const Real *xt;
     TRY(batch_text(&h->batch, &h->data, side, index, e));
     TRY(teacher_hidden(&h->teacher, key, h->batch.ids, start, &xt, e));
-    TRY(pass_input(&g->sp, g->start, h->batch.ids, start, e));
+    TRY(pass_input(&g->sp, g->stage1_student, h->batch.ids, start, e));
     TRY(pass_input(&g->tp, t, h->batch.ids, start, e));
     gates_forward(g, a);
-    TRY(loss_kl(&g->loss, g->start, &g->sp, xt, t->c.C, params_head(&t->p)->w, 1, NULL, 1, kl, NULL, e));
+    TRY(loss_kl(&g->loss, g->stage1_student, &g->sp, xt, t->c.C, params_head(&t->p)->w, 1, NULL, 1, kl, NULL, e));
     TRY(gates_backward(g, a, e));
-    return g->start->be->sync(g->start->be, e);
+    return g->stage1_student->be->sync(g->stage1_student->be, e);
 }
 
 int gates_batch(Gates *g, int i, const double *a, double *kl, Err *e) {
@@ -157,8 +159,8 @@ int gates_training_batch(Gates *g, uint64_t index, const double *a, double *kl, 
 
 /* rows += -slope * weight of batch i */
 static void rows_add(const Gates *g, LayerScore *rows, int i, double weight) {
-    const int H = g->start->c.H;
-    for (int l = 0; l < g->start->c.L; l++) {
+    const int H = g->stage1_student->c.H;
+    for (int l = 0; l < g->stage1_student->c.L; l++) {
         const double *slope = g->slope + (size_t)l * (H + 1);
         rows[l].heads = H < SCORE_HEADS ? H : SCORE_HEADS;
         for (int k = 0; k <= H; k++) rows[l].batch_kl[i] -= weight * slope[k];
@@ -170,23 +172,24 @@ static int gates_all(Gates *g, LayerScore *rows, const int *keep, int nodes, int
     double a[MAX_LAYERS], kl;
     for (int i = done; i < g->heldout->batches; i++) {
         for (int k = 0; k < (nodes ? nodes : 1); k++) {
-            for (int l = 0; l < g->start->c.L; l++) a[l] = nodes ? (2 * k + 1) / (2.0 * nodes) : keep && keep[l];
+            for (int l = 0; l < g->stage1_student->c.L; l++)
+                a[l] = nodes ? (2 * k + 1) / (2.0 * nodes) : keep && keep[l];
             TRY(gates_batch(g, i, a, &kl, e));
             rows_add(g, rows, i, nodes ? 1.0 / nodes : 1);
         }
-        TRY(partial_unit(partial, rows, g->start->c.L, i + 1, e));
+        TRY(partial_unit(partial, rows, g->stage1_student->c.L, i + 1, e));
     }
     return OK;
 }
 
-int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep, int nodes, Heldout *heldout,
+int gates_scores(LayerScore *rows, Model *teacher, Model *stage1_student, const int *keep, int nodes, Heldout *heldout,
                  Partial *partial, Err *e) {
     Gates g;
     Partial none = {0}, *k = partial ? partial : &none;
-    const int L = start->c.L, passes = nodes ? nodes : 1;
+    const int L = stage1_student->c.L, passes = nodes ? nodes : 1;
     int done;
     TRY(partial_begin(k, rows, L, &done, e));
-    TRY(gates_open(&g, teacher, start, heldout, e));
+    TRY(gates_open(&g, teacher, stage1_student, heldout, e));
     const int rc = gates_all(&g, rows, keep, nodes, done, k, e);
     gates_close(&g);
     if (rc) return rc;
@@ -195,3 +198,40 @@ int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep
     score_rank(rows, L);
     return OK;
 }
+
+/* ---------------------------------------------------------------- the family */
+
+static int gates_round(const SelectInput *in, const int *picked, int pick, int nodes, LayerScore *rows, Err *e) {
+    char name[64];
+    Partial partial = partial_of(in, pick, name);
+    return gates_scores(rows, in->teacher, in->stage1_student, picked, nodes, in->heldout, &partial, e);
+}
+
+static int round_gates(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
+    return gates_round(in, picked, pick, 0, rows, e);
+}
+static int score_gates(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    return gates_round(in, NULL, 0, s->kind, rows, e);
+}
+static int score_gates_greedy(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    (void)s;
+    return greedy(in, round_gates, rows, e);
+}
+static int score_gates_trained(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    char name[64];
+    Partial partial = partial_of(in, 0, name);
+    (void)s;
+    return gates_train(rows, in->teacher, in->stage1_student, in->K, GATES_STEPS, in->heldout, &partial, e);
+}
+
+static const Selector gates[] = {
+    {NULL, "gates", "slope of the KL when softmax is mixed into the linear student",
+     "-dKL/da at a = 0 (nats per token)", NEEDS_STUDENT, score_gates, choose_own, NULL, 0},
+    {"path", "path_gates", "the same slope averaged along the path to the teacher",
+     "-dKL/da along the path (nats per token)", NEEDS_STUDENT, score_gates, choose_own, NULL, PATH_NODES},
+    {"greedy", "gates_greedy", "gates, scored anew after each pick", "-dKL/da given the picks before (nats per token)",
+     NEEDS_STUDENT | NEEDS_K, score_gates_greedy, choose_own, NULL, 0},
+    {"trained", "gates_trained", "the same gates trained together, K of them open",
+     "gate after training (0: linear, 1: softmax)", NEEDS_STUDENT | NEEDS_K, score_gates_trained, choose_own, NULL, 0},
+};
+const SelectorFamily family_gates = {.name = "gates", FAMILY(gates)};

@@ -16,8 +16,10 @@
 #include "method/loss.h"
 #include "selectors/partial.h"
 
+enum { PATH_NODES = 8 }; /* of selector gates:path */
+
 typedef struct Gates {
-    Model *teacher, *start;
+    Model *teacher, *stage1_student;
     Heldout *heldout;
     Pass sp, tp; /* the student's activations; those of the teacher's mixers on the student's inputs */
     Loss loss;
@@ -28,7 +30,7 @@ typedef struct Gates {
     void *mem, *host;
 } Gates;
 
-int gates_open(Gates *g, Model *teacher, Model *start, Heldout *heldout, Err *e);
+int gates_open(Gates *g, Model *teacher, Model *stage1_student, Heldout *heldout, Err *e);
 void gates_close(Gates *g);
 /* KL of held-out batch i with gates a (L), and g->slope. */
 int gates_batch(Gates *g, int i, const double *a, double *kl, Err *e);
@@ -37,7 +39,7 @@ int gates_training_batch(Gates *g, uint64_t index, const double *a, double *kl, 
 /* nodes 0: at a point, keep (L or NULL) says which gates stand at 1 (their score is NAN); nodes > 0:
  * along the path, keep is not read.
  * Fills rows as swap_scores does, and head[] (as many as SCORE_HEADS holds); partial as there. */
-int gates_scores(LayerScore *rows, Model *teacher, Model *start, const int *keep, int nodes, Heldout *heldout,
+int gates_scores(LayerScore *rows, Model *teacher, Model *stage1_student, const int *keep, int nodes, Heldout *heldout,
                  Partial *partial, Err *e);
 
 #endif

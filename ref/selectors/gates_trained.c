@@ -30,7 +30,7 @@ void gates_project(double *theta, double *a, int L, double K) {
 
 /* One step on training batch `step`. */
 static int train_step(Gates *g, LayerScore *rows, double *a, double K, int step, Err *e) {
-    const int L = g->start->c.L, H = g->start->c.H;
+    const int L = g->stage1_student->c.L, H = g->stage1_student->c.H;
     double kl, theta[MAX_LAYERS];
     TRY(gates_training_batch(g, (uint64_t)step, a, &kl, e));
     for (int l = 0; l < L; l++) {
@@ -48,7 +48,7 @@ static int train_step(Gates *g, LayerScore *rows, double *a, double K, int step,
 }
 
 static int train_all(Gates *g, LayerScore *rows, double K, int done, int steps, Partial *partial, Err *e) {
-    const int L = g->start->c.L;
+    const int L = g->stage1_student->c.L;
     double a[MAX_LAYERS], theta[MAX_LAYERS] = {0};
     if (!done) gates_project(theta, a, L, K); // all a = K / L
     for (int l = 0; l < L; l++) {
@@ -68,16 +68,16 @@ static int train_all(Gates *g, LayerScore *rows, double K, int done, int steps, 
     return OK;
 }
 
-int gates_train(LayerScore *rows, Model *teacher, Model *start, int K, int steps, Heldout *heldout, Partial *partial,
-                Err *e) {
+int gates_train(LayerScore *rows, Model *teacher, Model *stage1_student, int K, int steps, Heldout *heldout,
+                Partial *partial, Err *e) {
     Gates g;
     Partial none = {0}, *k = partial ? partial : &none;
-    const int L = start->c.L;
+    const int L = stage1_student->c.L;
     // a gate of exactly 0 or 1 does not train
     const double budget = fmin(fmax(K, 0.5), L - 0.5);
     int done;
     TRY(partial_begin(k, rows, L, &done, e));
-    TRY(gates_open(&g, teacher, start, heldout, e));
+    TRY(gates_open(&g, teacher, stage1_student, heldout, e));
     const int rc = train_all(&g, rows, budget, done, steps, k, e);
     gates_close(&g);
     if (rc) return rc;

@@ -2,6 +2,7 @@
 #include "selectors/smart.h"
 #include "base/mem.h"
 #include "model/config.h"
+#include "selectors/parts.h"
 #include <math.h>
 #include <string.h>
 
@@ -103,3 +104,16 @@ void distance_select(const double *score, int L, int K, double strength, double 
         for (int l = 0; l < L; l++) z[l] -= strength * exp(-fabs((double)(l - best)) / width);
     }
 }
+
+static int choose_distance(const SelectInput *in, int *keep, Err *e) {
+    double s[MAX_LAYERS];
+    (void)e;
+    for (int l = 0; l < in->L; l++) s[l] = in->score[l].score;
+    distance_select(s, in->L, in->K, in->own.distance_strength, in->own.distance_width, keep, NULL);
+    return OK;
+}
+
+static const Selector distance[] = {{NULL, "distance", "ga_s2 with a penalty on neighbours of chosen layers",
+                                     "-KL to the teacher (nats per token)", NEEDS_SCORES, NULL, choose_distance, NULL,
+                                     0}};
+const SelectorFamily family_distance = {.name = "distance", FAMILY(distance)};

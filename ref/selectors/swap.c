@@ -3,12 +3,14 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "method/loss.h"
+#include "selectors/parts.h"
+#include "selectors/smart.h"
 #include <math.h>
 #include <string.h>
 
 typedef struct {
     SwapKind kind;
-    Model *base, *other; /* whose stack is run; where swapped mixers come from, NULL: they say nothing */
+    Model *base, *other; /* source stack is run; where swapped mixers come from, NULL: they say nothing */
     const int *keep;     /* layers that are always other's */
     Heldout *heldout;
     Pass bp, op;
@@ -19,20 +21,20 @@ typedef struct {
     const Real *xt; /* the teacher's last hidden state of this batch */
 } Swap;
 
-typedef enum { OWN, OTHERS } Whose;
+typedef enum { OF_BASE, OF_OTHER } Source;
 
 static Real *prefix_at(const Swap *s, int l) {
     return real_at(s->base->be, s->prefix, (size_t)l * s->bp.N * s->base->c.C);
 }
 
 /* One layer of base with its own mixer, the other's, or none. out may be x. */
-static void layer_run(Swap *s, int l, Whose whose, const Real *x, Real *out) {
+static void layer_run(Swap *s, int l, Source source, const Real *x, Real *out) {
     Model *m = s->base;
     Backend *be = m->be;
     Pass *p = &s->bp;
     const size_t n = (size_t)p->N * m->c.C;
     layer_norm_in(m, p, l, x);
-    if (whose == OWN) layer_mixer(m, p, l, p->mix_out);
+    if (source == OF_BASE) layer_mixer(m, p, l, p->mix_out);
     else if (!s->other) be->zero(be, p->mix_out, n * be->real_size);
     else {
         const Mixer *mix = mixer_at(s->other->c.mixer[l]);
@@ -41,7 +43,7 @@ static void layer_run(Swap *s, int l, Whose whose, const Real *x, Real *out) {
     layer_mlp(m, p, l, x, p->mix_out, out);
 }
 
-static Whose whose_at(const Swap *s, int l) { return s->keep && s->keep[l] ? OTHERS : OWN; }
+static Source source_at(const Swap *s, int l) { return s->keep && s->keep[l] ? OF_OTHER : OF_BASE; }
 
 /* Measure of the residual stream x at the end of the stack; first: without a swap. */
 static int swap_measure(Swap *s, const Real *x, int first, double *v, Err *e) {
@@ -72,12 +74,12 @@ static int swap_batch(Swap *s, int i, LayerScore *rows, Err *e) {
     if (s->other) TRY(pass_input(&s->op, s->other, h->batch.ids, start, e));
     model_embed(m, &s->bp, s->prefix);
     for (int l = 0; l < L; l++)
-        layer_run(s, l, whose_at(s, l), prefix_at(s, l), l + 1 < L ? prefix_at(s, l + 1) : s->x);
+        layer_run(s, l, source_at(s, l), prefix_at(s, l), l + 1 < L ? prefix_at(s, l + 1) : s->x);
     TRY(swap_measure(s, s->x, 1, &base, e));
     for (int l = 0; l < L; l++) {
-        if (whose_at(s, l) == OTHERS) continue;
-        layer_run(s, l, OTHERS, prefix_at(s, l), s->x);
-        for (int k = l + 1; k < L; k++) layer_run(s, k, whose_at(s, k), s->x, s->x);
+        if (source_at(s, l) == OF_OTHER) continue;
+        layer_run(s, l, OF_OTHER, prefix_at(s, l), s->x);
+        for (int k = l + 1; k < L; k++) layer_run(s, k, source_at(s, k), s->x, s->x);
         TRY(swap_measure(s, s->x, 0, &v, e));
         rows[l].batch_kl[i] = s->kind == SWAP_ADD ? base - v : v - base;
     }
@@ -114,13 +116,13 @@ static void swap_close(Swap *s) {
     pass_close(&s->bp);
 }
 
-int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout,
-                Partial *partial, Err *e) {
+int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *stage1_student, const int *keep,
+                Heldout *heldout, Partial *partial, Err *e) {
     const int L = teacher->c.L, add = kind == SWAP_ADD;
     Partial none = {0}, *k = partial ? partial : &none;
     int done;
-    Swap s = {.kind = kind, .base = add ? start : teacher, .keep = add ? keep : NULL, .heldout = heldout};
-    s.other = add ? teacher : kind == SWAP_REMOVE ? start : NULL;
+    Swap s = {.kind = kind, .base = add ? stage1_student : teacher, .keep = add ? keep : NULL, .heldout = heldout};
+    s.other = add ? teacher : kind == SWAP_REMOVE ? stage1_student : NULL;
     TRY(partial_begin(k, rows, L, &done, e));
     int rc = swap_open(&s, e);
     for (int i = done; i < heldout->batches && !rc; i++) {
@@ -128,8 +130,55 @@ int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, c
         if (!rc) rc = partial_unit(k, rows, L, i + 1, e);
     }
     swap_close(&s);
-    for (int l = 0; l < L && !rc; l++) score_finish(&rows[l], l, whose_at(&s, l) == OTHERS ? 0 : heldout->batches);
+    for (int l = 0; l < L && !rc; l++) score_finish(&rows[l], l, source_at(&s, l) == OF_OTHER ? 0 : heldout->batches);
     if (!rc) score_share(rows, L, (int64_t)heldout->batches * heldout->B * heldout->T, partial_seconds(k));
     if (!rc) score_rank(rows, L);
     return rc;
 }
+
+/* ---------------------------------------------------------------- families swap, bypass, smart */
+
+static int swap_round(const SelectInput *in, SwapKind kind, const int *picked, int pick, LayerScore *rows, Err *e) {
+    char name[64];
+    Partial partial = partial_of(in, pick, name);
+    return swap_scores(rows, kind, in->teacher, in->stage1_student, picked, in->heldout, &partial, e);
+}
+static int round_swap(const SelectInput *in, const int *picked, int pick, LayerScore *rows, Err *e) {
+    return swap_round(in, SWAP_ADD, picked, pick, rows, e);
+}
+static int score_swap(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    return swap_round(in, (SwapKind)s->kind, NULL, 0, rows, e);
+}
+static int score_swap_greedy(const Selector *s, const SelectInput *in, LayerScore *rows, Err *e) {
+    (void)s;
+    return greedy(in, round_swap, rows, e);
+}
+
+static const Selector swap[] = {
+    {NULL, "swap", "forward-only one-swap KL", "fall of the KL (nats per token)", NEEDS_STUDENT, score_swap, choose_own,
+     NULL, SWAP_ADD},
+    {"remove", "swap_remove", "forward-only KL of the teacher with this layer linear",
+     "KL to the teacher (nats per token)", NEEDS_STUDENT, score_swap, choose_own, NULL, SWAP_REMOVE},
+    {"greedy", "swap_greedy", "swap, scored anew after each pick",
+     "fall of the KL given the picks before (nats per token)", NEEDS_STUDENT | NEEDS_K, score_swap_greedy, choose_own,
+     NULL, 0},
+};
+const SelectorFamily family_swap = {.name = "swap", FAMILY(swap)};
+
+static const Selector bypass[] = {
+    {"ppl", "ppl", "rise of the text's cross-entropy when the teacher's mixer is bypassed",
+     "rise of the text loss (nats per token)", NEEDS_STUDENT, score_swap, choose_own, NULL, SWAP_PPL},
+    {"mse", "act_mse", "change of the teacher's last hidden state when its mixer is bypassed",
+     "mean squared change of the last hidden state", NEEDS_STUDENT, score_swap, choose_own, NULL, SWAP_MSE},
+};
+const SelectorFamily family_bypass = {.name = "bypass", FAMILY(bypass)};
+
+static int choose_smart(const SelectInput *in, int *keep, Err *e) {
+    double s[MAX_LAYERS];
+    for (int l = 0; l < in->L; l++) s[l] = in->rows[l].score;
+    return smart_select(s, in->L, in->K, keep, e);
+}
+static const Selector smart[] = {{NULL, "smart", "forward-only one-swap KL under SMART's spacing rule",
+                                  "fall of the KL (nats per token)", NEEDS_STUDENT, score_swap, choose_smart, NULL,
+                                  SWAP_ADD}};
+const SelectorFamily family_smart = {.name = "smart", FAMILY(smart)};

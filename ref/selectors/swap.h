@@ -19,10 +19,10 @@ typedef enum {
 } SwapKind;
 
 /* Fills rows (L): score, se (over held-out batches), batch_kl (the score of every batch), rank, and each layer's share
- * of tokens and seconds. start: the stage-1 student (ADD, REMOVE; else may be NULL). keep (L or NULL):
+ * of tokens and seconds. stage1_student: the stage-1 student (ADD, REMOVE; else may be NULL). keep (L or NULL):
  * layers that are softmax already (ADD): their score is NAN, their rank the last. partial:
  * where a stopped call goes on, batch by batch; NULL: nowhere. */
-int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *start, const int *keep, Heldout *heldout,
-                Partial *partial, Err *e);
+int swap_scores(LayerScore *rows, SwapKind kind, Model *teacher, Model *stage1_student, const int *keep,
+                Heldout *heldout, Partial *partial, Err *e);
 
 #endif

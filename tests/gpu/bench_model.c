@@ -53,11 +53,11 @@ static int row_run(const Row *r, Backend *be, void (*fill)(void *, size_t), doub
     double seconds = 0;
     char table[512];
     TRY(plan(&p, be, r, e));
-    const size_t before = be->room ? be->room(be) : 0;
+    const size_t before = be->free_memory ? be->free_memory(be) : 0;
     const BenchStep s = bench_step(&step, r->kind, &r->c, NULL, mixer_find("gdn_v4"), be, r->B, r->T, 1);
     step.fill = fill;
     int rc = s.open(s.ctx, e);
-    const size_t held = before - (be->room ? be->room(be) : 0);
+    const size_t held = before - (be->free_memory ? be->free_memory(be) : 0);
     if (!rc) rc = median_seconds(&s, be, repeat, &seconds, e);
     s.close(s.ctx);
     if (rc) return rc;

@@ -1,5 +1,5 @@
-/* drills.c - see drills.h. */
-#include "eval/drills.h"
+/* diagnostic_tasks.c - see diagnostic_tasks.h. */
+#include "eval/diagnostic_tasks.h"
 #include "base/mem.h"
 #include "method/distill.h"
 #include "model/generate.h"
@@ -36,7 +36,7 @@ static int pairs_of(int pairs) { return pairs < 3 ? 3 : pairs > MOST ? MOST : pa
 /* ---------------------------------------------------------------- AR, AR-MH, retrieval */
 
 /* parent: the earlier key that stands as this one's value, -1 for none. */
-static void ask_sum(DrillSample *s, Rng *r, Word *w, const int *value, const int *parent, int n, int must,
+static void ask_sum(DiagnosticSample *s, Rng *r, Word *w, const int *value, const int *parent, int n, int must,
                     const char *end) {
     int pick[3];
     for (int i = 0; i < 3; i++) {
@@ -56,7 +56,7 @@ static void ask_sum(DrillSample *s, Rng *r, Word *w, const int *value, const int
         }
 }
 
-static int make_ar(DrillSample *s, Rng *r, int pairs, Err *e) {
+static int make_ar(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     Word w[MOST];
     int value[MOST], parent[MOST];
     const int n = pairs_of(pairs);
@@ -73,7 +73,7 @@ static int make_ar(DrillSample *s, Rng *r, int pairs, Err *e) {
 }
 
 /* With probability 0.4 a key's value is an earlier key, no deeper than two; one asked key is always such. */
-static int make_ar_mh(DrillSample *s, Rng *r, int pairs, Err *e) {
+static int make_ar_mh(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     Word w[MOST];
     int value[MOST], depth[MOST], parent[MOST], alias = -1;
     const int n = pairs_of(pairs);
@@ -95,7 +95,7 @@ static int make_ar_mh(DrillSample *s, Rng *r, int pairs, Err *e) {
     return OK;
 }
 
-static int make_retrieval(DrillSample *s, Rng *r, int pairs, Err *e) {
+static int make_retrieval(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     Word w[MOST];
     int value[MOST];
     const int n = pairs_of(pairs);
@@ -113,9 +113,11 @@ static int make_retrieval(DrillSample *s, Rng *r, int pairs, Err *e) {
     return OK;
 }
 
-static int right_substring(const DrillSample *s, const char *output) { return strstr(output, s->answer.text) != NULL; }
+static int right_substring(const DiagnosticSample *s, const char *output) {
+    return strstr(output, s->answer.text) != NULL;
+}
 
-static int right_integer(const DrillSample *s, const char *output) {
+static int right_integer(const DiagnosticSample *s, const char *output) {
     while (*output && !isdigit((unsigned char)*output)) output++;
     return *output && strtol(output, NULL, 10) == strtol(s->answer.text, NULL, 10);
 }
@@ -123,7 +125,7 @@ static int right_integer(const DrillSample *s, const char *output) {
 /* ---------------------------------------------------------------- VT */
 
 /* X1 = number, X2 = X1, X3 = X2; the same with Y; as many noise lines; all shuffled. */
-static int make_vt(DrillSample *s, Rng *r, int pairs, Err *e) {
+static int make_vt(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     enum { LINES = 12 };
     char line[LINES][48];
     int order[LINES];
@@ -150,7 +152,7 @@ static int make_vt(DrillSample *s, Rng *r, int pairs, Err *e) {
 }
 
 /* X1, X2, X3 all named, and no Y variable. */
-static int right_vt(const DrillSample *s, const char *output) {
+static int right_vt(const DiagnosticSample *s, const char *output) {
     (void)s;
     return strstr(output, "X1") && strstr(output, "X2") && strstr(output, "X3") && !strstr(output, "Y1") &&
            !strstr(output, "Y2") && !strstr(output, "Y3");
@@ -158,7 +160,7 @@ static int right_vt(const DrillSample *s, const char *output) {
 
 /* ---------------------------------------------------------------- CWE, FWE */
 
-static int list_shuffled(DrillSample *s, Rng *r, Word *w, const int *count, int n, Err *e) {
+static int list_shuffled(DiagnosticSample *s, Rng *r, Word *w, const int *count, int n, Err *e) {
     int total = 0, k = 0;
     void *mem;
     for (int i = 0; i < n; i++) total += count[i];
@@ -173,7 +175,7 @@ static int list_shuffled(DrillSample *s, Rng *r, Word *w, const int *count, int 
     return OK;
 }
 
-static int make_cwe(DrillSample *s, Rng *r, int pairs, Err *e) {
+static int make_cwe(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     Word w[110];
     int count[110];
     (void)pairs;
@@ -187,7 +189,7 @@ static int make_cwe(DrillSample *s, Rng *r, int pairs, Err *e) {
 }
 
 /* 400 words, counts proportional to rank^-2 over 100 ranks. The three most frequent differ by tens. */
-static int make_fwe(DrillSample *s, Rng *r, int pairs, Err *e) {
+static int make_fwe(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     enum { N = 100, ALL = 400 };
     Word w[N];
     int count[N];
@@ -208,7 +210,7 @@ static int make_fwe(DrillSample *s, Rng *r, int pairs, Err *e) {
 
 /* The first n list words of the output, one after another into dst with a blank behind each;
  * returns how many there were. */
-static int listed(const DrillSample *s, const char *output, int n, Word *dst) {
+static int listed(const DiagnosticSample *s, const char *output, int n, Word *dst) {
     int found = 0;
     while (*output && found < n) {
         size_t len = 0;
@@ -227,7 +229,7 @@ static int listed(const DrillSample *s, const char *output, int n, Word *dst) {
     return found;
 }
 
-static int right_listed(const DrillSample *s, const char *output, int n, int ordered) {
+static int right_listed(const DiagnosticSample *s, const char *output, int n, int ordered) {
     Word got[10];
     char want[WORD + 96];
     const char *answer = s->answer.text;
@@ -243,12 +245,12 @@ static int right_listed(const DrillSample *s, const char *output, int n, int ord
     }
     return 1;
 }
-static int right_cwe(const DrillSample *s, const char *output) { return right_listed(s, output, 10, 0); }
-static int right_fwe(const DrillSample *s, const char *output) { return right_listed(s, output, 3, 1); }
+static int right_cwe(const DiagnosticSample *s, const char *output) { return right_listed(s, output, 10, 0); }
+static int right_fwe(const DiagnosticSample *s, const char *output) { return right_listed(s, output, 3, 1); }
 
 /* ---------------------------------------------------------------- phone book */
 
-static int make_phone_book(DrillSample *s, Rng *r, int pairs, Err *e) {
+static int make_phone_book(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     Word w[60];
     long long number[30];
     const int n = 8 + (int)rng_below(r, 23);
@@ -272,7 +274,7 @@ static int make_phone_book(DrillSample *s, Rng *r, int pairs, Err *e) {
     return OK;
 }
 
-static int right_line(const DrillSample *s, const char *output) {
+static int right_line(const DiagnosticSample *s, const char *output) {
     while (*output == ' ' || *output == '\n') output++;
     size_t len = strcspn(output, "\n");
     while (len && output[len - 1] == ' ') len--;
@@ -281,22 +283,22 @@ static int right_line(const DrillSample *s, const char *output) {
 
 /* ---------------------------------------------------------------- the table, and answers */
 
-static const DrillKind KINDS[DRILLS] = {{"ar", make_ar, right_substring},
-                                        {"ar_mh", make_ar_mh, right_substring},
-                                        {"vt", make_vt, right_vt},
-                                        {"cwe", make_cwe, right_cwe},
-                                        {"fwe", make_fwe, right_fwe},
-                                        {"phone_book", make_phone_book, right_line},
-                                        {"retrieval", make_retrieval, right_integer}};
+static const DiagnosticTask KINDS[DIAGNOSTIC_TASKS] = {{"ar", make_ar, right_substring},
+                                                       {"ar_mh", make_ar_mh, right_substring},
+                                                       {"vt", make_vt, right_vt},
+                                                       {"cwe", make_cwe, right_cwe},
+                                                       {"fwe", make_fwe, right_fwe},
+                                                       {"phone_book", make_phone_book, right_line},
+                                                       {"retrieval", make_retrieval, right_integer}};
 
-const DrillKind *drill_at(int i) { return i >= 0 && i < DRILLS ? &KINDS[i] : NULL; }
-const DrillKind *drill_find(const char *name) {
-    for (int i = 0; i < DRILLS; i++)
+const DiagnosticTask *diagnostic_at(int i) { return i >= 0 && i < DIAGNOSTIC_TASKS ? &KINDS[i] : NULL; }
+const DiagnosticTask *diagnostic_find(const char *name) {
+    for (int i = 0; i < DIAGNOSTIC_TASKS; i++)
         if (!strcmp(KINDS[i].name, name)) return &KINDS[i];
     return NULL;
 }
 
-void drill_free(DrillSample *s) {
+void diagnostic_free(DiagnosticSample *s) {
     textbuf_free(&s->prompt);
     textbuf_free(&s->answer);
     textbuf_free(&s->words);
@@ -304,7 +306,7 @@ void drill_free(DrillSample *s) {
 }
 
 /* How often a line stands in the prompt, not as a part of a longer word or number. */
-static int times(const DrillSample *s, const char *line, size_t n) {
+static int times(const DiagnosticSample *s, const char *line, size_t n) {
     int k = 0;
     const char *begin = s->prompt.text, *end = begin + s->prompt.len;
     for (const char *p = begin; p + n <= end; p++)
@@ -318,7 +320,7 @@ static int line_in(const TextBuf *list, const char *line, size_t n) {
     return 0;
 }
 
-static int answerable(const DrillSample *s) {
+static int answerable(const DiagnosticSample *s) {
     int least = INT_MAX;
     for (const char *p = s->evidence.text; *p; p += strcspn(p, "\n") + 1) {
         const int k = times(s, p, strcspn(p, "\n"));
@@ -331,12 +333,12 @@ static int answerable(const DrillSample *s) {
     return least > 0;
 }
 
-int drill_sample(DrillSample *s, const DrillKind *k, const DrillOptions *o, int i, Err *e) {
+int diagnostic_sample(DiagnosticSample *s, const DiagnosticTask *k, const DiagnosticOptions *o, int i, Err *e) {
     Rng r;
     uint64_t which = 0;
     memset(s, 0, sizeof *s);
     // a task that is not in the table draws its own
-    while (which < DRILLS && strcmp(KINDS[which].name, k->name)) which++;
+    while (which < DIAGNOSTIC_TASKS && strcmp(KINDS[which].name, k->name)) which++;
     rng_seed3(&r, o->seed ^ 0x7461736b, which, (uint64_t)i);
     TRY(k->make(s, &r, o->pairs, e));
     textbuf_puts(&s->words, ""); // so that there is a text
@@ -374,8 +376,8 @@ static int answer_ids(Model *m, const Ids *prompt, int new_tokens, Ids *out, Err
     return rc;
 }
 
-static int drill_answer(const DrillKind *k, const DrillSample *s, Model *m, const Tokenizer *t, int new_tokens,
-                        int *right, int64_t *tokens, Err *e) {
+static int diagnostic_answer(const DiagnosticTask *k, const DiagnosticSample *s, Model *m, const Tokenizer *t,
+                             int new_tokens, int *right, int64_t *tokens, Err *e) {
     Ids prompt = {0}, out = {0};
     char *text = NULL;
     size_t len = 0;
@@ -390,14 +392,14 @@ static int drill_answer(const DrillKind *k, const DrillSample *s, Model *m, cons
     return rc;
 }
 
-int drill_accuracy(const DrillKind *k, Model *m, const Tokenizer *t, const DrillOptions *o, double *accuracy,
-                   int64_t *tokens, Err *e) {
+int diagnostic_accuracy(const DiagnosticTask *k, Model *m, const Tokenizer *t, const DiagnosticOptions *o,
+                        double *accuracy, int64_t *tokens, Err *e) {
     int all = 0;
     for (int i = 0; i < o->samples; i++) {
-        DrillSample s;
-        int right = 0, rc = drill_sample(&s, k, o, i, e);
-        if (!rc) rc = drill_answer(k, &s, m, t, o->new_tokens, &right, tokens, e);
-        drill_free(&s);
+        DiagnosticSample s;
+        int right = 0, rc = diagnostic_sample(&s, k, o, i, e);
+        if (!rc) rc = diagnostic_answer(k, &s, m, t, o->new_tokens, &right, tokens, e);
+        diagnostic_free(&s);
         if (rc) return rc;
         all += right;
     }
@@ -417,15 +419,15 @@ static int mute_visit(void *ctx, const ParamInfo *info, Param *slot) {
     return OK;
 }
 
-int drill_without(const DrillKind *k, Model *teacher, const Tokenizer *t, const DrillOptions *o, int layer,
-                  double *accuracy, int64_t *tokens, Err *e) {
+int diagnostic_ablated(const DiagnosticTask *k, Model *teacher, const Tokenizer *t, const DiagnosticOptions *o,
+                       int layer, double *accuracy, int64_t *tokens, Err *e) {
     int all[MAX_LAYERS];
     Model m;
     for (int l = 0; l < teacher->c.L; l++) all[l] = 1;
     TRY(hybrid_open(&m, teacher, teacher, all, GRAD_NONE, e));
     Mute mute = {&m, layer};
     params_walk(&m.c, &m.p, mute_visit, &mute);
-    const int rc = drill_accuracy(k, &m, t, o, accuracy, tokens, e);
+    const int rc = diagnostic_accuracy(k, &m, t, o, accuracy, tokens, e);
     model_close(&m);
     return rc;
 }

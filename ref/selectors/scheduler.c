@@ -1,5 +1,5 @@
-/* race.c - one scheduler for scoring runs. See race.h. */
-#include "selectors/race.h"
+/* scheduler.c - one scheduler for scoring runs. See scheduler.h. */
+#include "selectors/scheduler.h"
 #include "base/mem.h"
 #include <math.h>
 #include <stddef.h>
@@ -8,16 +8,16 @@
 
 typedef struct {
     const Scoring *s;
-    const RaceOptions *o;
+    const SchedulerOptions *o;
     const int *keep;
     const char *name;
     Memo *memo;
     int alive[MAX_LAYERS], n, living, rounds;
     int *top; /* (rounds,K) */
     EarlyStopState state;
-} Race;
+} Scheduler;
 
-/* What a race leaves behind. */
+/* What the scheduler leaves behind. */
 typedef struct {
     int rounds, stopped, backbone, places;
     int64_t tokens, all;
@@ -38,7 +38,7 @@ static const Field SAVED[] = {S("rounds", FIELD_INT, rounds),
 #undef S
 static const Record saved_record = {SAVED, sizeof SAVED / sizeof *SAVED, sizeof(Saved)};
 
-static void race_top(Race *r, const LayerScore *s) {
+static void scheduler_top(Scheduler *r, const LayerScore *s) {
     double value[MAX_LAYERS] = {0};
     int order[MAX_LAYERS];
     for (int l = 0; l < r->n; l++) value[l] = r->alive[l] ? s[l].score : NAN;
@@ -46,7 +46,7 @@ static void race_top(Race *r, const LayerScore *s) {
     memcpy(r->top + (size_t)r->rounds * r->o->K, order, (size_t)r->o->K * sizeof *order);
 }
 
-static void race_halve(Race *r, LayerScore *s) {
+static void scheduler_halve(Scheduler *r, LayerScore *s) {
     const double *kl[MAX_LAYERS];
     double mean[MAX_LAYERS] = {0}, se[MAX_LAYERS] = {0};
     int drop[MAX_LAYERS];
@@ -63,22 +63,22 @@ static void race_halve(Race *r, LayerScore *s) {
     }
 }
 
-static int race_round(Race *r, LayerScore *s, int64_t every, Err *e) {
+static int scheduler_round(Scheduler *r, LayerScore *s, int64_t every, Err *e) {
     char record[40];
     snprintf(record, sizeof record, "rounds-%d/layer", r->rounds + 1);
     TRY(score_sets(s, r->s, r->keep, r->alive, r->n, r->name, record, (r->rounds + 1) * every, r->memo, e));
-    race_top(r, s);
+    scheduler_top(r, s);
     r->rounds++;
     r->state = early_stop(&r->o->stop, r->top, r->rounds, r->o->K, r->n);
-    race_halve(r, s);
+    scheduler_halve(r, s);
     return OK;
 }
 
-static int race_saved(const Race *r, const LayerScore *s, const int *in, Err *e) {
+static int scheduler_saved(const Scheduler *r, const LayerScore *s, const int *in, Err *e) {
     const StageOptions *o = &r->s->stage;
     char name[128];
     void *mem;
-    TRY(mem_alloc(&mem, sizeof(Saved), "race", e));
+    TRY(mem_alloc(&mem, sizeof(Saved), "scoring runs", e));
     Saved *v = mem;
     *v = (Saved){.rounds = r->rounds, .stopped = r->state.stop, .backbone = r->state.backbone};
     v->jaccard = r->state.jaccard;
@@ -97,9 +97,9 @@ static int race_saved(const Race *r, const LayerScore *s, const int *in, Err *e)
 }
 
 /* The rows as results, and what was in progress away. */
-static int race_finish(const Race *r, const LayerScore *s, const int *in, Err *e) {
+static int scheduler_finish(const Scheduler *r, const LayerScore *s, const int *in, Err *e) {
     char name[128];
-    TRY(race_saved(r, s, in, e));
+    TRY(scheduler_saved(r, s, in, e));
     snprintf(name, sizeof name, "%s/layer", r->name);
     for (int l = 0; l < r->n; l++)
         if (!in || in[l]) TRY(r->memo->put(r->memo, name, l, &layer_score_record, &s[l], e));
@@ -114,7 +114,7 @@ static int race_finish(const Race *r, const LayerScore *s, const int *in, Err *e
 }
 
 /* Until every alive run is at its last step, the top K has settled, or no more than K runs are left. */
-static int race_rounds(Race *r, LayerScore *s, const int *in, Err *e) {
+static int scheduler_rounds(Scheduler *r, LayerScore *s, const int *in, Err *e) {
     int64_t every;
     void *mem;
     TRY(scoring_every(r->s, &every, e));
@@ -125,14 +125,14 @@ static int race_rounds(Race *r, LayerScore *s, const int *in, Err *e) {
     r->top = mem;
     int rc = OK;
     while (!rc && r->rounds < rounds && !r->state.stop && (r->living > r->o->K || !r->rounds))
-        rc = race_round(r, s, every, e);
-    if (!rc) rc = race_finish(r, s, in, e);
+        rc = scheduler_round(r, s, every, e);
+    if (!rc) rc = scheduler_finish(r, s, in, e);
     mem_free(mem);
     return rc;
 }
 
-/* Whether all results of an earlier race are there. */
-static int race_found(const Race *r, LayerScore *s, const int *in, int *found, Err *e) {
+/* Whether all results of an earlier call are there. */
+static int scheduler_found(const Scheduler *r, LayerScore *s, const int *in, int *found, Err *e) {
     char name[128];
     *found = 1;
     snprintf(name, sizeof name, "%s/layer", r->name);
@@ -141,15 +141,15 @@ static int race_found(const Race *r, LayerScore *s, const int *in, int *found, E
     return OK;
 }
 
-int race_run(LayerScore *out, const Scoring *s, const RaceOptions *race, const int *keep, const int *in, int n,
-             const char *name, Memo *memo, Err *e) {
-    static const RaceOptions none;
-    Race r = {.s = s, .o = race ? race : &none, .keep = keep, .name = name, .memo = memo, .n = n};
+int scheduler_run(LayerScore *out, const Scoring *s, const SchedulerOptions *options, const int *keep, const int *in,
+                  int n, const char *name, Memo *memo, Err *e) {
+    static const SchedulerOptions none;
+    Scheduler r = {.s = s, .o = options ? options : &none, .keep = keep, .name = name, .memo = memo, .n = n};
     int found = 0;
     for (int l = 0; l < n; l++) r.living += r.alive[l] = !in || in[l];
     if (r.o->stop.R || r.o->halving_z > 0) {
-        TRY(race_found(&r, out, in, &found, e));
-        if (!found) TRY(race_rounds(&r, out, in, e));
+        TRY(scheduler_found(&r, out, in, &found, e));
+        if (!found) TRY(scheduler_rounds(&r, out, in, e));
     } else TRY(score_sets(out, s, keep, in, n, name, "layer", 0, memo, e));
     for (int l = 0; l < n; l++)
         if (in && !in[l]) {
@@ -160,14 +160,15 @@ int race_run(LayerScore *out, const Scoring *s, const RaceOptions *race, const i
     return OK;
 }
 
-int race_ga_s2(LayerScore *out, const Scoring *s, const RaceOptions *race, const char *name, Memo *memo, Err *e) {
-    const int L = s->start->c.L;
+int scheduler_ga_s2(LayerScore *out, const Scoring *s, const SchedulerOptions *options, const char *name, Memo *memo,
+                    Err *e) {
+    const int L = s->stage1_student->c.L;
     void *mem;
-    if (!race->stop.R && race->halving_z <= 0) return ga_s2(out, s, name, memo, e);
+    if (!options->stop.R && options->halving_z <= 0) return ga_s2(out, s, name, memo, e);
     TRY(mem_alloc(&mem, (size_t)L * L * sizeof(int), "sets of layers", e));
     int *keep = mem;
     for (int i = 0; i < L * L; i++) keep[i] = i / L == i % L;
-    const int rc = race_run(out, s, race, keep, NULL, L, name, memo, e);
+    const int rc = scheduler_run(out, s, options, keep, NULL, L, name, memo, e);
     mem_free(mem);
     return rc;
 }
