@@ -447,7 +447,7 @@ START_TEST(heads_above_65535) {
 }
 END_TEST
 
-/* The heads on a device need two blocks of logits and no more: what lies behind an emulated allocation ends the test. */
+/* The heads on a device need two blocks of logits, no more: what lies behind an emulated allocation ends the test. */
 START_TEST(heads_keep_logits_alone) {
     const HeadDims d = {.N = 40, .C = 8, .Ct = 8, .VOC = 64, .block = 16};
     Backend *b = opened(_i ? "cuda-emu-bf16" : "cuda-emu");
