@@ -447,6 +447,24 @@ START_TEST(heads_above_65535) {
 }
 END_TEST
 
+/* The heads on a device need two blocks of logits, no more: what lies behind an emulated allocation ends the test. */
+START_TEST(heads_keep_logits_alone) {
+    const HeadDims d = {.N = 40, .C = 8, .Ct = 8, .VOC = 64, .block = 16};
+    Backend *b = opened(_i ? "cuda-emu-bf16" : "cuda-emu");
+    const size_t n = (size_t)d.N * d.C, m = (size_t)d.VOC * d.C;
+    Err e = {0};
+    Real *x = device_numbers(b, n, b->real_size, -1, 1), *xt = device_numbers(b, n, b->real_size, -1, 1),
+         *w = device_numbers(b, m, b->real_size, -1, 1), *dx = device_numbers(b, n, b->real_size, 0, 0);
+    Wide *dw = device_numbers(b, m, 4, 0, 0), *loss = device_numbers(b, (size_t)d.N, 4, -1, -1);
+    void *work;
+    ck_assert_int_eq(b->alloc(b, &work, loss_device_work(&d, b->real_size), "logits", &e), OK);
+    b->op->head_kl(loss, dx, dw, x, w, xt, w, NULL, 1, work, &d);
+    ck_assert_msg(b->sync(b, &e) == OK, "%s", e.msg);
+    b->release(b, work);
+    backend_close(b);
+}
+END_TEST
+
 /* An impossible launch is latched, named, and handed over by sync; the emulated device then goes on. */
 /* Decoding with the linear layers' calls recorded and replayed: the bits of calls made one by one, fewer launches,
  * also on a device that lags. */
@@ -712,7 +730,7 @@ SUITE("cuda") {
     CASE(a_tenth_fails_in_fast_versions);
     GROUP("regimes", .timeout = 300);
     CASE(regime_in_bf16, .times = 3 * REGIME_COUNT);
-    GROUP("backend");
+    GROUP("backend", .timeout = 300);
     CASE(kl_is_exact, .times = 2);
     CASE(names);
     CASE(memory_is_zeroed_and_counted);
@@ -722,6 +740,7 @@ SUITE("cuda") {
     CASE(slow_device_trains_the_same);
     CASE(states_need_not_be_kept);
     CASE(heads_above_65535);
+    CASE(heads_keep_logits_alone, .times = 2);
     CASE(replayed_decoding_is_decoding, .times = 2);
     CASE(spoilt_recording_leaves_nothing);
     CASE(launch_error_names_the_kernel);
