@@ -143,7 +143,7 @@ static int put_made(TextBuf *b, const PipelineResult *r, const PipelineOptions *
     return rc;
 }
 
-/* What reads the files: config.json says in whose layout they are, and the writer what those would compute otherwise. */
+/* What reads the files, and, in the words of the writer, what other software would compute otherwise. */
 static int put_load(TextBuf *b, const char *dir, Err *e) {
     char path[1200], notes[1024] = "";
     Config c;
