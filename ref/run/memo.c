@@ -56,11 +56,24 @@ static int memo_read(const RunMemo *m, const char *path, const Record *type, voi
 }
 
 typedef enum { LOOK, TRY_GET, GET } Want;
+/* Claims the piece at path for this process: waits for another that has it, or (TRY_GET) not. *mine: it is ours; then
+ * *found says whether somebody has finished record meanwhile (type NULL: not looked for). */
+static int memo_claim(const RunMemo *m, const char *path, const Record *type, void *record, Want want, int *mine,
+                      int *found, Err *e) {
+    char who[128];
+    for (int said = 0;;) {
+        TRY(worker_claim(m->worker, path, mine, who, sizeof who, e));
+        if (type) TRY(memo_read(m, path, type, record, found, e));
+        if (*mine || (type && *found) || want == TRY_GET) return OK;
+        TRY(memo_wait(m, path, who, &said, e));
+    }
+}
+
 static int memo_find(Memo *memo, const char *name, int index, const Record *type, void *record, Want want, int *found,
                      Err *e) {
     const RunMemo *m = run_of(memo);
-    char path[1300], who[128];
-    int mine = 0, said = 0;
+    char path[1300];
+    int mine = 0;
     *found = 0;
     if (!m->dir) return OK;
     TRY(memo_path(m, path, sizeof path, name, index, ".json", e));
@@ -72,14 +85,10 @@ static int memo_find(Memo *memo, const char *name, int index, const Record *type
     }
     if (!m->worker) return OK;
     TRY(memo_mkdirs(m, name, e));
-    for (;;) {
-        TRY(worker_claim(m->worker, path, &mine, who, sizeof who, e));
-        TRY(memo_read(m, path, type, record, found, e)); // finished since the last look?
-        if (*found) return mine ? worker_release(m->worker, path, e) : OK;
-        if (!mine && want == TRY_GET) *found = -1;
-        if (mine || want == TRY_GET) return OK;
-        TRY(memo_wait(m, path, who, &said, e));
-    }
+    TRY(memo_claim(m, path, type, record, want, &mine, found, e));
+    if (*found) return mine ? worker_release(m->worker, path, e) : OK; // finished since the first look
+    if (!mine) *found = -1;
+    return OK;
 }
 static int memo_get(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e) {
     return memo_find(m, name, index, type, record, GET, found, e);
@@ -114,8 +123,8 @@ static int memo_put(Memo *memo, const char *name, int index, const Record *type,
 static int memo_train(Memo *memo, const char *name, int index, const Task *task, const StageOptions *stage,
                       int64_t until, TrainResult *result, Err *e) {
     const RunMemo *m = run_of(memo);
-    char path[1300], who[128];
-    int mine = 0, said = 0;
+    char path[1300];
+    int mine = 0;
     TrainOptions o = m->train;
     const uint64_t seed = o.stage.optim.seed;
     o.stage = *stage;
@@ -129,11 +138,7 @@ static int memo_train(Memo *memo, const char *name, int index, const Task *task,
     }
     if (!m->dir || !m->worker) return train_run(task, &o, result, e);
     TRY(memo_mkdirs(m, name, e));
-    for (;;) {
-        TRY(worker_claim(m->worker, path, &mine, who, sizeof who, e));
-        if (mine) break;
-        TRY(memo_wait(m, path, who, &said, e));
-    }
+    TRY(memo_claim(m, path, NULL, NULL, GET, &mine, NULL, e));
     const int rc = train_run(task, &o, result, e);
     return rc ? rc : worker_release(m->worker, path, e);
 }
