@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "run/pipeline.h"
 #include "report/report.h"
 #include "tools/run_dir.h"

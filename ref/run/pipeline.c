@@ -150,7 +150,8 @@ static int probes_open(Pipeline *p, Err *e) {
     mem_free(values);
     if (rc || o->score_mix <= 0) return rc;
     p->scoring.mix = o->score_mix;
-    p->scoring.recall = &p->recall;
+    p->scoring.mixed = recall_mixed;
+    p->scoring.mixed_ctx = &p->recall;
     return heldout_open(&p->judge, &p->teacher, &p->scoring, p->heldout.B, T, p->heldout.batches,
                         (size_t)o->cache_mb << 19, e);
 }
