@@ -3,6 +3,12 @@
 CC     ?= cc
 CXX    ?= c++
 NVCC   ?= $(shell command -v nvcc 2>/dev/null)
+# MPI=1: the programs can be started as ranks of one training, by mpirun or srun. mpicc compiles and links with CC.
+MPI    ?= 0
+MPICC  ?= $(shell command -v mpicc 2>/dev/null)
+ifeq ($(MPI)$(MPICC),1)
+$(error make MPI=1 needs mpicc (Debian, Ubuntu: apt-get install libopenmpi-dev openmpi-bin))
+endif
 ARCH   ?= native
 B      ?= build
 WERROR ?= 0
@@ -25,24 +31,35 @@ endif
 REF    = $(filter-out ref/ops/%,$(wildcard ref/*/*.c)) $(wildcard ref/ops/backend*.c) ref/ops/ref_bf16.c
 CPU    = $(wildcard cpu/cpu_*.c) # one translation unit an instruction set, and the one that picks
 CMDS   = tools/main.c $(wildcard tools/cmd_*.c)
-TOOLS  = $(filter-out $(CMDS),$(wildcard tools/*.c))
+TOOLS  = $(filter-out $(CMDS) tools/ranks_mpi.c,$(wildcard tools/*.c))
 TESTS  = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 COVERED = $(patsubst %.c,$(B)/%.o,$(filter ref/io/% ref/text/% ref/base/json% ref/base/file.c,$(REF))) # see tests/coverage.sh
 LIBOBJ = $(REF:%.c=$(B)/%.o) $(B)/ref/ops/ref_ops32.o $(B)/ref/ops/ref_ops64.o $(CPU:%.c=$(B)/%.o)
 
 .DEFAULT_GOAL := all
 # The slow files first, so that no core is left with one of them at the end.
-all: $(CPU:%.c=$(B)/%.o) hybridize ## build ./hybridize (the default)
+all: $(CPU:%.c=$(B)/%.o) hybridize ## build ./hybridize (the default); MPI=1: to be started as ranks by mpirun or srun
 
 # The program; cuda/rules.mk has the one with the device (make cuda) and the one with the emulated device (make emu).
 COMMANDS = $(filter-out $(B)/tools/main.o,$(CMDS:%.c=$(B)/%.o)) $(B)/libtools.a $(B)/libhyb.a
-PROGRAMS = hybridize hybridize-cuda hybridize-emu
+PROGRAMS = hybridize hybridize-cuda hybridize-emu hybridize-mpi
 $(PROGRAMS): %: $(B)/%
 	@cp -f $< $@
 $(B)/hybridize: $(B)/tools/main.o $(COMMANDS)
+# With ranks: any of them with MPI=1, and hybridize-mpi always, for the tests.
+MPI_CC = OMPI_CC="$(CC)" MPICH_CC="$(CC)" $(MPICC)
+LINK   = $(CC)
+RANKED = $(if $(filter 1,$(MPI)),$(PROGRAMS:%=$(B)/%),$(B)/hybridize-mpi)
+$(B)/hybridize-mpi: $(B)/tools/main_mpi.o $(COMMANDS)
+$(RANKED): $(B)/tools/ranks_mpi.o
+$(RANKED): LINK = $(MPI_CC)
+$(B)/tools/ranks_mpi.o: tools/ranks_mpi.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(MPI_CC) $(ALLFLAGS) -c $< -o $@
 $(PROGRAMS:%=$(B)/%):
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(OPT) $(OMP) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(Q)$(LINK) $(OPT) $(OMP) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(B)/libhyb.a: $(LIBOBJ)
 	@rm -f $@ && ar rcs $@ $^
@@ -85,13 +102,14 @@ $(COVERED): ALLFLAGS += -O0 --coverage
 LDLIBS += --coverage $(COVERAGE)
 endif
 # main.c is compiled again when the commit changes.
-MAIN = $(B)/tools/main.o $(B)/tools/main_cuda.o $(B)/tools/main_emu.o
+MAIN = $(B)/tools/main.o $(B)/tools/main_cuda.o $(B)/tools/main_emu.o $(B)/tools/main_mpi.o
 $(MAIN): $(B)/main.flags
 $(B)/main.flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(GIT_ID)' | cmp -s - $@ || echo '$(GIT_ID)' >$@
+	@echo '$(GIT_ID) $(MPI)' | cmp -s - $@ || echo '$(GIT_ID) $(MPI)' >$@
 FORCE:
 GIT_ID := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+$(if $(filter 1,$(MPI)),$(MAIN),$(B)/tools/main_mpi.o): ALLFLAGS += -DHAVE_MPI
 $(MAIN): ALLFLAGS += -DGIT_ID='"$(GIT_ID)"'
 $(B)/tools/main_%.o: tools/main.c
 	@mkdir -p $(@D)
@@ -122,7 +140,7 @@ install: $(B)/hybridize $(B)/hyb.pc ## program, man page, bash completion, and t
 	  sed 's|^prefix=.*|prefix=$(PREFIX)|' $(B)/hyb.pc >$(DESTDIR)$(PREFIX)/lib/pkgconfig/hyb.pc; }
 
 # ---- tests ----
-test: libcheck $(TESTS:%=$(B)/tests/%) $(B)/hybridize ## build and run every test (installs libcheck with apt-get if it is missing and it may)
+test: libcheck $(TESTS:%=$(B)/tests/%) $(B)/hybridize $(if $(MPICC),$(B)/hybridize-mpi) ## build and run every test (installs libcheck with apt-get if it is missing and it may)
 	@tests/run.sh $(B)/test-logs $(TESTS:%=$(B)/tests/%)
 asan: ## the same tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory test B=build/asan WERROR=0 OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" CFLAGS="-DDEBUG $(CFLAGS)"

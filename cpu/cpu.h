@@ -36,6 +36,7 @@ const CpuPath *cpu_path_named(const char *name);
 /* The same for "cpu-bf16". amx is taken only where the kernel allows tiles, which is asked for here. */
 const CpuPath16 *cpu_path16(void);
 const Ops16 *cpu_ops16(void);
+const CpuPath16 *cpu_path16_named(const char *name);
 const char *cpu_path_name(int bits); /* of cpu, or (16) of cpu-bf16 */
 
 /* Threads that the ops will use; <= 0: all cores. Returns what it is now. (Results do not depend on it.) */

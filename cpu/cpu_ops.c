@@ -98,6 +98,11 @@ const CpuPath *cpu_path_named(const char *name) {
     const int i = path_find(name);
     return i < PATHS && PATHS32[i] && path_runs(i) ? PATHS32[i] : NULL;
 }
+const CpuPath16 *cpu_path16_named(const char *name) {
+    const int i = path_find(name);
+    return i < PATHS && PATHS16[i] && path_runs(i) ? path_whole(i) : NULL;
+}
+
 int cpu_path_check(Err *e) {
     const char *want = getenv("HYBRIDIZE_CPU");
     if (!want || path_find(want) < PATHS) return OK;

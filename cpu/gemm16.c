@@ -19,7 +19,8 @@ enum {
     KB = DOT == DOT_NONE ? 256 : 512,
     LDA = KB + 32, // elements between copied rows of A
     POOL_BYTES = 4 << 20,
-    FEW_PANELS = 4 // fewer do not make a pass over A worth while
+    POOL_MOST = 64 << 20, // where K is so long that fewer than
+    FEW_PANELS = 4        // would fit, which do not make a pass over A worth while
 };
 
 typedef struct {
@@ -243,12 +244,17 @@ static Bf16 *panels_held16(const Pass16 *s) {
     return all.pack;
 }
 
-/* One buffer for panels, as in gemm.c. */
+/* One buffer for panels, as in gemm.c; as large as any product wanted it so far. */
 static atomic_flag pool_taken = ATOMIC_FLAG_INIT;
-static Bf16 *pool_take(void) {
+static Bf16 *pool_take(size_t bytes) {
     static Bf16 *pool;
+    static size_t have;
     if (atomic_flag_test_and_set(&pool_taken)) return NULL;
-    if (!pool) pool = aligned_alloc(64, POOL_BYTES);
+    if (have < bytes) {
+        free(pool);
+        pool = aligned_alloc(64, bytes);
+        have = pool ? bytes : 0;
+    }
     if (!pool) atomic_flag_clear(&pool_taken);
     return pool;
 }
@@ -265,8 +271,10 @@ static void gemm(const Gemm *g) {
         return;
     }
     if (g->weights) atomic_fetch_add_explicit(&matrices_packed, 1, memory_order_relaxed);
-    const size_t fit = kp ? POOL_BYTES / sizeof(Bf16) / (kp * NP) : panels;
-    s.pack = fit >= least(panels, FEW_PANELS) ? pool_take() : NULL;
+    const size_t bytes = kp * NP * sizeof(Bf16);
+    const size_t few = bytes * least(panels, FEW_PANELS) > POOL_BYTES, most = few ? POOL_MOST : POOL_BYTES;
+    const size_t fit = bytes ? most / bytes : panels;
+    s.pack = fit >= least(panels, FEW_PANELS) ? pool_take(few ? least(panels, fit) * bytes : POOL_BYTES) : NULL;
     for (s.p0 = 0; s.p0 < panels; s.p0 = s.p1) {
         s.p1 = s.pack ? least(panels, s.p0 + fit) : panels;
         pass_run(&s, 0);

@@ -8,6 +8,8 @@ static bool aligned(const void *a, const void *b, const void *c) {
 static bool rows_32(int T) { return T > 64 && (!cuda_version() || cuda_version() > 4); }
 static bool hopper_asked() { return cuda_hopper() && (!cuda_version() || cuda_version() == 6); }
 static bool plain_asked() { return cuda_version() == 1; }
+/* The fast mixers have a row of blocks for each head of each sequence. */
+static bool rows_fit(const DeltaDims *d) { return (size_t)d->B * d->H <= GRID_Y; }
 #endif
 static void attention_forward(real *o, wide *lse, const real *q, const real *k, const real *v, const int *start,
                               double scale, void *work, const AttnDims *d) {
@@ -59,8 +61,8 @@ static void delta_rule_forward(real *o, real *states, wide *state, const real *q
     (void)work;
     if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true, false>(o, states, state, q, k, v, g, beta, scale, d);
 #if BITS == 16
-    if (!plain_asked() && d->chunk == GDN_C && d->V % GDN_COLS == 0 && aligned(q, k, v) && aligned(work, o, states) &&
-        aligned(state, o, o)) {
+    if (!plain_asked() && rows_fit(d) && d->chunk == GDN_C && d->V % GDN_COLS == 0 && aligned(q, k, v) &&
+        aligned(work, o, states) && aligned(state, o, o)) {
         if (d->K == 64) return gdn_forward<64>(o, states, state, q, k, v, g, beta, start, scale, work, d);
         if (d->K == 128) return gdn_forward<128>(o, states, state, q, k, v, g, beta, start, scale, work, d);
     }
@@ -71,8 +73,8 @@ static void delta_rule_backward(real *dq, real *dk, real *dv, wide *dg, wide *db
                                 const real *states, const real *q, const real *k, const real *v, const wide *g,
                                 const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
 #if BITS == 16
-    if (!plain_asked() && d->chunk == GDN_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states) &&
-        aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
+    if (!plain_asked() && rows_fit(d) && d->chunk == GDN_C && d->K == d->V && aligned(q, k, v) &&
+        aligned(work, dout, states) && aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
         if (d->K == 64)
             return gdn_backward<64, 64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale,
                                         work, d);
@@ -88,8 +90,8 @@ static void gla_forward(real *o, real *states, wide *state, const real *q, const
     (void)work;
     if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<false, true>(o, states, state, q, k, v, g, NULL, scale, d);
 #if BITS == 16
-    if (!plain_asked() && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states) &&
-        aligned(state, o, o)) {
+    if (!plain_asked() && rows_fit(d) && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) &&
+        aligned(work, o, states) && aligned(state, o, o)) {
         if (d->K == 64) return gla_forward_mma<64>(o, states, state, q, k, v, g, start, scale, work, d);
         if (d->K == 128) return gla_forward_mma<128>(o, states, state, q, k, v, g, start, scale, work, d);
     }
@@ -100,7 +102,7 @@ static void gla_backward(real *dq, real *dk, real *dv, wide *dg, wide *dstate, c
                          const real *q, const real *k, const real *v, const wide *g, const int *start, double scale,
                          void *work, const DeltaDims *d) {
 #if BITS == 16
-    if (!plain_asked() && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) &&
+    if (!plain_asked() && rows_fit(d) && d->chunk == GLA_C && d->V % GLA_COLS == 0 && aligned(q, k, v) &&
         aligned(work, dout, states) && aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
         if (d->K == 64)
             return gla_backward_mma<64>(dq, dk, dv, dg, dstate, dout, states, q, k, v, g, start, scale, work, d);
@@ -115,8 +117,8 @@ static void kda_forward(real *o, real *states, wide *state, const real *q, const
     (void)work;
     if (d->T == 1 && d->K <= STEP_MAX_K) return step_forward<true, true>(o, states, state, q, k, v, g, beta, scale, d);
 #if BITS == 16
-    if (!plain_asked() && d->chunk == KDA_C && d->V % KDA_COLS == 0 && aligned(q, k, v) && aligned(work, o, states) &&
-        aligned(state, o, o)) {
+    if (!plain_asked() && rows_fit(d) && d->chunk == KDA_C && d->V % KDA_COLS == 0 && aligned(q, k, v) &&
+        aligned(work, o, states) && aligned(state, o, o)) {
         if (d->K == 64) return kda_forward_mma<64>(o, states, state, q, k, v, g, beta, start, scale, work, d);
         if (d->K == 128) return kda_forward_mma<128>(o, states, state, q, k, v, g, beta, start, scale, work, d);
     }
@@ -127,8 +129,8 @@ static void kda_backward(real *dq, real *dk, real *dv, wide *dg, wide *dbeta, wi
                          const real *states, const real *q, const real *k, const real *v, const wide *g,
                          const wide *beta, const int *start, double scale, void *work, const DeltaDims *d) {
 #if BITS == 16
-    if (!plain_asked() && d->chunk == KDA_C && d->K == d->V && aligned(q, k, v) && aligned(work, dout, states) &&
-        aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
+    if (!plain_asked() && rows_fit(d) && d->chunk == KDA_C && d->K == d->V && aligned(q, k, v) &&
+        aligned(work, dout, states) && aligned(dstate, dq, dk) && aligned(dv, dv, dv)) {
         if (d->K == 64)
             return kda_backward_mma<64>(dq, dk, dv, dg, dbeta, dstate, dout, states, q, k, v, g, beta, start, scale,
                                         work, d);

@@ -15,8 +15,9 @@ __global__ void gla_dv_kernel(real *dv, wide *dstate, const real *dout, const re
     SHARED_PTR(float) qs = shared_take<float>(cursor, a.K);
     SHARED_PTR(float) ks = shared_take<float>(cursor, a.K);
     SHARED_PTR(float) es = shared_take<float>(cursor, a.K);
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x,
-              col = blockIdx.x * RECUR_COLUMNS + x;
+    const Piece piece = block_piece(ceil_div(a.V, RECUR_COLUMNS));
+    const int bh = piece.of, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x,
+              col = piece.at * RECUR_COLUMNS + x;
     if (col >= a.V)
         return; // whole columns leave, and the barriers below are replaced by __syncwarp: the block is one warp
     wide *d = dstate + (size_t)bh * a.K * a.V + col;
@@ -24,7 +25,7 @@ __global__ void gla_dv_kernel(real *dv, wide *dstate, const real *dout, const re
     for (int t = a.T - 1; t >= 0; t--) {
         const size_t bt = (size_t)b * a.T + t, row = bt * a.H + h, krow = (bt * a.Hk + hk) * a.K;
         const bool fresh = begins(start, b, a.T, t);
-        const int lanes = min((int)RECUR_COLUMNS, a.V - (int)blockIdx.x * RECUR_COLUMNS);
+        const int lanes = min((int)RECUR_COLUMNS, a.V - piece.at * RECUR_COLUMNS);
         const unsigned mask = lanes == WARP ? FULL : (1u << lanes) - 1;
         __syncwarp(mask);
         for (int i = x; i < a.K; i += lanes)
@@ -150,6 +151,6 @@ static void gla_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dst
     if (dq || dk || dg)
         LAUNCH(gla_rows_kernel, dim3(d->B * d->Hk, ceil_div(d->K, WARP)), WARP, 0, dq, dk, dg, dstate, dout, states, q,
                k, v, g, start, (wide *)work, delta_args(d, scale));
-    LAUNCH(gla_dv_kernel, dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS, columns, dv, dstate, dout, q,
-           k, g, start, delta_args(d, scale));
+    LAUNCH(gla_dv_kernel, ceil_div(d->V, RECUR_COLUMNS) * d->B * d->H, RECUR_COLUMNS, columns, dv, dstate, dout, q, k,
+           g, start, delta_args(d, scale));
 }

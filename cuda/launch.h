@@ -78,9 +78,16 @@ template <class T> __device__ __forceinline__ void shared_store4(T *p, unsigned 
 #include "bf16.h"
 
 // ---- small things that most kernels need ----
-enum { WARP = 32 };
+enum { WARP = 32, GRID_Y = 65535 }; // a grid's y and z end there, its x at 2^31 - 1
 const unsigned FULL = 0xffffffffu;
-static inline unsigned ceil_div(size_t n, size_t d) { return (unsigned)((n + d - 1) / d); }
+static inline __host__ __device__ unsigned ceil_div(size_t n, size_t d) { return (unsigned)((n + d - 1) / d); }
+/* Which piece of which thing is this block's, where each of many things is cut into `across` pieces, all along x. */
+struct Piece {
+    int of, at;
+};
+__device__ inline Piece block_piece(unsigned across) {
+    return {(int)(blockIdx.x / across), (int)(blockIdx.x % across)};
+}
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 /* One instruction, good to 2 units in the last place; results below 2^-126 are 0. */

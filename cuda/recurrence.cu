@@ -14,8 +14,9 @@ __global__ void recurrence_kernel(real *o, real *states, wide *state, const real
     SHARED_PTR(float) qs = shared_take<float>(cursor, a.K);
     SHARED_PTR(float) ks = shared_take<float>(cursor, a.K);
     SHARED_PTR(float) es = shared_take<float>(cursor, a.K);
-    const int bh = blockIdx.y, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x,
-              col = blockIdx.x * RECUR_COLUMNS + x;
+    const Piece piece = block_piece(ceil_div(a.V, RECUR_COLUMNS));
+    const int bh = piece.of, b = bh / a.H, h = bh % a.H, hk = h / (a.H / a.Hk), x = threadIdx.x,
+              col = piece.at * RECUR_COLUMNS + x;
     const bool mine = col < a.V;
     const size_t KV = (size_t)a.K * a.V;
     wide *running = state + bh * KV + col;
@@ -56,6 +57,6 @@ template <bool delta, bool channels>
 static void recurrence(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g,
                        const wide *beta, const int *start, double scale, const DeltaDims *d) {
     const size_t shared = ((size_t)d->K * (RECUR_COLUMNS + 3) + 24) * sizeof(float);
-    LAUNCH((recurrence_kernel<delta, channels>), dim3(ceil_div(d->V, RECUR_COLUMNS), d->B * d->H), RECUR_COLUMNS,
-           shared, o, states, state, q, k, v, g, beta, start, delta_args(d, scale));
+    LAUNCH((recurrence_kernel<delta, channels>), ceil_div(d->V, RECUR_COLUMNS) * d->B * d->H, RECUR_COLUMNS, shared, o,
+           states, state, q, k, v, g, beta, start, delta_args(d, scale));
 }

@@ -81,10 +81,12 @@ $(B)/gpu_bench: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(CUDA_LIB) $(B)
 $(B)/gpu_bench_emu: tests/gpu/bench.cu $(B)/tests/gpu/bench_model.o $(EMU_LIB) $(B)/libtools.a $(B)/libhyb.a
 	$(CXX) $(EMU_FLAGS) -Itests/gpu -x c++ tests/gpu/bench.cu -x none $(filter %.o %.a,$^) $(B)/libhyb.a $(LDFLAGS) $(OMP) $(LDLIBS) -o $@
 $(B)/tests/gpu/bench_model.o $(B)/tests/gpu/large_check.o: ALLFLAGS += -Itests/gpu -Itests
+# One at a time on a device, also under make -j.
+GPU_ALONE = $(if $(shell command -v flock),flock $(B)/gpu.lock)
 gpu-verify: $(B)/gpu_verify ## on a GPU: every op, models and training against the CPU
-	@$(B)/gpu_verify
+	@$(GPU_ALONE) $(B)/gpu_verify
 gpu-bench: $(B)/gpu_bench ## on a GPU: every op and whole steps timed beside the copy bandwidth and the matrix rate
-	@rm -f $(B)/bench.csv && $(B)/gpu_bench $(B)/bench.csv
+	@rm -f $(B)/bench.csv && $(GPU_ALONE) $(B)/gpu_bench $(B)/bench.csv
 gpu-device: ## on a GPU: tests/gpu/device.sh, all that a device is asked in 300 s, in the order of what is learnt a second
 	@tests/gpu/device.sh
 gpu-pack: CUDA_ARCHS = 90

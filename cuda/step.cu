@@ -24,7 +24,8 @@ __global__ void __launch_bounds__(STEP_COLS *STEP_PARTS)
     SHARED(float, ks, STEP_MAX_K);
     SHARED(float, es, STEP_MAX_K);
     SHARED(float, part, STEP_COLS *STEP_PARTS);
-    const int bh = blockIdx.y, h = bh % a.H, x = threadIdx.x, y = threadIdx.y, col = blockIdx.x * STEP_COLS + x;
+    const Piece piece = block_piece(ceil_div(a.V, STEP_COLS));
+    const int bh = piece.of, h = bh % a.H, x = threadIdx.x, y = threadIdx.y, col = piece.at * STEP_COLS + x;
     const bool mine = col < a.V;
     const size_t KV = (size_t)a.K * a.V, at = ((size_t)(bh / a.H) * a.Hk + h / (a.H / a.Hk)) * a.K;
     const wide *from = state + bh * KV + col;
@@ -68,6 +69,6 @@ __global__ void __launch_bounds__(STEP_COLS *STEP_PARTS)
 template <bool delta, bool channels>
 static void step_forward(real *o, real *states, wide *state, const real *q, const real *k, const real *v, const wide *g,
                          const wide *beta, double scale, const DeltaDims *d) {
-    LAUNCH((step_kernel<delta, channels>), dim3(ceil_div(d->V, STEP_COLS), d->B * d->H), dim3(STEP_COLS, STEP_PARTS), 0,
-           o, states, state, q, k, v, g, beta, delta_args(d, scale));
+    LAUNCH((step_kernel<delta, channels>), ceil_div(d->V, STEP_COLS) * d->B * d->H, dim3(STEP_COLS, STEP_PARTS), 0, o,
+           states, state, q, k, v, g, beta, delta_args(d, scale));
 }

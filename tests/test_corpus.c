@@ -6,6 +6,7 @@
 #include "text/dataset.h"
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void lay(const char *name, const void *bytes, size_t n) {
@@ -71,6 +72,8 @@ START_TEST(other_member) {
         refused(tmpdir_path(name[i]), NULL, ERR_INPUT, "a string 'text', got one with: content, lang",
                 "--text-field NAME");
     }
+    lay_text("n.jsonl", "{\"text\": \"a\"}\n{\"text\": 5}\n");
+    refused(tmpdir_path("n.jsonl"), NULL, ERR_INPUT, "n.jsonl: line 2: 'text' is not a string", "");
 }
 END_TEST
 
@@ -178,6 +181,8 @@ START_TEST(files_and_folders) {
     ck_assert(!file_mkdirs(tmpdir_path("empty"), &e));
     refused(tmpdir_path("empty"), NULL, ERR_INPUT, "no text in this folder", ".jsonl");
     refused(tmpdir_path("none.txt"), NULL, ERR_IO, "no such file or folder", "standard input");
+    ck_assert(!mkfifo(tmpdir_path("pipe"), 0600));
+    refused(tmpdir_path("pipe"), NULL, ERR_IO, "is a pipe or a device", "--text - <");
 }
 END_TEST
 

@@ -14,6 +14,7 @@
 #include "cpu/prepack.h"
 #include "cpu/pool.h"
 #include "method/distill.h"
+#include "ops/bf16.h"
 #include "run/train_run.h"
 #include "tiny.h"
 #include "tools/compare.h"
@@ -195,6 +196,35 @@ START_TEST(held_weights_give_the_same_bits) {
         ck_assert(mem_now() == before && product_same(&k, now));
         free(was), free(now);
         pairs_free();
+    }
+}
+END_TEST
+
+/* Rows so long that four panels are more than the usual buffer: it grows, twice, and the bits are those of prepacked
+ * weights, whose panels are elsewhere. */
+START_TEST(long_bf16_products) {
+    static const char *const paths[] = {"amx", "avx512_bf16", "avx512", "avx2", "plain"};
+    static const int shape[][2] = {{17000, 70}, {20000, 200}, {600, 40}};
+    enum { N = 3 };
+    const CpuPath16 *p = cpu_path16_named(paths[_i]);
+    for (int s = 0; p && s < 3; s++) {
+        const size_t I = (size_t)shape[s][0], O = (size_t)shape[s][1];
+        Bf16 *x = malloc(N * I * sizeof *x), *w = malloc(O * I * sizeof *w);
+        Bf16 *y = malloc(N * O * sizeof *y), *held = malloc(N * O * sizeof *held);
+        Rng r;
+        rng_seed(&r, 7);
+        for (size_t i = 0; i < N * I; i++) x[i] = bf16_round((float)rng_uniform(&r) - 0.5f);
+        for (size_t i = 0; i < O * I; i++) w[i] = bf16_round((float)rng_uniform(&r) - 0.5f);
+        p->ops.linear_forward(y, x, w, NULL, N, (int)I, (int)O);
+        cpu_prepack(w, (int)O, (int)I, 0, 16);
+        p->ops.linear_forward(held, x, w, NULL, N, (int)I, (int)O);
+        cpu_prepack_release(w);
+        ck_assert_msg(!memcmp(y, held, N * O * sizeof *y), "%s, %zu x %zu", p->name, O, I);
+        double want = 0;
+        for (size_t i = 0; i < I; i++)
+            want += (double)bf16_float(x[2 * I + i]) * (double)bf16_float(w[(O - 1) * I + i]);
+        ck_assert_double_eq_tol(bf16_float(y[3 * O - 1]), want, 0.005 * fabs(want) + 0.02);
+        free(x), free(w), free(y), free(held);
     }
 }
 END_TEST
@@ -662,6 +692,7 @@ SUITE("cpu") {
     GROUP("ops", .timeout = 300);
     CASE(linear_blocks, .times = PATHS);
     CASE(held_weights_give_the_same_bits, .times = PATHS);
+    CASE(long_bf16_products, .times = 5);
     CASE(held_weights_without_memory_or_of_another_path, .times = PATHS);
     CASE(held_weights_are_found_again);
     CASE(attention_tiles, .times = 2 * PATHS);

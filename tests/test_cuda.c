@@ -410,6 +410,61 @@ START_TEST(states_need_not_be_kept) {
 }
 END_TEST
 
+/* 69,632 heads x batch, above what a grid's y holds, with the same inputs each: the same outputs each, of one token
+ * (steps) and of two (recurrences). */
+START_TEST(heads_above_65535) {
+    for (int T = 1; T <= 2; T++) {
+        const DeltaDims d = {.B = 4096, .T = T, .H = 17, .Hk = 17, .K = 1, .V = 1, .chunk = 2};
+        const size_t heads = (size_t)d.B * d.H, n = heads * T;
+        Backend *b = opened("cuda-emu");
+        Err e = {0};
+        void *work;
+        Real *in[4], *out[4];
+        for (int i = 0; i < 4; i++) in[i] = device_numbers(b, n, 4, 0.3 + 0.1 * i, 0.3 + 0.1 * i);
+        for (int i = 0; i < 4; i++) out[i] = device_numbers(b, n, 4, i ? 0 : 9, i ? 0 : 9);
+        Real *states = device_numbers(b, delta_states(&d), 4, 0, 0);
+        Wide *g = device_numbers(b, n, 4, -0.5, -0.5), *dg = device_numbers(b, n, 4, 0, 0),
+             *state = device_numbers(b, heads, 4, 1, 1), *dstate = device_numbers(b, heads, 4, 1, 1);
+        ck_assert_int_eq(b->alloc(b, &work, gla_work(&d), "workspace", &e), OK);
+        b->op->gla_forward(out[0], states, state, in[0], in[1], in[2], g, NULL, 0.5, work, &d);
+        if (T > 1)
+            b->op->gla_backward(out[1], out[2], out[3], dg, dstate, in[3], states, in[0], in[1], in[2], g, NULL, 0.5,
+                                work, &d);
+        ck_assert_msg(b->sync(b, &e) == OK, "%s", e.msg);
+        float *host = malloc(n * 4);
+        for (int i = 0; i < (T > 1 ? 4 : 1); i++) {
+            b->download(b, host, out[i], n * 4); // (B,T,H)
+            ck_assert_msg(host[0] != 0 && host[0] != 9, "%d tokens, output %d was not written", T, i);
+            for (size_t k = 0; k < n; k++) {
+                const float want = host[k / d.H % T * d.H];
+                ck_assert_msg(host[k] == want, "%d tokens, output %d, element %zu: %g, not %g", T, i, k, host[k], want);
+            }
+        }
+        free(host);
+        b->release(b, work);
+        backend_close(b);
+    }
+}
+END_TEST
+
+/* The heads on a device need two blocks of logits, no more: what lies behind an emulated allocation ends the test. */
+START_TEST(heads_keep_logits_alone) {
+    const HeadDims d = {.N = 40, .C = 8, .Ct = 8, .VOC = 64, .block = 16};
+    Backend *b = opened(_i ? "cuda-emu-bf16" : "cuda-emu");
+    const size_t n = (size_t)d.N * d.C, m = (size_t)d.VOC * d.C;
+    Err e = {0};
+    Real *x = device_numbers(b, n, b->real_size, -1, 1), *xt = device_numbers(b, n, b->real_size, -1, 1),
+         *w = device_numbers(b, m, b->real_size, -1, 1), *dx = device_numbers(b, n, b->real_size, 0, 0);
+    Wide *dw = device_numbers(b, m, 4, 0, 0), *loss = device_numbers(b, (size_t)d.N, 4, -1, -1);
+    void *work;
+    ck_assert_int_eq(b->alloc(b, &work, loss_device_work(&d, b->real_size), "logits", &e), OK);
+    b->op->head_kl(loss, dx, dw, x, w, xt, w, NULL, 1, work, &d);
+    ck_assert_msg(b->sync(b, &e) == OK, "%s", e.msg);
+    b->release(b, work);
+    backend_close(b);
+}
+END_TEST
+
 /* An impossible launch is latched, named, and handed over by sync; the emulated device then goes on. */
 /* Decoding with the linear layers' calls recorded and replayed: the bits of calls made one by one, fewer launches,
  * also on a device that lags. */
@@ -675,7 +730,7 @@ SUITE("cuda") {
     CASE(a_tenth_fails_in_fast_versions);
     GROUP("regimes", .timeout = 300);
     CASE(regime_in_bf16, .times = 3 * REGIME_COUNT);
-    GROUP("backend");
+    GROUP("backend", .timeout = 300);
     CASE(kl_is_exact, .times = 2);
     CASE(names);
     CASE(memory_is_zeroed_and_counted);
@@ -684,6 +739,8 @@ SUITE("cuda") {
     CASE(slow_device_sees_every_batch);
     CASE(slow_device_trains_the_same);
     CASE(states_need_not_be_kept);
+    CASE(heads_above_65535);
+    CASE(heads_keep_logits_alone, .times = 2);
     CASE(replayed_decoding_is_decoding, .times = 2);
     CASE(spoilt_recording_leaves_nothing);
     CASE(launch_error_names_the_kernel);

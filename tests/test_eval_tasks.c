@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "eval/answers.h"
 #include "eval/choice.h"
 #include "eval/klstats.h"
 #include "eval/mqar.h"
@@ -604,6 +605,142 @@ START_TEST(test_diagnostic_tasks) {
 }
 END_TEST
 
+/* ---- answers that are not shown ---- */
+
+static int shown(const EvalTask *t, const EvalDoc *d) {
+    int yes = -1;
+    Err e = {0};
+    ok(answers_shown(t, d, &yes, &e), &e);
+    return yes;
+}
+
+/* Overwrites what the first gold answer of each question is read off, in the question's own text only. */
+static void answer_blank(EvalDoc *d) {
+    const size_t n = strlen(d->text[0]);
+    for (char *p = d->context[0] + d->own_begin; (p = strstr(p, d->text[0])) && p < d->context[0] + d->own_end; p += n)
+        memset(p, '#', n);
+}
+
+/* Every task of every flavour: made, all answers are shown; with one answer blanked, that one question is counted, and
+ * refused where the question is ours. */
+START_TEST(test_answers_of_ruler) {
+    TokenCount count = {.kind = COUNT_SIMPLE};
+    Ruler r;
+    Err e = {0};
+    world_open();
+    ok(ruler_open(&r, world, &count, &e), &e);
+    for (int i = 0; i < 3 * RULER_TASKS; i++) {
+        const int flavour = i / RULER_TASKS, task = i % RULER_TASKS;
+        const EvalTask *t = task_find(ruler_name(task));
+        EvalSet set = {0};
+        e = (Err){0};
+        if (flavour == RULER_NVIDIA && !strcmp(task_name(t), "ruler_cwe")) continue; // probes 4,096 words: test_nvidia
+        r.flavour = (RulerFlavour)flavour;
+        ruler_seed(&r, 42);
+        const int rc = ruler_make(&r, task, 2048, 3, &set, &e);
+        if (flavour == RULER_LITE && rc == ERR_USAGE && strstr(e.msg, "not in the lite flavour")) continue;
+        ok(rc, &e);
+        ok(answers_check(t, &set, 1, &e), &e);
+        ck_assert_uint_eq(set.lacking, 0);
+        answer_blank(&set.doc[1]);
+        ok(answers_check(t, &set, 0, &e), &e);
+        ck_assert_msg(set.lacking == 1 && set.first_lacking == 1, "%s, flavour %d: %zu lack", task_name(t), flavour,
+                      set.lacking);
+        ck_assert_int_eq(answers_check(t, &set, 1, &e), ERR_USAGE);
+        ck_assert(strstr(e.msg, task_name(t)) && strstr(e.msg, "question 1"));
+        evalset_free(&set);
+    }
+    EvalSet set = {0}; // published questions that lack their answer by themselves: frequent words of a short text
+    r.flavour = RULER_LM_EVAL;
+    count.kind = COUNT_BYTES;
+    ruler_seed(&r, 42);
+    ok(ruler_make(&r, ruler_find("ruler_fwe"), 400, 4, &set, &e), &e);
+    ok(answers_check(task_find("ruler_fwe"), &set, 0, &e), &e);
+    ck_assert_uint_eq(set.lacking, 4);
+    evalset_free(&set);
+    ruler_close(&r);
+    world_close();
+}
+END_TEST
+
+START_TEST(test_answers_of_questions) {
+    static const struct {
+        const char *task, *context, *other, *text[3];
+        int gold, yes;
+    } row[] = {
+        {"swde", "height: 2.01 m\nheight:", NULL, {"2.01 M"}, 0, 1},
+        {"fda", "height: 2.0", NULL, {"2.01 m"}, 0, 0},
+        {"squad_completion", "a b c", NULL, {"d"}, 0, 0},
+        {"squadv2", "a b c", NULL, {"d", "B"}, 0, 1},
+        {"squadv2", "a b c", NULL, {"d", "e"}, 0, 0},
+        {"squadv2", "a b c", NULL, {NULL}, 0, 1},
+        {"ruler_qa_hotpot", "Are both red?", NULL, {"yes"}, 0, 1},
+        {"ruler_qa_hotpot", "Which is red?", NULL, {"the roof"}, 0, 0},
+        {"piqa", "?", NULL, {" this", " that"}, 1, 1},
+        {"piqa", "?", NULL, {" this", " this"}, 0, 0},
+        {"arc_easy", "?", NULL, {" this", " this", " that"}, 2, 1},
+        {"winogrande", "one", "two", {" end"}, 0, 1},
+        {"winogrande", "one", "one", {" end"}, 0, 0},
+        {"gsm8k", "How many?", NULL, {"72"}, 0, 1},
+        {"lambada_openai", "Once", NULL, {" upon"}, 0, 1},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        EvalSet set = {0};
+        EvalDoc *d;
+        Err e = {0};
+        ok(evalset_add(&set, &d, &e), &e);
+        ok(evaldoc_context(d, row[i].context, strlen(row[i].context), &e), &e);
+        if (row[i].other) ok(evaldoc_context(d, row[i].other, strlen(row[i].other), &e), &e);
+        for (int k = 0; k < 3 && row[i].text[k]; k++)
+            ok(evaldoc_text(d, row[i].text[k], strlen(row[i].text[k]), &e), &e);
+        d->gold = row[i].gold;
+        ck_assert_msg(shown(task_find(row[i].task), d) == row[i].yes, "row %zu, %s", i, row[i].task);
+        evalset_free(&set);
+    }
+}
+END_TEST
+
+/* A diagnostic task that loses one line of what its answer follows from, or shows a wrong word as often, is refused. */
+static const DiagnosticTask *whole;
+static int loses(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
+    TRY(whole->make(s, r, pairs, e));
+    TRY(textbuf_end(&s->prompt, e));
+    TRY(textbuf_end(&s->evidence, e));
+    const size_t n = strcspn(s->evidence.text, "\n");
+    char line[64];
+    snprintf(line, sizeof line, "%.*s", (int)n, s->evidence.text);
+    for (char *p = s->prompt.text; (p = strstr(p, line)); p += n) memset(p, '#', n);
+    return OK;
+}
+static int ties(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
+    TRY(whole->make(s, r, pairs, e));
+    TRY(textbuf_end(&s->words, e));
+    const char *word = s->words.text; // the last word, once more than any other
+    for (const char *p = word; *p; p += strcspn(p, "\n") + 1) word = p;
+    for (int i = 0; i < 400 && *word; i++) textbuf_printf(&s->prompt, " %.*s", (int)strcspn(word, "\n"), word);
+    return OK;
+}
+START_TEST(test_answers_of_diagnostic_tasks) {
+    const DiagnosticOptions o = {.samples = 1, .pairs = 20, .seed = 4};
+    for (int k = 0; k < DIAGNOSTIC_TASKS; k++)
+        for (int i = 0; i < 20; i++) {
+            DiagnosticSample s;
+            Err e = {0};
+            whole = diagnostic_at(k);
+            const DiagnosticTask less = {whole->name, loses, whole->right}, more = {whole->name, ties, whole->right};
+            ok(diagnostic_sample(&s, whole, &o, i, &e), &e);
+            ck_assert(s.evidence.len > 0);
+            diagnostic_free(&s);
+            ck_assert_int_eq(diagnostic_sample(&s, &less, &o, i, &e), ERR_INPUT);
+            ck_assert(strstr(e.msg, whole->name) && strstr(e.msg, "cannot be answered"));
+            diagnostic_free(&s);
+            const int listed = !strcmp(whole->name, "cwe") || !strcmp(whole->name, "fwe");
+            ck_assert_int_eq(diagnostic_sample(&s, &more, &o, i, &e), listed ? ERR_INPUT : OK);
+            diagnostic_free(&s);
+        }
+}
+END_TEST
+
 /* ---- real models: batches against one by one ---- */
 
 typedef struct {
@@ -1064,6 +1201,9 @@ SUITE("eval_tasks") {
     CASE(test_protocols);
     CASE(test_pages);
     CASE(test_diagnostic_tasks);
+    CASE(test_answers_of_ruler);
+    CASE(test_answers_of_questions);
+    CASE(test_answers_of_diagnostic_tasks);
     CASE(test_loglik);
     CASE(test_rolling);
     CASE(test_split_merge);

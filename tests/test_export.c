@@ -24,7 +24,7 @@ typedef struct {
     double eps, o_eps;
     int extra; /* some of: */
 } Spec;
-enum { WINDOW = 1, O_BIAS = 2, LINEAR_BIAS = 4, ROPE = 8 };
+enum { WINDOW = 1, O_BIAS = 2, LINEAR_BIAS = 4, ROPE = 8, NO_ROPE = 16 };
 
 static void model_make(const Spec *s, const char *dir) {
     Err e = {0};
@@ -48,6 +48,7 @@ static void model_make(const Spec *s, const char *dir) {
     c.window = s->extra & WINDOW ? 5 : 0;
     c.o_bias = (s->extra & O_BIAS) != 0;
     c.linear_bias = (s->extra & LINEAR_BIAS) != 0;
+    c.no_rope = (s->extra & NO_ROPE) != 0;
     if (s->extra & ROPE)
         c.rope = (Rope){.kind = ROPE_LLAMA3, .theta = 5000, .factor = 8, .low_freq = 1, .high_freq = 4, .original = 16};
     for (int l = 0; l < c.L; l++) c.mixer[l] = s->softmax >> l & 1 ? 0 : mixer_find(s->mixer);
@@ -582,6 +583,7 @@ START_TEST(test_refusals) {
     static const Spec q_head = {"qwen3", "gdn_v4", 2, 0, 1, 1, 6, 2, 1e-5, 1e-5, 0},
                       s_window = {"mistral", "gdn_v4", 7, 0, 0, 1, 0, 0, 1e-5, 1e-5, WINDOW};
     static const Spec s_bias = {"qwen3", "gdn_v4", 7, 1, 1, 1, 0, 0, 1e-5, 1e-5, O_BIAS};
+    static const Spec q_nope = {"qwen3", "gdn_v4", 2, 0, 1, 0, 6, 2, 1e-6, 1e-6, NO_ROPE};
     static const Spec bare = {"qwen3", "gdn_v4", 0, 0, 1, 0, 6, 2, 1e-6, 1e-6, 0};
     static const Spec kda = {"llama", "kda_v1", 2, 0, 0, 1, 0, 0, 1e-5, 1e-5, 0};
     static const struct {
@@ -620,6 +622,9 @@ START_TEST(test_refusals) {
         {&wide, "student", "its head size is hidden_size / num_heads", "no other format"},
         {&s_window, "gguf", "llama.cpp has no sliding window", "the directory itself"},
         {&s_bias, "gguf", "llama.cpp has no such bias", "the directory itself"},
+        {&q_nope, "qwen3_5", "cannot hold softmax layers without rotary embedding", "only hybridize's"},
+        {&q_nope, "gguf", "cannot hold softmax layers without rotary embedding", "only hybridize's"},
+        {&q_nope, "fla", "cannot hold softmax layers without rotary embedding", "only hybridize's"},
         {&llama_gdn, "onnx", "format: got \"onnx\", expected fla, student, qwen3_5 or gguf", ""},
     };
     for (size_t i = 0; i < sizeof no / sizeof *no; i++) {

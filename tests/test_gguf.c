@@ -815,12 +815,14 @@ END_TEST
 
 START_TEST(test_tokenizer_faults) {
     static const char *const says[] = {
-        "x.gguf: tokenizer.ggml.model: got \"bert\", expected gpt2 or llama", "x.gguf: tokenizer.ggml.tokens: missing",
+        "x.gguf: tokenizer.ggml.model: got \"bert\", expected gpt2 or llama",
+        "x.gguf: tokenizer.ggml.tokens: missing",
         "x.gguf: tokenizer.ggml.tokens: 261 tokens, but as many types or scores are not there",
         "x.gguf: tokenizer.ggml.merges: got an array of i32, expected one of a string",
-        "x.gguf: tokenizer.ggml.bos_token_id: got 9999"};
-    static const char *const word[] = {"a"};
-    static const int one[] = {1};
+        "x.gguf: tokenizer.ggml.bos_token_id: got 9999",
+        "x.gguf: tokenizer.ggml.tokens: 'ab' is there twice: ids 1 and 2"};
+    static const char *const word[] = {"a"}, *const twice[] = {"a", "ab", "ab"};
+    static const int one[] = {1}, added[] = {1, 4, 4};
     Make m = {0};
     Tokenizer *t;
     Err e = {0};
@@ -839,6 +841,13 @@ START_TEST(test_tokenizer_faults) {
     }
     if (_i == 3) pair_i32s(&m, "tokenizer.ggml.merges", one, 1);
     if (_i == 4) pair_u32(&m, "tokenizer.ggml.bos_token_id", 9999);
+    if (_i == 5) {
+        pair_str(&m, "tokenizer.ggml.model", "gpt2");
+        pair_str(&m, "tokenizer.ggml.pre", "gpt-2");
+        pair_strs(&m, "tokenizer.ggml.tokens", twice, 3);
+        pair_i32s(&m, "tokenizer.ggml.token_type", added, 3);
+        pair_strs(&m, "tokenizer.ggml.merges", twice, 0);
+    }
     ck_assert_int_eq(open_tokenizer(&t, &m, &e), ERR_INPUT);
     ck_assert_msg(!strncmp(e.msg, says[_i], strlen(says[_i])), "%s", e.msg);
     make_free(&m);
@@ -859,5 +868,5 @@ SUITE("gguf") {
     CASE(test_no_memory);
     CASE(test_byte_level, .times = 4);
     CASE(test_sentencepiece, .times = 2);
-    CASE(test_tokenizer_faults, .times = 5);
+    CASE(test_tokenizer_faults, .times = 6);
 }

@@ -385,6 +385,48 @@ static void files_equal(const char *a, const char *b) {
     file_close(&g);
 }
 
+/* Softmax layers that see positions otherwise: only our own layout says so, and only where there are such layers. */
+START_TEST(test_own_positions) {
+    const char *const mixers[] = {"gdn_v4", "kda_v1", "gla_v1", "softmax"};
+    Backend *be;
+    Err e = {0};
+    ok(backend_open(&be, "ref32", 1, &e), &e);
+    for (int i = 0; i < 8; i++) {
+        Config c = shape_config(&shapes[0]);
+        Model m, back;
+        c.mixer[0] = mixer_find(i < 4 ? "softmax" : mixers[i - 4]);
+        c.mixer[1] = mixer_find(mixers[i % 4]);
+        c.no_rope = 1;
+        c.logit_base = i % 2 ? 0 : 64.5;
+        ok(model_open(&m, &c, be, GRAD_NONE, &e), &e);
+        ok(model_init(&m, 5, 0.5, 1, 0, &e), &e);
+        const HfSaveOptions o = {.dtype = DT_F32};
+        const int rc = hf_save(&m, in_scratch("own"), &o, NULL, 0, &e);
+        model_close(&m);
+        if (!c.mixer[0] && !c.mixer[1]) { // config.json of a Llama has no word for it
+            ck_assert_int_eq(rc, ERR_USAGE);
+            ck_assert_ptr_nonnull(strstr(e.msg, "rotary"));
+            e = (Err){0};
+            continue;
+        }
+        ok(rc, &e);
+        Json j;
+        const char *type = "";
+        ok(json_open(&j, in_scratch("own/config.json"), &e), &e);
+        ok(json_opt_str(&j, 0, "model_type", &type, &e), &e);
+        ck_assert_msg(!c.mixer[0] == !strcmp(type, "hybridize"), "%d: %s", i, type);
+        json_free(&j);
+        ok(hf_load_model(&back, in_scratch("own"), be, GRAD_NONE, &e), &e);
+        ck_assert_int_eq(back.c.no_rope, !c.mixer[0]);
+        ck_assert(back.c.logit_base == (c.mixer[0] ? 0 : c.logit_base));
+        ck_assert_int_eq(memcmp(back.c.mixer, c.mixer, sizeof c.mixer), 0);
+        model_close(&back);
+        ok(file_remove_tree(in_scratch("own"), &e), &e);
+    }
+    backend_close(be);
+}
+END_TEST
+
 START_TEST(test_round_trip) {
     const Shape *s = &shapes[_i];
     const Config c = shape_config(s);
@@ -590,6 +632,7 @@ SUITE("hf") {
     CASE(test_hostile);
     CASE(test_every_allocation, .times = 2);
     GROUP("save", .setup = scratch_open, .teardown = scratch_close);
+    CASE(test_own_positions);
     CASE(test_round_trip, .times = sizeof shapes / sizeof *shapes);
     CASE(test_save_refuses);
     CASE(test_save_faults, .times = 2);

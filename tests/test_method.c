@@ -573,6 +573,38 @@ START_TEST(pipeline_whole) {
 }
 END_TEST
 
+/* save_students: students/NAME is what model/ is where that selector is the main one; a lost one is made again. */
+START_TEST(pipeline_saves_students) {
+    PipelineOptions o;
+    Err e = {0};
+    Stop go = {0};
+    Notes notes;
+    pipeline_inputs();
+    pipeline_small(&o);
+    o.save_students = 1;
+    snprintf(o.selector, sizeof o.selector, "uniform");
+    snprintf(o.students, sizeof o.students, "none,explicit");
+    must(pipeline_go(place("all"), 1, &o, &go, &notes, &r1, &e), &e);
+    snprintf(o.selector, sizeof o.selector, "explicit");
+    o.students[0] = 0;
+    o.save_students = 0;
+    must(pipeline_go(place("one"), 1, &o, &go, &notes, &r1, &e), &e);
+    same_file(place("all/students/explicit/model.safetensors"), place("one/model/model.safetensors"));
+    same_file(place("all/students/explicit/config.json"), place("one/model/config.json"));
+    ck_assert(file_exists(place("all/students/none/model.safetensors")));
+    ck_assert(!file_exists(place("all/students/uniform")) && !file_exists(place("one/students")));
+    must(file_remove(place("all/results.json"), &e), &e);
+    must(file_remove_tree(place("all/students/none"), &e), &e);
+    must(file_remove(place("all/checkpoints/models/none.json"), &e), &e);
+    snprintf(o.selector, sizeof o.selector, "uniform");
+    snprintf(o.students, sizeof o.students, "none,explicit");
+    o.save_students = 1;
+    must(pipeline_go(place("all"), 1, &o, &go, &notes, &r1, &e), &e);
+    ck_assert(strstr(notes.said, "stage 2: none") && !strstr(notes.said, "stage 2: explicit"));
+    ck_assert(file_exists(place("all/students/none/model.safetensors")));
+}
+END_TEST
+
 /* Every selector by its name, on mixed scoring data with early stopping; rows are read back, not made again;
  * K from memory. */
 START_TEST(pipeline_selectors) {
@@ -991,6 +1023,7 @@ SUITE("method") {
     CASE(pretrain_levels_resume);
     CASE(pretrain_learns_text);
     CASE(pipeline_whole);
+    CASE(pipeline_saves_students);
     CASE(pipeline_selectors);
     CASE(pipeline_resumes_anywhere);
     CASE(pipeline_shared);

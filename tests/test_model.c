@@ -201,6 +201,81 @@ START_TEST(test_gradients_variants) {
     c = tiny("softmax", "gdn_v4");
     c.rope = (Rope){.kind = ROPE_LLAMA3, .theta = 100, .factor = 8, .low_freq = 1, .high_freq = 4, .original = 16};
     gradients(&c, "llama3 rope", 0, NULL);
+    c = tiny("softmax", "gdn_v4");
+    c.no_rope = 1;
+    gradients(&c, "no rotary embedding, documents", 0, start);
+    c.logit_base = 3;
+    gradients(&c, "... and scaled queries", 0, NULL);
+    c = tiny("softmax", "swa_v1");
+    c.logit_base = 3;
+    c.qk_norm = 1;
+    gradients(&c, "scaled queries, q/k norm, swa", PASS_CHECKPOINT, NULL);
+}
+END_TEST
+
+/* Hidden states (T, C) of one layer of softmax attention on these tokens. W_q is multiplied by scale first. */
+static void hidden(double *h, const Config *c, const int *ids, int T, double scale) {
+    Rig r;
+    Err e = {0};
+    ParamInfo info;
+    Param q;
+    double w[64];
+    rig_open(&r, c, "ref64", 1, T, 0, NULL);
+    ck_assert(model_find(&r.m, "model.layers.0.attn.q_proj.weight", &info, &q));
+    ck_assert_uint_le(info.n, 64);
+    ok(param_get(r.be, &info, &q, DT_F64, w, &e), &e);
+    for (size_t i = 0; i < info.n; i++) w[i] *= scale;
+    ok(param_put(r.be, &info, &q, DT_F64, w, &e), &e);
+    ok(pass_input(&r.p, &r.m, ids, NULL, &e), &e);
+    model_forward(&r.m, &r.p);
+    r.be->download(r.be, h, r.p.h, (size_t)T * c->C * sizeof(double));
+    rig_close(&r);
+}
+static double row_distance(const double *a, const double *b, int t) {
+    double d = 0;
+    for (int i = 8 * t; i < 8 * t + 8; i++) d = fmax(d, fabs(a[i] - b[i]));
+    return d;
+}
+
+/* What Config.no_rope and logit_base say, word for word. */
+START_TEST(test_positions) {
+    enum { T = 7 };
+    const int ids[T] = {1, 2, 3, 4, 5, 6, 7}, mixed[T] = {4, 2, 6, 1, 3, 5, 7};
+    double a[T * 8], b[T * 8], base[T * 8];
+    Config c = tiny("softmax", "softmax");
+    c.L = 1;
+    hidden(a, &c, ids, T, 1);
+    hidden(b, &c, mixed, T, 1);
+    ck_assert(row_distance(a, b, 6) > 1e-3); // with rope the order of what came before counts
+    c.no_rope = 1;
+    hidden(a, &c, ids, T, 1);
+    hidden(b, &c, mixed, T, 1);
+    ck_assert(row_distance(a, b, 6) < 1e-12); // without, attention is a function of the set
+    ck_assert(row_distance(a, b, 3) > 1e-3);
+    for (c.no_rope = 0; c.no_rope < 2; c.no_rope++) {
+        c.logit_base = 4;
+        hidden(base, &c, ids, T, 1);
+        c.logit_base = 0;
+        hidden(a, &c, ids, T, 1);
+        ck_assert(row_distance(a, base, 6) > 1e-4);
+        for (int t = 0; t < T; t += 3) {
+            hidden(b, &c, ids, T, log(t + 4) / log(4));
+            ck_assert(row_distance(b, base, t) < 1e-12);
+        }
+        c.logit_base = 1e300; // so large that it is none
+        hidden(b, &c, ids, T, 1);
+        ck_assert(!memcmp(a, b, sizeof a));
+        c.logit_base = 0;
+    }
+    Rig r;
+    Err e = {0};
+    const int start[T] = {0, 0, 0, 3, 3, 3, 3};
+    c = tiny("softmax", "gdn_v4");
+    c.logit_base = 4;
+    rig_open(&r, &c, "ref64", 1, T, 0, NULL);
+    ck_assert_int_eq(pass_input(&r.p, &r.m, ids, start, &e), ERR_USAGE); // which position would it be?
+    ck_assert_ptr_nonnull(strstr(e.msg, "logit_base"));
+    rig_close(&r);
 }
 END_TEST
 
@@ -371,6 +446,8 @@ START_TEST(test_generation) {
         Config c = tiny(name, "softmax");
         c.window = i % 3 == 1 ? 1 + i % 4 : 0;
         c.qk_norm = i == 1;
+        c.no_rope = i % 4 == 2;
+        c.logit_base = i % 3 ? 0 : 5;
         Rig r;
         Err e = {0};
         rig_open(&r, &c, "ref64", B, T, 0, NULL);
@@ -483,8 +560,8 @@ START_TEST(test_bad_config) {
     Model m;
     Err e = {0};
     ok(backend_open(&be, "ref32", 1, &e), &e);
-    Config bad[7];
-    for (int i = 0; i < 7; i++) bad[i] = tiny("softmax", i == 6 ? "swa_v1" : "gdn_v4");
+    Config bad[8];
+    for (int i = 0; i < 8; i++) bad[i] = tiny("softmax", i == 6 ? "swa_v1" : "gdn_v4");
     bad[0].D = 3;
     bad[1].Hk = 3;
     bad[2].norm_eps = NAN;
@@ -492,9 +569,10 @@ START_TEST(test_bad_config) {
     bad[4].L = 0;
     bad[5].rope.theta = INFINITY;
     bad[6].swa_window = 0;
+    bad[7].logit_base = 1;
     const char *field[] = {"head_dim",          "num_key_value_heads", "rms_norm_eps", "layer 1",
-                           "num_hidden_layers", "rope_theta",          "swa_window"};
-    for (int i = 0; i < 7; i++) {
+                           "num_hidden_layers", "rope_theta",          "swa_window",   "logit_base"};
+    for (int i = 0; i < 8; i++) {
         e = (Err){0};
         ck_assert_int_eq(model_open(&m, &bad[i], be, GRAD_NONE, &e), ERR_INPUT);
         ck_assert_msg(strstr(e.msg, field[i]), "'%s' does not name %s", e.msg, field[i]);
@@ -540,6 +618,7 @@ SUITE("model") {
     GROUP("all", .timeout = 120);
     CASE(test_gradients);
     CASE(test_gradients_variants);
+    CASE(test_positions);
     CASE(test_checkpoint_bits);
     CASE(test_held_weights);
     CASE(test_documents);

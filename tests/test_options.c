@@ -197,8 +197,13 @@ static char *numbers_of(const char *dir, const char *name) {
 
 /* 1 if the two runs hold the same numbers; else *where is the file that differs. */
 static int runs_same(const char *a, const char *b, const char **where) {
-    static const char *const FILES[] = {"results.json", "ranking.json",      "trajectory.csv",
-                                        "budget.csv",   "model/config.json", "model/model.safetensors"};
+    static const char *const FILES[] = {"results.json",
+                                        "ranking.json",
+                                        "trajectory.csv",
+                                        "budget.csv",
+                                        "model/config.json",
+                                        "model/model.safetensors",
+                                        "students/random/model.safetensors"};
     int same = 1;
     for (size_t i = 0; i < sizeof FILES / sizeof *FILES && same; i++) {
         char *x = numbers_of(a, FILES[i]), *y = numbers_of(b, FILES[i]);
@@ -240,6 +245,7 @@ enum {
     BF16,
     LINES,
     FIT,
+    LANES,
     SETTINGS
 };
 static const struct {
@@ -267,6 +273,7 @@ static const struct {
     [CURVE] = {"cpu", {"curve_k=2"}},
     [BF16] = {"cpu-bf16", {NULL}},
     [FIT] = {"cpu", {"init=fit", "init_tokens=48"}},
+    [LANES] = {"cpu", {"stage1.batch_size=4", "score.batch_size=4", "stage2.batch_size=4", "stage3.batch_size=4"}},
     [LINES] = {"cpu", {"text=@lines.jsonl", "document_separator="}},
 };
 
@@ -324,6 +331,7 @@ static const struct {
     {"score.hold_fraction", "0.9", SCHEDULES, NULL},
     {"stage2.hold_fraction", "0.9", SCHEDULES, NULL},
     {"stage3.hold_fraction", "0.9", SCHEDULES, NULL},
+    {"lanes", "4", LANES, NULL},
     {"stage1.max_grad_norm", "0.001", PLAIN, NULL},
     {"score.max_grad_norm", "0.001", PLAIN, NULL},
     {"stage2.max_grad_norm", "0.001", PLAIN, NULL},

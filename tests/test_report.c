@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "method/fit.h"
 #include "method/select.h"
+#include "report/card.h"
 #include "report/report.h"
 #include "report/compare.h"
 #include "report/report_pictures.h"
@@ -257,9 +258,70 @@ START_TEST(comparison_page) {
 }
 END_TEST
 
+/* The options that the command makes, when a shell has read it. */
+static void command_read(PipelineOptions *o, const char *command) {
+    char shell[8192], line[5000];
+    Err e = {0};
+    pipeline_defaults(o);
+    const int n = snprintf(shell, sizeof shell, "set -- %s; for a; do printf '%%s\\n' \"$a\"; done", command);
+    ck_assert(n > 0 && n < (int)sizeof shell);
+    FILE *f = popen(shell, "r");
+    ck_assert_ptr_nonnull(f);
+    while (fgets(line, sizeof line, f)) {
+        line[strcspn(line, "\n")] = 0;
+        char *value = strchr(line, '=');
+        if (strncmp(line, "--", 2) || !value) continue; // hybridize run
+        *value++ = 0;
+        for (char *c = line; *c; c++)
+            if (*c == '-') *c = '_';
+        if (strcmp(line + 2, "device")) must(options_set(pipeline_table(), o, line + 2, value, &e), &e);
+    }
+    ck_assert_int_eq(pclose(f), 0);
+}
+
+START_TEST(card) { // the card's command is the run, and its numbers are the results
+    PipelineOptions o, got, defaults;
+    char want[200];
+    small(&o, "explicit", "uniform");
+    snprintf(o.keep_full_attention_layers, sizeof o.keep_full_attention_layers, "1,6");
+    o.document_boundaries = 0;
+    const char *dir = place("card");
+    go(&o, dir);
+    char *text = text_of(place("card/model/README.md"));
+    ck_assert_ptr_nonnull(strstr(text, "# teacher with 2 of 8 layers softmax"));
+    snprintf(want, sizeof want, "| **explicit** (this model) | 1, 6 | %.4f +- ", result.row[2].held.kl);
+    ck_assert_msg(strstr(text, want) != NULL, "%s\n%s", want, text);
+    ck_assert_ptr_nonnull(strstr(text, "fla, transformers"));
+    ck_assert_ptr_nonnull(strstr(text, "- teacher/model.safetensors: 866032 bytes, CRC-32C cec92807\n"));
+    char *command = strstr(text, "    hybridize run"), *end = strstr(command, " -o RUNDIR\n");
+    ck_assert_ptr_nonnull(end);
+    *end = 0;
+    command_read(&got, command);
+    const Option *d = options_differ(pipeline_table(), &o, &got, (unsigned)AFFECTS_NUMBERS);
+    ck_assert_msg(!d, "the card's command has another %s", d ? d->key : "");
+    ck_assert_str_eq(got.teacher, o.teacher);
+    mem_free(text);
+
+    TextBuf b = {0}; // what a shell would take apart
+    snprintf(o.text, sizeof o.text, "it's a $HOME; `x`");
+    pipeline_defaults(&defaults);
+    card_command(&b, &o, &defaults);
+    command_read(&got, b.text);
+    ck_assert_str_eq(got.text, o.text);
+    textbuf_free(&b);
+    small(&o, "uniform", ""); // layers that fla does not have
+    snprintf(o.student, sizeof o.student, "swa_v1");
+    go(&o, place("own"));
+    text = text_of(place("own/model/README.md"));
+    ck_assert_ptr_nonnull(strstr(text, "only hybridize reads this directory"));
+    mem_free(text);
+}
+END_TEST
+
 SUITE("report") {
     GROUP("all", .setup = setup, .teardown = teardown, .timeout = 120);
     CASE(run_page);
+    CASE(card);
     CASE(own_units);
     CASE(cost_curve);
     CASE(means);

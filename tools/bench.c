@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "cpu/cpu.h"
+#include "ops/bf16.h"
 #include "ops/backend.h"
 #include "tools/bench_cases.h"
 #include <stdlib.h>
@@ -153,7 +154,7 @@ static void case_close(BenchCase *c) {
 
 /* Buffers of small random numbers; gates want negative ones, norms positive ones, and both are met by what the ops do
  * with any. */
-static int case_open(BenchCase *c, Err *e) {
+static int case_open(const Bench *b, BenchCase *c, Err *e) {
     Rng r;
     void *p;
     rng_seed(&r, 1);
@@ -161,6 +162,9 @@ static int case_open(BenchCase *c, Err *e) {
         TRY(mem_alloc(&p, c->size[i] * sizeof(float), c->op, e));
         c->b[i] = p;
         for (size_t k = 0; k < c->size[i]; k++) c->b[i][k] = (float)(rng_uniform(&r) - 0.5) * 0.25f;
+        if (!b->o->bf16) continue;
+        Bf16 *h = p; // all of it, so that it is good as floats, too
+        for (size_t k = 0; k < 2 * c->size[i]; k++) h[k] = bf16_round((float)(rng_uniform(&r) - 0.5) * 0.25f);
     }
     TRY(mem_alloc(&c->scratch, c->work, c->op, e));
     TRY(mem_alloc(&p, c->n_ids * sizeof(int), c->op, e));
@@ -181,11 +185,12 @@ static int op_call(void *what, Err *e) {
 }
 
 static int case_rows(Bench *b, BenchCase *c, Err *e) {
-    OpCall call = {c, cpu_ops32()};
+    // products have the same arguments in both tables, behind the same pointers
+    OpCall call = {c, b->o->bf16 ? (const void *)cpu_ops16() : cpu_ops32()};
     const Work work = {op_call, &call};
     double ref_s = 0;
     const int list[2] = {1, b->threads};
-    if (!b->o->no_ref && c->flops < REF_LIMIT) {
+    if (!b->o->no_ref && !b->o->bf16 && c->flops < REF_LIMIT) {
         OpCall ref = {c, &ops_ref32};
         const Work w = {op_call, &ref};
         TRY(work_time(&w, 1, 1, &ref_s, e));
@@ -194,7 +199,7 @@ static int case_rows(Bench *b, BenchCase *c, Err *e) {
         Timing t;
         double fraction;
         TRY(work_measure(b, &work, list[i], &t, &fraction, c->flops, e));
-        const double gbs = c->bytes / t.s * 1e-9;
+        const double gbs = b->o->bf16 ? 0 : c->bytes / t.s * 1e-9;
         const Row r = {c->op,
                        c->shape,
                        list[i],
@@ -217,7 +222,7 @@ static int case_rows(Bench *b, BenchCase *c, Err *e) {
 static int case_run(Bench *b, const BenchCase *from, Err *e) {
     BenchCase c = *from;
     c.prepare(&c);
-    int rc = case_open(&c, e);
+    int rc = case_open(b, &c, e);
     if (!rc) rc = case_rows(b, &c, e);
     case_close(&c);
     return rc;
@@ -286,6 +291,8 @@ static int bench_rows(const BenchOptions *o, FILE *out, Err *e) {
     int known = 0;
     for (int i = 0; i < 5; i++) known |= !strcmp(set, sets[i]);
     if (!known) return err_set(e, ERR_USAGE, "bench: set: got %.40s, expected demo, large, matmul, all or steps", set);
+    if (o->bf16 && strcmp(set, "matmul") && strcmp(set, "steps"))
+        return err_set(e, ERR_USAGE, "bench: set: got %.40s on cpu-bf16, expected matmul, steps or smollm2", set);
     Bench b = {.o = o,
                .out = out,
                .threads = cpu_threads(o->threads),

@@ -29,6 +29,7 @@ typedef struct {
     const char *set;
     int threads;    // <= 0: all cores. Every row is measured on 1 thread and on these
     int quick;      // 3 repetitions instead of 7, each shorter
+    int bf16;       // "cpu-bf16" instead of "cpu": sets "matmul" and "steps"; of peak is of the float one still
     int no_ref;     // leave out the comparison with ref32 (one call of it a row)
     BenchForm form; // JSON: one object a line
     const BenchStep *step;

@@ -31,6 +31,14 @@ static const struct {
     {{"threads", "threads of the cpu backend, 0 = all cores", OPT_INT, AT(threads), 0, 4096, NULL, AFFECTS_LOOKS},
      CLI_BACKEND,
      't'},
+    {{"ranks", "processes that train together; 0: as many as mpirun has started", OPT_INT, AT(ranks), 0, RANKS_MOST,
+      NULL, AFFECTS_LOOKS},
+     CLI_RANKS,
+     0},
+    {{"rank_timeout", "seconds until a silent rank counts as hung and all end; 0: never", OPT_INT, AT(rank_timeout), 0,
+      1 << 30, NULL, AFFECTS_LOOKS},
+     CLI_RANKS,
+     0},
     {{"json", "print results as JSON", OPT_BOOL, AT(json), 0, 0, NULL, AFFECTS_LOOKS}, CLI_JSON, 0},
     {{"dry_run", "print the resolved configuration and stop", OPT_BOOL, AT(dry_run), 0, 0, NULL, AFFECTS_LOOKS},
      CLI_DRY_RUN,
@@ -318,6 +326,7 @@ static int options_open(Cli *c, Err *e) {
         if (o->defaults) o->defaults(c->options[k]);
     }
     c->common.seed = 42;
+    c->common.rank_timeout = 600;
     snprintf(c->common.device, sizeof c->common.device, "cpu");
     c->common.no_color = getenv("NO_COLOR") != NULL;
     return OK;

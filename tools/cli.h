@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include "base/log.h"
 #include "run/options.h"
+#include "base/ranks.h"
 #include "ops/backend.h"
 
 #ifndef HYB_VERSION
@@ -26,12 +27,13 @@ enum {
     CLI_JSON = 16,
     CLI_DRY_RUN = 32,
     CLI_RESUME = 64 /* --resume, --overwrite, --allow-config-change */,
-    CLI_CONFIG = 128 /* --config, --set */
+    CLI_CONFIG = 128 /* --config, --set */,
+    CLI_RANKS = 256 /* --ranks, --rank-timeout */
 };
 typedef struct {
     char model[1024], output[1024], device[64];
     uint64_t seed;
-    int threads, quiet, verbose, no_color, json, dry_run, resume, overwrite, allow_config_change;
+    int threads, ranks, rank_timeout, quiet, verbose, no_color, json, dry_run, resume, overwrite, allow_config_change;
 } CliCommon;
 
 typedef struct {
@@ -70,6 +72,8 @@ struct Cli {
     ProgressPace pace;
     Progress progress; /* draws on stderr unless --quiet */
     volatile sig_atomic_t *stop;
+    Ranks *ranks;      /* processes that train with this one; NULL: none */
+    const char *build; /* the commit; may be NULL */
 };
 
 /* argv begins after the command's name. On failure *c is closed. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int cli_hidden(const Command *command, const char *key) {
     const char *dot = strchr(key, '.');
@@ -53,7 +54,7 @@ void cli_exit_codes(FILE *to) {
 }
 
 void cli_help(const Command *command, FILE *to) {
-    CliCommon defaults = {.seed = 42, .device = "cpu"};
+    CliCommon defaults = {.seed = 42, .device = "cpu", .rank_timeout = 600};
     char letter;
     const Option *row;
     fprintf(to, "usage: hybridize %s %s\n\n%s\n", command->name, command->usage, command->summary);
@@ -100,7 +101,18 @@ int cli_print_config(const Cli *c, FILE *to, Err *e) {
 
 /* ---- small services ---- */
 
-int cli_backend(const Cli *c, Backend **be, Err *e) { return backend_open(be, c->common.device, c->common.threads, e); }
+/* The cores of a machine are shared by its ranks, unless their launcher has done that already. */
+static int threads_own(const Cli *c) {
+    if (c->common.threads || !c->ranks || c->ranks->here < 2) return c->common.threads;
+    const int mine = cpu_threads(0), all = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    return mine < all ? mine : all > c->ranks->here ? all / c->ranks->here : 1;
+}
+
+int cli_backend(const Cli *c, Backend **be, Err *e) {
+    TRY(backend_open(be, c->common.device, threads_own(c), e));
+    (*be)->ranks = c->ranks;
+    return OK;
+}
 
 int cli_fail(const Err *e) {
     fflush(stdout);

@@ -117,7 +117,7 @@ static void steps_of_shapes(Steps *s, Backend *be) {
 
 static void steps_of_smollm2(Steps *s, Backend *be) {
     const Config c = bench_config(576, 30, 9, 3, 1536, 49152, 1);
-    for (StepKind k = STEP_STAGE1; k <= STEP_DECODE; k++) steps_add(s, k, &c, NULL, be, 1, 512, 1);
+    for (StepKind k = STEP_PRETRAIN; k <= STEP_DECODE; k++) steps_add(s, k, &c, NULL, be, 1, 512, 1);
 }
 
 /* Teacher and hybrid, or the one model there is. */
@@ -153,16 +153,18 @@ static int decode_bench(Cli *c, Err *e) {
 static int bench(Cli *c, Err *e) {
     static const char *const sets[] = {"demo", "large", "matmul", "all", "steps", "steps"};
     const Options *o = c->options[0];
-    const int cpu = !strcmp(c->common.device, "cpu"), model = c->common.model[0] != 0;
+    const int bf16 = !strcmp(c->common.device, "cpu-bf16"), cpu = bf16 || !strcmp(c->common.device, "cpu");
+    const int model = c->common.model[0] != 0;
     Backend *be;
     Steps s = {0};
     if (o->decode) return decode_bench(c, e);
     if (!cpu && !model && o->set < SET_STEPS)
-        return cli_require(c, NULL, "-m MODEL or --set steps (for another device than cpu)", e);
+        return cli_require(c, NULL, "-m MODEL or --set steps (for another device than cpu and cpu-bf16)", e);
     BenchOptions b = {.op = o->op[0] ? o->op : NULL,
                       .set = sets[o->set],
                       .threads = c->common.threads,
                       .quick = o->quick,
+                      .bf16 = bf16,
                       .no_ref = o->no_ref};
     b.form = o->csv ? BENCH_CSV : c->common.json ? BENCH_JSON : BENCH_TEXT;
     TRY(cli_backend(c, &be, e));

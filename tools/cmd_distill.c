@@ -141,6 +141,7 @@ static int rig_train(Rig *r, Cli *c, const StageOptions *stage, TrainResult *res
     t.fingerprint = fingerprint_bytes(run_data_hash(&r->data), &o->seed, sizeof o->seed);
     if (o->teacher[0]) TRY(run_model_hash(&t.fingerprint, o->teacher, e));
     TRY(run_model_hash(&t.fingerprint, o->student_init_ckpt, e));
+    TRY(ranks_equal(c->ranks, t.fingerprint, "the hash of the text and the models", e));
     const Task task = distill_task(&r->distill, "");
     return train_run(&task, &t, result, e);
 }
@@ -149,6 +150,7 @@ static int save(const Rig *r, const Cli *c, Err *e) {
     static const DType types[] = {DT_F32, DT_F32, DT_BF16, DT_F16};
     const PipelineOptions *o = c->options[0];
     char dir[1024], notes[1024] = "";
+    if (!ranks_first(c->ranks)) return OK;
     TRY(run_path(dir, sizeof dir, c, "model", e));
     const HfSaveOptions s = {.dtype = o->save_dtype ? types[o->save_dtype] : r->student.c.dtype,
                              .tokenizer_from = o->teacher[0] ? o->teacher : o->student_init_ckpt};
@@ -164,6 +166,7 @@ static int report(Rig *r, const Cli *c, const TrainResult *t, Err *e) {
     HeldoutResult h = {.kl = NAN, .kl_se = NAN, .ce = NAN, .ce_se = NAN};
     JsonOut j;
     if (r->teacher.be) TRY(heldout_run(&r->heldout, &r->student, &h, e));
+    if (!ranks_first(c->ranks)) return OK;
     if (!c->common.json) {
         printf("steps %lld, tokens %lld, loss %.6f, %.1f s\n", (long long)t->step, (long long)t->tokens, t->recent,
                t->seconds);
@@ -198,9 +201,10 @@ static int distill(Cli *c, Err *e) {
     TRY(cli_require(c, o->text, "--text FILE", e));
     TRY(cli_require(c, o->student_init_ckpt, "--student-init-ckpt DIR", e));
     TRY(stage_check(stage, stage2 ? "stage2" : "stage3", e));
-    TRY(run_dir_open(c, "run.json", 0, e));
-    TRY(run_json_write(c, e));
-    int rc = rig_open(&r, c, stage, e);
+    int rc = ranks_first(c->ranks) ? run_dir_open(c, "run.json", 0, e) : OK;
+    if (!rc && ranks_first(c->ranks)) rc = run_json_write(c, e);
+    TRY(ranks_outcome(c->ranks, rc, e));
+    rc = rig_open(&r, c, stage, e);
     if (!rc) rc = rig_train(&r, c, stage, &result, e);
     if (!rc) rc = save(&r, c, e);
     if (!rc) rc = report(&r, c, &result, e);
@@ -218,7 +222,7 @@ const Command cmd_distill = {
     .details = "DIR is a stage-1 student (what align leaves in RUNDIR/model) or a hybrid to train further. "
                "The listed layers get the teacher's\n"
                "softmax attention back before training. Stage 3 needs no teacher.",
-    .common = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG,
+    .common = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG | CLI_RANKS,
     .section = "stage*",
     .hidden = "stage1. score. ",
     .alias = aliases,

@@ -28,6 +28,8 @@ static const Option rows[] = {
     {"max_tokens", "only the first so many tokens, 0 = all", OPT_I64, AT(max_tokens), 0, 1e15, NULL,
      AFFECTS_EVALUATION},
     {"teacher", "model directory of the teacher (kl)", OPT_PATH, AT(teacher), 0, 1024, NULL, AFFECTS_EVALUATION},
+    {"logit_base", "queries of softmax layers times ln(t + base) / ln(base) at position t; 0: as config.json says",
+     OPT_REAL, AT(logit_base), 0, 1e30, NULL, AFFECTS_EVALUATION | AFFECTS_IF_SET},
     {"recall_keys", "characters that keys are drawn from (recall)", OPT_TEXT, AT(recall_keys), 0, 128, NULL,
      AFFECTS_EVALUATION},
     {"recall_values", "characters of values; empty: the keys' set", OPT_TEXT, AT(recall_values), 0, 128, NULL,
@@ -265,8 +267,9 @@ static int eval(Cli *c, Err *e) {
                          measures[i].run == run_recall || measures[i].run == eval_klstats ||
                              measures[i].run == eval_heatmap || !o->ids[0],
                          e));
+        int rc = session_logit_base(&s, o->logit_base, e);
         model_prepack(&s.m, 0);
-        const int rc = measures[i].run(c, &s, e);
+        if (!rc) rc = measures[i].run(c, &s, e);
         session_close(&s);
         return rc;
     }

@@ -13,7 +13,7 @@ typedef struct {
     char heat_task[64], lengths[256];
     int depths, heat_samples, new_tokens;
     int passes, gram, probe_vocab, random_filler;
-    double power;
+    double power, logit_base;
     int pairs, shots, protocol, window;
     double no_answer;
     char data[1024], emit[1024], log_samples[1024];

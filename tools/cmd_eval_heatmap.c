@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "report/svg.h"
+#include "eval/answers.h"
 #include "eval/lm.h"
 #include "eval/recall.h"
 #include "eval/ruler.h"
@@ -32,7 +33,7 @@ static int column_make(Heat *h, int l, EvalSet *set, Err *e) {
         TRY(ruler_make_at(&h->ruler, h->task, h->length[l], depth_of(h, d), h->o->new_tokens, h->o->heat_samples, set,
                           e));
     }
-    return OK;
+    return answers_check(task_find(ruler_name(h->task)), set, 1, e);
 }
 
 static int column_run(Heat *h, int l, Err *e) {

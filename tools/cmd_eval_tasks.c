@@ -1,6 +1,7 @@
 /* cmd_eval_tasks.c - question sets: made or read, written out or put to a model;
  * results as a table or as lm-evaluation-harness's JSON. */
 #include "base/mem.h"
+#include "eval/answers.h"
 #include "eval/mqar.h"
 #include "eval/tasks.h"
 #include "io/jsonl.h"
@@ -54,7 +55,7 @@ static int tasks_parse(EvalRun *u, Err *e) {
 
 /* ---- questions ---- */
 
-static int questions(EvalRun *u, const EvalTask *t, EvalSet *set, Err *e) {
+static int questions_get(EvalRun *u, const EvalTask *t, EvalSet *set, Err *e) {
     const EvalOptions *o = u->o;
     const int ruler = task_ruler(t);
     const int samples = o->limit && o->limit < o->samples ? o->limit : o->samples;
@@ -70,6 +71,19 @@ static int questions(EvalRun *u, const EvalTask *t, EvalSet *set, Err *e) {
     }
     if (!o->seeds) ruler_seed(&u->ruler, u->c->common.seed);
     return ruler_make(&u->ruler, ruler, o->max_len, samples, set, e);
+}
+
+static int questions(EvalRun *u, const EvalTask *t, EvalSet *set, Err *e) {
+    char line[256];
+    TRY(questions_get(u, t, set, e));
+    TRY(answers_check(t, set, task_ruler(t) >= 0 && u->o->flavour == RULER_LITE, e));
+    if (!set->lacking) return OK;
+    snprintf(line, sizeof line,
+             "note: %s: %zu of %zu questions cannot be answered from what is shown (the first: number %zu); kept, as "
+             "published",
+             task_name(t), set->lacking, set->n, set->first_lacking);
+    cli_note(u->c, line);
+    return OK;
 }
 
 static void doc_json(JsonOut *row, const EvalDoc *d) {
@@ -137,6 +151,7 @@ static int sources_open(EvalRun *u, Err *e) {
     }
     if (!o->emit[0]) {
         TRY(session_open(&u->s, u->c, 1, e));
+        TRY(session_logit_base(&u->s, o->logit_base, e));
         model_prepack(&u->s.m, 0);
     } else if (made && o->tokenizer == STUB_NONE) {
         TRY(cli_require(u->c, u->c->common.model, "-m MODEL or --tokenizer byte|simple", e));

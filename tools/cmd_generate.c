@@ -15,7 +15,7 @@
 typedef struct {
     char prompt[16384], prompt_file[1024], dump[1024], system[16384];
     int chat, max_new_tokens, top_k, greedy, no_echo, no_special, ignore_eos, stats, prefill, gradients;
-    double temperature, top_p;
+    double temperature, top_p, logit_base;
 } Options;
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
@@ -38,6 +38,8 @@ static const Option rows[] = {
      NULL, AFFECTS_EVALUATION},
     {"gradients", "with --dump: also the gradients of the prompt's own loss", OPT_BOOL, AT(gradients), 0, 0, NULL,
      AFFECTS_EVALUATION},
+    {"logit_base", "queries of softmax layers times ln(t + base) / ln(base) at position t; 0: as config.json says",
+     OPT_REAL, AT(logit_base), 0, 1e30, NULL, AFFECTS_EVALUATION | AFFECTS_IF_SET},
     {"prefill", "tokens of the prompt read at once", OPT_INT, AT(prefill), 1, 65536, NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
@@ -169,7 +171,8 @@ static int generate(Cli *c, Err *e) {
     int made = 0, newline = 0;
     if (o->gradients && !o->dump[0]) return err_set(e, ERR_USAGE, "generate: --gradients needs --dump DIR");
     TRY(session_open(&s, c, 1, e));
-    int rc = prompt_ids(c, &ids, &text, &len, &s, o, e);
+    int rc = session_logit_base(&s, o->logit_base, e);
+    if (!rc) rc = prompt_ids(c, &ids, &text, &len, &s, o, e);
     const size_t total = ids.n + o->max_new_tokens;
     if (!rc && total > (size_t)s.m.c.max_positions)
         cli_note(c, "warning: longer than the model's max_position_embeddings");

@@ -112,6 +112,8 @@ static void config_report(Report *r, const Config *c) {
     say_int(r, "sliding_window", c->window);
     say_real(r, "rope_theta", c->rope.theta);
     say(r, "rope_scaling", c->rope.kind == ROPE_PLAIN ? "none" : c->rope.kind == ROPE_LINEAR ? "linear" : "llama3");
+    if (c->no_rope) say(r, "softmax_positions", "no rotary embedding");
+    if (c->logit_base > 0) say_real(r, "logit_base", c->logit_base);
     say(r, "tied_head", c->tied ? "yes" : "no");
     say(r, "dtype", dtype_name(c->dtype));
     say_int(r, "parameters", (long long)params_count(c));

@@ -54,7 +54,8 @@ static int rig_fits(Rig *r, const Config *config, const PretrainOptions *o, Err 
     for (int i = 0; i < o->levels; i++) {
         MemoryPlan plan = {0};
         StageOptions s = o->stage;
-        s.micro_batch_size = o->level[i].text_rows + o->level[i].recall_rows;
+        s.batch_size = s.micro_batch_size = o->level[i].text_rows + o->level[i].recall_rows;
+        stage_settle(&s, o->lanes);
         s.train_seq_len = o->level[i].T;
         TRY(memory_trained(&plan, r->be, config, GRAD_ALL, &s, 0, 0, e));
         if (memory_total(&plan) > memory_total(&most)) most = plan;
@@ -91,6 +92,7 @@ static int rig_train(Rig *r, const Cli *c, TrainResult *result, Err *e) {
     own.warn_ctx = t.warn_ctx;
     own.save_every = o->save_every;
     own.fingerprint = fingerprint_bytes(own.fingerprint, &data, sizeof data);
+    TRY(ranks_equal(c->ranks, own.fingerprint, "the hash of the text and the options", e));
     const Task task = pretrain_task(&r->task);
     return train_run(&task, &own, result, e);
 }
@@ -118,6 +120,7 @@ static int tokenizer_files(char *dir, size_t cap, const Cli *c, Err *e) {
 static int save(const Rig *r, const Cli *c, Err *e) {
     static const DType types[] = {DT_F32, DT_BF16, DT_F16};
     char dir[1024], from[1024];
+    if (!ranks_first(c->ranks)) return OK;
     TRY(tokenizer_files(from, sizeof from, c, e));
     TRY(run_path(dir, sizeof dir, c, "model", e));
     const HfSaveOptions s = {.dtype = types[((const Extra *)c->options[1])->save_dtype], .tokenizer_from = from};
@@ -130,6 +133,7 @@ static int report(Rig *r, const Cli *c, const TrainResult *t, Err *e) {
     char path[1024];
     JsonOut j;
     TRY(pretrain_evaluate(&r->task, &ce, accuracy, e));
+    if (!ranks_first(c->ranks)) return OK;
     json_out_begin(&j, 1);
     json_out_object(&j, NULL);
     json_out_int(&j, "steps", t->step);
@@ -162,9 +166,10 @@ static int pretrain(Cli *c, Err *e) {
     TrainResult result = {0};
     TRY(cli_require(c, ((Extra *)c->options[1])->text, "--text FILE", e));
     TRY(pretrain_check(c->options[0], e));
-    TRY(run_dir_open(c, "run.json", 0, e));
-    TRY(run_json_write(c, e));
-    int rc = rig_open(&r, c, e);
+    int rc = ranks_first(c->ranks) ? run_dir_open(c, "run.json", 0, e) : OK;
+    if (!rc && ranks_first(c->ranks)) rc = run_json_write(c, e);
+    TRY(ranks_outcome(c->ranks, rc, e));
+    rc = rig_open(&r, c, e);
     if (!rc) rc = rig_train(&r, c, &result, e);
     if (!rc) rc = save(&r, c, e);
     if (!rc) rc = report(&r, c, &result, e);
@@ -177,7 +182,7 @@ const Command cmd_pretrain = {
     .name = "pretrain",
     .summary = "Trains a small softmax teacher from scratch on text and the recall game; leaves it in RUNDIR/model.",
     .usage = "--text FILE -o RUNDIR [options]",
-    .common = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG,
+    .common = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG | CLI_RANKS,
     .section = "stage",
     .alias = aliases,
     .options = {&options, &extra},

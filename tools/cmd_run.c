@@ -125,14 +125,17 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     TRY(session_tokenizer(&hooks.tokenizer, o->teacher, e));
     int rc = tokenizer_rows(hooks.tokenizer, rows, o->teacher, e);
     if (!rc) rc = cli_backend(c, &be, e);
-    if (!rc) rc = run_dir_open(c, "run.json", end == PIPELINE_SCORE || end == PIPELINE_SELECT, e);
+    if (!rc && ranks_first(c->ranks))
+        rc = run_dir_open(c, "run.json", end == PIPELINE_SCORE || end == PIPELINE_SELECT, e);
+    rc = ranks_outcome(c->ranks, rc, e);
     if (!rc) rc = mem_alloc(&result, sizeof(PipelineResult), "results", e);
     if (!rc) rc = pipeline_run(o, c->common.output, be, &hooks, end, result, e);
-    if (!rc && end == PIPELINE_ALL && !((PipelineResult *)result)->finished_before)
+    const int first = ranks_first(c->ranks);
+    if (!rc && first && end == PIPELINE_ALL && !((PipelineResult *)result)->finished_before)
         rc = report_write(c->common.output, e);
-    if (rc && !there) file_remove_empty(c->common.output);
+    if (rc && first && !there) file_remove_empty(c->common.output);
     if (rc == ERR_SIGINT || rc == ERR_SIGTERM) err_hint(e, "go on with the same command and --resume");
-    if (!rc) rc = print(c, end, result, e);
+    if (!rc && first) rc = print(c, end, result, e);
     mem_free(result);
     backend_close(be);
     tokenizer_close(hooks.tokenizer);
@@ -144,7 +147,7 @@ static int run_align(Cli *c, Err *e) { return run_to(c, PIPELINE_ALIGN, e); }
 static int run_score(Cli *c, Err *e) { return run_to(c, PIPELINE_SCORE, e); }
 static int run_select(Cli *c, Err *e) { return run_to(c, PIPELINE_SELECT, e); }
 
-enum { COMMON = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG };
+enum { COMMON = CLI_OUTPUT | CLI_BACKEND | CLI_JSON | CLI_DRY_RUN | CLI_RESUME | CLI_CONFIG | CLI_RANKS };
 #define DIRECTORY                                                                                                      \
     "RUNDIR is shared by align, score, select and run: each does what is still missing, and --resume goes "            \
     "on after a stop."

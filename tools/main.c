@@ -3,6 +3,7 @@
 #include "ops/backend.h"
 #include "tools/cli.h"
 #include "tools/cli_pages.h"
+#include "tools/launch.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -91,17 +92,39 @@ static int help(int argc, char **argv, Err *e) {
     return c ? OK : e->code;
 }
 
+/* tools/ranks_mpi.c, with make MPI=1. */
+#ifdef HAVE_MPI
+extern const RanksEngine ranks_mpi;
+static const RanksEngine *const engine = &ranks_mpi;
+#else
+static const RanksEngine *const engine = NULL;
+#endif
+
+static int command_run(Cli *c, Err *e) {
+    c->build = GIT_ID;
+    int rc = launch_open(c, engine, e);
+    if (!rc) rc = launch_same(c, e);
+    c->stop = cli_stop(); // MPI has its own handlers
+    if (!rc) rc = c->command->run(c, e);
+    fputs(progress_break(&c->pace), stderr);
+    if (!rc) rc = cli_flush(e);
+    if (!c->ranks) return rc;
+    char line[128];
+    snprintf(line, sizeof line, "%d ranks; the first sent %llu bytes in %llu messages", c->ranks->size,
+             (unsigned long long)c->ranks->bytes, (unsigned long long)c->ranks->messages);
+    if (!rc && ranks_first(c->ranks)) cli_note(c, line);
+    if (rc && ranks_first(c->ranks)) cli_fail(e);
+    engine->close(c->ranks, rc ? e : NULL);
+    return rc;
+}
+
 static int command(const Command *k, int argc, char **argv, Err *e) {
     Cli c;
     TRY(cli_parse(&c, k, argc, argv, e));
     int rc = OK;
     if (c.help) cli_help(k, stdout);
     else if (c.common.dry_run) rc = cli_print_config(&c, stdout, e);
-    else {
-        c.stop = cli_stop();
-        rc = k->run(&c, e);
-        fputs(progress_break(&c.pace), stderr);
-    }
+    else rc = command_run(&c, e);
     cli_close(&c);
     return rc;
 }
@@ -134,5 +157,5 @@ int main(int argc, char **argv) {
         rc = k ? command(k, argc - 2, argv + 2, &e) : e.code;
     }
     if (!rc) rc = cli_flush(&e);
-    return rc ? cli_fail(&e) : OK;
+    return rc && launch_rank() ? rc : rc ? cli_fail(&e) : OK; // what all ranks meet before they talk is said once
 }

@@ -60,13 +60,14 @@ int run_data_open(Dataset *d, const Cli *c, const char *text, const Tokenizer *t
         TRY(run_path(dir, sizeof dir, c, "data", e));
         TRY(file_mkdirs(dir, e));
         TRY(file_join(path, sizeof path, dir, "text.tok", e));
-        if (file_exists(path) != 1) {
-            TRY(shard_write(path, text, t, o, &stats, e));
+        const int write = ranks_first(c->ranks) && file_exists(path) != 1;
+        TRY(ranks_outcome(c->ranks, write ? shard_write(path, text, t, o, &stats, e) : OK, e));
+        if (write) {
             shard_stats_text(&stats, text, line, sizeof line);
             cli_note((void *)(uintptr_t)c, line);
         }
     }
-    TRY(dataset_open(d, &use, 1, e));
+    TRY(dataset_open_ranks(d, use, c->ranks, e));
     if (!t || d->shard[0].tok_hash == tokenizer_hash(t)) return OK;
     err_set(e, ERR_INPUT, "%s: was made with another tokenizer", use);
     dataset_close(d);

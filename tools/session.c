@@ -30,6 +30,11 @@ int session_open(Session *s, const Cli *c, int tokenizer, Err *e) {
     return rc;
 }
 
+int session_logit_base(Session *s, double base, Err *e) {
+    if (base) s->m.c.logit_base = base;
+    return config_check(&s->m.c, "--logit-base", e);
+}
+
 void session_close(Session *s) {
     model_close(&s->m);
     backend_close(s->be);

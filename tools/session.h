@@ -12,6 +12,8 @@ typedef struct { /* zero-initialise; session_close is always fine */
 } Session;
 /* Backend by the common flags, frozen model from c->common.model, its tokenizer if tokenizer is 1. */
 int session_open(Session *s, const Cli *c, int tokenizer, Err *e);
+/* Config.logit_base of the open model, unless base is 0. ERR_INPUT as it cannot be. */
+int session_logit_base(Session *s, double base, Err *e);
 void session_close(Session *s);
 /* tokenizer.json of a model directory (or the file itself). */
 int session_tokenizer(Tokenizer **t, const char *dir, Err *e);

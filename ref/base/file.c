@@ -15,6 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
+static int read_only;
+void file_read_only(int on) { read_only = on; }
+
 /* ---- the counter ---- */
 
 enum { FAULT_NONE, FAULT_ERROR, FAULT_EINTR, FAULT_SHORT };
@@ -103,6 +106,10 @@ int file_exists(const char *path) {
     if (stat(path, &st)) return 0;
     return S_ISREG(st.st_mode) ? 1 : S_ISDIR(st.st_mode) ? 2 : 0;
 }
+int file_streams(const char *path) {
+    struct stat st;
+    return !stat(path, &st) && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
 
 /* ---- directories ---- */
 
@@ -141,6 +148,7 @@ int file_join(char *dst, size_t cap, const char *dir, const char *name, Err *e) 
 
 int file_mkdirs(const char *path, Err *e) {
     char p[1024];
+    if (read_only) return OK;
     TRY(path_copy(p, sizeof p, path, e));
     for (size_t i = 1; p[0]; i++) {
         if (p[i] && p[i] != '/') continue;
@@ -155,6 +163,7 @@ int file_mkdirs(const char *path, Err *e) {
 }
 
 int file_sync_dir(const char *path, Err *e) {
+    if (read_only) return OK;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return io_error(e, path, "cannot open the directory");
     /* some file systems cannot sync a directory and say EINVAL: nothing better exists there */
@@ -166,6 +175,7 @@ int file_sync_dir(const char *path, Err *e) {
 
 int file_rename(const char *from, const char *to, Err *e) {
     char dir[1024];
+    if (read_only) return OK;
     TRY(path_parent(dir, sizeof dir, to, e));
     if (io_fails() || rename(from, to)) {
         int err = errno;
@@ -246,11 +256,14 @@ static int remove_level(const char *path, int depth, Err *e) {
     return rc;
 }
 
-void file_remove_empty(const char *dir) { rmdir(dir); }
+void file_remove_empty(const char *dir) {
+    if (!read_only) rmdir(dir);
+}
 
-int file_remove_tree(const char *path, Err *e) { return remove_level(path, 0, e); }
+int file_remove_tree(const char *path, Err *e) { return read_only ? OK : remove_level(path, 0, e); }
 
 int file_remove(const char *path, Err *e) {
+    if (read_only) return OK;
     if (io_fails() || (unlink(path) && errno != ENOENT)) return io_error(e, path, "cannot remove");
     return OK;
 }
@@ -279,9 +292,10 @@ static int temps_level(const char *dir, int depth, Err *e) {
     return rc;
 }
 
-int file_remove_temps(const char *dir, Err *e) { return temps_level(dir, 0, e); }
+int file_remove_temps(const char *dir, Err *e) { return read_only ? OK : temps_level(dir, 0, e); }
 
 int file_remove_dir(const char *path, Err *e) {
+    if (read_only) return OK;
     if (io_fails() || (rmdir(path) && errno != ENOENT)) return io_error(e, path, "cannot remove the directory");
     return OK;
 }
@@ -340,6 +354,7 @@ int file_create(FileWriter *w, const char *path, Err *e) {
     void *buf;
     TRY(mem_alloc(&buf, BUFFER, "write buffer", e));
     w->buf = buf;
+    if (read_only) return w->tmp[0] = 0, OK;
     w->fd = io_fails() ? -1 : open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (w->fd >= 0) return OK;
     int rc = io_error(e, w->tmp, "cannot create");
@@ -355,6 +370,7 @@ static int flush(FileWriter *w, Err *e) {
 
 int file_write(FileWriter *w, const void *data, size_t n, Err *e) {
     if (!w->buf) return err_set(e, ERR_IO, "write to a file that is not open");
+    if (read_only) return w->written += n, OK;
     w->crc = file_crc32c(w->crc, data, n);
     w->written += n;
     if (n > BUFFER - w->fill) TRY(flush(w, e));
@@ -367,6 +383,7 @@ int file_write(FileWriter *w, const void *data, size_t n, Err *e) {
 static int finish(FileWriter *w, Err *e) {
     char dir[1024];
     if (!w->buf) return err_set(e, ERR_IO, "commit of a file that is not open");
+    if (read_only) return OK;
     TRY(path_parent(dir, sizeof dir, w->path, e));
     TRY(flush(w, e));
     if (sync_fully(w->fd)) return io_error(e, w->tmp, "cannot sync");
@@ -415,6 +432,7 @@ int file_copy(const char *from, const char *to, Err *e) {
 }
 
 int file_append(const char *path, const void *data, size_t n, Err *e) {
+    if (read_only) return OK;
     int fd = io_fails() ? -1 : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) return io_error(e, path, "cannot open for appending");
     int rc = write_fully(fd, data, n) ? io_error(e, path, "cannot append") : OK;
@@ -432,7 +450,7 @@ static int is_current(int fd, const char *path) {
 
 void file_lock(int *lock, const char *path) {
     for (;;) {
-        *lock = open(path, O_RDWR | O_CLOEXEC);
+        *lock = read_only ? -1 : open(path, O_RDWR | O_CLOEXEC);
         if (*lock < 0) return;
         while (flock(*lock, LOCK_EX) && errno == EINTR) {}
         if (is_current(*lock, path)) return;
@@ -446,6 +464,7 @@ void file_unlock(int lock) {
 
 int file_link_new(const char *path, const char *text, int *made, Err *e) {
     *made = 0;
+    if (read_only) return OK;
     if (!io_fails() && !symlink(text, path)) *made = 1;
     else if (errno == EPERM || errno == ENOSYS || errno == EOPNOTSUPP) *made = 1;
     else if (errno != EEXIST) return io_error(e, path, "cannot make the link");

@@ -25,6 +25,7 @@ int file_open_text(File *f, const char *path, Err *e);
 void file_close(File *f); /* also fine on a zeroed File */
 
 int file_exists(const char *path);         /* 1 regular file, 2 directory, 0 nothing (or not visible) */
+int file_streams(const char *path);        /* 1: there, but neither: a pipe, a socket, a device */
 int file_mkdirs(const char *path, Err *e); /* like mkdir -p */
 /* rm -r of a directory we own (at most 16 deep): links in it are removed, not followed; nothing there is fine too. */
 int file_remove_tree(const char *path, Err *e);
@@ -66,6 +67,10 @@ int file_append(const char *path, const void *data, size_t n, Err *e);
  * file_unlock takes; -1 where there is no such file, or where its file system knows no locks. */
 void file_lock(int *lock, const char *path);
 void file_unlock(int lock);
+
+/* 1: from now on this process changes no file: every call that would is OK and does nothing. For the ranks that are not
+ * the first (base/ranks.h), which run the same code. */
+void file_read_only(int on);
 
 /* A symbolic link at `path` that says `text`: *made = 0 if something is there already. Where links cannot be made,
  * *made = 1 and there is none. */

@@ -4,6 +4,7 @@
 #include "method/distill.h"
 #include "model/generate.h"
 #include <ctype.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,9 @@ static int pairs_of(int pairs) { return pairs < 3 ? 3 : pairs > MOST ? MOST : pa
 
 /* ---------------------------------------------------------------- AR, AR-MH, retrieval */
 
-static void ask_sum(DiagnosticSample *s, Rng *r, Word *w, const int *value, int n, int must, const char *end) {
+/* parent: the earlier key that stands as this one's value, -1 for none. */
+static void ask_sum(DiagnosticSample *s, Rng *r, Word *w, const int *value, const int *parent, int n, int must,
+                    const char *end) {
     int pick[3];
     for (int i = 0; i < 3; i++) {
         int same;
@@ -46,42 +49,49 @@ static void ask_sum(DiagnosticSample *s, Rng *r, Word *w, const int *value, int 
     }
     textbuf_printf(&s->prompt, "What is the value of %s + %s + %s?%s", w[pick[0]], w[pick[1]], w[pick[2]], end);
     textbuf_printf(&s->answer, "%d", value[pick[0]] + value[pick[1]] + value[pick[2]]);
+    for (int i = 0; i < 3; i++)
+        for (int k = pick[i]; k >= 0; k = parent[k]) {
+            if (parent[k] < 0) textbuf_printf(&s->evidence, "%s: %d\n", w[k], value[k]);
+            else textbuf_printf(&s->evidence, "%s: %s\n", w[k], w[parent[k]]);
+        }
 }
 
 static int make_ar(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     Word w[MOST];
-    int value[MOST];
+    int value[MOST], parent[MOST];
     const int n = pairs_of(pairs);
     (void)e;
     words_make(w, n, r);
     textbuf_puts(&s->prompt, "Given the following key-value pairs:\n");
     for (int i = 0; i < n; i++) {
+        parent[i] = -1;
         value[i] = (int)rng_below(r, 10);
         textbuf_printf(&s->prompt, "%s: %d\n", w[i], value[i]);
     }
-    ask_sum(s, r, w, value, n, -1, "");
+    ask_sum(s, r, w, value, parent, n, -1, "");
     return OK;
 }
 
 /* With probability 0.4 a key's value is an earlier key, no deeper than two; one asked key is always such. */
 static int make_ar_mh(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     Word w[MOST];
-    int value[MOST], depth[MOST], alias = -1;
+    int value[MOST], depth[MOST], parent[MOST], alias = -1;
     const int n = pairs_of(pairs);
     (void)e;
     words_make(w, n, r);
     textbuf_puts(&s->prompt, "Given the following key-value pairs:\n");
     for (int i = 0; i < n; i++) {
-        const int parent = i ? (int)rng_below(r, (uint64_t)i) : 0;
-        const int is_alias = i && depth[parent] < 2 && (rng_uniform(r) < 0.4 || (i == n - 1 && alias < 0));
-        depth[i] = is_alias ? depth[parent] + 1 : 0;
-        value[i] = is_alias ? value[parent] : (int)rng_below(r, 10);
+        const int from = i ? (int)rng_below(r, (uint64_t)i) : 0;
+        const int is_alias = i && depth[from] < 2 && (rng_uniform(r) < 0.4 || (i == n - 1 && alias < 0));
+        parent[i] = is_alias ? from : -1;
+        depth[i] = is_alias ? depth[from] + 1 : 0;
+        value[i] = is_alias ? value[from] : (int)rng_below(r, 10);
         if (is_alias) {
             alias = i;
-            textbuf_printf(&s->prompt, "%s: %s\n", w[i], w[parent]);
+            textbuf_printf(&s->prompt, "%s: %s\n", w[i], w[from]);
         } else textbuf_printf(&s->prompt, "%s: %d\n", w[i], value[i]);
     }
-    ask_sum(s, r, w, value, n, alias, " Only return the final value.");
+    ask_sum(s, r, w, value, parent, n, alias, " Only return the final value.");
     return OK;
 }
 
@@ -99,6 +109,7 @@ static int make_retrieval(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     const int asked = (int)rng_below(r, (uint64_t)n);
     textbuf_printf(&s->prompt, "The value of the key '%s' is", w[asked]);
     textbuf_printf(&s->answer, "%d", value[asked]);
+    textbuf_printf(&s->evidence, "%s:%d\n", w[asked], value[asked]);
     return OK;
 }
 
@@ -136,6 +147,7 @@ static int make_vt(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     for (int k = 0; k < LINES; k++) textbuf_printf(&s->prompt, "%s\n", line[order[k]]);
     textbuf_printf(&s->prompt, "Question: Which variables have the value %d? Answer:", x);
     textbuf_puts(&s->answer, "X1 X2 X3");
+    for (int k = 0; k < 3; k++) textbuf_printf(&s->evidence, "%s\n", line[k]);
     return OK;
 }
 
@@ -172,7 +184,7 @@ static int make_cwe(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     textbuf_puts(&s->prompt, "Below is a list of words. Memorize the ones that appear most often.\n");
     TRY(list_shuffled(s, r, w, count, 110, e));
     textbuf_puts(&s->prompt, "\nQuestion: What are the 10 most common words in the list? Answer:");
-    for (int i = 0; i < 10; i++) textbuf_printf(&s->answer, "%s ", w[i]);
+    for (int i = 0; i < 10; i++) textbuf_printf(&s->answer, "%s ", w[i]), textbuf_printf(&s->evidence, "%s\n", w[i]);
     return OK;
 }
 
@@ -192,7 +204,7 @@ static int make_fwe(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
     textbuf_puts(&s->prompt, "Read the following coded text and track the frequency of each word.\n");
     TRY(list_shuffled(s, r, w, count, N, e));
     textbuf_puts(&s->prompt, "\nQuestion: What are the three most frequent words, in order? Answer:");
-    for (int i = 0; i < 3; i++) textbuf_printf(&s->answer, "%s ", w[i]);
+    for (int i = 0; i < 3; i++) textbuf_printf(&s->answer, "%s ", w[i]), textbuf_printf(&s->evidence, "%s\n", w[i]);
     return OK;
 }
 
@@ -258,6 +270,7 @@ static int make_phone_book(DiagnosticSample *s, Rng *r, int pairs, Err *e) {
         if (i < 2) textbuf_printf(&s->prompt, " %lld\n", number[order[i]]);
     }
     textbuf_printf(&s->answer, "%lld", number[order[2]]);
+    textbuf_printf(&s->evidence, "%s %s: %lld\n", w[2 * order[2]], w[2 * order[2] + 1], number[order[2]]);
     return OK;
 }
 
@@ -289,6 +302,35 @@ void diagnostic_free(DiagnosticSample *s) {
     textbuf_free(&s->prompt);
     textbuf_free(&s->answer);
     textbuf_free(&s->words);
+    textbuf_free(&s->evidence);
+}
+
+/* How often a line stands in the prompt, not as a part of a longer word or number. */
+static int times(const DiagnosticSample *s, const char *line, size_t n) {
+    int k = 0;
+    const char *begin = s->prompt.text, *end = begin + s->prompt.len;
+    for (const char *p = begin; p + n <= end; p++)
+        k += !memcmp(p, line, n) && (p == begin || !isalnum((unsigned char)p[-1])) && !isalnum((unsigned char)p[n]);
+    return k;
+}
+
+static int line_in(const TextBuf *list, const char *line, size_t n) {
+    for (const char *p = list->text; *p; p += strcspn(p, "\n") + 1)
+        if (strcspn(p, "\n") == n && !memcmp(p, line, n)) return 1;
+    return 0;
+}
+
+static int answerable(const DiagnosticSample *s) {
+    int least = INT_MAX;
+    for (const char *p = s->evidence.text; *p; p += strcspn(p, "\n") + 1) {
+        const int k = times(s, p, strcspn(p, "\n"));
+        if (k < least) least = k;
+    }
+    for (const char *p = s->words.text; *p && least; p += strcspn(p, "\n") + 1) {
+        const size_t n = strcspn(p, "\n");
+        if (!line_in(&s->evidence, p, n) && times(s, p, n) >= least) return 0;
+    }
+    return least > 0;
 }
 
 int diagnostic_sample(DiagnosticSample *s, const DiagnosticTask *k, const DiagnosticOptions *o, int i, Err *e) {
@@ -302,7 +344,10 @@ int diagnostic_sample(DiagnosticSample *s, const DiagnosticTask *k, const Diagno
     textbuf_puts(&s->words, ""); // so that there is a text
     TRY(textbuf_end(&s->prompt, e));
     TRY(textbuf_end(&s->answer, e));
-    return textbuf_end(&s->words, e);
+    TRY(textbuf_end(&s->words, e));
+    textbuf_puts(&s->evidence, "");
+    TRY(textbuf_end(&s->evidence, e));
+    return answerable(s) ? OK : err_set(e, ERR_INPUT, "%s: sample %d cannot be answered from its prompt", k->name, i);
 }
 
 /* The greedy continuation of prompt as ids. */

@@ -22,8 +22,8 @@ typedef struct {
     uint64_t seed;
 } DiagnosticOptions; /* officially 500, 50, 200 and no seed */
 typedef struct {
-    TextBuf prompt, answer, words;
-} DiagnosticSample; /* words: what may be answered, one a line (cwe, fwe) */
+    TextBuf prompt, answer, words, evidence;
+} DiagnosticSample; /* one a line: words that may be answered (cwe, fwe); evidence, from which the answer follows */
 
 typedef struct {
     const char *name;
@@ -34,7 +34,8 @@ typedef struct {
 enum { DIAGNOSTIC_TASKS = 7 };
 const DiagnosticTask *diagnostic_at(int i);
 const DiagnosticTask *diagnostic_find(const char *name); /* NULL if unknown */
-/* Sample number i. diagnostic_free also after a failure. */
+/* Sample number i. diagnostic_free also after a failure. ERR_INPUT if it cannot be answered: its prompt lacks a line of
+ * the evidence, or holds a word that is no answer as often as one that is. */
 int diagnostic_sample(DiagnosticSample *s, const DiagnosticTask *k, const DiagnosticOptions *o, int i, Err *e);
 void diagnostic_free(DiagnosticSample *s);
 

@@ -15,6 +15,9 @@ typedef struct {
     char **text;
     int n_text, cap_text, gold;
     size_t context_tokens; /* filled by generators that count, else 0 */
+    /* bytes of context[0] that are the question's own: no worked example before them, no beginning of an answer behind;
+     * own_end 0: all */
+    size_t own_begin, own_end;
 } EvalDoc;
 typedef struct {
     EvalDoc *doc;
@@ -24,8 +27,9 @@ typedef struct {
     double threshold;
     /* how generated text is scored: one gold answer suffices; in percent, rounded to two decimals */
     int any, percent;
-    int max_new; /* tokens of an answer; 0: the task's own */
-} EvalSet;       /* zero-initialise; evalset_free */
+    int max_new;                   /* tokens of an answer; 0: the task's own */
+    size_t lacking, first_lacking; /* answers.h: questions whose answer is not shown */
+} EvalSet;                         /* zero-initialise; evalset_free */
 
 /* The new document at the end, zeroed; *doc is good until the next one is added. */
 int evalset_add(EvalSet *s, EvalDoc **doc, Err *e);

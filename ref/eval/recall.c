@@ -1,6 +1,7 @@
 /* recall.c - the recall game: generator and probe. See recall.h. */
 #include "eval/recall.h"
 #include "base/mem.h"
+#include "base/ranks.h"
 #include "method/loss.h"
 #include <string.h>
 
@@ -166,17 +167,32 @@ static int probe_batch(Probe *k, const Recall *r, Model *m, RecallForward forwar
     return OK;
 }
 
+/* The counts of all ranks together. */
+static int counts_add(Ranks *r, long *asked, long *right, Err *e) {
+    long count[RANKS_MOST][2];
+    size_t at[RANKS_MOST + 1];
+    for (int q = 0; q <= ranks_count(r); q++) at[q] = (size_t)q * sizeof *count;
+    count[ranks_index(r)][0] = *asked;
+    count[ranks_index(r)][1] = *right;
+    TRY(ranks_gather(r, count, at, e));
+    *asked = *right = 0;
+    for (int q = 0; q < ranks_count(r); q++) *asked += count[q][0], *right += count[q][1];
+    return OK;
+}
+
 int recall_run(const Recall *r, Model *m, RecallForward forward, void *ctx, double *accuracy, double *mean, Err *e) {
     double sum = 0;
     for (int i = 0; i < r->n_n; i++) {
         const int n = r->n[i], T = 2 * n + 2 * r->queries;
         long asked = 0, right = 0;
+        Ranks *ranks = m->be->ranks; // each takes every so many-th batch
         Probe k;
-        int rc = probe_open(&k, r, m, T, e);
-        for (int first = 0; first < r->rows && !rc; first += r->batch)
-            rc = probe_batch(&k, r, m, forward, ctx, n, T, first, &asked, &right, e);
+        int rc = probe_open(&k, r, m, T, e), whose = 0;
+        for (int first = 0; first < r->rows && !rc; first += r->batch, whose = (whose + 1) % ranks_count(ranks))
+            if (whose == ranks_index(ranks)) rc = probe_batch(&k, r, m, forward, ctx, n, T, first, &asked, &right, e);
         probe_close(&k);
         if (!rc) rc = m->be->sync(m->be, e);
+        if (!rc) rc = counts_add(ranks, &asked, &right, e);
         if (rc) return rc;
         accuracy[i] = (double)right / (double)asked;
         sum += accuracy[i] / r->n_n;

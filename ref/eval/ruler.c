@@ -63,7 +63,11 @@ int draw_emit(Ruler *r, const Draw *d, const char *delimiter, EvalSet *out, Err 
     int rc = textbuf_end(&prompt, e);
     if (!rc) rc = evalset_add(out, &doc, e);
     if (!rc) rc = evaldoc_context(doc, prompt.text, prompt.len, e);
-    if (!rc) rc = token_count(r->count, prompt.text, prompt.len, &doc->context_tokens, e);
+    if (!rc) {
+        doc->own_begin = d->front.len;
+        doc->own_end = d->front.len + d->input;
+        rc = token_count(r->count, prompt.text, prompt.len, &doc->context_tokens, e);
+    }
     const char *answer = d->answers.text;
     for (int i = 0; i < d->n_answers && !rc; i++, answer = draw_next(answer))
         rc = evaldoc_text(doc, answer, strlen(answer), e);

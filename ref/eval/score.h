@@ -1,8 +1,7 @@
 /* score.h - from a generated text and the gold answers to a number. Source: ref/eval/README.md 2 (RULER), 5 (contains,
  * SQuAD).
  *
- * Letters are compared without case: ASCII, Latin-1, Latin Extended-A, Greek and Cyrillic; other scripts with case are
- * not folded. */
+ * Letters are compared without case, as Python's str.lower makes them. */
 #ifndef HYB_SCORE_H
 #define HYB_SCORE_H
 #include "base/err.h"

@@ -51,7 +51,7 @@ typedef int (*TaskLog)(void *ctx, const EvalTask *t, const TaskResult *names, co
 
 /* Questions of a task that is read from files under dir. */
 int task_read(const EvalTask *t, const char *dir, const QuestionOptions *o, EvalSet *out, Err *e);
-/* Questions of a drill (method/diagnostic_tasks.h): a pure function of its arguments. */
+/* Questions of a diagnostic task (diagnostic_tasks.h): a pure function of its arguments. */
 int task_make(const EvalTask *t, int samples, int pairs, uint64_t seed, EvalSet *out, Err *e);
 /* Asks and scores. L names the metric of RULER tasks ("4096"). log may be NULL. */
 int task_run(const EvalTask *t, const EvalModel *m, const EvalSet *set, int L, TaskResult *r, TaskLog log, void *ctx,

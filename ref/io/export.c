@@ -220,6 +220,12 @@ static int export_open(const HfModel *h, const char *from, const char *to, const
     params_walk(&h->config, NULL, list_param, &f);
     const ParamSource source = {&f, files_get};
     int rc;
+    if (hf_own_positions(&h->config)) {
+        mem_free(f.param);
+        err_set(e, ERR_USAGE, "export: format %s cannot hold softmax layers %s", o->format,
+                h->config.no_rope ? "without rotary embedding" : "whose queries are scaled by position");
+        return err_hint(e, "only hybridize's own directory holds them");
+    }
     if (!strcmp(o->format, "fla")) rc = export_fla(h, &source, from, to, o, e);
     else if (!strcmp(o->format, "student")) rc = export_student(h, &source, from, to, o, e);
     else if (!strcmp(o->format, "qwen3_5")) rc = export_qwen35(h, from, to, o, e);

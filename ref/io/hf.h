@@ -73,6 +73,8 @@ typedef struct {
  * "hybridize" member, and `notes` (may be NULL, cap bytes) receives one line for each such thing.
  * Saving twice gives identical bytes. */
 int hf_save(const Model *m, const char *dir, const HfSaveOptions *o, char *notes, size_t cap, Err *e);
+/* Those lines for a configuration, without a file. */
+int hf_notes(const Config *c, char *notes, size_t cap, Err *e);
 
 /* Where the numbers of a model come from when it is not in memory: n elements from `at` of parameter i (counted by
  * params_walk), as `type`. */

@@ -37,6 +37,13 @@ static int swa_window(const Config *c) { // 0: no layer asks for it
     return 0;
 }
 
+/* Whether softmax layers see positions in another way than by the plain rotary embedding. */
+int hf_own_positions(const Config *c) {
+    int softmax = 0;
+    for (int l = 0; l < c->L; l++) softmax += !c->mixer[l];
+    return softmax && (c->no_rope || c->logit_base > 0);
+}
+
 static void ids_write(JsonOut *o, const Config *c) {
     if (c->bos >= 0) json_out_int(o, "bos_token_id", c->bos);
     else json_out_null(o, "bos_token_id");
@@ -184,6 +191,8 @@ static void own_write(JsonOut *o, const Config *c) {
     json_out_int(o, "num_key_value_heads", c->Hk);
     json_out_int(o, "window", c->window);
     if (swa_window(c)) json_out_int(o, "swa_window", c->swa_window);
+    if (c->no_rope && hf_own_positions(c)) json_out_bool(o, "no_rope", 1);
+    if (c->logit_base > 0 && hf_own_positions(c)) json_out_real(o, "logit_base", c->logit_base);
     json_out_int(o, "conv_width", c->conv_width);
     json_out_bool(o, "qkv_bias", c->qkv_bias);
     json_out_bool(o, "o_bias", c->o_bias);
@@ -199,7 +208,9 @@ static void notes_write(Notes *n, const Config *c, const char *type) {
     for (int l = 0; l < c->L; l++) softmax += !c->mixer[l];
     if (!strcmp(type, "hybridize"))
         note(n, "fla has no model class for these layers: only hybridize reads this directory\n");
-    if (softmax && c->rope.kind != ROPE_PLAIN)
+    if (softmax && c->no_rope) note(n, "fla's attention has a rotary embedding, this model's has none\n");
+    if (softmax && c->logit_base > 0) note(n, "fla's attention does not scale its queries by position\n");
+    if (softmax && !c->no_rope && c->rope.kind != ROPE_PLAIN)
         note(n, "fla's attention has no rope scaling: it would compute other angles\n");
     if (softmax && c->qk_norm) note(n, "fla's hybrid attention has no q/k norm: it would leave them out\n");
     if (softmax && c->o_bias) note(n, "fla's attention has no o_proj bias: it would leave it out\n");
@@ -218,6 +229,7 @@ static int fla_write(JsonOut *o, const Config *c, DType dtype, Notes *n) {
         type = "gated_deltanet", architecture = "GatedDeltaNetForCausalLM";
     if (!strcmp(name, "gla_v1") && c->D * (int64_t)c->H == c->C) type = "gla", architecture = "GLAForCausalLM";
     if (!strncmp(name, "kda_v", 5)) type = "kda", architecture = "KDAForCausalLM";
+    if (hf_own_positions(c)) type = "hybridize", architecture = "HybridizeForCausalLM";
     hf_head_write(o, architecture, type, c);
     json_out_str(o, "attn_mode", "chunk");
     json_out_null(o, "hidden_ratio");
@@ -245,6 +257,8 @@ static int same(const Config *a, const Config *b) {
     return !strcmp(a->family, b->family) && a->C == b->C && a->L == b->L && a->H == b->H && a->Hk == b->Hk &&
            a->D == b->D && a->F == b->F && a->VOC == b->VOC && a->qkv_bias == b->qkv_bias && a->o_bias == b->o_bias &&
            a->qk_norm == b->qk_norm && a->tied == b->tied && a->window == b->window && swa_window(a) == swa_window(b) &&
+           hf_own_positions(a) == hf_own_positions(b) &&
+           (!hf_own_positions(a) || (a->no_rope == b->no_rope && a->logit_base == b->logit_base)) &&
            a->max_positions == b->max_positions && a->norm_eps == b->norm_eps && a->bos == b->bos &&
            a->n_eos == b->n_eos && !memcmp(a->eos, b->eos, a->n_eos * sizeof *a->eos) &&
            !memcmp(a->mixer, b->mixer, a->L * sizeof *a->mixer) && r->kind == s->kind && r->theta == s->theta &&

@@ -166,6 +166,8 @@ static int own_read(Config *c, const Json *j, JsonRef own, int fla, Err *e) {
     TRY(hf_opt_int(j, own, "num_key_value_heads", 1, BIG, &c->Hk, e));
     TRY(hf_opt_int(j, own, "window", 0, BIG, &c->window, e));
     TRY(hf_opt_int(j, own, "swa_window", 0, BIG, &c->swa_window, e));
+    TRY(json_opt_bool(j, own, "no_rope", &c->no_rope, e));
+    TRY(json_opt_real(j, own, "logit_base", &c->logit_base, e));
     TRY(hf_opt_int(j, own, "conv_width", 1, BIG, &c->conv_width, e));
     TRY(json_opt_bool(j, own, "qkv_bias", &c->qkv_bias, e));
     TRY(json_opt_bool(j, own, "o_bias", &c->o_bias, e));

@@ -31,6 +31,7 @@ int hf_family_known(const char *name);
 
 /* The text of config.json, which reads back as c (checked: ERR_USAGE where this layout has no slot for something).
  * notes: one line for everything that the fla fields alone do not say. */
+int hf_own_positions(const Config *c);
 int hf_config_write(JsonOut *o, const Config *c, DType dtype, int fla, char *notes, size_t cap, Err *e);
 
 /* transformers' name of a parameter with this fla name ("model.layers.3.attn.q_proj.weight" ->

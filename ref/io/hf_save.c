@@ -80,8 +80,21 @@ static int layout_check(const Config *c, const HfSaveOptions *o, int *fla, Err *
     if (*fla == softmax)
         return err_set(e, ERR_USAGE, "format: %s cannot hold a model %s", *fla ? "fla" : "hf",
                        softmax ? "whose layers are all softmax; use hf" : "with linear layers; use fla");
+    if (softmax && hf_own_positions(c))
+        return err_set(e, ERR_USAGE, "format: hf cannot hold a model whose %s",
+                       c->no_rope ? "attention has no rotary embedding"
+                                  : "queries are scaled by position (logit_base)");
     if (o->dtype != DT_F32 && o->dtype != DT_F16 && o->dtype != DT_BF16 && o->dtype != DT_F64)
         return err_set(e, ERR_USAGE, "dtype: got %s, expected F32, F16, BF16 or F64", dtype_name(o->dtype));
+    return OK;
+}
+
+int hf_notes(const Config *c, char *notes, size_t cap, Err *e) {
+    JsonOut config = {0};
+    int linear = 0;
+    for (int l = 0; l < c->L; l++) linear |= c->mixer[l];
+    TRY(hf_config_write(&config, c, c->dtype, linear, notes, cap, e));
+    json_out_free(&config);
     return OK;
 }
 

@@ -89,6 +89,7 @@ Task align_task(Align *a) {
                   .log = align_log,
                   .extra = a->extra,
                   .n_extra = a->teacher->c.L + 1,
+                  .n_sums = a->teacher->c.L + 1,
                   .epoch_tokens = (int64_t)a->data.d->tokens};
 }
 

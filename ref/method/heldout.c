@@ -34,8 +34,9 @@ static void split_add(const Heldout *h, const float *loss, const int *start, dou
         }
 }
 
+/* rows: the loss of every token of the batch. */
 static int heldout_batch(Heldout *h, Model *student, Pass *p, Loss *loss, int i, HeldoutResult *r, double *teacher_ce,
-                         float *rows, double sum[2], double count[2], Err *e) {
+                         float *rows, Err *e) {
     Model *t = h->teacher_model;
     const int *start = batch_start(&h->batch, &h->data);
     const Real *xt;
@@ -45,40 +46,58 @@ static int heldout_batch(Heldout *h, Model *student, Pass *p, Loss *loss, int i,
     model_forward(student, p);
     TRY(loss_kl(loss, student, p, xt, t->c.C, params_head(&t->p)->w, 1, NULL, 0, &r->batch_kl[i], NULL, e));
     TRY(loss_xent(loss, student, p, h->batch.target, NULL, 0, &r->batch_ce[i], rows, NULL, e));
-    split_add(h, rows, start, sum, count);
     if (!teacher_ce) return OK;
     const Pass view = teacher_view(&h->teacher, xt);
-    double ce;
-    TRY(loss_xent(loss, t, &view, h->batch.target, NULL, 0, &ce, NULL, NULL, e));
-    *teacher_ce += ce / h->batches;
-    return OK;
+    return loss_xent(loss, t, &view, h->batch.target, NULL, 0, teacher_ce, NULL, NULL, e);
+}
+
+/* Ranks share the batches out: those of rank q are first(q) to first(q + 1). */
+static int heldout_first(const Heldout *h, const Ranks *r, int q) { return h->batches * q / ranks_count(r); }
+
+/* What each rank has found of its batches, `size` bytes for each, for all. */
+static int heldout_gather(const Heldout *h, Ranks *r, void *data, size_t size, Err *e) {
+    size_t at[RANKS_MOST + 1];
+    for (int q = 0; q <= ranks_count(r); q++) at[q] = (size_t)heldout_first(h, r, q) * size;
+    return ranks_gather(r, data, at, e);
 }
 
 int heldout_run(Heldout *h, Model *student, HeldoutResult *r, Err *e) {
     Pass p;
     Loss loss = {0};
-    void *rows;
-    double ce = 0, sum[2] = {0}, count[2] = {0};
+    void *mem;
+    double ce[HELDOUT_MAX] = {0}, sum[2] = {0}, count[2] = {0};
     const int want_ce = isnan(h->teacher_ce) && h->teacher_model->c.C == student->c.C;
+    Ranks *k = student->be->ranks;
+    const size_t N = (size_t)h->B * h->T;
     memset(r, 0, sizeof *r);
-    TRY(mem_alloc(&rows, (size_t)h->B * h->T * sizeof(float), "losses by token", e));
+    TRY(mem_alloc(&mem, (size_t)h->batches * N * sizeof(float), "losses by token", e));
+    float *rows = mem;
     int rc = pass_open(&p, student, h->B, h->T, 0, e);
     if (rc) {
         mem_free(rows);
         return rc;
     }
     rc = loss_open(&loss, student, h->teacher_model->c.C, h->B * h->T, e);
-    for (int i = 0; i < h->batches && !rc; i++)
-        rc = heldout_batch(h, student, &p, &loss, i, r, want_ce ? &ce : NULL, rows, sum, count, e);
+    for (int i = heldout_first(h, k, ranks_index(k)); i < heldout_first(h, k, ranks_index(k) + 1) && !rc; i++)
+        rc = heldout_batch(h, student, &p, &loss, i, r, want_ce ? &ce[i] : NULL, rows + (size_t)i * N, e);
     if (!rc) rc = student->be->sync(student->be, e);
     loss_close(&loss);
     pass_close(&p);
+    if (!rc) rc = heldout_gather(h, k, rows, N * sizeof *rows, e);
+    if (!rc) rc = heldout_gather(h, k, r->batch_kl, sizeof *r->batch_kl, e);
+    if (!rc) rc = heldout_gather(h, k, r->batch_ce, sizeof *r->batch_ce, e);
+    if (!rc) rc = heldout_gather(h, k, ce, sizeof *ce, e);
+    for (int i = 0; i < h->batches && !rc; i++) { // in this order, whoever found what is added
+        rc = batch_text(&h->batch, &h->data, HELDOUT, (uint64_t)i, e);
+        if (!rc) split_add(h, rows + (size_t)i * N, batch_start(&h->batch, &h->data), sum, count);
+    }
     mem_free(rows);
     if (rc) return rc;
     r->ce_new = sum[0] / count[0];
     r->ce_repeat = sum[1] / count[1];
     r->repeated = count[1] / (count[0] + count[1]);
-    if (want_ce) h->teacher_ce = ce;
+    if (want_ce) h->teacher_ce = 0;
+    for (int i = 0; want_ce && i < h->batches; i++) h->teacher_ce += ce[i] / h->batches;
     r->batches = h->batches;
     batch_stats(r->batch_kl, h->batches, &r->kl, &r->kl_se);
     batch_stats(r->batch_ce, h->batches, &r->ce, &r->ce_se);

@@ -17,6 +17,11 @@ typedef struct {
 } Loss;
 
 size_t loss_bytes(const Model *m, int Ct, int N);
+/* The workspace of head_xent and head_kl on a device, where head_work's is more than they take: two blocks of logits of
+ * `size` bytes, nothing else (cuda/kl.cu, cuda/xent.cu). */
+static inline size_t loss_device_work(const HeadDims *d, size_t size) {
+    return (size_t)d->block * 2 * (size_t)d->VOC * size;
+}
 int loss_open(Loss *l, const Model *m, int Ct /* teacher width, 0: no KL */, int N, Err *e);
 void loss_close(Loss *l);
 

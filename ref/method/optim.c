@@ -21,11 +21,23 @@ typedef struct {
     void *ctx;
 } Walker;
 
+void optim_part(const Optim *o, size_t n, int q, size_t *from, size_t *count) {
+    const Ranks *r = o->m->be->ranks;
+    *from = lanes_rank_edge(n, o->lanes, r, q);
+    *count = lanes_rank_edge(n, o->lanes, r, q + 1) - *from;
+}
+
+static size_t part_room(const Optim *o, size_t n) {
+    size_t from, count;
+    optim_part(o, n, ranks_index(o->m->be->ranks), &from, &count);
+    return (count + 15) / 16 * 16; // every parameter begins on a cache line
+}
+
 static int walker_visit(void *ctx, const ParamInfo *info, Param *slot) {
     Walker *w = ctx;
     if (!slot->g) return OK;
     const size_t at = w->at;
-    w->at += (info->n + 15) / 16 * 16; // every parameter begins on a cache line
+    w->at += part_room(w->o, info->n);
     return w->visit ? w->visit(w->ctx, info, slot, at) : OK;
 }
 
@@ -35,37 +47,34 @@ int optim_walk(const Optim *o, OptimVisit visit, void *ctx) {
 }
 
 static int count_visit(void *ctx, const ParamInfo *info, Param *slot) {
-    size_t *n = ctx;
-    if (slot->g) n[0] += (info->n + 15) / 16 * 16, n[1]++;
+    Optim *o = ctx;
+    if (slot->g) o->n += part_room(o, info->n), o->params++;
     return OK;
 }
 
-static void optim_place(Optim *o, Arena *a, size_t params) {
+static void optim_place(Optim *o, Arena *a) {
     const Backend *be = o->m->be;
     o->m1 = arena_take(a, o->n, be->wide_size);
     o->m2 = arena_take(a, o->n, be->wide_size);
     o->master = be->real_type == be->wide_type || o->c.stochastic_rounding ? NULL : arena_take(a, o->n, be->wide_size);
-    o->sum = arena_take(a, params, sizeof(double));
+    o->sum = arena_take(a, o->params * (size_t)o->own, sizeof(double));
 }
 
-/* Measures: o->n and the bytes. */
-static size_t optim_measure(Optim *o, Model *m, const OptimConfig *c, size_t *params) {
-    size_t n[2] = {0, 0};
-    params_walk(&m->c, &m->p, count_visit, n);
-    o->m = m;
-    o->c = *c;
-    o->n = n[0];
-    *params = n[1];
+/* Measures: counts and the bytes. */
+static size_t optim_measure(Optim *o, Model *m, const OptimConfig *c) {
+    const Ranks *r = m->be->ranks;
+    const int lanes = c->lanes > 1 ? c->lanes : 1, own = lanes / ranks_count(r);
+    *o = (Optim){.m = m, .c = *c, .lanes = lanes, .own = own, .first = own * ranks_index(r)};
+    params_walk(&m->c, &m->p, count_visit, o);
     Arena a = {0};
-    optim_place(o, &a, n[1]);
+    optim_place(o, &a);
     return a.used;
 }
 
 size_t optim_bytes(const Model *m, const OptimConfig *c) {
     Model copy = *m; // the walk wants a mutable list; nothing is changed
-    Optim o = {0};
-    size_t params;
-    return optim_measure(&o, &copy, c, &params);
+    Optim o;
+    return optim_measure(&o, &copy, c);
 }
 
 /* Master copies begin as the weights, converted in blocks over the host: once per run. */
@@ -77,13 +86,15 @@ static int master_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at
     Masters *masters = ctx;
     Backend *be = masters->o->m->be;
     if (!optim_has_master(masters->o, info)) return OK;
-    const size_t most = info->n < 1 << 18 ? info->n : 1 << 18; // a device waits at each block
+    size_t from, count;
+    optim_part(masters->o, info->n, ranks_index(be->ranks), &from, &count);
+    const size_t most = count < 1 << 18 ? count : 1 << 18; // a device waits at each block
     void *block;
     TRY(mem_alloc(&block, most * sizeof(float), "master weights", masters->e));
     int rc = OK;
-    for (size_t i = 0; i < info->n && !rc; i += most) {
-        const size_t n = info->n - i < most ? info->n - i : most;
-        rc = real_get(be, DT_F32, block, creal_at(be, slot->w, i), n, masters->e);
+    for (size_t i = 0; i < count && !rc; i += most) {
+        const size_t n = count - i < most ? count - i : most;
+        rc = real_get(be, DT_F32, block, creal_at(be, slot->w, from + i), n, masters->e);
         if (!rc) rc = wide_put(be, wide_at(be, masters->o->master, at + i), DT_F32, block, n, masters->e);
     }
     mem_free(block);
@@ -105,8 +116,7 @@ int optim_masters(Optim *o, Err *e) {
 int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e) {
     memset(o, 0, sizeof *o);
     TRY(optim_check(c, m->be, e));
-    size_t params;
-    const size_t bytes = optim_measure(o, m, c, &params);
+    const size_t bytes = optim_measure(o, m, c);
     o->bytes = bytes;
     if (m->be->alloc(m->be, &o->mem, bytes, "optimiser state", e)) {
         memset(o, 0, sizeof *o);
@@ -114,11 +124,12 @@ int optim_open(Optim *o, Model *m, const OptimConfig *c, Err *e) {
     }
     Arena a = {0};
     arena_begin(&a, o->mem, bytes);
-    optim_place(o, &a, params);
+    optim_place(o, &a);
     void *list = NULL;
-    int rc = mem_alloc(&list, params * (sizeof(Trained) + sizeof(double)), "list of parameters", e);
+    const size_t own = o->params * (size_t)o->own, all = o->params * (size_t)o->lanes;
+    int rc = mem_alloc(&list, own * sizeof(Trained) + all * sizeof(double), "list of parameters", e);
     o->list = list;
-    o->sums = (double *)(o->list + params);
+    o->sums = (double *)(o->list + own);
     if (!rc) rc = optim_masters(o, e);
     if (rc) optim_close(o);
     return rc;
@@ -136,10 +147,11 @@ typedef struct {
     double square; /* sum of all squared gradients */
     char bad[160]; /* first parameter whose gradient is not finite */
     double factor;
+    Err *e;
 } Step;
 
-/* The official groups go by the name, so that attn_norm learns as fast as attention, and decay reaches everything
- * (ref/METHOD.md 4). */
+/* Row i of the list of each segment of this rank. The official groups go by the name, so that attn_norm learns as fast
+ * as attention, and decay reaches everything (ref/METHOD.md 4). */
 static int list_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
     Step *s = ctx;
     const Optim *o = s->o;
@@ -147,35 +159,87 @@ static int list_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) 
     const OptimConfig *c = &o->c;
     const int attn = c->official_groups ? strstr(info->name, "attn") != NULL : info->mixer;
     const int narrow = !info->wide && be->real_type != be->wide_type;
-    o->list[s->i++] = (Trained){.master = !narrow     ? slot->ww
-                                          : o->master ? wide_at(be, o->master, at)
-                                                      : NULL,
-                                .weight = narrow ? slot->w : NULL,
-                                .m = wide_at(be, o->m1, at),
-                                .v = wide_at(be, o->m2, at),
-                                .grad = slot->g,
-                                .n = info->n,
-                                .lr = (attn ? c->lr_attn : c->lr) * s->factor,
-                                .decay = c->official_groups || info->decays ? c->decay : 0};
+    const size_t begin = lanes_edge(info->n, o->lanes, o->first);
+    for (int k = 0; k < o->own; k++) {
+        const size_t from = lanes_edge(info->n, o->lanes, o->first + k),
+                     to = lanes_edge(info->n, o->lanes, o->first + k + 1);
+        const size_t kept = at + from - begin;
+        o->list[(size_t)k * o->params + (size_t)s->i] =
+            (Trained){.master = !narrow     ? wide_at(be, slot->ww, from)
+                                : o->master ? wide_at(be, o->master, kept)
+                                            : NULL,
+                      .weight = narrow ? real_at(be, slot->w, from) : NULL,
+                      .m = wide_at(be, o->m1, kept),
+                      .v = wide_at(be, o->m2, kept),
+                      .grad = wide_at(be, slot->g, from),
+                      .n = to - from,
+                      .lr = (attn ? c->lr_attn : c->lr) * s->factor,
+                      .decay = c->official_groups || info->decays ? c->decay : 0};
+    }
+    s->i++;
     return OK;
 }
 static int norm_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
     Step *s = ctx;
-    const double v = s->o->sums[s->i++];
+    double *sums = s->o->sums + s->i++;
     (void)slot, (void)at;
-    if (!isfinite(v) && !s->bad[0]) strncpy(s->bad, info->name, sizeof s->bad - 1);
-    s->square += v;
+    lanes_sum(sums, s->o->lanes, s->o->params);
+    if (!isfinite(*sums) && !s->bad[0]) strncpy(s->bad, info->name, sizeof s->bad - 1);
+    s->square += *sums;
     return OK;
 }
 
+/* The same weights everywhere again: each rank has moved its part of them. */
+static int weights_visit(void *ctx, const ParamInfo *info, Param *slot, size_t at) {
+    const Step *s = ctx;
+    const Optim *o = s->o;
+    Backend *be = o->m->be;
+    Ranks *r = be->ranks;
+    const size_t size = info->wide ? be->wide_size : be->real_size;
+    size_t edge[RANKS_MOST + 1];
+    void *host;
+    (void)at;
+    for (int q = 0; q <= r->size; q++) edge[q] = lanes_rank_edge(info->n, o->lanes, r, q) * size;
+    if (be->host) return ranks_gather_post(r, slot->w, edge, s->e); // the wait comes after the last
+    TRY(mem_alloc(&host, info->n * size, "weights on their way", s->e));
+    be->download(be, host, slot->w, info->n * size);
+    const int rc = ranks_gather(r, host, edge, s->e);
+    if (!rc) be->upload(be, slot->w, host, info->n * size);
+    mem_free(host);
+    return rc;
+}
+
+static int optim_weights(Step *s) {
+    Ranks *r = s->o->m->be->ranks;
+    if (ranks_count(r) < 2) return OK;
+    TRY(optim_walk(s->o, weights_visit, s));
+    return r->wait(r, s->e);
+}
+
+/* Segments of one tensor are rounded up and down by other chances than each other, whoever has them. */
+static uint64_t segment_seed(const Optim *o, int segment) {
+    return o->c.seed + (uint64_t)segment * UINT64_C(0xd1342543de82ef95);
+}
+
+/* Sums of squares of all segments. */
+static int optim_squares(Optim *o, Err *e) {
+    Backend *be = o->m->be;
+    size_t at[RANKS_MOST + 1];
+    const size_t row = o->params * sizeof(double);
+    for (int k = 0; k < o->own; k++)
+        be->op->sumsq(o->sum + (size_t)k * o->params, o->list + (size_t)k * o->params, (int)o->params);
+    // the one time that a step waits
+    be->download(be, o->sums + (size_t)o->first * o->params, o->sum, (size_t)o->own * row);
+    for (int q = 0; q <= ranks_count(be->ranks); q++) at[q] = (size_t)(q * o->own) * row;
+    return ranks_gather(be->ranks, o->sums, at, e);
+}
+
 int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e) {
-    Step s = {.o = o, .factor = schedule_factor(&o->c.schedule, o->step, total)};
+    Step s = {.o = o, .factor = schedule_factor(&o->c.schedule, o->step, total), .e = e};
     Backend *be = o->m->be;
     const OptimConfig *c = &o->c;
     optim_walk(o, list_visit, &s);
-    const int tensors = s.i;
-    be->op->sumsq(o->sum, o->list, tensors);
-    be->download(be, o->sums, o->sum, (size_t)tensors * sizeof(double)); // the one time that a step waits
+    TRY(optim_squares(o, e));
     s.i = 0;
     optim_walk(o, norm_visit, &s);
     const double norm = sqrt(s.square), scale = c->clip > 0 && norm > c->clip ? c->clip / (norm + 1e-6) : 1;
@@ -184,7 +248,10 @@ int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e) {
     if (s.bad[0] || !isfinite(norm))
         return err_set(e, ERR_NUMERIC, "%s: its gradient is not finite", s.bad[0] ? s.bad : "sum of all parameters");
     o->step++;
-    be->op->adamw(o->list, scale, c->beta1, c->beta2, c->eps, o->step, c->seed, tensors);
+    for (int k = 0; k < o->own; k++)
+        be->op->adamw(o->list + (size_t)k * o->params, scale, c->beta1, c->beta2, c->eps, o->step,
+                      segment_seed(o, o->first + k), (int)o->params);
+    TRY(optim_weights(&s));
     model_invalidate(o->m);
     return OK;
 }

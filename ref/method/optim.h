@@ -2,7 +2,7 @@
  * ref/METHOD.md 4). */
 #ifndef HYB_OPTIM_H
 #define HYB_OPTIM_H
-#include "model/model.h"
+#include "method/lanes.h"
 
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_HOLD_LINEAR } ScheduleKind;
 typedef struct {
@@ -28,22 +28,25 @@ typedef struct {
      * Needs a backend with bf16 weights. */
     int stochastic_rounding;
     uint64_t seed; /* of stochastic_rounding */
+    int lanes;     /* a power of two; 0, 1: one sum over all micro-batches (lanes.h) */
 } OptimConfig;
 
 typedef struct {
     Model *m;
     OptimConfig c;
-    int64_t step; /* completed steps */
-    /* over all trainable parameters, in walk order; master NULL where real == wide, and with stochastic_rounding */
+    int lanes, own, first; /* segments of a tensor; those of this rank, and the first of them (lanes.h) */
+    int64_t step;          /* completed steps */
+    /* over this rank's segments of all trainable parameters, in walk order; master NULL where real == wide, and with
+     * stochastic_rounding */
     Wide *m1, *m2, *master;
-    double *sum;   /* device scratch, one number a parameter */
-    Trained *list; /* host: what the ops of a step go over, made anew by each */
-    double *sums;  /* host: sum, downloaded */
-    size_t n, bytes;
+    double *sum;   /* (own, params) device scratch */
+    Trained *list; /* (own, params) host: what the ops of a step go over, made anew by each */
+    double *sums;  /* (lanes, params) host: sum, downloaded, and those of the other ranks */
+    size_t n, params, bytes;
     void *mem;
 } Optim;
 
-size_t optim_bytes(const Model *m, const OptimConfig *c);
+size_t optim_bytes(const Model *m, const OptimConfig *c); /* of this rank */
 /* ERR_USAGE where the options do not fit the backend: stochastic_rounding and weights that are not bf16.
  * optim_open asks too. */
 /* The least epsilon that is a normal float: below it, a gradient that is 0 exactly would move a weight by 0/0. */
@@ -57,7 +60,9 @@ void optim_close(Optim *o);
  * ERR_NUMERIC if the norm is not finite, naming the first parameter whose gradient is not; nothing is changed then. */
 int optim_step(Optim *o, int64_t total, double *grad_norm, double *lr, Err *e);
 
-/* Visits every trainable parameter with the place of its numbers in m1, m2 and master (checkpoints). */
+/* Elements of a tensor of n that rank q owns: from *from on, *count of them. */
+void optim_part(const Optim *o, size_t n, int q, size_t *from, size_t *count);
+/* Visits every trainable parameter with the place of its numbers in m1, m2 and master: those of this rank's part. */
 typedef int (*OptimVisit)(void *ctx, const ParamInfo *info, Param *slot, size_t at);
 int optim_walk(const Optim *o, OptimVisit visit, void *ctx);
 /* Whether this parameter's weight is a rounded copy of a master. */

@@ -8,18 +8,48 @@
 
 static int stopped(const TrainWatch *w) { return w && w->stopped ? *w->stopped : 0; }
 
-/* Gradients of all micro-batches. *cut: asked to stop in between; the step must then be taken back. */
-static int train_gradients(Train *t, const TrainWatch *w, int *cut, Err *e) {
+/* Whether all ranks shall stop: where there are others, rank 0's word counts, once a step. */
+static int train_stopped(const Train *t, const TrainWatch *w, int *cut, Err *e) {
+    *cut = stopped(w);
+    return ranks_share(t->lanes.ranks, cut, sizeof *cut, e);
+}
+
+/* Gradients of the micro-batches from `first` on to before `end`, into the loss and the tokens of the step. *cut:
+ * asked to stop in between; the step must then be taken back. */
+static int micro_gradients(Train *t, const TrainWatch *w, int first, int end, int *cut, Err *e) {
     t->loss = 0;
     t->step_tokens = 0;
-    for (int i = 0; i < t->micro; i++) {
+    for (int i = first; i < end; i++) {
         double loss;
         int64_t n = 0;
-        if ((*cut = stopped(w))) return OK;
+        if (ranks_count(t->lanes.ranks) < 2 && (*cut = stopped(w))) return OK;
         TRY(t->task->gradients(t->task->ctx, t->step, i, 1.0 / t->micro, &loss, &n, e));
         t->loss += loss / t->micro;
         t->step_tokens += n;
     }
+    return OK;
+}
+
+/* Gradients of all micro-batches: of this rank's lanes, and from the other ranks the sums of theirs. */
+static int train_gradients(Train *t, const TrainWatch *w, const double *before, int *cut, Err *e) {
+    Lanes *l = &t->lanes;
+    const int micro = t->micro / l->lanes, sums = t->task->n_sums;
+    double *extra = t->task->extra + t->task->sums;
+    if (l->lanes < 2) return micro_gradients(t, w, 0, t->micro, cut, e);
+    for (int i = 0; i < l->own; i++) {
+        double *number = lanes_numbers(l, i);
+        for (int k = 0; k < sums; k++) extra[k] = 0;
+        TRY(micro_gradients(t, w, (l->first + i) * micro, (l->first + i + 1) * micro, cut, e));
+        if (*cut) return OK;
+        number[0] = t->loss;
+        number[1] = (double)t->step_tokens;
+        for (int k = 0; k < sums; k++) number[2 + k] = extra[k];
+        TRY(lanes_add(l, i, e));
+    }
+    TRY(lanes_finish(l, e));
+    t->loss = l->number[0];
+    t->step_tokens = (int64_t)l->number[1];
+    for (int k = 0; k < sums; k++) extra[k] = before[t->task->sums + k] + l->number[2 + k];
     return OK;
 }
 
@@ -44,12 +74,17 @@ static int train_step(Train *t, const TrainWatch *w, double *before, int *cut, E
     Err why = {0};
     if (task->n_extra) memcpy(before, task->extra, (size_t)task->n_extra * sizeof *before);
     model_zero_grad(task->model);
-    const int rc = train_gradients(t, w, cut, e);
+    const int rc = train_gradients(t, w, before, cut, e);
     if (rc || *cut) {
         train_take_back(t, before);
         return rc;
     }
-    t->finite = isfinite(t->loss) && !optim_step(&t->optim, t->steps, &t->grad_norm, &t->lr, &why);
+    const int moved = isfinite(t->loss) ? optim_step(&t->optim, t->steps, &t->grad_norm, &t->lr, &why) : ERR_NUMERIC;
+    if (moved && moved != ERR_NUMERIC) { // another rank, not a number
+        if (e) *e = why;
+        return moved;
+    }
+    t->finite = !moved;
     TRY(task->model->be->sync(task->model->be, e));
     if (t->finite) {
         double *recent = t->state;
@@ -68,7 +103,8 @@ static int train_step(Train *t, const TrainWatch *w, double *before, int *cut, E
 
 static int train_loop(Train *t, int64_t last, const TrainWatch *w, double *before, Err *e) {
     while (t->step < last) {
-        int cut = stopped(w);
+        int cut;
+        TRY(train_stopped(t, w, &cut, e));
         if (!cut) TRY(train_step(t, w, before, &cut, e));
         if (cut) return w->stop ? w->stop(w->ctx, t, e) : err_set(e, 128 + cut, "%s stopped", t->task->stage);
         if (w && w->step) TRY(w->step(w->ctx, t, e));
@@ -96,6 +132,7 @@ int train(Train *t, const Task *task, const StageOptions *stage, int64_t until, 
     t->micro = stage_micro_batches(stage);
     TRY(mem_alloc(&mem, (n + (size_t)task->n_extra) * sizeof(double), "training state", e));
     t->state = mem;
+    TRY(lanes_open(&t->lanes, task->model, stage->optim.lanes, 2 + task->n_sums, e));
     TRY(optim_open(&t->optim, task->model, &stage->optim, e));
     if (w && w->begin) TRY(w->begin(w->ctx, t, e));
     if (task->prepare && !t->resumed) {
@@ -110,6 +147,7 @@ int train(Train *t, const Task *task, const StageOptions *stage, int64_t until, 
 void train_close(Train *t) {
     if (t->task) model_prepack_release(t->task->model);
     optim_close(&t->optim);
+    lanes_close(&t->lanes);
     mem_free(t->state);
     *t = (Train){0};
 }
@@ -125,6 +163,31 @@ int64_t stage_steps(const StageOptions *o) {
     const int64_t per_step = (int64_t)o->micro_batch_size * stage_micro_batches(o) * o->train_seq_len;
     const int64_t steps = o->target_tokens / per_step;
     return steps > 1 ? steps : 1;
+}
+
+void stage_settle(StageOptions *o, int lanes) {
+    const int one = lanes > 1 && o->batch_size % lanes == 0 ? o->batch_size / lanes : o->batch_size;
+    o->optim.lanes = lanes;
+    if (o->micro_batch_size > one) o->micro_batch_size = one;
+}
+
+/* Each lane has as many micro-batches as the others. */
+static int stage_lanes_check(const StageOptions *o, const char *what, Err *e) {
+    const int lanes = o->optim.lanes;
+    TRY(lanes_check(lanes, e));
+    if (lanes < 2) return OK;
+    if (o->batch_size % lanes) {
+        err_set(e, ERR_USAGE, "%s.batch_size: got %d, expected a multiple of the %d lanes", what, o->batch_size, lanes);
+        int most = 1;
+        while (o->batch_size % (2 * most) == 0) most *= 2;
+        return err_hint(e, "give %s.batch_size %d, or at most %d lanes", what, (o->batch_size / lanes + 1) * lanes,
+                        most);
+    }
+    const int one = o->batch_size / lanes;
+    if (one % o->micro_batch_size == 0) return OK;
+    err_set(e, ERR_USAGE, "%s.micro_batch_size: got %d, expected a divisor of the %d sequences of a lane", what,
+            o->micro_batch_size, one);
+    return err_hint(e, "give %s.micro_batch_size %d", what, one);
 }
 
 int stage_check(const StageOptions *o, const char *what, Err *e) {
@@ -159,5 +222,5 @@ int stage_check(const StageOptions *o, const char *what, Err *e) {
         return err_hint(e, "give micro_batch_size %d, or another batch_size", micro);
     }
     if (o->steps < 1 && o->target_tokens < 1) return err_set(e, ERR_USAGE, "%s: give steps or target_tokens", what);
-    return OK;
+    return stage_lanes_check(o, what, e);
 }

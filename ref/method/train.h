@@ -28,9 +28,10 @@ typedef struct Task {
      * May be NULL. */
     int (*after)(void *ctx, int64_t done, int64_t tokens, double recent, Err *e);
     void (*log)(void *ctx, LogRow *row); /* the task's own numbers since the last call. May be NULL. */
-    /* (n_extra) numbers that belong to the state of the training. May be NULL. */
+    /* (n_extra) numbers that belong to the state of the training. May be NULL. Those from number `sums` on, n_sums of
+     * them, are sums that gradients adds to and does not read: a lane's are added as its gradients are. */
     double *extra;
-    int n_extra;
+    int n_extra, sums, n_sums;
     /* tokens of one pass over the data; 0: unknown */
     int64_t epoch_tokens;
 } Task;
@@ -48,6 +49,8 @@ typedef struct {   /* keys of the official YAML where one exists */
  * steps = max(1, floor(target_tokens / (micro * accumulation * seq))). The effective batch is micro * accumulation. */
 int stage_micro_batches(const StageOptions *o);
 int64_t stage_steps(const StageOptions *o);
+/* Lanes of a stage, and no more sequences at a time than in a step, or in a lane where the batch divides. */
+void stage_settle(StageOptions *o, int lanes);
 /* ERR_USAGE naming the field: sizes >= 1, rates finite and >= 0, steps or target_tokens given. `what` is the stage. */
 int stage_check(const StageOptions *o, const char *what, Err *e);
 
@@ -61,6 +64,7 @@ typedef struct Train {
     NanPolicy nan; /* not-finite loss or gradient: stop with ERR_NUMERIC, or skip the step */
     int max_skips; /* NAN_SKIP: more than so many in one run are ERR_NUMERIC */
     Optim optim;
+    Lanes lanes;
     /* the state: with the weights and the optimiser, all that the next step depends on */
     int64_t step, tokens, skipped;
     /* (1 + TRAIN_RECENT) number of losses seen and the last of them in a ring; then the task's n_extra numbers */

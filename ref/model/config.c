@@ -47,6 +47,8 @@ int config_check(const Config *c, const char *where, Err *e) {
     TRY(check_real(c->norm_eps, 1e-30, 1, "rms_norm_eps", where, e));
     TRY(check_real(c->o_norm_eps, 1e-30, 1, "o_norm_eps", where, e));
     TRY(rope_check(&c->rope, where, e));
+    if (c->logit_base && !(isfinite(c->logit_base) && c->logit_base > 1))
+        return err_set(e, ERR_INPUT, "%s: logit_base: got %g, expected 0 or a number above 1", where, c->logit_base);
     for (int l = 0; l < c->L; l++) {
         const Mixer *m = mixer_at(c->mixer[l]);
         if (!m) return err_set(e, ERR_INPUT, "%s: layer %d: mixer %d is not in the table", where, l, c->mixer[l]);

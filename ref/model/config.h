@@ -29,6 +29,11 @@ typedef struct {
     int max_positions;
     double norm_eps;
     Rope rope;
+    /* 1: softmax layers (not swa_v1) have no rotary embedding, so that no distance is new to them (NoPE) */
+    int no_rope;
+    /* a > 1: their queries are scaled by s_t = ln(t + a) / ln(a), t being the token's position, so that attention over
+     * more keys is as sharp as over few; 0: off. Source: HypeNet (arXiv 2601.22156). */
+    double logit_base;
     /* linear mixers: H heads of key and value size D each, so that q, k, v, o copy from the teacher */
     int conv_width; /* short convolution, gdn_v1 and v3: 4 */
     /* 1: linear layers keep the teacher's q/k/v biases (our own layout only; official drops them) */

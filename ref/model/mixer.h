@@ -34,8 +34,8 @@ typedef struct { /* everything a mixer call needs besides its tensors */
     Backend *be;
     const Config *c;
     MixerParams *p;
-    const Wide *rope; /* (max positions, D/2, 2) */
-    const int *start; /* device (B,T) or NULL */
+    const Wide *rope_q, *rope_k; /* (max positions, D/2, 2) cosines and sines, for queries and for keys */
+    const int *start;            /* device (B,T) or NULL */
     int B, T;
     int chunk;     /* of chunked ops */
     Real *tmp[4];  /* scratch, (N, max(C, H*D, 16)) each, free between calls */

@@ -4,7 +4,7 @@
  *   q, k, v = W x (+ bias);  [Qwen3: q, k = rmsnorm per head];  q, k = rope;  o = attention(q, k, v);
  *   y = W_o o (+ bias)
  * Variants by config: qkv_bias (Qwen2), o_bias, qk_norm (Qwen3), window (Mistral; swa_v1, which is this with a window
- * of its own: mixer_swa.c). */
+ * of its own: mixer_swa.c), no_rope and logit_base (tables of angle 0, and of a scale, for the same op). */
 #include "model/mixer_softmax.h"
 #include <math.h>
 
@@ -79,8 +79,8 @@ static void softmax_qkv(const MixerCall *call, MixerActs *a, const Real *x, int 
         op->rmsnorm_forward(a->qs, a->q_r, a->q, p->q_norm.w, c->norm_eps, N * c->H, c->D);
         op->rmsnorm_forward(a->ks, a->k_r, a->k, p->k_norm.w, c->norm_eps, N * c->Hk, c->D);
     }
-    op->rope_forward(a->qs, a->qs, call->rope, pos, call->B, call->T, c->H, c->D);
-    op->rope_forward(a->ks, a->ks, call->rope, pos, call->B, call->T, c->Hk, c->D);
+    op->rope_forward(a->qs, a->qs, call->rope_q, pos, call->B, call->T, c->H, c->D);
+    op->rope_forward(a->ks, a->ks, call->rope_k, pos, call->B, call->T, c->Hk, c->D);
 }
 
 void softmax_forward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
@@ -93,15 +93,15 @@ void softmax_forward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *
 
 /* From the gradient of one rotated projection back to its input: un-rotate, undo the per-head norm, then the matrix. */
 static void softmax_proj_backward(const MixerCall *call, const Param *w, const Param *bias, const Param *norm,
-                                  const Real *pre, const Wide *r, int heads, Real *dx, Real *dq, Real *tmp,
-                                  const Real *x) {
+                                  const Real *pre, const Wide *r, const Wide *rope, int heads, Real *dx, Real *dq,
+                                  Real *tmp, const Real *x) {
     const Ops *op = call->be->op;
     const Config *c = call->c;
     const int N = call->B * call->T;
     const size_t bytes = (size_t)N * heads * c->D * call->be->real_size;
     Real *d = tmp;
     call->be->zero(call->be, tmp, bytes);
-    op->rope_backward(tmp, dq, call->rope, 0, call->B, call->T, heads, c->D);
+    op->rope_backward(tmp, dq, rope, 0, call->B, call->T, heads, c->D);
     if (c->qk_norm) {
         call->be->zero(call->be, dq, bytes);
         op->rmsnorm_backward(dq, norm->g, tmp, pre, norm->w, r, N * heads, c->D);
@@ -124,8 +124,10 @@ void softmax_backward(const Mixer *m, const MixerCall *call, MixerActs *a, Real 
     be->op->linear_backward(dout, p->o.g, p->o_bias.g, dy, a->o, p->o.w, N, Q, c->C);
     be->op->attention_backward(dq, dk, dv, dout, a->o, a->lse, a->qs, a->ks, a->v, call->start, 1 / sqrt(c->D),
                                call->work, &d);
-    softmax_proj_backward(call, &p->q, &p->q_bias, &p->q_norm, a->q, a->q_r, c->H, dx, dq, call->tmp[0], x);
-    softmax_proj_backward(call, &p->k, &p->k_bias, &p->k_norm, a->k, a->k_r, c->Hk, dx, dk, call->tmp[0], x);
+    softmax_proj_backward(call, &p->q, &p->q_bias, &p->q_norm, a->q, a->q_r, call->rope_q, c->H, dx, dq, call->tmp[0],
+                          x);
+    softmax_proj_backward(call, &p->k, &p->k_bias, &p->k_norm, a->k, a->k_r, call->rope_k, c->Hk, dx, dk, call->tmp[0],
+                          x);
     be->op->linear_backward(dx, p->v.g, p->v_bias.g, dv, x, p->v.w, N, c->C, K);
 }
 

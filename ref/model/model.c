@@ -308,27 +308,41 @@ static double rope_frequency(const Rope *r, int i, int D) {
     return (1 - s) * f / r->factor + s * f;
 }
 
-/* Makes sure that positions 0..rows-1 are in the table. */
-int model_rope(Model *m, int rows, Err *e) {
-    if (rows <= m->rope_rows) return OK;
-    const int half = m->c.D / 2;
-    const size_t n = (size_t)rows * half * 2;
-    void *host, *table;
-    TRY(mem_alloc(&host, n * sizeof(double), "rope table", e));
-    double *t = host;
+/* Positions 0..rows-1 of one table. turned 0: nothing is rotated. base: of the scale of queries, 0 without. */
+static void rope_fill(double *t, const Config *c, int rows, int turned, double base) {
+    const int half = c->D / 2;
     for (int i = 0; i < half; i++) {
-        const double f = rope_frequency(&m->c.rope, i, m->c.D);
+        const double f = turned ? rope_frequency(&c->rope, i, c->D) : 0;
         for (int pos = 0; pos < rows; pos++) {
-            t[((size_t)pos * half + i) * 2] = cos(pos * f);
-            t[((size_t)pos * half + i) * 2 + 1] = sin(pos * f);
+            const double s = base > 0 ? log(pos + base) / log(base) : 1;
+            t[((size_t)pos * half + i) * 2] = s * cos(pos * f);
+            t[((size_t)pos * half + i) * 2 + 1] = s * sin(pos * f);
         }
     }
-    int rc = m->be->alloc(m->be, &table, n * m->be->wide_size, "rope table", e);
-    if (!rc && (rc = wide_put(m->be, table, DT_F64, host, n, e))) m->be->release(m->be, table);
+}
+
+size_t model_rope_bytes(const Config *c, const Backend *be, int rows) {
+    return (size_t)rows * c->D * be->wide_size * (c->no_rope || c->logit_base > 0 ? 3 : 1);
+}
+
+int model_rope(Model *m, int rows, Err *e) {
+    const Config *c = &m->c;
+    if (rows <= m->rope_rows) return OK;
+    const size_t n = (size_t)rows * c->D, all = model_rope_bytes(c, m->be, rows) / m->be->wide_size;
+    void *host, *table;
+    TRY(mem_alloc(&host, all * sizeof(double), "rope table", e));
+    rope_fill(host, c, rows, 1, 0);
+    if (all > n) {
+        rope_fill((double *)host + n, c, rows, !c->no_rope, c->logit_base);
+        rope_fill((double *)host + 2 * n, c, rows, !c->no_rope, 0);
+    }
+    int rc = m->be->alloc(m->be, &table, all * m->be->wide_size, "rope table", e);
+    if (!rc && (rc = wide_put(m->be, table, DT_F64, host, all, e))) m->be->release(m->be, table);
     mem_free(host);
     if (rc) return rc;
     m->be->release(m->be, m->rope);
-    m->rope = table;
+    m->rope = m->rope_q = m->rope_k = table;
+    if (all > n) m->rope_q = wide_at(m->be, table, n), m->rope_k = wide_at(m->be, table, 2 * n);
     m->rope_rows = rows;
     return OK;
 }
@@ -340,7 +354,8 @@ MixerCall *layer_call(const Model *m, Pass *p, int l) {
     p->call.be = m->be;
     p->call.c = &m->c;
     p->call.p = &m->p.layer[l].mix;
-    p->call.rope = m->rope;
+    p->call.rope_q = m->c.mixer[l] ? m->rope : m->rope_q;
+    p->call.rope_k = m->c.mixer[l] ? m->rope : m->rope_k;
     p->call.start = p->start;
     p->call.B = p->B;
     p->call.T = p->T;

@@ -23,7 +23,7 @@ typedef struct {
     GradKind grad;
     int chunk; /* of chunked mixers, default 64 */
     /* table for c.max_positions positions at most; grown by pass_open / decode_open when T needs more */
-    Wide *rope;
+    Wide *rope, *rope_q, *rope_k; /* tables of swa_v1 layers, and of softmax layers' queries and keys */
     int rope_rows;
     void *weight_mem, *grad_mem;
     size_t weight_bytes, grad_bytes;
@@ -60,6 +60,7 @@ int model_find(const Model *m, const char *name, ParamInfo *info, Param *slot);
 int model_init(Model *m, uint64_t seed, double embed_std, double gain, int mixers_only, Err *e);
 /* The rope table covers positions 0..rows-1 afterwards (pass_open and decode_open call it). */
 int model_rope(Model *m, int rows, Err *e);
+size_t model_rope_bytes(const Config *c, const Backend *be, int rows); /* of that table */
 /* Whole-parameter copies between host arrays of any float type and the device (GRAD_HALF:
  * before the model is first used). */
 int param_put(Backend *be, const ParamInfo *i, const Param *p, DType type, const void *host, Err *e);

@@ -146,6 +146,10 @@ int pass_input(Pass *p, const Model *m, const int *ids, const int *start, Err *e
         if (ids[n] < 0 || ids[n] >= m->c.VOC)
             return err_set(e, ERR_INPUT, "token %d of the batch: got id %d, expected 0 to %d", n, ids[n], m->c.VOC - 1);
     m->be->upload(m->be, p->ids, ids, (size_t)p->N * sizeof(int));
+    if (start && m->c.logit_base > 0)
+        return err_set(e, ERR_USAGE,
+                       "logit_base: queries are scaled by the place in the row, which is not that in the "
+                       "document: expected rows of one document");
     p->start = start ? p->start_mem : NULL;
     if (start) m->be->upload(m->be, p->start_mem, start, (size_t)p->N * sizeof(int));
     return OK;

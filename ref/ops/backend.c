@@ -240,3 +240,27 @@ int wide_put(Backend *b, Wide *dst, DType type, const void *src, size_t n, Err *
 int wide_get(Backend *b, DType type, void *dst, const Wide *src, size_t n, Err *e) {
     return get(b, type, dst, b->wide_type, b->wide_size, src, n, e);
 }
+
+static void host_add(DType type, void *y, const void *x, size_t n) {
+    if (type == DT_F64)
+        for (size_t i = 0; i < n; i++) ((double *)y)[i] += ((const double *)x)[i];
+    else
+        for (size_t i = 0; i < n; i++) ((float *)y)[i] += ((const float *)x)[i];
+}
+
+int wide_add(Backend *b, Wide *y, const Wide *x, size_t n, Err *e) {
+    enum { BLOCK = 1 << 20 };
+    void *mem;
+    if (b->host) return host_add(b->wide_type, y, x, n), OK;
+    TRY(mem_alloc(&mem, 2 * BLOCK, "sum of gradients", e));
+    char *a = mem, *c = a + BLOCK;
+    for (size_t i = 0; i < n; i += BLOCK / b->wide_size) {
+        const size_t m = n - i < BLOCK / b->wide_size ? n - i : BLOCK / b->wide_size;
+        b->download(b, a, wide_at(b, y, i), m * b->wide_size);
+        b->download(b, c, cwide_at(b, x, i), m * b->wide_size);
+        host_add(b->wide_type, a, c, m);
+        b->upload(b, wide_at(b, y, i), a, m * b->wide_size);
+    }
+    mem_free(mem);
+    return OK;
+}

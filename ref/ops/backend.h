@@ -42,8 +42,9 @@ struct Backend {
     void (*invalidate)(Backend *b, const Real *w);
     void (*prepack_release)(Backend *b, const Real *w);
     void (*close)(Backend *b);
-    int host;    /* 1: device pointers are host pointers */
-    int threads; /* what the backend will use */
+    struct Ranks *ranks; /* base/ranks.h: processes that train with this one; NULL: none */
+    int host;            /* 1: device pointers are host pointers */
+    int threads;         /* what the backend will use */
     void *state;
 };
 
@@ -92,5 +93,7 @@ int real_put(Backend *b, Real *dst, DType type, const void *src, size_t n, Err *
 int real_get(Backend *b, DType type, void *dst, const Real *src, size_t n, Err *e);
 int wide_put(Backend *b, Wide *dst, DType type, const void *src, size_t n, Err *e);
 int wide_get(Backend *b, DType type, void *dst, const Wide *src, size_t n, Err *e);
+/* y += x, n elements, added on the host: a device's come there and go back in blocks. */
+int wide_add(Backend *b, Wide *y, const Wide *x, size_t n, Err *e);
 
 #endif

@@ -3,6 +3,7 @@
 #include "method/select.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "report/card.h"
 #include "report/report_pictures.h"
 #include <math.h>
 #include <stdio.h>
@@ -145,6 +146,7 @@ static int report_all(Report *p, Err *e) {
     TRY(draw_budget(p, e));
     TRY(draw_start(p, e));
     TRY(draw_loss(p, e));
+    TRY(card_write(p->r, p->o, p->page.dir, e));
     return page_end(&p->page, e);
 }
 

@@ -88,12 +88,43 @@ static int tensors_list(TensorList *list, const Optim *o, int file, Err *e) {
     return file == 0 ? params_walk(&o->m->c, &o->m->p, weights_visit, list) : optim_walk(o, optim_visit, list);
 }
 
-static int tensor_fetch(void *ctx, const Tensor *t, size_t offset, void *buf, size_t bytes, Err *e) {
-    Backend *be = ctx;
+/* What a rank has of a tensor of the optimiser's file: bytes from *from on, *count of them, at t->data. */
+static void tensor_part(const Optim *o, const Tensor *t, int q, size_t *from, size_t *count) {
+    const size_t size = t->bytes / (t->count ? t->count : 1);
+    optim_part(o, t->count, q, from, count);
+    *from *= size;
+    *count *= size;
+}
+
+static int weights_fetch(void *ctx, const Tensor *t, size_t offset, void *buf, size_t bytes, Err *e) {
+    const Optim *o = ctx;
+    Backend *be = o->m->be;
     (void)e;
-    be->download(be, buf, t->data + offset, bytes);
+    if (ranks_first(be->ranks)) be->download(be, buf, t->data + offset, bytes);
     return OK;
 }
+
+/* A piece of a tensor, every rank's part of it brought to rank 0. All ranks ask for the same pieces. */
+static int optim_fetch(void *ctx, const Tensor *t, size_t offset, void *buf, size_t bytes, Err *e) {
+    const Optim *o = ctx;
+    Backend *be = o->m->be;
+    Ranks *r = be->ranks;
+    RankPart out[RANKS_MOST] = {0}, in[RANKS_MOST] = {0};
+    for (int q = 0; q < ranks_count(r); q++) {
+        size_t from, count;
+        tensor_part(o, t, q, &from, &count);
+        const size_t lo = from > offset ? from : offset,
+                     end = from + count < offset + bytes ? from + count : offset + bytes;
+        const RankPart part = {(char *)buf + (lo - offset), end > lo ? end - lo : 0};
+        if (q != ranks_index(r)) in[q] = part;
+        else if (part.bytes) be->download(be, part.data, t->data + (lo - from), part.bytes);
+        if (q == ranks_index(r)) out[0] = part;
+    }
+    if (ranks_first(r)) out[0].bytes = 0;
+    else memset(in, 0, sizeof in);
+    return ranks_swap(r, out, in, e);
+}
+static const TensorFetch FETCH[2] = {weights_fetch, optim_fetch};
 
 /* ---------------------------------------------------------------- names */
 
@@ -211,11 +242,13 @@ static int checkpoint_write(const char *tmp, const Optim *o, const CheckpointSta
         TensorList list;
         int rc = tensors_list(&list, o, i, e);
         if (!rc) rc = file_join(path, sizeof path, tmp, FILES[i], e);
-        if (!rc) rc = safetensors_write(path, list.t, list.n, NULL, tensor_fetch, o->m->be, e);
+        if (!rc) rc = safetensors_write(path, list.t, list.n, NULL, FETCH[i], (void *)(uintptr_t)o, e);
         tensors_free(&list);
         if (rc) return rc;
+        if (!ranks_first(o->m->be->ranks)) continue; // it writes nothing
         TRY(file_measure(path, &size[i], &crc[i], e));
     }
+    if (!ranks_first(o->m->be->ranks)) return OK;
     JsonOut j;
     state_out(&j, s, size, crc);
     int rc = json_out_end(&j, e);
@@ -264,6 +297,7 @@ int checkpoint_save(const char *dir, const Optim *o, const CheckpointState *s, i
     TRY(file_mkdirs(dir, e));
     TRY(file_remove_tree(tmp, e));
     int rc = checkpoint_write(tmp, o, s, e);
+    if (!ranks_first(o->m->be->ranks)) return rc;
     if (!rc && file_exists(final)) rc = checkpoint_retire(dir, s->step, e);
     if (!rc) rc = file_rename(tmp, final, e);
     if (rc) {
@@ -348,27 +382,58 @@ static int files_verify(const Json *j, const char *path, Err *e) {
     return OK;
 }
 
+/* One tensor of a file into its place: rank 0 has it, others get what they hold of it. */
+static int tensor_load(const Optim *o, int file, const Tensor *w, const unsigned char *data, Err *e) {
+    Backend *be = o->m->be;
+    Ranks *r = be->ranks;
+    RankPart out[RANKS_MOST] = {0}, in[RANKS_MOST] = {0};
+    size_t from = 0, count = w->bytes;
+    void *mem = NULL, *place = (void *)(uintptr_t)w->data;
+    if (file) tensor_part(o, w, ranks_index(r), &from, &count);
+    if (ranks_first(r)) {
+        be->upload(be, place, data + from, count);
+        for (int q = 1; q < ranks_count(r); q++) {
+            if (file) tensor_part(o, w, q, &from, &count);
+            out[q] = (RankPart){(char *)(uintptr_t)data + from, count};
+        }
+        return ranks_swap(r, out, in, e);
+    }
+    TRY(mem_alloc(&mem, count, "checkpoint on its way", e));
+    in[0] = (RankPart){mem, count};
+    const int rc = ranks_swap(r, out, in, e);
+    if (!rc) be->upload(be, place, mem, count);
+    mem_free(mem);
+    return rc;
+}
+
+/* The file has this model's tensors, each as this model has it. */
+static int file_check(const Safetensors *s, const TensorList *k, const char *name, Err *e) {
+    if (s->n != k->n) return err_set(e, ERR_USAGE, "%s: got %zu tensors, this model has %zu", name, s->n, k->n);
+    for (size_t i = 0; i < k->n; i++) {
+        const Tensor *t = safetensors_find(s, k->t[i].name), *w = &k->t[i];
+        if (!t) return err_set(e, ERR_USAGE, "%s: tensor '%s' is missing; another model's checkpoint?", name, w->name);
+        if (t->dtype != w->dtype || t->count != w->count)
+            return err_set(e, ERR_USAGE,
+                           "%s: tensor '%s': got %zu numbers of type %s, this model and backend want %zu of type %s",
+                           name, w->name, t->count, dtype_name(t->dtype), w->count, dtype_name(w->dtype));
+    }
+    return OK;
+}
+
 /* Uploads the tensors of one file. All are checked before the first is changed. */
 static int file_load(const char *path, const Optim *o, int file, Err *e) {
     char name[1300];
-    Safetensors s;
+    Safetensors s = {0};
     TensorList list;
-    Backend *be = o->m->be;
-    TRY(file_join(name, sizeof name, path, FILES[file], e));
-    TRY(safetensors_open(&s, name, e));
+    Ranks *r = o->m->be->ranks;
+    const int first = ranks_first(r);
     int rc = tensors_list(&list, o, file, e);
-    if (!rc && s.n != list.n) rc = err_set(e, ERR_USAGE, "%s: got %zu tensors, this model has %zu", name, s.n, list.n);
-    for (int apply = 0; apply < 2 && !rc; apply++)
-        for (size_t i = 0; i < list.n && !rc; i++) {
-            const Tensor *t = safetensors_find(&s, list.t[i].name), *w = &list.t[i];
-            if (!t)
-                rc = err_set(e, ERR_USAGE, "%s: tensor '%s' is missing; another model's checkpoint?", name, w->name);
-            else if (t->dtype != w->dtype || t->count != w->count)
-                rc = err_set(e, ERR_USAGE,
-                             "%s: tensor '%s': got %zu numbers of type %s, this model and backend want %zu of type %s",
-                             name, w->name, t->count, dtype_name(t->dtype), w->count, dtype_name(w->dtype));
-            else if (apply) be->upload(be, (void *)(uintptr_t)w->data, t->data, t->bytes);
-        }
+    if (!rc && first) rc = file_join(name, sizeof name, path, FILES[file], e);
+    if (!rc && first) rc = safetensors_open(&s, name, e);
+    if (!rc && first) rc = file_check(&s, &list, name, e);
+    rc = ranks_outcome(r, rc, e);
+    for (size_t i = 0; i < list.n && !rc; i++)
+        rc = tensor_load(o, file, &list.t[i], first ? safetensors_find(&s, list.t[i].name)->data : NULL, e);
     tensors_free(&list);
     safetensors_close(&s);
     return rc;
@@ -432,11 +497,10 @@ static int checkpoint_pick(const char *dir, int clean, char *path, size_t cap, C
     return rc;
 }
 
-int checkpoint_load(const char *dir, Optim *o, CheckpointState *s, int *found, Warn warn, void *ctx, Err *e) {
-    char path[1200];
+/* The newest good checkpoint, if it is this training's; path "" when there is none. */
+static int checkpoint_own(const char *dir, char *path, size_t cap, CheckpointState *s, Warn warn, void *ctx, Err *e) {
     CheckpointState got = *s;
-    *found = 0;
-    TRY(checkpoint_pick(dir, 1, path, sizeof path, &got, 1, warn, ctx, e));
+    TRY(checkpoint_pick(dir, 1, path, cap, &got, 1, warn, ctx, e));
     if (!path[0]) return OK;
     if (strcmp(got.stage, s->stage) || strcmp(got.run, s->run))
         return err_set(e, ERR_USAGE, "%s: is a checkpoint of %s %s, expected one of %s %s", path, got.stage, got.run,
@@ -445,6 +509,22 @@ int checkpoint_load(const char *dir, Optim *o, CheckpointState *s, int *found, W
         err_set(e, ERR_USAGE, "%s: was made with other options, data or teacher", path);
         return err_hint(e, "resume with the options it was made with, or begin in an empty directory");
     }
+    *s = got;
+    return OK;
+}
+
+int checkpoint_load(const char *dir, Optim *o, CheckpointState *s, int *found, Warn warn, void *ctx, Err *e) {
+    char path[1200] = "";
+    Ranks *r = o->m->be->ranks;
+    CheckpointState got = *s;
+    *found = 0;
+    const int rc = ranks_first(r) ? checkpoint_own(dir, path, sizeof path, &got, warn, ctx, e) : OK;
+    TRY(ranks_outcome(r, rc, e));
+    TRY(ranks_share(r, path, sizeof path, e));
+    if (!path[0]) return OK;
+    TRY(ranks_share(r, &got, sizeof got, e));
+    got.extra = s->extra; // an address of this process
+    TRY(ranks_share(r, got.extra, (size_t)got.n_extra * sizeof(double), e));
     for (int file = 0; file < 2; file++) TRY(file_load(path, o, file, e));
     o->step = got.updates;
     *s = got;

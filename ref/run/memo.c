@@ -30,6 +30,7 @@ static int memo_wait(const RunMemo *m, const char *path, const char *who, int *s
     const struct timespec nap = {0, 200 * 1000 * 1000};
     const TrainOptions *o = &m->train;
     char line[512];
+    if (m->ranks) m->ranks->alive(m->ranks);
     if (o->stop && *o->stop) return err_set(e, 128 + *o->stop, "stopped while waiting for %s", who);
     if (!*said && o->warn) {
         snprintf(line, sizeof line, "waiting for %.300s, which %.100s is making", path + strlen(m->dir) + 1, who);
@@ -56,24 +57,11 @@ static int memo_read(const RunMemo *m, const char *path, const Record *type, voi
 }
 
 typedef enum { LOOK, TRY_GET, GET } Want;
-/* Claims the piece at path for this process: waits for another that has it, or (TRY_GET) not. *mine: it is ours; then
- * *found says whether somebody has finished record meanwhile (type NULL: not looked for). */
-static int memo_claim(const RunMemo *m, const char *path, const Record *type, void *record, Want want, int *mine,
-                      int *found, Err *e) {
-    char who[128];
-    for (int said = 0;;) {
-        TRY(worker_claim(m->worker, path, mine, who, sizeof who, e));
-        if (type) TRY(memo_read(m, path, type, record, found, e));
-        if (*mine || (type && *found) || want == TRY_GET) return OK;
-        TRY(memo_wait(m, path, who, &said, e));
-    }
-}
-
 static int memo_find(Memo *memo, const char *name, int index, const Record *type, void *record, Want want, int *found,
                      Err *e) {
     const RunMemo *m = run_of(memo);
-    char path[1300];
-    int mine = 0;
+    char path[1300], who[128];
+    int mine = 0, said = 0;
     *found = 0;
     if (!m->dir) return OK;
     TRY(memo_path(m, path, sizeof path, name, index, ".json", e));
@@ -85,19 +73,32 @@ static int memo_find(Memo *memo, const char *name, int index, const Record *type
     }
     if (!m->worker) return OK;
     TRY(memo_mkdirs(m, name, e));
-    TRY(memo_claim(m, path, type, record, want, &mine, found, e));
-    if (*found) return mine ? worker_release(m->worker, path, e) : OK; // finished since the first look
-    if (!mine) *found = -1;
-    return OK;
+    for (;;) {
+        TRY(worker_claim(m->worker, path, &mine, who, sizeof who, e));
+        TRY(memo_read(m, path, type, record, found, e)); // finished since the last look?
+        if (*found) return mine ? worker_release(m->worker, path, e) : OK;
+        if (!mine && want == TRY_GET) *found = -1;
+        if (mine || want == TRY_GET) return OK;
+        TRY(memo_wait(m, path, who, &said, e));
+    }
+}
+/* Rank 0's answer, for all. */
+static int memo_ask(Memo *memo, const char *name, int index, const Record *type, void *record, Want want, int *found,
+                    Err *e) {
+    Ranks *r = run_of(memo)->ranks;
+    const int rc = ranks_first(r) ? memo_find(memo, name, index, type, record, want, found, e) : OK;
+    TRY(ranks_outcome(r, rc, e));
+    TRY(ranks_share(r, found, sizeof *found, e));
+    return *found == 1 ? ranks_share(r, record, type->size, e) : OK;
 }
 static int memo_get(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e) {
-    return memo_find(m, name, index, type, record, GET, found, e);
+    return memo_ask(m, name, index, type, record, GET, found, e);
 }
 static int memo_try_get(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e) {
-    return memo_find(m, name, index, type, record, TRY_GET, found, e);
+    return memo_ask(m, name, index, type, record, TRY_GET, found, e);
 }
 static int memo_look(Memo *m, const char *name, int index, const Record *type, void *record, int *found, Err *e) {
-    return memo_find(m, name, index, type, record, LOOK, found, e);
+    return memo_ask(m, name, index, type, record, LOOK, found, e);
 }
 
 static int memo_put(Memo *memo, const char *name, int index, const Record *type, const void *record, Err *e) {
@@ -120,15 +121,26 @@ static int memo_put(Memo *memo, const char *name, int index, const Record *type,
     return rc;
 }
 
+/* The training's path, once it is this process's to make. */
+static int memo_claim(const RunMemo *m, const char *name, const char *path, Err *e) {
+    char who[128];
+    int mine = 0, said = 0;
+    TRY(memo_mkdirs(m, name, e));
+    for (;;) {
+        TRY(worker_claim(m->worker, path, &mine, who, sizeof who, e));
+        if (mine) return OK;
+        TRY(memo_wait(m, path, who, &said, e));
+    }
+}
+
 static int memo_train(Memo *memo, const char *name, int index, const Task *task, const StageOptions *stage,
                       int64_t until, TrainResult *result, Err *e) {
     const RunMemo *m = run_of(memo);
     char path[1300];
-    int mine = 0;
     TrainOptions o = m->train;
-    const uint64_t seed = o.stage.optim.seed;
     o.stage = *stage;
-    o.stage.optim.seed = seed;
+    o.stage.optim.seed = m->train.stage.optim.seed;
+    o.stage.optim.lanes = m->train.stage.optim.lanes;
     o.until = until;
     o.fingerprint = fingerprint_text(m->key, name);
     o.replaces = 1;
@@ -136,11 +148,10 @@ static int memo_train(Memo *memo, const char *name, int index, const Task *task,
         TRY(memo_path(m, path, sizeof path, name, index, "", e));
         o.dir = path;
     }
-    if (!m->dir || !m->worker) return train_run(task, &o, result, e);
-    TRY(memo_mkdirs(m, name, e));
-    TRY(memo_claim(m, path, NULL, NULL, GET, &mine, NULL, e));
+    const int claims = m->dir && m->worker;
+    TRY(ranks_outcome(m->ranks, claims ? memo_claim(m, name, path, e) : OK, e));
     const int rc = train_run(task, &o, result, e);
-    return rc ? rc : worker_release(m->worker, path, e);
+    return !rc && claims ? worker_release(m->worker, path, e) : rc;
 }
 
 static int memo_drop(Memo *memo, const char *name, int index, Err *e) {
@@ -160,14 +171,20 @@ static int memo_text(Memo *memo, const char *name, const char *text, size_t n, E
     return file_write_all(path, text, n, e);
 }
 
+/* Where the ranks cannot be told, what they do next will fail. */
+static int told(const RunMemo *m, int answer) {
+    ranks_share(m->ranks, &answer, sizeof answer, NULL);
+    return answer;
+}
+
 static int memo_stopped(const Memo *memo) {
-    const TrainOptions *o = &((const RunMemo *)(const void *)memo)->train;
-    return o->stop ? *o->stop : 0;
+    const RunMemo *m = (const RunMemo *)(const void *)memo;
+    return told(m, m->train.stop ? *m->train.stop : 0);
 }
 
 static int memo_shared(const Memo *memo) {
     const RunMemo *m = (const RunMemo *)(const void *)memo;
-    return m->worker && worker_others(m->worker, NULL, 0);
+    return told(m, m->worker && worker_others(m->worker, NULL, 0));
 }
 
 RunMemo run_memo(const char *dir, uint64_t key, const TrainOptions *train) {

@@ -9,6 +9,7 @@
  * of its training. */
 #ifndef HYB_RUN_MEMO_H
 #define HYB_RUN_MEMO_H
+#include "base/ranks.h"
 #include "base/worker.h"
 #include "run/record.h"
 #include "run/train_run.h"
@@ -19,6 +20,7 @@ typedef struct {
     uint64_t key;       /* of what is made now */
     TrainOptions train; /* of all trainings: log, progress, stop, how often to save */
     Worker *worker;     /* NULL: nobody shares */
+    Ranks *ranks;       /* rank 0 reads and claims for all */
     int piece, pieces;  /* of the records with an index, those of this process; pieces 0: all */
 } RunMemo;
 

@@ -16,7 +16,7 @@ size_t memory_total(const MemoryPlan *p) {
     return sum;
 }
 
-static size_t rope_bytes(const Model *m, int T) { return (size_t)T * m->c.D * m->be->wide_size; }
+static size_t rope_bytes(const Model *m, int T) { return model_rope_bytes(&m->c, m->be, T); }
 
 int memory_frozen(MemoryPlan *p, Backend *be, const Config *c, GradKind grad, const char *weights,
                   const char *activations, int B, int T, Err *e) {
@@ -36,6 +36,7 @@ int memory_trained(MemoryPlan *p, Backend *be, const Config *c, GradKind grad, c
     TRY(model_measure(&m, c, be, grad, e));
     memory_add(p, "student's weights", m.weight_bytes);
     memory_add(p, "gradients", m.grad_bytes);
+    memory_add(p, "gradients of lanes", lanes_bytes(&m, o->optim.lanes));
     memory_add(p, o->optim.stochastic_rounding ? "optimiser without masters" : "optimiser", optim_bytes(&m, &o->optim));
     memory_add(p, "activations",
                pass_bytes(&m, B, T, PASS_TRAIN | (checkpointing ? PASS_CHECKPOINT : 0)) + rope_bytes(&m, T));

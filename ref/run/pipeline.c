@@ -34,8 +34,10 @@ int pipeline_path(const Pipeline *p, char *dst, size_t cap, const char *a, const
 }
 
 int pipeline_stopped(const Pipeline *p, Err *e) {
-    if (!p->h->stop || !*p->h->stop) return OK;
-    return err_set(e, 128 + *p->h->stop, "stopped between two stages; the same command goes on from here");
+    int stop = p->h->stop ? *p->h->stop : 0;
+    TRY(ranks_share(p->be->ranks, &stop, sizeof stop, e));
+    if (!stop) return OK;
+    return err_set(e, 128 + stop, "stopped between two stages; the same command goes on from here");
 }
 
 void pipeline_key(Pipeline *p, unsigned affects, const char *more) {
@@ -63,9 +65,11 @@ static int memo_open(Pipeline *p, Err *e) {
                       .warn = p->h->note,
                       .warn_ctx = p->h->ctx};
     t.stage.optim.seed = o->seed;
+    t.stage.optim.lanes = o->lanes;
     Worker *worker = p->memo.worker;
     p->memo = run_memo(p->checkpoints, 0, &t);
     p->memo.worker = worker;
+    p->memo.ranks = p->be->ranks;
     p->memo.piece = p->h->piece;
     p->memo.pieces = p->h->pieces;
     p->m.memo = &p->memo.memo;
@@ -82,6 +86,21 @@ static const Field TEXT[] = {{"tokens", FIELD_I64, offsetof(TextRecord, tokens),
                              {"documents", FIELD_I64, offsetof(TextRecord, documents), 0, 0, FIELD_ALWAYS, 0, NULL}};
 static const Record text_record = {TEXT, 2, sizeof(TextRecord)};
 
+static int data_write(Pipeline *p, const char *path, ShardOptions *shard, Err *e) {
+    const PipelineOptions *o = p->o;
+    pipeline_note(p, "tokenizing %s", o->text);
+    shard->add_eos = o->add_eos ? ends_document(&p->teacher.c, p->tokenizer) : -1;
+    if (o->add_eos && shard->add_eos < 0)
+        pipeline_note(p, "add_eos: the teacher names no end of text; documents get none");
+    ShardStats stats;
+    TRY(shard_write(path, o->text, p->tokenizer, shard, &stats, e));
+    char line[4700];
+    shard_stats_text(&stats, o->text, line, sizeof line);
+    if (p->h->note) p->h->note(p->h->ctx, line);
+    const TextRecord text = {(int64_t)stats.tokens, (int64_t)stats.documents};
+    return p->m.memo->put(p->m.memo, "text", -1, &text_record, &text, e);
+}
+
 static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     const PipelineOptions *o = p->o;
     ShardOptions shard = {.split = o->document_separator, .field = o->text_field, .max_tokens = (size_t)o->max_tokens};
@@ -95,18 +114,9 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
     TRY(pipeline_path(p, path, cap, "data", "text.tok", e));
     pipeline_key(p, AFFECTS_DATA, NULL);
     TRY(p->m.memo->get(p->m.memo, "text", -1, &text_record, &text, &found, e));
-    if (found && file_exists(path)) return OK; // written atomically: there means complete
-    pipeline_note(p, "tokenizing %s", o->text);
-    shard.add_eos = o->add_eos ? ends_document(&p->teacher.c, p->tokenizer) : -1;
-    if (o->add_eos && shard.add_eos < 0)
-        pipeline_note(p, "add_eos: the teacher names no end of text; documents get none");
-    ShardStats stats;
-    TRY(shard_write(path, o->text, p->tokenizer, &shard, &stats, e));
-    char line[4700];
-    shard_stats_text(&stats, o->text, line, sizeof line);
-    if (p->h->note) p->h->note(p->h->ctx, line);
-    text = (TextRecord){(int64_t)stats.tokens, (int64_t)stats.documents};
-    return p->m.memo->put(p->m.memo, "text", -1, &text_record, &text, e);
+    // written atomically: there means complete
+    const int write = ranks_first(p->be->ranks) && !(found && file_exists(path));
+    return ranks_outcome(p->be->ranks, write ? data_write(p, path, &shard, e) : OK, e);
 }
 
 static int data_open(Pipeline *p, Err *e) {
@@ -115,8 +125,7 @@ static int data_open(Pipeline *p, Err *e) {
     if (!p->tokenizer) TRY(tokenizer_open(&p->tokenizer, p->o->teacher, e));
     TRY(tokenizer_rows(p->tokenizer, p->teacher.c.VOC, p->o->teacher, e));
     TRY(data_shard(p, path, sizeof path, e));
-    const char *paths[1] = {path};
-    TRY(dataset_open(&p->data, paths, 1, e));
+    TRY(dataset_open_ranks(&p->data, path, p->be->ranks, e));
     if (p->data.shard[0].tok_hash != tokenizer_hash(p->tokenizer))
         return err_set(e, ERR_INPUT, "%s: was made with another tokenizer than the teacher's", path);
     if (p->data.shard[0].vocab > p->teacher.c.VOC)
@@ -241,12 +250,21 @@ static int inputs_check(Pipeline *p, Err *e) {
     return OK;
 }
 
-static int inputs_open(Pipeline *p, Err *e) {
+/* run.json, by rank 0; the others must have the same files before them. */
+static int inputs_known(Pipeline *p, Err *e) {
     char who[128];
+    Ranks *r = p->be->ranks;
+    if (ranks_first(r)) {
+        if (!worker_others(p->memo.worker, who, sizeof who)) TRY(file_remove_temps(p->dir, e));
+        else pipeline_note(p, "%s: sharing the work with %s", p->dir, who);
+        TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
+    } else TRY(inputs_hash(&p->inputs, NULL, p->o, e));
+    return ranks_equal(r, p->inputs, "the teacher's and the text's hash", e);
+}
+
+static int inputs_open(Pipeline *p, Err *e) {
     TRY(inputs_check(p, e));
-    if (!worker_others(p->memo.worker, who, sizeof who)) TRY(file_remove_temps(p->dir, e));
-    else pipeline_note(p, "%s: sharing the work with %s", p->dir, who);
-    TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
+    TRY(inputs_known(p, e));
     TRY(memo_open(p, e));
     TRY(pipeline_fits(p, e));
     TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, p->o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
@@ -289,6 +307,7 @@ static int start_config(Pipeline *p, Config *c, Err *e) {
     if (swa) c->swa_window = window;
     if (o->force_window_on_all_layers || (o->window_on_kept_layers && (o->window_size || swa))) c->window = window;
     c->linear_bias = p->o->keep_biases && c->qkv_bias;
+    c->no_rope = o->kept_rope; // the stage-1 student has no softmax layer: it is for the hybrids made of it
     return OK;
 }
 
@@ -351,6 +370,7 @@ static int start_given(Pipeline *p, Err *e) {
     }
     TRY(tokenizers_meet(p->o->student_init_ckpt, p->o->teacher, e));
     TRY(hf_load_model(&p->m.stage1_student, p->o->student_init_ckpt, p->be, GRAD_NONE, e));
+    p->m.stage1_student.c.no_rope = p->o->kept_rope;
     for (int l = 0; l < c->L; l++)
         if (c->mixer[l] != mixer_find(start_mixer(p->o)))
             return err_set(e, ERR_INPUT, "%s: layer %d is %s, expected %s", p->o->student_init_ckpt, l,
@@ -424,7 +444,8 @@ static int pipeline_all(Pipeline *p, Err *e) {
     TRY(pipeline_path(p, path, sizeof path, "run.json", NULL, e));
     const int begun = file_exists(path);
     const int rc = inputs_open(p, e);
-    if ((rc == ERR_USAGE || rc == ERR_INPUT) && !begun && !worker_others(p->memo.worker, path, sizeof path))
+    if ((rc == ERR_USAGE || rc == ERR_INPUT) && !begun && ranks_first(p->be->ranks) &&
+        !worker_others(p->memo.worker, path, sizeof path))
         inputs_withdraw(p);
     TRY(rc);
     TRY(pipeline_stopped(p, e));
@@ -451,24 +472,33 @@ static int pipeline_finished(const Pipeline *p, int *finished, Err *e) {
     return OK;
 }
 
+/* What rank 0 finds in the directory, for all ranks. */
+static int pipeline_begin(Pipeline *p, int *finished, Err *e) {
+    Ranks *r = p->be->ranks;
+    char who[128];
+    int rc = ranks_first(r) ? worker_open(&p->memo.worker, p->dir, e) : OK;
+    if (!rc && p->memo.worker && p->h->allow_config_change && worker_others(p->memo.worker, who, sizeof who)) {
+        rc = err_set(e, ERR_USAGE, "%s: %s is at work here, so its options cannot change now", p->dir, who);
+        err_hint(e, "wait for its end, or go on without --allow-config-change");
+    }
+    if (!rc && ranks_first(r)) rc = pipeline_finished(p, finished, e);
+    TRY(ranks_outcome(r, rc, e));
+    TRY(ranks_share(r, finished, sizeof *finished, e));
+    return *finished ? ranks_share(r, p->r, sizeof *p->r, e) : OK;
+}
+
 int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const PipelineHooks *h, PipelineEnd end,
                  PipelineResult *result, Err *e) {
     static const PipelineHooks silent = {0};
     const PipelineHooks *hooks = h ? h : &silent;
     void *mem;
-    char who[128];
     int finished = 0;
     TRY(pipeline_check(o, e));
     if (hooks->pieces && (o->early_stop_r || o->halving_z > 0))
         return err_set(e, ERR_USAGE, "pieces: with early stopping or halving every layer waits for all others");
     TRY(mem_alloc(&mem, sizeof(PipelineResult), "results", e));
     Pipeline p = {.o = o, .h = hooks, .dir = dir, .be = be, .end = end, .r = mem};
-    int rc = worker_open(&p.memo.worker, dir, e);
-    if (!rc && hooks->allow_config_change && worker_others(p.memo.worker, who, sizeof who)) {
-        rc = err_set(e, ERR_USAGE, "%s: %s is at work here, so its options cannot change now", dir, who);
-        err_hint(e, "wait for its end, or go on without --allow-config-change");
-    }
-    if (!rc) rc = pipeline_finished(&p, &finished, e);
+    int rc = pipeline_begin(&p, &finished, e);
     if (!rc && finished) pipeline_note(&p, "%s: this run is finished; nothing to do", dir);
     if (!rc && !finished) rc = pipeline_all(&p, e);
     if (rc == MEMO_ELSEWHERE) {

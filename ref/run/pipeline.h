@@ -14,7 +14,9 @@
  *   budget.csv        the quality-cost curve: for every K the main ranking's first K layers, memory in MiB at
  *                     memory_context, and the sum of
  *                     their scores above the lowest one; with layer_costs: the best set within each of 2L+1 budgets
- *   model/            the distilled hybrid;           results.json: one row per student, written last:
+ *   model/            the distilled hybrid; README.md in it: its model card (report/card.h)
+ *   students/NAME/    with save_students: every other student's
+ *   results.json      one row per student, written last:
  *                     a run that has it is finished
  * Read pipeline_run first, then select.c, distill.c, model.c. */
 #ifndef HYB_PIPELINE_H
@@ -48,11 +50,13 @@ typedef struct {
     int document_boundaries;     /* 1: attention and states begin anew at each document */
     int add_eos;                 /* 1: the teacher's EOS after each document */
     int teacher_bf16;            /* 1: GRAD_HALF (model.h) */
+    int kept_rope;               /* 1: kept layers have no rotary embedding (Config.no_rope) */
     int keep_biases;             /* 1: linear layers keep the teacher's q/k/v biases */
     double temperature, heldout; /* tau of the KL; fraction of the text that is never trained on */
     int64_t max_tokens;          /* of the text; 0: all */
     /* budgets */
     StageOptions stage1, score, stage2, stage3; /* stage3 without steps and target_tokens: none */
+    int lanes;                                  /* of every stage (method/lanes.h); 0: one */
     /* steps between the points of a scoring run's trajectory; 0: steps/8 */
     int64_t eval_every;
     /* share of recall sequences in what layers are scored on; 0: text only, as officially */
@@ -85,16 +89,17 @@ typedef struct {
     uint64_t seed;
     /* how it runs: no influence on any number */
     int64_t save_every, cache_mb;
-    int keep_last, checkpointing, keep_checkpoints, save_dtype;
+    int keep_last, checkpointing, keep_checkpoints, save_dtype, save_students;
     int log_every, nan_skip, max_skips;
 } PipelineOptions;
 
 /* Defaults: the clean choices and a small budget that suits small models (pipeline_options.c says what differs from
  * official). */
 void pipeline_defaults(PipelineOptions *o);
+/* After parsing: selectors by the names of their rows; no stage has more sequences at a time than in a step, or in a
+ * lane; every stage has the run's lanes. */
+void pipeline_settle(PipelineOptions *o);
 /* The official code's choices and hyperparameters, one assignment each (ref/METHOD.md 4, 9). */
-void pipeline_settle(PipelineOptions *o); /* after parsing: selectors by the names of their rows; no stage has more
-                                          * sequences at a time than in a step */
 void pipeline_official(PipelineOptions *o);
 const OptionTable *pipeline_table(void);
 int pipeline_check(const PipelineOptions *o, Err *e);

@@ -48,6 +48,8 @@ static const Option ROWS[] = {
      P(teacher_bf16), 0, 1, NULL, AFFECTS_STAGE1},
     {"keep_biases", "linear layers keep the teacher's q/k/v biases", OPT_BOOL, P(keep_biases), 0, 1, NULL,
      AFFECTS_STAGE1},
+    {"kept_rope", "rotary embedding of the kept layers, from scoring on: the teacher's, or none (for long contexts)",
+     OPT_CHOICE, P(kept_rope), 0, 0, "teacher|none", AFFECTS_SCORES | AFFECTS_STUDENTS | AFFECTS_IF_SET},
     {"temperature", "temperature tau of the KL", OPT_REAL, P(temperature), 1e-3, 1e3, NULL,
      AFFECTS_SCORES | AFFECTS_STUDENTS},
     {"heldout", "fraction of the text that is never trained on", OPT_REAL, P(heldout), 1e-6, 0.9, NULL, AFFECTS_STAGE1},
@@ -123,6 +125,7 @@ static const Option ROWS[] = {
     {"recall_rows", "recall probe: sequences per number of pairs", OPT_INT, P(recall_rows), 1, 1 << 20, NULL,
      AFFECTS_SCORES | AFFECTS_EVALUATION},
     {"seed", "seed of new weights, batches and random layouts", OPT_U64, P(seed), 0, 0, NULL, AFFECTS_STAGE1},
+    {"lanes", LANES_HELP, OPT_INT, P(lanes), 0, LANES_MOST, NULL, AFFECTS_STAGE1 | AFFECTS_IF_SET},
     {"save_every", "steps between checkpoints; 0: only when stopped and at the end", OPT_I64, P(save_every), 0, 1e15,
      NULL, AFFECTS_LOOKS},
     {"cache_mb", "memory for teacher states shared by students", OPT_I64, P(cache_mb), 0, 1e9, NULL, AFFECTS_LOOKS},
@@ -131,6 +134,8 @@ static const Option ROWS[] = {
      1, NULL, AFFECTS_LOOKS},
     {"keep_checkpoints", "keep checkpoints of finished students too", OPT_BOOL, P(keep_checkpoints), 0, 1, NULL,
      AFFECTS_LOOKS},
+    {"save_students", "every student's model is kept, in students/NAME/, not only the main one's in model/", OPT_BOOL,
+     P(save_students), 0, 1, NULL, AFFECTS_MODEL | AFFECTS_IF_SET},
     {"save_dtype", "number type of model/; auto: that of the teacher", OPT_CHOICE, P(save_dtype), 0, 0,
      "auto|float32|bfloat16|float16", AFFECTS_MODEL},
     {"log_every", "steps a log row averages over", OPT_INT, P(log_every), 1, 1 << 30, NULL, AFFECTS_LOOKS},
@@ -223,8 +228,8 @@ void pipeline_settle(PipelineOptions *o) {
     selector_names(o->students);
     selector_names(o->curve_students);
     StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
-    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++)
-        if (stage[i]->micro_batch_size > stage[i]->batch_size) stage[i]->micro_batch_size = stage[i]->batch_size;
+    if (o->lanes == 1) o->lanes = 0;
+    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++) stage_settle(stage[i], o->lanes);
 }
 
 static int selector_unknown(const char *option, const char *name, int n, Err *e) {
@@ -285,8 +290,12 @@ int pipeline_check(const PipelineOptions *o, Err *e) {
     if ((!strcmp(o->selector, "explicit") || strstr(o->students, "explicit")) && !o->keep_full_attention_layers[0])
         return err_set(e, ERR_USAGE, "selector: 'explicit' needs keep_full_attention_layers");
     TRY(students_check(o, e));
-    TRY(stage_check(&o->stage1, "stage1", e));
-    TRY(stage_check(&o->score, "score", e));
-    TRY(stage_check(&o->stage2, "stage2", e));
-    return o->stage3.steps || o->stage3.target_tokens ? stage_check(&o->stage3, "stage3", e) : OK;
+    const StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
+    static const char *const name[] = {"stage1", "score", "stage2", "stage3"};
+    for (int i = 0; i < 3 + (o->stage3.steps || o->stage3.target_tokens); i++) {
+        StageOptions one = *stage[i];
+        one.optim.lanes = o->lanes;
+        TRY(stage_check(&one, name[i], e));
+    }
+    return OK;
 }

@@ -51,8 +51,7 @@ void pipeline_key_add(Pipeline *p, const void *data, size_t n);
 Heldout *pipeline_judge(Pipeline *p);
 /* Takes the memory high-water mark of this process over into the results. */
 void pipeline_peak(Pipeline *p);
-/* RUN/model, if it is not this model's already: the key is that of now. *saved (may be NULL): whether it was there. */
-int pipeline_model_saved(Pipeline *p, int *saved, Err *e);
+/* RUN/model. */
 int pipeline_model_save(Pipeline *p, const Model *m, Err *e);
 
 /* ---- pipeline_select.c ---- */

@@ -1,5 +1,6 @@
 /* pipeline_students.c - the hybrids: each distilled, evaluated, and its row kept; equal sets of layers once. */
 #include "run/pipeline_parts.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
 #include "selectors/budget.h"
@@ -31,29 +32,43 @@ static int evaluate(Pipeline *p, Model *m, StudentRow *row, Err *e) {
     return OK;
 }
 
-/* Of RUN/model, so that it is always the model that the report speaks of. */
+/* Of a directory with a model: the main student's is RUN/model, so that it is always the one that the report speaks of;
+ * the others', with save_students, are RUN/students/NAME. */
 typedef struct {
     int dtype;
 } SavedModel;
 static const Field MODEL[] = {{"dtype", FIELD_INT, offsetof(SavedModel, dtype), 0, 0, FIELD_ALWAYS, 0, NULL}};
 static const Record model_record = {MODEL, 1, sizeof(SavedModel)};
 
-int pipeline_model_saved(Pipeline *p, int *saved, Err *e) {
-    SavedModel model;
-    return p->m.memo->look(p->m.memo, "model", -1, &model_record, &model, saved, e);
+/* student NULL: the main one, or the stage-1 student where no more is wanted. */
+static void model_names(const char *student, char *dir, char *memo, size_t cap) {
+    snprintf(dir, cap, student ? "students/%s" : "model", student);
+    snprintf(memo, cap, student ? "models/%s" : "model", student);
 }
 
-int pipeline_model_save(Pipeline *p, const Model *m, Err *e) {
-    static const DType types[] = {DT_F32, DT_F32, DT_BF16, DT_F16};
-    char dir[1200], notes[1024] = "";
-    HfSaveOptions save = {.dtype = p->o->save_dtype ? types[p->o->save_dtype] : p->teacher.c.dtype,
-                          .tokenizer_from = p->o->teacher};
-    TRY(pipeline_path(p, dir, sizeof dir, "model", NULL, e));
-    TRY(hf_save(m, dir, &save, notes, sizeof notes, e));
-    if (notes[0]) pipeline_note(p, "model/: %s", notes);
-    const SavedModel model = {(int)save.dtype};
-    return p->m.memo->put(p->m.memo, "model", -1, &model_record, &model, e);
+static int model_saved(Pipeline *p, const char *student, int *saved, Err *e) {
+    char dir[80], memo[80];
+    SavedModel model;
+    model_names(student, dir, memo, sizeof dir);
+    return p->m.memo->look(p->m.memo, memo, -1, &model_record, &model, saved, e);
 }
+
+static int model_save(Pipeline *p, const Model *m, const char *student, Err *e) {
+    static const DType types[] = {DT_F32, DT_F32, DT_BF16, DT_F16};
+    char name[80], memo[80], dir[1200], notes[1024] = "";
+    const HfSaveOptions save = {.dtype = p->o->save_dtype ? types[p->o->save_dtype] : p->teacher.c.dtype,
+                                .tokenizer_from = p->o->teacher};
+    model_names(student, name, memo, sizeof name);
+    TRY(pipeline_path(p, dir, sizeof dir, "students", NULL, e));
+    if (student) TRY(file_mkdirs(dir, e));
+    TRY(pipeline_path(p, dir, sizeof dir, name, NULL, e));
+    TRY(hf_save(m, dir, &save, notes, sizeof notes, e));
+    if (notes[0]) pipeline_note(p, "%s/: %s", name, notes);
+    const SavedModel model = {(int)save.dtype};
+    return p->m.memo->put(p->m.memo, memo, -1, &model_record, &model, e);
+}
+
+int pipeline_model_save(Pipeline *p, const Model *m, Err *e) { return model_save(p, m, NULL, e); }
 
 void pipeline_peak(Pipeline *p) {
     if (mem_peak() > p->r->peak_bytes) p->r->peak_bytes = mem_peak();
@@ -76,9 +91,10 @@ static void row_key(Pipeline *p, const char *name, const int *keep) {
 
 static void model_key(Pipeline *p, const int *keep) { student_key(p, AFFECTS_MODEL, "model", keep); }
 
-/* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and model/ if
- * it is to be saved. */
-static int student_train(Pipeline *p, const char *name, const int *keep, int save, StudentRow *row, Err *e) {
+/* Stage 2 (and 3) of the stage-1 student with the layers of keep back to softmax, its evaluation, and its model if
+ * that is to be saved. */
+static int student_train(Pipeline *p, const char *name, const int *keep, int is_main, int save, StudentRow *row,
+                         Err *e) {
     char dir[80];
     Model m;
     TrainResult t = {0};
@@ -94,7 +110,7 @@ static int student_train(Pipeline *p, const char *name, const int *keep, int sav
     pipeline_peak(p);
     int rc = evaluate(p, &m, row, e);
     model_key(p, keep);
-    if (!rc && save) rc = pipeline_model_save(p, &m, e);
+    if (!rc && save) rc = model_save(p, &m, is_main ? NULL : name, e);
     model_close(&m);
     return rc;
 }
@@ -125,7 +141,7 @@ static int student(Pipeline *p, const char *name, Model *as_is, const int *keep,
     TRY(pipeline_stopped(p, e));
     snprintf(file, sizeof file, "students/%s", name);
     model_key(p, keep);
-    if (is_main) TRY(pipeline_model_saved(p, &saved, e));
+    if (is_main || (p->o->save_students && keep && !same)) TRY(model_saved(p, is_main ? NULL : name, &saved, e));
     row_key(p, name, keep);
     if (same && p->passed[same - p->r->row]) found = -1;
     else TRY((p->waits ? m->get : m->try_get)(m, file, -1, &student_record, row, &found, e));
@@ -138,7 +154,7 @@ static int student(Pipeline *p, const char *name, Model *as_is, const int *keep,
             char text[256];
             select_text(text, sizeof text, keep, p->r->L);
             pipeline_note(p, "stage 2: %s, softmax layers %s", name, text[0] ? text : "none");
-            TRY(student_train(p, name, keep, !saved, row, e));
+            TRY(student_train(p, name, keep, is_main, !saved, row, e));
         }
         snprintf(row->name, sizeof row->name, "%s", name);
         row->select_seconds = select_seconds;

@@ -18,8 +18,12 @@ enum {
     X_EVAL_DONE,
     X_EVAL_TEXT,
     X_EVAL_N,
-    EXTRA = X_EVAL_N + RECALL_MAX_N
+    EXTRA = X_EVAL_N + RECALL_MAX_N,
+    X_STEP = EXTRA, /* with lanes only: the step's accuracy, which is their sum */
+    EXTRA_LANES
 };
+
+static int lanes_of(const Pretrain *p) { return p->o.lanes > 1 ? p->o.lanes : 1; }
 
 static const PretrainLevel *level_now(const Pretrain *p) { return &p->o.level[(int)p->extra[X_LEVEL]]; }
 
@@ -47,6 +51,7 @@ static int level_open(Pretrain *p, Err *e) {
     const PretrainLevel *v = level_now(p);
     const int B = v->text_rows + v->recall_rows;
     const size_t N = (size_t)B * v->T;
+    const int rows = B / lanes_of(p);
     if (p->open == level) return OK;
     level_close(p);
     TRY(mem_alloc(&p->mem, (6 * N + 2 * (size_t)p->spec.n_key) * sizeof(int), "pretraining batch", e));
@@ -57,8 +62,8 @@ static int level_open(Pretrain *p, Err *e) {
     p->weight = (float *)(p->top + N);
     p->rows = p->weight + N;
     p->scratch = (int *)(p->rows + N);
-    TRY(pass_open(&p->pass, level_model(p), B, v->T, PASS_TRAIN, e));
-    TRY(loss_open(&p->loss, &p->view, 0, (int)N, e));
+    TRY(pass_open(&p->pass, level_model(p), rows, v->T, PASS_TRAIN, e));
+    TRY(loss_open(&p->loss, &p->view, 0, rows * v->T, e));
     p->open = level;
     return OK;
 }
@@ -93,34 +98,53 @@ static int level_batch(Pretrain *p, int64_t step, int *asked, Err *e) {
     return OK;
 }
 
-/* Means of the two parts from the per-row losses of the last batch. */
+static void accuracy_account(Pretrain *p, double accuracy) {
+    p->extra[X_ACCURACY] = 0.9 * p->extra[X_ACCURACY] + 0.1 * accuracy;
+}
+
+/* Of the whole batch only the rows of one lane: an equal part of those of text, and of those of recall. */
+static void lane_rows(Pretrain *p, int lane) {
+    const PretrainLevel *v = level_now(p);
+    const size_t text = (size_t)v->text_rows * v->T, recall = (size_t)v->recall_rows * v->T;
+    const size_t a = text / lanes_of(p), b = recall / lanes_of(p);
+    int *const of[] = {p->ids, p->target, p->start, (int *)p->weight};
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        memmove(of[i], of[i] + lane * a, a * sizeof(int));
+        memmove(of[i] + a, of[i] + text + lane * b, b * sizeof(int));
+    }
+}
+
+/* Means of the two parts from the per-row losses of the last batch, or this lane's share of them. */
 static void level_account(Pretrain *p, int asked) {
     const PretrainLevel *v = level_now(p);
-    const int text = v->text_rows * v->T, N = text + v->recall_rows * v->T;
+    const int all = v->text_rows * v->T, text = all / lanes_of(p), N = text + v->recall_rows * v->T / lanes_of(p);
     double ce = 0, recall = 0, right = 0;
-    for (int i = 0; i < text; i++) ce += p->rows[i] / text;
+    for (int i = 0; i < text; i++) ce += p->rows[i] / all;
     for (int i = text; i < N; i++)
         if (p->weight[i] != 0) recall += p->rows[i] / asked, right += p->top[i] == p->target[i];
     const double accuracy = asked ? right / asked : 0;
-    p->extra[X_ACCURACY] = 0.9 * p->extra[X_ACCURACY] + 0.1 * accuracy;
+    if (lanes_of(p) > 1) p->extra[X_STEP] += accuracy;
+    else accuracy_account(p, accuracy);
     p->extra[X_TEXT] += ce;
     p->extra[X_RECALL] += recall;
     p->extra[X_RIGHT] += accuracy;
-    p->extra[X_COUNT] += 1;
+    p->extra[X_COUNT] += 1.0 / lanes_of(p);
 }
 
 static int pretrain_gradients(void *ctx, int64_t step, int micro, double scale, double *loss, int64_t *tokens, Err *e) {
     Pretrain *p = ctx;
     int asked;
-    (void)micro, (void)scale; // a step is one batch
+    (void)scale; // a step is one batch, and a micro-batch the rows of one lane
     TRY(level_open(p, e));
     TRY(level_batch(p, step, &asked, e));
+    if (lanes_of(p) > 1) lane_rows(p, micro);
     Model *m = level_model(p);
     TRY(pass_input(&p->pass, m, p->ids, p->start, e));
     model_forward(m, &p->pass);
     TRY(loss_xent(&p->loss, m, &p->pass, p->target, p->weight, 1, loss, p->rows, p->top, e));
     model_backward(m, &p->pass, p->loss.dh);
     level_account(p, asked);
+    *loss *= lanes_of(p); // it is this lane's share, not its mean
     *tokens = p->pass.N;
     return OK;
 }
@@ -167,6 +191,7 @@ static int pretrain_after(void *ctx, int64_t done, int64_t tokens, double recent
     const PretrainLevel *v = level_now(p);
     const int64_t every = p->o.eval_every > 0 ? p->o.eval_every : 100, in_level = done - (int64_t)p->extra[X_BEGIN];
     (void)tokens, (void)recent;
+    if (lanes_of(p) > 1) accuracy_account(p, p->extra[X_STEP]), p->extra[X_STEP] = 0;
     if (done % every == 0 || done == p->steps) {
         TRY(pretrain_evaluate(p, &p->extra[X_EVAL_TEXT], p->extra + X_EVAL_N, e));
         p->extra[X_EVAL_DONE] = 1;
@@ -209,7 +234,9 @@ Task pretrain_task(Pretrain *p) {
                   .after = pretrain_after,
                   .log = pretrain_log,
                   .extra = p->extra,
-                  .n_extra = EXTRA,
+                  .n_extra = lanes_of(p) > 1 ? EXTRA_LANES : EXTRA,
+                  .sums = X_TEXT,
+                  .n_sums = lanes_of(p) > 1 ? EXTRA_LANES - X_TEXT : 0, // those behind X_COUNT stay as they are
                   .epoch_tokens = (int64_t)p->data.d->tokens};
 }
 
@@ -257,7 +284,7 @@ static int pretrain_start(Pretrain *p, const Tokenizer *t, Err *e) {
     int longest = 0;
     void *mem;
     TRY(pretrain_check(&p->o, e));
-    TRY(mem_alloc(&mem, EXTRA * sizeof(double), "pretraining state", e));
+    TRY(mem_alloc(&mem, EXTRA_LANES * sizeof(double), "pretraining state", e));
     p->extra = mem;
     TRY(pretrain_recall(p, t, e));
     for (int i = 0; i < p->o.levels; i++) longest = p->o.level[i].T > longest ? p->o.level[i].T : longest;
@@ -274,6 +301,7 @@ int pretrain_open(Pretrain *p, Model *m, const Dataset *d, const Tokenizer *t, c
     PretrainLevel *last = &p->o.level[o->levels > 0 ? o->levels - 1 : 0];
     p->o.stage.batch_size = p->o.stage.micro_batch_size = last->text_rows + last->recall_rows;
     p->o.stage.train_seq_len = last->T;
+    stage_settle(&p->o.stage, o->lanes);
     int rc = pretrain_start(p, t, e);
     if (!rc) p->steps = stage_steps(&p->o.stage);
     if (rc) pretrain_close(p);

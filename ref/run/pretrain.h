@@ -40,6 +40,7 @@ typedef struct {
     uint64_t seed;
     /* steps, lr, ...; batch_size, micro_batch_size and train_seq_len come from the levels */
     StageOptions stage;
+    int lanes;                      /* of the rows of a step (method/lanes.h); 0: one */
     int64_t save_every, eval_every; /* steps; 0: 100 */
     int log_every;
 } PretrainOptions;

@@ -51,6 +51,8 @@ static const Option ROWS[] = {
     {"recall_n", "numbers of pairs of the probe", OPT_TEXT, offsetof(PretrainOptions, recall_n), 0, 64, NULL,
      AFFECTS_STAGE1},
     {"seed", "", OPT_U64, offsetof(PretrainOptions, seed), 0, 0, NULL, AFFECTS_STAGE1},
+    {"lanes", LANES_HELP, OPT_INT, offsetof(PretrainOptions, lanes), 0, LANES_MOST, NULL,
+     AFFECTS_STAGE1 | AFFECTS_IF_SET},
     {"save_every", "steps between checkpoints", OPT_I64, offsetof(PretrainOptions, save_every), 0, 1e15, NULL,
      AFFECTS_LOOKS},
     {"eval_every", "steps between evaluations; 0: 100", OPT_I64, offsetof(PretrainOptions, eval_every), 0, 1e15, NULL,
@@ -121,6 +123,10 @@ static int level_check(const PretrainOptions *o, int i, Err *e) {
         return err_set(e, ERR_USAGE, "level%d.layers: got %d, the model has %d", i, v->layers, o->num_hidden_layers);
     if (i + 1 == o->levels && v->layers && v->layers != o->num_hidden_layers)
         return err_set(e, ERR_USAGE, "level%d.layers: the last level must run all layers", i);
+    if (o->lanes > 1 && (v->text_rows % o->lanes || v->recall_rows % o->lanes))
+        return err_set(e, ERR_USAGE,
+                       "level%d: got %d rows of text and %d of recall, expected multiples of the %d lanes", i,
+                       v->text_rows, v->recall_rows, o->lanes);
     if (!v->recall_rows) return OK;
     if (v->n_min < 1 || v->n_max < v->n_min || 2 * v->n_max >= v->T)
         return err_set(e, ERR_USAGE, "level%d: got %d to %d pairs in %d tokens, expected 1 <= n_min <= n_max < T/2", i,
@@ -131,6 +137,7 @@ static int level_check(const PretrainOptions *o, int i, Err *e) {
 int pretrain_check(const PretrainOptions *o, Err *e) {
     if (o->levels < 1 || o->levels > PRETRAIN_LEVELS)
         return err_set(e, ERR_USAGE, "levels: got %d, expected 1 to %d", o->levels, PRETRAIN_LEVELS);
+    TRY(lanes_check(o->lanes, e));
     for (int i = 0; i < o->levels; i++) TRY(level_check(o, i, e));
     if (o->num_attention_heads < 1 || o->hidden_size % o->num_attention_heads)
         return err_set(e, ERR_USAGE, "hidden_size: got %d, expected a multiple of num_attention_heads %d",

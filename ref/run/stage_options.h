@@ -29,6 +29,10 @@
     STAGE_ROW(G ".stochastic_rounding", "no float copy of bf16 weights, 4 bytes each: round them up or down by chance", OPT_BOOL, S, M.optim.stochastic_rounding, 0, 1, NULL, A)
 // clang-format on
 
+#define LANES_HELP                                                                                                     \
+    "a step's sequences in so many groups (2, 4, 8, ...), summed as a tree: the same bits for any number of ranks up " \
+    "to it; 0: one sum"
+
 /* A stage by itself, for a table of its rows alone. */
 typedef struct {
     StageOptions stage;

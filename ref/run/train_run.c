@@ -46,6 +46,7 @@ static uint64_t stage_key(const StageOptions *o, uint64_t h) {
     static const OptionTable table = {rows, (int)(sizeof rows / sizeof *rows)};
     const StageShell shell = {*o};
     h = options_key(&table, &shell, AFFECTS_STAGE1, h);
+    if (o->optim.lanes > 1) h = fingerprint_real(h, o->optim.lanes);
     return o->optim.stochastic_rounding ? fingerprint_real(h, (double)o->optim.seed) : h;
 }
 
@@ -98,7 +99,7 @@ static int run_begin(void *ctx, Train *t, Err *e) {
         fingerprint_real(stage_key(&r->o->stage, fingerprint_text(r->o->fingerprint, task->stage)), r->o->nan);
     r->s.fingerprint = fingerprint_backend(r->s.fingerprint, task->model->be->name);
     if (r->o->dir) TRY(run_load(r, e));
-    if (r->o->log_path) {
+    if (r->o->log_path && ranks_first(task->model->be->ranks)) {
         TRY(train_log_trim(r->o->log_path, task->stage, task->run, t->step, e));
         if (t->step < t->steps) TRY(log_open(&r->log, r->o->log_path, 1, e));
     }
@@ -184,7 +185,8 @@ static int run_end(void *ctx, Train *t, Err *e) {
 /* The unfinished step was taken back: saves, and says which signal it was. */
 static int run_stop(void *ctx, Train *t, Err *e) {
     Run *r = ctx;
-    const int signal_number = *r->o->stop;
+    int signal_number = r->o->stop ? *r->o->stop : 0;
+    TRY(ranks_share(t->lanes.ranks, &signal_number, sizeof signal_number, e));
     TRY(run_save(r, e));
     return err_set(e, 128 + signal_number, "%s %s stopped by %s after step %lld of %lld%s", t->task->stage, r->s.run,
                    signal_number == ERR_SIGTERM - 128 ? "SIGTERM" : "SIGINT", (long long)t->step, (long long)t->steps,

@@ -66,6 +66,10 @@ static int list_one(char ***path, size_t *n, const char *name, size_t len, Err *
     const int kind = file_exists(whole);
     if (kind == 2) return list_folder(path, n, whole, e);
     if (kind == 1 || !strcmp(whole, "-")) return list_add(path, n, whole, len, e);
+    if (file_streams(whole)) {
+        err_set(e, ERR_IO, "%s: is a pipe or a device, expected a file or a folder", whole);
+        return err_hint(e, "send it to standard input: --text - <%s", whole);
+    }
     err_set(e, ERR_IO, "%s: no such file or folder", whole);
     return err_hint(e, "a text is a file, a folder, several with commas between them, or - for standard input");
 }
@@ -148,6 +152,8 @@ static int no_member(const Corpus *c, const CorpusFile *f, size_t line, const Js
     if (json_kind(j, 0) != JSON_OBJECT)
         return err_set(e, ERR_INPUT, "%s: line %zu: expected a string or an object with a string '%s'", f->path, line,
                        c->field);
+    if (json_get(j, 0, c->field) >= 0)
+        return err_set(e, ERR_INPUT, "%s: line %zu: '%s' is not a string", f->path, line, c->field);
     members_text(j, members, sizeof members);
     err_set(e, ERR_INPUT, "%s: line %zu: expected a string or an object with a string '%s', got one with: %s", f->path,
             line, c->field, members);

@@ -64,16 +64,20 @@ static int check_content(const Shard *s, Err *e) {
     return OK;
 }
 
-int shard_open(Shard *s, const char *path, Err *e) {
+/* f NULL: the file at path, else its bytes. */
+static int shard_begin(Shard *s, const char *path, const File *f, Err *e) {
     *s = (Shard){0};
     if (strlen(path) >= sizeof s->path) return err_set(e, ERR_INPUT, "%.80s...: the path is too long", path);
     memcpy(s->path, path, strlen(path) + 1);
-    int rc = file_open(&s->file, path, e);
+    int rc = f ? OK : file_open(&s->file, path, e);
+    if (f) s->file = *f;
     if (!rc) rc = check_sizes(s, e);
     if (!rc) rc = check_content(s, e);
     if (rc) shard_close(s);
     return rc;
 }
+
+int shard_open(Shard *s, const char *path, Err *e) { return shard_begin(s, path, NULL, e); }
 
 void shard_close(Shard *s) {
     file_close(&s->file);
@@ -104,8 +108,51 @@ int dataset_open(Dataset *d, const char *const *paths, int n, Err *e) {
     return rc;
 }
 
+/* Rank 0's file to those that do not see it. */
+static int dataset_send(Dataset *d, const char *path, Ranks *r, const int *sees, size_t size, Err *e) {
+    RankPart out[RANKS_MOST] = {0}, in[RANKS_MOST] = {0};
+    const int lacks = !sees[r->rank];
+    if (lacks) {
+        TRY(mem_alloc(&d->sent, size, "text of rank 0", e));
+        in[0] = (RankPart){d->sent, size};
+    }
+    for (int q = 1; ranks_first(r) && q < r->size; q++)
+        if (!sees[q]) out[q] = (RankPart){(void *)(uintptr_t)d->shard[0].file.data, size};
+    TRY(ranks_swap(r, out, in, e));
+    if (!lacks) return OK;
+    TRY(mem_alloc((void **)&d->shard, sizeof *d->shard, "shards", e));
+    TRY(shard_begin(&d->shard[0], path, &(File){d->sent, size, 0}, e));
+    d->n_shards = 1;
+    d->tokens = d->shard[0].tokens;
+    return OK;
+}
+
+int dataset_open_ranks(Dataset *d, const char *path, Ranks *r, Err *e) {
+    struct {
+        unsigned char head[SHARD_HEAD]; // it holds a checksum of the rest
+        size_t size;
+    } is = {.size = 0};
+    int sees[RANKS_MOST] = {0};
+    size_t at[RANKS_MOST + 1];
+    Err unseen = {0};
+    const int rc = dataset_open(d, &path, 1, ranks_first(r) ? e : &unseen);
+    if (ranks_count(r) < 2) return rc;
+    TRY(ranks_outcome(r, rc, e));
+    if (ranks_first(r)) {
+        is.size = d->shard[0].file.size;
+        memcpy(is.head, d->shard[0].file.data, SHARD_HEAD);
+    }
+    TRY(ranks_share(r, &is, sizeof is, e));
+    sees[r->rank] = !rc && d->shard[0].file.size == is.size && !memcmp(d->shard[0].file.data, is.head, SHARD_HEAD);
+    for (int q = 0; q <= r->size; q++) at[q] = (size_t)q * sizeof *sees;
+    if (!sees[r->rank]) dataset_close(d);
+    TRY(ranks_gather(r, sees, at, e));
+    return dataset_send(d, path, r, sees, is.size, e);
+}
+
 void dataset_close(Dataset *d) {
     for (int i = 0; i < d->n_shards; i++) shard_close(&d->shard[i]);
+    mem_free(d->sent);
     mem_free(d->shard);
     *d = (Dataset){0};
 }

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include "base/err.h"
 #include "base/file.h"
+#include "base/ranks.h"
 #include "text/tokenizer.h"
 
 /* ---- making shards ---- */
@@ -63,10 +64,13 @@ typedef struct {
     Shard *shard;
     int n_shards;
     uint64_t tokens; /* of all shards */
+    void *sent;      /* a shard that another rank sent */
     /* windows of T (+1) tokens are cut from the concatenated stream; the last partial one is dropped */
 } Dataset;
 /* All shards must agree on vocab and tok_hash. */
 int dataset_open(Dataset *d, const char *const *paths, int n, Err *e);
+/* Rank 0's shard, for all ranks: read from the same path where it is seen there, else sent. */
+int dataset_open_ranks(Dataset *d, const char *path, Ranks *r, Err *e);
 void dataset_close(Dataset *d);
 /* ids[0..n) of the concatenated stream from token `at`, at + n <= tokens (what lies behind the end is left as
  * it was); start[i] (may be NULL) = index within [0,n) of the first token of the document that token i

@@ -2,7 +2,7 @@
 
     case = load("delta_rule-plain.safetensors")
     case["in"]["q"], case["upstream"]["dout"], case["out"]["o"], case["grad"]["dq"], case["keys"]["scale"], case["letters"]["q"]
-    verdict(mine, case["out"]["o"], case["tolerance"]["float32"]["o"])      # (error, margin); right if margin >= 1"""
+    verdicts(case, {"o": o, "dq": dq}, "bfloat16")      # {"o": (error, margin), ...}; right if margin >= 1"""
 import json
 import struct
 
@@ -37,4 +37,10 @@ def verdict(mine, truth, tolerance):
         return np.inf, 0.0
     size, rms, error = np.linalg.norm(truth), np.sqrt(np.mean(truth ** 2)), np.abs(mine - truth)
     whole, worst = np.linalg.norm(error) / size, (error / np.maximum(np.abs(truth), rms)).max() / 8
-    return whole, tolerance / max(whole, worst)
+    return float(whole), float(tolerance / max(whole, worst))
+
+
+def verdicts(case, mine, dtype="float32"):
+    """The verdict on each tensor that came back, outputs and gradients by their names in the case."""
+    truth = {**case["out"], **case["grad"]}
+    return {name: verdict(x, truth[name], case["tolerance"][dtype][name]) for name, x in mine.items()}

@@ -44,6 +44,7 @@ PEERS=${PEERS-python3 $([ -f "$here/peers.py" ] && echo "$here/peers.py" || echo
 OFFICIAL=${OFFICIAL-python3 $([ -f "$here/official_step.py" ] && echo "$here/official_step.py" || echo tests/peers/official_step.py)}
 # cuBLASLt may lie among Python's packages only.
 libs=$(python3 -c 'import glob, nvidia; print(":".join(glob.glob(list(nvidia.__path__)[0] + "/*/lib")))' 2>/dev/null)
+[ -d "$here/python" ] && export PYTHONPATH="$here/python${PYTHONPATH:+:}$PYTHONPATH" # packages that were carried along
 export LD_LIBRARY_PATH="$LD_LIBRARY_PATH${LD_LIBRARY_PATH:+:}$libs"
 
 left() { echo $((TOTAL - ($(date +%s) - begin))); }

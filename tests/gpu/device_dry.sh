@@ -65,9 +65,9 @@ has 'the rows that matter *FAILED (1)' "$dir/out/summary.txt"
 has 'ncu *not here' "$dir/out/summary.txt"
 has 'sanitizer, memcheck *ok' "$dir/out/summary.txt"
 from=$(date +%s)
-run GPU_VERIFY="$dir/slow" TOTAL=12 -- first # a hang ends, and what there is no time for is said
+run GPU_VERIFY="$dir/slow" TOTAL=20 -- first # a hang ends, and what there is no time for is said (what the machine is takes seconds where it is busy)
 [ $code = 1 ] || fail "exit code $code after a hang"
-[ $(($(date +%s) - from)) -lt 25 ] || fail "a budget of 12 s took $(($(date +%s) - from))"
+[ $(($(date +%s) - from)) -lt 40 ] || fail "a budget of 20 s took $(($(date +%s) - from))"
 has 'verify, one *stopped' "$dir/out/summary.txt"
 has 'left out: no time' "$dir/out/summary.txt"
 run -- first --only gla --version plain

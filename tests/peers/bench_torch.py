@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """bench_torch.py - the rows of `hybridize bench` again in PyTorch, on the same machine, threads and shapes, side by side.
 
-    python3 tests/peers/bench_torch.py [--set demo|large|matmul|steps] [--op OP] [--shape TEXT] [--threads N] [--rounds 3] [-m MODEL] [--csv]
+    python3 tests/peers/bench_torch.py [--set demo|large|matmul|steps|smollm2] [--dtype bf16] [--op OP] [--shape TEXT] [--threads N]
+        [--rounds 3] [-m MODEL] [--csv]
 
 Each round runs ./hybridize bench and then, for every row it printed, the same work in PyTorch (float32, out= where there is one, backward by
 hand-written calls or autograd, whichever PyTorch offers for it). The medians over the rounds are compared. The linear mixers have no
@@ -9,11 +10,15 @@ PyTorch op: they are the chunked form in batched products (chunk 64, the triangu
 plain version. Whole steps (--set steps, or a model's) are built from their shape: a plain Llama; its all-linear student (Gated DeltaNet, gate, no
 convolution); stage 1 layer by layer on the teacher's activations; stage 2 with the KL to the teacher's logits; AdamW (fused) each. PyTorch's BLAS
 decides much: its configuration is printed first.
+
+--dtype bf16: `hybridize bench --device cpu-bf16` against PyTorch's tensors in BF16 (ops), and against float weights under autocast
+(steps, and the chunked mixers, whose decays need floats), which is what its users train with.
 """
 import argparse, csv, io, json, os, re, statistics, subprocess, sys, time
 
 p = argparse.ArgumentParser()
 p.add_argument("--set", default="demo")
+p.add_argument("--dtype", choices=("float", "bf16"), default="float")
 p.add_argument("--op")
 p.add_argument("--shape", default="", help="only rows whose shape contains this")
 p.add_argument("--threads", type=int, default=os.cpu_count())
@@ -28,10 +33,12 @@ import torch
 import torch.nn.functional as F
 
 torch.set_num_threads(a.threads)
+BF16 = a.dtype == "bf16"
+autocast = lambda: torch.autocast("cpu", torch.bfloat16, enabled=BF16)
 
 
-def rand(*shape, grad=False):
-    return (torch.rand(*shape) * 0.5 - 0.25).requires_grad_(grad)
+def rand(*shape, grad=False, dtype=torch.bfloat16 if BF16 else torch.float32):
+    return (torch.rand(*shape) * 0.5 - 0.25).to(dtype).requires_grad_(grad)
 
 
 clock = time.thread_time if a.threads == 1 else time.perf_counter  # as hybridize bench does
@@ -67,7 +74,7 @@ def backward(forward, *leaves):
 def linear(kind):
     def make(N, I, O):
         x, w, dy = rand(N, I), rand(O, I), rand(N, O)
-        y, dx, dw = torch.empty(N, O), torch.zeros(N, I), torch.zeros(O, I)
+        y, dx, dw = (torch.zeros(*n, dtype=x.dtype) for n in ((N, O), (N, I), (O, I)))
         return {"y": lambda: torch.mm(x, w.t(), out=y), "dx": lambda: dx.addmm_(dy, w), "dw": lambda: dw.addmm_(dy.t(), x)}[kind]
     return make
 
@@ -119,6 +126,7 @@ def gla(q, k, v, g, C):
 def mixer(kind, back):
     def make(B, T, H, d, C):
         pad = -T % C
+        rand = lambda *n, grad=False: (torch.rand(*n) * 0.5 - 0.25).requires_grad_(grad)
         q, k, v = (rand(B, H, T + pad, d, grad=back) for _ in range(3))
         if kind == "gdn":
             g, b = (-rand(B, H, T + pad).abs()).requires_grad_(back), rand(B, H, T + pad).abs().requires_grad_(back)
@@ -126,7 +134,10 @@ def mixer(kind, back):
         else:
             g = (-rand(B, H, T + pad, d).abs()).requires_grad_(back)
             f, leaves = (lambda: gla(q, k, v, g, C)), (q, k, v, g)
-        return backward(f, *leaves) if back else f
+        def cast():
+            with autocast():
+                return f()
+        return backward(cast, *leaves) if back else cast
     return make
 
 
@@ -150,15 +161,16 @@ def rows(f, n_args, back=False):
 
 
 def adamw(N, C):
-    w = rand(N, C, grad=True)
-    w.grad = rand(N, C)
+    w = rand(N, C, grad=True, dtype=torch.float32)
+    w.grad = rand(N, C, dtype=torch.float32)
     o = torch.optim.AdamW([w], lr=1e-3, fused=True)
     return o.step
 
 
 def rms(back):
     def make(N, C):
-        x, w = rand(N, C, grad=back), torch.ones(C, requires_grad=back)
+        x = rand(N, C, grad=back)
+        w = torch.ones(C, dtype=x.dtype, requires_grad=back)
         f = lambda: F.rms_norm(x, (C,), w, 1e-6)
         return backward(f, x, w) if back else f
     return make
@@ -295,7 +307,8 @@ def step(kind):
         def run():
             optim.zero_grad(set_to_none=True)
             for _ in range(s["micro"]):
-                micro_batch()
+                with autocast():
+                    micro_batch()
             torch.nn.utils.clip_grad_norm_(train, 1.0)
             optim.step()
         return run
@@ -309,6 +322,7 @@ STEPS = {"pretrain step": step("pretrain"), "stage 1 step": step("stage1"), "sta
 
 def ours():
     cmd = [a.hybridize, "bench", "--csv", "--no-ref", "--set", a.set, "--threads", str(a.threads)]
+    cmd += ["--device", "cpu-bf16"] if BF16 else []
     cmd += ["--op", a.op] if a.op else []
     cmd += ["-m", a.model] if a.model else []
     text = subprocess.run(cmd, check=True, capture_output=True, text=True).stdout

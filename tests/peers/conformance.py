@@ -2,6 +2,7 @@
 """Runs somebody's implementation over the conformance pack and prints a report card.
 
     make conformance && python3 tests/peers/conformance.py --impl fla_naive        # torch, transformers, mlx; numpy and the package itself
+    TRITON_INTERPRET=1 python3 tests/peers/conformance.py --impl fla_triton        # on a machine with a GPU without the variable
 
 For each op and function: cases that passed, and for each tensor the largest error against float64 relative to its tolerance, with the
 case it comes from. --csv FILE keeps every number. Exit 1 if any tensor failed. An implementation of your own: --impl FILE.py with TABLE =
@@ -24,7 +25,7 @@ import numpy as np
 
 def versions(impl):
     from importlib.metadata import version
-    return ", ".join("%s %s" % (p, version(p)) for p in {"fla_naive": ("fla-core", "torch"), "torch": ("torch",), "transformers": ("transformers", "torch"),
+    return ", ".join("%s %s" % (p, version(p)) for p in {"fla_naive": ("fla-core", "torch"), "fla_triton": ("fla-core", "triton", "torch"), "torch": ("torch",), "transformers": ("transformers", "torch"),
                                                          "mlx": ("mlx", "mlx-lm")}.get(impl, ("numpy",)))
 
 
@@ -58,14 +59,18 @@ def guess(case, name, mine, dtype):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("--impl", default="torch", help="fla_naive, torch, transformers, mlx, or a file")
+    p.add_argument("--impl", default="torch", help="fla_naive, fla_triton, torch, transformers, mlx, or a file")
     p.add_argument("--pack", default=os.path.join(HERE, "../../build/conformance"))
     p.add_argument("--dtype", default="float32", choices=("float64", "float32", "bfloat16"))
     p.add_argument("--only", default="", help="cases whose name contains this")
     p.add_argument("--csv", help="every tensor of every case")
     a = p.parse_args()
     if a.impl in implementations.NAMES:
-        table = implementations.table(a.impl)
+        try:
+            table = implementations.table(a.impl)
+        except implementations.Skip as e:
+            print("%s: skipped: %s" % (a.impl, e))
+            return 0
     else:
         spec = importlib.util.spec_from_file_location("mine", a.impl)
         mine = importlib.util.module_from_spec(spec)

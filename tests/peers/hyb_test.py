@@ -135,6 +135,8 @@ def test_pack():
             mine = {**op.run(list(case["out"]), **case["in"]), **op.backward(case["upstream"], **case["in"])}
             truth = {**case["out"], **case["grad"]}
             assert set(truth) - set(mine) == set(), (name, set(truth), set(mine))
+            all_of = load_numpy.verdicts(case, {t: mine[t] for t in truth}, "float64")
+            assert set(all_of) == set(truth) and all(margin >= 1 for _, margin in all_of.values()), (name, all_of)
             for t, want in truth.items():
                 assert load_numpy.verdict(mine[t], want, 1e-13)[1] >= 1, (name, t)
                 bad = np.array(mine[t], np.float64)

@@ -3,6 +3,8 @@ takes the inputs by name, as tensors of its framework, and the case's numbers, a
 (transposes, repeated heads, a scale, documents one by one) is the difference of conventions that tests/conformance/README.md tells.
 Raises Skip for a case that it cannot express."""
 import math
+import os
+import sys
 
 
 class Skip(Exception):
@@ -30,6 +32,24 @@ def per_document(scan):
         return {"o": cat([o for o, _ in outs], 0), "final": cat([s for _, s in outs], 0)}
 
     return run
+
+
+def interpret_triton():
+    """Lets fla's kernels run in Triton's interpreter (TRITON_INTERPRET=1: numpy, no GPU, minutes instead of seconds), which lacks two things: the
+    autotuner would time configurations on a device, so the first one is taken; and a loop over range(n) must count in Triton's integers, since
+    the kernels convert the counter (compiled, it is one)."""
+    import triton.language as tl
+    from triton.runtime.autotuner import Autotuner
+    from triton.runtime.interpreter import _implicit_cvt
+
+    def counted(*bounds):
+        plain = range(*(int(b) for b in bounds))
+        return map(_implicit_cvt, plain) if any(isinstance(b, tl.tensor) for b in bounds) else plain
+
+    Autotuner.prune_configs = lambda self, kwargs: self.configs[:1]
+    for name, module in list(sys.modules.items()):
+        if name.startswith("fla.ops"):
+            module.range = counted
 
 
 def torch_tables():
@@ -231,7 +251,64 @@ def torch_tables():
             "rope": [("apply_rotary_pos_emb", lambda x, n: rotate(x, n, rope))],
         }
 
-    return {"torch": lambda: torch_table, "fla_naive": fla_table, "transformers": transformers_table}
+    def triton_table():
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        device = "cuda" if torch.cuda.is_available() and not interpreted else "cpu"
+        if device == "cpu" and not interpreted:
+            raise Skip("torch sees no GPU (TRITON_INTERPRET=1 runs the kernels in Triton's interpreter)")
+        try:
+            from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
+            from fla.ops.gla import chunk_gla, fused_recurrent_gla
+            from fla.ops.kda import chunk_kda, fused_recurrent_kda
+        except ImportError as e:
+            raise Skip("%s: pip install --no-deps flash-linear-attention fla-core einops" % e)
+        if interpreted:
+            interpret_triton()
+
+        def packed(x, n):
+            """Rows of documents as fla has them: one row, cu_seqlens, a state for each document, of which ours are the first and the last of a row."""
+            B, T = int(n["B"]), int(n["T"])
+            first = [b * T + t for b, row in enumerate(x.pop("start").tolist()) for t in range(T) if t == 0 or row[t] == t]
+            begins = torch.tensor([i for i, at in enumerate(first) if at % T == 0], device=device)
+            state = torch.zeros(len(first), *x["S0"].shape[1:], dtype=x["S0"].dtype, device=device).index_copy(0, begins, x["S0"])
+            ends = torch.cat([begins[1:], torch.tensor([len(first)], device=device)]) - 1
+            flat = {k: v.flatten(0, 1)[None] for k, v in x.items() if k != "S0" and v.shape[:2] == (B, T)}
+            return {**x, **flat, "S0": state}, torch.tensor(first + [B * T], device=device), ends
+
+        def kernel(f, arguments, backward=True):
+            def run(x, n):
+                x = {k: v.to(device) for k, v in x.items()}
+                x, cu, ends = packed(x, n) if "start" in x else (x, None, slice(None))
+                with torch.set_grad_enabled(backward):
+                    o, s = f(**arguments(x, n), scale=n["scale"], initial_state=x["S0"], output_final_state=True, cu_seqlens=cu)
+                return {"o": o.reshape(int(n["B"]), int(n["T"]), *o.shape[2:]).cpu(), "final": s[ends].cpu()}
+            return run
+
+        def delta(x, n):  # grouped heads, log decays and K-first states as here
+            return {k: x[k] for k in ("q", "k", "v", "g", "beta")}
+
+        def gla(gate):
+            def run(x, n):
+                r = int(n["H"] // n["Hk"])
+                q, k, g = (x[i].repeat_interleave(r, 2) for i in ("q", "k", "g"))
+                return {"q": q, "k": k, "v": x["v"], gate: g}
+            return run
+
+        def gate_inside(x, n):
+            g = x["a"] if "a" in x else x["f"]
+            return {"q": x["q"], "k": x["k"], "v": x["v"], "g": g, "beta": x["b"], "A_log": x["A_log"], "dt_bias": x["dt_bias"].reshape(-1),
+                    "use_gate_in_kernel": True, "use_beta_sigmoid_in_kernel": True}
+
+        return {  # two recurrent kernels have no backward
+            "delta_rule": [("chunk_gated_delta_rule", kernel(chunk_gated_delta_rule, delta)),
+                           ("fused_recurrent_gated_delta_rule", kernel(fused_recurrent_gated_delta_rule, delta, backward=False))],
+            "kda": [("chunk_kda", kernel(chunk_kda, delta)), ("fused_recurrent_kda", kernel(fused_recurrent_kda, delta, backward=False))],
+            "gla": [("chunk_gla", kernel(chunk_gla, gla("g"))), ("fused_recurrent_gla", kernel(fused_recurrent_gla, gla("gk")))],
+            "gdn_mixer": [("chunk_gated_delta_rule(use_gate_in_kernel)", kernel(chunk_gated_delta_rule, gate_inside))],
+            "kda_mixer": [("chunk_kda(use_gate_in_kernel)", kernel(chunk_kda, gate_inside))],
+        }
+
+    return {"torch": lambda: torch_table, "fla_naive": fla_table, "fla_triton": triton_table, "transformers": transformers_table}
 
 
 def mlx_table():
@@ -294,7 +371,7 @@ def mlx_table():
     }
 
 
-NAMES = ("fla_naive", "torch", "transformers", "mlx")
+NAMES = ("fla_naive", "fla_triton", "torch", "transformers", "mlx")
 
 
 def table(impl):

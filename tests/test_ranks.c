@@ -1,0 +1,301 @@
+/* test_ranks.c - one training by many processes: 2, 4 and 8 ranks on a tiny model leave what one process with as many
+ * lanes leaves, byte for byte; ranks that are killed, stopped, fail or do not belong together, and going on with
+ * another number of them. Needs mpirun, and a program with MPI (make test builds it where mpicc is). */
+#include "base/ranks.h"
+#include "io/hf.h"
+#include "method/lanes.h"
+#include "tests/same_tree.h"
+#include "tests/suite.h"
+#include "tests/tmpdir.h"
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char program[4200], plain[4100], root[1024], said[6000];
+static const char *place(const char *name) { return tmpdir_path(name); }
+
+/* Its exit code; what it wrote on stderr is in said. */
+static int shell(const char *command) {
+    char line[17000];
+    Err e = {0};
+    File f;
+    snprintf(line, sizeof line, "cd '%s' && { %s; } </dev/null >out 2>err", tmpdir, command);
+    const int status = system(line);
+    must(file_open(&f, place("err"), &e), &e);
+    snprintf(said, sizeof said, "%.*s", (int)f.size, (const char *)f.data);
+    file_close(&f);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+#define MPIRUN "timeout -s KILL 100 mpirun --oversubscribe --bind-to none"
+#define RUN    "run -m teacher/model --text text --config run.json -t 1"
+
+/* R ranks of `command`; rank `odd` (-1: none) is given something else to do it with, or another command. */
+static int ranks(int R, const char *command, int odd, const char *with, const char *instead) {
+    char line[16000];
+    if (odd < 0) snprintf(line, sizeof line, MPIRUN " -n %d '%s' %s", R, program, command);
+    else {
+        size_t n = (size_t)snprintf(line, sizeof line, MPIRUN);
+        if (odd) n += (size_t)snprintf(line + n, sizeof line - n, " -n %d '%s' %s :", odd, program, command);
+        n += (size_t)snprintf(line + n, sizeof line - n, " -n 1 env %s '%s' %s", with, program,
+                              instead ? instead : command);
+        if (odd + 1 < R) snprintf(line + n, sizeof line - n, " : -n %d '%s' %s", R - odd - 1, program, command);
+    }
+    return shell(line);
+}
+
+static void begin(void) {
+    char line[6000];
+    tmpdir_begin();
+    char *full = realpath(tmpdir, NULL);
+    snprintf(tmpdir, sizeof tmpdir, "%s", full);
+    free(full);
+    snprintf(line, sizeof line,
+             "head -c 20000 '%s/testdata/text.txt' >text && head -c 20001 '%s/testdata/text.txt' >text2 && "
+             "echo '{\"hidden_size\": 16, \"num_hidden_layers\": 3, \"num_attention_heads\": 2, "
+             "\"num_key_value_heads\": 1, \"intermediate_size\": 24, \"levels\": 1, \"level0\": {\"layers\": 0, \"T\": "
+             "24, \"text_rows\": 4, \"recall_rows\": 4, \"n_min\": 2, \"n_max\": 4}, \"recall_n\": [2, 4], \"stage\": "
+             "{\"lr\": 3e-3}, \"save_dtype\": \"float32\"}' >tiny.json && "
+             "echo '{\"lanes\": 8, \"k\": 1, \"students\": \"\", \"eval_batches\": 3, \"recall_keys\": \"a-z\", "
+             "\"recall_n\": \"2\", \"recall_rows\": 40, \"log_every\": 1, \"save_every\": "
+             "1, \"keep_checkpoints\": true, \"stage1\": {\"steps\": 2, \"train_seq_len\": 12, \"batch_size\": 8}, "
+             "\"score\": {\"steps\": 1, \"train_seq_len\": 12, \"batch_size\": 8}, \"stage2\": {\"steps\": 2, "
+             "\"train_seq_len\": 12, \"batch_size\": 16, \"micro_batch_size\": 1}}' >run.json",
+             root, root);
+    ck_assert_msg(!shell(line), "%s", said);
+    snprintf(line, sizeof line, "'%s' pretrain --text text -o teacher --config tiny.json --steps 4 -q -t 1", program);
+    ck_assert_msg(!shell(line), "%s", said);
+}
+
+/* ---------------------------------------------------------------- the tree */
+
+START_TEST(edges) {
+    static const size_t sizes[] = {0, 1, 15, 16, 17, 100, 4096, 4097, 1000003};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int lanes = 1; lanes <= LANES_MOST; lanes *= 2) {
+            ck_assert_uint_eq(lanes_edge(sizes[s], lanes, 0), 0);
+            ck_assert_uint_eq(lanes_edge(sizes[s], lanes, lanes), sizes[s]);
+            for (int i = 0; i < lanes; i++) {
+                const size_t a = lanes_edge(sizes[s], lanes, i), b = lanes_edge(sizes[s], lanes, i + 1);
+                ck_assert(a <= b && (a % 16 == 0 || a == sizes[s]));
+                ck_assert_uint_le(b - a, sizes[s] / (size_t)lanes + 16);
+            }
+        }
+    double x[8] = {1, 0x1p-53, 0x1p-53, 0x1p-53, -1, 0, 0, 0};
+    lanes_sum(x, 8, 1); // (1 + 2^-53) + (2^-53 + 2^-53) keeps what a sum from left to right loses
+    ck_assert(x[0] == 0x1p-52);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- equal bits */
+
+static const struct {
+    const char *name, *options;
+    int R[4];
+} runs[] = {
+    {"float", "", {2, 4, 8}},
+    {"bf16", " --device cpu-bf16 --selector uniform", {4}},
+    {"stochastic rounding",
+     " --device cpu-bf16 --selector uniform --set stage1.stochastic_rounding=true --set "
+     "stage2.stochastic_rounding=true",
+     {2, 8}},
+    {"fit, double", " --device ref64 --selector uniform --init fit --init-tokens 96", {2}},
+};
+
+static void whole(const char *options) {
+    char line[6000];
+    snprintf(line, sizeof line, "'%s' " RUN " -o whole%s", plain, options);
+    ck_assert_msg(!shell(line), "%s", said);
+}
+
+START_TEST(same_bits) {
+    char line[2000], dir[16];
+    whole(runs[_i].options);
+    for (const int *R = runs[_i].R; *R; R++) {
+        snprintf(dir, sizeof dir, "o%d", *R);
+        snprintf(line, sizeof line, RUN " -o %s%s", dir, runs[_i].options);
+        ck_assert_msg(!ranks(*R, line, -1, NULL, NULL), "%s, %d ranks: %s", runs[_i].name, *R, said);
+        ck_assert_int_ge(same_tree(place("whole"), place(dir), runs[_i].name), 12);
+        const char *again = strstr(said, "stage 1:"); // one of them speaks
+        ck_assert_msg(again && !strstr(again + 1, "stage 1:"), "%s", said);
+    }
+}
+END_TEST
+
+typedef struct {
+    Ranks ranks;
+    int lanes, params;
+    unsigned long long bytes, messages;
+} Cost;
+static int cost_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Cost *c = ctx;
+    (void)slot;
+    c->params++;
+    for (int q = 0; q < c->ranks.size; q++) {
+        const size_t part =
+            lanes_rank_edge(info->n, c->lanes, &c->ranks, q + 1) - lanes_rank_edge(info->n, c->lanes, &c->ranks, q);
+        const size_t sent = (q ? part : part * (size_t)(c->ranks.size - 1)) * sizeof(float);
+        c->bytes += sent; // their gradients; of one's own part, the weights, to each of them
+        c->messages += !part ? 0 : q ? 1 : (unsigned)c->ranks.size - 1;
+    }
+    return OK;
+}
+
+/* What a step sends is what RANKS.md says: two runs, one with a step more. */
+START_TEST(cost) {
+    char line[1000];
+    unsigned long long bytes[2], messages[2];
+    const int R = 4;
+    Err e = {0};
+    Model m;
+    Backend *be;
+    for (int i = 0; i < 2; i++) {
+        snprintf(line, sizeof line,
+                 "distill --stage 2 --student-init-ckpt teacher/model --keep-full-attention-layers 1 -m teacher/model "
+                 "--text text --config run.json --save-every 0 --steps %d -t 1 -o o%d",
+                 2 + i, i);
+        ck_assert_msg(!ranks(R, line, -1, NULL, NULL), "%s", said);
+        const char *at = strstr(said, "the first sent ");
+        ck_assert_msg(at && sscanf(at, "the first sent %llu bytes in %llu", &bytes[i], &messages[i]) == 2, "%s", said);
+    }
+    must(backend_open(&be, "cpu", 1, &e), &e);
+    must(hf_load_model(&m, place("o0/model"), be, GRAD_NONE, &e), &e);
+    Cost c = {.ranks = {.size = R}, .lanes = 8};
+    params_walk(&m.c, &m.p, cost_visit, &c);
+    // and to each: whether to stop, loss and tokens of two lanes, sums of squares of two segments
+    c.bytes += (R - 1) * (sizeof(int) + 2 * 2 * sizeof(double) + 2 * (unsigned)c.params * sizeof(double));
+    c.messages += 3 * (R - 1);
+    ck_assert_uint_eq(bytes[1] - bytes[0], c.bytes);
+    ck_assert_uint_eq(messages[1] - messages[0], c.messages);
+    model_close(&m);
+    backend_close(be);
+}
+END_TEST
+
+/* One training by itself, for which rank 0 has made the tokens. */
+static const char *const single[] = {
+    "distill --stage 2 --student-init-ckpt teacher/model --keep-full-attention-layers 1 -m teacher/model --text text "
+    "--config run.json -t 1 -o ",
+    "pretrain --text text --config tiny.json --steps 4 --eval-every 2 --save-every 2 --log-every 2 --lanes 4 -t 1 -o "};
+START_TEST(alone) {
+    char line[5000];
+    snprintf(line, sizeof line, "'%s' %swhole", plain, single[_i]);
+    ck_assert_msg(!shell(line), "%s", said);
+    for (int R = 2; R <= 4; R *= 2) {
+        Err e = {0};
+        must(file_remove_tree(place("o"), &e), &e);
+        snprintf(line, sizeof line, "%so", single[_i]);
+        ck_assert_msg(!ranks(R, line, -1, NULL, NULL), "%s", said);
+        ck_assert_int_ge(same_tree(place("whole"), place("o"), single[_i]), 6);
+    }
+}
+END_TEST
+
+/* ---------------------------------------------------------------- faults */
+
+/* Every rank of four is killed, and so are those that one kills; the others' end comes soon, and another number of them
+ * goes on. */
+START_TEST(killed) {
+    static const int resumed_by[4] = {1, 2, 8, 4};
+    char with[80];
+    whole("");
+    for (int k = 0; k < 4; k++) {
+        Err e = {0};
+        must(file_remove_tree(place("o"), &e), &e);
+        snprintf(with, sizeof with, "HYBRIDIZE_FAIL_MPI=%d:KILL", 300 + 500 * k);
+        const int rc = ranks(4, RUN " -o o", k, with, NULL);
+        ck_assert_msg(rc && strstr(said, "signal 9"), "rank %d: code %d: %s", k, rc, said);
+        ck_assert(file_exists(place("o/run.json")) && !file_exists(place("o/results.json")));
+        ck_assert_msg(!ranks(resumed_by[k], RUN " -o o --resume", -1, NULL, NULL), "%s", said);
+        ck_assert_int_ge(same_tree(place("whole"), place("o"), "killed"), 12);
+    }
+}
+END_TEST
+
+static const struct {
+    int rank, code;
+    const char *with, *says;
+} faults[] = {
+    {1, 4, "HYBRIDIZE_FAIL_MPI=400:STOP", "no word from it for 3 s"},
+    {0, 4, "HYBRIDIZE_FAIL_MPI=400", "failed on purpose"},
+    {1, 4, "HYBRIDIZE_FAIL_MPI=2", "failed on purpose"},
+    {1, 4, "HYBRIDIZE_FAIL_MPI=400", "failed on purpose"},
+    {1, 5, "HYBRIDIZE_FAIL_ALLOC=400", "rank 1 on "},
+    {0, 4, "HYBRIDIZE_FAIL_IO=90:ENOSPC", "No space left"},
+};
+
+/* One line that says which rank, where and why, the code of the failure, and an end to all of them. */
+START_TEST(failing) {
+    char who[160], host[64] = "";
+    gethostname(host, sizeof host - 1);
+    snprintf(who, sizeof who, "hybridize: error: rank %d on %s: ", faults[_i].rank, host);
+    const int rc = ranks(2, RUN " -o o --rank-timeout 3", faults[_i].rank, faults[_i].with, NULL);
+    const char *line = strstr(said, faults[_i].rank ? who : "hybridize: error: ");
+    ck_assert_msg(rc == faults[_i].code && line && strstr(line, faults[_i].says), "%s: code %d: %s", faults[_i].with,
+                  rc, said);
+    ck_assert_msg(!strstr(line + 1, "hybridize: error: "), "said twice: %s", said);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- refusals */
+
+static const struct {
+    const char *command, *instead, *says;
+} refused[] = {
+    {RUN " -o o", RUN " -o o --seed 7", "rank 1 on "},
+    {RUN " -o o", RUN " -o o --seed 7", "option 'seed' is '7' here and '42' at rank 0"},
+    {RUN " -o o", "run -m teacher/model --text text2 --config run.json -t 1 -o o", "the teacher's and the text's hash"},
+    {RUN " -o o", "align -m teacher/model --text text --config run.json -t 1 -o o", "the command and its device"},
+    {RUN " -o o --lanes 0", NULL, "lanes: got 1 for 2 ranks"},
+    {RUN " -o o --lanes 3", NULL, "lanes: got 3, expected a power of two"},
+    {RUN " -o o --lanes 16", NULL, "stage1.batch_size: got 8, expected a multiple of the 16 lanes"},
+    {RUN " -o o --ranks 4", NULL, "ranks: got 4, but 2 were started"},
+    {"eval -m teacher/model --text text", NULL, "eval: got 2 ranks, expected one"},
+};
+
+START_TEST(refusals) {
+    const int rc = ranks(2, refused[_i].command, refused[_i].instead ? 1 : -1, "X=1", refused[_i].instead);
+    ck_assert_msg(rc == 2 && strstr(said, refused[_i].says), "code %d: %s", rc, said);
+    const char *line = strstr(said, "hybridize: error: ");
+    ck_assert_msg(line && !strstr(line + 1, "hybridize: error: "), "said twice: %s", said);
+}
+END_TEST
+
+/* The program without MPI says what it lacks; make MPI=1 test has none. */
+START_TEST(without) {
+    char line[5000];
+    snprintf(line, sizeof line, "'%s' " RUN " -o o --ranks 2", plain);
+    ck_assert_int_eq(shell(line), 2);
+    ck_assert_msg((strstr(said, "built without MPI") && strstr(said, "make MPI=1")) ||
+                      strstr(said, "ranks: got 2, but 1 were started"),
+                  "%s", said);
+}
+END_TEST
+
+SUITE("ranks") {
+    const char *slash = strrchr(suite_argv[0], '/');
+    char there[1100];
+    GROUP("tree");
+    CASE(edges);
+    snprintf(there, sizeof there, "%.*s/../hybridize", slash ? (int)(slash - suite_argv[0]) : 1,
+             slash ? suite_argv[0] : ".");
+    if (!getcwd(root, sizeof root) || !realpath(there, plain)) return (void)puts("SKIP no program: ranks");
+    snprintf(program, sizeof program, "%s-mpi", plain);
+    if (access(program, X_OK) || system("mpirun --version >/dev/null 2>&1")) return (void)puts("SKIP no MPI: ranks");
+    setenv("OMP_NUM_THREADS", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    setenv("ASAN_OPTIONS", "detect_leaks=0", 0); // what MPI keeps to the end is not ours
+    if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 0);
+    GROUP("bits", .setup = begin, .teardown = tmpdir_end, .timeout = 240);
+    CASE(same_bits, .times = sizeof runs / sizeof *runs);
+    CASE(alone, .times = 2);
+    CASE(cost);
+    GROUP("faults", .setup = begin, .teardown = tmpdir_end, .timeout = 300);
+    CASE(killed);
+    CASE(failing, .times = sizeof faults / sizeof *faults);
+    GROUP("refusals", .setup = begin, .teardown = tmpdir_end, .timeout = 100);
+    CASE(refusals, .times = sizeof refused / sizeof *refused);
+    CASE(without);
+}
