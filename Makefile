@@ -33,7 +33,7 @@ CPU    = $(wildcard cpu/cpu_*.c) # one translation unit an instruction set, and 
 CMDS   = tools/main.c $(wildcard tools/cmd_*.c)
 TOOLS  = $(filter-out $(CMDS) tools/ranks_mpi.c,$(wildcard tools/*.c))
 TESTS  = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
-COVERED = $(patsubst %.c,$(B)/%.o,$(filter ref/io/% ref/text/% ref/base/file.c,$(REF))) # see tests/coverage.sh
+COVERED = $(patsubst %.c,$(B)/%.o,$(filter ref/io/% ref/text/% ref/base/json% ref/base/file.c,$(REF))) # see tests/coverage.sh
 LIBOBJ = $(REF:%.c=$(B)/%.o) $(B)/ref/ops/ref_ops32.o $(B)/ref/ops/ref_ops64.o $(CPU:%.c=$(B)/%.o)
 
 .DEFAULT_GOAL := all
@@ -115,6 +115,9 @@ $(B)/tools/main_%.o: tools/main.c
 	@mkdir -p $(@D)
 	$(call say,CC,$< ($*))
 	$(Q)$(CC) $(ALLFLAGS) -c $< -o $@
+# What arranges and prints instead of computing compiles a third faster this way, and runs as fast.
+LIGHT = $(CMDS) $(filter-out tools/opcheck% tools/compare.c,$(TOOLS)) $(filter ref/run/% ref/report/% ref/eval/%,$(REF))
+$(LIGHT:%.c=$(B)/%.o): ALLFLAGS += $(if $(filter -O2,$(OPT)),-O1)
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # coverage.sh [FILE] - which part of the branches of everything that reads or writes files the tests take, both ways: gcc's --coverage for
-# ref/io, ref/text and ref/base/file.c at -O0, the rest as always. A line a file, and the sum; with a FILE: its branches that were
+# ref/io, ref/text, ref/base/json*.c and ref/base/file.c at -O0, the rest as always. A line a file, and the sum; with a FILE: its branches that were
 # never taken, with their lines. HYBRIDIZE_EVERY=1 takes every allocation and I/O call of test_failures and not a sample.
 B=build/cov
 if [ -n "$1" ]; then
@@ -20,7 +20,7 @@ make -s B=$B NVCC= COVERAGE="-Wl,--wrap=_exit $B/exit.o" $B/hybridize $(for s in
 find $B -name '*.gcda' -delete
 export HYBRIDIZE_SLOW=1 CK_TIMEOUT_MULTIPLIER=20
 for s in $suites; do $B/tests/test_$s >$B/test_$s.log 2>&1 || echo "test_$s failed: $B/test_$s.log" >&2; done
-for f in ref/io/*.c ref/text/*.c ref/base/file.c; do
+for f in ref/io/*.c ref/text/*.c ref/base/json*.c ref/base/file.c; do
     gcov -b -n -o "$B/${f%.c}.o" "$f" 2>/dev/null | grep -A4 "^File '$f'" || echo "File '$f'"
 done | awk -F"[':% ]+" '
 /^File/ { file = $2 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/mem.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "text/split.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"

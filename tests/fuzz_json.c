@@ -1,7 +1,7 @@
 /* fuzz_json.c - any bytes as JSON: no crash, no leak; what is accepted is a fixed point of parse and write;
  * walking over an object's members finds what the tree has. */
 #include "base/mem.h"
-#include "io/json.h"
+#include "base/json.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -11,9 +11,18 @@ complain() { # complain TEXT: reads grep's findings from stdin. Runs in a pipe's
 }
 # One direction of dependency: tools -> ref, cpu -> ref headers, cuda -> ref headers, tests -> all.
 grep -rnE '#include "' ref --include=*.c --include=*.h | grep -vE '#include "(base|io|text|ops|model|method|selectors|run|eval|report)/' | complain "ref/ includes something outside ref/"
-grep -rnE '#include "(method|eval|model|text)/' ref/base ref/io/json.* ref/io/safetensors.* ref/ops ref/text 2>/dev/null | grep -v 'include "text/' | complain "a lower room of ref/ includes a higher one"
+grep -rnE '#include "(method|eval|model|text)/' ref/base ref/io/safetensors.* ref/ops ref/text 2>/dev/null | grep -v 'include "text/' | complain "a lower room of ref/ includes a higher one"
 grep -rnE '#include "(tools|tests|cuda)/' cpu --include=*.c --include=*.h | complain "cpu/ includes something other than ref and cpu"
 grep -rnE '#include "(tools|tests|cpu)/' cuda 2>/dev/null | complain "cuda/ includes something other than ref and cuda"
+# No two rooms of ref/ need each other, by whatever way round.
+grep -rnoE '#include "(base|io|text|ops|model|method|selectors|run|eval|report)/' ref --include=*.c --include=*.h | awk -F'[/:"]' '
+    $2 != $(NF - 1) { need[$2, $(NF - 1)] = 1; room[$2]; room[$(NF - 1)] }
+    END {
+        for (k in room) for (i in room) for (j in room) if (need[i, k] && need[k, j]) need[i, j] = 1
+        for (i in room) if (need[i, i]) print "ref/" i
+    }' | complain "a room that, by way of others, includes itself"
+# Words of our own for what the field has a name for (left: ours, right: the name).
+grep -rnwE 'model_hold|let_go|Backend\.hold|Backend\.room|again_place|lean|Whose|score_without|drills|spoil|Border|MixerCall \*k' ref cpu tools --include=*.c --include=*.h | complain "prepack, invalidate, free_memory, place_recomputed, recomputes, source, ablated, diagnostic tasks, inject_error, staging buffer, call"
 # ref/ is plain C: no SIMD, no threads but a worker's heartbeat, no operating system outside base/.
 grep -rnE '#pragma|<omp.h>|<pthread|<immintrin|__builtin_ia32' ref | grep -v '^ref/base/worker.c:' | complain "ref/ uses threads, SIMD or pragmas"
 grep -rnE '#include <(unistd|fcntl|dirent|signal|sys/[a-z]+)\.h>' ref | grep -v '^ref/base/' | complain "a system call outside ref/base"

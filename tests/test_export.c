@@ -7,7 +7,7 @@
 #include "io/export.h"
 #include "io/gguf.h"
 #include "io/gguf_model.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "model/mixer.h"
 #include "tests/suite.h"
 #include "tests/tiny.h"

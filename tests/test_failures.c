@@ -7,7 +7,7 @@
  * HYBRIDIZE_ONLY=export those of one command (what its name begins with). */
 #include "base/mem.h"
 #include "io/gguf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "io/safetensors.h"
 #include "text/dataset.h"
 #include "tests/suite.h"

@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "io/gguf_model.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "tests/suite.h"
 #include "tests/gguf_make.h"
 #include "tests/tmpdir.h"

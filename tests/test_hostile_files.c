@@ -4,7 +4,7 @@
  * the file's name, 2 seconds, twice the file and 64 MB. */
 #include "base/mem.h"
 #include "io/gguf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "io/safetensors.h"
 #include "run/checkpoint.h"
 #include "text/dataset.h"

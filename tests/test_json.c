@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/text_buf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "tests/suite.h"
 #include "tests/tmpdir.h"
 #include <float.h>

@@ -1087,8 +1087,8 @@ START_TEST(mixture) {
     must(batch_open(&mixed, 8, 16, &e), &e);
     TextStream s = t.text;
     s.mix = 0.25;
-    s.recall = &game;
-    ck_assert_int_eq(batch_recall_rows(&s, 8), 2);
+    s.mixed = recall_mixed;
+    s.mixed_ctx = &game;
     for (int heldout = 0; heldout < 2; heldout++) {
         must(batch_text(&plain, &t.text, heldout, 3, &e), &e);
         must(batch_text(&mixed, &s, heldout, 3, &e), &e);

@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "base/text_buf.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"

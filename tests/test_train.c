@@ -5,7 +5,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "io/json.h"
+#include "base/json.h"
 #include "method/align.h"
 #include "method/distill.h"
 #include "method/heldout.h"

@@ -3,7 +3,7 @@
 #include "base/what_is.h"
 #include "io/gguf_model.h"
 #include "io/hf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "tests/gguf_make.h"
 #include "tests/suite.h"
 #include "tests/tmpdir.h"

@@ -4,7 +4,7 @@
 #include "eval/perplexity.h"
 #include "eval/recall.h"
 #include "io/hf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "run/pretrain.h"
 #include "text/corpus.h"
 #include "tools/cmd_eval.h"

@@ -8,7 +8,7 @@
 #include "eval/recall.h"
 #include "eval/ruler.h"
 #include "eval/score.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "run/pretrain.h"
 #include "tools/cmd_eval.h"
 #include <string.h>

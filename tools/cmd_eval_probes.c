@@ -3,7 +3,7 @@
 #include "eval/mqar.h"
 #include "eval/recall.h"
 #include "io/hf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "run/pretrain.h"
 #include "tools/cmd_eval.h"
 #include <math.h>

@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "base/what_is.h"
 #include "io/hf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "io/strict.h"
 #include "run/checkpoint.h"
 #include "selectors/selectors.h"

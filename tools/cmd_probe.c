@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "report/svg.h"
 #include "eval/recall.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "run/pipeline.h"
 #include "report/probe.h"
 #include "tools/session.h"

@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/hf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "run/pipeline.h"
 #include "report/report.h"
 #include "tools/run_dir.h"
@@ -114,6 +114,7 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     TRY(pipeline_check(o, e));
     TRY(pieces_parse(c->options[1], &hooks.piece, &hooks.pieces, e));
     TRY(text_there(o->text, o->text_field, o->document_separator, e));
+    const int there = file_exists(c->common.output);
     HfModel h; // what cannot be begun leaves no directory behind
     TRY(hf_open(&h, o->teacher, e));
     const int rows = h.config.VOC;
@@ -121,24 +122,23 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     TRY(hf_range_check(o->teacher, o->save_dtype ? types[o->save_dtype] : h.config.dtype, e));
     session_note_unread(c, o->teacher);
     hf_close(&h);
-    Tokenizer *t;
-    TRY(session_tokenizer(&t, o->teacher, e));
-    const int fits = tokenizer_rows(t, rows, o->teacher, e);
-    tokenizer_close(t);
-    TRY(fits);
-    TRY(cli_backend(c, &be, e));
-    int rc = OK;
-    if (ranks_first(c->ranks)) rc = run_dir_open(c, "run.json", end == PIPELINE_SCORE || end == PIPELINE_SELECT, e);
+    TRY(session_tokenizer(&hooks.tokenizer, o->teacher, e));
+    int rc = tokenizer_rows(hooks.tokenizer, rows, o->teacher, e);
+    if (!rc) rc = cli_backend(c, &be, e);
+    if (!rc && ranks_first(c->ranks))
+        rc = run_dir_open(c, "run.json", end == PIPELINE_SCORE || end == PIPELINE_SELECT, e);
     rc = ranks_outcome(c->ranks, rc, e);
     if (!rc) rc = mem_alloc(&result, sizeof(PipelineResult), "results", e);
     if (!rc) rc = pipeline_run(o, c->common.output, be, &hooks, end, result, e);
     const int first = ranks_first(c->ranks);
     if (!rc && first && end == PIPELINE_ALL && !((PipelineResult *)result)->finished_before)
         rc = report_write(c->common.output, e);
+    if (rc && first && !there) file_remove_empty(c->common.output);
     if (rc == ERR_SIGINT || rc == ERR_SIGTERM) err_hint(e, "go on with the same command and --resume");
     if (!rc && first) rc = print(c, end, result, e);
     mem_free(result);
     backend_close(be);
+    tokenizer_close(hooks.tokenizer);
     return rc;
 }
 

@@ -1,7 +1,7 @@
 /* cmd_tokenize.c - text to token ids and back. */
 #include "base/mem.h"
 #include "base/text_buf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "text/corpus.h"
 #include "tools/session.h"
 #include <stddef.h>

@@ -12,7 +12,7 @@ enum { META = 2 * (2 * MAX_TENSORS + 6) + 1 };
 static const DType types[] = {DT_F64, DT_F32, DT_BF16};
 static const char *const type_names[] = {"float64", "float32", "bfloat16"};
 
-int gradcheck_type(const char *name, DType *type, Err *e) {
+static int gradcheck_type(const char *name, DType *type, Err *e) {
     for (int i = 0; i < 3; i++)
         if (!strcmp(name, type_names[i]) || !strcmp(name, dtype_name(types[i]))) return *type = types[i], OK;
     return err_set(e, ERR_USAGE, "dtype: got \"%s\", expected float64, float32 or bfloat16", name);

@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "base/what_is.h"
 #include "io/hf.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "io/strict.h"
 #include "text/corpus.h"
 #include "text/dataset.h"

@@ -1,4 +1,5 @@
 /* file.c - files: map, list, write atomically, remove. See file.h. */
+#include "base/hash.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include <dirent.h>
@@ -11,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static int read_only;
@@ -254,6 +256,10 @@ static int remove_level(const char *path, int depth, Err *e) {
     return rc;
 }
 
+void file_remove_empty(const char *dir) {
+    if (!read_only) rmdir(dir);
+}
+
 int file_remove_tree(const char *path, Err *e) { return read_only ? OK : remove_level(path, 0, e); }
 
 int file_remove(const char *path, Err *e) {
@@ -329,11 +335,22 @@ static int sync_fully(int fd) {
     }
 }
 
+/* A number that no other writer has, on this machine or another that sees the directory. */
+static unsigned long long temp_number(void) {
+    char host[65] = "";
+    struct timespec now = {0, 0};
+    const long pid = (long)getpid();
+    if (gethostname(host, sizeof host - 1)) host[0] = 0;
+    clock_gettime(CLOCK_REALTIME, &now);
+    const uint64_t h = hash_bytes(hash_bytes(1, host, strlen(host)), &pid, sizeof pid);
+    return (unsigned long long)hash_bytes(h, &now, sizeof now);
+}
+
 int file_create(FileWriter *w, const char *path, Err *e) {
     memset(w, 0, sizeof *w);
     w->fd = -1;
     TRY(path_copy(w->path, sizeof w->path, path, e));
-    snprintf(w->tmp, sizeof w->tmp, "%s.tmp-%ld", path, (long)getpid());
+    snprintf(w->tmp, sizeof w->tmp, "%s.tmp-%llu", path, temp_number());
     void *buf;
     TRY(mem_alloc(&buf, BUFFER, "write buffer", e));
     w->buf = buf;

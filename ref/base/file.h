@@ -29,6 +29,7 @@ int file_streams(const char *path);        /* 1: there, but neither: a pipe, a s
 int file_mkdirs(const char *path, Err *e); /* like mkdir -p */
 /* rm -r of a directory we own (at most 16 deep): links in it are removed, not followed; nothing there is fine too. */
 int file_remove_tree(const char *path, Err *e);
+void file_remove_empty(const char *dir);       /* if nothing is in it */
 int file_remove(const char *path, Err *e);     /* one file; nothing there is fine too */
 int file_remove_dir(const char *path, Err *e); /* an empty directory; nothing there is fine too */
 /* Removes what crashed writers left in dir and below (16 deep, links not followed): regular files named "*.tmp-DIGITS".

@@ -3,7 +3,7 @@
 #define HYB_QUESTION_PARTS_H
 #include "base/file.h"
 #include "eval/questions.h"
-#include "io/json.h"
+#include "base/json.h"
 
 /* One row of a file; appends what it becomes. Errors carry file and line (j->file). */
 typedef int (*QuestionRow)(const Json *j, JsonRef row, EvalSet *out, Err *e);

@@ -200,3 +200,27 @@ int recall_run(const Recall *r, Model *m, RecallForward forward, void *ctx, doub
     if (mean) *mean = sum;
     return OK;
 }
+
+int recall_mixed(const void *ctx, uint64_t seed, uint64_t index, int first, int rows, int T, int *ids, int *target,
+                 Err *e) {
+    enum { MIX_SEED = 0x6d6978 };
+    int fit[RECALL_MAX_N], n_fit = 0;
+    const Recall *g = ctx;
+    void *mem;
+    for (int i = 0; i < g->n_n; i++)
+        if (2 * g->n[i] + 2 <= T) fit[n_fit++] = g->n[i];
+    if (!n_fit)
+        return err_set(e, ERR_USAGE, "mixture: no number of recall pairs fits %d tokens (recall_keys, recall_n)", T);
+    TRY(mem_alloc(&mem, 2 * (size_t)g->spec.n_key * sizeof(int) + (size_t)T * sizeof(float), "recall rows", e));
+    int *scratch = mem;
+    float *weight = (float *)(scratch + 2 * g->spec.n_key);
+    for (int row = 0; row < rows; row++) {
+        const size_t at = (size_t)row * T;
+        Rng r;
+        rng_seed3(&r, seed ^ MIX_SEED, index, (uint64_t)(first + row));
+        const int n = fit[rng_below(&r, (uint64_t)n_fit)];
+        recall_row(&g->spec, &r, n, T, ids + at, target + at, weight, scratch);
+    }
+    mem_free(mem);
+    return OK;
+}

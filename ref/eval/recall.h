@@ -49,4 +49,9 @@ typedef void (*RecallForward)(void *ctx, const Model *m, Pass *p);
 /* accuracy (n_n): fraction of asked values that are the argmax. mean (may be NULL): over all n. */
 int recall_run(const Recall *r, Model *m, RecallForward forward, void *ctx, double *accuracy, double *mean, Err *e);
 
+/* Rows for TextStream.mixed (method/batch.h), ctx a Recall: pairs drawn from its numbers that leave room for a query.
+ * */
+int recall_mixed(const void *ctx, uint64_t seed, uint64_t index, int first, int rows, int T, int *ids, int *target,
+                 Err *e);
+
 #endif

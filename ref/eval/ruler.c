@@ -107,7 +107,6 @@ int ruler_find(const char *name) {
     return -1;
 }
 int ruler_max_new(int task) { return tasks[task].max_new; }
-int ruler_any(int task) { return tasks[task].draw == qa_draw; }
 
 /* ---- fitting ---- */
 

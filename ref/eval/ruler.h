@@ -55,7 +55,6 @@ void ruler_seed(Ruler *r, uint64_t seed); /* random.seed and numpy.random.seed *
 const char *ruler_name(int task); /* 0 .. RULER_TASKS-1 in the order of the group; NULL outside */
 int ruler_find(const char *name); /* also vt, cwe, fwe, qa_1, qa_2; -1 if none */
 int ruler_max_new(int task);      /* tokens to generate */
-int ruler_any(int task);          /* 1: question answering, scored by string_match_part */
 /* Appends `samples` questions of at most L tokens: context = input + delimiter + prefix, text = answers. */
 int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e);
 /* For heat maps: a needle task (the first eight) with its needles at one place, 0 to 1, the length filled to the last

@@ -2,7 +2,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/ruler_parts.h"
-#include "io/json.h"
+#include "base/json.h"
 #include <stdlib.h>
 #include <string.h>
 

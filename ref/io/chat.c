@@ -2,7 +2,7 @@
 #include "io/chat.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "io/json.h"
+#include "base/json.h"
 #include <stdio.h>
 #include <string.h>
 

@@ -7,7 +7,7 @@
  * with one token and a document with another. */
 #ifndef HYB_ENDS_H
 #define HYB_ENDS_H
-#include "io/json.h"
+#include "base/json.h"
 #include "model/config.h"
 #include "text/tokenizer.h"
 

@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "io/gguf_model.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
 #include <stdlib.h>

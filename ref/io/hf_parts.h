@@ -2,7 +2,7 @@
 #ifndef HYB_HF_PARTS_H
 #define HYB_HF_PARTS_H
 #include "io/hf.h"
-#include "io/json.h"
+#include "base/json.h"
 
 /* config.json -> Config without the final config_check; *fla = the names in the weight files are fla's,
  * not transformers'. */

@@ -9,7 +9,7 @@
 #define HYB_JSONL_H
 #include <stdint.h>
 #include "base/err.h"
-#include "io/json.h"
+#include "base/json.h"
 
 typedef struct Log Log;
 /* append = 0 starts an empty file (atomically replacing an old one); append = 1 continues one, without a torn

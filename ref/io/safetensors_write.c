@@ -3,7 +3,7 @@
 #include "io/safetensors.h"
 #include "base/mem.h"
 #include "base/utf8.h"
-#include "io/json.h"
+#include "base/json.h"
 #include <stdlib.h>
 #include <string.h>
 

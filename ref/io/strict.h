@@ -5,7 +5,7 @@
 #ifndef HYB_STRICT_H
 #define HYB_STRICT_H
 #include "io/gguf.h"
-#include "io/json.h"
+#include "base/json.h"
 
 /* ERR_INPUT for a member of config.json that changes what is computed ("is_causal": false, a cap or a scale of logits)
  * and is not at its neutral value. */

@@ -38,36 +38,14 @@ void batch_close(Batch *b) {
     memset(b, 0, sizeof *b);
 }
 
-int batch_recall_rows(const TextStream *s, int B) {
-    const int n = (int)(B * s->mix + 0.5);
-    return n > B ? B : n;
-}
-
-/* Recall sequences over the last rows: pairs drawn from the probe's numbers that leave room for a query. */
-static int batch_recall(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e) {
-    enum { MIX_SEED = 0x6d6978 };
-    int fit[RECALL_MAX_N], n_fit = 0;
-    const Recall *g = s->recall;
-    const int rows = batch_recall_rows(s, b->B);
-    void *mem;
+/* The last floor(B mix + 1/2) rows from elsewhere. */
+static int batch_mix(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e) {
+    const int most = (int)(b->B * s->mix + 0.5), rows = most > b->B ? b->B : most;
+    const size_t at = (size_t)(b->B - rows) * b->T;
     if (!rows) return OK;
-    for (int i = 0; g && i < g->n_n; i++)
-        if (2 * g->n[i] + 2 <= b->T) fit[n_fit++] = g->n[i];
-    if (!n_fit)
-        return err_set(e, ERR_USAGE, "mixture: no number of recall pairs fits %d tokens (recall_keys, recall_n)", b->T);
-    TRY(mem_alloc(&mem, 2 * (size_t)g->spec.n_key * sizeof(int) + (size_t)b->T * sizeof(float), "recall rows", e));
-    int *scratch = mem;
-    float *weight = (float *)(scratch + 2 * g->spec.n_key);
-    for (int row = b->B - rows; row < b->B; row++) {
-        const size_t at = (size_t)row * b->T;
-        Rng r;
-        rng_seed3(&r, (side == HELDOUT ? 0 : s->seed) ^ MIX_SEED, index * 2 + (side == HELDOUT), (uint64_t)row);
-        const int n = fit[rng_below(&r, (uint64_t)n_fit)];
-        recall_row(&g->spec, &r, n, b->T, b->ids + at, b->target + at, weight, scratch);
-        memset(b->start + at, 0, (size_t)b->T * sizeof *b->start);
-    }
-    mem_free(mem);
-    return OK;
+    memset(b->start + at, 0, (size_t)rows * b->T * sizeof *b->start);
+    return s->mixed(s->mixed_ctx, side == HELDOUT ? 0 : s->seed, index * 2 + (side == HELDOUT), b->B - rows, rows, b->T,
+                    b->ids + at, b->target + at, e);
 }
 
 static int batch_make(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e) {
@@ -76,7 +54,7 @@ static int batch_make(Batch *b, const TextStream *s, Side side, uint64_t index, 
     TRY(stream_split(&split, s, b->T, side, e));
     dataset_batch(s->d, &split, side == HELDOUT ? HELDOUT_SEED : s->seed, index, b->B, b->T, b->ids, b->target,
                   b->start);
-    return batch_recall(b, s, side, index, e);
+    return batch_mix(b, s, side, index, e);
 }
 
 int batch_text(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e) {

@@ -1,8 +1,7 @@
-/* batch.h - what a step reads: rows of text and rows of the recall game, as a pure function of (seed, index).
+/* batch.h - what a step reads: rows of text, and of what may be mixed into it, as a pure function of (seed, index).
  * Nothing to save. */
 #ifndef HYB_BATCH_H
 #define HYB_BATCH_H
-#include "eval/recall.h"
 #include "text/dataset.h"
 
 /* The text of a run. The last `heldout` part of the tokens is never trained on; the cut is one token position for every
@@ -13,9 +12,12 @@ typedef struct {
     double heldout; /* fraction of the tokens, e.g. 0.05 */
     /* 1: attention and states begin anew at each document (clean); 0: they run on (official) */
     int boundaries;
-    /* share of rows that are sequences of the recall game instead of text (score_mix), 0: none */
+    /* share of rows that are not text (score_mix), 0: none: the last floor(B mix + 1/2) of a batch of B */
     double mix;
-    const Recall *recall; /* its alphabet and numbers of pairs, for mix > 0 */
+    /* fills ids and target (rows,T) of rows first, first+1, ... as a pure function of (seed, index, row) */
+    int (*mixed)(const void *ctx, uint64_t seed, uint64_t index, int first, int rows, int T, int *ids, int *target,
+                 Err *e);
+    const void *mixed_ctx;
 } TextStream;
 
 typedef enum { TRAINING, HELDOUT } Side; /* of the cut */
@@ -35,8 +37,6 @@ typedef struct {
 } Batch;
 int batch_open(Batch *b, int B, int T, Err *e);
 void batch_close(Batch *b); /* fine on a zeroed Batch */
-/* Rows of a batch of B that are recall sequences: the last floor(B mix + 1/2). */
-int batch_recall_rows(const TextStream *s, int B);
 /* Batch number `index` of the stream. With a mixture, text rows are those of the unmixed batch, the last ones
  * replaced. Held-out batches use a seed of their own kind: the same for every model that is compared. */
 int batch_text(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e);

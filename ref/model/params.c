@@ -63,19 +63,3 @@ size_t params_count(const Config *c) {
     params_walk(c, NULL, count_visit, &n);
     return n;
 }
-
-typedef struct {
-    const Backend *be;
-    size_t bytes;
-} Bytes;
-static int bytes_visit(void *ctx, const ParamInfo *info, Param *slot) {
-    Bytes *b = ctx;
-    (void)slot;
-    b->bytes += (info->n * (info->wide ? b->be->wide_size : b->be->real_size) + 63) / 64 * 64;
-    return OK;
-}
-size_t params_bytes(const Config *c, const Backend *be) {
-    Bytes b = {be, 0};
-    params_walk(c, NULL, bytes_visit, &b);
-    return b.bytes;
-}

@@ -88,7 +88,6 @@ typedef struct {
 /* shape by rank: 1 (n0), 2 (n0,n1), 3 (n0,1,n1); info brings init, copy, ...; the rest is filled in here. */
 int walk_param(const Walk *w, Param *slot, const char *suffix, int rank, size_t n0, size_t n1, ParamInfo info);
 
-size_t params_count(const Config *c);                    /* number of scalars */
-size_t params_bytes(const Config *c, const Backend *be); /* of the weights, each padded to 64 bytes */
+size_t params_count(const Config *c); /* number of scalars */
 
 #endif

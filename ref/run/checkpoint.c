@@ -2,7 +2,7 @@
 #include "run/checkpoint.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "io/safetensors.h"
 #include <math.h>
 #include <stdio.h>
@@ -528,18 +528,6 @@ int checkpoint_load(const char *dir, Optim *o, CheckpointState *s, int *found, W
     for (int file = 0; file < 2; file++) TRY(file_load(path, o, file, e));
     o->step = got.updates;
     *s = got;
-    *found = 1;
-    return OK;
-}
-
-int checkpoint_weights(const char *dir, Model *m, int *found, Warn warn, void *ctx, Err *e) {
-    char path[1200];
-    CheckpointState s = {0};
-    Optim o = {.m = m};
-    *found = 0;
-    TRY(checkpoint_pick(dir, 0, path, sizeof path, &s, 0, warn, ctx, e));
-    if (!path[0]) return OK;
-    TRY(file_load(path, &o, 0, e));
     *found = 1;
     return OK;
 }

@@ -35,8 +35,6 @@ int checkpoint_save(const char *dir, const Optim *o, const CheckpointState *s, i
  * *found = 0 and nothing changed when there is none. Removes what crashed writers left. ERR_USAGE:
  * made by another stage, by other options, or for another model. */
 int checkpoint_load(const char *dir, Optim *o, CheckpointState *s, int *found, Warn warn, void *ctx, Err *e);
-/* Only the weights of the newest good checkpoint, into any model with these parameters (a finished stage's result). */
-int checkpoint_weights(const char *dir, Model *m, int *found, Warn warn, void *ctx, Err *e);
 /* One checkpoint directory is whole: state.json is what was written, sizes and CRCs of the others agree.
  * *s without `extra`. */
 int checkpoint_verify(const char *path, CheckpointState *s, Err *e);

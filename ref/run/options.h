@@ -4,7 +4,7 @@
 #ifndef HYB_OPTIONS_H
 #define HYB_OPTIONS_H
 #include <stddef.h>
-#include "io/json.h"
+#include "base/json.h"
 
 typedef enum {
     OPT_INT,    /* int in [lo, hi] */

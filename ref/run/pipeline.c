@@ -121,7 +121,8 @@ static int data_shard(Pipeline *p, char *path, size_t cap, Err *e) {
 
 static int data_open(Pipeline *p, Err *e) {
     char path[1200];
-    TRY(tokenizer_open(&p->tokenizer, p->o->teacher, e));
+    p->tokenizer = p->h->tokenizer;
+    if (!p->tokenizer) TRY(tokenizer_open(&p->tokenizer, p->o->teacher, e));
     TRY(tokenizer_rows(p->tokenizer, p->teacher.c.VOC, p->o->teacher, e));
     TRY(data_shard(p, path, sizeof path, e));
     TRY(dataset_open_ranks(&p->data, path, p->be->ranks, e));
@@ -158,7 +159,8 @@ static int probes_open(Pipeline *p, Err *e) {
     mem_free(values);
     if (rc || o->score_mix <= 0) return rc;
     p->scoring.mix = o->score_mix;
-    p->scoring.recall = &p->recall;
+    p->scoring.mixed = recall_mixed;
+    p->scoring.mixed_ctx = &p->recall;
     return heldout_open(&p->judge, &p->teacher, &p->scoring, p->heldout.B, T, p->heldout.batches,
                         (size_t)o->cache_mb << 19, e);
 }
@@ -166,11 +168,11 @@ static int probes_open(Pipeline *p, Err *e) {
 Heldout *pipeline_judge(Pipeline *p) { return p->judge.B ? &p->judge : &p->heldout; }
 
 /* K from memory_budget_mb, if it is given. */
-static int budget_k(Pipeline *p, Err *e) {
+static int budget_k(Pipeline *p, const Config *teacher, Err *e) {
     const PipelineOptions *o = p->o;
     if (o->memory_budget_mb <= 0) return OK;
-    const double soft = (double)budget_softmax_bytes(&p->teacher.c, p->be, (long)o->memory_context);
-    const double lin = (double)budget_linear_bytes(&p->teacher.c, p->be);
+    const double soft = (double)budget_softmax_bytes(teacher, p->be, (long)o->memory_context);
+    const double lin = (double)budget_linear_bytes(teacher, p->be);
     p->r->K = budget_count(soft, lin, p->r->L, o->memory_budget_mb * 1048576);
     if (p->r->K < 0)
         return err_set(e, ERR_USAGE, "memory_budget_mb: got %g, %d layers need at least %g at %lld tokens",
@@ -218,6 +220,36 @@ static int pipeline_fits(Pipeline *p, Err *e) {
     return OK;
 }
 
+/* Each stage that certainly runs has at least one window of training text. */
+static int stages_fit_text(const Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    const TextStream *text = &p->m.text;
+    Split split;
+    if (!o->student_init_ckpt[0]) TRY(stream_split(&split, text, o->stage1.train_seq_len, TRAINING, e));
+    if (p->end != PIPELINE_ALL) return OK;
+    TRY(stream_split(&split, text, o->stage2.train_seq_len, TRAINING, e));
+    if (!o->stage3.steps && !o->stage3.target_tokens) return OK;
+    return stream_split(&split, text, o->stage3.train_seq_len, TRAINING, e);
+}
+
+/* What the teacher and the device refuse, before anything is written. */
+static int inputs_check(Pipeline *p, Err *e) {
+    const PipelineOptions *o = p->o;
+    const StageOptions *const stage[] = {&o->stage1, &o->score, &o->stage2, &o->stage3};
+    Config teacher;
+    TRY(hf_config(&teacher, o->teacher, e));
+    for (int l = 0; l < teacher.L; l++)
+        if (teacher.mixer[l])
+            return err_set(e, ERR_INPUT, "%s: layer %d is linear; a teacher has softmax attention everywhere",
+                           o->teacher, l);
+    p->r->L = teacher.L;
+    p->r->K = o->k >= 0 ? o->k : select_count(p->r->L, o->softmax_ratio);
+    TRY(budget_k(p, &teacher, e));
+    TRY(pipeline_check_layers(o, p->r->L, p->r->K, e));
+    for (size_t i = 0; i < sizeof stage / sizeof *stage; i++) TRY(optim_check(&stage[i]->optim, p->be, e));
+    return OK;
+}
+
 /* run.json, by rank 0; the others must have the same files before them. */
 static int inputs_known(Pipeline *p, Err *e) {
     char who[128];
@@ -231,20 +263,14 @@ static int inputs_known(Pipeline *p, Err *e) {
 }
 
 static int inputs_open(Pipeline *p, Err *e) {
+    TRY(inputs_check(p, e));
     TRY(inputs_known(p, e));
     TRY(memo_open(p, e));
     TRY(pipeline_fits(p, e));
     TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, p->o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
-    for (int l = 0; l < p->teacher.c.L; l++)
-        if (p->teacher.c.mixer[l])
-            return err_set(e, ERR_INPUT, "%s: layer %d is linear; a teacher has softmax attention everywhere",
-                           p->o->teacher, l);
-    p->r->L = p->teacher.c.L;
-    p->r->K = p->o->k >= 0 ? p->o->k : select_count(p->r->L, p->o->softmax_ratio);
-    TRY(budget_k(p, e));
-    if (p->r->K > p->r->L) return err_set(e, ERR_USAGE, "k: got %d, the teacher has %d layers", p->r->K, p->r->L);
     TRY(data_open(p, e));
     TRY(probes_open(p, e));
+    TRY(stages_fit_text(p, e));
     p->r->n_n = p->recall.n_n;
     memcpy(p->r->recall_n, p->recall.n, sizeof p->r->recall_n);
     return OK;
@@ -257,7 +283,7 @@ static void pipeline_close(Pipeline *p) {
     model_close(&p->m.stage1_student);
     model_close(&p->teacher);
     dataset_close(&p->data);
-    tokenizer_close(p->tokenizer);
+    if (p->tokenizer != p->h->tokenizer) tokenizer_close(p->tokenizer);
     mem_free(p->m.score);
     mem_free(p->rows);
     for (int i = 0; i < p->rankings; i++) mem_free(p->ranking[i].order);
@@ -405,8 +431,23 @@ static int method_open(Pipeline *p, Err *e) {
     return OK;
 }
 
+/* A run that its text or its probes refuse leaves nothing of what it began here. */
+static void inputs_withdraw(const Pipeline *p) {
+    char path[1200];
+    if (!pipeline_path(p, path, sizeof path, "run.json", NULL, NULL)) file_remove(path, NULL);
+    if (!pipeline_path(p, path, sizeof path, "data", NULL, NULL)) file_remove_tree(path, NULL);
+    if (!pipeline_path(p, path, sizeof path, "checkpoints", NULL, NULL)) file_remove_tree(path, NULL);
+}
+
 static int pipeline_all(Pipeline *p, Err *e) {
-    TRY(inputs_open(p, e));
+    char path[1200];
+    TRY(pipeline_path(p, path, sizeof path, "run.json", NULL, e));
+    const int begun = file_exists(path);
+    const int rc = inputs_open(p, e);
+    if ((rc == ERR_USAGE || rc == ERR_INPUT) && !begun && ranks_first(p->be->ranks) &&
+        !worker_others(p->memo.worker, path, sizeof path))
+        inputs_withdraw(p);
+    TRY(rc);
     TRY(pipeline_stopped(p, e));
     TRY(method_open(p, e));
     pipeline_key(p, AFFECTS_DATA | AFFECTS_STAGE1, NULL);

@@ -141,6 +141,7 @@ typedef struct {
     void *ctx;
     int allow_config_change; /* 1: other options than run.json's are taken over instead of refused */
     const char *version;     /* for run.json */
+    Tokenizer *tokenizer;    /* the teacher's, if it is open already; stays open. NULL: opened and closed */
     int piece, pieces;       /* PIPELINE_SCORE: only layers and sets of number piece (mod pieces); pieces 0: all */
 } PipelineHooks;
 

@@ -63,6 +63,8 @@ typedef struct {
 } Choice;
 /* 1 if the comma list has the name. */
 int pipeline_names(const char *list, const char *name);
+/* ERR_USAGE where K or a list of the options names layers that a teacher of L layers does not have. */
+int pipeline_check_layers(const PipelineOptions *o, int L, int K, Err *e);
 /* GA-S2's rows of all layers, if any selector wants them. */
 int pipeline_scores(Pipeline *p, Err *e);
 /* The layers of one selector, keep (L). Rows are made for the run's own K, whatever c->K. */

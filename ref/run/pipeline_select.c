@@ -175,16 +175,16 @@ static SelectInput select_input(Pipeline *p, const Choice *c, const SchedulerOpt
 }
 
 /* layer_costs as numbers: soft, lin (L). */
-static int costs_parse(const Pipeline *p, double *soft, double *lin, Err *e) {
-    const char *s = p->o->layer_costs;
+static int costs_parse(const PipelineOptions *o, int L, double *soft, double *lin, Err *e) {
+    const char *s = o->layer_costs;
     int n = 0, used;
-    for (; *s && n < p->r->L; n++, s += used + (s[used] == ','))
+    for (; *s && n < L; n++, s += used + (s[used] == ','))
         if (sscanf(s, "%lf:%lf%n", &soft[n], &lin[n], &used) != 2 || (s[used] && s[used] != ',') ||
             !(soft[n] >= 0 && lin[n] >= 0))
             return err_set(e, ERR_USAGE,
                            "layer_costs: got '%.40s', expected two numbers >= 0 with a colon between them", s);
-    if (*s || (n != 1 && n != p->r->L)) return err_set(e, ERR_USAGE, "layer_costs: expected 1 or %d pairs", p->r->L);
-    for (; n < p->r->L; n++) soft[n] = soft[0], lin[n] = lin[0];
+    if (*s || (n != 1 && n != L)) return err_set(e, ERR_USAGE, "layer_costs: expected 1 or %d pairs", L);
+    for (; n < L; n++) soft[n] = soft[0], lin[n] = lin[0];
     return OK;
 }
 
@@ -199,11 +199,24 @@ static int select_limits(const Pipeline *p, SelectInput *in, const char *name, i
         in->K = in->n_list;
     }
     if (o->cost_budget <= 0) return OK;
-    TRY(costs_parse(p, soft, lin, e));
+    TRY(costs_parse(o, p->r->L, soft, lin, e));
     in->soft = soft;
     in->lin = lin;
     in->budget = o->cost_budget;
     return OK;
+}
+
+int pipeline_check_layers(const PipelineOptions *o, int L, int K, Err *e) {
+    int list[MAX_LAYERS], keep[MAX_LAYERS], n = 0;
+    double soft[MAX_LAYERS], lin[MAX_LAYERS];
+    if (K > L) return err_set(e, ERR_USAGE, "k: got %d, the teacher has %d layers", K, L);
+    TRY(list_parse(o->curve_k, list, MAX_LAYERS, &n, 0, L, "curve_k", e));
+    TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &n, 0, L - 1, "keep_full_attention_layers", e));
+    TRY(select_check_list(list, n, L, n, "keep_full_attention_layers", e));
+    if (o->cost_budget > 0) TRY(costs_parse(o, L, soft, lin, e));
+    if (strcmp(o->selector, "uniform_stride") && !pipeline_names(o->students, "uniform_stride")) return OK;
+    const SelectInput in = {.L = L, .K = K, .own = o->own};
+    return select_layers(selector_find("uniform_stride"), &in, keep, e);
 }
 
 static int scores_equal(const LayerScore *s, int L) {
@@ -254,7 +267,7 @@ static void budget_line(TextBuf *b, const int *set, const int *keep, const doubl
 static int budget_costs(const Pipeline *p, TextBuf *b, const int *keep, const double *value, Err *e) {
     double soft[MAX_LAYERS], lin[MAX_LAYERS], least = 0, most = 0;
     const int L = p->r->L;
-    TRY(costs_parse(p, soft, lin, e));
+    TRY(costs_parse(p->o, p->r->L, soft, lin, e));
     for (int l = 0; l < L; l++) least += fmin(soft[l], lin[l]), most += fmax(soft[l], lin[l]);
     for (int i = 0; i <= 2 * L; i++) {
         int set[MAX_LAYERS];

@@ -1,7 +1,7 @@
 /* record.h - a struct described by a table of fields (method/memo.h) as members of a JSON object, and back. */
 #ifndef HYB_RECORD_H
 #define HYB_RECORD_H
-#include "io/json.h"
+#include "base/json.h"
 #include "method/memo.h"
 
 /* Members of the open object. */

@@ -3,7 +3,7 @@
 #ifndef HYB_TRAIN_RUN_H
 #define HYB_TRAIN_RUN_H
 #include "base/log.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "method/train.h"
 #include "run/checkpoint.h"
 

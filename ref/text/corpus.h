@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include "base/err.h"
 #include "base/file.h"
-#include "io/json.h"
+#include "base/json.h"
 
 /* Of the options that name a text, in every command. */
 #define TEXT_HELP       "text or JSON lines: a file, several with commas between, a folder, - (stdin), or a token shard"

@@ -1,6 +1,6 @@
 /* tokenizer_byte.c - 256 tokens, id = byte, written as a tokenizer.json that other software reads too. */
 #include "base/mem.h"
-#include "io/json.h"
+#include "base/json.h"
 #include "text/tokenizer_parts.h"
 
 int tokenizer_byte_json(char **text, size_t *len, Err *e) {

@@ -1,7 +1,7 @@
 /* tokenizer_load.h - what the files that read tokenizer.json share. For tokenizer_*.c only. */
 #ifndef HYB_TOKENIZER_LOAD_H
 #define HYB_TOKENIZER_LOAD_H
-#include "io/json.h"
+#include "base/json.h"
 #include "text/tokenizer_parts.h"
 
 typedef struct {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Our JSON and safetensors verdicts against independent readers (Python's json; the safetensors package), on mutated inputs.
 
-    cc -shared -fPIC -std=c11 -D_GNU_SOURCE -O2 -Iref ref/base/*.c ref/io/json*.c ref/io/safetensors.c ref/io/dtype.c -lm -o build/verdicts.so
+    cc -shared -fPIC -std=c11 -D_GNU_SOURCE -O2 -Iref ref/base/*.c ref/io/jsonl.c ref/io/safetensors.c ref/io/dtype.c -lm -o build/verdicts.so
     python3 tests/peers/differential.py build/verdicts.so [--inputs N] [--seed S]
 
 Where the rules differ on purpose (README of the two headers: keys given twice, halves of surrogate pairs, depth, ranks, sizes, names) the

@@ -1,5 +1,5 @@
 /* json_walk.c - the members of one large JSON object, one after the other, in the memory of one. See json.h. */
-#include "io/json_lex.h"
+#include "base/json_lex.h"
 #include <string.h>
 
 /* The end of the string whose opening quote is at t[i]: behind its closing quote, or len. */

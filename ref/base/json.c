@@ -5,12 +5,12 @@
  * An explicit stack of 128 levels instead of recursion. (3) Members of objects with more than SMALL members
  * go into one hash table of (object, key), which finds duplicates while parsing and members afterwards.
  * Strings and numbers are read in json_lex.c. */
-#include "io/json.h"
+#include "base/json.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/what_is.h"
-#include "io/json_lex.h"
+#include "base/json_lex.h"
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * Used by json.c, which makes a tree of them, and by json_walk.c, which makes none. */
 #ifndef HYB_JSON_LEX_H
 #define HYB_JSON_LEX_H
-#include "io/json.h"
+#include "base/json.h"
 
 enum { JSON_MAX_DEPTH = 128 };
 

@@ -3,7 +3,7 @@
  * Integers by hand, 64 bits exactly; reals by strtod, correctly rounded in glibc. The decimal point of strtod
  * depends on the locale, but a C program is in the "C" locale until it calls setlocale, which this program
  * never does. */
-#include "io/json_lex.h"
+#include "base/json_lex.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 #include <stdio.h>

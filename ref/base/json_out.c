@@ -1,5 +1,5 @@
 /* json_out.c - the JSON writer. See json.h. */
-#include "io/json.h"
+#include "base/json.h"
 #include "base/text_buf.h"
 #include "base/utf8.h"
 #include <math.h>
