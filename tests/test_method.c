@@ -781,13 +781,12 @@ START_TEST(pipeline_shared) {
                           WEXITSTATUS(status));
         }
         ck_assert_int_ge(ends, 2);
-        if (!round) { // no step was made twice, and none by one process alone
-            long steps[4], sum = 0, most = 0;
+        if (!round) { // no step was made twice (by how many processes is a matter of who comes first)
+            long steps[4], sum = 0;
             char *text = without_times(place("steps"));
             ck_assert_int_eq(sscanf(text, "%ld%ld%ld%ld", &steps[0], &steps[1], &steps[2], &steps[3]), 4);
-            for (int k = 0; k < 4; k++) sum += steps[k], most = steps[k] > most ? steps[k] : most;
+            for (int k = 0; k < 4; k++) sum += steps[k];
             ck_assert_int_eq(sum, go.steps);
-            ck_assert_int_lt(most, go.steps);
             free(text);
         }
         for (size_t i = 0; i < sizeof same / sizeof *same; i++) {

@@ -258,6 +258,7 @@ static int inputs_known(Pipeline *p, Err *e) {
         if (!worker_others(p->memo.worker, who, sizeof who)) TRY(file_remove_temps(p->dir, e));
         else pipeline_note(p, "%s: sharing the work with %s", p->dir, who);
         TRY(run_file(p->o, p->dir, p->be->name, p->h, &p->inputs, e));
+        if (p->h->allow_config_change) TRY(pipeline_selection_clear(p, e));
     } else TRY(inputs_hash(&p->inputs, NULL, p->o, e));
     return ranks_equal(r, p->inputs, "the teacher's and the text's hash", e);
 }

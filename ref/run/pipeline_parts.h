@@ -71,6 +71,9 @@ int pipeline_scores(Pipeline *p, Err *e);
 int pipeline_choose(Pipeline *p, Choice *c, int *keep, Err *e);
 /* The main selector's layers; ranking.json, budget.csv, trajectory.csv. */
 int pipeline_selection(Pipeline *p, int *keep, double *seconds, Err *e);
+/* Removes what only some selectors leave, of a run that had other options. Nobody else is at work on it then; at any
+ * other time a process that was killed in between would take files from a finished run. */
+int pipeline_selection_clear(const Pipeline *p, Err *e);
 /* agreement.csv: every pair of rankings of this run. */
 int pipeline_agreement(const Pipeline *p, Err *e);
 

@@ -324,11 +324,9 @@ static int layout_rows(Pipeline *p, const int *keep, Err *e) {
     return OK;
 }
 
-/* What only some selectors leave, of a run that had others. Who shares a run has the same ones. */
-static int selection_clear(const Pipeline *p, Err *e) {
+int pipeline_selection_clear(const Pipeline *p, Err *e) {
     static const char *const names[] = {"trajectory.csv", "budget.csv", "agreement.csv"};
     char path[1200];
-    if (p->m.memo->shared(p->m.memo)) return OK;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         TRY(pipeline_path(p, path, sizeof path, names[i], NULL, e));
         TRY(file_remove(path, e));
@@ -341,7 +339,6 @@ int pipeline_selection(Pipeline *p, int *keep, double *seconds, Err *e) {
     char text[256];
     const Selector *s = selector_find(p->o->selector);
     Choice c = {.name = p->o->selector, .K = p->r->K};
-    TRY(selection_clear(p, e));
     TRY(pipeline_choose(p, &c, keep, e));
     *seconds = c.seconds;
     select_text(text, sizeof text, keep, p->r->L);
