@@ -202,10 +202,7 @@ static long step_of(int k, long last) { return every && !(commands[k].slow & 1) 
 
 static void begin(void) {
     char line[2400];
-    tmpdir_begin();
-    char *full = realpath(tmpdir, NULL);
-    snprintf(tmpdir, sizeof tmpdir, "%s", full);
-    free(full);
+    tmpdir_begin_absolute();
     snprintf(
         line, sizeof line,
         "cd '%s' && head -c 30000 '%s/testdata/text.txt' >text && echo '[5,4,3,2,1,9,8,7,6,5,4,3]' >ids.json && echo "

@@ -47,10 +47,7 @@ static int ranks(int R, const char *command, int odd, const char *with, const ch
 
 static void begin(void) {
     char line[6000];
-    tmpdir_begin();
-    char *full = realpath(tmpdir, NULL);
-    snprintf(tmpdir, sizeof tmpdir, "%s", full);
-    free(full);
+    tmpdir_begin_absolute();
     snprintf(line, sizeof line,
              "head -c 20000 '%s/testdata/text.txt' >text && head -c 20001 '%s/testdata/text.txt' >text2 && "
              "echo '{\"hidden_size\": 16, \"num_hidden_layers\": 3, \"num_attention_heads\": 2, "

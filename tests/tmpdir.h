@@ -16,6 +16,15 @@ static inline void tmpdir_begin(void) {
     ck_assert_ptr_nonnull(mkdtemp(tmpdir));
 }
 
+/* The same by its whole path, for programs that are started elsewhere. */
+static inline void tmpdir_begin_absolute(void) {
+    tmpdir_begin();
+    char *full = realpath(tmpdir, NULL);
+    ck_assert_ptr_nonnull(full);
+    snprintf(tmpdir, sizeof tmpdir, "%s", full);
+    free(full);
+}
+
 static inline void tmpdir_end(void) {
     Err e = {0};
     ck_assert_msg(!file_remove_tree(tmpdir, &e), "%s", e.msg);

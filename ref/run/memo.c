@@ -56,12 +56,28 @@ static int memo_read(const RunMemo *m, const char *path, const Record *type, voi
     return rc;
 }
 
+/* The piece at path, once it is this process's to make: *mine; with `wait` others are waited for. A record (type NULL:
+ * there is none) that is finished meanwhile ends it, too: *found. */
+static int memo_claim(const RunMemo *m, const char *name, const char *path, const Record *type, void *record, int wait,
+                      int *mine, int *found, Err *e) {
+    char who[128];
+    int said = 0;
+    *found = 0;
+    TRY(memo_mkdirs(m, name, e));
+    for (;;) {
+        TRY(worker_claim(m->worker, path, mine, who, sizeof who, e));
+        if (type) TRY(memo_read(m, path, type, record, found, e));
+        if (*found || *mine || !wait) return OK;
+        TRY(memo_wait(m, path, who, &said, e));
+    }
+}
+
 typedef enum { LOOK, TRY_GET, GET } Want;
 static int memo_find(Memo *memo, const char *name, int index, const Record *type, void *record, Want want, int *found,
                      Err *e) {
     const RunMemo *m = run_of(memo);
-    char path[1300], who[128];
-    int mine = 0, said = 0;
+    char path[1300];
+    int mine = 0;
     *found = 0;
     if (!m->dir) return OK;
     TRY(memo_path(m, path, sizeof path, name, index, ".json", e));
@@ -72,15 +88,10 @@ static int memo_find(Memo *memo, const char *name, int index, const Record *type
         return want == GET ? MEMO_ELSEWHERE : OK;
     }
     if (!m->worker) return OK;
-    TRY(memo_mkdirs(m, name, e));
-    for (;;) {
-        TRY(worker_claim(m->worker, path, &mine, who, sizeof who, e));
-        TRY(memo_read(m, path, type, record, found, e)); // finished since the last look?
-        if (*found) return mine ? worker_release(m->worker, path, e) : OK;
-        if (!mine && want == TRY_GET) *found = -1;
-        if (mine || want == TRY_GET) return OK;
-        TRY(memo_wait(m, path, who, &said, e));
-    }
+    TRY(memo_claim(m, name, path, type, record, want == GET, &mine, found, e));
+    if (*found) return mine ? worker_release(m->worker, path, e) : OK; // finished since the first look
+    if (!mine) *found = -1;
+    return OK;
 }
 /* Rank 0's answer, for all. */
 static int memo_ask(Memo *memo, const char *name, int index, const Record *type, void *record, Want want, int *found,
@@ -121,22 +132,11 @@ static int memo_put(Memo *memo, const char *name, int index, const Record *type,
     return rc;
 }
 
-/* The training's path, once it is this process's to make. */
-static int memo_claim(const RunMemo *m, const char *name, const char *path, Err *e) {
-    char who[128];
-    int mine = 0, said = 0;
-    TRY(memo_mkdirs(m, name, e));
-    for (;;) {
-        TRY(worker_claim(m->worker, path, &mine, who, sizeof who, e));
-        if (mine) return OK;
-        TRY(memo_wait(m, path, who, &said, e));
-    }
-}
-
 static int memo_train(Memo *memo, const char *name, int index, const Task *task, const StageOptions *stage,
                       int64_t until, TrainResult *result, Err *e) {
     const RunMemo *m = run_of(memo);
     char path[1300];
+    int mine = 0, found;
     TrainOptions o = m->train;
     o.stage = *stage;
     o.stage.optim.seed = m->train.stage.optim.seed;
@@ -149,7 +149,7 @@ static int memo_train(Memo *memo, const char *name, int index, const Task *task,
         o.dir = path;
     }
     const int claims = m->dir && m->worker;
-    TRY(ranks_outcome(m->ranks, claims ? memo_claim(m, name, path, e) : OK, e));
+    TRY(ranks_outcome(m->ranks, claims ? memo_claim(m, name, path, NULL, NULL, 1, &mine, &found, e) : OK, e));
     const int rc = train_run(task, &o, result, e);
     return !rc && claims ? worker_release(m->worker, path, e) : rc;
 }
