@@ -63,6 +63,31 @@ START_TEST(json_lines) {
 }
 END_TEST
 
+/* Prompt and completion are one document, where no text is asked for by name. */
+START_TEST(prompts) {
+    const CorpusForm text = {.field = "text"};
+    const char *s;
+    size_t n;
+    Corpus c;
+    Err e = {0};
+    lay_text("p.txt", "{\"prompt\": \"a\\n\", \"completion\": \"b\"}\n{\"prompt\": \"\", \"completion\": \"c\"}\n"
+                      "{\"text\": \"d\", \"prompt\": \"e\", \"completion\": \"f\"}\n\"g\"\n");
+    gives(tmpdir_path("p.txt"), NULL, "a\nb|c|d|g|");
+    ck_assert(!corpus_open(&c, tmpdir_path("p.txt"), NULL, &e));
+    for (int i = 0; i < 4; i++) {
+        ck_assert(!corpus_next(&c, &s, &n, &e));
+        ck_assert_uint_eq(c.prompt, i ? 0 : 2);
+    }
+    corpus_close(&c);
+    refused(tmpdir_path("p.txt"), &text, ERR_INPUT, "a string 'text', got one with: prompt, completion",
+            "--text-field");
+    lay_text("p.jsonl", "{\"prompt\": \"a\", \"completion\": 1}\n");
+    refused(tmpdir_path("p.jsonl"), NULL, ERR_INPUT, "got one with: prompt, completion", "--text-field");
+    lay_text("p.jsonl", "{\"messages\": []}\n");
+    refused(tmpdir_path("p.jsonl"), NULL, ERR_INPUT, "got one with: messages", "\"prompt\" and \"completion\"");
+}
+END_TEST
+
 START_TEST(other_member) {
     static const char *const name[] = {"c.jsonl", "c.txt"};
     const CorpusForm content = {.field = "content"};
@@ -219,6 +244,7 @@ END_TEST
 SUITE("corpus") {
     GROUP("corpus", .setup = tmpdir_begin, .teardown = tmpdir_end);
     CASE(json_lines);
+    CASE(prompts);
     CASE(other_member);
     CASE(braces_in_text);
     CASE(json_of_another_form);

@@ -25,6 +25,8 @@ static void put(const char *name, const char *text, size_t n) { // without fsync
     ck_assert(f && fwrite(text, 1, n, f) == n && !fclose(f));
 }
 
+static void must(int rc, const Err *e) { ck_assert_msg(!rc, "code %d: %s (%s)", rc, e->msg, e->hint); }
+
 static const ShardOptions plain = {.add_eos = -1};
 
 /* A shard of ids 0, 1, 2, ... with the given document ends. */
@@ -206,7 +208,8 @@ START_TEST(damaged) {
         uint64_t value;
         const char *says;
     } c[] = {{0, 1, 0, 'h', "expected a token shard"},
-             {8, 4, 0, 2, "version 2"},
+             {8, 4, 0, 3, "version 3"},
+             {8, 4, 0, 2, "cut short or damaged"},
              {12, 4, 0, 3, "3 bytes a token"},
              {12, 4, 0, 0, "0 bytes a token"},
              {12, 4, 0, 4, "cut short or damaged"},
@@ -388,6 +391,104 @@ START_TEST(every_window_once) {
     free(order);
     free(seen);
     dataset_close(&d);
+}
+END_TEST
+
+/* Of two shards, one of them without prompts: a target is -1 where its token stands in a prompt, and nowhere else. */
+START_TEST(prompts) {
+    enum { N = 40, T = 5, B = 4 };
+    const uint64_t ends[] = {3, 9, 20, 33, N}, begin[] = {0, 9, 12, 33, 34}, whole[] = {N};
+    int ids[N], seen[B * T], target[B * T], start[B * T], is[2 * N];
+    Err e = {0};
+    Dataset d;
+    for (int i = 0; i < N; i++) ids[i] = i;
+    for (int i = 0; i < 2 * N; i++) is[i] = 1;
+    for (int k = 0; k < 5; k++)
+        for (uint64_t i = k ? ends[k - 1] : 0; i < begin[k]; i++) is[i] = 0;
+    must(shard_write_prompts(at("p"), ids, N, ends, begin, 5, 99, 5, &e), &e);
+    for (int i = 0; i < N; i++) ids[i] = N + i;
+    must(shard_write_ids(at("q"), ids, N, whole, 1, 99, 5, &e), &e);
+    const char *path[] = {at("p"), at("q")};
+    must(dataset_open(&d, path, 2, &e), &e);
+    for (int on = 0; on < 2; on++) {
+        if (on) must(dataset_completions(&d, &e), &e);
+        for (uint64_t step = 0; step < 4; step++) {
+            dataset_batch(&d, NULL, 3, step, B, T, seen, target, start);
+            for (int i = 0; i < B * T; i++) {
+                const int next = seen[i] + 1; // ids count through both shards
+                ck_assert_int_eq(target[i], on && !is[next] ? -1 : next);
+            }
+        }
+    }
+    dataset_close(&d);
+}
+END_TEST
+
+START_TEST(bad_prompts) {
+    static const int ids[] = {0, 1, 2, 3};
+    static const uint64_t ends[] = {2, 4}, before[] = {0, 1}, behind[] = {3, 3}, all[] = {2, 4}, some[] = {1, 4};
+    Err e = {0}, no[5] = {{0}};
+    File f;
+    Dataset d;
+    const char *path = at("p");
+    ck_assert_int_eq(shard_write_prompts(path, ids, 4, ends, before, 2, 9, 5, &no[0]), ERR_INPUT);
+    ck_assert_int_eq(shard_write_prompts(path, ids, 4, ends, behind, 2, 9, 5, &no[1]), ERR_INPUT);
+    ck_assert_ptr_nonnull(strstr(no[0].msg, "document 1: its completion begins outside of it"));
+    ck_assert_ptr_nonnull(strstr(no[1].msg, "document 0: its completion begins outside of it"));
+    must(shard_write_ids(path, ids, 4, ends, 2, 9, 5, &e), &e);
+    must(dataset_open(&d, &path, 1, &e), &e);
+    ck_assert_int_eq(dataset_completions(&d, &no[2]), ERR_INPUT);
+    ck_assert(strstr(no[2].msg, "no document has a prompt") && strstr(no[2].hint, "\"completion\""));
+    dataset_close(&d);
+    must(shard_write_prompts(path, ids, 4, ends, all, 2, 9, 5, &e), &e);
+    must(dataset_open(&d, &path, 1, &e), &e);
+    ck_assert_int_eq(dataset_completions(&d, &no[3]), ERR_INPUT);
+    ck_assert_ptr_nonnull(strstr(no[3].msg, "no document has a completion"));
+    dataset_close(&d);
+    must(shard_write_prompts(path, ids, 4, ends, some, 2, 9, 5, &e), &e);
+    must(file_open(&f, path, &e), &e);
+    unsigned char b[128];
+    const size_t n = f.size;
+    ck_assert_uint_eq(n, 48 + 4 * 8 + 4 * 2);
+    memcpy(b, f.data, n);
+    file_close(&f);
+    set(b + 64, 8, 3); // document 0 ends at 2
+    set(b + 36, 4, file_crc32c(0, b + 48, n - 48));
+    must(file_write_all(path, b, n, &e), &e);
+    ck_assert_int_eq(dataset_open(&d, &path, 1, &no[4]), ERR_INPUT);
+    ck_assert_ptr_nonnull(strstr(no[4].msg, "document 0: its completion begins outside of it"));
+}
+END_TEST
+
+/* What the records of a file become: the end token counts, what max_tokens cuts does not, text counts as a whole. */
+START_TEST(records) {
+    static const char lines[] = "{\"prompt\": \"2+2=\", \"completion\": \"4\"}\n{\"text\": \"ab\"}\n"
+                                "{\"completion\": \"bee\", \"prompt\": \"a\"}\n";
+    static const int want[] = {-1, -1, -1, -1, '4', '.', 'a', 'b', '.', -1, 'b', 'e', 'e', '.'};
+    enum { N = sizeof want / sizeof *want };
+    const ShardOptions all = {.add_eos = '.'}, cut = {.add_eos = '.', .max_tokens = 3};
+    Err e = {0};
+    ShardStats st;
+    Tokenizer *t;
+    Dataset d;
+    char said[200];
+    int ids[N], target[N], start[N];
+    const char *path = at("r");
+    must(tokenizer_byte(&t, &e), &e);
+    put("r.jsonl", lines, strlen(lines));
+    must(shard_write(path, at("r.jsonl"), t, &all, &st, &e), &e);
+    shard_stats_text(&st, "r", said, sizeof said);
+    ck_assert_str_eq(said, "r: 3 documents (2 with a prompt), 14 tokens, 90 bytes");
+    must(dataset_open(&d, &path, 1, &e), &e);
+    must(dataset_completions(&d, &e), &e);
+    dataset_batch(&d, NULL, 1, 0, 1, N - 1, ids, target, start);
+    ck_assert_mem_eq(target, want + 1, (N - 1) * sizeof *want);
+    dataset_close(&d);
+    must(shard_write(path, at("r.jsonl"), t, &cut, &st, &e), &e);
+    must(dataset_open(&d, &path, 1, &e), &e);
+    ck_assert_int_eq(dataset_completions(&d, &e), ERR_INPUT); // three tokens of a prompt
+    dataset_close(&d);
+    tokenizer_close(t);
 }
 END_TEST
 
@@ -595,7 +696,10 @@ SUITE("dataset") {
     CASE(text_files);
     CASE(jsonl_files);
     CASE(bad_inputs);
-    CASE(damaged, .times = 24);
+    CASE(damaged, .times = 25);
+    CASE(prompts);
+    CASE(bad_prompts);
+    CASE(records);
     CASE(cut_or_flipped);
     CASE(other_tokenizer);
     CASE(start_of_documents);

@@ -92,15 +92,15 @@ static void run_small(PipelineOptions *o) {
     o->keep_checkpoints = 1; // so that what is trained is told from what is measured
 }
 
-/* Both texts line by line as JSON lines, one as "text", the other as "body". */
-static void lines_write(const char *path, const char *text, const char *body) {
+/* Both texts line by line as JSON lines. */
+static void lines_write(const char *path, const char *form, const char *text, const char *body) {
     char a[256], b[256], line[600];
     Err e = {0};
     FILE *x = fopen(text, "r"), *y = fopen(body, "r");
     ck_assert(x && y);
     while (fgets(a, sizeof a, x) && fgets(b, sizeof b, y)) {
         a[strcspn(a, "\n")] = b[strcspn(b, "\n")] = 0;
-        snprintf(line, sizeof line, "{\"text\": \"%s\", \"body\": \"%s\"}\n", a, b);
+        snprintf(line, sizeof line, form, a, b);
         must(file_append(path, line, strlen(line), &e), &e);
     }
     fclose(x);
@@ -111,7 +111,8 @@ static void inputs(void) {
     if (file_exists(at("text.txt"))) return;
     text_write(at("text.txt"), 4, 3000);
     text_write(at("other.txt"), 5, 3000);
-    lines_write(at("lines.jsonl"), at("text.txt"), at("other.txt"));
+    lines_write(at("lines.jsonl"), "{\"text\": \"%s\", \"body\": \"%s\"}\n", at("text.txt"), at("other.txt"));
+    lines_write(at("prompts.jsonl"), "{\"prompt\": \"%s\", \"completion\": \"%s\"}\n", at("text.txt"), at("other.txt"));
     teacher_write(at("teacher"), 3);
     teacher_write(at("other"), 7);
     text_write(at("moved.txt"), 4, 3000);
@@ -245,6 +246,7 @@ enum {
     BF16,
     LINES,
     FIT,
+    PROMPTS,
     LANES,
     SETTINGS
 };
@@ -273,6 +275,7 @@ static const struct {
     [CURVE] = {"cpu", {"curve_k=2"}},
     [BF16] = {"cpu-bf16", {NULL}},
     [FIT] = {"cpu", {"init=fit", "init_tokens=48"}},
+    [PROMPTS] = {"cpu", {"text=@prompts.jsonl", "document_separator="}},
     [LANES] = {"cpu", {"stage1.batch_size=4", "score.batch_size=4", "stage2.batch_size=4", "stage3.batch_size=4"}},
     [LINES] = {"cpu", {"text=@lines.jsonl", "document_separator="}},
 };
@@ -287,6 +290,7 @@ static const struct {
     {"text", "%s/moved.txt", PLAIN, "the same file elsewhere"},
     {"document_separator", "night, ", PLAIN, NULL},
     {"text_field", "body", LINES, NULL},
+    {"loss_on", "completion", PROMPTS, NULL},
     {"init_tokens", "96", FIT, NULL},
     {"student_init_ckpt", "%s/aligned/model", PLAIN, "it is the run's own stage-1 student"},
     {"student", "gla_v1", PLAIN, NULL},

@@ -584,6 +584,207 @@ START_TEST(distill_learns) {
 }
 END_TEST
 
+/* ---------------------------------------------------------------- losses of completions alone */
+
+/* The tiny text with prompts: of `part` percent of each document; 0: none, all tokens are completions. */
+static void prompts_write(const char *from, const char *to, int part) {
+    Err e = {0};
+    Shard s;
+    must(shard_open(&s, from, &e), &e);
+    int *ids = malloc(s.tokens * sizeof *ids);
+    uint64_t *ends = malloc(s.documents * 16), *begin = ends + s.documents, last = 0;
+    ck_assert(ids && ends);
+    for (uint64_t i = 0; i < s.tokens; i++) ids[i] = s.ids[2 * i] + 256 * s.ids[2 * i + 1];
+    for (uint64_t i = 0; i < s.documents; last = ends[i++]) {
+        memcpy(&ends[i], s.ends + 8 * i, 8);
+        begin[i] = last + (ends[i] - last) * (uint64_t)part / 100;
+    }
+    must(shard_write_prompts(to, ids, s.tokens, ends, begin, s.documents, s.vocab, s.tok_hash, &e), &e);
+    free(ids);
+    free(ends);
+    shard_close(&s);
+}
+
+typedef struct {
+    Tiny t;
+    Model s;
+    Teacher teacher;
+    Distill d;
+} Masked;
+/* kind 2: KL, 3: cross-entropy; a step of 8 sequences, `micro` at a time. */
+static void masked_open(Masked *k, const char *backend, const char *shard, int kind, int micro, int on) {
+    Err e = {0};
+    const int keep[3] = {0, 1, 0};
+    const StageOptions st = stage(3, 8, micro);
+    memset(k, 0, sizeof *k);
+    tiny_open(&k->t, backend, 1, 3, shard);
+    if (on) must(dataset_completions(&k->t.data, &e), &e);
+    tiny_student(&k->s, &k->t, keep, GRAD_ALL);
+    if (kind == 2) must(teacher_open(&k->teacher, &k->t.teacher, micro, 16, 0, 0, &e), &e);
+    must(distill_open(&k->d, &k->s, kind == 2 ? &k->teacher : NULL, &k->t.text, &st, 1, 0, &e), &e);
+}
+static void masked_close(Masked *k) {
+    distill_close(&k->d);
+    teacher_close(&k->teacher);
+    model_close(&k->s);
+    tiny_close(&k->t);
+}
+/* Loss of step 1, gradients left in the student. */
+static double masked_step(Masked *k) {
+    Err e = {0};
+    const Task task = distill_task(&k->d, NULL);
+    double sum = 0, loss;
+    int64_t n;
+    model_zero_grad(&k->s);
+    for (int i = 0; i < k->d.micro; i++) {
+        must(task.gradients(&k->d, 1, i, 1.0 / k->d.micro, &loss, &n, &e), &e);
+        sum += loss / k->d.micro;
+    }
+    return sum;
+}
+static double *masked_gradients(Masked *k, size_t *n) {
+    Err e = {0};
+    *n = k->s.grad_bytes / k->t.be->wide_size;
+    double *g = malloc(*n * sizeof *g);
+    ck_assert_ptr_nonnull(g);
+    must(wide_get(k->t.be, DT_F64, g, k->s.grad_mem, *n, &e), &e);
+    return g;
+}
+
+static const char *const masked_on[] = {"ref64", "ref32", "cpu", "cpu-bf16"};
+
+/* A mask of ones is no mask, to the bit: losses, weights after three steps, held-out numbers. */
+START_TEST(mask_of_ones) {
+    const char *backend = masked_on[_i / 2];
+    const int kind = 2 + _i % 2;
+    unsigned char *weights[2];
+    size_t n[2];
+    TrainResult r[2];
+    HeldoutResult held[2];
+    Err e = {0};
+    Tiny t;
+    tiny_open(&t, "ref32", 1, 2, place("text.tok"));
+    tiny_close(&t);
+    prompts_write(place("text.tok"), place("ones.tok"), 0);
+    memset(held, 0, sizeof held);
+    for (int on = 0; on < 2; on++) {
+        Masked k;
+        Heldout h;
+        masked_open(&k, backend, place(on ? "ones.tok" : "text.tok"), kind, 2, 0);
+        if (on) k.t.data.completions = 1; // as dataset_completions, which sees no prompt worth the name
+        Task task = distill_task(&k.d, NULL);
+        const TrainOptions o = {.stage = stage(3, 8, 2)};
+        must(train_run(&task, &o, &r[on], &e), &e);
+        weights[on] = tiny_dump(&k.s, &n[on]);
+        must(heldout_open(&h, &k.t.teacher, &k.t.text, 4, 16, 3, 1 << 20, &e), &e);
+        must(heldout_run(&h, &k.s, &held[on], &e), &e);
+        heldout_close(&h);
+        masked_close(&k);
+    }
+    same(weights[0], n[0], weights[1], n[1]);
+    ck_assert(r[0].loss == r[1].loss && held[0].kl == held[1].kl && held[0].ce == held[1].ce &&
+              held[0].ce_new == held[1].ce_new);
+    mem_free(weights[0]);
+    mem_free(weights[1]);
+}
+END_TEST
+
+/* What a prompt's token would be said to be moves nothing: its row of d h is 0, exactly; the others' are not. */
+START_TEST(masked_rows_have_no_gradient) {
+    const int kind = 2 + _i % 2, micro = 8, C = 16;
+    double dh[8 * 16 * 16];
+    int hidden = 0;
+    Err e = {0};
+    Tiny t;
+    Masked k;
+    tiny_open(&t, "ref32", 1, 2, place("text.tok"));
+    tiny_close(&t);
+    prompts_write(place("text.tok"), place("half.tok"), 50);
+    masked_open(&k, masked_on[_i / 2], place("half.tok"), kind, micro, 1);
+    masked_step(&k);
+    must(real_get(k.t.be, DT_F64, dh, k.d.loss.dh, (size_t)micro * 16 * C, &e), &e);
+    for (int n = 0; n < micro * 16; n++) {
+        double most = 0;
+        for (int c = 0; c < C; c++) most = fmax(most, fabs(dh[n * C + c]));
+        hidden += k.d.batch.target[n] < 0;
+        if (k.d.batch.target[n] < 0) ck_assert_double_eq(most, 0);
+        else ck_assert_double_gt(most, 0);
+    }
+    ck_assert(hidden > 20 && hidden < 108);
+    masked_close(&k);
+}
+END_TEST
+
+/* Loss and gradient are those of the mean over the step's completion tokens, however the step is cut; and the loss is
+ * that mean as counted here from the losses of all rows. */
+START_TEST(masked_mean) {
+    static const int micro[] = {8, 4, 2, 1};
+    const int kind = 2 + _i;
+    double loss[4], *g[4], sum = 0;
+    size_t n = 0, counted = 0;
+    Tiny t;
+    tiny_open(&t, "ref64", 1, 2, place("text.tok"));
+    tiny_close(&t);
+    prompts_write(place("text.tok"), place("half.tok"), 50);
+    for (int i = 0; i < 4; i++) {
+        Masked k;
+        masked_open(&k, "ref64", place("half.tok"), kind, micro[i], 1);
+        loss[i] = masked_step(&k);
+        g[i] = masked_gradients(&k, &n);
+        for (int b = 0; i == 0 && b < 8 * 16; b++) {
+            if (k.d.batch.target[b] < 0) continue;
+            sum += k.d.loss.rows[b];
+            counted++;
+        }
+        masked_close(&k);
+    }
+    ck_assert_double_eq_tol(loss[0], sum / (double)counted, 1e-7 * loss[0]); // weights are floats
+    double largest = 0;
+    for (size_t j = 0; j < n; j++) largest = fmax(largest, fabs(g[0][j]));
+    for (int i = 1; i < 4; i++) {
+        ck_assert_double_eq_tol(loss[i], loss[0], 1e-12);
+        for (size_t j = 0; j < n; j++) ck_assert_double_eq_tol(g[i][j], g[0][j], 1e-12 * largest);
+    }
+    for (int i = 0; i < 4; i++) free(g[i]);
+}
+END_TEST
+
+/* Held-out numbers are means over completion tokens, in batches of any size; prompts alone are refused. */
+START_TEST(masked_heldout) {
+    double kl[2], ce[2];
+    Err e = {0}, no[2] = {{0}};
+    Tiny t;
+    tiny_open(&t, "ref64", 1, 2, place("text.tok"));
+    tiny_close(&t);
+    prompts_write(place("text.tok"), place("half.tok"), 50);
+    prompts_write(place("text.tok"), place("none.tok"), 100);
+    for (int i = 0; i < 2; i++) {
+        Masked k;
+        Heldout h;
+        HeldoutResult r;
+        masked_open(&k, "ref64", place("half.tok"), 2, 2, 1);
+        must(heldout_open(&h, &k.t.teacher, &k.t.text, i ? 2 : 8, 16, i ? 12 : 3, 1 << 20, &e), &e);
+        must(heldout_run(&h, &k.s, &r, &e), &e);
+        kl[i] = r.kl;
+        ce[i] = r.ce;
+        ck_assert_double_eq_tol(r.ce, r.ce_new * (1 - r.repeated) + r.ce_repeat * r.repeated, 1e-6);
+        heldout_close(&h);
+        masked_close(&k);
+    }
+    ck_assert_double_eq_tol(kl[1], kl[0], 1e-6 * kl[0]);
+    ck_assert_double_eq_tol(ce[1], ce[0], 1e-6 * ce[0]);
+    Masked k;
+    Heldout h;
+    masked_open(&k, "ref64", place("none.tok"), 2, 2, 0);
+    ck_assert_int_eq(dataset_completions(&k.t.data, &no[0]), ERR_INPUT);
+    k.t.data.completions = 1;
+    ck_assert_int_eq(heldout_open(&h, &k.t.teacher, &k.t.text, 2, 16, 3, 0, &no[1]), ERR_INPUT);
+    ck_assert_ptr_nonnull(strstr(no[1].msg, "no token of a completion in 3 batches"));
+    ck_assert_double_eq(masked_step(&k), 0);
+    masked_close(&k);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- not-finite numbers */
 
 typedef struct {
@@ -887,6 +1088,10 @@ SUITE("train") {
     CASE(align_gradients_are_right, .times = 4);
     CASE(align_learns);
     CASE(distill_learns);
+    CASE(mask_of_ones, .times = 8);
+    CASE(masked_rows_have_no_gradient, .times = 8);
+    CASE(masked_mean, .times = 2);
+    CASE(masked_heldout);
     CASE(nan_policy);
     CASE(batches_ahead);
     CASE(step_counts);

@@ -108,6 +108,7 @@ static int rig_open(Rig *r, Cli *c, const StageOptions *stage, Err *e) {
                              .split = o->document_separator,
                              .field = o->text_field};
     TRY(run_data_open(&r->data, c, o->text, r->tokenizer, &so, e));
+    if (o->loss_on) TRY(dataset_completions(&r->data, e));
     const TextStream text = {
         .d = &r->data, .seed = o->seed, .heldout = o->heldout, .boundaries = o->document_boundaries};
     const int B = stage->micro_batch_size, T = stage->train_seq_len;

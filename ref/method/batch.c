@@ -21,7 +21,7 @@ int stream_split(Split *out, const TextStream *s, int T, Side side, Err *e) {
 int batch_open(Batch *b, int B, int T, Err *e) {
     memset(b, 0, sizeof *b);
     size_t bytes;
-    TRY(mem_mul(&bytes, (size_t)B * T, 6 * sizeof(int), "batch", e));
+    TRY(mem_mul(&bytes, (size_t)B * T, 6 * sizeof(int) + sizeof(float), "batch", e));
     TRY(mem_alloc(&b->mem, bytes, "batch", e));
     b->B = B;
     b->T = T;
@@ -57,21 +57,54 @@ static int batch_make(Batch *b, const TextStream *s, Side side, uint64_t index, 
     return batch_mix(b, s, side, index, e);
 }
 
+static int targets_counted(const Batch *b) {
+    int counted = 0;
+    for (int n = 0; n < b->N; n++) counted += b->target[n] >= 0;
+    return counted;
+}
+
+static void batch_weigh(Batch *b, const TextStream *s) {
+    b->counted = b->N;
+    b->weight = NULL;
+    if (!s->d->completions) return;
+    b->weight = (float *)(b->spare + 3 * (size_t)b->N);
+    b->counted = targets_counted(b);
+    for (int n = 0; n < b->N; n++) b->weight[n] = b->target[n] < 0 ? 0 : (float)(1.0 / b->counted);
+}
+
 int batch_text(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e) {
     const int made =
         b->has_ahead && side == TRAINING && b->ahead == index && b->ahead_seed == s->seed && b->ahead_of == s->d;
-    if (!made) return batch_make(b, s, side, index, e);
+    if (made) memcpy(b->ids, b->spare, 3 * (size_t)b->N * sizeof(int));
+    else TRY(batch_make(b, s, side, index, e));
+    if (made) b->has_ahead = 0;
+    batch_weigh(b, s);
+    return OK;
+}
+
+/* The same shape, over the spare memory. */
+static Batch batch_spare(const Batch *b) {
+    Batch next = *b;
+    next.ids = b->spare;
+    next.target = next.ids + b->N;
+    next.start = next.target + b->N;
+    return next;
+}
+
+int batch_counted(Batch *b, const TextStream *s, uint64_t first, int n, int64_t *counted, Err *e) {
+    Batch one = batch_spare(b);
     b->has_ahead = 0;
-    memcpy(b->ids, b->spare, 3 * (size_t)b->N * sizeof(int));
+    *counted = 0;
+    for (int i = 0; i < n; i++) {
+        TRY(batch_make(&one, s, TRAINING, first + (uint64_t)i, e));
+        *counted += targets_counted(&one);
+    }
     return OK;
 }
 
 void batch_ahead(Batch *b, const TextStream *s, uint64_t index) {
-    Batch next = *b; // the same shape, over the spare memory
+    Batch next = batch_spare(b);
     Err ignored = {0};
-    next.ids = b->spare;
-    next.target = next.ids + b->N;
-    next.start = next.target + b->N;
     b->has_ahead = !batch_make(&next, s, TRAINING, index, &ignored);
     b->ahead = index;
     b->ahead_seed = s->seed;

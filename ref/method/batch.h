@@ -28,6 +28,10 @@ int stream_split(Split *out, const TextStream *s, int T, Side side, Err *e);
 typedef struct {
     int B, T, N;
     int *ids, *target, *start; /* host (B,T): tokens, next tokens, see ops_decl.h `start` */
+    /* (B,T) of a text of which completions alone count (dataset_completions), where the targets of prompts are -1:
+     * 1/counted of those that count, else 0. NULL where all count. What losses take as `weight`. */
+    float *weight;
+    int counted; /* targets that count */
     /* the same for the batch that was made ahead, if has_ahead: number `ahead` of a stream with this seed and data */
     int *spare;
     int has_ahead;
@@ -44,6 +48,8 @@ int batch_text(Batch *b, const TextStream *s, Side side, uint64_t index, Err *e)
  * while a device is at work on what it was given, so that it need not wait for the reading.
  * ids, target and start stay as they are until then. Cannot fail: then nothing is made ahead. */
 void batch_ahead(Batch *b, const TextStream *s, uint64_t index);
+/* Targets that count in the training batches first ... first+n-1 together; what was made ahead is lost. */
+int batch_counted(Batch *b, const TextStream *s, uint64_t first, int n, int64_t *counted, Err *e);
 /* What model code wants as `start`: NULL when documents are not kept apart. */
 static inline const int *batch_start(const Batch *b, const TextStream *s) { return s->boundaries ? b->start : NULL; }
 

@@ -3,11 +3,27 @@
  *   stage 2   L = mean over tokens of KL( teacher(.|x; tau) || student(.|x; tau) )      Algorithm 1, lines 5 and 9
  *   stage 3   L = mean over tokens of -log student(next|x)
  *
+ * Where completions alone count, the mean is over the step's tokens whose next token belongs to one: sum_n w_n L_n /
+ * sum_n w_n over all micro-batches, w_n in {0, 1}; not a mean of means, which would weigh a token by its neighbours.
  * See distill.h. */
 #include "method/distill.h"
 #include "base/mem.h"
 #include "method/transfer.h"
 #include <string.h>
+
+/* The weight of each token in the sum: scale over the mean number of targets that count in a micro-batch of this step,
+ * which is N where all count. A step without any has the loss 0 and no gradient. */
+static int distill_weights(Distill *d, int64_t step, double scale, Err *e) {
+    const int *target = d->batch.target;
+    double mean = d->batch.N;
+    if (d->batch.weight && d->counted_step != step + 1) {
+        TRY(batch_counted(&d->batch, &d->data, (uint64_t)(step * d->micro), d->micro, &d->counted, e));
+        d->counted_step = step + 1;
+    }
+    if (d->batch.weight) mean = (double)d->counted / d->micro;
+    for (int n = 0; n < d->batch.N; n++) d->weight[n] = d->batch.weight && target[n] < 0 ? 0 : (float)(scale / mean);
+    return OK;
+}
 
 /* One micro-batch: teacher's hidden state, student forward, loss with its gradient at h, student backward. */
 static int distill_gradients(void *ctx, int64_t step, int micro, double scale, double *loss, int64_t *tokens, Err *e) {
@@ -16,7 +32,7 @@ static int distill_gradients(void *ctx, int64_t step, int micro, double scale, d
     const int64_t index = step * d->micro + micro;
     TRY(batch_text(&d->batch, &d->data, TRAINING, (uint64_t)index, e));
     const int *start = batch_start(&d->batch, &d->data);
-    for (int n = 0; n < d->batch.N; n++) d->weight[n] = (float)(scale / d->batch.N); // of each token in the sum
+    TRY(distill_weights(d, step, scale, e));
     const Real *xt = NULL;
     if (d->teacher) TRY(teacher_hidden(d->teacher, index, d->batch.ids, start, &xt, e));
     TRY(pass_input(&d->pass, m, d->batch.ids, start, e));

@@ -16,7 +16,8 @@ typedef struct {
     Pass pass;
     Loss loss;
     Batch batch;
-    float *weight; /* (N) scale/N */
+    float *weight;                 /* (N) scale/N; where completions alone count see distill.c */
+    int64_t counted_step, counted; /* step + 1, and its targets that count, in all micro-batches of all ranks */
 } Distill;
 
 /* student: GRAD_ALL. teacher: opened for (micro_batch_size, train_seq_len), or NULL. checkpointing:

@@ -28,10 +28,17 @@ static void split_add(const Heldout *h, const float *loss, const int *start, dou
     for (int b = 0; b < h->B; b++)
         for (int t = 0; t < h->T; t++) {
             const size_t row = (size_t)b * h->T, n = row + t;
+            if (h->batch.target[n] < 0) continue;
             const int hit = t > 0 && repeats(h->batch.ids + row, h->batch.target + row, t, start ? start[n] : 0);
             sum[hit] += loss[n];
             count[hit] += 1;
         }
+}
+
+int heldout_text(Heldout *h, int i, Err *e) {
+    TRY(batch_text(&h->batch, &h->data, HELDOUT, (uint64_t)i, e));
+    for (int n = 0; n < h->batch.N && h->batch.weight; n++) h->batch.weight[n] *= (float)h->share[i];
+    return OK;
 }
 
 /* rows: the loss of every token of the batch. */
@@ -40,15 +47,17 @@ static int heldout_batch(Heldout *h, Model *student, Pass *p, Loss *loss, int i,
     Model *t = h->teacher_model;
     const int *start = batch_start(&h->batch, &h->data);
     const Real *xt;
-    TRY(batch_text(&h->batch, &h->data, HELDOUT, (uint64_t)i, e));
+    const float *weight;
+    TRY(heldout_text(h, i, e));
+    weight = h->batch.weight;
     TRY(teacher_hidden(&h->teacher, i, h->batch.ids, start, &xt, e));
     TRY(pass_input(p, student, h->batch.ids, start, e));
     model_forward(student, p);
-    TRY(loss_kl(loss, student, p, xt, t->c.C, params_head(&t->p)->w, 1, NULL, 0, &r->batch_kl[i], NULL, e));
-    TRY(loss_xent(loss, student, p, h->batch.target, NULL, 0, &r->batch_ce[i], rows, NULL, e));
+    TRY(loss_kl(loss, student, p, xt, t->c.C, params_head(&t->p)->w, 1, weight, 0, &r->batch_kl[i], NULL, e));
+    TRY(loss_xent(loss, student, p, h->batch.target, weight, 0, &r->batch_ce[i], rows, NULL, e));
     if (!teacher_ce) return OK;
     const Pass view = teacher_view(&h->teacher, xt);
-    return loss_xent(loss, t, &view, h->batch.target, NULL, 0, teacher_ce, NULL, NULL, e);
+    return loss_xent(loss, t, &view, h->batch.target, weight, 0, teacher_ce, NULL, NULL, e);
 }
 
 /* Ranks share the batches out: those of rank q are first(q) to first(q + 1). */
@@ -88,7 +97,7 @@ int heldout_run(Heldout *h, Model *student, HeldoutResult *r, Err *e) {
     if (!rc) rc = heldout_gather(h, k, r->batch_ce, sizeof *r->batch_ce, e);
     if (!rc) rc = heldout_gather(h, k, ce, sizeof *ce, e);
     for (int i = 0; i < h->batches && !rc; i++) { // in this order, whoever found what is added
-        rc = batch_text(&h->batch, &h->data, HELDOUT, (uint64_t)i, e);
+        rc = heldout_text(h, i, e);
         if (!rc) split_add(h, rows + (size_t)i * N, batch_start(&h->batch, &h->data), sum, count);
     }
     mem_free(rows);
@@ -106,6 +115,19 @@ int heldout_run(Heldout *h, Model *student, HeldoutResult *r, Err *e) {
 
 /* ---------------------------------------------------------------- opening and closing */
 
+static int heldout_shares(Heldout *h, Err *e) {
+    double sum = 0;
+    for (int i = 0; i < h->batches; i++) {
+        if (h->data.d->completions) TRY(batch_text(&h->batch, &h->data, HELDOUT, (uint64_t)i, e));
+        h->share[i] = h->data.d->completions ? h->batch.counted : h->batch.N;
+        sum += h->share[i];
+    }
+    for (int i = 0; i < h->batches && sum > 0; i++) h->share[i] *= h->batches / sum;
+    if (sum > 0) return OK;
+    err_set(e, ERR_INPUT, "text: its held-out part has no token of a completion in %d batches", h->batches);
+    return err_hint(e, "give more text, more eval_batches, or another held-out fraction");
+}
+
 int heldout_open(Heldout *h, Model *teacher, const TextStream *data, int B, int T, int batches, size_t cache, Err *e) {
     *h = (Heldout){.data = *data, .teacher_model = teacher, .B = B, .T = T, .teacher_ce = NAN};
     Split split;
@@ -115,6 +137,7 @@ int heldout_open(Heldout *h, Model *teacher, const TextStream *data, int B, int 
     h->batches = batches < 1 ? 1 : batches > HELDOUT_MAX ? HELDOUT_MAX : batches;
     if ((uint64_t)h->batches > most) h->batches = (int)most;
     int rc = batch_open(&h->batch, h->B, T, e);
+    if (!rc) rc = heldout_shares(h, e);
     if (!rc) rc = teacher_open(&h->teacher, teacher, h->B, T, h->batches, cache, e);
     if (rc) heldout_close(h);
     return rc;

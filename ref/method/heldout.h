@@ -11,6 +11,7 @@ typedef struct {
     Model *teacher_model;
     Batch batch;
     int B, T, batches;
+    double share[256]; /* of each batch in a mean over batches: its targets that count over their mean number */
     double teacher_ce; /* nats per token on the same batches; NAN until heldout_run ran once with ce */
 } Heldout;
 typedef struct {
@@ -29,6 +30,8 @@ enum { HELDOUT_MAX = 256 };
  * bytes of teacher states kept. */
 int heldout_open(Heldout *h, Model *teacher, const TextStream *data, int B, int T, int batches, size_t cache, Err *e);
 void heldout_close(Heldout *h);
+/* Batch i; its weight, where it has one, is times share[i], so that means over batches are means over what counts. */
+int heldout_text(Heldout *h, int i, Err *e);
 int heldout_run(Heldout *h, Model *student, HeldoutResult *r, Err *e);
 
 #endif

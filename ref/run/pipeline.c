@@ -131,6 +131,7 @@ static int data_open(Pipeline *p, Err *e) {
     if (p->data.shard[0].vocab > p->teacher.c.VOC)
         return err_set(e, ERR_INPUT, "%s: ids up to %d, the teacher has %d", path, p->data.shard[0].vocab - 1,
                        p->teacher.c.VOC);
+    if (p->o->loss_on) TRY(dataset_completions(&p->data, e));
     p->m.text = (TextStream){
         .d = &p->data, .seed = p->o->seed, .heldout = p->o->heldout, .boundaries = p->o->document_boundaries};
     return OK;

@@ -47,6 +47,7 @@ typedef struct {
     int64_t init_tokens;         /* of fit_start; 0: its own choice */
     int stage1_loss;             /* ALIGN_NORM, ALIGN_SQUARED */
     int official_score;          /* 1: rank by the running training KL instead of the held-out KL */
+    int loss_on;                 /* 0: all tokens, 1: completions (dataset_completions); not stage 1 */
     int document_boundaries;     /* 1: attention and states begin anew at each document */
     int add_eos;                 /* 1: the teacher's EOS after each document */
     int teacher_bf16;            /* 1: GRAD_HALF (model.h) */

@@ -139,12 +139,13 @@ static int gates_run(Gates *g, Side side, uint64_t index, int64_t key, const dou
     Model *t = g->teacher;
     const int *start = batch_start(&h->batch, &h->data);
     const Real *xt;
-    TRY(batch_text(&h->batch, &h->data, side, index, e));
+    TRY(side == HELDOUT ? heldout_text(h, (int)index, e) : batch_text(&h->batch, &h->data, side, index, e));
     TRY(teacher_hidden(&h->teacher, key, h->batch.ids, start, &xt, e));
     TRY(pass_input(&g->sp, g->stage1_student, h->batch.ids, start, e));
     TRY(pass_input(&g->tp, t, h->batch.ids, start, e));
     gates_forward(g, a);
-    TRY(loss_kl(&g->loss, g->stage1_student, &g->sp, xt, t->c.C, params_head(&t->p)->w, 1, NULL, 1, kl, NULL, e));
+    TRY(loss_kl(&g->loss, g->stage1_student, &g->sp, xt, t->c.C, params_head(&t->p)->w, 1, h->batch.weight, 1, kl, NULL,
+                e));
     TRY(gates_backward(g, a, e));
     return g->stage1_student->be->sync(g->stage1_student->be, e);
 }

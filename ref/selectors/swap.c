@@ -50,10 +50,11 @@ static int swap_measure(Swap *s, const Real *x, int first, double *v, Err *e) {
     Model *m = s->base, *t = s->heldout->teacher_model;
     Pass *p = &s->bp;
     const int N = p->N, C = m->c.C;
+    const float *weight = s->heldout->batch.weight;
     m->be->op->rmsnorm_forward(p->h, p->r, x, m->p.norm.w, m->c.norm_eps, N, C);
-    if (s->kind == SWAP_PPL) return loss_xent(&s->loss, m, p, s->heldout->batch.target, NULL, 0, v, NULL, NULL, e);
+    if (s->kind == SWAP_PPL) return loss_xent(&s->loss, m, p, s->heldout->batch.target, weight, 0, v, NULL, NULL, e);
     if (s->kind != SWAP_MSE)
-        return loss_kl(&s->loss, m, p, s->xt, t->c.C, params_head(&t->p)->w, 1, NULL, 0, v, NULL, e);
+        return loss_kl(&s->loss, m, p, s->xt, t->c.C, params_head(&t->p)->w, 1, weight, 0, v, NULL, e);
     if (first) m->be->move(m->be, s->h, p->h, (size_t)N * C * m->be->real_size);
     m->be->op->align_loss(s->loss.loss, NULL, s->h, p->h, 1, ALIGN_SQUARED, N, C);
     TRY(wide_get(m->be, DT_F64, s->loss.rows, s->loss.loss, N, e));
@@ -67,7 +68,7 @@ static int swap_batch(Swap *s, int i, LayerScore *rows, Err *e) {
     Model *m = s->base;
     const int L = m->c.L, *start = batch_start(&h->batch, &h->data);
     double base, v;
-    TRY(batch_text(&h->batch, &h->data, HELDOUT, (uint64_t)i, e));
+    TRY(heldout_text(h, i, e));
     if (s->kind == SWAP_ADD || s->kind == SWAP_REMOVE)
         TRY(teacher_hidden(&h->teacher, i, h->batch.ids, start, &s->xt, e));
     TRY(pass_input(&s->bp, m, h->batch.ids, start, e));

@@ -157,11 +157,22 @@ static int no_member(const Corpus *c, const CorpusFile *f, size_t line, const Js
     members_text(j, members, sizeof members);
     err_set(e, ERR_INPUT, "%s: line %zu: expected a string or an object with a string '%s', got one with: %s", f->path,
             line, c->field, members);
+    if (json_get(j, 0, "messages") >= 0)
+        return err_hint(e, "messages are not rendered: write what the chat template makes of them as \"prompt\" and "
+                           "\"completion\"");
     return err_hint(e, "--text-field NAME says which member holds the text");
 }
 
 static const char *text_of(const Corpus *c, const Json *j, size_t *len) {
     return json_str(j, json_kind(j, 0) == JSON_STRING ? 0 : json_get(j, 0, c->field), len);
+}
+
+/* 1 if the line is a record of prompt and completion. */
+static int record_of(const Corpus *c, const Json *j, const char *part[2], size_t n[2]) {
+    if (!c->any_record || json_kind(j, 0) != JSON_OBJECT || json_get(j, 0, c->field) >= 0) return 0;
+    part[0] = json_str(j, json_get(j, 0, "prompt"), &n[0]);
+    part[1] = json_str(j, json_get(j, 0, "completion"), &n[1]);
+    return part[0] && part[1];
 }
 
 static int is_blank(const char *s, size_t n) {
@@ -205,9 +216,11 @@ static int form_find(const Corpus *c, CorpusFile *f, Err *e) {
             ends_as(f->path, ".json") && is_blank(s + blank + 1, end ? (size_t)(end - s) - blank - 1 : 0);
         return object ? refuse_json(f, "a JSON object over several lines", e) : OK;
     }
-    size_t len;
+    const char *part[2];
+    size_t len, n_part[2];
     int bad = OK;
-    if (!named && json_size(&j, 0) && !text_of(c, &j, &len)) bad = no_member(c, f, 1, &j, e);
+    if (!named && json_size(&j, 0) && !text_of(c, &j, &len) && !record_of(c, &j, part, n_part))
+        bad = no_member(c, f, 1, &j, e);
     f->jsonl = named || json_size(&j, 0);
     json_free(&j);
     return bad;
@@ -271,7 +284,8 @@ static int files_open(Corpus *c, char **path, size_t n, const char *field, Err *
 int corpus_open(Corpus *c, const char *input, const CorpusForm *form, Err *e) {
     char **path;
     size_t n;
-    *c = (Corpus){.field = form && form->field && form->field[0] ? form->field : "text"};
+    const int asked = form && form->field && form->field[0];
+    *c = (Corpus){.field = asked ? form->field : "text", .any_record = !asked};
     TRY(corpus_list(&path, &n, input, e));
     int rc = form && form->split ? split_read(c, form->split, e) : OK;
     if (!rc) rc = files_open(c, path, n, form ? form->field : NULL, e);
@@ -288,6 +302,7 @@ void corpus_close(Corpus *c) {
     }
     mem_free(c->file);
     json_free(&c->json);
+    textbuf_free(&c->record);
     memset(c, 0, sizeof *c);
 }
 
@@ -311,6 +326,18 @@ static int line_text(Corpus *c, const CorpusFile *f, const char **text, size_t *
         if (placed) err_set(e, rc, "%s:%zu:%zu: %s", f->path, c->line, column, why.msg + past);
         else err_set(e, rc, "%s: line %zu: %s", f->path, c->line, why.msg);
         return err_hint(e, "JSON lines are expected: one object or string a line");
+    }
+    const char *part[2];
+    size_t n[2];
+    if (record_of(c, &c->json, part, n)) {
+        c->record.len = 0;
+        textbuf_put(&c->record, part[0], n[0]);
+        textbuf_put(&c->record, part[1], n[1]);
+        TRY(textbuf_end(&c->record, e));
+        *text = c->record.text;
+        *len = c->record.len;
+        c->prompt = n[0];
+        return OK;
     }
     *text = text_of(c, &c->json, len);
     return *text ? OK : no_member(c, f, c->line, &c->json, e);
@@ -352,6 +379,7 @@ int corpus_next(Corpus *c, const char **text, size_t *len, Err *e) {
             continue;
         }
         piece(c, f, text, len);
+        c->prompt = 0;
         if (f->jsonl ? is_blank(*text, *len) : *len == 0) continue;
         if (f->jsonl) TRY(line_text(c, f, text, len, e));
         else TRY(plain_look(c, f, *text, *len, e));

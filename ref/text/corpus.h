@@ -6,8 +6,10 @@
  * holds the text, a separator that occurs nowhere.
  *
  * JSON lines are known by the name (.jsonl, .ndjson, .json in any case) or by the first line, which is a JSON object.
- * Each line is a document: a string, or an object whose member `field` is one. Any other file is one document, or
- * several where `split` stands between them. A byte order mark of UTF-8 in front is no text and is left out. */
+ * Each line is a document: a string, or an object whose member `field` is one; where no field is asked for and there
+ * is no "text", also an object with strings "prompt" and "completion", one after the other. Any other file is one
+ * document, or several where `split` stands between them. A byte order mark of UTF-8 in front is no text and is left
+ * out. */
 #ifndef HYB_CORPUS_H
 #define HYB_CORPUS_H
 #include <stddef.h>
@@ -15,6 +17,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/text_buf.h"
 
 /* Of the options that name a text, in every command. */
 #define TEXT_HELP       "text or JSON lines: a file, several with commas between, a folder, - (stdin), or a token shard"
@@ -36,6 +39,7 @@ typedef struct {
     CorpusFile *file;
     size_t n_files, bytes; /* bytes: of all files */
     const char *field;
+    int any_record; /* 1: no field was asked for, a record may have prompt and completion */
     char split[256];
     size_t n_split, splits; /* splits: separators that were met */
     size_t plain;           /* bytes of files that are no JSON lines */
@@ -44,6 +48,8 @@ typedef struct {
     uint64_t replaced;                 /* bytes that are not UTF-8, which the tokenizer replaces */
     size_t first_file, first_replaced; /* where the first one is */
     Json json;                         /* of the current line: holds its text */
+    TextBuf record;                    /* prompt and completion of the current line */
+    size_t prompt;                     /* bytes of the document that are its prompt; 0: it has none */
 } Corpus;
 
 int corpus_open(Corpus *c, const char *input, const CorpusForm *form, Err *e);

@@ -10,6 +10,8 @@
 
 static uint64_t end_of(const Shard *s, uint64_t doc) { return le_get(s->ends + 8 * doc, 8); }
 
+static uint64_t begin_of(const Shard *s, uint64_t doc) { return le_get(s->begins + 8 * doc, 8); }
+
 static int id_at(const Shard *s, uint64_t i) { return (int)le_get(s->ids + i * (uint64_t)s->width, s->width); }
 
 /* Sizes first, so that nothing behind them can be read outside of the file. */
@@ -25,16 +27,18 @@ static int check_sizes(Shard *s, Err *e) {
     s->tokens = le_get(h + AT_TOKENS, 8);
     s->documents = le_get(h + AT_DOCUMENTS, 8);
     s->tok_hash = le_get(h + AT_HASH, 8);
-    if (version != SHARD_VERSION)
-        return err_set(e, ERR_INPUT, "%s: version %d, expected %d", s->path, (int)version, SHARD_VERSION);
+    if (version != SHARD_VERSION && version != SHARD_PROMPTS)
+        return err_set(e, ERR_INPUT, "%s: version %d, expected %d or %d", s->path, (int)version, SHARD_VERSION,
+                       SHARD_PROMPTS);
     if (width != 2 && width != 4)
         return err_set(e, ERR_INPUT, "%s: %u bytes a token, expected 2 or 4", s->path, (unsigned)width);
     if (vocab < 1 || vocab > 1u << 24)
         return err_set(e, ERR_INPUT, "%s: vocabulary of %u, expected 1 to 2^24", s->path, (unsigned)vocab);
     s->vocab = (int)vocab;
     s->width = (int)width;
+    const uint64_t tables = version == SHARD_PROMPTS ? 2 : 1;
     if (s->documents > size / 8 || s->tokens > size / width ||
-        SHARD_HEAD + 8 * s->documents + width * s->tokens != size)
+        SHARD_HEAD + 8 * tables * s->documents + width * s->tokens != size)
         return err_set(e, ERR_INPUT,
                        "%s: %llu bytes do not hold %llu documents and %llu tokens of %d bytes: it is cut "
                        "short or damaged",
@@ -42,7 +46,8 @@ static int check_sizes(Shard *s, Err *e) {
                        (unsigned long long)s->tokens, s->width);
     if (!s->tokens || !s->documents) return err_set(e, ERR_INPUT, "%s: holds no tokens", s->path);
     s->ends = h + SHARD_HEAD;
-    s->ids = s->ends + 8 * s->documents;
+    s->begins = tables > 1 ? s->ends + 8 * s->documents : NULL;
+    s->ids = s->ends + 8 * tables * s->documents;
     return OK;
 }
 
@@ -54,6 +59,10 @@ static int check_content(const Shard *s, Err *e) {
     for (uint64_t i = 0, last = 0; i < s->documents; last = end_of(s, i++))
         if (end_of(s, i) <= last)
             return err_set(e, ERR_INPUT, "%s: document %llu ends before it begins", s->path, (unsigned long long)i);
+    for (uint64_t i = 0; i < s->documents && s->begins; i++)
+        if (begin_of(s, i) < (i ? end_of(s, i - 1) : 0) || begin_of(s, i) > end_of(s, i))
+            return err_set(e, ERR_INPUT, "%s: document %llu: its completion begins outside of it", s->path,
+                           (unsigned long long)i);
     if (end_of(s, s->documents - 1) != s->tokens)
         return err_set(e, ERR_INPUT, "%s: the last document ends at %llu, the tokens at %llu", s->path,
                        (unsigned long long)end_of(s, s->documents - 1), (unsigned long long)s->tokens);
@@ -185,6 +194,37 @@ static size_t shard_read(const Shard *s, uint64_t at, size_t n, size_t from, int
     return n;
 }
 
+int dataset_completions(Dataset *d, Err *e) {
+    int prompts = 0;
+    for (int i = 0; i < d->n_shards; i++) {
+        const Shard *s = &d->shard[i];
+        prompts |= s->begins != NULL;
+        for (uint64_t k = 0; k < s->documents && !d->completions; k++)
+            d->completions = s->begins && begin_of(s, k) < end_of(s, k);
+    }
+    if (d->completions) return OK;
+    err_set(e, ERR_INPUT, "%s: no document has %s, and completions alone shall count", d->shard[0].path,
+            prompts ? "a completion" : "a prompt");
+    return err_hint(e, "give JSON lines with strings \"prompt\" and \"completion\", or --loss-on all");
+}
+
+/* ids[0..n), the tokens of the stream from `at`: those of prompts become -1. */
+static void prompts_hide(const Dataset *d, uint64_t at, size_t n, int *ids) {
+    size_t done = 0;
+    for (int i = 0; i < d->n_shards && done < n; at -= d->shard[i++].tokens) {
+        const Shard *s = &d->shard[i];
+        if (at >= s->tokens) continue;
+        const size_t k = n - done < s->tokens - at ? n - done : (size_t)(s->tokens - at);
+        uint64_t doc = document_of(s, at);
+        for (size_t j = 0; j < k && s->begins; j++) {
+            if (at + j == end_of(s, doc)) doc++;
+            if (at + j < begin_of(s, doc)) ids[done + j] = -1;
+        }
+        done += k;
+        at += k;
+    }
+}
+
 void dataset_read(const Dataset *d, uint64_t at, size_t n, int *ids, int *start) {
     size_t done = 0;
     for (int i = 0; i < d->n_shards && done < n; i++) {
@@ -240,5 +280,6 @@ void dataset_batch(const Dataset *d, const Split *s, uint64_t seed, uint64_t ste
         dataset_read(d, at, (size_t)T, ids + row, start ? start + row : NULL);
         memcpy(target + row, ids + row + 1, ((size_t)T - 1) * sizeof *target);
         dataset_read(d, at + (uint64_t)T, 1, target + row + T - 1, NULL);
+        if (d->completions) prompts_hide(d, at + 1, (size_t)T, target + row);
     }
 }

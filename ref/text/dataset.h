@@ -4,6 +4,8 @@
  * A shard is a file: 8-byte magic "HYBTOK1\n", u32 version, u32 bytes per token (2 or 4), u64 tokens, u64
  * documents, u32 vocabulary size, u32 CRC-32C of the payload, u64 tokenizer hash, then documents x u64 (end
  * offset of each document, in tokens, strictly increasing, last == tokens), then the tokens. Little endian.
+ * Version 2, written where a record had a prompt, has between the two documents x u64: where in the shard each
+ * document's completion begins, from the document's first token (all of it is one) to its end (none is).
  * Memory-mapped for reading; every field and every document end is validated at opening, ids are checked
  * against the vocabulary. */
 #ifndef HYB_DATASET_H
@@ -30,6 +32,7 @@ typedef struct {
  * by the largest document + 8 bytes a document. Writes out atomically. Stats may be NULL. */
 typedef struct {
     uint64_t tokens, documents, bytes, files;
+    uint64_t prompts;  /* documents of which the first part is a prompt */
     uint64_t replaced; /* bytes that are not UTF-8 */
     uint64_t doubled;  /* documents that ended with add_eos already: now they have it twice */
     char note[640];    /* about both, for shard_stats_text */
@@ -45,6 +48,9 @@ int shard_write(const char *out, const char *input, const Tokenizer *t, const Sh
  * ERR_INPUT if not, or if an id is not in [0, vocab). */
 int shard_write_ids(const char *out, const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs, int vocab,
                     uint64_t tok_hash, Err *e);
+/* The same of documents with prompts: begin (n_docs) as in the file, ERR_INPUT where one is outside of its document. */
+int shard_write_prompts(const char *out, const int *ids, size_t n, const uint64_t *doc_end, const uint64_t *begin,
+                        size_t n_docs, int vocab, uint64_t tok_hash, Err *e);
 /* Of vocabulary and rules: two tokenizers with one hash give the same ids. */
 uint64_t tokenizer_hash(const Tokenizer *t);
 
@@ -53,8 +59,9 @@ typedef struct {
     File file;
     char path[1024];
     uint64_t tokens, documents, tok_hash;
-    int vocab, width;          /* bytes per token */
-    const unsigned char *ends; /* unaligned u64 LE */
+    int vocab, width;            /* bytes per token */
+    const unsigned char *ends;   /* unaligned u64 LE */
+    const unsigned char *begins; /* the same, of completions; NULL in version 1 */
     const unsigned char *ids;
 } Shard;
 int shard_open(Shard *s, const char *path, Err *e); /* checks magic, sizes, CRC, ends, ids < vocab */
@@ -64,6 +71,7 @@ typedef struct {
     Shard *shard;
     int n_shards;
     uint64_t tokens; /* of all shards */
+    int completions; /* 1: the targets of a batch that belong to a prompt are -1 */
     void *sent;      /* a shard that another rank sent */
     /* windows of T (+1) tokens are cut from the concatenated stream; the last partial one is dropped */
 } Dataset;
@@ -71,6 +79,9 @@ typedef struct {
 int dataset_open(Dataset *d, const char *const *paths, int n, Err *e);
 /* Rank 0's shard, for all ranks: read from the same path where it is seen there, else sent. */
 int dataset_open_ranks(Dataset *d, const char *path, Ranks *r, Err *e);
+/* From now on only completions are targets. Documents without a prompt are completions as a whole. ERR_INPUT where no
+ * document has a prompt, or none a completion. */
+int dataset_completions(Dataset *d, Err *e);
 void dataset_close(Dataset *d);
 /* ids[0..n) of the concatenated stream from token `at`, at + n <= tokens (what lies behind the end is left as
  * it was); start[i] (may be NULL) = index within [0,n) of the first token of the document that token i

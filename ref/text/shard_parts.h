@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 #define SHARD_MAGIC "HYBTOK1\n"
-enum { SHARD_HEAD = 48, SHARD_VERSION = 1 };
+enum { SHARD_HEAD = 48, SHARD_VERSION = 1, SHARD_PROMPTS = 2 };
 /* Byte offsets of the header's fields. */
 enum { AT_VERSION = 8, AT_WIDTH = 12, AT_TOKENS = 16, AT_DOCUMENTS = 24, AT_VOCAB = 32, AT_CRC = 36, AT_HASH = 40 };
 

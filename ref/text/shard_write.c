@@ -17,13 +17,13 @@ int shard_given(const char *text, const ShardOptions *o, int *given, Err *e) {
 
 /* ---- one pass over all documents ---- */
 
-typedef int Sink(void *ctx, const Ids *ids, Err *e);
+typedef int Sink(void *ctx, const Ids *ids, size_t prompt, Err *e); // prompt: tokens of ids in front
 typedef struct {
     Corpus *docs;
     const Tokenizer *t;
     const ShardOptions *o;
     Ids ids;
-    uint64_t tokens, doubled;
+    uint64_t tokens, doubled, prompts;
     size_t done_before, shown; /* of the progress */
 } Pass;
 
@@ -34,20 +34,29 @@ static void pass_show(Pass *p, int last) {
     p->o->progress(p->o->ctx, done, 2 * p->docs->bytes, (size_t)p->tokens);
 }
 
+/* A prompt is encoded by itself, as it will be when the model is asked to go on from it. */
+static int pass_encode(Pass *p, const char *s, size_t n, size_t *prompt, Err *e) {
+    const size_t head = p->docs->prompt;
+    p->ids.n = 0;
+    if (head) TRY(tokenizer_encode(p->t, s, head, 0, &p->ids, e));
+    *prompt = p->ids.n;
+    if (n > head) TRY(tokenizer_encode(p->t, s + head, n - head, 0, &p->ids, e));
+    p->doubled += p->o->add_eos >= 0 && p->ids.n && p->ids.id[p->ids.n - 1] == p->o->add_eos;
+    return p->o->add_eos >= 0 ? ids_push(&p->ids, p->o->add_eos, e) : OK;
+}
+
 static int pass_run(Pass *p, Sink *sink, void *ctx, Err *e) {
     const size_t most = p->o->max_tokens;
     for (const char *s = ""; !most || p->tokens < most;) {
-        size_t n;
+        size_t n, prompt;
         TRY(corpus_next(p->docs, &s, &n, e));
         if (!s) break;
-        p->ids.n = 0;
-        TRY(tokenizer_encode(p->t, s, n, 0, &p->ids, e));
-        p->doubled += p->o->add_eos >= 0 && p->ids.n && p->ids.id[p->ids.n - 1] == p->o->add_eos;
-        if (p->o->add_eos >= 0) TRY(ids_push(&p->ids, p->o->add_eos, e));
+        TRY(pass_encode(p, s, n, &prompt, e));
         if (most && p->ids.n > most - p->tokens) p->ids.n = (size_t)(most - p->tokens);
         if (!p->ids.n) continue; // nothing but characters that the vocabulary drops
         p->tokens += p->ids.n;
-        TRY(sink(ctx, &p->ids, e));
+        p->prompts += prompt > 0;
+        TRY(sink(ctx, &p->ids, prompt < p->ids.n ? prompt : p->ids.n, e));
         pass_show(p, 0);
     }
     pass_show(p, 1);
@@ -65,6 +74,7 @@ static int pass(const char *input, const Tokenizer *t, const ShardOptions *o, in
     if (!rc && !second) rc = corpus_check(&docs, e);
     *stats = (ShardStats){
         .bytes = docs.done + docs.at, .files = docs.n_files, .replaced = docs.replaced, .doubled = p.doubled};
+    stats->prompts = p.prompts;
     corpus_replaced(&docs, stats->note, sizeof stats->note);
     const size_t used = strlen(stats->note);
     if (p.doubled)
@@ -80,8 +90,10 @@ static int pass(const char *input, const Tokenizer *t, const ShardOptions *o, in
 
 typedef struct {
     int width, vocab;
-    uint64_t *end; /* of each document */
+    uint64_t *end;   /* of each document */
+    uint64_t *begin; /* of each document's completion */
     size_t n, cap;
+    int prompts; /* 1: begin is written */
     uint64_t tokens;
     uint32_t crc;  /* of the tokens */
     uint32_t want; /* of the whole file */
@@ -111,19 +123,23 @@ static int to_crc(Out *out, const unsigned char *b, size_t n, Err *e) {
 
 static int to_file(Out *out, const unsigned char *b, size_t n, Err *e) { return file_write(&out->w, b, n, e); }
 
-static int out_count(void *ctx, const Ids *ids, Err *e) {
+static int out_count(void *ctx, const Ids *ids, size_t prompt, Err *e) {
     Out *out = ctx;
     if (out->n == out->cap) {
         const size_t cap = out->cap * 2 + 1024;
         TRY(mem_grow((void **)&out->end, out->cap * 8, cap * 8, "document ends", e));
+        TRY(mem_grow((void **)&out->begin, out->cap * 8, cap * 8, "ends of prompts", e));
         out->cap = cap;
     }
+    out->prompts |= prompt > 0;
+    out->begin[out->n] = out->tokens + prompt;
     out->tokens += ids->n;
     out->end[out->n++] = out->tokens;
     return ids_bytes(ids->id, ids->n, out->width, to_crc, out, e);
 }
 
-static int out_write(void *ctx, const Ids *ids, Err *e) {
+static int out_write(void *ctx, const Ids *ids, size_t prompt, Err *e) {
+    (void)prompt;
     Out *out = ctx;
     return ids_bytes(ids->id, ids->n, out->width, to_file, out, e);
 }
@@ -141,16 +157,31 @@ static uint32_t crc_join(uint32_t a, uint32_t b, uint64_t len_b) {
     return with ^ alone ^ b;
 }
 
+static uint32_t table_crc(uint32_t crc, const uint64_t *table, size_t n) {
+    unsigned char b[8];
+    for (size_t i = 0; i < n; i++) {
+        le_put(b, 8, table[i]);
+        crc = file_crc32c(crc, b, 8);
+    }
+    return crc;
+}
+
+static int table_write(Out *out, const uint64_t *table, Err *e) {
+    unsigned char b[8];
+    for (size_t i = 0; i < out->n; i++) {
+        le_put(b, 8, table[i]);
+        TRY(file_write(&out->w, b, 8, e));
+    }
+    return OK;
+}
+
 /* Creates the file and writes all that stands before the tokens. */
 static int out_begin(Out *out, const char *path, uint64_t hash, Err *e) {
-    unsigned char head[SHARD_HEAD], end[8];
-    uint32_t crc = 0;
-    for (size_t i = 0; i < out->n; i++) {
-        le_put(end, 8, out->end[i]);
-        crc = file_crc32c(crc, end, 8);
-    }
+    unsigned char head[SHARD_HEAD];
+    uint32_t crc = table_crc(0, out->end, out->n);
+    if (out->prompts) crc = table_crc(crc, out->begin, out->n);
     memcpy(head, SHARD_MAGIC, 8);
-    le_put(head + AT_VERSION, 4, SHARD_VERSION);
+    le_put(head + AT_VERSION, 4, out->prompts ? SHARD_PROMPTS : SHARD_VERSION);
     le_put(head + AT_WIDTH, 4, (uint64_t)out->width);
     le_put(head + AT_TOKENS, 8, out->tokens);
     le_put(head + AT_DOCUMENTS, 8, out->n);
@@ -158,14 +189,12 @@ static int out_begin(Out *out, const char *path, uint64_t hash, Err *e) {
     crc = crc_join(crc, out->crc, out->tokens * (uint64_t)out->width);
     le_put(head + AT_CRC, 4, crc);
     le_put(head + AT_HASH, 8, hash);
-    out->want = crc_join(file_crc32c(0, head, sizeof head), crc, 8 * out->n + out->tokens * (uint64_t)out->width);
+    out->want = crc_join(file_crc32c(0, head, sizeof head), crc,
+                         (out->prompts ? 16 : 8) * out->n + out->tokens * (uint64_t)out->width);
     TRY(file_create(&out->w, path, e));
     TRY(file_write(&out->w, head, sizeof head, e));
-    for (size_t i = 0; i < out->n; i++) {
-        le_put(end, 8, out->end[i]);
-        TRY(file_write(&out->w, end, 8, e));
-    }
-    return OK;
+    TRY(table_write(out, out->end, e));
+    return out->prompts ? table_write(out, out->begin, e) : OK;
 }
 
 static int write_text(Out *out, const char *path, const char *input, const Tokenizer *t, const ShardOptions *o,
@@ -181,8 +210,11 @@ static int write_text(Out *out, const char *path, const char *input, const Token
 }
 
 void shard_stats_text(const ShardStats *s, const char *input, char *out, size_t cap) {
-    snprintf(out, cap, "%s: %llu document%s, %llu tokens, %llu bytes%s", input, (unsigned long long)s->documents,
-             s->documents == 1 ? "" : "s", (unsigned long long)s->tokens, (unsigned long long)s->bytes, s->note);
+    char prompts[64] = "";
+    if (s->prompts) snprintf(prompts, sizeof prompts, " (%llu with a prompt)", (unsigned long long)s->prompts);
+    snprintf(out, cap, "%s: %llu document%s%s, %llu tokens, %llu bytes%s", input, (unsigned long long)s->documents,
+             s->documents == 1 ? "" : "s", prompts, (unsigned long long)s->tokens, (unsigned long long)s->bytes,
+             s->note);
 }
 
 int shard_write(const char *path, const char *input, const Tokenizer *t, const ShardOptions *o, ShardStats *stats,
@@ -197,6 +229,7 @@ int shard_write(const char *path, const char *input, const Tokenizer *t, const S
     if (rc) file_abort(&out.w);
     else if (stats) *stats = s;
     mem_free(out.end);
+    mem_free(out.begin);
     return rc;
 }
 
@@ -215,12 +248,22 @@ static int check_ids(const int *ids, size_t n, const uint64_t *doc_end, size_t n
 
 int shard_write_ids(const char *path, const int *ids, size_t n, const uint64_t *doc_end, size_t n_docs, int vocab,
                     uint64_t tok_hash, Err *e) {
-    Out out = {.vocab = vocab, .width = shard_width(vocab), .n = n_docs, .tokens = n};
+    return shard_write_prompts(path, ids, n, doc_end, NULL, n_docs, vocab, tok_hash, e);
+}
+
+int shard_write_prompts(const char *path, const int *ids, size_t n, const uint64_t *doc_end, const uint64_t *begin,
+                        size_t n_docs, int vocab, uint64_t tok_hash, Err *e) {
+    Out out = {.vocab = vocab, .width = shard_width(vocab), .n = n_docs, .tokens = n, .prompts = begin != NULL};
     size_t bytes;
     TRY(check_ids(ids, n, doc_end, n_docs, vocab, e));
-    TRY(mem_mul(&bytes, n_docs, 8, "document ends", e));
+    for (size_t i = 0; i < n_docs && begin; i++)
+        if (begin[i] < (i ? doc_end[i - 1] : 0) || begin[i] > doc_end[i])
+            return err_set(e, ERR_INPUT, "document %zu: its completion begins outside of it", i);
+    TRY(mem_mul(&bytes, n_docs, 16, "document ends", e));
     TRY(mem_alloc((void **)&out.end, bytes, "document ends", e));
-    memcpy(out.end, doc_end, bytes);
+    out.begin = out.end + n_docs;
+    memcpy(out.end, doc_end, bytes / 2);
+    if (begin) memcpy(out.begin, begin, bytes / 2);
     int rc = ids_bytes(ids, n, out.width, to_crc, &out, e);
     if (!rc) rc = out_begin(&out, path, tok_hash, e);
     if (!rc) rc = ids_bytes(ids, n, out.width, to_file, &out, e);
