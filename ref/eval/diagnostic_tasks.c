@@ -333,21 +333,22 @@ static int answerable(const DiagnosticSample *s) {
     return least > 0;
 }
 
-int diagnostic_sample(DiagnosticSample *s, const DiagnosticTask *k, const DiagnosticOptions *o, int i, Err *e) {
+int diagnostic_sample(DiagnosticSample *s, const DiagnosticTask *task, const DiagnosticOptions *o, int i, Err *e) {
     Rng r;
     uint64_t which = 0;
     memset(s, 0, sizeof *s);
     // a task that is not in the table draws its own
-    while (which < DIAGNOSTIC_TASKS && strcmp(KINDS[which].name, k->name)) which++;
+    while (which < DIAGNOSTIC_TASKS && strcmp(KINDS[which].name, task->name)) which++;
     rng_seed3(&r, o->seed ^ 0x7461736b, which, (uint64_t)i);
-    TRY(k->make(s, &r, o->pairs, e));
+    TRY(task->make(s, &r, o->pairs, e));
     textbuf_puts(&s->words, ""); // so that there is a text
     TRY(textbuf_end(&s->prompt, e));
     TRY(textbuf_end(&s->answer, e));
     TRY(textbuf_end(&s->words, e));
     textbuf_puts(&s->evidence, "");
     TRY(textbuf_end(&s->evidence, e));
-    return answerable(s) ? OK : err_set(e, ERR_INPUT, "%s: sample %d cannot be answered from its prompt", k->name, i);
+    return answerable(s) ? OK
+                         : err_set(e, ERR_INPUT, "%s: sample %d cannot be answered from its prompt", task->name, i);
 }
 
 /* The greedy continuation of prompt as ids. */
@@ -376,7 +377,7 @@ static int answer_ids(Model *m, const Ids *prompt, int new_tokens, Ids *out, Err
     return rc;
 }
 
-static int diagnostic_answer(const DiagnosticTask *k, const DiagnosticSample *s, Model *m, const Tokenizer *t,
+static int diagnostic_answer(const DiagnosticTask *task, const DiagnosticSample *s, Model *m, const Tokenizer *t,
                              int new_tokens, int *right, int64_t *tokens, Err *e) {
     Ids prompt = {0}, out = {0};
     char *text = NULL;
@@ -384,7 +385,7 @@ static int diagnostic_answer(const DiagnosticTask *k, const DiagnosticSample *s,
     int rc = tokenizer_encode(t, s->prompt.text, s->prompt.len, 0, &prompt, e);
     if (!rc) rc = answer_ids(m, &prompt, new_tokens, &out, e);
     if (!rc) rc = tokenizer_decode(t, out.id, out.n, 0, &text, &len, e);
-    if (!rc) *right = k->right(s, text);
+    if (!rc) *right = task->right(s, text);
     if (tokens) *tokens += (int64_t)(prompt.n + out.n);
     mem_free(text);
     ids_free(&prompt);
@@ -392,13 +393,13 @@ static int diagnostic_answer(const DiagnosticTask *k, const DiagnosticSample *s,
     return rc;
 }
 
-int diagnostic_accuracy(const DiagnosticTask *k, Model *m, const Tokenizer *t, const DiagnosticOptions *o,
+int diagnostic_accuracy(const DiagnosticTask *task, Model *m, const Tokenizer *t, const DiagnosticOptions *o,
                         double *accuracy, int64_t *tokens, Err *e) {
     int all = 0;
     for (int i = 0; i < o->samples; i++) {
         DiagnosticSample s;
-        int right = 0, rc = diagnostic_sample(&s, k, o, i, e);
-        if (!rc) rc = diagnostic_answer(k, &s, m, t, o->new_tokens, &right, tokens, e);
+        int right = 0, rc = diagnostic_sample(&s, task, o, i, e);
+        if (!rc) rc = diagnostic_answer(task, &s, m, t, o->new_tokens, &right, tokens, e);
         diagnostic_free(&s);
         if (rc) return rc;
         all += right;
@@ -413,13 +414,13 @@ typedef struct {
     int layer;
 } Mute;
 static int mute_visit(void *ctx, const ParamInfo *info, Param *slot) {
-    const Mute *k = ctx;
-    if (info->layer == k->layer && strstr(info->name, ".attn.o_proj."))
-        k->m->be->zero(k->m->be, slot->w, info->n * k->m->be->real_size);
+    const Mute *mute = ctx;
+    if (info->layer == mute->layer && strstr(info->name, ".attn.o_proj."))
+        mute->m->be->zero(mute->m->be, slot->w, info->n * mute->m->be->real_size);
     return OK;
 }
 
-int diagnostic_ablated(const DiagnosticTask *k, Model *teacher, const Tokenizer *t, const DiagnosticOptions *o,
+int diagnostic_ablated(const DiagnosticTask *task, Model *teacher, const Tokenizer *t, const DiagnosticOptions *o,
                        int layer, double *accuracy, int64_t *tokens, Err *e) {
     int all[MAX_LAYERS];
     Model m;
@@ -427,7 +428,7 @@ int diagnostic_ablated(const DiagnosticTask *k, Model *teacher, const Tokenizer 
     TRY(hybrid_open(&m, teacher, teacher, all, GRAD_NONE, e));
     Mute mute = {&m, layer};
     params_walk(&m.c, &m.p, mute_visit, &mute);
-    const int rc = diagnostic_accuracy(k, &m, t, o, accuracy, tokens, e);
+    const int rc = diagnostic_accuracy(task, &m, t, o, accuracy, tokens, e);
     model_close(&m);
     return rc;
 }

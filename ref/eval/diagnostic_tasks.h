@@ -36,14 +36,14 @@ const DiagnosticTask *diagnostic_at(int i);
 const DiagnosticTask *diagnostic_find(const char *name); /* NULL if unknown */
 /* Sample number i. diagnostic_free also after a failure. ERR_INPUT if it cannot be answered: its prompt lacks a line of
  * the evidence, or holds a word that is no answer as often as one that is. */
-int diagnostic_sample(DiagnosticSample *s, const DiagnosticTask *k, const DiagnosticOptions *o, int i, Err *e);
+int diagnostic_sample(DiagnosticSample *s, const DiagnosticTask *task, const DiagnosticOptions *o, int i, Err *e);
 void diagnostic_free(DiagnosticSample *s);
 
 /* Accuracy of greedy answers; tokens (may be NULL): consumed and generated, added. */
-int diagnostic_accuracy(const DiagnosticTask *k, Model *m, const Tokenizer *t, const DiagnosticOptions *o,
+int diagnostic_accuracy(const DiagnosticTask *task, Model *m, const Tokenizer *t, const DiagnosticOptions *o,
                         double *accuracy, int64_t *tokens, Err *e);
 /* The same with mixer `layer`'s output set to zero. */
-int diagnostic_ablated(const DiagnosticTask *k, Model *teacher, const Tokenizer *t, const DiagnosticOptions *o,
+int diagnostic_ablated(const DiagnosticTask *task, Model *teacher, const Tokenizer *t, const DiagnosticOptions *o,
                        int layer, double *accuracy, int64_t *tokens, Err *e);
 
 #endif

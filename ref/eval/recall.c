@@ -127,43 +127,43 @@ typedef struct {
     void *mem;
 } Probe;
 
-static void probe_close(Probe *k) {
-    pass_close(&k->pass);
-    loss_close(&k->loss);
-    mem_free(k->mem);
+static void probe_close(Probe *probe) {
+    pass_close(&probe->pass);
+    loss_close(&probe->loss);
+    mem_free(probe->mem);
 }
 
-static int probe_open(Probe *k, const Recall *r, Model *m, int T, Err *e) {
+static int probe_open(Probe *probe, const Recall *r, Model *m, int T, Err *e) {
     const size_t N = (size_t)r->batch * T;
-    memset(k, 0, sizeof *k);
-    TRY(mem_alloc(&k->mem, (4 * N + (size_t)r->spec.n_key * 2) * sizeof(int), "recall batch", e));
-    k->ids = k->mem;
-    k->target = k->ids + N;
-    k->top = k->target + N;
-    k->weight = (float *)(k->top + N);
-    k->scratch = (int *)(k->weight + N);
-    TRY(pass_open(&k->pass, m, r->batch, T, 0, e));
-    return loss_open(&k->loss, m, 0, (int)N, e);
+    memset(probe, 0, sizeof *probe);
+    TRY(mem_alloc(&probe->mem, (4 * N + (size_t)r->spec.n_key * 2) * sizeof(int), "recall batch", e));
+    probe->ids = probe->mem;
+    probe->target = probe->ids + N;
+    probe->top = probe->target + N;
+    probe->weight = (float *)(probe->top + N);
+    probe->scratch = (int *)(probe->weight + N);
+    TRY(pass_open(&probe->pass, m, r->batch, T, 0, e));
+    return loss_open(&probe->loss, m, 0, (int)N, e);
 }
 
 /* Sequences first .. first + batch - 1 of those with n pairs; those beyond r->rows fill the batch and are not counted.
  * */
-static int probe_batch(Probe *k, const Recall *r, Model *m, RecallForward forward, void *ctx, int n, int T, int first,
-                       long *asked, long *right, Err *e) {
+static int probe_batch(Probe *probe, const Recall *r, Model *m, RecallForward forward, void *ctx, int n, int T,
+                       int first, long *asked, long *right, Err *e) {
     for (int b = 0; b < r->batch; b++) {
         const size_t at = (size_t)b * T;
         Rng rng;
         rng_seed3(&rng, r->seed, (uint64_t)n, (uint64_t)(first + b));
-        recall_row(&r->spec, &rng, n, T, k->ids + at, k->target + at, k->weight + at, k->scratch);
-        if (first + b >= r->rows) memset(k->weight + at, 0, (size_t)T * sizeof *k->weight);
+        recall_row(&r->spec, &rng, n, T, probe->ids + at, probe->target + at, probe->weight + at, probe->scratch);
+        if (first + b >= r->rows) memset(probe->weight + at, 0, (size_t)T * sizeof *probe->weight);
     }
     double unused;
-    TRY(pass_input(&k->pass, m, k->ids, NULL, e));
-    if (forward) forward(ctx, m, &k->pass);
-    else model_forward(m, &k->pass);
-    TRY(loss_xent(&k->loss, m, &k->pass, k->target, k->weight, 0, &unused, NULL, k->top, e));
-    for (int i = 0; i < k->pass.N; i++)
-        if (k->weight[i] != 0) ++*asked, *right += k->top[i] == k->target[i];
+    TRY(pass_input(&probe->pass, m, probe->ids, NULL, e));
+    if (forward) forward(ctx, m, &probe->pass);
+    else model_forward(m, &probe->pass);
+    TRY(loss_xent(&probe->loss, m, &probe->pass, probe->target, probe->weight, 0, &unused, NULL, probe->top, e));
+    for (int i = 0; i < probe->pass.N; i++)
+        if (probe->weight[i] != 0) ++*asked, *right += probe->top[i] == probe->target[i];
     return OK;
 }
 
@@ -186,11 +186,12 @@ int recall_run(const Recall *r, Model *m, RecallForward forward, void *ctx, doub
         const int n = r->n[i], T = 2 * n + 2 * r->queries;
         long asked = 0, right = 0;
         Ranks *ranks = m->be->ranks; // each takes every so many-th batch
-        Probe k;
-        int rc = probe_open(&k, r, m, T, e), whose = 0;
+        Probe probe;
+        int rc = probe_open(&probe, r, m, T, e), whose = 0;
         for (int first = 0; first < r->rows && !rc; first += r->batch, whose = (whose + 1) % ranks_count(ranks))
-            if (whose == ranks_index(ranks)) rc = probe_batch(&k, r, m, forward, ctx, n, T, first, &asked, &right, e);
-        probe_close(&k);
+            if (whose == ranks_index(ranks))
+                rc = probe_batch(&probe, r, m, forward, ctx, n, T, first, &asked, &right, e);
+        probe_close(&probe);
         if (!rc) rc = m->be->sync(m->be, e);
         if (!rc) rc = counts_add(ranks, &asked, &right, e);
         if (rc) return rc;

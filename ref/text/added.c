@@ -29,13 +29,13 @@ int trie_add(Trie *t, const char *s, size_t n, uint32_t token, Err *e) {
     for (size_t i = 0; i < n; i++) {
         const unsigned char b = (unsigned char)s[i];
         const uint32_t list = i ? t->node[at].child : t->root[b];
-        uint32_t k = trie_step(t, list, b);
-        if (!k) {
-            TRY(trie_new(t, b, list, &k, e));
-            if (i) t->node[at].child = k;
-            else t->root[b] = k;
+        uint32_t next = trie_step(t, list, b);
+        if (!next) {
+            TRY(trie_new(t, b, list, &next, e));
+            if (i) t->node[at].child = next;
+            else t->root[b] = next;
         }
-        at = k;
+        at = next;
     }
     if (n && !t->node[at].token) t->node[at].token = token + 1;
     return OK;
@@ -73,11 +73,11 @@ static unsigned flags_behind(const char *s, size_t n, size_t i, size_t *end) {
 int added_find(const Trie *t, const AddedToken *tokens, const char *s, size_t n, size_t from, size_t taken,
                int no_special, AddedMatch *m) {
     for (size_t i = from; i < n; i++) {
-        uint32_t k = 0;
+        uint32_t found = 0;
         if (!t->root[(unsigned char)s[i]]) continue;
-        const size_t len = trie_longest(t, s + i, n - i, &k);
+        const size_t len = trie_longest(t, s + i, n - i, &found);
         if (!len) continue;
-        const AddedToken *a = &tokens[k];
+        const AddedToken *a = &tokens[found];
         size_t start = i, end = i + len, other;
         const int touches = flags_before(s, start, &other) & CHAR_WORD || flags_behind(s, n, end, &other) & CHAR_WORD;
         if ((no_special && a->special) || (a->single_word && touches)) {

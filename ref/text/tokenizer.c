@@ -123,16 +123,16 @@ static int piece_merge(Encoder *x, const char *s, size_t n) {
 }
 
 static int piece_encode(Encoder *x, const char *s, size_t n) {
-    CacheLine *k = cache_line(x, s, n);
-    if (k && k->len == n && !memcmp(k->key, s, n)) {
-        for (size_t i = 0; i < k->n; i++) TRY(ids_push(x->ids, x->ids->id[k->at + i], x->e));
+    CacheLine *line = cache_line(x, s, n);
+    if (line && line->len == n && !memcmp(line->key, s, n)) {
+        for (size_t i = 0; i < line->n; i++) TRY(ids_push(x->ids, x->ids->id[line->at + i], x->e));
         return OK;
     }
     const size_t at = x->ids->n;
     TRY(piece_merge(x, s, n));
-    if (k) {
-        *k = (CacheLine){.len = (uint32_t)n, .n = (uint32_t)(x->ids->n - at), .at = at};
-        memcpy(k->key, s, n);
+    if (line) {
+        *line = (CacheLine){.len = (uint32_t)n, .n = (uint32_t)(x->ids->n - at), .at = at};
+        memcpy(line->key, s, n);
     }
     return OK;
 }
@@ -276,12 +276,12 @@ int tokenizer_encode(const Tokenizer *t, const char *text, size_t len, int flags
 int tokenizer_size(const Tokenizer *t) { return t->vocab.size; }
 
 int tokenizer_id(const Tokenizer *t, const char *token, size_t len) {
-    const VocabEntry *k = vocab_find(&t->vocab, token, len);
-    return k ? k->id : -1;
+    const VocabEntry *entry = vocab_find(&t->vocab, token, len);
+    return entry ? entry->id : -1;
 }
 
 const char *tokenizer_token(const Tokenizer *t, int id, size_t *len) {
-    const VocabEntry *k = vocab_by_id(&t->vocab, id);
-    *len = k ? k->len : 0;
-    return k ? t->vocab.text.text + k->at : NULL;
+    const VocabEntry *entry = vocab_by_id(&t->vocab, id);
+    *len = entry ? entry->len : 0;
+    return entry ? t->vocab.text.text + entry->at : NULL;
 }

@@ -38,14 +38,14 @@ static int byte_value(const char *s, size_t n) {
 }
 
 /* Appends what one token stands for; 1 if it was a byte token (DECODE_CHAIN only). */
-static int put_token(const Tokenizer *t, const VocabEntry *k, int first, TextBuf *out) {
+static int put_token(const Tokenizer *t, const VocabEntry *entry, int first, TextBuf *out) {
     const Decoder *d = &t->decoder;
-    const char *s = t->vocab.text.text + k->at;
-    if (d->kind == DECODE_BYTES) put_bytes(out, s, k->len);
-    if (d->kind == DECODE_META) put_meta(out, s, k->len, first && d->drop_first);
+    const char *s = t->vocab.text.text + entry->at;
+    if (d->kind == DECODE_BYTES) put_bytes(out, s, entry->len);
+    if (d->kind == DECODE_META) put_meta(out, s, entry->len, first && d->drop_first);
     if (d->kind != DECODE_CHAIN) return 0;
     const size_t at = out->len;
-    steps_normalize(d->replace, d->n_replace, s, k->len, out);
+    steps_normalize(d->replace, d->n_replace, s, entry->len, out);
     const int byte = d->byte_fallback && !out->failed ? byte_value(out->text + at, out->len - at) : -1;
     if (byte < 0) return 0;
     out->len = at;
@@ -88,16 +88,16 @@ int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_spec
     size_t run = 0;
     int in_run = 0, first = 1;
     for (size_t i = 0; i < n; i++) {
-        const VocabEntry *k = vocab_by_id(&t->vocab, ids[i]);
-        if (!k || (skip_special && k->special)) continue;
+        const VocabEntry *entry = vocab_by_id(&t->vocab, ids[i]);
+        if (!entry || (skip_special && entry->special)) continue;
         const size_t at = raw.len;
-        const int byte = put_token(t, k, first, &raw);
+        const int byte = put_token(t, entry, first, &raw);
         first = 0;
         if (byte && !in_run) run = at;
         if (!byte && in_run && !raw.failed) { // the run ended before this token: close it, then write the token again
             raw.len = at;
             close_run(&raw, run);
-            put_token(t, k, first, &raw);
+            put_token(t, entry, first, &raw);
         }
         in_run = byte;
     }
@@ -116,10 +116,10 @@ int tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, int skip_spec
 }
 
 size_t tokenizer_bytes(const Tokenizer *t, int id, char *buf, size_t cap) {
-    const VocabEntry *k = vocab_by_id(&t->vocab, id);
-    if (!k) return 0;
+    const VocabEntry *entry = vocab_by_id(&t->vocab, id);
+    if (!entry) return 0;
     TextBuf b = {0};
-    put_token(t, k, 0, &b);
+    put_token(t, entry, 0, &b);
     const size_t n = b.failed ? 0 : b.len < cap ? b.len : cap;
     if (n) memcpy(buf, b.text, n);
     textbuf_free(&b);

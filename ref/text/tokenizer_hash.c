@@ -21,11 +21,11 @@ static void hash_literal(uint64_t *h, const Literal *s) {
 uint64_t rules_hash(const Tokenizer *t) {
     uint64_t h = 0xCBF29CE484222325u, merges = 0;
     for (int id = 0; id < t->vocab.size; id++) {
-        const VocabEntry *k = vocab_by_id(&t->vocab, id);
-        if (!k) continue;
-        const int64_t head[] = {id, (int64_t)k->len, k->in_model};
+        const VocabEntry *entry = vocab_by_id(&t->vocab, id);
+        if (!entry) continue;
+        const int64_t head[] = {id, (int64_t)entry->len, entry->in_model};
         for (int i = 0; i < 3; i++) hash_int(&h, head[i]);
-        hash_more(&h, t->vocab.text.text + k->at, k->len);
+        hash_more(&h, t->vocab.text.text + entry->at, entry->len);
     }
     for (size_t i = 0; i < t->merges.slots; i++) { // the table has no fixed order: a sum has none either
         const Merge *m = &t->merges.slot[i];

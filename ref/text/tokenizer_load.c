@@ -153,26 +153,26 @@ static int load_added_token(Loader *l, JsonRef r, AddedToken *a) {
     TRY(json_want_bool(j, json_get(j, r, "rstrip"), "added_tokens: rstrip", &a->rstrip, l->e));
     a->id = (int)id;
     if (!n) return err_set(l->e, ERR_INPUT, "%s: added_tokens: the content of id %d is empty", j->file, a->id);
-    VocabEntry *k = vocab_find(v, s, n);
-    if (k && k->id != a->id)
+    VocabEntry *entry = vocab_find(v, s, n);
+    if (entry && entry->id != a->id)
         return err_set(l->e, ERR_INPUT, "%s: added_tokens: '%.*s' has id %d here and %d in the vocabulary", j->file,
-                       (int)(n < 80 ? n : 80), s, a->id, k->id);
-    if (!k) {
+                       (int)(n < 80 ? n : 80), s, a->id, entry->id);
+    if (!entry) {
         TRY(vocab_add(v, s, n, a->id, 0, l->e));
-        k = vocab_find(v, s, n);
+        entry = vocab_find(v, s, n);
     }
-    k->special |= (short)a->special;
+    entry->special |= (short)a->special;
     return OK;
 }
 
 static int add_pattern(Loader *l, uint32_t i) {
     Tokenizer *t = l->t;
     const AddedToken *a = &t->added[i];
-    const VocabEntry *k = vocab_by_id(&t->vocab, a->id);
-    const char *s = t->vocab.text.text + k->at;
-    if (!a->normalized) return trie_add(&t->raw, s, k->len, i, l->e);
+    const VocabEntry *entry = vocab_by_id(&t->vocab, a->id);
+    const char *s = t->vocab.text.text + entry->at;
+    if (!a->normalized) return trie_add(&t->raw, s, entry->len, i, l->e);
     TextBuf b = {0}; // is looked for in normalised text, so it is normalised itself
-    steps_normalize(t->norm, t->n_norm, s, k->len, &b);
+    steps_normalize(t->norm, t->n_norm, s, entry->len, &b);
     int rc = textbuf_end(&b, l->e);
     if (!rc) rc = trie_add(&t->normalized, b.text, b.len, i, l->e);
     textbuf_free(&b);

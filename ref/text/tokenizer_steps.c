@@ -52,9 +52,9 @@ static int load_norm(Loader *l, JsonRef r, NormStep *step, int *n, const char *w
     TRY(part_type(l, r, what, &type));
     if (is(type, "")) return OK;
     if (is(type, "Sequence") && depth < STEPS) {
-        JsonRef k;
-        TRY(parts(l, r, "normalizers", what, &k));
-        for (; k >= 0; k = json_next(j, k)) TRY(load_norm(l, k, step, n, what, depth + 1));
+        JsonRef part;
+        TRY(parts(l, r, "normalizers", what, &part));
+        for (; part >= 0; part = json_next(j, part)) TRY(load_norm(l, part, step, n, what, depth + 1));
         return OK;
     }
     if (*n == STEPS) return no_room(l, what);
@@ -156,9 +156,9 @@ static int load_pre(Loader *l, JsonRef r, int depth) {
     if (l->t->byte_level)
         return loader_refuse(l, "pre_tokenizer: Sequence", "a step behind ByteLevel", 23, "ByteLevel as the last step");
     if (is(type, "Sequence") && depth < STEPS) {
-        JsonRef k;
-        TRY(parts(l, r, "pretokenizers", "pre_tokenizer", &k));
-        for (; k >= 0; k = json_next(j, k)) TRY(load_pre(l, k, depth + 1));
+        JsonRef part;
+        TRY(parts(l, r, "pretokenizers", "pre_tokenizer", &part));
+        for (; part >= 0; part = json_next(j, part)) TRY(load_pre(l, part, depth + 1));
         return OK;
     }
     if (is(type, "ByteLevel")) return load_pre_bytes(l, r);
@@ -232,9 +232,9 @@ static int load_post(Loader *l, JsonRef r, int depth) {
     TRY(part_type(l, r, "post_processor", &type));
     if (is(type, "") || is(type, "ByteLevel")) return OK; // ByteLevel moves offsets only
     if (is(type, "Sequence") && depth < STEPS) {
-        JsonRef k;
-        TRY(parts(l, r, "processors", "post_processor", &k));
-        for (; k >= 0; k = json_next(j, k)) TRY(load_post(l, k, depth + 1));
+        JsonRef part;
+        TRY(parts(l, r, "processors", "post_processor", &part));
+        for (; part >= 0; part = json_next(j, part)) TRY(load_post(l, part, depth + 1));
         return OK;
     }
     if (!is(type, "TemplateProcessing"))
@@ -304,8 +304,8 @@ int load_decoder(Loader *l, JsonRef r) {
     }
     if (!is(type, "Sequence")) return loader_refuse(l, "decoder", type, strlen(type), "ByteLevel, Metaspace, Sequence");
     d->kind = DECODE_CHAIN;
-    JsonRef k;
-    TRY(parts(l, r, "decoders", "decoder", &k));
-    for (; k >= 0; k = json_next(j, k)) TRY(load_chain_step(l, k, &stage));
+    JsonRef part;
+    TRY(parts(l, r, "decoders", "decoder", &part));
+    for (; part >= 0; part = json_next(j, part)) TRY(load_chain_step(l, part, &stage));
     return check_growth(l, d->replace, d->n_replace, "decoder");
 }

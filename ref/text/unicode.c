@@ -111,22 +111,22 @@ static uint32_t combining_class(uint32_t c) {
     return 0;
 }
 
-static int cluster_push(Cluster *k, uint32_t c, Err *e) {
-    if (k->n == k->cap) {
-        const size_t cap = k->cap * 2 + 32;
-        TRY(mem_grow((void **)&k->c, k->cap * sizeof *k->c, cap * sizeof *k->c, "NFC", e));
-        k->cap = cap;
+static int cluster_push(Cluster *cluster, uint32_t c, Err *e) {
+    if (cluster->n == cluster->cap) {
+        const size_t cap = cluster->cap * 2 + 32;
+        TRY(mem_grow((void **)&cluster->c, cluster->cap * sizeof *cluster->c, cap * sizeof *cluster->c, "NFC", e));
+        cluster->cap = cap;
     }
-    k->c[k->n++] = combining_class(c) << 24 | c;
+    cluster->c[cluster->n++] = combining_class(c) << 24 | c;
     return OK;
 }
 
-static int decompose(Cluster *k, uint32_t c, Err *e) {
+static int decompose(Cluster *cluster, uint32_t c, Err *e) {
     if (c - S_BASE < S_COUNT) { // unsigned: also false for c < S_BASE
         const uint32_t i = c - S_BASE, t = i % T_COUNT;
-        TRY(cluster_push(k, L_BASE + i / T_COUNT / V_COUNT, e));
-        TRY(cluster_push(k, V_BASE + i / T_COUNT % V_COUNT, e));
-        return t ? cluster_push(k, T_BASE + t, e) : OK;
+        TRY(cluster_push(cluster, L_BASE + i / T_COUNT / V_COUNT, e));
+        TRY(cluster_push(cluster, V_BASE + i / T_COUNT % V_COUNT, e));
+        return t ? cluster_push(cluster, T_BASE + t, e) : OK;
     }
     size_t lo = 0, hi = COUNT(decompositions);
     while (lo < hi) {
@@ -135,11 +135,11 @@ static int decompose(Cluster *k, uint32_t c, Err *e) {
         if (c < d->c) hi = mid;
         else if (c > d->c) lo = mid + 1;
         else { // at most four levels deep, in the first part only
-            TRY(decompose(k, d->first, e));
-            return d->second ? cluster_push(k, d->second, e) : OK;
+            TRY(decompose(cluster, d->first, e));
+            return d->second ? cluster_push(cluster, d->second, e) : OK;
         }
     }
-    return cluster_push(k, c, e);
+    return cluster_push(cluster, c, e);
 }
 
 /* The character that the pair composes to, or 0. */
@@ -158,7 +158,7 @@ static uint32_t compose_pair(uint32_t a, uint32_t b) {
 }
 
 /* Stable sort of n marks by class: insertion for the usual few, counting for hostile runs (linear). */
-static int marks_sort(Cluster *k, uint32_t *c, size_t n, Err *e) {
+static int marks_sort(Cluster *cluster, uint32_t *c, size_t n, Err *e) {
     if (n <= 16) {
         for (size_t i = 1; i < n; i++)
             for (size_t j = i; j > 0 && CLASS(c[j - 1]) > CLASS(c[j]); j--) {
@@ -168,55 +168,55 @@ static int marks_sort(Cluster *k, uint32_t *c, size_t n, Err *e) {
             }
         return OK;
     }
-    if (k->spare_cap < n) {
-        TRY(mem_grow((void **)&k->spare, k->spare_cap * sizeof *c, n * sizeof *c, "NFC", e));
-        k->spare_cap = n;
+    if (cluster->spare_cap < n) {
+        TRY(mem_grow((void **)&cluster->spare, cluster->spare_cap * sizeof *c, n * sizeof *c, "NFC", e));
+        cluster->spare_cap = n;
     }
     size_t at[257] = {0};
     for (size_t i = 0; i < n; i++) at[CLASS(c[i]) + 1]++;
     for (size_t i = 1; i < 257; i++) at[i] += at[i - 1];
-    for (size_t i = 0; i < n; i++) k->spare[at[CLASS(c[i])]++] = c[i];
-    memcpy(c, k->spare, n * sizeof *c);
+    for (size_t i = 0; i < n; i++) cluster->spare[at[CLASS(c[i])]++] = c[i];
+    memcpy(c, cluster->spare, n * sizeof *c);
     return OK;
 }
 
-static int cluster_order(Cluster *k, Err *e) {
-    for (size_t i = 0, j; i < k->n; i = j + 1) {
-        for (j = i; j < k->n && CLASS(k->c[j]);) j++;
-        if (j - i > 1) TRY(marks_sort(k, k->c + i, j - i, e));
+static int cluster_order(Cluster *cluster, Err *e) {
+    for (size_t i = 0, j; i < cluster->n; i = j + 1) {
+        for (j = i; j < cluster->n && CLASS(cluster->c[j]);) j++;
+        if (j - i > 1) TRY(marks_sort(cluster, cluster->c + i, j - i, e));
     }
     return OK;
 }
 
 /* A mark joins the last starter unless a kept mark of the same or a higher class stands between them. */
-static void cluster_compose(Cluster *k) {
+static void cluster_compose(Cluster *cluster) {
     size_t w = 0, starter = SIZE_MAX;
-    for (size_t i = 0; i < k->n; i++) {
-        const uint32_t x = k->c[i];
-        const int open = starter != SIZE_MAX && (w == starter + 1 || CLASS(k->c[w - 1]) < CLASS(x));
-        const uint32_t joined = open ? compose_pair(POINT(k->c[starter]), POINT(x)) : 0;
+    for (size_t i = 0; i < cluster->n; i++) {
+        const uint32_t x = cluster->c[i];
+        const int open = starter != SIZE_MAX && (w == starter + 1 || CLASS(cluster->c[w - 1]) < CLASS(x));
+        const uint32_t joined = open ? compose_pair(POINT(cluster->c[starter]), POINT(x)) : 0;
         if (joined) {
-            k->c[starter] = joined; // composites are starters: class 0
+            cluster->c[starter] = joined; // composites are starters: class 0
             continue;
         }
         if (!CLASS(x)) starter = w;
-        k->c[w++] = x;
+        cluster->c[w++] = x;
     }
-    k->n = w;
+    cluster->n = w;
 }
 
-static int cluster_normalize(Cluster *k, TextBuf *out, const char *s, size_t n, Err *e) {
-    k->n = 0;
+static int cluster_normalize(Cluster *cluster, TextBuf *out, const char *s, size_t n, Err *e) {
+    cluster->n = 0;
     uint32_t c;
     for (size_t i = 0; i < n;) {
         i += utf8_decode(s + i, n - i, &c);
-        TRY(decompose(k, c, e));
+        TRY(decompose(cluster, c, e));
     }
-    TRY(cluster_order(k, e));
-    cluster_compose(k);
-    for (size_t i = 0; i < k->n; i++) {
+    TRY(cluster_order(cluster, e));
+    cluster_compose(cluster);
+    for (size_t i = 0; i < cluster->n; i++) {
         char u[4];
-        textbuf_put(out, u, utf8_encode(u, POINT(k->c[i])));
+        textbuf_put(out, u, utf8_encode(u, POINT(cluster->c[i])));
     }
     return OK;
 }
@@ -242,15 +242,15 @@ int nfc_is_certain(const char *s, size_t n) {
 /* A character that is not unsafe starts a cluster that nothing before it can change, so clusters are
  * independent. */
 void nfc_normalize(TextBuf *out, const char *s, size_t n) {
-    Cluster k = {0};
+    Cluster cluster = {0};
     for (size_t i = 0; i < n && !out->failed;) {
         size_t base = i, unused = 0;
         const size_t safe_end = stretch(s, n, i, 0, &base); // base: the last safe character, to which marks attach
         if (safe_end == n) base = n;
         textbuf_put(out, s + i, base - i);
         i = stretch(s, n, safe_end, 1, &unused);
-        if (i > base && cluster_normalize(&k, out, s + base, i - base, NULL)) out->failed = 1;
+        if (i > base && cluster_normalize(&cluster, out, s + base, i - base, NULL)) out->failed = 1;
     }
-    mem_free(k.c);
-    mem_free(k.spare);
+    mem_free(cluster.c);
+    mem_free(cluster.spare);
 }

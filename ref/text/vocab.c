@@ -13,21 +13,21 @@ static size_t vocab_slot(const Vocab *v, const char *s, size_t n) {
     // the seed is an address: a file cannot be made to collide on purpose
     size_t i = hash_bytes((uintptr_t)v->slot, s, n) & (v->slots - 1);
     for (; v->slot[i]; i = (i + 1) & (v->slots - 1)) {
-        const VocabEntry *k = &v->entry[v->slot[i] - 1];
-        if (k->len == n && !memcmp(v->text.text + k->at, s, n)) break;
+        const VocabEntry *entry = &v->entry[v->slot[i] - 1];
+        if (entry->len == n && !memcmp(v->text.text + entry->at, s, n)) break;
     }
     return i;
 }
 
 VocabEntry *vocab_find(const Vocab *v, const char *s, size_t n) {
     if (!v->n) return NULL;
-    const uint32_t k = v->slot[vocab_slot(v, s, n)];
-    return k ? &v->entry[k - 1] : NULL;
+    const uint32_t slot = v->slot[vocab_slot(v, s, n)];
+    return slot ? &v->entry[slot - 1] : NULL;
 }
 
 int vocab_find_model(const Vocab *v, const char *s, size_t n) {
-    const VocabEntry *k = vocab_find(v, s, n);
-    return k && k->in_model ? k->id : -1;
+    const VocabEntry *entry = vocab_find(v, s, n);
+    return entry && entry->in_model ? entry->id : -1;
 }
 
 /* Room for one more: entries grow by half, the table is made anew when it gets more than half full. */
@@ -67,15 +67,15 @@ int vocab_index(Vocab *v, const char *file, Err *e) {
     v->by_id = NULL;
     TRY(mem_alloc((void **)&v->by_id, (size_t)v->size * sizeof *v->by_id, "vocabulary", e));
     for (size_t i = 0; i < v->n; i++) {
-        const VocabEntry *k = &v->entry[i];
-        const uint32_t was = v->by_id[k->id];
+        const VocabEntry *entry = &v->entry[i];
+        const uint32_t was = v->by_id[entry->id];
         if (was) {
             const VocabEntry *o = &v->entry[was - 1];
-            return err_set(e, ERR_INPUT, "%s: id %d belongs to two tokens, '%.*s' and '%.*s'", file, k->id,
-                           (int)(o->len < 60 ? o->len : 60), v->text.text + o->at, (int)(k->len < 60 ? k->len : 60),
-                           v->text.text + k->at);
+            return err_set(e, ERR_INPUT, "%s: id %d belongs to two tokens, '%.*s' and '%.*s'", file, entry->id,
+                           (int)(o->len < 60 ? o->len : 60), v->text.text + o->at,
+                           (int)(entry->len < 60 ? entry->len : 60), v->text.text + entry->at);
         }
-        v->by_id[k->id] = (uint32_t)i + 1;
+        v->by_id[entry->id] = (uint32_t)i + 1;
     }
     return OK;
 }
@@ -112,14 +112,14 @@ int merges_reserve(Merges *m, size_t n, Err *e) {
 }
 
 void merges_add(Merges *m, int left, int right, uint32_t rank, int id) {
-    Merge *k = merge_slot(m, left, right);
-    if (!k->pair) m->n++;
-    *k = (Merge){((uint64_t)(uint32_t)left << 32 | (uint32_t)right) + 1, rank, id};
+    Merge *merge = merge_slot(m, left, right);
+    if (!merge->pair) m->n++;
+    *merge = (Merge){((uint64_t)(uint32_t)left << 32 | (uint32_t)right) + 1, rank, id};
 }
 
 const Merge *merges_find(const Merges *m, int left, int right) {
-    const Merge *k = merge_slot(m, left, right);
-    return k->pair ? k : NULL;
+    const Merge *merge = merge_slot(m, left, right);
+    return merge->pair ? merge : NULL;
 }
 
 void merges_free(Merges *m) {
