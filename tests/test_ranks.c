@@ -1,7 +1,9 @@
 /* test_ranks.c - one training by many processes: 2, 4 and 8 ranks on a tiny model leave what one process with as many
  * lanes leaves, byte for byte; ranks that are killed, stopped, fail or do not belong together, and going on with
  * another number of them. Needs mpirun, and a program with MPI (make test builds it where mpicc is). */
+#include "base/log.h"
 #include "base/ranks.h"
+#include "base/rng.h"
 #include "io/hf.h"
 #include "method/lanes.h"
 #include "tests/same_tree.h"
@@ -210,28 +212,108 @@ START_TEST(killed) {
 }
 END_TEST
 
+/* What the faulty rank is given, and what all are. */
 static const struct {
     int rank, code;
-    const char *with, *says;
+    const char *with, *all, *says;
 } faults[] = {
-    {1, 4, "HYBRIDIZE_FAIL_MPI=400:STOP", "no word from it for 3 s"},
-    {0, 4, "HYBRIDIZE_FAIL_MPI=400", "failed on purpose"},
-    {1, 4, "HYBRIDIZE_FAIL_MPI=2", "failed on purpose"},
-    {1, 4, "HYBRIDIZE_FAIL_MPI=400", "failed on purpose"},
-    {1, 5, "HYBRIDIZE_FAIL_ALLOC=400", "rank 1 on "},
-    {0, 4, "HYBRIDIZE_FAIL_IO=90:ENOSPC", "No space left"},
+    {1, 4, "HYBRIDIZE_FAIL_MPI=400:STOP", "", "no word from it for 3 s"},
+    {0, 4, "HYBRIDIZE_FAIL_MPI=400:STOP", "", "no word from it for 3 s"},
+    {1, 5, "HYBRIDIZE_FAIL_ALLOC=400", "", "out of memory"},
+    {0, 5, "HYBRIDIZE_FAIL_ALLOC=1000", "", "out of memory"},
+    {0, 4, "HYBRIDIZE_FAIL_IO=90:ENOSPC", "", "No space left"},
+    {1, 6, "HYBRIDIZE_FAIL_MPI=2:NAN", "", "loss is not finite"},
+    {0, 6, "HYBRIDIZE_FAIL_MPI=20:NAN", "", "loss is not finite"},
+    // calls that are repeated while waiting, or made at the end only
+    {0, 4, "HYBRIDIZE_FAIL_MPI=1:MPI_Testall", "", "MPI_Testall: failed on purpose"},
+    {1, 4, "HYBRIDIZE_FAIL_MPI=200:MPI_Testall", "", "MPI_Testall: failed on purpose"},
+    {0, 4, "HYBRIDIZE_FAIL_MPI=1:MPI_Iprobe", "", "MPI_Iprobe: failed on purpose"},
+    {1, 4, "HYBRIDIZE_FAIL_MPI=1:MPI_Iprobe", "", "MPI_Iprobe: failed on purpose"},
+    {0, 4, "HYBRIDIZE_FAIL_MPI=1:MPI_Finalize", "", "MPI_Finalize: failed on purpose"},
+    {1, 4, "HYBRIDIZE_FAIL_MPI=1:MPI_Finalize", "", "MPI_Finalize: failed on purpose"},
+    // calls that another rank's failure brings: rank 0 fails while it hears of it; rank 1 while it tells
+    {1, 4, "HYBRIDIZE_FAIL_ALLOC=400", "HYBRIDIZE_FAIL_MPI=1:MPI_Recv", "rank 0 on "},
+    {1, 4, "HYBRIDIZE_FAIL_MPI=400:STOP", "HYBRIDIZE_FAIL_MPI=1:MPI_Test", "MPI_Test: failed on purpose"},
 };
 
-/* One line that says which rank, where and why, the code of the failure, and an end to all of them. */
-START_TEST(failing) {
+/* One line that says which rank, where and why. */
+static const char *one_line(int rank) {
     char who[160], host[64] = "";
     gethostname(host, sizeof host - 1);
-    snprintf(who, sizeof who, "hybridize: error: rank %d on %s: ", faults[_i].rank, host);
+    snprintf(who, sizeof who, "rank %d on %s", rank, host);
+    const char *line = strstr(said, "hybridize: error: "), *end = line ? strchr(line, '\n') : NULL,
+               *named = line ? strstr(line, who) : NULL;
+    return named && end && named < end && !strstr(line + 1, "hybridize: error: ") ? line : NULL;
+}
+
+/* Also the code of the failure, an end to all of them in time, and the same bits after it. */
+START_TEST(failing) {
+    whole("");
+    if (*faults[_i].all) putenv((char *)(size_t)faults[_i].all);
+    const double since = log_now();
     const int rc = ranks(2, RUN " -o o --rank-timeout 3", faults[_i].rank, faults[_i].with, NULL);
-    const char *line = strstr(said, faults[_i].rank ? who : "hybridize: error: ");
-    ck_assert_msg(rc == faults[_i].code && line && strstr(line, faults[_i].says), "%s: code %d: %s", faults[_i].with,
-                  rc, said);
-    ck_assert_msg(!strstr(line + 1, "hybridize: error: "), "said twice: %s", said);
+    const double seconds = log_now() - since;
+    unsetenv("HYBRIDIZE_FAIL_MPI");
+    const int hears = strstr(faults[_i].says, "rank 0") || strstr(faults[_i].says, "MPI_Test:");
+    const char *line = one_line(hears ? 0 : faults[_i].rank);
+    ck_assert_msg(rc == faults[_i].code && line && strstr(line, faults[_i].says), "%s %s: code %d: %s", faults[_i].with,
+                  faults[_i].all, rc, said);
+    ck_assert_msg(seconds < 30, "%s: took %.0f s", faults[_i].with, seconds);
+    ck_assert_msg(!ranks(_i % 2 ? 4 : 2, RUN " -o o --resume", -1, NULL, NULL), "%s", said);
+    ck_assert_int_ge(same_tree(place("whole"), place("o"), faults[_i].with), 12);
+}
+END_TEST
+
+/* Every call of MPI by either of two ranks fails once, those aside that are repeated while waiting; a sample of them
+ * without HYBRIDIZE_EVERY. The process that goes on has no MPI at all. */
+START_TEST(each_call) {
+    char line[5000], with[60];
+    int n = 1, calls = 0;
+    snprintf(line, sizeof line, "'%s' %swhole", plain, single[0]);
+    ck_assert_msg(!shell(line), "%s", said);
+    for (int every = getenv("HYBRIDIZE_EVERY") != NULL;; n += every ? 1 : n) {
+        Err e = {0};
+        must(file_remove_tree(place("o"), &e), &e);
+        snprintf(line, sizeof line, "%so --rank-timeout 20", single[0]);
+        snprintf(with, sizeof with, "HYBRIDIZE_FAIL_MPI=%d", n);
+        const int rc = ranks(2, line, _i, with, NULL);
+        if (!rc) break; // fewer calls than n
+        ck_assert_msg(rc == ERR_IO && one_line(_i) && strstr(said, ": failed on purpose"),
+                      "rank %d, call %d: code %d: %s", _i, n, rc, said);
+        snprintf(line, sizeof line, "'%s' %so --resume", plain, single[0]);
+        ck_assert_msg(!shell(line), "%s", said);
+        ck_assert_int_ge(same_tree(place("whole"), place("o"), with), 6);
+        calls++;
+    }
+    ck_assert_int_ge(calls, 7);
+    printf("rank %d: %d calls of MPI failed, one at a time\n", _i, calls);
+}
+END_TEST
+
+/* kill -9 of any rank at any time, of which the program knows nothing; HYBRIDIZE_EVERY: 50 times. */
+START_TEST(killed_at_random) {
+    char with[80];
+    const int rounds = getenv("HYBRIDIZE_EVERY") ? 50 : 3;
+    int ended = 0;
+    Rng rng;
+    rng_seed(&rng, (uint64_t)getpid());
+    whole("");
+    const double since = log_now();
+    ck_assert_msg(!ranks(4, RUN " -o o", -1, NULL, NULL), "%s", said);
+    const double seconds = log_now() - since;
+    for (int i = 0; i < rounds; i++) {
+        Err e = {0};
+        const int rank = (int)rng_below(&rng, 4), next = 1 << rng_below(&rng, 4);
+        must(file_remove_tree(place("o"), &e), &e);
+        snprintf(with, sizeof with, "timeout --foreground -s KILL %.3f", rng_uniform(&rng) * seconds);
+        const int rc = ranks(4, RUN " -o o", rank, with, NULL);
+        ended += rc != 0;
+        ck_assert_msg(!ranks(next, RUN " -o o --resume", -1, NULL, NULL), "rank %d, %s, then %d ranks: %s", rank, with,
+                      next, said);
+        ck_assert_int_ge(same_tree(place("whole"), place("o"), with), 12);
+    }
+    ck_assert_int_ge(ended, 1);
+    printf("%d of %d rounds ended by the kill\n", ended, rounds);
 }
 END_TEST
 
@@ -292,6 +374,9 @@ SUITE("ranks") {
     GROUP("faults", .setup = begin, .teardown = tmpdir_end, .timeout = 300);
     CASE(killed);
     CASE(failing, .times = sizeof faults / sizeof *faults);
+    GROUP("loops", .setup = begin, .teardown = tmpdir_end, .timeout = 3600);
+    CASE(killed_at_random);
+    CASE(each_call, .times = 2);
     GROUP("refusals", .setup = begin, .teardown = tmpdir_end, .timeout = 100);
     CASE(refusals, .times = sizeof refused / sizeof *refused);
     CASE(without);

@@ -10,8 +10,9 @@
 typedef struct {
     /* timeout: seconds without a word from another rank until it counts as hung; 0: never */
     int (*open)(Ranks **r, double timeout, Err *e);
-    /* why NULL: all is done. Else ends all ranks with its code, and does not return. */
-    void (*close)(Ranks *r, const Err *why);
+    /* why NULL: all is done. Else, or where that fails, one rank says why, all end with its code, and this does not
+     * return. */
+    int (*close)(Ranks *r, const Err *why);
 } RanksEngine;
 
 /* Processes that mpirun says it has started, and which of them this is. 1 and 0 without it. Under srun alone only

@@ -113,9 +113,7 @@ static int command_run(Cli *c, Err *e) {
     snprintf(line, sizeof line, "%d ranks; the first sent %llu bytes in %llu messages", c->ranks->size,
              (unsigned long long)c->ranks->bytes, (unsigned long long)c->ranks->messages);
     if (!rc && ranks_first(c->ranks)) cli_note(c, line);
-    if (rc && ranks_first(c->ranks)) cli_fail(e);
-    engine->close(c->ranks, rc ? e : NULL);
-    return rc;
+    return engine->close(c->ranks, rc ? e : NULL);
 }
 
 static int command(const Command *k, int argc, char **argv, Err *e) {

@@ -25,10 +25,10 @@ typedef struct {
     Ranks r;
     double timeout;
     char host[64];
-    char (*hosts)[64];    /* (size) */
     MPI_Request *request; /* (room) n of them under way, */
     int *peer, n, room;   /* and with whom */
-    long calls;           /* that are not asked again and again while waiting */
+    int said;             /* the error in hand names its rank already */
+    Err late;             /* of a call that has no way to tell it: the next wait does */
 } Mpi;
 
 static int check(int rc, const char *call, Err *e) {
@@ -39,29 +39,49 @@ static int check(int rc, const char *call, Err *e) {
     return err_set(e, ERR_IO, "%s: %.200s", call, why);
 }
 
-/* Tests: HYBRIDIZE_FAIL_MPI=n makes the n-th call fail, "n:KILL" and "n:STOP" send this process that signal. */
-static int counted(Mpi *m, int rc, const char *call, Err *e) {
+/* Tests: HYBRIDIZE_FAIL_MPI=n makes the n-th call fail, not counting those that a wait repeats; n:MPI_Test the n-th of
+ * that name, which may be one of them; n:KILL and n:STOP send this process that signal instead; n:NAN makes the first
+ * number of the n-th message none. */
+static int gate(const char *call, Err *e) {
+    static long calls;
     const char *at = getenv("HYBRIDIZE_FAIL_MPI");
     char *kind = NULL;
-    if (at && strtol(at, &kind, 10) == ++m->calls) {
-        if (!strcmp(kind, ":KILL")) raise(SIGKILL);
-        if (!strcmp(kind, ":STOP")) raise(SIGSTOP);
-        return err_set(e, ERR_IO, "%s: failed on purpose", call);
-    }
-    return check(rc, call, e);
+    const long n = at ? strtol(at, &kind, 10) : 0;
+    if (n <= 0 || !strcmp(kind, ":NAN")) return OK;
+    const int named = !strncmp(kind, ":MPI_", 5);
+    if (named ? strcmp(kind + 1, call) : !strncmp(call, "MPI_Test", 8) || !strcmp(call, "MPI_Iprobe")) return OK;
+    if (++calls != n) return OK;
+    if (!strcmp(kind, ":KILL")) raise(SIGKILL);
+    while (!strcmp(kind, ":STOP")) raise(SIGSTOP); // who ends it wakes it first
+    return err_set(e, ERR_IO, "%s: failed on purpose", call);
 }
+
+static void message_spoil(void *data, size_t bytes) {
+    static long messages;
+    const char *at = getenv("HYBRIDIZE_FAIL_MPI");
+    char *kind = NULL;
+    const long n = at ? strtol(at, &kind, 10) : 0;
+    if (n > 0 && !strcmp(kind, ":NAN") && ++messages == n) memset(data, 0xff, bytes < 8 ? bytes : 8);
+}
+
+/* Every call of MPI whose failure matters goes through here. */
+#define CALL(name, args)                                                                                               \
+    do {                                                                                                               \
+        TRY(gate(#name, e));                                                                                           \
+        TRY(check(name args, #name, e));                                                                               \
+    } while (0)
 
 /* ---------------------------------------------------------------- waiting */
 
 /* Another rank's failure becomes this one's error. */
-static int failure_take(Err *e) {
+static int failure_take(Mpi *m, Err *e) {
     MPI_Status s;
     Failure f;
     int there = 0;
-    TRY(check(MPI_Iprobe(MPI_ANY_SOURCE, TAG_FAILED, MPI_COMM_WORLD, &there, &s), "MPI_Iprobe", e));
+    CALL(MPI_Iprobe, (MPI_ANY_SOURCE, TAG_FAILED, MPI_COMM_WORLD, &there, &s));
     if (!there) return OK;
-    TRY(check(MPI_Recv(&f, sizeof f, MPI_BYTE, s.MPI_SOURCE, TAG_FAILED, MPI_COMM_WORLD, MPI_STATUS_IGNORE), "MPI_Recv",
-              e));
+    CALL(MPI_Recv, (&f, sizeof f, MPI_BYTE, s.MPI_SOURCE, TAG_FAILED, MPI_COMM_WORLD, MPI_STATUS_IGNORE));
+    m->said = 1;
     err_set(e, f.e.code, "rank %d on %s: %.600s", s.MPI_SOURCE, f.host, f.e.msg);
     if (f.e.hint[0]) err_hint(e, "%s", f.e.hint);
     return f.e.code;
@@ -72,33 +92,37 @@ static int alive_take(double *since, Err *e) {
     char nothing;
     int there = 0;
     for (;;) {
-        TRY(check(MPI_Iprobe(0, TAG_ALIVE, MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE), "MPI_Iprobe", e));
+        CALL(MPI_Iprobe, (0, TAG_ALIVE, MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE));
         if (!there) return OK;
-        TRY(check(MPI_Recv(&nothing, 0, MPI_BYTE, 0, TAG_ALIVE, MPI_COMM_WORLD, MPI_STATUS_IGNORE), "MPI_Recv", e));
+        CALL(MPI_Recv, (&nothing, 0, MPI_BYTE, 0, TAG_ALIVE, MPI_COMM_WORLD, MPI_STATUS_IGNORE));
         *since = log_now();
     }
 }
 
 static int silent(Mpi *m, Err *e) {
-    int who = -1, done;
-    for (int i = 0; i < m->n && who < 0; i++)
-        if (MPI_Test(&m->request[i], &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || !done) who = m->peer[i];
+    int who = -1, done = 0;
+    for (int i = 0; i < m->n && who < 0; i++) {
+        CALL(MPI_Test, (&m->request[i], &done, MPI_STATUS_IGNORE));
+        if (!done) who = m->peer[i];
+    }
     if (who < 0) return OK; // they have come at the last moment; the next look sees it
-    err_set(e, ERR_IO, "rank %d on %s: no word from it for %g s", who, m->hosts[who], m->timeout);
+    m->said = 1;
+    err_set(e, ERR_IO, "rank %d on %s: no word from it for %g s", who, m->r.hosts[who], m->timeout);
     return err_hint(e, "is the process stopped, or its machine gone? --rank-timeout says how long to wait");
 }
 
 static int wait_all(Mpi *m, Err *e) {
     const struct timespec nap = {0, 50 * 1000};
     double since = log_now();
+    if (m->late.code) return *e = m->late, e->code;
     for (long turn = 0;; turn++) {
         int done = 0;
-        TRY(check(MPI_Testall(m->n, m->request, &done, MPI_STATUSES_IGNORE), "MPI_Testall", e));
+        CALL(MPI_Testall, (m->n, m->request, &done, MPI_STATUSES_IGNORE));
         if (done) return m->n = 0, OK;
         if (turn < SPINS) continue;
         nanosleep(&nap, NULL);
         if (m->r.rank) TRY(alive_take(&since, e));
-        else TRY(failure_take(e));
+        else TRY(failure_take(m, e));
         if (m->timeout > 0 && log_now() - since > m->timeout) TRY(silent(m, e));
     }
 }
@@ -125,8 +149,9 @@ static int post(Mpi *m, int q, int sends, const RankPart *part, Err *e) {
         MPI_Request *request = &m->request[m->n];
         m->peer[m->n++] = q;
         *request = MPI_REQUEST_NULL;
-        TRY(sends ? counted(m, MPI_Isend(p + at, n, MPI_BYTE, q, TAG_DATA, MPI_COMM_WORLD, request), "MPI_Isend", e)
-                  : counted(m, MPI_Irecv(p + at, n, MPI_BYTE, q, TAG_DATA, MPI_COMM_WORLD, request), "MPI_Irecv", e));
+        if (sends) message_spoil(p + at, (size_t)n);
+        if (sends) CALL(MPI_Isend, (p + at, n, MPI_BYTE, q, TAG_DATA, MPI_COMM_WORLD, request));
+        else CALL(MPI_Irecv, (p + at, n, MPI_BYTE, q, TAG_DATA, MPI_COMM_WORLD, request));
         m->r.messages += (uint64_t)sends;
         m->r.bytes += sends ? (uint64_t)n : 0;
     }
@@ -153,8 +178,13 @@ static int mpi_share(Ranks *r, void *data, size_t bytes, Err *e) {
     return wait_all(m, e);
 }
 
+static int alive_send(const Ranks *r, Err *e) {
+    for (int q = 1; !r->rank && q < r->size; q++) CALL(MPI_Send, (NULL, 0, MPI_BYTE, q, TAG_ALIVE, MPI_COMM_WORLD));
+    return OK;
+}
 static void mpi_alive(Ranks *r) {
-    for (int q = 1; !r->rank && q < r->size; q++) MPI_Send(NULL, 0, MPI_BYTE, q, TAG_ALIVE, MPI_COMM_WORLD);
+    Mpi *m = (Mpi *)r;
+    if (!m->late.code) alive_send(r, &m->late);
 }
 
 /* ---------------------------------------------------------------- begin and end */
@@ -162,27 +192,32 @@ static void mpi_alive(Ranks *r) {
 static int mpi_begin(Mpi *m, Err *e) {
     MPI_Comm machine;
     int level;
-    TRY(counted(m, MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level), "MPI_Init_thread", e));
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(MPI_COMM_WORLD, &m->r.rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &m->r.size);
+    CALL(MPI_Init_thread, (NULL, NULL, MPI_THREAD_FUNNELED, &level));
+    CALL(MPI_Comm_set_errhandler, (MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+    CALL(MPI_Comm_rank, (MPI_COMM_WORLD, &m->r.rank));
+    CALL(MPI_Comm_size, (MPI_COMM_WORLD, &m->r.size));
     if (level < MPI_THREAD_FUNNELED) return err_set(e, ERR_USAGE, "this MPI knows no threads (MPI_THREAD_FUNNELED)");
     if (m->r.size > RANKS_MOST) return err_set(e, ERR_USAGE, "ranks: got %d, at most %d", m->r.size, RANKS_MOST);
-    TRY(counted(m, MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, m->r.rank, MPI_INFO_NULL, &machine),
-                "MPI_Comm_split_type", e));
-    MPI_Comm_rank(machine, &m->r.local);
-    MPI_Comm_size(machine, &m->r.here);
-    MPI_Comm_free(&machine);
-    m->hosts = calloc((size_t)m->r.size, sizeof *m->hosts);
-    if (!m->hosts) return err_set(e, ERR_MEMORY, "names of machines");
-    return counted(m, MPI_Allgather(m->host, 64, MPI_BYTE, m->hosts, 64, MPI_BYTE, MPI_COMM_WORLD), "MPI_Allgather", e);
+    CALL(MPI_Comm_split_type, (MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, m->r.rank, MPI_INFO_NULL, &machine));
+    CALL(MPI_Comm_rank, (machine, &m->r.local));
+    CALL(MPI_Comm_size, (machine, &m->r.here));
+    CALL(MPI_Comm_free, (&machine));
+    m->r.hosts = calloc((size_t)m->r.size, sizeof *m->r.hosts);
+    if (!m->r.hosts) return err_set(e, ERR_MEMORY, "names of machines");
+    CALL(MPI_Allgather, (m->host, 64, MPI_BYTE, m->r.hosts, 64, MPI_BYTE, MPI_COMM_WORLD));
+    return OK;
 }
 
 static int mpi_open(Ranks **out, double timeout, Err *e) {
     Mpi *m = calloc(1, sizeof *m);
     *out = NULL;
     if (!m) return err_set(e, ERR_MEMORY, "ranks");
-    m->r = (Ranks){.size = 1, .post = mpi_post, .wait = mpi_wait, .share = mpi_share, .alive = mpi_alive};
+    m->r = (Ranks){.rank = launch_rank(),
+                   .size = launch_size(),
+                   .post = mpi_post,
+                   .wait = mpi_wait,
+                   .share = mpi_share,
+                   .alive = mpi_alive};
     m->timeout = timeout;
     if (gethostname(m->host, sizeof m->host - 1)) snprintf(m->host, sizeof m->host, "unknown");
     *out = &m->r;
@@ -190,35 +225,46 @@ static int mpi_open(Ranks **out, double timeout, Err *e) {
 }
 
 /* Waits a while for rank 0 to say it, and to end all. */
-static void tell(Mpi *m, const Err *why) {
+static int tell(Mpi *m, const Err *why, Err *e) {
     Failure f = {.e = *why};
     MPI_Request sent;
     const struct timespec nap = {0, 10 * 1000 * 1000};
     snprintf(f.host, sizeof f.host, "%s", m->host);
-    if (MPI_Isend(&f, sizeof f, MPI_BYTE, 0, TAG_FAILED, MPI_COMM_WORLD, &sent) != MPI_SUCCESS) return;
-    for (const double since = log_now(); log_now() - since < GRACE;) {
-        int done;
+    CALL(MPI_Isend, (&f, sizeof f, MPI_BYTE, 0, TAG_FAILED, MPI_COMM_WORLD, &sent));
+    for (const double since = log_now(); log_now() - since < GRACE; nanosleep(&nap, NULL)) {
+        int done; // whatever comes of it: the message may be there already, and rank 0 speaks
         MPI_Test(&sent, &done, MPI_STATUS_IGNORE);
-        nanosleep(&nap, NULL);
     }
+    return OK;
 }
 
-static void mpi_close(Ranks *r, const Err *why) {
+/* Options and numbers that are wrong are so for all ranks, and a stop is nobody's failure: no rank is named. */
+static int own_failure(const Err *why) {
+    return why->code == ERR_INPUT || why->code == ERR_IO || why->code == ERR_MEMORY || why->code == ERR_DEVICE;
+}
+
+static int finish(Err *e) {
+    CALL(MPI_Finalize, ());
+    return OK;
+}
+
+static int mpi_close(Ranks *r, const Err *why) {
     Mpi *m = (Mpi *)r;
-    if (!why) MPI_Finalize();
-    else {
-        if (r->rank) {
-            tell(m, why);
-            Err own = *why;
-            err_prefix(&own, "rank %d on %s", r->rank, m->host);
-            cli_fail(&own);
-        }
-        MPI_Abort(MPI_COMM_WORLD, why->code);
+    Err own = why ? *why : (Err){0}, untold;
+    int begun = 0;
+    if (!why && !finish(&own)) {
+        free(m->r.hosts);
+        free(m->request);
+        free(m->peer);
+        free(m);
+        return OK;
     }
-    free(m->hosts);
-    free(m->request);
-    free(m->peer);
-    free(m);
+    MPI_Initialized(&begun);
+    if (begun && why && r->rank) tell(m, why, &untold); // where it cannot be told, it is said here
+    if (r->rank || (!m->said && own_failure(&own))) err_prefix(&own, "rank %d on %s", r->rank, m->host);
+    cli_fail(&own);
+    if (begun) MPI_Abort(MPI_COMM_WORLD, own.code);
+    exit(own.code);
 }
 
 extern const RanksEngine ranks_mpi;

@@ -27,6 +27,7 @@ struct Ranks {
     int (*share)(Ranks *r, void *data, size_t bytes, Err *e);
     /* Rank 0 is at work on something that takes long, and no hung process. */
     void (*alive)(Ranks *r);
+    char (*hosts)[64];        /* (size) names of their machines */
     uint64_t bytes, messages; /* that this rank has sent */
     void *state;
 };

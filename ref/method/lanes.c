@@ -1,6 +1,7 @@
 /* lanes.c - see lanes.h. */
 #include "method/lanes.h"
 #include "base/mem.h"
+#include <math.h>
 #include <string.h>
 
 int lanes_check(int lanes, Err *e) {
@@ -211,6 +212,9 @@ int lanes_finish(Lanes *l, Err *e) {
     Exchange x = {.l = l, .e = e};
     for (int q = 0; q <= R; q++) at[q] = (size_t)(l->own * q) * l->numbers * sizeof(double);
     TRY(ranks_gather(l->ranks, l->number, at, e));
+    l->bad = -1;
+    for (int i = l->lanes - 1; i >= 0; i--)
+        if (!isfinite(l->number[(size_t)i * (size_t)l->numbers])) l->bad = i / l->own;
     for (int i = 0; i < l->numbers; i++) lanes_sum(l->number + i, l->lanes, (size_t)l->numbers);
     if (R < 2) return OK;
     TRY(params_walk(&l->m->c, &l->m->p, exchange_visit, &x));

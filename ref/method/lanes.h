@@ -32,6 +32,7 @@ typedef struct {
     size_t room;
     double *number; /* (lanes, numbers) */
     int numbers;
+    int bad; /* after lanes_finish: the first rank with a lane whose first number, its loss, is not finite; -1: none */
     void *host, *mem, *memory;
 } Lanes;
 

@@ -2,6 +2,7 @@
 #include "method/train.h"
 #include "base/mem.h"
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---------------------------------------------------------------- one step */
@@ -58,8 +59,12 @@ static int train_not_finite(Train *t, const Err *why, Err *e) {
     const Task *task = t->task;
     t->skipped++;
     if (t->nan == NAN_SKIP && t->skipped <= t->max_skips) return OK;
-    err_set(e, ERR_NUMERIC, "%s %s: step %lld: %s (loss %g)%s", task->stage, task->run ? task->run : "",
-            (long long)t->step + 1, why->code ? why->msg : "loss is not finite", t->loss,
+    const Lanes *l = &t->lanes;
+    char where[100] = "";
+    if (ranks_count(l->ranks) > 1 && l->bad >= 0)
+        snprintf(where, sizeof where, ", met by rank %d on %s", l->bad, l->ranks->hosts[l->bad]);
+    err_set(e, ERR_NUMERIC, "%s %s: step %lld: %s (loss %g)%s%s", task->stage, task->run ? task->run : "",
+            (long long)t->step + 1, why->code ? why->msg : "loss is not finite", t->loss, where,
             t->nan == NAN_SKIP ? "; too many skipped steps" : "");
     return err_hint(e, "lower the learning rate, or skip such steps (nan_skip with max_skips)");
 }
