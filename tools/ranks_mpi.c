@@ -158,24 +158,41 @@ static int post(Mpi *m, int q, int sends, const RankPart *part, Err *e) {
     return OK;
 }
 
-static int mpi_post(Ranks *r, const RankPart *out, const RankPart *in, Err *e) {
-    Mpi *m = (Mpi *)r;
-    for (int i = 1; i < r->size; i++) { // each begins with another one
-        const int q = (r->rank + i) % r->size;
+/* After a failure the caller frees its buffers. What is under way to them must not arrive later: receives that nothing
+ * has come for are taken back, the others are given a second to end. */
+static int end_if(int rc, Mpi *m) {
+    const struct timespec nap = {0, 1000 * 1000};
+    int done = !rc;
+    for (int i = 0; rc && i < m->n; i++)
+        if (m->request[i] != MPI_REQUEST_NULL) MPI_Cancel(&m->request[i]);
+    for (const double since = log_now(); !done && log_now() - since < 1; nanosleep(&nap, NULL))
+        if (MPI_Testall(m->n, m->request, &done, MPI_STATUSES_IGNORE)) break;
+    if (rc) m->n = 0;
+    return rc;
+}
+
+static int post_all(Mpi *m, const RankPart *out, const RankPart *in, Err *e) {
+    for (int i = 1; i < m->r.size; i++) { // each begins with another one
+        const int q = (m->r.rank + i) % m->r.size;
         TRY(post(m, q, 0, &in[q], e));
         TRY(post(m, q, 1, &out[q], e));
     }
     return OK;
 }
+static int mpi_post(Ranks *r, const RankPart *out, const RankPart *in, Err *e) {
+    return end_if(post_all((Mpi *)r, out, in, e), (Mpi *)r);
+}
 
-static int mpi_wait(Ranks *r, Err *e) { return wait_all((Mpi *)r, e); }
+static int mpi_wait(Ranks *r, Err *e) { return end_if(wait_all((Mpi *)r, e), (Mpi *)r); }
 
-static int mpi_share(Ranks *r, void *data, size_t bytes, Err *e) {
-    Mpi *m = (Mpi *)r;
-    const RankPart part = {data, bytes};
-    if (r->rank) TRY(post(m, 0, 0, &part, e));
-    for (int q = 1; !r->rank && q < r->size; q++) TRY(post(m, q, 1, &part, e));
+static int share_all(Mpi *m, const RankPart *part, Err *e) {
+    if (m->r.rank) TRY(post(m, 0, 0, part, e));
+    for (int q = 1; !m->r.rank && q < m->r.size; q++) TRY(post(m, q, 1, part, e));
     return wait_all(m, e);
+}
+static int mpi_share(Ranks *r, void *data, size_t bytes, Err *e) {
+    const RankPart part = {data, bytes};
+    return end_if(share_all((Mpi *)r, &part, e), (Mpi *)r);
 }
 
 static int alive_send(const Ranks *r, Err *e) {
