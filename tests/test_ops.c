@@ -234,7 +234,7 @@ START_TEST(test_kda_tends_to_gla) {
 }
 END_TEST
 
-/* The bounded gate lies in [-5, 0], meets both ends, rises nowhere with f, and halves its range where f + dt_bias = 0. */
+/* The bounded gate lies in [-5, 0], meets both ends, rises nowhere with f; where f + dt_bias = 0 it is half way. */
 START_TEST(test_kda_gate_is_bounded) {
     const double A_log = 1, dt_bias = 0.5, b = 0;
     double last = 0, g, beta;

@@ -6,9 +6,10 @@
  *   o = kda(q, k, v, g, beta);  y = W_o (rmsnorm(o) sigmoid(W_g2 W_g1 x + b_g))      no rope, H heads of size D for q,
  *   k and v
  * Both low-rank maps go through D numbers. kda_v1: without convolutions, to be compared with gdn_v4 and gla_v1; kda_v2:
- * with them, fla's default. kda_v3 and kda_v4: the same two with the bounded gate g = -5 sigmoid(e^A_log (f + dt_bias)),
- * fla's safe_gate with lower_bound -5, which newer KDA models have: no token forgets more than a factor e^-5. A_log and dt_bias start as fla's model class starts them (its layer alone would start
- * dt_bias at 0, a memory of a token or two). */
+ * with them, fla's default. kda_v3 and kda_v4: the same two with the bounded gate g = -5 sigmoid(e^A_log (f +
+ * dt_bias)), fla's safe_gate with lower_bound -5, which newer KDA models have: no token forgets more than a factor
+ * e^-5. A_log and dt_bias start as fla's model class starts them (its layer alone would start dt_bias at 0, a memory of
+ * a token or two). */
 #include "model/mixer_delta.h"
 #include <math.h>
 

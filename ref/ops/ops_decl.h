@@ -221,8 +221,9 @@ typedef struct OPS {
      *   dt_bias (H,K).
      *   bwd  df += dg * -exp(A_log) sigmoid(f + dt_bias);  ddt_bias += sum_n of the same;  dA_log_h += sum_{n,a} dg g;
      *        db += dbeta beta (1 - beta).   dA_log, ddt_bias may be NULL.
-     *   lower < 0 gives the bounded gate, which lies in [lower, 0]; 0: the one above. With u = f + dt_bias, e = exp(A_log),
-     *        s = sigmoid(e u):  g = lower s;  df += dg lower s (1 - s) e;  ddt_bias += sum_n of the same;
+     *   lower < 0 gives the bounded gate, which lies in [lower, 0]; 0: the one above. With u = f + dt_bias,
+     *        e = exp(A_log), s = sigmoid(e u):  g = lower s;
+     *        df += dg lower s (1 - s) e;  ddt_bias += sum_n of the same;
      *        dA_log_h += sum_{n,a} dg lower s (1 - s) e u.
      *   num  softplus as in delta_gate, of which this is the case K = 1; 1 - s is sigmoid(-e u), no cancellation.
      *   src  Kimi Linear (arXiv 2510.26692); flash-linear-attention fla/ops/kda/gate.py */
