@@ -149,7 +149,7 @@ static void kda_backward_plain(real *dq, real *dk, real *dv, wide *dg, wide *dbe
 /* A block a token: its channels are walked eight at a time, so that an index is divided once for eight and in 32 bits.
  * A pack lies in one head, since it starts at a multiple of eight of that head's K. */
 __global__ void kda_gate_forward_kernel(wide *g, wide *beta, const real *f, const real *b, const wide *A_log,
-                                        const wide *dt_bias, int H, int K) {
+                                        const wide *dt_bias, float lower, int H, int K) {
     const int packs = (K + PACK - 1) / PACK;
     for (int i = threadIdx.x; i < H * packs; i += blockDim.x) {
         const int h = i / packs, c = i % packs * PACK;
@@ -157,17 +157,27 @@ __global__ void kda_gate_forward_kernel(wide *g, wide *beta, const real *f, cons
         const float scale = -expf(A_log[h]);
         Pack x = pack_load(f + head * K, c, K);
         const Pack bias = pack_load(dt_bias + (size_t)h * K, c, K);
-        for (int k = 0; k < PACK; k++) x.v[k] = scale * softplus(x.v[k] + bias.v[k]);
+        for (int k = 0; k < PACK; k++) {
+            const float u = x.v[k] + bias.v[k];
+            x.v[k] = lower < 0 ? lower * sigmoid(-scale * u) : scale * softplus(u);
+        }
         pack_store(g + head * K, c, K, x);
         if (c == 0) beta[head] = sigmoid(b[head]);
     }
 }
 static void kda_gate_forward(wide *g, wide *beta, const real *f, const real *b, const wide *A_log, const wide *dt_bias,
-                             int N, int H, int K) {
-    LAUNCH(kda_gate_forward_kernel, N, 256, 0, g, beta, f, b, A_log, dt_bias, H, K);
+                             double lower, int N, int H, int K) {
+    LAUNCH(kda_gate_forward_kernel, N, 256, 0, g, beta, f, b, A_log, dt_bias, (float)lower, H, K);
+}
+/* dg times the slope of g in f. */
+__device__ float kda_gate_slope(float dg, float f, float A_log, float dt_bias, float lower) {
+    if (!(lower < 0)) return gate_slope(dg, f, A_log, dt_bias);
+    const float e = expf(A_log), x = e * (f + dt_bias);
+    return dg * (lower * sigmoid(x) * sigmoid(-x) * e);
 }
 __global__ void kda_gate_backward_kernel(real *df, real *db, const wide *dg, const wide *dbeta, const real *f,
-                                         const wide *beta, const wide *A_log, const wide *dt_bias, int H, int K) {
+                                         const wide *beta, const wide *A_log, const wide *dt_bias, float lower, int H,
+                                         int K) {
     const int packs = (K + PACK - 1) / PACK;
     for (int i = threadIdx.x; i < H * packs; i += blockDim.x) {
         const int h = i / packs, c = i % packs * PACK;
@@ -176,7 +186,7 @@ __global__ void kda_gate_backward_kernel(real *df, real *db, const wide *dg, con
             const Pack d = pack_load(dg + head * K, c, K), x = pack_load(f + head * K, c, K),
                        bias = pack_load(dt_bias + (size_t)h * K, c, K);
             Pack y;
-            for (int k = 0; k < PACK; k++) y.v[k] = gate_slope(d.v[k], x.v[k], A_log[h], bias.v[k]);
+            for (int k = 0; k < PACK; k++) y.v[k] = kda_gate_slope(d.v[k], x.v[k], A_log[h], bias.v[k], lower);
             pack_add(df + head * K, c, K, y);
         }
         if (db && c == 0) db[head] = (float)db[head] + dbeta[head] * beta[head] * (1.0f - beta[head]);
@@ -184,11 +194,18 @@ __global__ void kda_gate_backward_kernel(real *df, real *db, const wide *dg, con
 }
 struct KdaGateScale { // a row is one token: its channels are added up first
     const wide *dg, *g;
+    const real *f;
+    const wide *A_log, *dt_bias;
+    float lower;
     int H, K;
     __device__ float operator()(size_t n, int h) const {
         const size_t at = (n * H + h) * K;
         float s = 0;
-        for (int i = 0; i < K; i++) s += dg[at + i] * g[at + i];
+        for (int i = 0; i < K && !(lower < 0); i++) s += dg[at + i] * g[at + i];
+        for (int i = 0; i < K && lower < 0; i++) {
+            const float u = (float)f[at + i] + dt_bias[h * K + i];
+            s += kda_gate_slope(dg[at + i], f[at + i], A_log[h], dt_bias[h * K + i], lower) * u;
+        }
         return s;
     }
 };
@@ -196,15 +213,17 @@ struct KdaGateBias {
     const wide *dg;
     const real *f;
     const wide *A_log, *dt_bias;
+    float lower;
     int HK, K;
     __device__ float operator()(size_t n, int c) const {
-        return gate_slope(dg[n * HK + c], f[n * HK + c], A_log[c / K], dt_bias[c]);
+        return kda_gate_slope(dg[n * HK + c], f[n * HK + c], A_log[c / K], dt_bias[c], lower);
     }
 };
 static void kda_gate_backward(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta,
                               const real *f, const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias,
-                              int N, int H, int K) {
-    if (df || db) LAUNCH(kda_gate_backward_kernel, N, 256, 0, df, db, dg, dbeta, f, beta, A_log, dt_bias, H, K);
-    if (dA_log) column_sum(dA_log, KdaGateScale{dg, g, H, K}, N, H);
-    if (ddt_bias) column_sum(ddt_bias, KdaGateBias{dg, f, A_log, dt_bias, H * K, K}, N, H * K);
+                              double lower, int N, int H, int K) {
+    const float low = (float)lower;
+    if (df || db) LAUNCH(kda_gate_backward_kernel, N, 256, 0, df, db, dg, dbeta, f, beta, A_log, dt_bias, low, H, K);
+    if (dA_log) column_sum(dA_log, KdaGateScale{dg, g, f, A_log, dt_bias, low, H, K}, N, H);
+    if (ddt_bias) column_sum(ddt_bias, KdaGateBias{dg, f, A_log, dt_bias, low, H * K, K}, N, H * K);
 }

@@ -673,7 +673,7 @@ END_TEST
 
 /* ---- whole models: the same gradients and the same training as the reference ---- */
 static const char *const LAYERS[][2] = {
-    {"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}, {"kda_v2", "swa_v1"}};
+    {"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}, {"kda_v2", "swa_v1"}, {"kda_v4", "kda_v3"}};
 START_TEST(model_gradient) {
     static const struct {
         const char *backend;

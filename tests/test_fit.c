@@ -357,8 +357,8 @@ START_TEST(output_has_no_slope) { // its equations, written out: no way down fro
 END_TEST
 
 START_TEST(better_than_copies) { // on text that it did not read, for every mixer that it knows
-    static const char *const mixer[] = {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v5",
-                                        "gdn_v6", "gla_v1", "kda_v1", "kda_v2"};
+    static const char *const mixer[] = {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v5", "gdn_v6",
+                                        "gla_v1", "kda_v1", "kda_v2", "kda_v3", "kda_v4"};
     Started x;
     begin(&x, mixer[_i]);
     start(&x, START_FIT, 40 * B * T);
@@ -399,7 +399,7 @@ START_TEST(twice_is_once) { // it is a function of the teacher and the text, not
 END_TEST
 
 START_TEST(per_channel_decays) { // gla and kda: exactly -gamma_h 2^u, u from -1.5 to 1.5, for every token
-    static const char *const mixer[] = {"gla_v1", "kda_v1"};
+    static const char *const mixer[] = {"gla_v1", "kda_v1", "kda_v3"};
     Started x;
     Config c = tiny_config(2);
     c.H = c.Hk = 1;
@@ -657,9 +657,9 @@ SUITE("fit") {
     CASE(gates_without_a_constant);
     CASE(output_is_least_squares);
     CASE(output_has_no_slope, .times = 2);
-    CASE(better_than_copies, .times = 9);
+    CASE(better_than_copies, .times = 11);
     CASE(twice_is_once);
-    CASE(per_channel_decays, .times = 2);
+    CASE(per_channel_decays, .times = 3);
     CASE(siblings_agree, .times = 2);
     CASE(norm_cancels_a_scale);
     CASE(taylor_as_published);

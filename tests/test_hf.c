@@ -179,10 +179,17 @@ START_TEST(test_fla) {
     ck_assert_int_eq(
         parse(&c,
               "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "
-              "\"num_heads\": 4, \"head_dim\": 16, \"vocab_size\": 10, \"safe_gate\": true}",
+              "\"num_heads\": 4, \"head_dim\": 16, \"vocab_size\": 10, \"safe_gate\": true, \"lower_bound\": -4}",
               &e),
         ERR_INPUT);
-    ck_assert_ptr_nonnull(strstr(e.msg, "safe_gate"));
+    ck_assert_ptr_nonnull(strstr(e.msg, "lower_bound: got -4, expected -5"));
+    e = (Err){0};
+    ok(parse(&c,
+             "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "
+             "\"num_heads\": 4, \"head_dim\": 16, \"vocab_size\": 10, \"safe_gate\": true, \"lower_bound\": -5}",
+             &e),
+       &e);
+    ck_assert_int_eq(c.mixer[0], mixer_find("kda_v4"));
     e = (Err){0};
     ok(parse(&c,
              "{\"model_type\": \"kda\", \"hidden_size\": 64, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "
@@ -311,6 +318,8 @@ static const Shape shapes[] = {
     {"gdn_v5", "qwen2", "s5", 1, 0, 0, 1, 4, 0, ROPE_PLAIN, 1},
     {"kda", "llama", "sk", 0, 0, 0, 0, 4, 0, ROPE_PLAIN, 0},
     {"kda, convolution, qwen3", "qwen3", "Ks", 0, 0, 1, 1, 8, 0, ROPE_PLAIN, 2},
+    {"kda, bounded", "llama", "bs", 0, 0, 0, 1, 4, 0, ROPE_PLAIN, 0},
+    {"kda, bounded, convolution", "llama", "sB", 0, 0, 0, 0, 4, 0, ROPE_PLAIN, 0},
     {"swa", "qwen2", "sw", 1, 0, 0, 1, 4, 0, ROPE_PLAIN, 1},
     {"swa everywhere, kda", "qwen2", "wk", 1, 0, 0, 1, 4, 9, ROPE_PLAIN, 1},
 };
@@ -346,6 +355,8 @@ static Config shape_config(const Shape *s) {
                                 : kind == 'g' ? "gla_v1"
                                 : kind == 'k' ? "kda_v1"
                                 : kind == 'K' ? "kda_v2"
+                                : kind == 'b' ? "kda_v3"
+                                : kind == 'B' ? "kda_v4"
                                 : kind == 'w' ? "swa_v1"
                                               : name);
         if (kind == 'w') c.swa_window = 7;

@@ -234,6 +234,21 @@ START_TEST(test_kda_tends_to_gla) {
 }
 END_TEST
 
+/* The bounded gate lies in [-5, 0], meets both ends, rises nowhere with f; where f + dt_bias = 0 it is half way. */
+START_TEST(test_kda_gate_is_bounded) {
+    const double A_log = 1, dt_bias = 0.5, b = 0;
+    double last = 0, g, beta;
+    for (double f = -80; f <= 80; f += 0.25) {
+        ops_ref64.kda_gate_forward(&g, &beta, &f, &b, &A_log, &dt_bias, -5, 1, 1, 1);
+        ck_assert(g >= -5 && g <= 0 && g <= last);
+        if (f == -80) ck_assert_double_gt(g, -1e-80);
+        if (f == -dt_bias) ck_assert_double_eq(g, -2.5);
+        last = g;
+    }
+    ck_assert_double_eq(last, -5);
+}
+END_TEST
+
 /* Another seed gives other numbers, and the same one the same. */
 typedef struct {
     double first;
@@ -494,6 +509,7 @@ SUITE("ops") {
     CASE(test_kda_is_delta_rule);
     CASE(test_kda_decays_like_gla);
     CASE(test_kda_tends_to_gla);
+    CASE(test_kda_gate_is_bounded);
     CASE(test_seed);
     CASE(test_broken);
     CASE(test_usage);

@@ -144,17 +144,19 @@ const OpRow row_delta_gate = {
 };
 static void kda_gate_f(const OpCall *c) {
     c->op->kda_gate_forward(at(c, "g"), at(c, "beta"), at(c, "f"), at(c, "b"), at(c, "A_log"), at(c, "dt_bias"),
-                            dim(c, "N"), dim(c, "H"), dim(c, "K"));
+                            num(c, "lower"), dim(c, "N"), dim(c, "H"), dim(c, "K"));
 }
 static void kda_gate_b(const OpCall *c) {
     c->op->kda_gate_backward(at(c, "df"), at(c, "db"), at(c, "dA_log"), at(c, "ddt_bias"), at(c, "dg"), at(c, "dbeta"),
-                             at(c, "f"), at(c, "g"), at(c, "beta"), at(c, "A_log"), at(c, "dt_bias"), dim(c, "N"),
-                             dim(c, "H"), dim(c, "K"));
+                             at(c, "f"), at(c, "g"), at(c, "beta"), at(c, "A_log"), at(c, "dt_bias"), num(c, "lower"),
+                             dim(c, "N"), dim(c, "H"), dim(c, "K"));
 }
 const OpRow row_kda_gate = {
     .name = "kda_gate",
-    .keys = "N=5 H=3 K=4 hard=0",
-    .cases = {"", "N=1 H=1 K=1", "N=30 H=4 K=5 hard=1", "N=200 H=3 K=16", "N=9 H=2 K=37"},
+    .keys = "N=5 H=3 K=4 lower=0 hard=0",
+    .cases = {"", "N=1 H=1 K=1", "N=30 H=4 K=5 hard=1", "N=200 H=3 K=16", "N=9 H=2 K=37", "lower=-5",
+              "N=1 H=1 K=1 lower=-5", "N=30 H=4 K=5 hard=1 lower=-5", "N=200 H=3 K=16 lower=-5",
+              "N=9 H=2 K=37 lower=-0.5"},
     .tensors = "g wide saved N.H.K; "
                "beta wide saved N.H; "
                "f real in N.H.K wild; "
@@ -340,7 +342,7 @@ static void gdn_mixer_b(const OpCall *c) {
                                at(c, "a"), at(c, "g"), at(c, "beta"), at(c, "A_log"), at(c, "dt_bias"), d.B * d.T, d.H);
 }
 static void kda_mixer_f(const OpCall *c) {
-    c->op->kda_gate_forward(at(c, "g"), at(c, "beta"), at(c, "f"), at(c, "b"), at(c, "A_log"), at(c, "dt_bias"),
+    c->op->kda_gate_forward(at(c, "g"), at(c, "beta"), at(c, "f"), at(c, "b"), at(c, "A_log"), at(c, "dt_bias"), 0,
                             dim(c, "B") * dim(c, "T"), dim(c, "H"), dim(c, "K"));
     kda_f(c);
 }
@@ -353,7 +355,7 @@ static void kda_mixer_b(const OpCall *c) {
                         at(c, "states"), at(c, "q"), at(c, "k"), at(c, "v"), at(c, "g"), at(c, "beta"), at(c, "start"),
                         num(c, "scale"), at(c, "work"), &d);
     c->op->kda_gate_backward(at(c, "df"), at(c, "db"), at(c, "dA_log"), at(c, "ddt_bias"), dg, (void *)dbeta,
-                             at(c, "f"), at(c, "g"), at(c, "beta"), at(c, "A_log"), at(c, "dt_bias"), d.B * d.T, d.H,
+                             at(c, "f"), at(c, "g"), at(c, "beta"), at(c, "A_log"), at(c, "dt_bias"), 0, d.B * d.T, d.H,
                              d.K);
 }
 static void gla_mixer_f(const OpCall *c) {

@@ -194,11 +194,13 @@ void naive_delta_gate(const OpCase *c, double **out, double *scratch) {
     }
 }
 void naive_kda_gate(const OpCase *c, double **out, double *scratch) {
+    const double lower = opcase_key(c, "lower"); // NAN in kda_mixer, which has no bounded gate
     (void)scratch;
     const int H = key(c, "H"), K = key(c, "K");
     for (int i = 0; i < key(c, "N") * H * K; i++) {
         const int h = i / K % H;
-        to(c, out, "g")[i] = exp(in(c, "A_log")[h]) * log_sigmoid(-in(c, "f")[i] - in(c, "dt_bias")[i % (H * K)]);
+        const double u = in(c, "f")[i] + in(c, "dt_bias")[i % (H * K)], e = exp(in(c, "A_log")[h]);
+        to(c, out, "g")[i] = lower < 0 ? lower * exp(log_sigmoid(e * u)) : e * log_sigmoid(-u);
         to(c, out, "beta")[i / K] = (1 + tanh(in(c, "b")[i / K] / 2)) / 2;
     }
 }

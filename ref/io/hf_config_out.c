@@ -161,11 +161,13 @@ static void kda_write(JsonOut *o, const Config *c, const char *name) {
     json_out_int(o, "head_dim", c->D);
     json_out_int(o, "expand_v", 1);
     json_out_null(o, "num_v_heads");
-    json_out_bool(o, "use_short_conv", !strcmp(name, "kda_v2"));
+    const double lower = mixer_at(mixer_find(name))->gate_lower;
+    json_out_bool(o, "use_short_conv", !strcmp(name, "kda_v2") || !strcmp(name, "kda_v4"));
     json_out_int(o, "conv_size", c->conv_width);
     json_out_bool(o, "allow_neg_eigval", 0);
-    json_out_bool(o, "safe_gate", 0);
-    json_out_null(o, "lower_bound");
+    json_out_bool(o, "safe_gate", lower < 0);
+    if (lower < 0) json_out_real(o, "lower_bound", lower);
+    else json_out_null(o, "lower_bound");
 }
 
 static void gla_write(JsonOut *o, const Config *c) {

@@ -24,8 +24,7 @@ static int only_real(const Json *j, const char *key, double fallback, double wan
     double v = fallback;
     TRY(json_opt_real(j, 0, key, &v, e));
     if (v == wanted) return OK;
-    return err_set(e, ERR_INPUT, "%s: %s: got %g, expected %g (keys and values have the teacher's size)", j->file, key,
-                   v, wanted);
+    return err_set(e, ERR_INPUT, "%s: %s: got %g, expected %g (not supported)", j->file, key, v, wanted);
 }
 static int only_null(const Json *j, const char *key, Err *e) {
     if (is_null(j, json_get(j, 0, key))) return OK;
@@ -72,17 +71,18 @@ static int gla_read(Config *c, const Json *j, int *mixer, Err *e) {
 }
 
 static int kda_read(Config *c, const Json *j, int *mixer, Err *e) {
-    int conv = 1;
+    int conv = 1, bounded = 0;
     c->D = 128;
     TRY(hf_opt_int(j, 0, "head_dim", 1, BIG, &c->D, e));
     TRY(only_real(j, "expand_v", 1, 1, e));
     TRY(only_bool(j, "allow_neg_eigval", 0, e));
-    TRY(only_bool(j, "safe_gate", 0, e)); // another gate: lower_bound sigmoid(...)
-    TRY(only_null(j, "lower_bound", e));
+    TRY(json_opt_bool(j, 0, "safe_gate", &bounded, e));
+    if (bounded) TRY(only_real(j, "lower_bound", 0, mixer_kda_v3.gate_lower, e));
+    else TRY(only_null(j, "lower_bound", e));
     TRY(only_int(j, 0, "num_v_heads", c->H, e));
     TRY(json_opt_bool(j, 0, "use_short_conv", &conv, e));
     TRY(hf_opt_int(j, 0, "conv_size", 1, BIG, &c->conv_width, e));
-    *mixer = mixer_find(conv ? "kda_v2" : "kda_v1");
+    *mixer = mixer_find(bounded ? conv ? "kda_v4" : "kda_v3" : conv ? "kda_v2" : "kda_v1");
     return OK;
 }
 

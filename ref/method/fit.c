@@ -205,9 +205,11 @@ static int put_decay(const Work *w, int l, const HeadMean *m) {
         return fit_fill(w, l, "attn.gk_proj.1.weight", p->gk_up.n, 0);
     }
     const int each = p->f_up.n ? w->D : 1;
+    const double most = -mixer_at(w->s->c.mixer[l])->gate_lower; // of a bounded gate
     for (int i = 0; i < w->H * each; i++) {
-        const double gamma = m[i / each].decay;
-        w->buf[i] = softplus_inverse(p->f_up.n ? channel_decay(w, gamma, i % each) : gamma);
+        const double gamma = p->f_up.n ? channel_decay(w, m[i / each].decay, i % each) : m[i / each].decay;
+        w->buf[i] = most > 0 ? log(fmin(gamma, 0.99 * most) / (most - fmin(gamma, 0.99 * most))) // sigmoid^-1
+                             : softplus_inverse(gamma);
     }
     TRY(fit_put(w, l, "attn.dt_bias", w->buf));
     TRY(fit_fill(w, l, "attn.A_log", (size_t)w->H, 0));

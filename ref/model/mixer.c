@@ -4,8 +4,8 @@
 #include <string.h>
 
 static const Mixer *const table[] = {
-    &mixer_softmax, &mixer_gdn_v1, &mixer_gdn_v2, &mixer_gdn_v3, &mixer_gdn_v4, &mixer_gdn_v5,
-    &mixer_gdn_v6,  &mixer_gla_v1, &mixer_kda_v1, &mixer_kda_v2, &mixer_swa_v1,
+    &mixer_softmax, &mixer_gdn_v1, &mixer_gdn_v2, &mixer_gdn_v3, &mixer_gdn_v4, &mixer_gdn_v5, &mixer_gdn_v6,
+    &mixer_gla_v1,  &mixer_kda_v1, &mixer_kda_v2, &mixer_kda_v3, &mixer_kda_v4, &mixer_swa_v1,
 };
 
 int mixer_count(void) { return (int)(sizeof table / sizeof *table); }

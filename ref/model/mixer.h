@@ -49,6 +49,7 @@ typedef struct Mixer {
     const char *label; /* for tables: "Gated DeltaNet, output gate, no convolution" */
     int linear;        /* 1: fixed-size state, no rope, no cache */
     int channels;      /* 1: a log decay per key channel, not per head */
+    double gate_lower; /* least log decay of a token: kda's bounded gate; 0: no bound */
     unsigned flags;    /* private to its file: which variant */
     /* This layer's parameters, in checkpoint order. */
     int (*walk)(const struct Mixer *m, const Config *c, MixerParams *p, const Walk *w);
@@ -71,7 +72,7 @@ typedef struct Mixer {
 } Mixer;
 
 extern const Mixer mixer_softmax, mixer_gdn_v1, mixer_gdn_v2, mixer_gdn_v3, mixer_gdn_v4, mixer_gdn_v5, mixer_gdn_v6,
-    mixer_gla_v1, mixer_kda_v1, mixer_kda_v2, mixer_swa_v1;
+    mixer_gla_v1, mixer_kda_v1, mixer_kda_v2, mixer_kda_v3, mixer_kda_v4, mixer_swa_v1;
 int mixer_count(void);
 const Mixer *mixer_at(int index); /* 0 is softmax; NULL outside the table */
 int mixer_find(const char *name); /* index, or -1 */

@@ -6,15 +6,17 @@
  *   o = kda(q, k, v, g, beta);  y = W_o (rmsnorm(o) sigmoid(W_g2 W_g1 x + b_g))      no rope, H heads of size D for q,
  *   k and v
  * Both low-rank maps go through D numbers. kda_v1: without convolutions, to be compared with gdn_v4 and gla_v1; kda_v2:
- * with them, fla's default. A_log and dt_bias start as fla's model class starts them (its layer alone would start
- * dt_bias at 0, a memory of a token or two). */
+ * with them, fla's default. kda_v3 and kda_v4: the same two with the bounded gate g = -5 sigmoid(e^A_log (f +
+ * dt_bias)), fla's safe_gate with lower_bound -5, which newer KDA models have: no token forgets more than a factor
+ * e^-5. A_log and dt_bias start as fla's model class starts them (its layer alone would start dt_bias at 0, a memory of
+ * a token or two). */
 #include "model/mixer_delta.h"
 #include <math.h>
 
 static int kda_walk(const Mixer *m, const Config *c, MixerParams *p, const Walk *w) {
     const size_t C = c->C, Q = (size_t)c->H * c->D, D = c->D;
     const ParamInfo fresh = {.mixer = 1, .decays = 1, .init = INIT_FAN_IN}, norm = {.mixer = 1, .init = INIT_ONES};
-    const ParamInfo A_log = {.mixer = 1, .wide = 1, .init = INIT_A_LOG_1},
+    const ParamInfo A_log = {.mixer = 1, .wide = 1, .init = m->gate_lower < 0 ? INIT_ZEROS : INIT_A_LOG_1},
                     dt_bias = {.mixer = 1, .wide = 1, .init = INIT_DT_BIAS};
     const ParamInfo bias = {.mixer = 1, .init = INIT_FAN_IN, .fan = D};
     TRY(delta_walk_qkv(m, c, p, w));
@@ -61,7 +63,7 @@ static void kda_inputs(const Mixer *m, const MixerCall *call, MixerActs *a, Mixe
     op->linear_forward(a->low, x, p->f_down.w, NULL, N, c->C, c->D);
     op->linear_forward(a->a, a->low, p->f_up.w, NULL, N, c->D, Q);
     op->linear_forward(a->b, x, p->b.w, NULL, N, c->C, c->H);
-    op->kda_gate_forward(a->g, a->beta, a->a, a->b, p->A_log.ww, p->dt_bias.ww, N, c->H, c->D);
+    op->kda_gate_forward(a->g, a->beta, a->a, a->b, p->A_log.ww, p->dt_bias.ww, m->gate_lower, N, c->H, c->D);
 }
 
 static void kda_output_forward(const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
@@ -124,7 +126,7 @@ static void kda_mix_backward(const Mixer *m, const MixerCall *call, MixerActs *a
     be->zero(be, db, heads * be->real_size);
     be->zero(be, dlow, (size_t)N * c->D * be->real_size);
     op->kda_gate_backward(df, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a, a->g, a->beta, p->A_log.ww, p->dt_bias.ww,
-                          N, c->H, c->D);
+                          m->gate_lower, N, c->H, c->D);
     op->linear_backward(dlow, p->f_up.g, NULL, df, a->low, p->f_up.w, N, c->D, Q);
     op->linear_backward(dx, p->f_down.g, NULL, dlow, x, p->f_down.w, N, c->C, c->D);
     op->linear_backward(dx, p->b.g, NULL, db, x, p->b.w, N, c->C, c->H);
@@ -140,11 +142,12 @@ static void kda_extend(const Mixer *m, const MixerCall *call, MixerActs *a, Mixe
     kda_output_forward(call, a, y, x);
 }
 
-#define KDA(version, text, bits)                                                                                       \
+#define KDA(version, text, bits, lower)                                                                                \
     const Mixer mixer_kda_##version = {.name = "kda_" #version,                                                        \
                                        .label = text,                                                                  \
                                        .linear = 1,                                                                    \
                                        .channels = 1,                                                                  \
+                                       .gate_lower = lower,                                                            \
                                        .flags = bits,                                                                  \
                                        .walk = kda_walk,                                                               \
                                        .place = kda_place,                                                             \
@@ -153,5 +156,7 @@ static void kda_extend(const Mixer *m, const MixerCall *call, MixerActs *a, Mixe
                                        .backward = kda_mix_backward,                                                   \
                                        .place_state = delta_place_state,                                               \
                                        .extend = kda_extend}
-KDA(v1, "Kimi delta attention", DELTA_SILU);
-KDA(v2, "Kimi delta attention, short convolution", DELTA_SILU | DELTA_CONV);
+KDA(v1, "Kimi delta attention", DELTA_SILU, 0);
+KDA(v2, "Kimi delta attention, short convolution", DELTA_SILU | DELTA_CONV, 0);
+KDA(v3, "Kimi delta attention, bounded gate", DELTA_SILU, -5);
+KDA(v4, "Kimi delta attention, bounded gate, short convolution", DELTA_SILU | DELTA_CONV, -5);

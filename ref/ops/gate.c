@@ -35,25 +35,36 @@ static void gla_gate_backward(real *dx, const wide *dg, const real *x, double no
 }
 
 static void kda_gate_forward(wide *g, wide *beta, const real *f, const real *b, const wide *A_log, const wide *dt_bias,
-                             int N, int H, int K) {
+                             double lower, int N, int H, int K) {
     for (size_t nh = 0; nh < (size_t)N * H; nh++) {
         const size_t h = nh % H;
-        for (int a = 0; a < K; a++) g[nh * K + a] = -exp(A_log[h]) * softplus(f[nh * K + a] + dt_bias[h * K + a]);
+        for (int a = 0; a < K; a++)
+            g[nh * K + a] = lower < 0 ? (wide)lower * sigmoid(exp(A_log[h]) * (f[nh * K + a] + dt_bias[h * K + a]))
+                                      : -exp(A_log[h]) * softplus(f[nh * K + a] + dt_bias[h * K + a]);
         beta[nh] = sigmoid(b[nh]);
     }
 }
 
+/* d (lower sigmoid(e pre)) / d pre */
+static inline wide kda_bounded_slope(wide pre, wide A_log, double lower) {
+    const wide e = exp(A_log);
+    return (wide)lower * sigmoid(e * pre) * sigmoid(-e * pre) * e;
+}
+
 static void kda_gate_backward(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta,
                               const real *f, const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias,
-                              int N, int H, int K) {
+                              double lower, int N, int H, int K) {
     for (size_t nh = 0; nh < (size_t)N * H; nh++) {
         const size_t h = nh % H;
         for (int a = 0; a < K; a++) {
             const size_t i = nh * K + a, ha = h * K + a;
-            const wide dpre = dg[i] * -exp(A_log[h]) * sigmoid(f[i] + dt_bias[ha]); // pre = f + dt_bias
+            const wide pre = f[i] + dt_bias[ha];
+            const wide dpre = lower < 0 ? dg[i] * kda_bounded_slope(pre, A_log[h], lower)
+                                        : dg[i] * -exp(A_log[h]) * sigmoid(f[i] + dt_bias[ha]);
             df[i] += dpre;
             if (ddt_bias) ddt_bias[ha] += dpre;
-            if (dA_log) dA_log[h] += dg[i] * g[i];
+            if (dA_log && lower < 0) dA_log[h] += dpre * pre;
+            else if (dA_log) dA_log[h] += dg[i] * g[i];
         }
         db[nh] += dbeta[nh] * beta[nh] * (1 - beta[nh]);
     }

@@ -221,13 +221,17 @@ typedef struct OPS {
      *   dt_bias (H,K).
      *   bwd  df += dg * -exp(A_log) sigmoid(f + dt_bias);  ddt_bias += sum_n of the same;  dA_log_h += sum_{n,a} dg g;
      *        db += dbeta beta (1 - beta).   dA_log, ddt_bias may be NULL.
-     *   num  softplus as in delta_gate, of which this is the case K = 1.
+     *   lower < 0 gives the bounded gate, which lies in [lower, 0]; 0: the one above. With u = f + dt_bias,
+     *        e = exp(A_log), s = sigmoid(e u):  g = lower s;
+     *        df += dg lower s (1 - s) e;  ddt_bias += sum_n of the same;
+     *        dA_log_h += sum_{n,a} dg lower s (1 - s) e u.
+     *   num  softplus as in delta_gate, of which this is the case K = 1; 1 - s is sigmoid(-e u), no cancellation.
      *   src  Kimi Linear (arXiv 2510.26692); flash-linear-attention fla/ops/kda/gate.py */
     void (*kda_gate_forward)(wide *g, wide *beta, const real *f, const real *b, const wide *A_log, const wide *dt_bias,
-                             int N, int H, int K);
+                             double lower, int N, int H, int K);
     void (*kda_gate_backward)(real *df, real *db, wide *dA_log, wide *ddt_bias, const wide *dg, const wide *dbeta,
                               const real *f, const wide *g, const wide *beta, const wide *A_log, const wide *dt_bias,
-                              int N, int H, int K);
+                              double lower, int N, int H, int K);
 
     /* kda: Kimi delta attention, the delta rule with a decay per key channel; one state S (K,V) per batch element and
      * head.

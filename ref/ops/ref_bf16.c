@@ -220,15 +220,15 @@ static void gla_gate_backward(Bf16 *dx, const float *dg, const Bf16 *x, double n
     OP16(gla_gate_backward(F(0), dg, F(1), normalizer, n), ADDS(dx, n), IN(x, n));
 }
 static void kda_gate_forward(float *g, float *beta, const Bf16 *f, const Bf16 *b, const float *A_log,
-                             const float *dt_bias, int N, int H, int K) {
+                             const float *dt_bias, double lower, int N, int H, int K) {
     const size_t n = (size_t)N * H;
-    OP16(kda_gate_forward(g, beta, F(0), F(1), A_log, dt_bias, N, H, K), IN(f, n * K), IN(b, n));
+    OP16(kda_gate_forward(g, beta, F(0), F(1), A_log, dt_bias, lower, N, H, K), IN(f, n * K), IN(b, n));
 }
 static void kda_gate_backward(Bf16 *df, Bf16 *db, float *dA_log, float *ddt_bias, const float *dg, const float *dbeta,
                               const Bf16 *f, const float *g, const float *beta, const float *A_log,
-                              const float *dt_bias, int N, int H, int K) {
+                              const float *dt_bias, double lower, int N, int H, int K) {
     const size_t n = (size_t)N * H;
-    OP16(kda_gate_backward(F(0), F(1), dA_log, ddt_bias, dg, dbeta, F(2), g, beta, A_log, dt_bias, N, H, K),
+    OP16(kda_gate_backward(F(0), F(1), dA_log, ddt_bias, dg, dbeta, F(2), g, beta, A_log, dt_bias, lower, N, H, K),
          ADDS(df, n * K), ADDS(db, n), IN(f, n * K));
 }
 
