@@ -32,7 +32,7 @@ grep -rnE '\b(strcpy|strcat|sprintf|gets|atoi|atof|strtok|setlocale)\(' ref cpu 
 grep -rnE -e '-ffast-math|-Ofast' Makefile cpu cuda ref tools 2>/dev/null | grep -vE '(no|never|No|Never|without|need).*(-ffast-math|-Ofast)' | complain "-ffast-math"
 grep -rnE ".{121,}" ref cpu cuda tools tests --include=*.c --include=*.h --include=*.cu | grep -vE "^(ref/run/stage_options.h):" | cut -c1-100 | complain "a line over 120 columns"
 if clang-format --version 2>/dev/null | grep -q "version 14"; then
-    for f in ref/*/*.[ch] tools/*.[ch] cpu/*.[ch] tests/*.[ch] cuda/*.cu cuda/*.h; do clang-format --dry-run -Werror "$f" 2>/dev/null || echo "$f"; done | complain "not what make format makes"
+    clang-format --dry-run -Werror ref/*/*.[ch] tools/*.[ch] cpu/*.[ch] tests/*.[ch] cuda/*.cu cuda/*.h 2>&1 | sed -n 's/^\([^: ]*\):[0-9]*:.*/\1/p' | sort -u | complain "not what make format makes"
 fi
 # ref/method is the method alone.
 grep -nE '#include "(io|run|report|selectors)/|#include "base/(file|svg)' ref/method/*.[ch] | complain "ref/method knows of files, runs, reports or selectors"
