@@ -672,8 +672,9 @@ START_TEST(what_cannot_fit_is_refused) {
 END_TEST
 
 /* ---- whole models: the same gradients and the same training as the reference ---- */
+/* Not two bounded KDA layers: that model makes BF16 rounding .2 of a gradient, in ref-bf16 as on a device. */
 static const char *const LAYERS[][2] = {
-    {"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}, {"kda_v2", "swa_v1"}, {"kda_v4", "kda_v3"}};
+    {"softmax", "gdn_v4"}, {"gla_v1", "softmax"}, {"gdn_v1", "gdn_v6"}, {"kda_v2", "swa_v1"}, {"kda_v4", "softmax"}};
 START_TEST(model_gradient) {
     static const struct {
         const char *backend;
