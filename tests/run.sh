@@ -39,7 +39,7 @@ shift
 mkdir -p "$dir"
 rm -f "$dir"/*.sum
 # The long ones first, so that none is left running alone at the end.
-long='/test_(cuda|failures|options|selectors|cli|tokenizer|safetensors|cpu|ops|gguf|rounding|bad_metadata)$'
+long='/test_(cuda|ranks|failures|options|selectors|cli|tokenizer|safetensors|cpu|ops|gguf|rounding|bad_metadata)$'
 for t in "$@"; do echo "$t" | grep -E "$long"; done >"$dir/order"
 for t in "$@"; do echo "$t" | grep -vE "$long"; done >>"$dir/order"
 xargs -n 1 -P "${JOBS:-$(nproc 2>/dev/null || echo 1)}" "$0" -one "$dir" <"$dir/order"
