@@ -213,6 +213,10 @@ int pipeline_check_layers(const PipelineOptions *o, int L, int K, Err *e) {
     TRY(list_parse(o->curve_k, list, MAX_LAYERS, &n, 0, L, "curve_k", e));
     TRY(list_parse(o->keep_full_attention_layers, list, MAX_LAYERS, &n, 0, L - 1, "keep_full_attention_layers", e));
     TRY(select_check_list(list, n, L, n, "keep_full_attention_layers", e));
+    if (o->kept_rope && (K == L || n == L)) {
+        err_set(e, ERR_USAGE, "kept_rope: got none with all %d layers kept, expected one that is linear", L);
+        return err_hint(e, "a model without rotary embedding and without linear layers has no layout to be written in");
+    }
     if (o->cost_budget > 0) TRY(costs_parse(o, L, soft, lin, e));
     if (strcmp(o->selector, "uniform_stride") && !pipeline_names(o->students, "uniform_stride")) return OK;
     const SelectInput in = {.L = L, .K = K, .own = o->own};
