@@ -642,13 +642,25 @@ static double masked_step(Masked *k) {
     }
     return sum;
 }
-static double *masked_gradients(Masked *k, size_t *n) {
+typedef struct {
+    Backend *be;
+    double *g;
+    size_t n;
+} Gradients;
+static int gradients_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Gradients *g = ctx;
     Err e = {0};
-    *n = k->s.grad_bytes / k->t.be->wide_size;
-    double *g = malloc(*n * sizeof *g);
-    ck_assert_ptr_nonnull(g);
-    must(wide_get(k->t.be, DT_F64, g, k->s.grad_mem, *n, &e), &e);
-    return g;
+    if (!slot->g) return OK;
+    must(wide_get(g->be, DT_F64, g->g + g->n, slot->g, info->n, &e), &e);
+    g->n += info->n;
+    return OK;
+}
+static double *masked_gradients(Masked *k, size_t *n) {
+    Gradients g = {k->t.be, calloc(params_count(&k->s.c), sizeof(double)), 0};
+    ck_assert_ptr_nonnull(g.g);
+    params_walk(&k->s.c, &k->s.p, gradients_visit, &g);
+    *n = g.n;
+    return g.g;
 }
 
 static const char *const masked_on[] = {"ref64", "ref32", "cpu", "cpu-bf16"};
