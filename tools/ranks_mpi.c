@@ -42,11 +42,22 @@ static int check(int rc, const char *call, Err *e) {
 /* Tests: HYBRIDIZE_FAIL_MPI=n makes the n-th call fail, not counting those that a wait repeats; n:MPI_Test the n-th of
  * that name, which may be one of them; n:KILL and n:STOP send this process that signal instead; n:NAN makes the first
  * number of the n-th message none. */
+static long fail_at(const char **kind) {
+    static const char *of = NULL; // read once: a wait asks at every turn
+    static long n;
+    if (!of) {
+        const char *at = getenv("HYBRIDIZE_FAIL_MPI");
+        char *end = "";
+        n = at ? strtol(at, &end, 10) : 0;
+        of = end;
+    }
+    *kind = of;
+    return n;
+}
 static int gate(const char *call, Err *e) {
     static long calls;
-    const char *at = getenv("HYBRIDIZE_FAIL_MPI");
-    char *kind = NULL;
-    const long n = at ? strtol(at, &kind, 10) : 0;
+    const char *kind;
+    const long n = fail_at(&kind);
     if (n <= 0 || !strcmp(kind, ":NAN")) return OK;
     const int named = !strncmp(kind, ":MPI_", 5);
     if (named ? strcmp(kind + 1, call) : !strncmp(call, "MPI_Test", 8) || !strcmp(call, "MPI_Iprobe")) return OK;
@@ -58,9 +69,8 @@ static int gate(const char *call, Err *e) {
 
 static void message_spoil(void *data, size_t bytes) {
     static long messages;
-    const char *at = getenv("HYBRIDIZE_FAIL_MPI");
-    char *kind = NULL;
-    const long n = at ? strtol(at, &kind, 10) : 0;
+    const char *kind;
+    const long n = fail_at(&kind);
     if (n > 0 && !strcmp(kind, ":NAN") && ++messages == n) memset(data, 0xff, bytes < 8 ? bytes : 8);
 }
 
@@ -162,12 +172,13 @@ static int post(Mpi *m, int q, int sends, const RankPart *part, Err *e) {
  * has come for are taken back, the others are given a second to end. */
 static int end_if(int rc, Mpi *m) {
     const struct timespec nap = {0, 1000 * 1000};
-    int done = !rc;
-    for (int i = 0; rc && i < m->n; i++)
+    int done = 0;
+    if (!rc) return OK;
+    for (int i = 0; i < m->n; i++)
         if (m->request[i] != MPI_REQUEST_NULL) MPI_Cancel(&m->request[i]);
     for (const double since = log_now(); !done && log_now() - since < 1; nanosleep(&nap, NULL))
         if (MPI_Testall(m->n, m->request, &done, MPI_STATUSES_IGNORE)) break;
-    if (rc) m->n = 0;
+    m->n = 0;
     return rc;
 }
 
