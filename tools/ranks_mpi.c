@@ -47,9 +47,9 @@ static long fail_at(const char **kind) {
     static long n;
     if (!of) {
         const char *at = getenv("HYBRIDIZE_FAIL_MPI");
-        char *end = "";
+        char *end = NULL;
         n = at ? strtol(at, &end, 10) : 0;
-        of = end;
+        of = end ? end : "";
     }
     *kind = of;
     return n;
