@@ -1,6 +1,7 @@
 /* test_ranks.c - one training by many processes: 2, 4 and 8 ranks on a tiny model leave what one process with as many
  * lanes leaves, byte for byte; ranks that are killed, stopped, fail or do not belong together, and going on with
- * another number of them. Needs mpirun, and a program with MPI (make test builds it where mpicc is). */
+ * another number of them. Needs mpirun, and a program with MPI (make test builds it where mpicc is). MPIRUN names the
+ * launcher of another MPI: RANKS.md has the commands for MPICH. */
 #include "base/log.h"
 #include "base/ranks.h"
 #include "base/rng.h"
@@ -14,7 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char program[4200], plain[4100], root[1024], said[6000];
+static char program[4200], plain[4100], root[1024], said[6000], mpirun[300];
+static int openmpi;
 static const char *place(const char *name) { return tmpdir_path(name); }
 
 /* Its exit code; what it wrote on stderr is in said. */
@@ -30,15 +32,34 @@ static int shell(const char *command) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-#define MPIRUN "timeout -s KILL 100 mpirun --oversubscribe --bind-to none"
-#define RUN    "run -m teacher/model --text text --config run.json -t 1"
+#define RUN "run -m teacher/model --text text --config run.json -t 1"
+
+/* Open MPI's mpirun counts cores and wants to be told that they do not matter. Once one rank has ended all, it leaves
+ * the others a second before it kills them; at once is the harder case, and saves that second in most tests. */
+static int launcher(void) {
+    char line[400], version[200] = "";
+    const char *name = getenv("MPIRUN");
+    if (!name) name = "mpirun";
+    snprintf(line, sizeof line, "'%s' --version 2>/dev/null", name);
+    FILE *f = popen(line, "r");
+    const int some = f && fgets(version, sizeof version, f);
+    if (f) pclose(f);
+    openmpi = strstr(version, "Open MPI") != NULL || strstr(version, "OpenRTE") != NULL;
+    snprintf(mpirun, sizeof mpirun, "timeout -s KILL 100 '%s'%s", name,
+             openmpi ? " --oversubscribe --bind-to none" : "");
+    setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 1);
+    return some;
+}
+
+/* Open MPI 4.1.4's mpirun itself may hang or crash where it kills at once while ranks are in MPI_Finalize. */
+static void kill_late(void) { setenv("OMPI_MCA_odls_base_sigkill_timeout", "1", 1); }
 
 /* R ranks of `command`; rank `odd` (-1: none) is given something else to do it with, or another command. */
 static int ranks(int R, const char *command, int odd, const char *with, const char *instead) {
     char line[16000];
-    if (odd < 0) snprintf(line, sizeof line, MPIRUN " -n %d '%s' %s", R, program, command);
+    if (odd < 0) snprintf(line, sizeof line, "%s -n %d '%s' %s", mpirun, R, program, command);
     else {
-        size_t n = (size_t)snprintf(line, sizeof line, MPIRUN);
+        size_t n = (size_t)snprintf(line, sizeof line, "%s", mpirun);
         if (odd) n += (size_t)snprintf(line + n, sizeof line - n, " -n %d '%s' %s :", odd, program, command);
         n += (size_t)snprintf(line + n, sizeof line - n, " -n 1 env %s '%s' %s", with, program,
                               instead ? instead : command);
@@ -204,7 +225,7 @@ START_TEST(killed) {
         must(file_remove_tree(place("o"), &e), &e);
         snprintf(with, sizeof with, "HYBRIDIZE_FAIL_MPI=%d:KILL", 300 + 500 * k);
         const int rc = ranks(4, RUN " -o o", k, with, NULL);
-        ck_assert_msg(rc && strstr(said, "signal 9"), "rank %d: code %d: %s", k, rc, said);
+        ck_assert_msg(openmpi ? rc && strstr(said, "signal 9") : rc == SIGKILL, "rank %d: code %d: %s", k, rc, said);
         ck_assert(file_exists(place("o/run.json")) && !file_exists(place("o/results.json")));
         ck_assert_msg(!ranks(resumed_by[k], RUN " -o o --resume", -1, NULL, NULL), "%s", said);
         ck_assert_int_ge(same_tree(place("whole"), place("o"), "killed"), 12);
@@ -249,6 +270,7 @@ static const char *one_line(int rank) {
 /* Also the code of the failure, an end to all of them in time, and the same bits after it. */
 START_TEST(failing) {
     whole("");
+    if (strstr(faults[_i].with, "Finalize")) kill_late();
     if (*faults[_i].all) putenv((char *)(size_t)faults[_i].all);
     const double since = log_now();
     const int rc = ranks(2, RUN " -o o --rank-timeout 3", faults[_i].rank, faults[_i].with, NULL);
@@ -265,16 +287,18 @@ START_TEST(failing) {
 END_TEST
 
 /* Every call of MPI by either of two ranks fails once, those aside that are repeated while waiting; a sample of them
- * without HYBRIDIZE_EVERY. The process that goes on has no MPI at all. */
+ * without HYBRIDIZE_EVERY. The process that goes on has no MPI at all. MPICH's launcher does not notice a rank that
+ * ends before its MPI_Init, so there the first call is left out. */
 START_TEST(each_call) {
     char line[5000], with[60];
-    int n = 1, calls = 0;
+    int n = openmpi ? 1 : 2, calls = 0;
     snprintf(line, sizeof line, "'%s' %swhole", plain, single[0]);
     ck_assert_msg(!shell(line), "%s", said);
+    if (getenv("HYBRIDIZE_EVERY")) kill_late();
     for (int every = getenv("HYBRIDIZE_EVERY") != NULL;; n += every ? 1 : 3 * n) {
         Err e = {0};
         must(file_remove_tree(place("o"), &e), &e);
-        snprintf(line, sizeof line, "%so --rank-timeout 20", single[0]);
+        snprintf(line, sizeof line, "%so --rank-timeout 5", single[0]);
         snprintf(with, sizeof with, "HYBRIDIZE_FAIL_MPI=%d", n);
         const int rc = ranks(2, line, _i, with, NULL);
         if (!rc) break; // fewer calls than n
@@ -285,7 +309,7 @@ START_TEST(each_call) {
         ck_assert_int_ge(same_tree(place("whole"), place("o"), with), 6);
         calls++;
     }
-    ck_assert_int_ge(calls, 5);
+    ck_assert_int_ge(calls, openmpi ? 5 : 4);
     printf("rank %d: %d calls of MPI failed, one at a time\n", _i, calls);
 }
 END_TEST
@@ -361,7 +385,7 @@ SUITE("ranks") {
              slash ? suite_argv[0] : ".");
     if (!getcwd(root, sizeof root) || !realpath(there, plain)) return (void)puts("SKIP no program: ranks");
     snprintf(program, sizeof program, "%s-mpi", plain);
-    if (access(program, X_OK) || system("mpirun --version >/dev/null 2>&1")) return (void)puts("SKIP no MPI: ranks");
+    if (access(program, X_OK) || !launcher()) return (void)puts("SKIP no MPI: ranks");
     setenv("OMP_NUM_THREADS", "1", 1);
     setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);

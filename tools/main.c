@@ -121,7 +121,7 @@ static int command(const Command *k, int argc, char **argv, Err *e) {
     TRY(cli_parse(&c, k, argc, argv, e));
     int rc = OK;
     if (c.help) cli_help(k, stdout);
-    else if (c.common.dry_run) rc = cli_print_config(&c, stdout, e);
+    else if (c.common.dry_run) rc = launch_rank() ? OK : cli_print_config(&c, stdout, e);
     else rc = command_run(&c, e);
     cli_close(&c);
     return rc;

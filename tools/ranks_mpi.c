@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 enum { TAG_DATA = 1, TAG_FAILED = 2, TAG_ALIVE = 3, LARGEST = 1 << 30, SPINS = 3 };
-static const double GRACE = 10; // seconds that rank 0 has to say why another rank failed
+static const double GRACE = 10; // seconds that rank 0 has to say why another rank failed, or --rank-timeout if less
 
 typedef struct {
     Err e;
@@ -257,9 +257,10 @@ static int tell(Mpi *m, const Err *why, Err *e) {
     Failure f = {.e = *why};
     MPI_Request sent;
     const struct timespec nap = {0, 10 * 1000 * 1000};
+    const double grace = m->timeout > 0 && m->timeout < GRACE ? m->timeout : GRACE;
     snprintf(f.host, sizeof f.host, "%s", m->host);
     CALL(MPI_Isend, (&f, sizeof f, MPI_BYTE, 0, TAG_FAILED, MPI_COMM_WORLD, &sent));
-    for (const double since = log_now(); log_now() - since < GRACE; nanosleep(&nap, NULL)) {
+    for (const double since = log_now(); log_now() - since < grace; nanosleep(&nap, NULL)) {
         int done; // whatever comes of it: the message may be there already, and rank 0 speaks
         MPI_Test(&sent, &done, MPI_STATUS_IGNORE);
     }
@@ -279,6 +280,7 @@ static int finish(Err *e) {
 static int mpi_close(Ranks *r, const Err *why) {
     Mpi *m = (Mpi *)r;
     Err own = why ? *why : (Err){0}, untold;
+    const struct timespec nap = {0, 200 * 1000 * 1000};
     int begun = 0;
     if (!why && !finish(&own)) {
         free(m->r.hosts);
@@ -291,6 +293,7 @@ static int mpi_close(Ranks *r, const Err *why) {
     if (begun && why && r->rank) tell(m, why, &untold); // where it cannot be told, it is said here
     if (r->rank || (!m->said && own_failure(&own))) err_prefix(&own, "rank %d on %s", r->rank, m->host);
     cli_fail(&own);
+    if (begun) nanosleep(&nap, NULL); // MPICH's launcher drops what it has not passed on yet
     if (begun) MPI_Abort(MPI_COMM_WORLD, own.code);
     exit(own.code);
 }
