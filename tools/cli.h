@@ -59,6 +59,7 @@ typedef struct {
     const CliOptions *options[2];
     void (*settle)(void *options); /* of options[0], once all are read: those that bound each other; may be NULL */
     int (*run)(Cli *c, Err *e);
+    int (*memory)(Cli *c, Err *e); /* notes for --dry-run: what run would hold; may be NULL */
 } Command;
 
 struct Cli {

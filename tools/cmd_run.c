@@ -4,8 +4,10 @@
 #include "base/mem.h"
 #include "io/hf.h"
 #include "base/json.h"
+#include "method/lanes.h"
 #include "run/pipeline.h"
 #include "report/report.h"
+#include "tools/launch.h"
 #include "tools/run_dir.h"
 #include "tools/session.h"
 #include <math.h>
@@ -142,6 +144,24 @@ static int run_to(Cli *c, PipelineEnd end, Err *e) {
     return rc;
 }
 
+/* What the run would hold, of one rank where --ranks or mpirun asks for several. Inputs that are not there are no error
+ * yet. */
+static int run_memory(Cli *c, Err *e) {
+    const PipelineOptions *o = c->options[0];
+    const PipelineHooks hooks = {.note = cli_note, .ctx = c};
+    Ranks ranks = {.size = c->common.ranks > launch_size() ? c->common.ranks : launch_size()};
+    char path[1100];
+    Backend *be;
+    if (file_join(path, sizeof path, o->teacher, "config.json", e) || !file_exists(path)) return OK;
+    TRY(pipeline_check(o, e));
+    if (ranks.size > 1) TRY(lanes_divide(o->lanes, ranks.size, e));
+    TRY(cli_backend(c, &be, e));
+    if (ranks.size > 1) be->ranks = &ranks;
+    const int rc = pipeline_memory(o, be, &hooks, e);
+    backend_close(be);
+    return rc;
+}
+
 static int run_all(Cli *c, Err *e) { return run_to(c, PIPELINE_ALL, e); }
 static int run_align(Cli *c, Err *e) { return run_to(c, PIPELINE_ALIGN, e); }
 static int run_score(Cli *c, Err *e) { return run_to(c, PIPELINE_SCORE, e); }
@@ -163,6 +183,7 @@ const Command cmd_run = {
     .settle = settle,
     .options = {&options},
     .run = run_all,
+    .memory = run_memory,
 };
 const Command cmd_align = {
     .name = "align",
@@ -176,6 +197,7 @@ const Command cmd_align = {
     .settle = settle,
     .options = {&options},
     .run = run_align,
+    .memory = run_memory,
 };
 const Command cmd_score = {
     .name = "score",

@@ -116,12 +116,17 @@ static int command_run(Cli *c, Err *e) {
     return engine->close(c->ranks, rc ? e : NULL);
 }
 
+static int dry_run(Cli *c, Err *e) {
+    TRY(cli_print_config(c, stdout, e));
+    return c->command->memory ? c->command->memory(c, e) : OK;
+}
+
 static int command(const Command *k, int argc, char **argv, Err *e) {
     Cli c;
     TRY(cli_parse(&c, k, argc, argv, e));
     int rc = OK;
     if (c.help) cli_help(k, stdout);
-    else if (c.common.dry_run) rc = launch_rank() ? OK : cli_print_config(&c, stdout, e);
+    else if (c.common.dry_run) rc = launch_rank() ? OK : dry_run(&c, e);
     else rc = command_run(&c, e);
     cli_close(&c);
     return rc;

@@ -83,14 +83,18 @@ static int lanes_start(Lanes *l, Err *e) {
     return be->host ? OK : mem_alloc(&l->host, 2 * l->room * be->wide_size, "gradients on their way", e);
 }
 
+int lanes_divide(int lanes, int ranks, Err *e) {
+    if (lanes < 1) lanes = 1;
+    if (lanes % ranks == 0) return OK;
+    err_set(e, ERR_USAGE, "lanes: got %d for %d ranks, expected a multiple of the ranks", lanes, ranks);
+    return err_hint(e, "start 1, 2, 4, ... ranks, and give --lanes a power of two from their number on; its value "
+                       "is part of the result, the number of ranks is not");
+}
+
 int lanes_open(Lanes *l, Model *m, int lanes, int numbers, Err *e) {
     Ranks *r = m->be->ranks;
     *l = (Lanes){.m = m, .ranks = r, .lanes = lanes > 1 ? lanes : 1, .numbers = numbers};
-    if (l->lanes % ranks_count(r)) {
-        err_set(e, ERR_USAGE, "lanes: got %d for %d ranks, expected a multiple of the ranks", l->lanes, ranks_count(r));
-        return err_hint(e, "start 1, 2, 4, ... ranks, and give --lanes a power of two from their number on; its value "
-                           "is part of the result, the number of ranks is not");
-    }
+    TRY(lanes_divide(lanes, ranks_count(r), e));
     l->own = l->lanes / ranks_count(r);
     l->first = l->own * ranks_index(r);
     if (l->lanes < 2) return OK;

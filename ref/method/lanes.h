@@ -36,8 +36,8 @@ typedef struct {
     void *host, *mem, *memory;
 } Lanes;
 
-/* lanes 1 (or 0): nothing is allocated. numbers: how many go with each lane. ERR_USAGE where ranks do not divide lanes.
- */
+int lanes_divide(int lanes, int ranks, Err *e); /* ERR_USAGE where ranks do not divide lanes (0: one) */
+/* lanes 1 (or 0): nothing is allocated. numbers: how many go with each lane. Asks lanes_divide. */
 int lanes_open(Lanes *l, Model *m, int lanes, int numbers, Err *e);
 void lanes_close(Lanes *l);
 size_t lanes_bytes(const Model *m, int lanes);

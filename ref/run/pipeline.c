@@ -193,30 +193,27 @@ static int fit_plan(MemoryPlan *plan, Backend *be, const Config *teacher, const 
     return OK;
 }
 
-/* Refuses a run that cannot fit, before anything is read: stage 1, and stage 2 of the student with every layer linear.
- * */
-static int pipeline_fits(Pipeline *p, Err *e) {
-    const PipelineOptions *o = p->o;
+int pipeline_memory(const PipelineOptions *o, Backend *be, const PipelineHooks *h, Err *e) {
     const GradKind kind = o->teacher_bf16 ? GRAD_HALF : GRAD_NONE;
     Config teacher, student;
     int mixer[MAX_LAYERS];
-    if (!p->be->free_memory) return OK;
     TRY(hf_config(&teacher, o->teacher, e));
     for (int l = 0; l < teacher.L; l++) mixer[l] = mixer_find(o->student);
     TRY(transfer_config(&student, &teacher, mixer, e));
     for (int stage = o->student_init_ckpt[0] ? 2 : 1; stage <= 2; stage++) {
         MemoryPlan plan = {0};
         const StageOptions *s = stage == 1 ? &o->stage1 : &o->stage2;
-        TRY(memory_frozen(&plan, p->be, &teacher, kind, "teacher's weights", "teacher's activations",
-                          s->micro_batch_size, s->train_seq_len, e));
-        if (stage == 2) TRY(memory_frozen(&plan, p->be, &student, GRAD_NONE, "stage-1 student", NULL, 0, 0, e));
-        TRY(memory_trained(&plan, p->be, &student, stage == 1 ? GRAD_MIXERS : GRAD_ALL, s,
-                           stage == 1 || o->checkpointing, stage == 1 ? -1 : teacher.C, e));
-        if (stage == 1 && o->init >= START_TAYLOR) TRY(fit_plan(&plan, p->be, &teacher, &student, s, e));
-        TRY(memory_check(&plan, p->be, stage == 1 ? "stage 1" : "stage 2", e));
-        char table[512];
+        TRY(memory_frozen(&plan, be, &teacher, kind, "teacher's weights", "teacher's activations", s->micro_batch_size,
+                          s->train_seq_len, e));
+        if (stage == 2) TRY(memory_frozen(&plan, be, &student, GRAD_NONE, "stage-1 student", NULL, 0, 0, e));
+        TRY(memory_trained(&plan, be, &student, stage == 1 ? GRAD_MIXERS : GRAD_ALL, s, stage == 1 || o->checkpointing,
+                           stage == 1 ? -1 : teacher.C, e));
+        if (stage == 1 && o->init >= START_TAYLOR) TRY(fit_plan(&plan, be, &teacher, &student, s, e));
+        TRY(memory_check(&plan, be, stage == 1 ? "stage 1" : "stage 2", e));
+        char table[512], line[600];
         memory_text(&plan, table, sizeof table);
-        pipeline_note(p, "memory for stage %d: %s", stage, table);
+        snprintf(line, sizeof line, "memory for stage %d: %s", stage, table);
+        if (h->note) h->note(h->ctx, line);
     }
     return OK;
 }
@@ -268,7 +265,7 @@ static int inputs_open(Pipeline *p, Err *e) {
     TRY(inputs_check(p, e));
     TRY(inputs_known(p, e));
     TRY(memo_open(p, e));
-    TRY(pipeline_fits(p, e));
+    if (p->be->free_memory) TRY(pipeline_memory(p->o, p->be, p->h, e));
     TRY(hf_load_model(&p->teacher, p->o->teacher, p->be, p->o->teacher_bf16 ? GRAD_HALF : GRAD_NONE, e));
     TRY(data_open(p, e));
     TRY(probes_open(p, e));

@@ -147,6 +147,10 @@ typedef struct {
 } PipelineHooks;
 
 typedef enum { PIPELINE_ALIGN, PIPELINE_SCORE, PIPELINE_SELECT, PIPELINE_ALL } PipelineEnd;
+/* What stage 1 holds on the device, and stage 2 of the student with every layer linear: a note each, of this rank where
+ * be->ranks is set. Nothing but the teacher's config.json is read. ERR_MEMORY where the device knows that it has less.
+ */
+int pipeline_memory(const PipelineOptions *o, Backend *be, const PipelineHooks *h, Err *e);
 /* Runs the run in `dir`, or goes on with it, up to and including `end` (commands align, score, select and run;
  * align leaves the stage-1 student in DIR/model). result (PIPELINE_ALL only) may be NULL. h may be NULL. */
 int pipeline_run(const PipelineOptions *o, const char *dir, Backend *be, const PipelineHooks *h, PipelineEnd end,
