@@ -40,7 +40,7 @@ static const struct {
      CLI_RANKS,
      0},
     {{"json", "print results as JSON", OPT_BOOL, AT(json), 0, 0, NULL, AFFECTS_LOOKS}, CLI_JSON, 0},
-    {{"dry_run", "print the resolved configuration and stop; run and align: the memory of each stage too, of one rank",
+    {{"dry_run", "print the resolved configuration, for run and align what each stage holds too, and stop",
       OPT_BOOL, AT(dry_run), 0, 0, NULL, AFFECTS_LOOKS},
      CLI_DRY_RUN,
      0},

@@ -154,9 +154,9 @@ static int run_memory(Cli *c, Err *e) {
     Backend *be;
     if (file_join(path, sizeof path, o->teacher, "config.json", e) || !file_exists(path)) return OK;
     TRY(pipeline_check(o, e));
-    if (ranks.size > 1) TRY(lanes_divide(o->lanes, ranks.size, e));
+    TRY(lanes_divide(o->lanes, ranks.size, e));
     TRY(cli_backend(c, &be, e));
-    if (ranks.size > 1) be->ranks = &ranks;
+    be->ranks = &ranks; // measured, never asked to talk
     const int rc = pipeline_memory(o, be, &hooks, e);
     backend_close(be);
     return rc;

@@ -78,6 +78,7 @@ const Regime op_regimes[] = {
     {"many-rows", LOSSES, {"N=66000 C=2 VOC=3 block=1000 nodiff"}, "65,535 rows and more", 1},
     {"temperature", "head_kl", {"tau=.25", "tau=4", "tau=10 nodiff"}, "tau far from 1", 0},
     {"odd-sizes", LOSSES, {"N=3 C=7 VOC=131", "N=65 C=5 VOC=17 block=64"}, "no power of two", 0},
+    {"odd-sizes", "embed", {"N=5 C=67 VOC=3", "N=3 C=129 VOC=2"}, "no power of two", 0},
     {"position", "rope", {"pos=100000"}, "offsets far from 0", 0},
     {"odd-sizes", "rope", {"H=5 D=10", "T=3 H=1 D=34"}, "no power of two", 0},
     {"many-heads", "rope", {"B=4096 T=1 H=17 D=2"}, "65,535 heads x batch and more", 1},

@@ -210,9 +210,9 @@ int pipeline_memory(const PipelineOptions *o, Backend *be, const PipelineHooks *
                            stage == 1 ? -1 : teacher.C, e));
         if (stage == 1 && o->init >= START_TAYLOR) TRY(fit_plan(&plan, be, &teacher, &student, s, e));
         TRY(memory_check(&plan, be, stage == 1 ? "stage 1" : "stage 2", e));
-        char table[512], line[600];
-        memory_text(&plan, table, sizeof table);
-        snprintf(line, sizeof line, "memory for stage %d: %s", stage, table);
+        char line[600];
+        const int n = snprintf(line, sizeof line, "memory for stage %d: ", stage);
+        memory_text(&plan, line + n, sizeof line - (size_t)n);
         if (h->note) h->note(h->ctx, line);
     }
     return OK;
