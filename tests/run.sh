@@ -49,6 +49,10 @@ for t in "$@"; do
     checks=1 bad=1 skips=0 # it did not come to its end
     [ -f "$sum" ] && read -r checks bad skips <"$sum"
     passed=$((passed + checks - bad)) failed=$((failed + bad)) skipped=$((skipped + skips))
+    [ "$bad" -eq 0 ] && continue
+    name=$(basename "$t") # what failed is said again where it is looked for: at the end
+    grep -aE ':[FE]:' "$dir/$name.log" 2>/dev/null | cut -c1-600 >"$dir/failed"
+    if [ -s "$dir/failed" ]; then sed "s/^/FAILED $name: /" "$dir/failed"; else echo "FAILED $name: ended without its summary, see $dir/$name.log"; fi
 done
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ] && [ $passed -gt 0 ]

@@ -9,6 +9,8 @@ The inputs are JSON lines with a "text" member: English Wikipedia and public-dom
   echo   (25 %)  such a stretch whose earlier sentences come back later, word for word
   facts  (30 %)  such a stretch with 1 to 4 invented facts between its sentences ("Locker 512 belongs to Nelda Quorsh."), each asked for at the end
   names  (10 %)  a stretch dealt out to speakers with invented names
+  alike  (--alike SHARE, of all documents; none without it)  a stretch of half the length with 3 to 8 facts of ONE wording, which only the name tells apart; one
+         to three of them are asked for at the end
 
 Plain text alone rewards short memory: a model that forgets after 50 tokens loses little on it. In the other kinds a later token can be known
 only from the context. No sentence, template or key of any evaluation task is used; the names are made of random syllables.
@@ -56,6 +58,16 @@ def stretch(rng, texts, length):
     return text[at:at + length]
 
 
+def alike(rng, texts, length):
+    body = sentences(stretch(rng, texts, length))
+    statement, question = rng.choice(FACTS)
+    facts = [(name(rng) + " " + name(rng), value(rng)) for _ in range(rng.randint(3, 8))]
+    for k, v in facts:
+        body.insert(rng.randint(0, len(body)), statement.format(k=k, v=v))
+    asked = rng.sample(facts, rng.randint(1, 3))
+    return " ".join(body) + "\n" + "\n".join(question.format(k=k, v=v) for k, v in asked)
+
+
 def document(rng, texts, longest):
     length = rng.randint(longest // 3, longest)
     kind = rng.random()
@@ -86,12 +98,17 @@ def main():
     p.add_argument("--documents", type=int, default=20000)
     p.add_argument("--longest", type=int, default=3600, help="characters of the longest document")
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--alike", type=float, default=0, help="share of documents whose facts differ by the name alone")
     p.add_argument("files", nargs="+")
     a = p.parse_args()
     rng = random.Random(a.seed)
     sources = [[json.loads(line)["text"] for line in open(f, encoding="utf-8")] for f in a.files]
     for _ in range(a.documents):
-        text = document(rng, rng.choice(sources), a.longest).strip()
+        texts = rng.choice(sources)
+        if a.alike and rng.random() < a.alike:
+            text = alike(rng, texts, rng.randint(a.longest // 6, a.longest // 2)).strip()
+        else:
+            text = document(rng, texts, a.longest).strip()
         if len(text) > 200:
             sys.stdout.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
 
