@@ -22,11 +22,11 @@ typedef struct {
 } AlignJob;
 
 static void align_block(const void *job, size_t b) {
-    const AlignJob *a = job;
-    const Job *j = &a->rows;
+    const AlignJob *align = job;
+    const Job *j = &align->rows;
     for (size_t i = 0, n = b * ROW_BLOCK; i < block_size(b, ROW_BLOCK, j->N); i++, n++) {
         const size_t nc = n * j->C;
-        j->wout[0][n] = align_row(at(j->out[0], nc), j->in[0] + nc, j->in[1] + nc, j->a, a->form, j->C);
+        j->wout[0][n] = align_row(at(j->out[0], nc), j->in[0] + nc, j->in[1] + nc, j->a, align->form, j->C);
     }
 }
 static void align_loss(float *loss, real *ds, const real *t, const real *s, double weight, int form, int N, int C) {

@@ -142,10 +142,10 @@ static void residual(float *r, float *y, const Chunk *c, const Decay *d, const f
     chunk_mul(c, r, c->V, c->k, c->ldq, ROWS, S, c->V, c->n, c->V, c->K, 0);
     for (size_t i = 0; i < c->n; i++)
         for (size_t e = 0; e < c->V; e += VW) {
-            const size_t k = c->V - e, at = i * c->V + e;
-            const vf x = vfnma(vset(d->in[i]), vget(r + at, k), vget(c->v + i * c->ldv + e, k));
-            vput(r + at, x, k);
-            vput(y + at, x * vset(d->beta[i]), k);
+            const size_t left = c->V - e, at = i * c->V + e;
+            const vf x = vfnma(vset(d->in[i]), vget(r + at, left), vget(c->v + i * c->ldv + e, left));
+            vput(r + at, x, left);
+            vput(y + at, x * vset(d->beta[i]), left);
         }
 }
 

@@ -745,7 +745,7 @@ START_TEST(masked_mean) {
         g[i] = masked_gradients(&k, &n);
         for (int b = 0; i == 0 && b < 8 * 16; b++) {
             if (k.d.batch.target[b] < 0) continue;
-            sum += k.d.loss.rows[b];
+            sum += k.d.loss.row_loss[b];
             counted++;
         }
         masked_close(&k);

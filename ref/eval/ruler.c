@@ -225,8 +225,8 @@ int ruler_make(Ruler *r, int task, int L, int samples, EvalSet *out, Err *e) {
     Fit f = {t, t->ctx, L, t->step, (size_t)t->max_new};
     Draw d = {0}, example = {0};
     if (t->draw == niah_draw) {
-        const NiahKind *k = t->ctx;
-        f.step = k->haystack[0] == 'e' ? 500 : L < 4096 ? 5 : 25;
+        const NiahKind *kind = t->ctx;
+        f.step = kind->haystack[0] == 'e' ? 500 : L < 4096 ? 5 : 25;
     }
     r->L = L;
     if (t->prepare) TRY(t->prepare(r, t->ctx, e));

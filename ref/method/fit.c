@@ -419,11 +419,12 @@ static int judge(Work *w, int64_t first, int after) {
     enum { ROWS = 4096 };
     Align *a = w->a;
     const int n = (ROWS + w->N - 1) / w->N;
-    double loss, layer[MAX_LAYERS];
+    double loss, layer_loss[MAX_LAYERS];
     for (int i = 0; i < n; i++) {
         TRY(batch_text(&a->batch, &a->data, TRAINING, (uint64_t)(first + i), w->e));
-        TRY(align_batch(a, 0, &loss, layer, w->e));
-        for (int l = 0; l < w->f->L; l++) *(after ? &w->f->layer[l].after : &w->f->layer[l].before) += layer[l] / n;
+        TRY(align_batch(a, 0, &loss, layer_loss, w->e));
+        for (int l = 0; l < w->f->L; l++)
+            *(after ? &w->f->layer[l].after : &w->f->layer[l].before) += layer_loss[l] / n;
     }
     return OK;
 }

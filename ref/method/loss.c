@@ -40,8 +40,8 @@ int loss_open(Loss *l, const Model *m, int Ct, int N, Err *e) {
     memset(l, 0, sizeof *l);
     void *host;
     TRY(mem_alloc(&host, (size_t)N * (sizeof(double) + sizeof(float)), "losses", e));
-    *l = (Loss){.be = m->be, .N = N, .block = loss_block(m, N), .rows = host, .bytes = loss_bytes(m, Ct, N)};
-    l->uniform = (float *)(l->rows + N);
+    *l = (Loss){.be = m->be, .N = N, .block = loss_block(m, N), .row_loss = host, .bytes = loss_bytes(m, Ct, N)};
+    l->uniform = (float *)(l->row_loss + N);
     for (int n = 0; n < N; n++) l->uniform[n] = (float)(1.0 / N);
     if (m->be->alloc(m->be, &l->mem, l->bytes, "loss scratch", e)) {
         loss_close(l);
@@ -55,24 +55,24 @@ int loss_open(Loss *l, const Model *m, int Ct, int N, Err *e) {
 
 void loss_close(Loss *l) {
     if (l->be) l->be->release(l->be, l->mem);
-    mem_free(l->rows);
+    mem_free(l->row_loss);
     memset(l, 0, sizeof *l);
 }
 
 /* sum_n weight_n loss_n in double and in order, whatever the backend. */
-static int loss_value(Loss *l, const float *weight, double *value, float *rows, Err *e) {
-    TRY(wide_get(l->be, DT_F64, l->rows, l->loss, l->N, e));
+static int loss_value(Loss *l, const float *weight, double *value, float *row_loss, Err *e) {
+    TRY(wide_get(l->be, DT_F64, l->row_loss, l->loss, l->N, e));
     double sum = 0;
     for (int n = 0; n < l->N; n++) {
-        if (weight[n] != 0) sum += (double)weight[n] * l->rows[n];
-        if (rows) rows[n] = (float)l->rows[n];
+        if (weight[n] != 0) sum += (double)weight[n] * l->row_loss[n];
+        if (row_loss) row_loss[n] = (float)l->row_loss[n];
     }
     *value = sum;
     return OK;
 }
 
 int loss_xent(Loss *l, Model *m, const Pass *p, const int *target, const float *weight, int grad, double *value,
-              float *rows, int *top, Err *e) {
+              float *row_loss, int *top, Err *e) {
     const HeadDims d = loss_dims(l, m, 0);
     const Param *head = params_head(&m->p);
     if (!weight) weight = l->uniform;
@@ -82,11 +82,11 @@ int loss_xent(Loss *l, Model *m, const Pass *p, const int *target, const float *
     l->be->op->head_xent(l->loss, top ? l->top : NULL, grad ? l->dh : NULL, grad ? head->g : NULL, p->h, head->w,
                          l->target, l->weight, l->work, &d);
     if (top) l->be->download(l->be, top, l->top, (size_t)l->N * sizeof(int));
-    return loss_value(l, weight, value, rows, e);
+    return loss_value(l, weight, value, row_loss, e);
 }
 
 int loss_kl(Loss *l, Model *m, const Pass *p, const Real *xt, int Ct, const Real *wt, double tau, const float *weight,
-            int grad, double *value, float *rows, Err *e) {
+            int grad, double *value, float *row_loss, Err *e) {
     const HeadDims d = loss_dims(l, m, Ct);
     const Param *head = params_head(&m->p);
     if (!weight) weight = l->uniform;
@@ -94,5 +94,5 @@ int loss_kl(Loss *l, Model *m, const Pass *p, const Real *xt, int Ct, const Real
     if (grad) l->be->zero(l->be, l->dh, (size_t)l->N * m->c.C * l->be->real_size);
     l->be->op->head_kl(l->loss, grad ? l->dh : NULL, grad ? head->g : NULL, p->h, head->w, xt, wt, l->weight, tau,
                        l->work, &d);
-    return loss_value(l, weight, value, rows, e);
+    return loss_value(l, weight, value, row_loss, e);
 }

@@ -9,7 +9,7 @@ typedef struct {
     int N, block;
     Wide *loss, *weight; /* (N) device */
     int *target, *top;   /* (N) device */
-    double *rows;        /* (N) host: the losses of the last call */
+    double *row_loss;    /* (N) host: the losses of the last call */
     float *uniform;      /* (N) host: 1/N */
     Real *dh;            /* (N,C) gradient for model_backward */
     void *work, *mem;
@@ -27,13 +27,13 @@ void loss_close(Loss *l);
 
 /* Mean over rows of weight_n loss_n ... weights (N host floats, NULL = 1/N each). Cross-entropy against target (N host
  * ids; rows with weight 0 may hold -1). grad: also fills l->dh and adds to the head's gradient.
- * Result *value = sum_n weight_n loss_n. rows (N host floats, NULL)
+ * Result *value = sum_n weight_n loss_n. row_loss (N host floats, NULL)
  * gets loss_n, top (N host ints, NULL) the argmax. */
 int loss_xent(Loss *l, Model *m, const Pass *p, const int *target, const float *weight, int grad, double *value,
-              float *rows, int *top, Err *e);
+              float *row_loss, int *top, Err *e);
 /* Forward KL to a teacher whose final hidden state is xt (device, (N,Ct)) with head wt (device, (VOC,Ct));
  * the rest as above. */
 int loss_kl(Loss *l, Model *m, const Pass *p, const Real *xt, int Ct, const Real *wt, double tau, const float *weight,
-            int grad, double *value, float *rows, Err *e);
+            int grad, double *value, float *row_loss, Err *e);
 
 #endif

@@ -14,8 +14,9 @@ typedef struct {
     Real *qc, *kc, *vc; /* after the short convolution */
     Real *qs, *ks, *vs; /* after silu / rope / q-k norm: what the mixing op sees (qn, kn after the L2 norm) */
     Real *qn, *kn;
-    Real *o, *z, *y;   /* op output; output gate's pre-activation; gated and normed, input of o_proj */
-    Real *a, *b, *low; /* gates' pre-activations; intermediate of a low-rank decay gate (gla, kda) */
+    Real *o, *z, *y; /* op output; output gate's pre-activation; gated and normed, input of o_proj */
+    Real *a_in, *b_in,
+        *low; /* gates' pre-activations, W_a x and W_b x; intermediate of a low-rank decay gate (gla, kda) */
     /* between two stacked projections: of k and v (gdn_v5), of the output gate (kda) */
     Real *k_low, *v_low, *z_low;
     Real *states;                           /* before each chunk, for backward; NULL in inference */

@@ -31,8 +31,8 @@ static void gdn_place(const Mixer *m, const Config *c, const Backend *be, MixerA
     const size_t N = (size_t)B * T;
     const DeltaDims d = {.B = B, .T = T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = chunk};
     delta_inputs_place(m, c, be, a, arena, N);
-    a->a = arena_take(arena, N * c->H, be->real_size);
-    a->b = arena_take(arena, N * c->H, be->real_size);
+    a->a_in = arena_take(arena, N * c->H, be->real_size);
+    a->b_in = arena_take(arena, N * c->H, be->real_size);
     a->g = arena_take(arena, N * c->H, be->wide_size);
     a->beta = arena_take(arena, N * c->H, be->wide_size);
     a->states = linear_states_place(be, arena, &d, train);
@@ -52,9 +52,9 @@ static void gdn_inputs(const Mixer *m, const MixerCall *call, MixerActs *a, Mixe
     MixerParams *p = call->p;
     const int N = call->B * call->T;
     delta_inputs_forward(m, call, a, s, x);
-    op->linear_forward(a->a, x, p->a.w, NULL, N, c->C, c->H);
-    op->linear_forward(a->b, x, p->b.w, NULL, N, c->C, c->H);
-    op->delta_gate_forward(a->g, a->beta, a->a, a->b, p->A_log.ww, p->dt_bias.ww, N, c->H);
+    op->linear_forward(a->a_in, x, p->a.w, NULL, N, c->C, c->H);
+    op->linear_forward(a->b_in, x, p->b.w, NULL, N, c->C, c->H);
+    op->delta_gate_forward(a->g, a->beta, a->a_in, a->b_in, p->A_log.ww, p->dt_bias.ww, N, c->H);
 }
 
 static void gdn_forward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
@@ -87,7 +87,7 @@ static void gdn_backward(const Mixer *m, const MixerCall *call, MixerActs *a, Re
     Real *da = call->tmp[0], *db = call->tmp[1];
     be->zero(be, da, gates * be->real_size);
     be->zero(be, db, gates * be->real_size);
-    op->delta_gate_backward(da, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a, a->g, a->beta, p->A_log.ww,
+    op->delta_gate_backward(da, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a_in, a->g, a->beta, p->A_log.ww,
                             p->dt_bias.ww, N, c->H);
     op->linear_backward(dx, p->a.g, NULL, da, x, p->a.w, N, c->C, c->H);
     op->linear_backward(dx, p->b.g, NULL, db, x, p->b.w, N, c->C, c->H);

@@ -31,7 +31,7 @@ static void gla_place(const Mixer *m, const Config *c, const Backend *be, MixerA
     a->k = arena_take(arena, Q, be->real_size);
     a->v = arena_take(arena, Q, be->real_size);
     a->low = arena_take(arena, N * RANK, be->real_size);
-    a->a = arena_take(arena, Q, be->real_size);
+    a->a_in = arena_take(arena, Q, be->real_size);
     a->g = arena_take(arena, Q, be->wide_size);
     a->states = linear_states_place(be, arena, &d, train);
     linear_output_place(c, be, a, arena, N, 1, 1);
@@ -52,8 +52,8 @@ static void gla_inputs(const MixerCall *call, MixerActs *a, const Real *x) {
     op->linear_forward(a->k, x, p->k.w, p->k_bias.w, N, c->C, Q);
     op->linear_forward(a->v, x, p->v.w, p->v_bias.w, N, c->C, Q);
     op->linear_forward(a->low, x, p->gk_down.w, NULL, N, c->C, RANK);
-    op->linear_forward(a->a, a->low, p->gk_up.w, p->gk_bias.w, N, RANK, Q);
-    op->gla_gate_forward(a->g, a->a, NORMALIZER, (size_t)N * Q);
+    op->linear_forward(a->a_in, a->low, p->gk_up.w, p->gk_bias.w, N, RANK, Q);
+    op->gla_gate_forward(a->g, a->a_in, NORMALIZER, (size_t)N * Q);
 }
 
 static void gla_mix_forward(const Mixer *m, const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
@@ -89,7 +89,7 @@ static void gla_mix_backward(const Mixer *m, const MixerCall *call, MixerActs *a
     Real *da = call->tmp[0], *dlow = call->tmp[1];
     be->zero(be, da, n * be->real_size);
     be->zero(be, dlow, (size_t)N * RANK * be->real_size);
-    op->gla_gate_backward(da, call->wtmp[0], a->a, NORMALIZER, n);
+    op->gla_gate_backward(da, call->wtmp[0], a->a_in, NORMALIZER, n);
     op->linear_backward(dlow, p->gk_up.g, p->gk_bias.g, da, a->low, p->gk_up.w, N, RANK, Q);
     op->linear_backward(dx, p->gk_down.g, NULL, dlow, x, p->gk_down.w, N, c->C, RANK);
 }

@@ -39,8 +39,8 @@ static void kda_place(const Mixer *m, const Config *c, const Backend *be, MixerA
     const DeltaDims d = {.B = B, .T = T, .H = c->H, .Hk = c->H, .K = c->D, .V = c->D, .chunk = chunk};
     delta_inputs_place(m, c, be, a, arena, N);
     a->low = arena_take(arena, N * c->D, be->real_size);
-    a->a = arena_take(arena, Q, be->real_size); // f
-    a->b = arena_take(arena, N * c->H, be->real_size);
+    a->a_in = arena_take(arena, Q, be->real_size); // f
+    a->b_in = arena_take(arena, N * c->H, be->real_size);
     a->g = arena_take(arena, Q, be->wide_size);
     a->beta = arena_take(arena, N * c->H, be->wide_size);
     a->states = linear_states_place(be, arena, &d, train);
@@ -61,9 +61,9 @@ static void kda_inputs(const Mixer *m, const MixerCall *call, MixerActs *a, Mixe
     const int N = call->B * call->T, Q = c->H * c->D;
     delta_inputs_forward(m, call, a, s, x);
     op->linear_forward(a->low, x, p->f_down.w, NULL, N, c->C, c->D);
-    op->linear_forward(a->a, a->low, p->f_up.w, NULL, N, c->D, Q);
-    op->linear_forward(a->b, x, p->b.w, NULL, N, c->C, c->H);
-    op->kda_gate_forward(a->g, a->beta, a->a, a->b, p->A_log.ww, p->dt_bias.ww, m->gate_lower, N, c->H, c->D);
+    op->linear_forward(a->a_in, a->low, p->f_up.w, NULL, N, c->D, Q);
+    op->linear_forward(a->b_in, x, p->b.w, NULL, N, c->C, c->H);
+    op->kda_gate_forward(a->g, a->beta, a->a_in, a->b_in, p->A_log.ww, p->dt_bias.ww, m->gate_lower, N, c->H, c->D);
 }
 
 static void kda_output_forward(const MixerCall *call, MixerActs *a, Real *y, const Real *x) {
@@ -125,8 +125,8 @@ static void kda_mix_backward(const Mixer *m, const MixerCall *call, MixerActs *a
     be->zero(be, df, n * be->real_size);
     be->zero(be, db, heads * be->real_size);
     be->zero(be, dlow, (size_t)N * c->D * be->real_size);
-    op->kda_gate_backward(df, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a, a->g, a->beta, p->A_log.ww, p->dt_bias.ww,
-                          m->gate_lower, N, c->H, c->D);
+    op->kda_gate_backward(df, db, p->A_log.g, p->dt_bias.g, dg, dbeta, a->a_in, a->g, a->beta, p->A_log.ww,
+                          p->dt_bias.ww, m->gate_lower, N, c->H, c->D);
     op->linear_backward(dlow, p->f_up.g, NULL, df, a->low, p->f_up.w, N, c->D, Q);
     op->linear_backward(dx, p->f_down.g, NULL, dlow, x, p->f_down.w, N, c->C, c->D);
     op->linear_backward(dx, p->b.g, NULL, db, x, p->b.w, N, c->C, c->H);

@@ -94,13 +94,13 @@ static void pass_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsigne
 static int pass_measure(const Model *m, size_t *bytes, int B, int T, unsigned flags, Err *e) {
     Pass p = {0};
     Arena ar = {0};
-    void *layer;
+    void *table;
     if (B < 1 || T < 1 || (size_t)B * T > 1 << 30)
         return err_set(e, ERR_USAGE, "batch of %d sequences of %d tokens: expected 1 to 2^30 tokens in all", B, T);
-    TRY(mem_alloc(&layer, (size_t)m->c.L * sizeof(LayerActs), "layer table", e));
-    p.layer = layer;
+    TRY(mem_alloc(&table, (size_t)m->c.L * sizeof(LayerActs), "layer table", e));
+    p.layer = table;
     pass_place(m, &p, &ar, B, T, flags);
-    mem_free(layer);
+    mem_free(table);
     *bytes = ar.used;
     return ar.overflow ? err_set(e, ERR_MEMORY,
                                  "activations of %d x %d tokens need more bytes than this machine can address", B, T)
@@ -115,11 +115,11 @@ size_t pass_bytes(const Model *m, int B, int T, unsigned flags) {
 
 int pass_open(Pass *p, Model *m, int B, int T, unsigned flags, Err *e) {
     memset(p, 0, sizeof *p);
-    void *layer;
+    void *table;
     TRY(pass_measure(m, &p->bytes, B, T, flags, e));
     TRY(model_rope(m, T, e));
-    TRY(mem_alloc(&layer, (size_t)m->c.L * sizeof(LayerActs), "layer table", e));
-    p->layer = layer;
+    TRY(mem_alloc(&table, (size_t)m->c.L * sizeof(LayerActs), "layer table", e));
+    p->layer = table;
     p->be = m->be;
     if (m->be->alloc(m->be, &p->mem, p->bytes, "activations", e)) {
         pass_close(p);

@@ -56,12 +56,12 @@ static int sequence_read(Work *w, Err *e) {
 
 static int work_open(Work *w, Err *e) {
     const Config *c = &w->m->c;
-    const size_t T = w->T, q = T * c->H * c->D, k = T * c->Hk * c->D, lse = T * c->H;
-    TRY(mem_alloc(&w->mem, (q + k + lse) * sizeof(double) + T * sizeof(int), "queries and keys", e));
+    const size_t T = w->T, n_q = T * c->H * c->D, n_k = T * c->Hk * c->D, n_lse = T * c->H;
+    TRY(mem_alloc(&w->mem, (n_q + n_k + n_lse) * sizeof(double) + T * sizeof(int), "queries and keys", e));
     w->q = w->mem;
-    w->k = w->q + q;
-    w->lse = w->k + k;
-    w->ids = (int *)(w->lse + lse);
+    w->k = w->q + n_q;
+    w->lse = w->k + n_k;
+    w->ids = (int *)(w->lse + n_lse);
     return pass_open(&w->pass, w->m, 1, w->T, 0, e);
 }
 

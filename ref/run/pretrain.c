@@ -60,8 +60,8 @@ static int level_open(Pretrain *p, Err *e) {
     p->start = p->target + N;
     p->top = p->start + N;
     p->weight = (float *)(p->top + N);
-    p->rows = p->weight + N;
-    p->scratch = (int *)(p->rows + N);
+    p->row_loss = p->weight + N;
+    p->scratch = (int *)(p->row_loss + N);
     TRY(pass_open(&p->pass, level_model(p), rows, v->T, PASS_TRAIN, e));
     TRY(loss_open(&p->loss, &p->view, 0, rows * v->T, e));
     p->open = level;
@@ -119,9 +119,9 @@ static void level_account(Pretrain *p, int asked) {
     const PretrainLevel *v = level_now(p);
     const int all = v->text_rows * v->T, text = all / lanes_of(p), N = text + v->recall_rows * v->T / lanes_of(p);
     double ce = 0, recall = 0, right = 0;
-    for (int i = 0; i < text; i++) ce += p->rows[i] / all;
+    for (int i = 0; i < text; i++) ce += p->row_loss[i] / all;
     for (int i = text; i < N; i++)
-        if (p->weight[i] != 0) recall += p->rows[i] / asked, right += p->top[i] == p->target[i];
+        if (p->weight[i] != 0) recall += p->row_loss[i] / asked, right += p->top[i] == p->target[i];
     const double accuracy = asked ? right / asked : 0;
     if (lanes_of(p) > 1) p->extra[X_STEP] += accuracy;
     else accuracy_account(p, accuracy);
@@ -141,7 +141,7 @@ static int pretrain_gradients(void *ctx, int64_t step, int micro, double scale, 
     Model *m = level_model(p);
     TRY(pass_input(&p->pass, m, p->ids, p->start, e));
     model_forward(m, &p->pass);
-    TRY(loss_xent(&p->loss, m, &p->pass, p->target, p->weight, 1, loss, p->rows, p->top, e));
+    TRY(loss_xent(&p->loss, m, &p->pass, p->target, p->weight, 1, loss, p->row_loss, p->top, e));
     model_backward(m, &p->pass, p->loss.dh);
     level_account(p, asked);
     *loss *= lanes_of(p); // it is this lane's share, not its mean

@@ -64,7 +64,7 @@ typedef struct {
     Loss loss;
     void *mem;
     int *ids, *target, *start, *top, *scratch;
-    float *weight, *rows;
+    float *weight, *row_loss;
     double *extra; /* see pretrain.c */
     int64_t steps;
 } Pretrain;

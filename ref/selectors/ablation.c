@@ -3,13 +3,9 @@
 #include "selectors/parts.h"
 #include <string.h>
 
-typedef struct {
-    int layer;
-} Ablation;
-
 /* model_forward, except that one mixer's output is zero: the residual and the MLP still run. */
 static void ablation_forward(void *ctx, const Model *m, Pass *p) {
-    const Ablation *a = ctx;
+    const int *ablated = ctx;
     Backend *be = m->be;
     const size_t n = (size_t)p->N * m->c.C;
     model_embed(m, p, p->layer[0].x);
@@ -17,7 +13,7 @@ static void ablation_forward(void *ctx, const Model *m, Pass *p) {
         Real *x = p->layer[l].x, *out = l + 1 < m->c.L ? p->layer[l + 1].x : p->x;
         layer_norm_in(m, p, l, x);
         layer_mixer(m, p, l, p->mix_out);
-        if (l == a->layer) be->zero(be, p->mix_out, n * be->real_size);
+        if (l == *ablated) be->zero(be, p->mix_out, n * be->real_size);
         layer_mlp(m, p, l, x, p->mix_out, out);
     }
     be->op->rmsnorm_forward(p->h, p->r, p->x, m->p.norm.w, m->c.norm_eps, p->N, m->c.C);
@@ -25,8 +21,7 @@ static void ablation_forward(void *ctx, const Model *m, Pass *p) {
 
 int recall_ablated(Model *teacher, Recall *recall, int layer, double *mean, Err *e) {
     double accuracy[RECALL_MAX_N];
-    Ablation a = {layer};
-    return recall_run(recall, teacher, layer < 0 ? NULL : ablation_forward, &a, accuracy, mean, e);
+    return recall_run(recall, teacher, layer < 0 ? NULL : ablation_forward, &layer, accuracy, mean, e);
 }
 
 /* How well the teacher does without one layer's attention, or with all (layer -1). */

@@ -57,9 +57,9 @@ static int swap_measure(Swap *s, const Real *x, int first, double *v, Err *e) {
         return loss_kl(&s->loss, m, p, s->xt, t->c.C, params_head(&t->p)->w, 1, weight, 0, v, NULL, e);
     if (first) m->be->move(m->be, s->h, p->h, (size_t)N * C * m->be->real_size);
     m->be->op->align_loss(s->loss.loss, NULL, s->h, p->h, 1, ALIGN_SQUARED, N, C);
-    TRY(wide_get(m->be, DT_F64, s->loss.rows, s->loss.loss, N, e));
+    TRY(wide_get(m->be, DT_F64, s->loss.row_loss, s->loss.loss, N, e));
     *v = 0;
-    for (int i = 0; i < N; i++) *v += s->loss.rows[i] / N / C;
+    for (int i = 0; i < N; i++) *v += s->loss.row_loss[i] / N / C;
     return OK;
 }
 
