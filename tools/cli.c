@@ -28,7 +28,7 @@ static const struct {
       sizeof((CliCommon *)0)->device, NULL, AFFECTS_STAGE1},
      CLI_BACKEND,
      0},
-    {{"threads", "threads of the cpu backend, 0 = all cores", OPT_INT, AT(threads), 0, 4096, NULL, AFFECTS_LOOKS},
+    {{"threads", "threads of the cpu backend; 0: all cores", OPT_INT, AT(threads), 0, 4096, NULL, AFFECTS_LOOKS},
      CLI_BACKEND,
      't'},
     {{"ranks", "processes that train together; 0: as many as mpirun has started", OPT_INT, AT(ranks), 0, RANKS_MOST,

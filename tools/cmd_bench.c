@@ -26,15 +26,16 @@ static const Option rows[] = {
     {"quick", "fewer and shorter repetitions", OPT_BOOL, AT(quick), 0, 0, NULL, AFFECTS_EVALUATION},
     {"no_ref", "leave out the comparison with ref32", OPT_BOOL, AT(no_ref), 0, 0, NULL, AFFECTS_EVALUATION},
     {"csv", "comma-separated values", OPT_BOOL, AT(csv), 0, 0, NULL, AFFECTS_LOOKS},
-    {"batch_size", "sequences a training step (with -m)", OPT_INT, AT(batch_size), 1, 65536, NULL, AFFECTS_EVALUATION},
-    {"seq_len", "tokens a sequence (with -m)", OPT_INT, AT(seq_len), 1, 1 << 20, NULL, AFFECTS_EVALUATION},
+    {"batch_size", "sequences of a training step (with -m)", OPT_INT, AT(batch_size), 1, 65536, NULL,
+     AFFECTS_EVALUATION},
+    {"seq_len", "tokens of a sequence (with -m)", OPT_INT, AT(seq_len), 1, 1 << 20, NULL, AFFECTS_EVALUATION},
     {"decode",
      "only decoding with -m: tokens/s and bytes of caches and states against the length of the context; -o DIR: CSV "
      "and SVG too",
      OPT_BOOL, AT(decode), 0, 0, NULL, AFFECTS_LOOKS},
     {"teacher", "a second model, side by side (--decode)", OPT_PATH, AT(teacher), 0, 1024, NULL, AFFECTS_EVALUATION},
     {"lengths", "contexts in tokens (--decode)", OPT_TEXT, AT(lengths), 0, 256, NULL, AFFECTS_EVALUATION},
-    {"repeat", "runs of each step (other devices than cpu, with -m), decoded tokens a length (--decode)", OPT_INT,
+    {"repeat", "runs of each step (other devices than cpu, with -m), tokens decoded at each length (--decode)", OPT_INT,
      AT(repeat), 1, 64, NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};

@@ -10,9 +10,9 @@ typedef struct {
 } Options;
 static const Option rows[] = {
     {"from_gguf", "the file to read", OPT_PATH, offsetof(Options, from_gguf), 0, 1024, NULL, AFFECTS_EVALUATION},
-    {"dtype", "what matrices and norms are written as", OPT_CHOICE, offsetof(Options, dtype), 0, 0, "f32|f16|bf16",
-     AFFECTS_EVALUATION},
-    {"shard_mb", "start a new file after so many MiB, 0 = one file", OPT_INT, offsetof(Options, shard_mb), 0, 1 << 20,
+    {"dtype", "number type that matrices and norms are written in", OPT_CHOICE, offsetof(Options, dtype), 0, 0,
+     "f32|f16|bf16", AFFECTS_EVALUATION},
+    {"shard_mb", "start a new file after so many MiB; 0: one file", OPT_INT, offsetof(Options, shard_mb), 0, 1 << 20,
      NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, 3};

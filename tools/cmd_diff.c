@@ -15,12 +15,12 @@ typedef struct {
 static const Option rows[] = {
     {"tolerance", "largest absolute difference that passes", OPT_REAL, offsetof(Options, tolerance), 0, 1e30, NULL,
      AFFECTS_EVALUATION},
-    {"relative", "or: largest difference relative to the tensor's largest number", OPT_REAL,
+    {"relative", "largest difference that passes, as a fraction of the tensor's largest number", OPT_REAL,
      offsetof(Options, relative), 0, 1e30, NULL, AFFECTS_EVALUATION},
     {"all", "print every tensor, not only those beyond tolerance", OPT_BOOL, offsetof(Options, all), 0, 0, NULL,
      AFFECTS_EVALUATION},
-    {"gradients", "of two dumps the gradients, not the activations", OPT_BOOL, offsetof(Options, gradients), 0, 0, NULL,
-     AFFECTS_EVALUATION},
+    {"gradients", "compare the gradients of two dumps instead of their activations", OPT_BOOL,
+     offsetof(Options, gradients), 0, 0, NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, 4};
 static const OptionTable *get_table(void) { return &table; }

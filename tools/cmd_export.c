@@ -9,9 +9,9 @@ typedef struct {
 static const Option rows[] = {
     {"format", "the layout", OPT_CHOICE, offsetof(Options, format), 0, 0, "fla|student|qwen3_5|gguf",
      AFFECTS_EVALUATION},
-    {"dtype", "what matrices are written as; auto: as in the model's config.json", OPT_CHOICE, offsetof(Options, dtype),
-     0, 0, "auto|f32|f16|bf16", AFFECTS_EVALUATION},
-    {"shard_mb", "start a new file after so many MiB, 0 = one file", OPT_INT, offsetof(Options, shard_mb), 0, 1 << 20,
+    {"dtype", "number type that matrices are written in; auto: as in the model's config.json", OPT_CHOICE,
+     offsetof(Options, dtype), 0, 0, "auto|f32|f16|bf16", AFFECTS_EVALUATION},
+    {"shard_mb", "start a new file after so many MiB; 0: one file", OPT_INT, offsetof(Options, shard_mb), 0, 1 << 20,
      NULL, AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, 3};

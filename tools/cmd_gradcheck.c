@@ -11,10 +11,10 @@ typedef struct {
 #define AT(f) offsetof(Options, f)
 static const Option rows[] = {
     {"op", "one op; empty: all (--list names them)", OPT_TEXT, AT(op), 0, 64, NULL, AFFECTS_EVALUATION},
-    {"backend", "the one to check; all: ref64, ref32, cpu", OPT_TEXT, AT(backend), 0, 64, NULL, AFFECTS_EVALUATION},
+    {"backend", "backend to check; all: ref64, ref32, cpu", OPT_TEXT, AT(backend), 0, 64, NULL, AFFECTS_EVALUATION},
     {"shape", "one case like N=5,I=7,O=6; empty: the op's own cases", OPT_TEXT, AT(shape), 0, 256, NULL,
      AFFECTS_EVALUATION},
-    {"regime", "inputs and sizes that kernels go wrong on, by name; all: every one", OPT_TEXT, AT(regime), 0, 64, NULL,
+    {"regime", "name of inputs and sizes that kernels go wrong on; all: every one", OPT_TEXT, AT(regime), 0, 64, NULL,
      AFFECTS_EVALUATION},
     {"dump", "write the cases to this folder: inputs, float64 results, tolerances", OPT_PATH, AT(dump), 0, 1024, NULL,
      AFFECTS_EVALUATION},
@@ -22,9 +22,11 @@ static const Option rows[] = {
      AFFECTS_EVALUATION},
     {"load", "judge the tensors in this safetensors file", OPT_PATH, AT(load), 0, 1024, NULL, AFFECTS_EVALUATION},
     {"lib", "check functions of this shared library", OPT_PATH, AT(lib), 0, 1024, NULL, AFFECTS_EVALUATION},
-    {"symbol", "their names: forward, or forward,backward", OPT_TEXT, AT(symbol), 0, 256, NULL, AFFECTS_EVALUATION},
-    {"dtype", "of --load and --lib: float64, float32, bfloat16", OPT_TEXT, AT(dtype), 0, 16, NULL, AFFECTS_EVALUATION},
-    {"list", "only list ops, their shapes and regimes", OPT_BOOL, AT(list), 0, 0, NULL, AFFECTS_LOOKS},
+    {"symbol", "names of the functions in --lib: forward, or forward,backward", OPT_TEXT, AT(symbol), 0, 256, NULL,
+     AFFECTS_EVALUATION},
+    {"dtype", "number type of --load and --lib: float64, float32, bfloat16", OPT_TEXT, AT(dtype), 0, 16, NULL,
+     AFFECTS_EVALUATION},
+    {"list", "list ops, their shapes and regimes, and stop", OPT_BOOL, AT(list), 0, 0, NULL, AFFECTS_LOOKS},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }

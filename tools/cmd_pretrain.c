@@ -22,7 +22,8 @@ static const Option rows[] = {
     {"tokenizer", "tokenizer.json or a directory that has one; empty: one token per byte", OPT_PATH, AT(tokenizer), 0,
      1024, NULL, AFFECTS_EVALUATION},
     {"document_separator", SEPARATOR_HELP, OPT_TEXT, AT(document_separator), 0, 64, NULL, AFFECTS_EVALUATION},
-    {"save_dtype", "of model/", OPT_CHOICE, AT(save_dtype), 0, 0, "float32|bfloat16|float16", AFFECTS_LOOKS},
+    {"save_dtype", "number type of model/", OPT_CHOICE, AT(save_dtype), 0, 0, "float32|bfloat16|float16",
+     AFFECTS_LOOKS},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }

@@ -17,8 +17,9 @@ typedef struct {
     char alphabet[128], scores[1024];
 } Options;
 static const Option rows[] = {
-    {"block", "tokens that are repeated", OPT_INT, offsetof(Options, block), 2, 1 << 20, NULL, AFFECTS_EVALUATION},
-    {"rows", "sequences", OPT_INT, offsetof(Options, rows), 1, 1 << 20, NULL, AFFECTS_EVALUATION},
+    {"block", "tokens of the block that is repeated", OPT_INT, offsetof(Options, block), 2, 1 << 20, NULL,
+     AFFECTS_EVALUATION},
+    {"rows", "number of sequences", OPT_INT, offsetof(Options, rows), 1, 1 << 20, NULL, AFFECTS_EVALUATION},
     {"alphabet", "characters to draw from, \"A-Za-z\"; empty: the whole vocabulary", OPT_TEXT,
      offsetof(Options, alphabet), 0, 128, NULL, AFFECTS_EVALUATION},
     {"scores", "directory with a ranking.json that has scores per head: RUNDIR/rankings/gates", OPT_PATH,

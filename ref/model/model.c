@@ -52,7 +52,7 @@ static void params_place(Model *m, Place *p) {
     p->layer = -1;
     params_walk(&m->c, &m->p, place_visit, p); // wides == 2: matrices kept in BF16
     p->weights.used = p->end;
-    // red zones of one kind of layer lie inside tensors of another
+    // kinds of layers share this memory, so that red zones of one fall inside tensors of another
     if (p->weights.base) unpoison(p->weights.base + p->begin, p->end - p->begin);
 }
 

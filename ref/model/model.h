@@ -33,8 +33,8 @@ typedef struct {
 
 /* Allocates (zeroed) weights and, as grad says, gradients. config_check is run first. */
 int model_open(Model *m, const Config *c, Backend *be, GradKind grad, Err *e);
-/* The same without memory, to count with: weight_bytes, grad_bytes, pass_bytes, loss_bytes and optim_bytes of it are
- * true, nothing else works. */
+/* Like model_open, but allocates nothing: only weight_bytes, grad_bytes, pass_bytes, loss_bytes and optim_bytes may be
+ * used. */
 int model_measure(Model *m, const Config *c, Backend *be, GradKind grad, Err *e);
 void model_close(Model *m); /* fine on a zeroed Model */
 void model_zero_grad(Model *m);

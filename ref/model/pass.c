@@ -42,7 +42,7 @@ static void layers_place(const Model *m, Pass *p, Arena *ar, int B, int T, unsig
         end = max_size(end, ar->used);
     }
     if (!keep_all && ar->used < end) arena_take(ar, end - ar->used, 1);
-    // red zones of one kind of layer lie inside tensors of another
+    // kinds of layers share this memory, so that red zones of one fall inside tensors of another
     if (!keep_all && ar->base) unpoison(ar->base + begin, end - begin);
     Real *even = NULL, *odd = NULL; // an inference pass alternates between two residual buffers
     for (int l = 0; l < m->c.L; l++) {

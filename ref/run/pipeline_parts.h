@@ -55,7 +55,7 @@ void pipeline_peak(Pipeline *p);
 int pipeline_model_save(Pipeline *p, const Model *m, Err *e);
 
 /* ---- pipeline_select.c ---- */
-/* A selector at work: which one, how many layers, which draw. */
+/* One call of a selector: its name, the number of softmax layers, and which draw of `random` it is. */
 typedef struct {
     const char *name;
     int K, draw;

@@ -7,41 +7,44 @@
 #define LEVEL_ROW(G, I, M, HELP, KIND, LO, HI) \
     {G "." #M, HELP, KIND, offsetof(PretrainOptions, level[I].M), LO, HI, NULL, AFFECTS_STAGE1}
 #define LEVEL_ROWS(G, I) \
-    LEVEL_ROW(G, I, T, "tokens a row", OPT_INT, 0, 1 << 20), \
-    LEVEL_ROW(G, I, n_min, "fewest pairs", OPT_INT, 0, 1 << 16), \
-    LEVEL_ROW(G, I, n_max, "most pairs", OPT_INT, 0, 1 << 16), \
-    LEVEL_ROW(G, I, text_rows, "rows of text a step", OPT_INT, 0, 1 << 16), \
-    LEVEL_ROW(G, I, recall_rows, "rows of recall a step", OPT_INT, 0, 1 << 16), \
+    LEVEL_ROW(G, I, T, "tokens of a row", OPT_INT, 0, 1 << 20), \
+    LEVEL_ROW(G, I, n_min, "fewest pairs of a recall row", OPT_INT, 0, 1 << 16), \
+    LEVEL_ROW(G, I, n_max, "most pairs of a recall row", OPT_INT, 0, 1 << 16), \
+    LEVEL_ROW(G, I, text_rows, "rows of text in a step", OPT_INT, 0, 1 << 16), \
+    LEVEL_ROW(G, I, recall_rows, "rows of recall in a step", OPT_INT, 0, 1 << 16), \
     LEVEL_ROW(G, I, threshold, "recall accuracy that ends the level", OPT_REAL, 0, 2), \
-    LEVEL_ROW(G, I, min_steps, "at least so many steps", OPT_I64, 0, 1e15), \
-    LEVEL_ROW(G, I, max_steps, "at most so many steps; 0: no limit", OPT_I64, 0, 1e15), \
+    LEVEL_ROW(G, I, min_steps, "least number of steps", OPT_I64, 0, 1e15), \
+    LEVEL_ROW(G, I, max_steps, "largest number of steps; 0: no limit", OPT_I64, 0, 1e15), \
     LEVEL_ROW(G, I, layers, "only the first so many layers run; 0: all", OPT_INT, 0, MAX_LAYERS)
 // clang-format on
 
 static const Option ROWS[] = {
-    {"hidden_size", "width", OPT_INT, offsetof(PretrainOptions, hidden_size), 2, 1 << 20, NULL, AFFECTS_STAGE1},
-    {"num_hidden_layers", "layers", OPT_INT, offsetof(PretrainOptions, num_hidden_layers), 1, MAX_LAYERS, NULL,
+    {"hidden_size", "width of the residual stream", OPT_INT, offsetof(PretrainOptions, hidden_size), 2, 1 << 20, NULL,
      AFFECTS_STAGE1},
-    {"num_attention_heads", "query heads", OPT_INT, offsetof(PretrainOptions, num_attention_heads), 1, 1 << 16, NULL,
-     AFFECTS_STAGE1},
-    {"num_key_value_heads", "key and value heads", OPT_INT, offsetof(PretrainOptions, num_key_value_heads), 1, 1 << 16,
+    {"num_hidden_layers", "number of layers", OPT_INT, offsetof(PretrainOptions, num_hidden_layers), 1, MAX_LAYERS,
      NULL, AFFECTS_STAGE1},
+    {"num_attention_heads", "number of query heads", OPT_INT, offsetof(PretrainOptions, num_attention_heads), 1,
+     1 << 16, NULL, AFFECTS_STAGE1},
+    {"num_key_value_heads", "number of key and value heads", OPT_INT, offsetof(PretrainOptions, num_key_value_heads), 1,
+     1 << 16, NULL, AFFECTS_STAGE1},
     {"intermediate_size", "width inside the MLP", OPT_INT, offsetof(PretrainOptions, intermediate_size), 1, 1 << 20,
      NULL, AFFECTS_STAGE1},
-    {"vocab_size", "0: the tokenizer's", OPT_INT, offsetof(PretrainOptions, vocab_size), 0, 1 << 24, NULL,
-     AFFECTS_STAGE1},
+    {"vocab_size", "number of token ids; 0: as many as the tokenizer has", OPT_INT,
+     offsetof(PretrainOptions, vocab_size), 0, 1 << 24, NULL, AFFECTS_STAGE1},
     {"max_position_embeddings", "longest sequence that config.json promises", OPT_INT,
      offsetof(PretrainOptions, max_position_embeddings), 1, 1 << 28, NULL, AFFECTS_STAGE1},
-    {"tie_word_embeddings", "head = embedding", OPT_BOOL, offsetof(PretrainOptions, tie_word_embeddings), 0, 1, NULL,
-     AFFECTS_STAGE1},
-    {"rms_norm_eps", "", OPT_REAL, offsetof(PretrainOptions, rms_norm_eps), 1e-30, 1, NULL, AFFECTS_STAGE1},
-    {"rope_theta", "", OPT_REAL, offsetof(PretrainOptions, rope_theta), 1, 1e12, NULL, AFFECTS_STAGE1},
-    {"embed_std", "of the embedding's first values", OPT_REAL, offsetof(PretrainOptions, embed_std), 0, 100, NULL,
-     AFFECTS_STAGE1},
-    {"gain", "of the matrices' first values: gain / sqrt(inputs)", OPT_REAL, offsetof(PretrainOptions, gain), 0, 100,
+    {"tie_word_embeddings", "the output head is the embedding", OPT_BOOL,
+     offsetof(PretrainOptions, tie_word_embeddings), 0, 1, NULL, AFFECTS_STAGE1},
+    {"rms_norm_eps", "what RMSNorm adds to the mean square", OPT_REAL, offsetof(PretrainOptions, rms_norm_eps), 1e-30,
+     1, NULL, AFFECTS_STAGE1},
+    {"rope_theta", "base of the rotary embedding's wavelengths", OPT_REAL, offsetof(PretrainOptions, rope_theta), 1,
+     1e12, NULL, AFFECTS_STAGE1},
+    {"embed_std", "standard deviation of the embedding at the start", OPT_REAL, offsetof(PretrainOptions, embed_std), 0,
+     100, NULL, AFFECTS_STAGE1},
+    {"gain", "standard deviation of matrices at the start, times the root of their inputs", OPT_REAL,
+     offsetof(PretrainOptions, gain), 0, 100, NULL, AFFECTS_STAGE1},
+    {"heldout", "fraction of the text that is never trained on", OPT_REAL, offsetof(PretrainOptions, heldout), 0, 0.9,
      NULL, AFFECTS_STAGE1},
-    {"heldout", "fraction of the text never trained on", OPT_REAL, offsetof(PretrainOptions, heldout), 0, 0.9, NULL,
-     AFFECTS_STAGE1},
     {"lambda", "weight of the recall loss beside the text loss", OPT_REAL, offsetof(PretrainOptions, lambda), 0, 100,
      NULL, AFFECTS_STAGE1},
     {"recall_keys", "characters that keys are drawn from", OPT_TEXT, offsetof(PretrainOptions, recall_keys), 0, 128,
@@ -50,7 +53,7 @@ static const Option ROWS[] = {
      offsetof(PretrainOptions, recall_values), 0, 128, NULL, AFFECTS_STAGE1},
     {"recall_n", "numbers of pairs of the probe", OPT_TEXT, offsetof(PretrainOptions, recall_n), 0, 64, NULL,
      AFFECTS_STAGE1},
-    {"seed", "", OPT_U64, offsetof(PretrainOptions, seed), 0, 0, NULL, AFFECTS_STAGE1},
+    {"seed", "seed of weights and batches", OPT_U64, offsetof(PretrainOptions, seed), 0, 0, NULL, AFFECTS_STAGE1},
     {"lanes", LANES_HELP, OPT_INT, offsetof(PretrainOptions, lanes), 0, LANES_MOST, NULL,
      AFFECTS_STAGE1 | AFFECTS_IF_SET},
     {"save_every", "steps between checkpoints", OPT_I64, offsetof(PretrainOptions, save_every), 0, 1e15, NULL,
@@ -59,8 +62,8 @@ static const Option ROWS[] = {
      AFFECTS_STAGE1},
     {"log_every", "steps a log row averages over; 0: 10", OPT_INT, offsetof(PretrainOptions, log_every), 0, 1 << 30,
      NULL, AFFECTS_LOOKS},
-    {"levels", "of the curriculum", OPT_INT, offsetof(PretrainOptions, levels), 1, PRETRAIN_LEVELS, NULL,
-     AFFECTS_STAGE1},
+    {"levels", "number of levels of the curriculum", OPT_INT, offsetof(PretrainOptions, levels), 1, PRETRAIN_LEVELS,
+     NULL, AFFECTS_STAGE1},
     LEVEL_ROWS("level0", 0),
     LEVEL_ROWS("level1", 1),
     LEVEL_ROWS("level2", 2),
