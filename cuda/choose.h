@@ -30,7 +30,7 @@ static void attention_forward(real *o, wide *lse, const real *q, const real *k, 
         return run(o, lse, q, k, v, start, scale, d);
     }
     if (!plain_asked() && (d->D == 64 || d->D == 128) && aligned(q, k, v) && aligned(o, lse, q)) {
-        const bool wide = rows_32(d->T); // 32 rows a warp; at 128 channels they do not fit the registers
+        const bool wide = rows_32(d->T); // 32 rows a warp; at 128 channels some architectures spill
         const auto run = d->D == 64 ? (wide ? flash_forward<64, 2> : flash_forward<64, 1>) : flash_forward<128, 1>;
         return run(o, lse, q, k, v, start, scale, d);
     }
