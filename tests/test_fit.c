@@ -229,7 +229,7 @@ START_TEST(gates_are_ridge_rows) { // of one direction u; what is realised misse
         double u[16], top = log(0.3 / 0.7), low = log(0.1 / 0.9), miss = 0;
         int sharp = 0, blunt = 0;
         run_layer(&x, l, 0); // what the gates were fitted on
-        const double *logit = (const double *)x.a.sp.layer[l].mix.b, *z = (const double *)x.a.sp.layer[l].mix.z;
+        const double *logit = (const double *)x.a.sp.layer[l].mix.b_in, *z = (const double *)x.a.sp.layer[l].mix.z;
         double mean[4] = {0};
         for (int n = 0; n < B * T; n++)
             for (int h = 0; h < H; h++) mean[h] += logit[n * H + h] / (B * T);
