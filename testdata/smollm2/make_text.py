@@ -11,6 +11,8 @@ The inputs are JSON lines with a "text" member: English Wikipedia and public-dom
   names  (10 %)  a stretch dealt out to speakers with invented names
   alike  (--alike SHARE, of all documents; none without it)  a stretch of half the length with 3 to 8 facts of ONE wording, which only the name tells apart; one
          to three of them are asked for at the end
+  answers (--answers)  only documents as the last kind, one fact asked for, as records {"prompt": ..., "completion": ...}: with --loss-on completion layers are
+         scored on nothing but the answers
 
 Plain text alone rewards short memory: a model that forgets after 50 tokens loses little on it. In the other kinds a later token can be known
 only from the context. No sentence, template or key of any evaluation task is used; the names are made of random syllables.
@@ -59,13 +61,25 @@ def stretch(rng, texts, length):
 
 
 def alike(rng, texts, length):
+    """The text with its facts, and the questions about some of them with {v} for the answer, each with its answer."""
     body = sentences(stretch(rng, texts, length))
     statement, question = rng.choice(FACTS)
     facts = [(name(rng) + " " + name(rng), value(rng)) for _ in range(rng.randint(3, 8))]
     for k, v in facts:
         body.insert(rng.randint(0, len(body)), statement.format(k=k, v=v))
     asked = rng.sample(facts, rng.randint(1, 3))
-    return " ".join(body) + "\n" + "\n".join(question.format(k=k, v=v) for k, v in asked)
+    return " ".join(body), [(question.replace("{k}", k), v) for k, v in asked]
+
+
+def asked_alike(rng, texts, length):
+    text, questions = alike(rng, texts, length)
+    return text + "\n" + "\n".join(q.replace("{v}", v) for q, v in questions)
+
+
+def answer_record(rng, texts, length):
+    text, questions = alike(rng, texts, length)
+    before, after = questions[0][0].split("{v}")
+    return {"prompt": text + "\n" + before.rstrip(), "completion": " " + questions[0][1] + after}
 
 
 def document(rng, texts, longest):
@@ -99,18 +113,21 @@ def main():
     p.add_argument("--longest", type=int, default=3600, help="characters of the longest document")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--alike", type=float, default=0, help="share of documents whose facts differ by the name alone")
+    p.add_argument("--answers", action="store_true", help="records of such documents, with one answer as the completion")
     p.add_argument("files", nargs="+")
     a = p.parse_args()
     rng = random.Random(a.seed)
     sources = [[json.loads(line)["text"] for line in open(f, encoding="utf-8")] for f in a.files]
     for _ in range(a.documents):
         texts = rng.choice(sources)
-        if a.alike and rng.random() < a.alike:
-            text = alike(rng, texts, rng.randint(a.longest // 6, a.longest // 2)).strip()
+        if a.answers:
+            record = answer_record(rng, texts, rng.randint(a.longest // 6, a.longest // 2))
+        elif a.alike and rng.random() < a.alike:
+            record = {"text": asked_alike(rng, texts, rng.randint(a.longest // 6, a.longest // 2)).strip()}
         else:
-            text = document(rng, texts, a.longest).strip()
-        if len(text) > 200:
-            sys.stdout.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            record = {"text": document(rng, texts, a.longest).strip()}
+        if len(record.get("text", record.get("prompt"))) > 200:
+            sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 main()
