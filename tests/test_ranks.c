@@ -15,7 +15,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char program[4200], plain[4100], root[1024], said[6000], mpirun[300];
+/* No time limit here is met by a machine's speed: the long ones only end what hangs, and SILENCE, the seconds after
+ * which a process that was stopped counts as hung, is many times what a step of this model takes. */
+#define SILENCE  "6"
+#define PATIENCE "60"
+
+static char program[4200], plain[4100], root[1024], said[6000], mpirun[300], home[sizeof tmpdir];
 static int openmpi;
 static const char *place(const char *name) { return tmpdir_path(name); }
 
@@ -45,7 +50,7 @@ static int launcher(void) {
     const int some = f && fgets(version, sizeof version, f);
     if (f) pclose(f);
     openmpi = strstr(version, "Open MPI") != NULL || strstr(version, "OpenRTE") != NULL;
-    snprintf(mpirun, sizeof mpirun, "timeout -s KILL 100 '%s'%s", name,
+    snprintf(mpirun, sizeof mpirun, "timeout -s KILL 300 '%s'%s", name,
              openmpi ? " --oversubscribe --bind-to none" : "");
     setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 1);
     return some;
@@ -68,9 +73,11 @@ static int ranks(int R, const char *command, int odd, const char *with, const ch
     return shell(line);
 }
 
-static void begin(void) {
+/* What all cases of a group begin with: a teacher and its text; whole_once: also the run that they compare with. */
+static void teacher_once(void) {
     char line[6000];
     tmpdir_begin_absolute();
+    snprintf(home, sizeof home, "%s", tmpdir);
     snprintf(line, sizeof line,
              "head -c 20000 '%s/testdata/text.txt' >text && head -c 20001 '%s/testdata/text.txt' >text2 && "
              "echo '{\"hidden_size\": 16, \"num_hidden_layers\": 3, \"num_attention_heads\": 2, "
@@ -85,6 +92,29 @@ static void begin(void) {
              root, root);
     ck_assert_msg(!shell(line), "%s", said);
     snprintf(line, sizeof line, "'%s' pretrain --text text -o teacher --config tiny.json --steps 4 -q -t 1", program);
+    ck_assert_msg(!shell(line), "%s", said);
+}
+
+static void whole(const char *options) {
+    char line[6000];
+    snprintf(line, sizeof line, "'%s' " RUN " -o whole%s", plain, options);
+    ck_assert_msg(!shell(line), "%s", said);
+}
+
+static void whole_once(void) {
+    teacher_once();
+    whole("");
+}
+
+static void home_end(void) {
+    snprintf(tmpdir, sizeof tmpdir, "%s", home);
+    tmpdir_end();
+}
+
+static void begin(void) {
+    char line[1200];
+    tmpdir_begin_absolute();
+    snprintf(line, sizeof line, "cp -R '%s'/. .", home);
     ck_assert_msg(!shell(line), "%s", said);
 }
 
@@ -122,12 +152,6 @@ static const struct {
      {2, 8}},
     {"fit, double", " --device ref64 --selector uniform --init fit --init-tokens 96", {2}},
 };
-
-static void whole(const char *options) {
-    char line[6000];
-    snprintf(line, sizeof line, "'%s' " RUN " -o whole%s", plain, options);
-    ck_assert_msg(!shell(line), "%s", said);
-}
 
 START_TEST(same_bits) {
     char line[2000], dir[16];
@@ -219,7 +243,6 @@ END_TEST
 START_TEST(killed) {
     static const int resumed_by[4] = {1, 2, 8, 4};
     char with[80];
-    whole("");
     for (int k = 0; k < 4; k++) {
         Err e = {0};
         must(file_remove_tree(place("o"), &e), &e);
@@ -238,8 +261,8 @@ static const struct {
     int rank, code;
     const char *with, *all, *says;
 } faults[] = {
-    {1, 4, "HYBRIDIZE_FAIL_MPI=400:STOP", "", "no word from it for 3 s"},
-    {0, 4, "HYBRIDIZE_FAIL_MPI=400:STOP", "", "no word from it for 3 s"},
+    {1, 4, "HYBRIDIZE_FAIL_MPI=400:STOP", "", "no word from it for " SILENCE " s"},
+    {0, 4, "HYBRIDIZE_FAIL_MPI=400:STOP", "", "no word from it for " SILENCE " s"},
     {1, 5, "HYBRIDIZE_FAIL_ALLOC=400", "", "out of memory"},
     {0, 5, "HYBRIDIZE_FAIL_ALLOC=1000", "", "out of memory"},
     {0, 4, "HYBRIDIZE_FAIL_IO=90:ENOSPC", "", "No space left"},
@@ -269,18 +292,19 @@ static const char *one_line(int rank) {
 
 /* Also the code of the failure, an end to all of them in time, and the same bits after it. */
 START_TEST(failing) {
-    whole("");
+    const int stops = strstr(faults[_i].with, ":STOP") != NULL;
     if (strstr(faults[_i].with, "Finalize")) kill_late();
     if (*faults[_i].all) putenv((char *)(size_t)faults[_i].all);
     const double since = log_now();
-    const int rc = ranks(2, RUN " -o o --rank-timeout 3", faults[_i].rank, faults[_i].with, NULL);
+    const int rc = ranks(2, stops ? RUN " -o o --rank-timeout " SILENCE : RUN " -o o --rank-timeout " PATIENCE,
+                         faults[_i].rank, faults[_i].with, NULL);
     const double seconds = log_now() - since;
     unsetenv("HYBRIDIZE_FAIL_MPI");
     const int hears = strstr(faults[_i].says, "rank 0") || strstr(faults[_i].says, "MPI_Test:");
     const char *line = one_line(hears ? 0 : faults[_i].rank);
     ck_assert_msg(rc == faults[_i].code && line && strstr(line, faults[_i].says), "%s %s: code %d: %s", faults[_i].with,
                   faults[_i].all, rc, said);
-    ck_assert_msg(seconds < 30, "%s: took %.0f s", faults[_i].with, seconds);
+    ck_assert_msg(seconds < 120, "%s: took %.0f s", faults[_i].with, seconds);
     ck_assert_msg(!ranks(_i % 2 ? 4 : 2, RUN " -o o --resume", -1, NULL, NULL), "%s", said);
     ck_assert_int_ge(same_tree(place("whole"), place("o"), faults[_i].with), 12);
 }
@@ -292,13 +316,13 @@ END_TEST
 START_TEST(each_call) {
     char line[5000], with[60];
     int n = openmpi ? 1 : 2, calls = 0;
-    snprintf(line, sizeof line, "'%s' %swhole", plain, single[0]);
+    snprintf(line, sizeof line, "'%s' %ssingle", plain, single[0]);
     ck_assert_msg(!shell(line), "%s", said);
     if (getenv("HYBRIDIZE_EVERY")) kill_late();
     for (int every = getenv("HYBRIDIZE_EVERY") != NULL;; n += every ? 1 : 2 * n) {
         Err e = {0};
         must(file_remove_tree(place("o"), &e), &e);
-        snprintf(line, sizeof line, "%so --rank-timeout 5", single[0]);
+        snprintf(line, sizeof line, "%so --rank-timeout " PATIENCE, single[0]);
         snprintf(with, sizeof with, "HYBRIDIZE_FAIL_MPI=%d", n);
         const int rc = ranks(2, line, _i, with, NULL);
         if (!rc) break; // fewer calls than n
@@ -306,7 +330,7 @@ START_TEST(each_call) {
                       "rank %d, call %d: code %d: %s", _i, n, rc, said);
         snprintf(line, sizeof line, "'%s' %so --resume", plain, single[0]);
         ck_assert_msg(!shell(line), "%s", said);
-        ck_assert_int_ge(same_tree(place("whole"), place("o"), with), 6);
+        ck_assert_int_ge(same_tree(place("single"), place("o"), with), 6);
         calls++;
     }
     ck_assert_int_ge(calls, 5);
@@ -314,29 +338,31 @@ START_TEST(each_call) {
 }
 END_TEST
 
-/* kill -9 of any rank at any time, of which the program knows nothing; HYBRIDIZE_EVERY: 50 times. */
+/* kill -9 of any rank at any time, of which the program knows nothing; HYBRIDIZE_EVERY: 50 times. How long a run takes
+ * changes with what else the machine does: one that ends before its kill lets the next come in half of the time, until
+ * some have been killed. */
 START_TEST(killed_at_random) {
     char with[80];
-    const int rounds = getenv("HYBRIDIZE_EVERY") ? 50 : 2;
-    int ended = 0;
+    const int least = getenv("HYBRIDIZE_EVERY") ? 50 : 2;
+    int ended = 0, rounds = 0;
     Rng rng;
     rng_seed(&rng, (uint64_t)getpid());
-    whole("");
     const double since = log_now();
     ck_assert_msg(!ranks(4, RUN " -o o", -1, NULL, NULL), "%s", said);
-    const double seconds = log_now() - since;
-    for (int i = 0; i < rounds; i++) {
+    double seconds = log_now() - since;
+    for (; rounds < least || !ended; rounds++) {
+        ck_assert_int_lt(rounds, least + 10);
         Err e = {0};
         const int rank = (int)rng_below(&rng, 4), next = 1 << rng_below(&rng, 4);
         must(file_remove_tree(place("o"), &e), &e);
-        snprintf(with, sizeof with, "timeout --foreground -s KILL %.3f", rng_uniform(&rng) * seconds);
+        snprintf(with, sizeof with, "timeout --foreground -s KILL %.3f", 0.001 + rng_uniform(&rng) * seconds);
         const int rc = ranks(4, RUN " -o o", rank, with, NULL);
-        ended += rc != 0;
+        if (rc) ended++;
+        else if (!ended) seconds /= 2;
         ck_assert_msg(!ranks(next, RUN " -o o --resume", -1, NULL, NULL), "rank %d, %s, then %d ranks: %s", rank, with,
                       next, said);
         ck_assert_int_ge(same_tree(place("whole"), place("o"), with), 12);
     }
-    ck_assert_int_ge(ended, 1);
     printf("%d of %d rounds ended by the kill\n", ended, rounds);
 }
 END_TEST
@@ -391,17 +417,21 @@ SUITE("ranks") {
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
     setenv("ASAN_OPTIONS", "detect_leaks=0", 0); // what MPI keeps to the end is not ours
     if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 0);
-    GROUP("bits", .setup = begin, .teardown = tmpdir_end, .timeout = 240);
+    GROUP("bits", .setup_once = teacher_once, .teardown_once = home_end, .setup = begin, .teardown = tmpdir_end,
+          .timeout = 900);
     CASE(same_bits, .times = sizeof runs / sizeof *runs);
     CASE(alone, .times = 2);
     CASE(cost);
-    GROUP("faults", .setup = begin, .teardown = tmpdir_end, .timeout = 300);
+    GROUP("faults", .setup_once = whole_once, .teardown_once = home_end, .setup = begin, .teardown = tmpdir_end,
+          .timeout = 900);
     CASE(killed);
     CASE(failing, .times = sizeof faults / sizeof *faults);
-    GROUP("loops", .setup = begin, .teardown = tmpdir_end, .timeout = 3600);
+    GROUP("loops", .setup_once = whole_once, .teardown_once = home_end, .setup = begin, .teardown = tmpdir_end,
+          .timeout = 7200);
     CASE(killed_at_random);
     CASE(each_call, .times = 2);
-    GROUP("refusals", .setup = begin, .teardown = tmpdir_end, .timeout = 100);
+    GROUP("refusals", .setup_once = teacher_once, .teardown_once = home_end, .setup = begin, .teardown = tmpdir_end,
+          .timeout = 400);
     CASE(refusals, .times = sizeof refused / sizeof *refused);
     CASE(without);
 }
