@@ -86,7 +86,7 @@ static int weights_open(Model *m, const Step *s, GradKind grad, Err *e) {
     return OK;
 }
 
-static const OptimConfig adamw = {
+const OptimConfig bench_adamw = {
     .lr = 1e-4, .lr_attn = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01, .clip = 1};
 
 static int student_open(Step *s, GradKind grad, Err *e) {
@@ -96,7 +96,7 @@ static int student_open(Step *s, GradKind grad, Err *e) {
     TRY(model_open(&s->student, &c, s->be, grad, e));
     if (s->fill) s->fill(s->student.weight_mem, s->student.weight_bytes);
     else TRY(transfer_weights(&s->student, &s->teacher, KV_REPEAT_HEAD, 1, e));
-    return optim_open(&s->optim, &s->student, &adamw, e);
+    return s->looped ? OK : optim_open(&s->optim, &s->student, &bench_adamw, e);
 }
 
 static int ids_open(Step *s, Err *e) {
@@ -121,7 +121,7 @@ static int step_open(void *ctx, Err *e) {
     switch (s->kind) {
     case STEP_PRETRAIN:
         TRY(weights_open(&s->student, s, GRAD_ALL, e));
-        TRY(optim_open(&s->optim, &s->student, &adamw, e));
+        TRY(optim_open(&s->optim, &s->student, &bench_adamw, e));
         TRY(pass_open(&s->pass, &s->student, s->B, s->T, PASS_TRAIN, e));
         model_prepack(&s->student, train_prepack(&stage));
         return loss_open(&s->loss, &s->student, 0, N, e);
@@ -183,16 +183,19 @@ static int stage1_micro(Step *s, Err *e) {
     return align_batch(&s->align, 1, &value, NULL, e);
 }
 
-static int stage2_micro(Step *s, Err *e) {
-    double value;
+int bench_stage2(Step *s, const float *weight, double *loss, Err *e) {
     TRY(pass_input(&s->tp, &s->teacher, s->ids, NULL, e));
     model_forward(&s->teacher, &s->tp);
     TRY(pass_input(&s->pass, &s->student, s->ids, NULL, e));
     model_forward(&s->student, &s->pass);
-    TRY(loss_kl(&s->loss, &s->student, &s->pass, s->tp.h, s->c.C, params_head(&s->teacher.p)->w, 1, NULL, 1, &value,
+    TRY(loss_kl(&s->loss, &s->student, &s->pass, s->tp.h, s->c.C, params_head(&s->teacher.p)->w, 1, weight, 1, loss,
                 NULL, e));
     model_backward(&s->student, &s->pass, s->loss.dh);
     return OK;
+}
+static int stage2_micro(Step *s, Err *e) {
+    double value;
+    return bench_stage2(s, NULL, &value, e);
 }
 
 static int train_step(Step *s, int (*micro)(Step *, Err *), Err *e) {

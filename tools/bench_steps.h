@@ -27,6 +27,7 @@ typedef struct {
     /* makes the random ones where that is faster than model_init; NULL: model_init */
     void (*fill)(void *device, size_t bytes);
     int mixer, B, T, micro; /* micro-batches of (B,T) a step */
+    int looped;             /* 1: no optimiser is opened; train() brings one (bench_ranks.c) */
     Backend *be;
     char shape[64];
     Model teacher, student; /* student: what trains or decodes */
@@ -44,6 +45,9 @@ typedef struct {
  * mixer: the student's linear mixer (mixer.h). model: NULL, or the directory that c was read from. */
 BenchStep bench_step(Step *s, StepKind kind, const Config *c, const char *model, int mixer, Backend *be, int B, int T,
                      int micro);
+/* A micro-batch of STEP_STAGE2, whose gradients are added: weight (B T) of each token's loss, NULL: their mean. */
+int bench_stage2(Step *s, const float *weight, double *loss, Err *e);
+extern const OptimConfig bench_adamw;
 /* A plain Llama: width, layers, heads, key/value heads, ffn, vocabulary. */
 Config bench_config(int C, int L, int H, int Hk, int F, int VOC, int tied);
 

@@ -3,7 +3,7 @@
 #include "io/hf.h"
 #include "run/pretrain.h"
 #include "tools/bench_decode.h"
-#include "tools/bench_steps.h"
+#include "tools/bench_ranks.h"
 #include "tools/session.h"
 #include <stddef.h>
 #include <stdlib.h>
@@ -12,10 +12,10 @@
 typedef struct {
     char op[64], teacher[1024], lengths[256];
     int decode;
-    int set, repeat, quick, no_ref, csv, batch_size, seq_len;
+    int set, repeat, quick, no_ref, csv, batch_size, seq_len, lanes;
 } Options;
 #define AT(f) offsetof(Options, f)
-enum { SET_STEPS = 4, SET_SMOLLM2 }; /* as in the choice below */
+enum { SET_DEMO = 0, SET_STEPS = 4, SET_SMOLLM2 }; /* as in the choice below */
 static const Option rows[] = {
     {"op", "only ops whose name contains this", OPT_TEXT, AT(op), 0, 64, NULL, AFFECTS_EVALUATION},
     {"set",
@@ -26,7 +26,7 @@ static const Option rows[] = {
     {"quick", "fewer and shorter repetitions", OPT_BOOL, AT(quick), 0, 0, NULL, AFFECTS_EVALUATION},
     {"no_ref", "leave out the comparison with ref32", OPT_BOOL, AT(no_ref), 0, 0, NULL, AFFECTS_EVALUATION},
     {"csv", "comma-separated values", OPT_BOOL, AT(csv), 0, 0, NULL, AFFECTS_LOOKS},
-    {"batch_size", "sequences of a training step (with -m)", OPT_INT, AT(batch_size), 1, 65536, NULL,
+    {"batch_size", "sequences of a training step (with -m or --ranks)", OPT_INT, AT(batch_size), 1, 65536, NULL,
      AFFECTS_EVALUATION},
     {"seq_len", "tokens of a sequence (with -m)", OPT_INT, AT(seq_len), 1, 1 << 20, NULL, AFFECTS_EVALUATION},
     {"decode",
@@ -35,8 +35,10 @@ static const Option rows[] = {
      OPT_BOOL, AT(decode), 0, 0, NULL, AFFECTS_LOOKS},
     {"teacher", "a second model, side by side (--decode)", OPT_PATH, AT(teacher), 0, 1024, NULL, AFFECTS_EVALUATION},
     {"lengths", "contexts in tokens (--decode)", OPT_TEXT, AT(lengths), 0, 256, NULL, AFFECTS_EVALUATION},
-    {"repeat", "runs of each step (other devices than cpu, with -m), tokens decoded at each length (--decode)", OPT_INT,
-     AT(repeat), 1, 64, NULL, AFFECTS_EVALUATION},
+    {"repeat", "runs of each step (other devices than cpu, with -m; --ranks), tokens decoded at each length (--decode)",
+     OPT_INT, AT(repeat), 1, 64, NULL, AFFECTS_EVALUATION},
+    {"lanes", "groups of the sequences of a step (--ranks)", OPT_INT, AT(lanes), 1, LANES_MOST, NULL,
+     AFFECTS_EVALUATION},
 };
 static const OptionTable table = {rows, sizeof rows / sizeof *rows};
 static const OptionTable *get_table(void) { return &table; }
@@ -45,6 +47,7 @@ static void defaults(void *p) {
     o->batch_size = 8;
     o->seq_len = 128;
     o->repeat = 7;
+    o->lanes = 8;
     snprintf(o->lengths, sizeof o->lengths, "1024,2048,4096,8192,16384,32768,65536,131072");
 }
 static const CliOptions options = {get_table, sizeof(Options), defaults, NULL};
@@ -151,6 +154,30 @@ static int decode_bench(Cli *c, Err *e) {
     return rc;
 }
 
+/* Stage 2 steps of all ranks against those of one, at the demo's shape, that of SmolLM2-135M or a model's. */
+static int ranks_bench(const Cli *c, Err *e) {
+    const Options *o = c->options[0];
+    const int large = o->set == SET_SMOLLM2, model = c->common.model[0] != 0;
+    Backend *be;
+    BenchRanks b = {.c = large ? bench_config(576, 30, 9, 3, 1536, 49152, 1) : bench_config(64, 8, 4, 4, 172, 256, 0),
+                    .model = model ? c->common.model : NULL,
+                    .mixer = mixer_find("gdn_v4"),
+                    .lanes = o->lanes,
+                    .batch_size = o->batch_size,
+                    .seq_len = large && !model ? 512 : o->seq_len,
+                    .repeat = o->repeat,
+                    .form = o->csv           ? BENCH_CSV
+                            : c->common.json ? BENCH_JSON
+                                             : BENCH_TEXT};
+    if (o->decode || o->op[0] || (o->set != SET_DEMO && !large))
+        return cli_require(c, NULL, "--set demo or smollm2, or -m MODEL, without --op and --decode (with --ranks)", e);
+    if (model) TRY(hf_config(&b.c, c->common.model, e));
+    TRY(cli_backend(c, &be, e));
+    const int rc = bench_ranks_run(&b, be, stdout, e);
+    backend_close(be);
+    return rc;
+}
+
 static int bench(Cli *c, Err *e) {
     static const char *const sets[] = {"demo", "large", "matmul", "all", "steps", "steps"};
     const Options *o = c->options[0];
@@ -158,6 +185,7 @@ static int bench(Cli *c, Err *e) {
     const int model = c->common.model[0] != 0;
     Backend *be;
     Steps s = {0};
+    if (c->ranks || c->common.ranks) return ranks_bench(c, e);
     if (o->decode) return decode_bench(c, e);
     if (!cpu && !model && o->set < SET_STEPS)
         return cli_require(c, NULL, "-m MODEL or --set steps (for another device than cpu and cpu-bf16)", e);
@@ -181,10 +209,10 @@ static int bench(Cli *c, Err *e) {
 const Command cmd_bench = {
     .name = "bench",
     .summary = "Times ops against what this machine can do; with -m also a model's training steps, prefill "
-               "and decoding.",
+               "and decoding; with --ranks what a step of several processes waits for and sends.",
     .usage = "[--op OP] [--set demo|large|matmul|all|steps|smollm2] [-m MODEL] [--decode [--teacher MODEL] [-o DIR]] "
-             "[options]",
-    .common = CLI_MODEL | CLI_OUTPUT | CLI_SEED | CLI_BACKEND | CLI_JSON,
+             "[--ranks R] [options]",
+    .common = CLI_MODEL | CLI_OUTPUT | CLI_SEED | CLI_BACKEND | CLI_JSON | CLI_RANKS,
     .options = {&options},
     .run = bench,
 };

@@ -30,9 +30,10 @@ int launch_open(Cli *c, const RanksEngine *engine, Err *e) {
     const int started = launch_size(), asked = c->common.ranks;
     if (started < 2 && asked < 2) return OK;
     if (!(c->command->common & CLI_RANKS))
-        return err_set(e, ERR_USAGE,
-                       "%s: got %d ranks, expected one: only pretrain, align, score, select, distill and run take more",
-                       c->command->name, started > 1 ? started : asked);
+        return err_set(
+            e, ERR_USAGE,
+            "%s: got %d ranks, expected one: only pretrain, align, score, select, distill, run and bench take more",
+            c->command->name, started > 1 ? started : asked);
     if (!engine) {
         err_set(e, ERR_USAGE, "ranks: got %d, but this program was built without MPI", started > 1 ? started : asked);
         return err_hint(e, "build it with make MPI=1, which needs mpicc (Debian, Ubuntu: libopenmpi-dev)");

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TAG_DATA = 1, TAG_FAILED = 2, TAG_ALIVE = 3, LARGEST = 1 << 30, SPINS = 3 };
+enum { TAG_DATA = 1, TAG_FAILED = 2, TAG_ALIVE = 3, SPINS = 3 };
 static const double GRACE = 10; // seconds that rank 0 has to say why another rank failed, or --rank-timeout if less
 
 typedef struct {
@@ -27,6 +27,7 @@ typedef struct {
     char host[64];
     MPI_Request *request; /* (room) n of them under way, */
     int *peer, n, room;   /* and with whom */
+    double began;         /* when the first of them was */
     int said;             /* the error in hand names its rank already */
     Err late;             /* of a call that has no way to tell it: the next wait does */
 } Mpi;
@@ -128,7 +129,10 @@ static int wait_all(Mpi *m, Err *e) {
     for (long turn = 0;; turn++) {
         int done = 0;
         CALL(MPI_Testall, (m->n, m->request, &done, MPI_STATUSES_IGNORE));
-        if (done) return m->n = 0, OK;
+        if (done) {
+            if (m->n) m->r.under_way += log_now() - m->began;
+            return m->n = 0, OK;
+        }
         if (turn < SPINS) continue;
         nanosleep(&nap, NULL);
         if (m->r.rank) TRY(alive_take(&since, e));
@@ -153,9 +157,10 @@ static int room_make(Mpi *m, Err *e) {
 
 static int post(Mpi *m, int q, int sends, const RankPart *part, Err *e) {
     char *p = part->data;
-    for (size_t at = 0; at < part->bytes; at += LARGEST) {
-        const int n = part->bytes - at < LARGEST ? (int)(part->bytes - at) : LARGEST;
+    for (size_t at = 0; at < part->bytes; at += RANKS_MESSAGE) {
+        const int n = part->bytes - at < RANKS_MESSAGE ? (int)(part->bytes - at) : RANKS_MESSAGE;
         TRY(room_make(m, e));
+        if (!m->n) m->began = log_now();
         MPI_Request *request = &m->request[m->n];
         m->peer[m->n++] = q;
         *request = MPI_REQUEST_NULL;
@@ -170,13 +175,14 @@ static int post(Mpi *m, int q, int sends, const RankPart *part, Err *e) {
 
 /* After a failure the caller frees its buffers. What is under way to them must not arrive later: receives that nothing
  * has come for are taken back, the others are given a second to end. */
-static int end_if(int rc, Mpi *m) {
+static int end(int rc, Mpi *m, double since) {
     const struct timespec nap = {0, 1000 * 1000};
     int done = 0;
+    m->r.waited += log_now() - since;
     if (!rc) return OK;
     for (int i = 0; i < m->n; i++)
         if (m->request[i] != MPI_REQUEST_NULL) MPI_Cancel(&m->request[i]);
-    for (const double since = log_now(); !done && log_now() - since < 1; nanosleep(&nap, NULL))
+    for (const double failed = log_now(); !done && log_now() - failed < 1; nanosleep(&nap, NULL))
         if (MPI_Testall(m->n, m->request, &done, MPI_STATUSES_IGNORE)) break;
     m->n = 0;
     return rc;
@@ -191,10 +197,14 @@ static int post_all(Mpi *m, const RankPart *out, const RankPart *in, Err *e) {
     return OK;
 }
 static int mpi_post(Ranks *r, const RankPart *out, const RankPart *in, Err *e) {
-    return end_if(post_all((Mpi *)r, out, in, e), (Mpi *)r);
+    const double since = log_now();
+    return end(post_all((Mpi *)r, out, in, e), (Mpi *)r, since);
 }
 
-static int mpi_wait(Ranks *r, Err *e) { return end_if(wait_all((Mpi *)r, e), (Mpi *)r); }
+static int mpi_wait(Ranks *r, Err *e) {
+    const double since = log_now();
+    return end(wait_all((Mpi *)r, e), (Mpi *)r, since);
+}
 
 static int share_all(Mpi *m, const RankPart *part, Err *e) {
     if (m->r.rank) TRY(post(m, 0, 0, part, e));
@@ -203,7 +213,8 @@ static int share_all(Mpi *m, const RankPart *part, Err *e) {
 }
 static int mpi_share(Ranks *r, void *data, size_t bytes, Err *e) {
     const RankPart part = {data, bytes};
-    return end_if(share_all((Mpi *)r, &part, e), (Mpi *)r);
+    const double since = log_now();
+    return end(share_all((Mpi *)r, &part, e), (Mpi *)r, since);
 }
 
 static int alive_send(const Ranks *r, Err *e) {

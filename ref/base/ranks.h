@@ -29,9 +29,12 @@ struct Ranks {
     void (*alive)(Ranks *r);
     char (*hosts)[64];        /* (size) names of their machines */
     uint64_t bytes, messages; /* that this rank has sent */
+    /* Seconds that it spent in post, wait and share; and those with messages under way, from the first post to the end
+     * of the wait. What is under way and not waited for is hidden behind other work. */
+    double waited, under_way;
     void *state;
 };
-enum { RANKS_MOST = 256 };
+enum { RANKS_MOST = 256, RANKS_MESSAGE = 1 << 30 /* bytes: more go as several messages */ };
 
 static inline int ranks_count(const Ranks *r) { return r ? r->size : 1; }
 static inline int ranks_index(const Ranks *r) { return r ? r->rank : 0; }

@@ -224,3 +224,46 @@ int lanes_finish(Lanes *l, Err *e) {
     TRY(params_walk(&l->m->c, &l->m->p, exchange_visit, &x));
     return exchange_end(&x);
 }
+
+/* ---------------------------------------------------------------- what a step sends */
+
+typedef struct {
+    const Backend *be;
+    Ranks ranks;
+    int lanes;
+    uint64_t params;
+    LanesCost cost;
+} Sending;
+static void sends(Sending *s, uint64_t bytes) {
+    s->cost.bytes += bytes;
+    s->cost.messages += (bytes + RANKS_MESSAGE - 1) / RANKS_MESSAGE;
+}
+static int sending_visit(void *ctx, const ParamInfo *info, Param *slot) {
+    Sending *s = ctx;
+    const Ranks *r = &s->ranks;
+    const size_t weight = info->wide ? s->be->wide_size : s->be->real_size,
+                 own = lanes_rank_edge(info->n, s->lanes, r, r->rank + 1) -
+                       lanes_rank_edge(info->n, s->lanes, r, r->rank);
+    if (!slot->g) return OK;
+    s->params++;
+    for (int q = 0; q < r->size; q++) {
+        if (q == r->rank) continue;
+        const size_t part = lanes_rank_edge(info->n, s->lanes, r, q + 1) - lanes_rank_edge(info->n, s->lanes, r, q);
+        sends(s, part * s->be->wide_size);
+        sends(s, own * weight);
+    }
+    return OK;
+}
+
+LanesCost lanes_cost(const Model *m, int lanes, int numbers, int ranks, int rank) {
+    Model copy = *m; // the walk wants a mutable list; nothing is changed
+    Sending s = {.be = m->be, .ranks = {.rank = rank, .size = ranks}, .lanes = lanes};
+    params_walk(&copy.c, &copy.p, sending_visit, &s);
+    const uint64_t row = (uint64_t)(lanes / ranks) * sizeof(double);
+    for (int q = 1; q < ranks; q++) {
+        sends(&s, row * (uint64_t)numbers);
+        sends(&s, row * s.params);
+        if (!rank) sends(&s, sizeof(int));
+    }
+    return s.cost;
+}

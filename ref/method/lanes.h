@@ -50,4 +50,12 @@ double *lanes_numbers(Lanes *l, int i);
  * numbers. */
 int lanes_finish(Lanes *l, Err *e);
 
+typedef struct {
+    uint64_t bytes, messages;
+} LanesCost;
+/* What `rank` of `ranks` sends to the others in one step of training m, whose gradients exist: of each tensor the sums
+ * of their segments, its own weights once they have moved, and the numbers of its lanes (`numbers` of each, as for
+ * lanes_open) and segments (sums of squares); rank 0 also whether to stop. Source: ours; RANKS.md has it in letters. */
+LanesCost lanes_cost(const Model *m, int lanes, int numbers, int ranks, int rank);
+
 #endif
